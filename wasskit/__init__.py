@@ -1,0 +1,5 @@
+"""wasskit: learning and measuring representations with Wasserstein distances."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Data sets, augmentations, samplers and loaders."""

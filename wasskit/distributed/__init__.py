@@ -1,0 +1,1 @@
+"""Process groups, differentiable collectives, launching and device placement."""

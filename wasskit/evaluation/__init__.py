@@ -1,0 +1,1 @@
+"""Measures of representations and of transport maps."""

@@ -1,0 +1,1 @@
+"""Networks: backbones, heads, input-convex networks."""

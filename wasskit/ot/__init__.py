@@ -1,0 +1,1 @@
+"""Optimal transport mathematics: Sinkhorn divergences, Gaussian transport, energy distance, conjugates."""

@@ -1,0 +1,1 @@
+"""The subcommands: one package per method, mounted lazily by the command line."""
