@@ -1,0 +1,245 @@
+"""The ranks of a run: who they are, on which device each computes, and how they agree.
+
+Every function works without a process group and then answers for a world of one rank, so the code above
+never asks whether a run is distributed.
+
+The world group always speaks gloo: flags, objects and sizes travel between hosts without touching a device.
+Where every rank has a GPU of its own, a second group speaks nccl and carries CUDA tensors. MIG slices of one GPU
+and ranks that share a GPU cannot join an nccl communicator; their tensors travel through host memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from wasskit.distributed.launch import find_devices
+from wasskit.errors import RunFailed, UserError
+
+__all__ = [
+    "any_rank",
+    "barrier",
+    "broadcast_object",
+    "close_group",
+    "group",
+    "init_group",
+    "is_main",
+    "local_rank",
+    "rank",
+    "rank_seed",
+    "world_size",
+]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_PEER_LOST = ("closed by peer", "connection reset", "connection refused", "broken pipe", "pair closure", "timed out waiting")
+_SEED_STRIDE = 1_000_003
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The process groups that carry host tensors (gloo) and, where there is one, CUDA tensors (nccl)."""
+
+    world: dist.ProcessGroup
+    host: dist.ProcessGroup
+    cuda: dist.ProcessGroup | None
+
+
+_channels: Channels | None = None
+
+
+def _initialised() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number in the world, from 0."""
+    return dist.get_rank() if _initialised() else 0
+
+
+def world_size() -> int:
+    """How many ranks the run has."""
+    return dist.get_world_size() if _initialised() else 1
+
+
+def is_main() -> bool:
+    """Whether this is rank 0, which alone writes files and talks to the user."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """This process's number on its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if _initialised() else 0
+
+
+def rank_seed(seed: int) -> int:
+    """A seed of this rank's own; rank 0 keeps ``seed`` itself, so one rank runs as an undistributed run does."""
+    return seed + _SEED_STRIDE * rank()
+
+
+def init_group(device: str | torch.device = "auto") -> torch.device:
+    """Join the group that the environment describes (``torchrun``'s variables) and choose this rank's device.
+
+    ``device`` is ``auto`` (a GPU where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    Without ``RANK`` and ``WORLD_SIZE`` in the environment no group is formed. Raises ``UserError`` for a device
+    that this machine has not and for an incomplete environment.
+    """
+    launched = _read_environment()
+    chosen = _choose_device(str(device), distributed=launched)
+    if launched and not _initialised():
+        dist.init_process_group("gloo", init_method="env://")
+        _open_channels(chosen)
+    return chosen
+
+
+def close_group() -> None:
+    """Leave the group; without one, do nothing."""
+    global _channels
+    _channels = None
+    if _initialised():
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def group(device: str | torch.device = "auto") -> Iterator[torch.device]:
+    """``init_group`` on entry, ``close_group`` on exit; inside an open group the same group is used and left open.
+
+    When a peer is lost, the failing collective becomes a ``RunFailed``.
+    """
+    outermost = not _initialised()
+    try:
+        yield init_group(device)
+        if outermost:
+            barrier()
+    except RuntimeError as error:
+        if world_size() > 1 and any(sign in str(error).lower() for sign in _PEER_LOST):
+            # The rank that failed first knows why: leave it the time to say so before this one ends.
+            time.sleep(1.0)
+            raise RunFailed(f"Rank {rank()} lost contact with another rank; that rank's message says why.") from error
+        raise
+    finally:
+        if outermost:
+            close_group()
+
+
+def barrier() -> None:
+    """Wait until every rank has come here."""
+    if world_size() > 1:
+        dist.barrier(group=channels().host)
+
+
+def broadcast_object(x: T) -> T:
+    """Rank 0's ``x``, on every rank. It is pickled."""
+    if world_size() == 1:
+        return x
+    box: list[Any] = [x]
+    dist.broadcast_object_list(box, src=0, group=channels().host)
+    result: T = box[0]
+    return result
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether ``flag`` is true on at least one rank. Host only: it waits for no device."""
+    if world_size() == 1:
+        return flag
+    raised = torch.tensor([int(flag)], dtype=torch.int32)
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=channels().host)
+    return bool(raised.item())
+
+
+def channels() -> Channels:
+    """The process groups of the current world, also of one that someone else has initialised.
+
+    Called by collectives only, hence on all ranks alike: a group that is missing may be formed here.
+    """
+    global _channels
+    world = dist.group.WORLD
+    if world is None:
+        raise RuntimeError("torch.distributed is not initialised")
+    if _channels is None or _channels.world is not world:
+        backends = dict(part.split(":", 1) for part in str(dist.get_backend_config(world)).split(","))
+        host = world if backends.get("cpu") == "gloo" else dist.new_group(backend="gloo")
+        _channels = Channels(world, host, world if backends.get("cuda") == "nccl" else None)
+    return _channels
+
+
+def _read_environment() -> bool:
+    """Whether the environment describes a world of ranks."""
+    present = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
+    if not present:
+        return False
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"The environment sets {present[0]} but not {', '.join(missing)}: start the ranks with --nproc or "
+            f"torchrun, or unset {present[0]}."
+        )
+    return True
+
+
+def _choose_device(spec: str, *, distributed: bool) -> torch.device:
+    if distributed and spec != "cpu" and not torch.cuda.is_initialized():
+        _see_own_slice()
+    if spec == "auto":
+        spec = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(spec)
+    except RuntimeError:
+        raise UserError(f"Unknown device {spec!r}: choose auto, cpu, cuda, cuda:N or mps.") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UserError(f"Device {spec!r} was asked for, but torch finds no CUDA device here: use --device cpu.")
+        if device.index is None:
+            place = int(os.environ.get("LOCAL_RANK", "0")) if distributed else torch.cuda.current_device()
+            device = torch.device("cuda", place % count)
+        elif distributed and int(os.environ["WORLD_SIZE"]) > 1:
+            raise UserError(f"Device {spec!r} names one GPU for several ranks: use --device cuda, each gets its own.")
+        elif device.index >= count:
+            raise UserError(f"Device {spec!r} was asked for, but this machine has {count} CUDA device(s).")
+        torch.cuda.set_device(device)
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("Device 'mps' was asked for, but torch finds no Metal device here: use --device cpu.")
+    return device
+
+
+def _see_own_slice() -> None:
+    """Under torchrun, make this rank's MIG slice the one it sees: CUDA shows a process one slice at most."""
+    devices = find_devices()
+    if len(devices) > 1 and any(device.is_slice for device in devices):
+        place = int(os.environ.get("LOCAL_RANK", "0"))
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)].selector
+
+
+def _open_channels(device: torch.device) -> None:
+    """Form the nccl group where every rank has a whole GPU of its own."""
+    global _channels
+    world = dist.group.WORLD
+    assert world is not None
+    identities: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(identities, _identity(device))
+    separate = None not in identities and len(set(identities)) == len(identities)
+    if not separate and device.type == "cuda" and dist.get_rank() == 0:
+        log.warning("Ranks share a GPU or compute on MIG slices: their tensors travel through host memory.")
+    _channels = Channels(world, world, dist.new_group(backend="nccl") if separate else None)
+
+
+def _identity(device: torch.device) -> tuple[str, str] | None:
+    """What tells this rank's GPU from any other; None for what nccl cannot serve (no GPU, or a slice of one)."""
+    if device.type != "cuda" or not dist.is_nccl_available():
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    if "MIG" in properties.name or os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG"):
+        return None
+    return socket.gethostname(), str(getattr(properties, "uuid", device.index))

@@ -1,0 +1,239 @@
+"""Start one process per rank on this machine, and find the devices that they compute on. Imports no torch.
+
+Over several machines, ``torchrun --nnodes ... -m wasskit ...`` starts the ranks instead; both set the same variables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from wasskit.errors import UserError
+
+__all__ = ["Device", "find_devices", "is_launched", "launch", "parse_device_list"]
+
+_POLL_SECONDS = 0.05
+_GRACE_SECONDS = 1.0
+_KILL_SECONDS = 15.0
+_PATIENCE = 3
+_TAIL_BYTES = 8192
+
+# A terminal that closes says SIGHUP; the ranks know SIGTERM as the way to stop with a checkpoint.
+_FORWARDED = {
+    getattr(signal, name): getattr(signal, sent)
+    for name, sent in (("SIGINT", "SIGINT"), ("SIGTERM", "SIGTERM"), ("SIGUSR1", "SIGUSR1"), ("SIGHUP", "SIGTERM"))
+    if hasattr(signal, name)
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, or a MIG slice of one, that one rank can compute on."""
+
+    name: str
+    """As the driver calls it: ``NVIDIA A100-SXM4-40GB``, ``MIG 3g.20gb``."""
+    uuid: str
+    gpu: int
+    """Number of the GPU, of the slice's GPU, in ``nvidia-smi``'s order."""
+    is_slice: bool
+    selector: str
+    """What ``CUDA_VISIBLE_DEVICES`` must say for a process to see this device alone."""
+
+
+def is_launched() -> bool:
+    """Whether this process is a rank that ``launch`` or torchrun has started."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def find_devices() -> list[Device]:
+    """The GPUs and MIG slices of this machine that ``CUDA_VISIBLE_DEVICES`` leaves visible; [] without a driver."""
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return _visible(parse_device_list(listing), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def parse_device_list(text: str) -> list[Device]:
+    """The devices in the output of ``nvidia-smi -L``. A GPU that is cut into slices is represented by its slices."""
+    devices: list[Device] = []
+    for line in text.splitlines():
+        if match := re.match(r"GPU (\d+): (.+?) \(UUID: (\S+)\)", line):
+            devices.append(Device(match[2], match[3], int(match[1]), is_slice=False, selector=match[3]))
+        elif (match := re.match(r"\s+(MIG \S+)\s+Device\s+\d+: \(UUID: (\S+)\)", line)) and devices:
+            gpu = devices[-1].gpu
+            if not devices[-1].is_slice:
+                devices.pop()
+            devices.append(Device(match[1], match[2], gpu, is_slice=True, selector=match[2]))
+    return devices
+
+
+def _visible(devices: list[Device], setting: str | None) -> list[Device]:
+    """Filter and order as CUDA does: names until the first unknown one, numbers as given, UUIDs by their beginning."""
+    if setting is None:
+        return devices
+    chosen: list[Device] = []
+    for token in filter(None, (part.strip() for part in setting.split(","))):
+        if token.isdigit():
+            # CUDA may number GPUs in another order than the driver: a whole GPU keeps the number it was given.
+            found = [
+                device if device.is_slice else Device(device.name, device.uuid, device.gpu, False, token)
+                for device in devices
+                if device.gpu == int(token)
+            ]
+        else:
+            found = [device for device in devices if device.uuid.startswith(token)]
+        if not found:
+            break
+        chosen += [device for device in found if device not in chosen]
+    return chosen
+
+
+def launch(nproc: int, argv: Sequence[str], *, program: Sequence[str] = ()) -> int:
+    """Run ``python -m wasskit ARGV`` as ``nproc`` ranks on this machine and return the exit code of the whole.
+
+    Each rank gets torchrun's variables, its share of the processor's threads (unless ``OMP_NUM_THREADS`` is set) and,
+    where there are any, one GPU or MIG slice as the only one it sees. Rank 0 owns the terminal; what another rank
+    writes to stderr is shown if that rank is the one that fails.
+
+    SIGINT, SIGTERM, SIGUSR1 and the closing of the terminal are forwarded, once, to each rank; a third request to stop
+    kills. When one rank fails the others are ended, and its exit code (128 + signal, if it was killed) is returned.
+    ``program`` replaces ``python -m wasskit``. Raises ``UserError`` for ``nproc`` < 1.
+    """
+    if nproc < 1:
+        raise UserError(f"At least one process is needed, got --nproc {nproc}.")
+    command = [*(program or (sys.executable, "-m", "wasskit")), *argv]
+    environments = _environments(nproc)
+    with ExitStack() as stack:
+        received = stack.enter_context(_received_signals())
+        ranks = _Ranks(stack)
+        stack.callback(ranks.kill)
+        for environment in environments:
+            ranks.start(command, environment)
+        return ranks.supervise(received)
+
+
+def _environments(nproc: int) -> list[dict[str, str]]:
+    """The environment of each rank."""
+    shared = dict(os.environ)
+    shared.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+    shared.update(WORLD_SIZE=str(nproc), LOCAL_WORLD_SIZE=str(nproc))
+    shared.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // nproc)))
+    if loopback := _loopback():
+        # All ranks are here: whatever the machine's name resolves to, if it does, they need not leave it.
+        shared.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    devices = find_devices()
+    environments = []
+    for place in range(nproc):
+        own = {"RANK": str(place), "LOCAL_RANK": str(place)}
+        if devices:
+            own["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)].selector
+        environments.append({**shared, **own})
+    return environments
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _loopback() -> str | None:
+    names = {name for _, name in socket.if_nameindex()} if hasattr(socket, "if_nameindex") else set()
+    return next((name for name in ("lo", "lo0") if name in names), None)
+
+
+@contextmanager
+def _received_signals() -> Iterator[list[int]]:
+    """Collect, in the yielded list, the signals to forward. Outside the main thread there are none to collect."""
+    received: list[int] = []
+    before = {}
+    try:
+        for number in _FORWARDED:
+            before[number] = signal.signal(number, lambda caught, frame: received.append(caught))
+    except ValueError:
+        pass
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Ranks:
+    """The processes of one run."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._errors: list[IO[bytes] | None] = []
+
+    def start(self, command: list[str], environment: dict[str, str]) -> None:
+        first = not self._processes
+        errors = None if first else self._stack.enter_context(tempfile.TemporaryFile())
+        # A session of its own keeps the terminal's Ctrl-C away from the rank: it comes once, forwarded.
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=None if first else subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            preexec_fn=_end_with_parent(),
+        )
+        self._processes.append(process)
+        self._errors.append(errors)
+
+    def supervise(self, received: list[int]) -> int:
+        """Wait for all ranks, forwarding the signals in ``received``; the run's exit code."""
+        stops: list[int] = []
+        failed: int | None = None
+        failed_at = 0.0
+        ended = False
+        while any(process.poll() is None for process in self._processes):
+            while received:
+                number = _FORWARDED[received.pop(0)]
+                self._send(number)
+                if number != getattr(signal, "SIGUSR1", None):
+                    stops.append(number)
+                if len(stops) >= _PATIENCE:
+                    self.kill()
+            if failed is None:
+                failed = self._first_failure(stops)
+                failed_at = time.monotonic()
+            else:
+                waited = time.monotonic() - failed_at
+                # Ranks that fail for the same reason are let say so themselves; the others are told to end.
+                if waited > _GRACE_SECONDS and not ended:
+                    ended = True
+                    alone = self._processes[0].poll() is None
+                    self._send(signal.SIGTERM)
+                if waited > _GRACE_SECONDS + _KILL_SECONDS:
+                    self.kill()
+            time.sleep(_POLL_SECONDS)
+        return 0
+
+    def kill(self) -> None:
+        """End every rank that still runs, with the processes it has started (the workers of its data loader)."""
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    return None
