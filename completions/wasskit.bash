@@ -1,0 +1,6 @@
+# Tab completion of wasskit for bash. Source this file, e.g. from ~/.bashrc.
+_wasskit_complete() {
+    local IFS=$'\n'
+    COMPREPLY=($(COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD="$COMP_CWORD" _WASSKIT_COMPLETE=complete_bash "$1"))
+}
+complete -o default -F _wasskit_complete wasskit

@@ -1,0 +1,314 @@
+"""The root command: mounts the plugins lazily and turns expected failures into one sentence.
+
+Three levels are loaded only when they are called: the list of plugins, one plugin's list of commands, one command's
+options. ``--help`` of a level costs the names and one-line helps of the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from wasskit import config as _config
+from wasskit.errors import UserError, WasskitError
+from wasskit.plugins import Plugin
+from wasskit.recipes import find_recipe, parse_recipe
+
+BUILT_IN = {name: f"wasskit.plugins.{name}:plugin" for name in ("mrl", "ssl", "metrix", "w2gn", "study", "plot")}
+
+GENERAL = Plugin(
+    name="wasskit",
+    help="Learn and measure representations with Wasserstein distances.",
+    commands={"info": "Show versions, devices and the data sets found."},
+    package="wasskit.commands",
+)
+RECIPES = Plugin(
+    name="recipes",
+    help="List, show, copy and validate the published experiments.",
+    commands={
+        "list": "List the recipes.",
+        "show": "Print a recipe.",
+        "copy": "Copy a recipe to edit it.",
+        "validate": "Check recipes against the commands they configure.",
+    },
+    package="wasskit.commands.recipes",
+)
+COMPLETIONS = Plugin(
+    name="completions",
+    help="Tab completion for bash, zsh, fish and PowerShell.",
+    commands={
+        "show": "Print the completion script of a shell.",
+        "install": "Install completion for a shell.",
+        "write": "Write the scripts of all shells into a folder.",
+    },
+    package="wasskit.commands.completions",
+)
+
+EPILOG = "Start with [bold]wasskit mrl train[/bold]: real images, two cores, under a minute, no download."
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A subcommand that has not been loaded: its help and how to get it."""
+
+    help: str
+    load: Callable[[], Any]
+
+
+class LazyGroup(TyperGroup):
+    """A group whose subcommands are loaded when they are called, not when they are listed."""
+
+    entries: Mapping[str, Entry]
+    _resolving = False
+
+    def set_entries(self, entries: Mapping[str, Entry]) -> None:
+        self.entries = entries
+        self.commands = {name: TyperCommand(name, help=entry.help) for name, entry in entries.items()}
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if self._resolving and cmd_name in self.entries:
+            return self.entries[cmd_name].load()
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self._resolving = True
+        try:
+            return super().resolve_command(ctx, args)
+        finally:
+            self._resolving = False
+
+
+def _version(value: bool) -> None:
+    if value:
+        from wasskit import __version__
+
+        typer.echo(f"wasskit {__version__}")
+        raise typer.Exit()
+
+
+def _make_group(name: str, help_text: str, entries: Mapping[str, Entry], *, root: bool = False) -> Any:
+    app = typer.Typer(
+        name=name, cls=LazyGroup, help=help_text, epilog=EPILOG if root else None, add_completion=False,
+        rich_markup_mode="rich", invoke_without_command=True,
+    )  # fmt: skip
+    if root:
+
+        def callback(
+            ctx: typer.Context,
+            version: bool = typer.Option(
+                False, "--version", help="Show the version and exit.", callback=_version, is_eager=True
+            ),
+        ) -> None:
+            _help_without_command(ctx)
+
+    else:
+
+        def callback(ctx: typer.Context) -> None:  # type: ignore[misc]
+            _help_without_command(ctx)
+
+    app.callback()(callback)
+    group = typer.main.get_command(app)
+    assert isinstance(group, LazyGroup)
+    group.set_entries(entries)
+    return group
+
+
+def _help_without_command(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit()
+
+
+def load_command(plugin: Plugin, name: str) -> _config.Command[Any]:
+    """The declaration of one command of a plugin."""
+    module = importlib.import_module(plugin.module_of(name))
+    commands = getattr(module, "commands", None)
+    command = commands[name] if commands is not None else module.command
+    return typing.cast("_config.Command[Any]", command)
+
+
+def plugin_group(plugin: Plugin) -> Any:
+    """The group of a plugin's commands, none of them loaded."""
+
+    def entry(name: str, help_text: str) -> Entry:
+        return Entry(help_text, lambda: load_command(plugin, name).build())
+
+    return _make_group(plugin.name, plugin.help, {name: entry(name, text) for name, text in plugin.commands.items()})
+
+
+def plugin_targets() -> dict[str, str]:
+    """Every plugin's name and where its object lives, ``module:attribute``, our own first."""
+    from importlib.metadata import entry_points
+
+    targets = dict(BUILT_IN)
+    for point in entry_points(group="wasskit.plugins"):
+        if point.name not in BUILT_IN:
+            targets[point.name] = point.value
+    return targets
+
+
+def load_plugin(target: str) -> Any:
+    """Import a plugin object named ``module:attribute``."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute or "plugin")
+
+
+def find_command(path: str) -> _config.Command[Any]:
+    """The declaration of a command named as it is typed, e.g. ``"mrl train"``.
+
+    Raises:
+        UserError: there is no such command.
+    """
+    plugin_name, _, name = path.partition(" ")
+    target = plugin_targets().get(plugin_name)
+    plugin = load_plugin(target) if target else None
+    if not isinstance(plugin, Plugin) or name not in plugin.commands:
+        raise UserError(f"There is no command `wasskit {path}`.")
+    return load_command(plugin, name)
+
+
+def validate_recipe(named: str) -> str:
+    """Check one recipe, given by name or path, as strictly as a run would; return its name.
+
+    Raises:
+        UserError: what is wrong, where, with the nearest valid name.
+    """
+    name, path = find_recipe(named)
+    recipe = parse_recipe(name, path)
+    try:
+        command = find_command(recipe.command)
+    except UserError as error:
+        raise UserError(f"Recipe {path}: {error}") from None
+    try:
+        values = _config.check_keys(command.options, recipe.options, f"recipe {path}")
+        _config.build(command.options, values)
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if str(path) in message else f"Recipe {path}: {message}") from None
+    return name
+
+
+def _plugin_entry(name: str, target: str) -> Entry | None:
+    """The entry of a plugin; a broken third-party one is reported in one line and left out."""
+    try:
+        plugin = load_plugin(target)
+    except Exception as error:
+        from wasskit import console
+
+        console.warn(f"plugin {name!r} ({target}) could not be loaded and is left out: {error}")
+        return None
+    if isinstance(plugin, Plugin):
+        return Entry(plugin.help, lambda: plugin_group(plugin))
+    if isinstance(plugin, typer.Typer):
+        return Entry(str(plugin.info.help or ""), lambda: typer.main.get_command(plugin))
+    from wasskit import console
+
+    console.warn(f"plugin {name!r} ({target}) is neither a Plugin nor a typer.Typer and is left out.")
+    return None
+
+
+def build_root(called: str | None = None) -> Any:
+    """The whole command, with nothing loaded but names and one-line helps.
+
+    Args:
+        called: the subcommand that will run, where that is known: no other plugin is then touched.
+    """
+    entries: dict[str, Entry] = {}
+    targets = plugin_targets()
+    if called in targets:
+        targets = {called: targets[called]}
+    for name, target in targets.items():
+        entry = _plugin_entry(name, target)
+        if entry is not None:
+            entries[name] = entry
+    entries["recipes"] = Entry(RECIPES.help, lambda: plugin_group(RECIPES))
+    for name, text in GENERAL.commands.items():
+        entries[name] = Entry(text, lambda name=name: load_command(GENERAL, name).build())  # type: ignore[misc]
+    entries["completions"] = Entry(COMPLETIONS.help, lambda: plugin_group(COMPLETIONS))
+    return _make_group("wasskit", GENERAL.help, entries, root=True)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command line and return its exit code. The one place where errors become sentences.
+
+    Exit codes: 0 done, 1 failed, 2 the request was wrong, 128 + signal interrupted.
+    """
+    previous = _config._argv.value
+    _config._argv.value = tuple(argv)
+    try:
+        completing = "_WASSKIT_COMPLETE" in os.environ
+        if completing:
+            from typer.completion import completion_init
+
+            completion_init()
+        called = argv[0] if argv and not completing else None
+        build_root(called).main(args=list(argv), prog_name="wasskit", complete_var="_WASSKIT_COMPLETE")
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+    except _config._ExitWith as leave:
+        return leave.code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return _report(error)
+    finally:
+        _config._argv.value = previous
+    return 0
+
+
+def _report(error: Exception) -> int:
+    from wasskit import console
+
+    sentence, code = _explain(error)
+    if console.is_verbose() or sentence is None:
+        import traceback
+
+        traceback.print_exception(error)
+    if sentence is None:
+        sentence = (
+            f"Unexpected {type(error).__name__}: {error}. This is a fault of wasskit or of a library it uses; "
+            "please report the lines above with the command."
+        )
+    rank = os.environ.get("RANK")
+    if rank not in (None, "0") and code == 2:
+        return code
+    prefix = "" if rank in (None, "0") else f"(rank {rank}) "
+    console.stderr().print(f"[bold red]Error:[/bold red] {prefix}{console.escape(sentence)}")
+    return code
+
+
+def _explain(error: Exception) -> tuple[str | None, int]:
+    """The sentence and the exit code of an error; no sentence for what nobody foresaw."""
+    if isinstance(error, WasskitError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"The disk is full{where}: nothing already saved is lost; free some space and run it again.", 2
+        if isinstance(error, PermissionError):
+            return f"No permission{where}: choose another folder or change its permissions.", 2
+        if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) and error.filename:
+            return f"{error.strerror}: {error.filename}.", 2
+    if type(error).__name__ == "OutOfMemoryError" and type(error).__module__.startswith("torch"):
+        return (
+            f"The device ran out of memory ({str(error).splitlines()[0]}): use a smaller --batch-size or "
+            "--accumulate, or --precision bf16.",
+            1,
+        )
+    if isinstance(error, MemoryError):
+        return "This machine ran out of memory: use a smaller batch or fewer workers.", 1
+    return None, 1
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,31 @@
+"""``wasskit completions write``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wasskit.config import Command, CommandOptions, Invocation, argument
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionsWrite(CommandOptions):
+    """Options of ``wasskit completions write``."""
+
+    folder: Path = argument(Path("completions"), help="Folder to write into (default: completions).")
+
+
+def body(config: CompletionsWrite, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit import console
+    from wasskit.completion import write_scripts
+
+    written = write_scripts(config.folder)
+    if not config.json:
+        for path in written:
+            console.result(console.escape(str(path)))
+    return {"written": [str(path) for path in written]}
+
+
+command = Command("completions write", CompletionsWrite, body, "Write the scripts of all shells into a folder.")

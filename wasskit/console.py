@@ -1,0 +1,177 @@
+"""What the user sees: results on stdout, logs and progress on stderr, JSON on request.
+
+Rich is imported when something is printed, not before: ``--help`` and completion do without.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+if typing.TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+@dataclass
+class _State:
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+
+
+_state = _State()
+
+
+def configure(*, quiet: bool = False, verbose: bool = False, json: bool = False) -> None:
+    """Set how much is printed, for the command that is running."""
+    _state.quiet, _state.verbose, _state.json = quiet, verbose, json
+
+
+def is_verbose() -> bool:
+    return _state.verbose
+
+
+def is_quiet() -> bool:
+    return _state.quiet
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks to the user: rank 0, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def stderr() -> Console:
+    """The console of logs, progress and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def stdout() -> Console:
+    """The console of results; with ``--json`` human-readable results go to stderr, stdout is left to the JSON."""
+    from rich.console import Console
+
+    if _state.json:
+        return stderr()
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 140)
+
+
+def log(message: str) -> None:
+    """Say what is going on (stderr; nothing with ``--quiet`` or on other ranks)."""
+    if not _state.quiet and is_main_process():
+        stderr().print(message)
+
+
+def debug(message: str) -> None:
+    """Say it only with ``--verbose``."""
+    if _state.verbose:
+        log(message)
+
+
+def warn(message: str) -> None:
+    """Say what the user should know even with ``--quiet`` (stderr)."""
+    if is_main_process():
+        stderr().print(f"[yellow]Warning:[/yellow] {escape(message)}")
+
+
+def result(message: str) -> None:
+    """Print a line of results on stdout."""
+    if is_main_process():
+        stdout().print(message)
+
+
+def escape(text: str) -> str:
+    """Text that Rich prints as it is, square brackets included."""
+    from rich.markup import escape as rich_escape
+
+    return rich_escape(text)
+
+
+def table(
+    title: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    best: Mapping[int, typing.Literal["max", "min"]] | None = None,
+    digits: int = 2,
+) -> None:
+    """Print a table of results on stdout.
+
+    Args:
+        columns: headings; columns whose entries are all numbers are aligned right.
+        rows: entries: text, numbers (floats are printed with ``digits`` decimals) or None (a dash).
+        best: columns (by position) whose best entry is set in bold.
+    """
+    if not is_main_process():
+        return
+    stdout().print(make_table(title, columns, rows, best=best, digits=digits))
+
+
+def make_table(
+    title: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    best: Mapping[int, typing.Literal["max", "min"]] | None = None,
+    digits: int = 2,
+) -> Table:
+    """The table that :func:`table` prints."""
+    from rich import box
+    from rich.table import Table
+
+    body = [list(row) for row in rows]
+    marked: dict[int, int] = {}
+    for column, order in (best or {}).items():
+        numbers = [(row[column], i) for i, row in enumerate(body) if isinstance(row[column], int | float)]
+        if len(numbers) > 1:
+            marked[column] = (max if order == "max" else min)(numbers, key=lambda pair: pair[0])[1]
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    for column, heading in enumerate(columns):
+        numeric = all(isinstance(row[column], int | float | None) for row in body)
+        drawn.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
+    for i, row in enumerate(body):
+        cells = []
+        for column, value in enumerate(row):
+            text = format_value(value, digits)
+            cells.append(f"[bold]{text}[/bold]" if marked.get(column) == i else text)
+        drawn.add_row(*cells)
+    return drawn
+
+
+def format_value(value: Any, digits: int = 2) -> str:
+    """An entry of a table: floats with a fixed number of decimals, None as a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.{digits}f}"
+    return escape(str(value))
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print a result on stdout as JSON; numbers that JSON does not know (NaN, inf) become null."""
+    import json
+
+    sys.stdout.write(json.dumps(jsonable(result), indent=2, allow_nan=False) + "\n")
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON values of nested mappings, sequences, paths and numpy or torch numbers."""
+    import math
+
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | int | bool | None):
+        return value
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    return str(value)

@@ -1,0 +1,226 @@
+"""Option groups that several commands share. A command's configuration inherits the groups it needs.
+
+:func:`override` gives an inherited option another default without repeating its declaration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wasskit.config import CommandOptions, RecipeOptions, argument, option
+from wasskit.errors import UserError
+
+
+def override(group: type[CommandOptions], name: str, default: Any, *, help: str | None = None) -> Any:
+    """The declaration of an inherited option with another default (and, if given, another help)."""
+    inherited = next(f for f in dataclasses.fields(group) if f.name == name)
+    (key, declared), *_ = inherited.metadata.items()
+    changed = dataclasses.replace(declared, help=help) if help is not None else declared
+    return dataclasses.field(default=default, metadata={key: changed})
+
+
+# --- Completion of values: cheap, and silent when something is missing ------------------------------------------------
+
+
+def complete_datasets(typed: str, task: str | None = None) -> Iterable[tuple[str, str]]:
+    """Names of data sets with their titles."""
+    from wasskit.data.catalog import CARDS, dataset_names
+
+    return [(name, CARDS[name].title) for name in dataset_names(task) if name.startswith(typed)]
+
+
+def complete_backbones(typed: str) -> Iterable[str]:
+    """Names of backbones."""
+    from wasskit.models.catalog import backbone_names
+
+    return [name for name in backbone_names() if name.startswith(typed)]
+
+
+def complete_devices(typed: str) -> Iterable[str]:
+    return [name for name in ("auto", "cpu", "cuda", "cuda:0", "mps") if name.startswith(typed)]
+
+
+def complete_runs(typed: str) -> Iterable[str]:
+    """Run directories below what has been typed, or below ``runs/``."""
+    base = Path(typed) if typed else Path("runs")
+    folders = [base, base.parent] if typed else [base]
+    found = set()
+    for folder in folders:
+        if folder.is_dir():
+            for config in (*folder.glob("config.toml"), *folder.glob("*/config.toml"), *folder.glob("*/*/config.toml")):
+                found.add(str(config.parent))
+    return sorted(path for path in found if path.startswith(typed))
+
+
+def complete_local_paths(typed: str) -> Iterable[str]:
+    base = Path(typed) if typed.endswith("/") else Path(typed).parent
+    if not base.is_dir():
+        return []
+    return sorted(str(p) + ("/" if p.is_dir() else "") for p in base.iterdir() if str(p).startswith(typed))
+
+
+# --- Groups -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(CommandOptions):
+    """Where to compute."""
+
+    device: str = option(
+        "auto", help="Device: auto, cpu, cuda, cuda:N, mps.", panel="Machine", runtime=True,
+        complete=complete_devices, metavar="DEVICE",
+    )  # fmt: skip
+    nproc: int = option(
+        1, help="Processes on this machine, one per device.", panel="Machine", min=1, runtime=True
+    )
+    precision: Literal["fp32", "bf16"] = option(
+        "fp32", help="Arithmetic of forward and backward passes (bf16: autocast).", panel="Machine"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(RecipeOptions, DeviceOptions):
+    """A run directory, its name, its seed, and how to go on with it."""
+
+    run_dir: Path | None = option(
+        None, help="Run directory.", panel="Run", transient=True, complete=complete_runs,
+        show_default="runs/<command>/<name>",
+    )  # fmt: skip
+    name: str | None = option(
+        None, help="Name of the run directory under runs/.", panel="Run", transient=True,
+        show_default="from the settings",
+    )  # fmt: skip
+    resume: bool = option(
+        False, help="Go on from the run directory's checkpoint, as if never stopped.", panel="Run",
+        transient=True, flag="--resume",
+    )  # fmt: skip
+    requeue: bool = option(
+        False, help="Resume if there is a checkpoint, start otherwise (for preemptible jobs).", panel="Run",
+        transient=True, flag="--requeue",
+    )  # fmt: skip
+    checkpoint: str = option(
+        "last", help="Which checkpoint --resume takes: last, previous, or a path.", panel="Run",
+        transient=True, metavar="last|previous|PATH",
+    )  # fmt: skip
+    seed: int = option(0, help="Seed of everything random.", panel="Run", min=0, max=2**31 - 1)
+    checkpoint_every: int = option(
+        1, help="Epochs between checkpoints (evaluations for step-based runs).", panel="Run", min=1, runtime=True
+    )
+    log_every: int = option(20, help="Steps between logged losses.", panel="Run", min=1)
+    tensorboard: bool = option(True, help="Write TensorBoard events.", panel="Run", runtime=True)
+
+    def validate(self) -> None:
+        super().validate()
+        if self.run_dir is not None and self.name is not None:
+            raise UserError("--run-dir and --name both say where the run goes: give one of them.")
+        if self.name is not None and (not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts):
+            raise UserError(f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own.")
+        if self.checkpoint != "last" and not self.resume:
+            raise UserError("--checkpoint says what to resume from: add --resume.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRootOptions(CommandOptions):
+    """Where data sets are and how they are read."""
+
+    data_root: Path | None = option(
+        None, help="Folder that holds the data sets.", panel="Data", runtime=True, show_default="$WASSKIT_DATA"
+    )
+    download: bool = option(
+        False, help="Download the data set if it is not there.", panel="Data", transient=True, flag="--download"
+    )
+    corrupt: Literal["refuse", "skip"] = option(
+        "refuse", help="What to do with images that cannot be read (they are named and counted).", panel="Data"
+    )
+    workers: int | None = option(
+        None, help="Loader processes for sets that do not fit in memory.", panel="Data", min=0, runtime=True,
+        show_default="by the number of cores",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(DataRootOptions):
+    """The data set."""
+
+    dataset: str = option(
+        "digits", help="Data set (`wasskit info` lists them).", panel="Data", complete=complete_datasets,
+        metavar="NAME",
+    )  # fmt: skip
+    image_size: int | None = option(
+        None, help="Side of the images in pixels.", panel="Data", min=4, show_default="the data set's"
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        import difflib
+
+        from wasskit.data.catalog import dataset_names
+
+        known = dataset_names()
+        if self.dataset not in known:
+            near = difflib.get_close_matches(self.dataset, known, n=1)
+            advice = f" Did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"--dataset: {self.dataset!r} is not one of {', '.join(known)}.{advice}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneOptions(CommandOptions):
+    """The network below the method."""
+
+    backbone: str | None = option(
+        None, help="Backbone: tiny, resnet18, resnet50, ... or any timm name.", panel="Model",
+        complete=complete_backbones, metavar="NAME", show_default="by the size of the images",
+    )  # fmt: skip
+    pretrained: bool = option(False, help="Start from the library's pretrained weights.", panel="Model")
+    weights: Path | None = option(None, help="Start from local weights (.pt, .pth, .safetensors).", panel="Model")
+    stem: Literal["auto", "small", "small-pad2", "standard"] = option(
+        "auto", help="First layers: small is 3x3, stride 1, no pooling.", panel="Model"
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if self.pretrained and self.weights is not None:
+            raise UserError("--pretrained and --weights both say where the weights come from: give one of them.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions(CommandOptions):
+    """Length of a training and how its steps are taken."""
+
+    epochs: int = option(100, help="Passes over the training set.", panel="Optimisation", min=1)
+    batch_size: int = option(
+        128, help="Images per step, over all processes.", panel="Optimisation", min=1, short="-b"
+    )
+    accumulate: int = option(
+        1, help="Micro-batches per step; whole-batch loss terms see one micro-batch.", panel="Optimisation", min=1
+    )
+    eval_every: int = option(1, help="Epochs between evaluations.", panel="Run", min=1)
+    channels_last: bool = option(
+        True, help="Channels-last memory format for images.", panel="Machine", runtime=True
+    )
+    compile: bool = option(False, help="Compile the model with torch.compile.", panel="Machine", runtime=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions(CommandOptions):
+    """The optimiser."""
+
+    optimizer: Literal["sgd", "adam", "adamw", "lars"] = option("sgd", help="Optimiser.", panel="Optimisation")
+    lr: float = option(0.1, help="Learning rate (peak).", panel="Optimisation", above=0)
+    momentum: float = option(0.9, help="Momentum of SGD and LARS.", panel="Optimisation", min=0, below=1)
+    weight_decay: float = option(0.0, help="Weight decay.", panel="Optimisation", min=0)
+    clip_norm: float | None = option(None, help="Largest norm of the gradient.", panel="Optimisation", above=0)
+    warmup_epochs: int = option(
+        0, help="Epochs of linear warm-up of the learning rate.", panel="Optimisation", min=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArgument(CommandOptions):
+    """The run a command works on."""
+
+    run: Path = argument(help="Run directory of a training.", complete=complete_runs, metavar="RUN")

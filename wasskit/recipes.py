@@ -1,0 +1,158 @@
+"""Recipes: one TOML file per published experiment, found by globbing, checked against the command it configures.
+
+A recipe names its ``command``, has a ``title``, the settings under ``[options]`` and, where the experiment was
+published, the figures under ``[paper]`` with their ``source``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from wasskit.errors import UserError
+
+_TOP_KEYS = {"command", "title", "description", "options", "paper"}
+_PAPER_KEYS = {"source", "metrics", "note"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One recipe, parsed but for the types of its options."""
+
+    name: str
+    path: Path
+    document: Mapping[str, Any]
+
+    @property
+    def command(self) -> str:
+        return str(self.document["command"])
+
+    @property
+    def title(self) -> str:
+        return str(self.document.get("title", ""))
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        options: Mapping[str, Any] = self.document.get("options", {})
+        return options
+
+    @property
+    def paper(self) -> Mapping[str, Any]:
+        paper: Mapping[str, Any] = self.document.get("paper", {})
+        return paper
+
+
+@lru_cache(maxsize=1)
+def recipes_folder() -> Path:
+    """Where the recipes are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_recipes", package.parent / "recipes"):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"The recipes are missing from this installation (looked in {package}); reinstall wasskit.")
+
+
+def recipe_names(plugin: str | None = None) -> list[str]:
+    """Names of all recipes, ``<plugin>/<file>``, sorted."""
+    folder = recipes_folder()
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.toml")]
+    return sorted(name for name in names if plugin is None or name.startswith(plugin + "/"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file.
+
+    Raises:
+        UserError: the file cannot be read or is not TOML; the line is named.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from None
+
+
+def find_recipe(named: str, plugin: str | None = None) -> tuple[str, Path]:
+    """The name and path of a recipe given by name (with or without its plugin) or by path.
+
+    Raises:
+        UserError: there is none; the nearest names are offered.
+    """
+    as_path = Path(named).expanduser()
+    if as_path.is_file():
+        return as_path.stem, as_path
+    if as_path.is_dir() and (as_path / "config.toml").is_file():
+        return as_path.name, as_path / "config.toml"
+    folder = recipes_folder()
+    for name in (named, f"{plugin}/{named}"):
+        path = folder / f"{name}.toml"
+        if path.is_file():
+            return name, path
+    if as_path.suffix == ".toml" or as_path.is_dir():
+        raise UserError(f"No recipe file at {as_path}.")
+    known = recipe_names(plugin)
+    near = difflib.get_close_matches(named, known + [n.partition("/")[2] for n in known], n=3)
+    advice = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    raise UserError(f"No recipe named {named!r}.{advice} `wasskit recipes list` shows them all.")
+
+
+def parse_recipe(name: str, path: Path) -> Recipe:
+    """Read a recipe and check its outer form (its options are checked by the command).
+
+    Raises:
+        UserError: unknown or missing top-level keys, wrong types.
+    """
+    document = read_toml(path)
+    for key in document:
+        if key not in _TOP_KEYS:
+            near = difflib.get_close_matches(key, _TOP_KEYS, n=1)
+            advice = f" Did you mean {near[0]!r}?" if near else " Settings go under [options]."
+            raise UserError(f"Unknown key {key!r} in recipe {path}.{advice}")
+    if not isinstance(document.get("command"), str):
+        raise UserError(f"Recipe {path} does not say which command it configures: add e.g. command = \"mrl train\".")
+    for table in ("options", "paper"):
+        if not isinstance(document.get(table, {}), dict):
+            raise UserError(f"{table!r} in recipe {path} must be a table.")
+    for key in document.get("paper", {}):
+        if key not in _PAPER_KEYS:
+            raise UserError(f"Unknown key 'paper.{key}' in recipe {path}: known are {', '.join(sorted(_PAPER_KEYS))}.")
+    return Recipe(name, path, document)
+
+
+def load_recipe(named: str, *, command: str) -> Recipe:
+    """The recipe to use for a command.
+
+    Raises:
+        UserError: there is none of that name, or it configures another command.
+    """
+    name, path = find_recipe(named, command.split()[0])
+    recipe = parse_recipe(name, path)
+    if recipe.command != command:
+        raise UserError(
+            f"Recipe {path} configures `wasskit {recipe.command}`, not `wasskit {command}`: "
+            f"run `wasskit {recipe.command} --recipe {named}`."
+        )
+    return recipe
+
+
+def complete_recipes(typed: str) -> Iterable[tuple[str, str]]:
+    """Candidates for ``--recipe``: names with their titles, cheaply read."""
+    folder = recipes_folder()
+    for name in recipe_names():
+        if name.startswith(typed):
+            title = ""
+            for line in (folder / f"{name}.toml").read_text(encoding="utf-8").splitlines():
+                if line.startswith("title"):
+                    title = line.partition("=")[2].strip().strip('"')
+                    break
+            yield name, title
