@@ -1,12 +1,13 @@
 """Sums and concatenations over the ranks, with and without gradients.
 
 Parity rule. Let each of N ranks hold an equal share of the batch and compute a loss L_r, either from gathered
-tensors of the whole batch (then L_r = L on every rank) or as a mean over its own share (then L = mean_r L_r). The
-backward of ``gather_with_grad`` and ``all_reduce_with_grad`` is that of the sum of all ranks' losses; dividing
-by N in ``average_gradients`` then gives the gradient of L: what one rank with the whole batch computes.
+tensors of the whole batch (then L_r = L on every rank) or as a mean over its own share (then L = mean_r L_r).
+The backward of ``gather_with_grad`` and ``all_reduce_with_grad`` is that of the sum of all ranks' losses;
+dividing by N in ``average_gradients`` then gives the gradient of L: what one rank with the whole batch
+computes.
 
-A collective is called by all ranks or by none, in the same order, and so is its backward: a gathered tensor that
-requires a gradient must take part in the loss on every rank.
+A collective is called by all ranks or by none, in the same order, and so is its backward: a gathered tensor
+that requires a gradient must take part in the loss on every rank.
 
 Sums of half precision are taken in float32; concatenations move bytes and serve every dtype on every backend.
 """
@@ -42,8 +43,8 @@ _MAX_DIM = 8
 def gather_with_grad(x: Tensor) -> Tensor:
     """Concatenate ``x`` of shape (B, ...) of all ranks, in rank order, to (N * B, ...); differentiable.
 
-    Backward: the sum over ranks of the gradient of this rank's slice. Gradients of any order are right. Raises
-    ``UserError``, on all ranks, where the shapes or dtypes differ.
+    Backward: the sum over ranks of the gradient of this rank's slice. Gradients of any order are right.
+    Raises ``UserError``, on all ranks, where the shapes or dtypes differ.
     """
     if world_size() == 1:
         return x
@@ -51,7 +52,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
     if len(set(shapes)) > 1:
         listed = ", ".join(f"{shape} on rank {place}" for place, shape in enumerate(shapes))
         raise UserError(
-            f"Ranks hold tensors of different shapes ({listed}), but each must hold an equal share of the batch: "
+            f"Ranks hold tensors of different shapes ({listed}), but each needs an equal share: "
             f"choose a batch size that {world_size()} ranks divide evenly."
         )
     result: Tensor = _Concatenate.apply(x)
@@ -59,7 +60,9 @@ def gather_with_grad(x: Tensor) -> Tensor:
 
 
 def all_reduce_with_grad(x: Tensor) -> Tensor:
-    """Sum ``x``, of one shape on all ranks, over the ranks; differentiable. Backward: the same sum of gradients."""
+    """Sum ``x``, of one shape on all ranks, over the ranks; differentiable. Backward: the same sum of
+    gradients.
+    """
     if world_size() == 1:
         return x
     result: Tensor = _Sum.apply(x)
@@ -92,7 +95,9 @@ def gather(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reduce_sum(x: Tensor) -> Tensor:
-    """Sum ``x``, of one shape on all ranks, over the ranks, without gradient; integers and booleans add as int64."""
+    """Sum ``x``, of one shape on all ranks, over the ranks, without gradient; integers and booleans add as
+    int64.
+    """
     if not x.dtype.is_floating_point and not x.dtype.is_complex:
         x = x.to(torch.int64)
     return x.detach() if world_size() == 1 else _sum(x)
@@ -116,10 +121,11 @@ def stack_ranks(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks, in place: call once, after the last backward of a step.
+    """Replace each gradient by its mean over the ranks, in place: call once, after the last backward of a
+    step.
 
-    A parameter without a gradient on every rank keeps none, as on one rank; one that has a gradient on some ranks
-    counts as zero on the others and has the mean on all. Ranks end with the same bits.
+    A parameter without a gradient on every rank keeps none, as on one rank; one that has a gradient on some
+    ranks counts as zero on the others and has the mean on all. Ranks end with the same bits.
     """
     if world_size() == 1:
         return
@@ -180,7 +186,9 @@ class _Concatenate(Function):
 
 
 class _SumSlice(Function):
-    """The adjoint of ``_Concatenate``, and the other way round: gradients of gradients need no more than the two."""
+    """The adjoint of ``_Concatenate``, and the other way round: gradients of gradients need no more than the
+    two.
+    """
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:
@@ -212,7 +220,7 @@ def _route(x: Tensor) -> tuple[Tensor, dist.ProcessGroup]:
 
 
 def _shapes(x: Tensor) -> list[tuple[int, ...]]:
-    """The shape of ``x`` on every rank, learned between the hosts; dtypes and dimensions that differ raise."""
+    """The shape of ``x`` on every rank, exchanged between the hosts; dtypes that differ raise."""
     if not 1 <= x.dim() <= _MAX_DIM:
         raise ValueError(f"a tensor of 1 to {_MAX_DIM} dimensions is needed, got shape {tuple(x.shape)}")
     header = torch.zeros(2 + _MAX_DIM, dtype=torch.int64)
@@ -227,7 +235,9 @@ def _shapes(x: Tensor) -> list[tuple[int, ...]]:
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Lists of tensors of one device and dtype, up to ``_BUCKET_BYTES`` each, in an order that all ranks share."""
+    """Lists of tensors of one device and dtype, up to ``_BUCKET_BYTES`` each, in an order that all ranks
+    share.
+    """
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
@@ -248,5 +258,7 @@ def _flatten(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _unflatten_into(flat: Tensor, tensors: Sequence[Tensor]) -> None:
-    for part, tensor in zip(flat.split([tensor.numel() for tensor in tensors]), tensors, strict=True):
-        tensor.copy_(part.view(tensor.shape))
+    start = 0
+    for tensor in tensors:
+        tensor.copy_(flat[start : start + tensor.numel()].view(tensor.shape))
+        start += tensor.numel()

@@ -4,8 +4,8 @@ Every function works without a process group and then answers for a world of one
 never asks whether a run is distributed.
 
 The world group always speaks gloo: flags, objects and sizes travel between hosts without touching a device.
-Where every rank has a GPU of its own, a second group speaks nccl and carries CUDA tensors. MIG slices of one GPU
-and ranks that share a GPU cannot join an nccl communicator; their tensors travel through host memory.
+Where every rank has a GPU of its own, a second group speaks nccl and carries CUDA tensors. MIG slices of one
+GPU and ranks that share a GPU cannot join an nccl communicator; their tensors travel through host memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -43,7 +43,15 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_PEER_LOST = ("closed by peer", "connection reset", "connection refused", "broken pipe", "pair closure", "timed out waiting")
+_PEER_LOST = (
+    "closed by peer",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "pair closure",
+    "timed out waiting",
+)
+_PEER_LOST_SECONDS = 2.0
 _SEED_STRIDE = 1_000_003
 
 
@@ -84,7 +92,7 @@ def local_rank() -> int:
 
 
 def rank_seed(seed: int) -> int:
-    """A seed of this rank's own; rank 0 keeps ``seed`` itself, so one rank runs as an undistributed run does."""
+    """A seed of this rank's own. Rank 0 keeps ``seed``: one rank runs as an undistributed run does."""
     return seed + _SEED_STRIDE * rank()
 
 
@@ -92,8 +100,8 @@ def init_group(device: str | torch.device = "auto") -> torch.device:
     """Join the group that the environment describes (``torchrun``'s variables) and choose this rank's device.
 
     ``device`` is ``auto`` (a GPU where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-    Without ``RANK`` and ``WORLD_SIZE`` in the environment no group is formed. Raises ``UserError`` for a device
-    that this machine has not and for an incomplete environment.
+    Without ``RANK`` and ``WORLD_SIZE`` in the environment no group is formed. Raises ``UserError`` for a
+    device that this machine has not and for an incomplete environment.
     """
     launched = _read_environment()
     chosen = _choose_device(str(device), distributed=launched)
@@ -113,7 +121,8 @@ def close_group() -> None:
 
 @contextlib.contextmanager
 def group(device: str | torch.device = "auto") -> Iterator[torch.device]:
-    """``init_group`` on entry, ``close_group`` on exit; inside an open group the same group is used and left open.
+    """``init_group`` on entry, ``close_group`` on exit; inside an open group the same group is used and left
+    open.
 
     When a peer is lost, the failing collective becomes a ``RunFailed``.
     """
@@ -124,9 +133,11 @@ def group(device: str | torch.device = "auto") -> Iterator[torch.device]:
             barrier()
     except RuntimeError as error:
         if world_size() > 1 and any(sign in str(error).lower() for sign in _PEER_LOST):
-            # The rank that failed first knows why: leave it the time to say so before this one ends.
-            time.sleep(1.0)
-            raise RunFailed(f"Rank {rank()} lost contact with another rank; that rank's message says why.") from error
+            # The rank that failed knows why: its launcher must hear of its end before it hears of this one's.
+            time.sleep(_PEER_LOST_SECONDS)
+            raise RunFailed(
+                f"Rank {rank()} lost contact with another rank; that rank's message says why."
+            ) from error
         raise
     finally:
         if outermost:
@@ -169,9 +180,13 @@ def channels() -> Channels:
         raise RuntimeError("torch.distributed is not initialised")
     if _channels is None or _channels.world is not world:
         backends = dict(part.split(":", 1) for part in str(dist.get_backend_config(world)).split(","))
-        host = world if backends.get("cpu") == "gloo" else dist.new_group(backend="gloo")
+        host = world if backends.get("cpu") == "gloo" else _new_group("gloo")
         _channels = Channels(world, host, world if backends.get("cuda") == "nccl" else None)
     return _channels
+
+
+def _new_group(backend: str) -> dist.ProcessGroup:
+    return cast(dist.ProcessGroup, dist.new_group(backend=backend))
 
 
 def _read_environment() -> bool:
@@ -179,17 +194,19 @@ def _read_environment() -> bool:
     present = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
     if not present:
         return False
-    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    missing = [
+        name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
+    ]
     if missing:
         raise UserError(
-            f"The environment sets {present[0]} but not {', '.join(missing)}: start the ranks with --nproc or "
-            f"torchrun, or unset {present[0]}."
+            f"The environment sets {present[0]} but not {', '.join(missing)}: "
+            f"start the ranks with --nproc or torchrun, or unset {present[0]}."
         )
     return True
 
 
 def _choose_device(spec: str, *, distributed: bool) -> torch.device:
-    if distributed and spec != "cpu" and not torch.cuda.is_initialized():
+    if distributed and spec != "cpu":
         _see_own_slice()
     if spec == "auto":
         spec = "cuda" if torch.cuda.is_available() else "cpu"
@@ -200,12 +217,16 @@ def _choose_device(spec: str, *, distributed: bool) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise UserError(f"Device {spec!r} was asked for, but torch finds no CUDA device here: use --device cpu.")
-        if device.index is None:
+            raise UserError(
+                f"Device {spec!r} was asked for, but torch finds no CUDA device here: use --device cpu."
+            )
+        if ":" not in spec:
             place = int(os.environ.get("LOCAL_RANK", "0")) if distributed else torch.cuda.current_device()
             device = torch.device("cuda", place % count)
         elif distributed and int(os.environ["WORLD_SIZE"]) > 1:
-            raise UserError(f"Device {spec!r} names one GPU for several ranks: use --device cuda, each gets its own.")
+            raise UserError(
+                f"Device {spec!r} names one GPU for several ranks: use --device cuda, each gets its own."
+            )
         elif device.index >= count:
             raise UserError(f"Device {spec!r} was asked for, but this machine has {count} CUDA device(s).")
         torch.cuda.set_device(device)
@@ -232,11 +253,11 @@ def _open_channels(device: torch.device) -> None:
     separate = None not in identities and len(set(identities)) == len(identities)
     if not separate and device.type == "cuda" and dist.get_rank() == 0:
         log.warning("Ranks share a GPU or compute on MIG slices: their tensors travel through host memory.")
-    _channels = Channels(world, world, dist.new_group(backend="nccl") if separate else None)
+    _channels = Channels(world, world, _new_group("nccl") if separate else None)
 
 
 def _identity(device: torch.device) -> tuple[str, str] | None:
-    """What tells this rank's GPU from any other; None for what nccl cannot serve (no GPU, or a slice of one)."""
+    """What tells this rank's GPU from any other; None for what nccl cannot serve (no GPU, a slice)."""
     if device.type != "cuda" or not dist.is_nccl_available():
         return None
     properties = torch.cuda.get_device_properties(device)

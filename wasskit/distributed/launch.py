@@ -1,10 +1,12 @@
 """Start one process per rank on this machine, and find the devices that they compute on. Imports no torch.
 
-Over several machines, ``torchrun --nnodes ... -m wasskit ...`` starts the ranks instead; both set the same variables.
+Over several machines, ``torchrun --nnodes ... -m wasskit ...`` starts the ranks instead; both set the same
+variables.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -14,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -31,7 +33,12 @@ _TAIL_BYTES = 8192
 # A terminal that closes says SIGHUP; the ranks know SIGTERM as the way to stop with a checkpoint.
 _FORWARDED = {
     getattr(signal, name): getattr(signal, sent)
-    for name, sent in (("SIGINT", "SIGINT"), ("SIGTERM", "SIGTERM"), ("SIGUSR1", "SIGUSR1"), ("SIGHUP", "SIGTERM"))
+    for name, sent in (
+        ("SIGINT", "SIGINT"),
+        ("SIGTERM", "SIGTERM"),
+        ("SIGUSR1", "SIGUSR1"),
+        ("SIGHUP", "SIGTERM"),
+    )
     if hasattr(signal, name)
 }
 
@@ -56,16 +63,22 @@ def is_launched() -> bool:
 
 
 def find_devices() -> list[Device]:
-    """The GPUs and MIG slices of this machine that ``CUDA_VISIBLE_DEVICES`` leaves visible; [] without a driver."""
+    """The GPUs and MIG slices of this machine that ``CUDA_VISIBLE_DEVICES`` leaves visible; [] without a
+    driver.
+    """
     try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+        listing = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     return _visible(parse_device_list(listing), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def parse_device_list(text: str) -> list[Device]:
-    """The devices in the output of ``nvidia-smi -L``. A GPU that is cut into slices is represented by its slices."""
+    """The devices in the output of ``nvidia-smi -L``. A GPU that is cut into slices is represented by its
+    slices.
+    """
     devices: list[Device] = []
     for line in text.splitlines():
         if match := re.match(r"GPU (\d+): (.+?) \(UUID: (\S+)\)", line):
@@ -79,13 +92,15 @@ def parse_device_list(text: str) -> list[Device]:
 
 
 def _visible(devices: list[Device], setting: str | None) -> list[Device]:
-    """Filter and order as CUDA does: names until the first unknown one, numbers as given, UUIDs by their beginning."""
+    """Filter and order as CUDA does: names until the first unknown one, numbers as given, UUIDs by their
+    beginning.
+    """
     if setting is None:
         return devices
     chosen: list[Device] = []
     for token in filter(None, (part.strip() for part in setting.split(","))):
         if token.isdigit():
-            # CUDA may number GPUs in another order than the driver: a whole GPU keeps the number it was given.
+            # CUDA may number GPUs in another order than the driver: a whole GPU keeps its number.
             found = [
                 device if device.is_slice else Device(device.name, device.uuid, device.gpu, False, token)
                 for device in devices
@@ -100,15 +115,17 @@ def _visible(devices: list[Device], setting: str | None) -> list[Device]:
 
 
 def launch(nproc: int, argv: Sequence[str], *, program: Sequence[str] = ()) -> int:
-    """Run ``python -m wasskit ARGV`` as ``nproc`` ranks on this machine and return the exit code of the whole.
+    """Run ``python -m wasskit ARGV`` as ``nproc`` ranks on this machine and return the exit code of the
+    whole.
 
-    Each rank gets torchrun's variables, its share of the processor's threads (unless ``OMP_NUM_THREADS`` is set) and,
-    where there are any, one GPU or MIG slice as the only one it sees. Rank 0 owns the terminal; what another rank
-    writes to stderr is shown if that rank is the one that fails.
+    Each rank gets torchrun's variables, its share of the processor's threads (unless ``OMP_NUM_THREADS`` is
+    set) and, where there are any, one GPU or MIG slice as the only one it sees. Rank 0 owns the terminal;
+    what another rank writes to stderr is shown if that rank is the one that fails.
 
-    SIGINT, SIGTERM, SIGUSR1 and the closing of the terminal are forwarded, once, to each rank; a third request to stop
-    kills. When one rank fails the others are ended, and its exit code (128 + signal, if it was killed) is returned.
-    ``program`` replaces ``python -m wasskit``. Raises ``UserError`` for ``nproc`` < 1.
+    SIGINT, SIGTERM, SIGUSR1 and the closing of the terminal are forwarded, once, to each rank; a third
+    request to stop kills. When one rank fails the others are ended, and its exit code (128 + signal, if it
+    was killed) is returned. ``program`` replaces ``python -m wasskit``. Raises ``UserError`` for ``nproc`` <
+    1.
     """
     if nproc < 1:
         raise UserError(f"At least one process is needed, got --nproc {nproc}.")
@@ -116,10 +133,11 @@ def launch(nproc: int, argv: Sequence[str], *, program: Sequence[str] = ()) -> i
     environments = _environments(nproc)
     with ExitStack() as stack:
         received = stack.enter_context(_received_signals())
-        ranks = _Ranks(stack)
+        ranks = _Ranks()
         stack.callback(ranks.kill)
-        for environment in environments:
-            ranks.start(command, environment)
+        for place, environment in enumerate(environments):
+            errors = stack.enter_context(tempfile.TemporaryFile()) if place else None
+            ranks.start(command, environment, errors)
         return ranks.supervise(received)
 
 
@@ -163,7 +181,9 @@ def _loopback() -> str | None:
 
 @contextmanager
 def _received_signals() -> Iterator[list[int]]:
-    """Collect, in the yielded list, the signals to forward. Outside the main thread there are none to collect."""
+    """Collect, in the yielded list, the signals to forward. Outside the main thread there are none to
+    collect.
+    """
     received: list[int] = []
     before = {}
     try:
@@ -181,20 +201,18 @@ def _received_signals() -> Iterator[list[int]]:
 class _Ranks:
     """The processes of one run."""
 
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
+    def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._errors: list[IO[bytes] | None] = []
 
-    def start(self, command: list[str], environment: dict[str, str]) -> None:
-        first = not self._processes
-        errors = None if first else self._stack.enter_context(tempfile.TemporaryFile())
+    def start(self, command: list[str], environment: dict[str, str], errors: IO[bytes] | None) -> None:
+        """Start the next rank. With a file for its errors it has no say at the terminal."""
         # A session of its own keeps the terminal's Ctrl-C away from the rank: it comes once, forwarded.
         process = subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=None if first else subprocess.DEVNULL,
+            stdout=None if errors is None else subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
             preexec_fn=_end_with_parent(),
@@ -207,33 +225,83 @@ class _Ranks:
         stops: list[int] = []
         failed: int | None = None
         failed_at = 0.0
-        ended = False
-        while any(process.poll() is None for process in self._processes):
+        ended = spoken = False
+        while self._running():
             while received:
                 number = _FORWARDED[received.pop(0)]
                 self._send(number)
-                if number != getattr(signal, "SIGUSR1", None):
+                if number in (signal.SIGINT, signal.SIGTERM):
                     stops.append(number)
                 if len(stops) >= _PATIENCE:
                     self.kill()
             if failed is None:
-                failed = self._first_failure(stops)
-                failed_at = time.monotonic()
-            else:
-                waited = time.monotonic() - failed_at
-                # Ranks that fail for the same reason are let say so themselves; the others are told to end.
-                if waited > _GRACE_SECONDS and not ended:
-                    ended = True
-                    alone = self._processes[0].poll() is None
-                    self._send(signal.SIGTERM)
-                if waited > _GRACE_SECONDS + _KILL_SECONDS:
-                    self.kill()
+                failed, failed_at = self._failed(stops), time.monotonic()
+            elif not ended and time.monotonic() > failed_at + _GRACE_SECONDS:
+                # Ranks that fail for one and the same reason have said so by now; others wait in vain.
+                ended, spoken = True, self._agree(0, failed)
+                self._send(signal.SIGTERM)
+            elif time.monotonic() > failed_at + _GRACE_SECONDS + _KILL_SECONDS:
+                self.kill()
             time.sleep(_POLL_SECONDS)
-        return 0
+        if failed is None:
+            failed = self._failed(stops)
+        if failed is None:
+            return next((code for code in map(_exit_code, self._processes) if code), 0)
+        if not (spoken if ended else self._agree(0, failed)):
+            self._show_errors(failed)
+        return _exit_code(self._processes[failed])
 
     def kill(self) -> None:
-        """End every rank that still runs, with the processes it has started (the workers of its data loader)."""
+        """End at once every rank that did not end well, with the processes it has started (data loader
+        workers).
+        """
+        for process in self._processes:
+            if process.poll() != 0:
+                if hasattr(os, "killpg"):
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
+                process.wait()
+
+    def _running(self) -> bool:
+        codes = [process.poll() for process in self._processes]
+        return None in codes
+
+    def _send(self, number: int) -> None:
+        for process in self._processes:
+            process.send_signal(number)
+
+    def _failed(self, stops: list[int]) -> int | None:
+        """The first rank that ended, not well and not by a request to stop."""
+        asked_for = {0, *(-number for number in stops), *(128 + number for number in stops)}
+        for place, process in enumerate(self._processes):
+            if process.returncode is not None and process.returncode not in asked_for:
+                return place
+        return None
+
+    def _agree(self, one: int, other: int) -> bool:
+        return self._processes[one].returncode == self._processes[other].returncode
+
+    def _show_errors(self, place: int) -> None:
+        errors = self._errors[place]
+        if errors is not None:
+            size = errors.seek(0, os.SEEK_END)
+            errors.seek(max(0, size - _TAIL_BYTES))
+            sys.stderr.write(errors.read().decode(errors="replace"))
+            sys.stderr.flush()
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int:
+    """The exit code as a shell gives it: 128 + signal for a process that a signal has ended."""
+    code = process.returncode
+    return code if code >= 0 else 128 - code
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    return None
+    """What makes a starting child end, by SIGTERM, when its launcher is killed. Linux alone has it."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    set_parent_death_signal = 1
+    return lambda: prctl(set_parent_death_signal, signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Batch normalisation over the batch of all ranks, and the shuffling that keeps MoCo's ranks from cheating.
 
-torch's own SyncBatchNorm refuses CPU tensors and gloo; this one needs nothing but the collectives of this package.
+torch's own SyncBatchNorm refuses CPU tensors and gloo; this one needs nothing but the collectives of this
+package.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ M = TypeVar("M", bound=nn.Module)
 class SyncBatchNorm(_BatchNorm):
     """Batch normalisation of (B, C, ...) with the mean and variance of the joined batch of all ranks.
 
-    Output, gradient and running statistics are those of ``BatchNorm`` on the joined batch; ranks may hold different
-    numbers of rows, at least one each. Parameters, buffers and state dict are ``BatchNorm``'s. On one rank, and
-    in evaluation, it is ``BatchNorm``. Statistics of half-precision inputs are taken in float32.
+    Output, gradient and running statistics are those of ``BatchNorm`` on the joined batch; ranks may hold
+    different numbers of rows, at least one each. Parameters, buffers and state dict are ``BatchNorm``'s. On
+    one rank, and in evaluation, it is ``BatchNorm``. Statistics of half-precision inputs are taken in
+    float32.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
-            raise ValueError(f"expected an input of at least 2 dimensions, (B, C, ...), got shape {tuple(input.shape)}")
+            raise ValueError(
+                f"expected an input of at least 2 dimensions, (B, C, ...), got shape {tuple(input.shape)}"
+            )
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
@@ -72,14 +76,15 @@ class _SyncBatchNormAct(SyncBatchNorm):
 def joint_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (C,), biased variance (C,) and number of values per channel () of (B, C, ...) over all ranks.
 
-    The ranks' moments (m_r, v_r, n_r) join by the law of total variance, with w_r = n_r / n: m = sum_r w_r m_r and
-    v = sum_r w_r (v_r + (m_r - m)^2), which cancels nowhere, as the difference of raw moments would.
+    The ranks' moments (m_r, v_r, n_r) join by the law of total variance, with w_r = n_r / n: m = sum_r w_r
+    m_r and v = sum_r w_r (v_r + (m_r - m)^2), which cancels nowhere, as the difference of raw moments would.
     """
     wide = x if x.dtype == torch.float64 else x.float()
     variance, mean = torch.var_mean(wide, _all_but_channels(x), correction=0)
     count = mean.new_full((1,), x.numel() // x.shape[1])
     moments = stack_ranks(torch.cat([mean, variance, count]))
-    means, variances, counts = moments.split([x.shape[1], x.shape[1], 1], dim=1)
+    channels = x.shape[1]
+    means, variances, counts = moments[:, :channels], moments[:, channels:-1], moments[:, -1:]
     total = counts.sum()
     weights = counts / total
     mean = (weights * means).sum(0)
@@ -91,8 +96,8 @@ class _Normalise(Function):
     """y = weight (x - m) / sqrt(v + eps) + bias, where m and v are moments of the joined batch.
 
     With g = dL/dy, xhat = (x - m) / sqrt(v + eps), and sums over the n values of a channel on all ranks,
-    dL/dx = weight / sqrt(v + eps) * (g - sum(g) / n - xhat * sum(g xhat) / n). The gradients of weight and bias stay
-    this rank's own: ``average_gradients`` joins them with all others.
+    dL/dx = weight / sqrt(v + eps) * (g - sum(g) / n - xhat * sum(g xhat) / n). The gradients of weight and
+    bias stay this rank's own: ``average_gradients`` joins them with all others.
     """
 
     @staticmethod
@@ -110,7 +115,7 @@ class _Normalise(Function):
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, inverse_std, count, weight = ctx.saved_tensors
         shape = (1, -1) + (1,) * (x.dim() - 2)
@@ -129,10 +134,11 @@ def _all_but_channels(x: Tensor) -> list[int]:
 
 
 def convert_sync_batchnorm(module: M) -> M:
-    """Replace every batch normalisation inside ``module`` by ``SyncBatchNorm``; return the module, or its replacement.
+    """Replace every batch normalisation inside ``module`` by ``SyncBatchNorm``; return the module, or its
+    replacement.
 
-    Parameters and buffers are taken over as they are, so optimisers and tied weights keep their hold on them. Raises
-    ``UserError`` for a kind of batch normalisation whose forward is its own and unknown here.
+    Parameters and buffers are taken over as they are, so optimisers and tied weights keep their hold on them.
+    Raises ``UserError`` for a kind of batch normalisation whose forward is its own and unknown here.
     """
     if isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm):
         return cast(M, _synchronised(module))
@@ -148,10 +154,14 @@ def convert_sync_batchnorm(module: M) -> M:
 def _synchronised(norm: _BatchNorm) -> SyncBatchNorm:
     if isinstance(norm, nn.SyncBatchNorm) or type(norm).forward is _BatchNorm.forward:
         kind: type[SyncBatchNorm] = SyncBatchNorm
-    elif isinstance(getattr(norm, "act", None), nn.Module) and isinstance(getattr(norm, "drop", None), nn.Module):
+    elif isinstance(getattr(norm, "act", None), nn.Module) and isinstance(
+        getattr(norm, "drop", None), nn.Module
+    ):
         kind = _SyncBatchNormAct
     else:
-        raise UserError(f"{type(norm).__name__} cannot be synchronised over ranks: choose a backbone without it.")
+        raise UserError(
+            f"{type(norm).__name__} cannot be synchronised over ranks: choose a backbone without it."
+        )
     converted = kind.__new__(kind)
     nn.Module.__init__(converted)
     # Everything a batch normalisation is made of: sizes, flags, parameters, buffers and hooks.
@@ -161,7 +171,8 @@ def _synchronised(norm: _BatchNorm) -> SyncBatchNorm:
 
 @torch.no_grad()
 def shuffle(x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Deal the rows of the joined batch anew to the ranks (shuffling BN of MoCo, He et al. 2020, section 3.3).
+    """Deal the rows of the joined batch anew to the ranks (shuffling BN of MoCo, He et al. 2020, section
+    3.3).
 
     ``x`` is this rank's equal share, (B, ...); returns its new share, (B, ...), and the order, (N * B,), that
     ``unshuffle`` takes. Every rank draws from its ``generator``; rank 0's order counts for all. No gradient.
@@ -175,7 +186,9 @@ def shuffle(x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor
 
 @torch.no_grad()
 def unshuffle(x: Tensor, order: Tensor) -> Tensor:
-    """Undo ``shuffle``: from (B, ...) computed on the shuffled share, the rows of this rank's first share. No gradient."""
+    """Undo ``shuffle``: from (B, ...) computed on the shuffled share, the rows of this rank's first share. No
+    gradient.
+    """
     return gather_with_grad(x)[_own_rows(order.argsort())]
 
 

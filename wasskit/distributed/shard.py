@@ -10,7 +10,8 @@ __all__ = ["shard_indices"]
 def shard_indices(n: int) -> range:
     """The indices, of ``range(n)``, that this rank evaluates.
 
-    Ranks have consecutive blocks whose sizes differ by one at most. Nothing is padded: each index belongs to exactly
-    one rank, so sums of counts are exact, and ``collectives.gather`` of per-sample results restores their order.
+    Ranks have consecutive blocks whose sizes differ by one at most. Nothing is padded: each index belongs to
+    exactly one rank, so sums of counts are exact, and ``collectives.gather`` of per-sample results restores
+    their order.
     """
     return range(n * rank() // world_size(), n * (rank() + 1) // world_size())
