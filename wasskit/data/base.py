@@ -1,0 +1,261 @@
+"""One interface for every data set: labels without decoding, images one by one or all in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from wasskit.data.catalog import IMAGENET_MEAN, IMAGENET_STD
+from wasskit.errors import UserError
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that is missing or cannot be decoded, and why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.reason})"
+
+
+class UnreadableImage(UserError):
+    """Raised where one image cannot be read; names the file."""
+
+    def __init__(self, bad: BadImage) -> None:
+        super().__init__(f"cannot read the image {bad}; repair or remove it, or pass --corrupt skip")
+        self.bad = bad
+
+
+class PathTable(Sequence[Path]):
+    """Many paths in two arrays instead of a million Python objects.
+
+    A worker process that touches the reference count of a list's items copies the pages they lie on, until
+    each worker holds the whole list; arrays are shared for good.
+    """
+
+    def __init__(self, paths: Iterable[str | Path]) -> None:
+        encoded = [str(path).encode("utf-8", "surrogateescape") for path in paths]
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum(np.fromiter((len(path) for path in encoded), np.int64, len(encoded)))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start = int(self._ends[index - 1]) if index else 0
+        return Path(self._bytes[start : int(self._ends[index])].tobytes().decode("utf-8", "surrogateescape"))
+
+
+class ImageDataset:
+    """A split of a data set.
+
+    Exactly one of ``images`` (uint8, (N, C, H, W), in memory), ``paths`` and ``reader`` (``reader(i)`` gives
+    image i) says where the images are. ``labels`` is (N,) int64 into ``classes``, -1 where a sample has none,
+    or None where no sample has one. ``image_size`` is the side in pixels the set is used at (None: all
+    images' own), ``mean`` and ``std`` its normalisation in [0, 1]. ``notes`` are sentences worth showing
+    ("5,000 of 50,000 images"), ``skipped`` the unreadable images left out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        classes: Sequence[str],
+        *,
+        labels: Tensor | None = None,
+        images: Tensor | None = None,
+        paths: Sequence[str | Path] | None = None,
+        reader: Callable[[int], Image.Image] | None = None,
+        image_size: int = 224,
+        channels: int = 3,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        notes: Sequence[str] = (),
+        skipped: Sequence[BadImage] = (),
+        size: int | None = None,
+    ) -> None:
+        if sum(source is not None for source in (images, paths, reader)) != 1:
+            raise ValueError("exactly one of images, paths and reader is needed")
+        if images is not None:
+            if images.dtype != torch.uint8 or images.ndim != 4:
+                raise ValueError(
+                    f"images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
+                )
+            channels, image_size = images.shape[1], max(images.shape[2:])
+        self.name = name
+        self.split = split
+        self.classes: tuple[str, ...] = tuple(classes)
+        self.labels = None if labels is None else labels.to(torch.int64)
+        self.images = images
+        self.paths: Sequence[Path] | None = None
+        if paths is not None:
+            self.paths = paths if isinstance(paths, PathTable) else PathTable(paths)
+        self.reader = reader
+        self.image_size = image_size
+        self.channels = channels
+        self.mean: tuple[float, ...] = tuple(mean)
+        self.std: tuple[float, ...] = tuple(std)
+        self.notes: tuple[str, ...] = tuple(notes)
+        self.skipped: tuple[BadImage, ...] = tuple(skipped)
+        lengths = [len(source) for source in (self.images, self.paths, self.labels) if source is not None]
+        if size is not None:
+            lengths.append(size)
+        if len(set(lengths)) != 1:
+            raise ValueError(
+                f"images, paths, labels and size disagree about the number of samples: {lengths}"
+            )
+        self._size = lengths[0]
+        self._on_device: dict[torch.device, Tensor] = {}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __repr__(self) -> str:
+        return f"ImageDataset({self.name}/{self.split}: {len(self):,} images, {len(self.classes)} classes)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_on_device": {}}
+
+    @property
+    def in_memory(self) -> bool:
+        return self.images is not None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def image(self, index: int) -> Image.Image:
+        """Image ``index``: mode L where ``channels`` is 1, else RGB. Raises `UnreadableImage`."""
+        index = int(index)
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if self.images is not None:
+            array = self.images[index].numpy()
+            return Image.fromarray(
+                array[0] if self.channels == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
+            )
+        if self.paths is not None:
+            return read_image(self.paths[index], self.channels)
+        assert self.reader is not None
+        try:
+            return to_mode(self.reader(index), self.channels)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UnreadableImage(BadImage(f"{self.name}/{self.split} number {index}", str(error))) from error
+
+    def images_on(self, device: torch.device) -> Tensor:
+        """The in-memory images on a device, kept there for the next caller."""
+        if self.images is None:
+            raise ValueError(f"{self.name} is not in memory")
+        if self.images.device == device or device.type == "cpu":
+            return self.images
+        if device not in self._on_device:
+            self._on_device[device] = self.images.to(device)
+        return self._on_device[device]
+
+    def labels_or_none(self) -> Tensor:
+        """(N,) int64: the labels, -1 for every sample without one."""
+        return torch.full((len(self),), -1) if self.labels is None else self.labels
+
+    def subset(self, indices: Tensor | Sequence[int]) -> ImageDataset:
+        """The samples at ``indices``, in that order; classes stay as they are."""
+        index = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
+        if len(index) and (int(index.min()) < 0 or int(index.max()) >= len(self)):
+            raise IndexError(f"indices reach outside the {len(self)} samples of {self.name}/{self.split}")
+        reader = None if self.reader is None else _Reindexed(self.reader, index)
+        return ImageDataset(
+            self.name,
+            self.split,
+            self.classes,
+            labels=None if self.labels is None else self.labels[index],
+            images=None if self.images is None else self.images[index],
+            paths=None if self.paths is None else PathTable(self.paths[i] for i in index.tolist()),
+            reader=reader,
+            image_size=self.image_size,
+            channels=self.channels,
+            mean=self.mean,
+            std=self.std,
+            notes=self.notes,
+            skipped=self.skipped,
+            size=len(index),
+        )
+
+    def select_classes(self, kept: Sequence[int]) -> ImageDataset:
+        """The samples of some classes, labels renumbered 0, 1, ... in the order of ``kept``."""
+        if self.labels is None:
+            raise UserError(f"{self.name} has no labels, so no classes can be chosen from it")
+        table = torch.full((len(self.classes) + 1,), -1)
+        table[torch.as_tensor(list(kept), dtype=torch.int64)] = torch.arange(len(kept))
+        relabelled = table[self.labels]
+        chosen = self.subset(torch.nonzero(relabelled >= 0).reshape(-1))
+        chosen.labels = relabelled[relabelled >= 0]
+        chosen.classes = tuple(self.classes[c] for c in kept)
+        return chosen
+
+
+class _Reindexed:
+    """``reader`` seen through a list of indices; a class, not a closure, so that spawned workers can have
+    it."""
+
+    def __init__(self, reader: Callable[[int], Image.Image], indices: Tensor) -> None:
+        self.reader = reader
+        self.indices = indices
+
+    def __call__(self, index: int) -> Image.Image:
+        return self.reader(int(self.indices[index]))
+
+
+def read_image(path: str | Path, channels: int = 3) -> Image.Image:
+    """Decode an image file completely, as mode L (``channels`` 1) or RGB; the first frame of an animation.
+
+    Raises `UnreadableImage` for whatever keeps the pixels from being had: no file, no rights, truncated, not
+    an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return to_mode(image, channels)
+    except FileNotFoundError as error:
+        raise UnreadableImage(BadImage(str(path), "no such file")) from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(BadImage(str(path), "not an image, or damaged at its start")) from error
+    # Damaged files make the decoders raise nearly anything (EOFError, struct.error, ZeroDivisionError, ...).
+    except Exception as error:
+        raise UnreadableImage(BadImage(str(path), str(error) or type(error).__name__)) from error
+
+
+def to_mode(image: Image.Image, channels: int) -> Image.Image:
+    """Any PIL image as 8-bit L or RGB.
+
+    16-bit grey is scaled (PIL alone would clip it to white), floats are read as [0, 1] where they fit in it
+    and as [0, 255] otherwise, and transparent pixels are laid on white.
+    """
+    image.load()
+    if image.mode.startswith("I"):
+        values = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray(np.clip(np.rint(values / 257.0), 0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        scale = 255.0 if values.size and values.min() >= 0 and values.max() <= 1 else 1.0
+        image = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
+    return image.convert("L" if channels == 1 else "RGB")

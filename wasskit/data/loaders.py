@@ -1,0 +1,441 @@
+"""Batches for training and evaluation.
+
+Every random number of a training batch is a pure function of (seed, epoch, batch, position in the batch): a
+run resumed at any batch sees what it would have seen, whatever the number of workers, and N ranks see
+together, in rank order, the batch and the augmentations of one rank.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from wasskit.data.base import BadImage, ImageDataset, UnreadableImage
+from wasskit.data.samplers import RandomSampler, Sampler
+from wasskit.data.seeds import derive_seed, sample_seed
+from wasskit.data.transforms import (
+    Augment,
+    PerImage,
+    RandomAugment,
+    ResizeCrop,
+    Views,
+    eval_transform,
+    train_transform,
+)
+from wasskit.distributed import group
+from wasskit.errors import RunFailed, UserError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``views``: float tensors (B, C, H, W), one per view; ``labels``: (B,) int64, -1 where a sample has
+    none; ``indices``: (B,) int64 into the data set. All on one device."""
+
+    views: tuple[Tensor, ...]
+    labels: Tensor
+    indices: Tensor
+
+    def __init__(self, images: Views, labels: Tensor, indices: Tensor) -> None:
+        object.__setattr__(self, "views", (images,) if isinstance(images, Tensor) else tuple(images))
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "indices", indices)
+
+    @property
+    def images(self) -> Tensor:
+        """The only view; of several none is `the` images."""
+        if len(self.views) != 1:
+            raise ValueError(f"this batch has {len(self.views)} views; use batch.views")
+        return self.views[0]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class TrainLoader:
+    """Shuffled, augmented batches without end.
+
+    ``batch_size`` is that of all ranks together; each takes its equal, consecutive share. ``augment``: see
+    `wasskit.data.transforms` (None: the standard one). A batched augmentation on a set that is not in memory
+    gets the images decoded by workers to one uint8 size first, by ``decode`` (default: shorter side to 8/7 of
+    the image size, then a centre square of that side). ``views`` > 1 applies the augmentation that many
+    times. ``drop_last=False`` keeps the last, smaller batch, cut to a multiple of the ranks. ``workers``:
+    processes for sets on disk (None: as many as there are cores, at most 8 per rank; 0: none); sets in memory
+    are augmented on ``device`` without any.
+
+    ``wait_seconds`` adds up the time the caller waited for batches.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batch_size: int,
+        augment: Augment | PerImage | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        drop_last: bool = True,
+        workers: int | None = None,
+        sampler: Sampler | None = None,
+        views: int = 1,
+        decode: PerImage | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        start_method: str | None = None,
+    ) -> None:
+        self.rank, self.world_size = _place(rank, world_size)
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.augment = train_transform(dataset) if augment is None else augment
+        self.device = torch.device(device)
+        self.seed = seed
+        self.drop_last = drop_last
+        self.sampler: Sampler = RandomSampler(len(dataset), seed) if sampler is None else sampler
+        self.repeats = views
+        self.wait_seconds = 0.0
+        if batch_size < 1 or batch_size % self.world_size:
+            raise UserError(
+                f"a batch of {batch_size} cannot be shared equally by {self.world_size} processes; "
+                f"take a multiple of {self.world_size}"
+            )
+        if views < 1:
+            raise UserError(f"the number of views must be at least 1, not {views}")
+        if self.steps_per_epoch == 0:
+            raise UserError(
+                f"{dataset.name}/{dataset.split} has {len(self.sampler)} images, fewer than one batch of "
+                f"{batch_size}; take a smaller batch"
+            )
+        self._workers: _Workers | None = None
+        if not dataset.in_memory or isinstance(self.augment, PerImage):
+            if isinstance(self.augment, PerImage):
+                decode = self.augment
+            elif decode is None:
+                decode = PerImage(ResizeCrop(round(dataset.image_size * 256 / 224)))
+            self._workers = _Workers(
+                dataset, decode, views, self.device, workers, self.world_size, start_method
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        count = len(self.sampler)
+        if self.drop_last:
+            return count // self.batch_size
+        return count // self.batch_size + (count % self.batch_size >= self.world_size)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Samples seen in an epoch by all ranks together."""
+        count = min(len(self.sampler), self.steps_per_epoch * self.batch_size)
+        return count - count % self.world_size
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's batches of an epoch from batch ``start`` on, on the device."""
+        order = self.sampler.order(epoch)
+        source = (
+            self._from_memory(order, epoch, start)
+            if self._workers is None
+            else self._decoded(order, epoch, start)
+        )
+        return _timed(self, source)
+
+    def close(self) -> None:
+        """End the worker processes; a later epoch starts new ones."""
+        if self._workers is not None:
+            self._workers.close()
+
+    def _share(self, step: int, count: int) -> tuple[int, int, int]:
+        """The batch's first position in the order, and this rank's first and last position in the batch."""
+        first = step * self.batch_size
+        size = min(self.batch_size, count - first)
+        each = size // self.world_size
+        return first, self.rank * each, (self.rank + 1) * each
+
+    def _generator(self, epoch: int, step: int) -> torch.Generator:
+        return torch.Generator(device=self.device).manual_seed(derive_seed(self.seed, "augment", epoch, step))
+
+    def _from_memory(self, order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
+        images = self.dataset.images_on(self.device)
+        labels = self.dataset.labels_or_none().to(self.device)
+        order = order.to(self.device)
+        for step in range(start, self.steps_per_epoch):
+            first, low, high = self._share(step, len(order))
+            index = order[first + low : first + high]
+            views = self._augmented(
+                images[index], self._generator(epoch, step), low, (high - low) * self.world_size
+            )
+            yield Batch(views, labels[index], index)
+
+    def _augmented(self, images: Tensor, generator: torch.Generator, low: int, total: int) -> Views:
+        """Augment this rank's images, which are those from ``low`` on of a batch of ``total``."""
+        assert not isinstance(self.augment, PerImage)
+        augment = self.augment
+        with torch.no_grad():
+            made: list[Tensor] = []
+            for _ in range(self.repeats):
+                if len(images) == total:
+                    out = augment(images, generator)
+                elif isinstance(augment, RandomAugment) or (
+                    hasattr(augment, "draw") and hasattr(augment, "apply")
+                ):
+                    draws = augment.draw(total, generator)
+                    out = augment.apply(images, {key: x[low : low + len(images)] for key, x in draws.items()})
+                else:
+                    # The other ranks' images do not matter: each image is treated by itself.
+                    filler = (torch.arange(total, device=images.device) - low).clamp(0, len(images) - 1)
+                    whole = augment(images[filler], generator)
+                    parts = (whole,) if isinstance(whole, Tensor) else whole
+                    out = tuple(part[low : low + len(images)] for part in parts)
+                made.extend((out,) if isinstance(out, Tensor) else out)
+        return tuple(made)
+
+    def _decoded(self, order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
+        assert self._workers is not None
+        labels = self.dataset.labels_or_none()
+        base = derive_seed(self.seed, "image", epoch)
+        plan: list[list[tuple[int, int]]] = []
+        for step in range(start, self.steps_per_epoch):
+            first, low, high = self._share(step, len(order))
+            index = order[first + low : first + high].tolist()
+            plan.append([(i, sample_seed(base, first + low + k)) for k, i in enumerate(index)])
+        for step, (index, views) in enumerate(self._workers.run(plan), start):
+            _, low, high = self._share(step, len(order))
+            if not isinstance(self.augment, PerImage):
+                total = (high - low) * self.world_size
+                views = _as_tuple(self._augmented(views[0], self._generator(epoch, step), low, total))
+            yield Batch(views, labels[index].to(self.device), index.to(self.device))
+
+
+class EvalLoader:
+    """This rank's part of a data set, each sample once, in order.
+
+    Rank r of R takes the samples from ``r N // R`` to ``(r + 1) N // R``: without padding, so that counts are
+    exact, and concatenating the ranks' results in rank order gives the order of the data set. ``batch_size``
+    is this rank's own. ``transform``: a batched callable uint8 -> float, or a `PerImage` (None: the standard
+    one).
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batch_size: int = 256,
+        transform: Callable[[Tensor], Tensor] | PerImage | None = None,
+        device: torch.device | str = "cpu",
+        workers: int | None = None,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+        start_method: str | None = None,
+    ) -> None:
+        rank, world_size = _place(rank, world_size)
+        if batch_size < 1:
+            raise UserError(f"the batch must hold at least one image, not {batch_size}")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.transform = eval_transform(dataset) if transform is None else transform
+        self.device = torch.device(device)
+        self.low, self.high = rank * len(dataset) // world_size, (rank + 1) * len(dataset) // world_size
+        self.wait_seconds = 0.0
+        self._workers: _Workers | None = None
+        if not dataset.in_memory or isinstance(self.transform, PerImage):
+            decode = self.transform
+            if not isinstance(decode, PerImage):
+                decode = PerImage(ResizeCrop(dataset.image_size, round(dataset.image_size * 256 / 224)))
+            self._workers = _Workers(dataset, decode, 1, self.device, workers, world_size, start_method)
+
+    def __len__(self) -> int:
+        """The number of this rank's batches."""
+        return -(-(self.high - self.low) // self.batch_size)
+
+    @property
+    def num_samples(self) -> int:
+        """The number of this rank's samples."""
+        return self.high - self.low
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _timed(self, self._from_memory() if self._workers is None else self._decoded())
+
+    def close(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+
+    def _from_memory(self) -> Iterator[Batch]:
+        assert not isinstance(self.transform, PerImage)
+        images = self.dataset.images_on(self.device)
+        labels = self.dataset.labels_or_none().to(self.device)
+        for low in range(self.low, self.high, self.batch_size):
+            high = min(low + self.batch_size, self.high)
+            with torch.no_grad():
+                out = self.transform(images[low:high])
+            yield Batch(out, labels[low:high], torch.arange(low, high, device=self.device))
+
+    def _decoded(self) -> Iterator[Batch]:
+        assert self._workers is not None
+        labels = self.dataset.labels_or_none()
+        starts = range(self.low, self.high, self.batch_size)
+        plan = [
+            [(i, sample_seed(0, i)) for i in range(s, min(s + self.batch_size, self.high))] for s in starts
+        ]
+        for index, views in self._workers.run(plan):
+            if not isinstance(self.transform, PerImage):
+                with torch.no_grad():
+                    views = (self.transform(views[0]),)
+            yield Batch(views, labels[index].to(self.device), index.to(self.device))
+
+
+def _as_tuple(views: Views) -> tuple[Tensor, ...]:
+    return (views,) if isinstance(views, Tensor) else tuple(views)
+
+
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """This process's rank and the number of ranks, from the process group unless given."""
+    rank = group.rank() if rank is None else rank
+    world_size = group.world_size() if world_size is None else world_size
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} of {world_size}")
+    return rank, world_size
+
+
+def _timed(loader: TrainLoader | EvalLoader, source: Iterator[Batch]) -> Iterator[Batch]:
+    while True:
+        begun = time.perf_counter()
+        batch = next(source, None)
+        loader.wait_seconds += time.perf_counter() - begun
+        if batch is None:
+            return
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker sends instead of an image: exceptions lose their message's shape on the way."""
+
+    bad: BadImage
+
+
+class _Decoder(Dataset[Any]):
+    """(dataset index, seed) -> decoded and transformed views; lives in the worker processes."""
+
+    def __init__(self, dataset: ImageDataset, transform: PerImage, views: int) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.views = views
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[int, tuple[Tensor, ...] | _Failure]:
+        index, seed = item
+        try:
+            image = self.dataset.image(index)
+        except UnreadableImage as error:
+            return index, _Failure(error.bad)
+        made: list[Tensor] = []
+        for view in range(self.views):
+            generator = torch.Generator().manual_seed(seed if view == 0 else sample_seed(seed, view))
+            made.extend(_as_tuple(self.transform(image, generator)))
+        return index, tuple(made)
+
+
+def _collate(
+    samples: list[tuple[int, tuple[Tensor, ...] | _Failure]],
+) -> tuple[Tensor, tuple[Tensor, ...]] | _Failure:
+    good: list[tuple[Tensor, ...]] = []
+    for _, views in samples:
+        if isinstance(views, _Failure):
+            return views
+        good.append(views)
+    index = torch.tensor([index for index, _ in samples], dtype=torch.int64)
+    return index, tuple(torch.stack(list(view)) for view in zip(*good, strict=True))
+
+
+def _start_worker(_: int) -> None:
+    # A signal to the whole process group is for the main process, which saves its state and then ends its
+    # workers; were they to die first, it would fail for want of data. They end when the main process is gone.
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+class _Plan:
+    """The batches to come. The loader reads it anew in each epoch, in the main process: workers persist."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Workers:
+    """A DataLoader whose worker processes outlive the epochs."""
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        transform: PerImage,
+        views: int,
+        device: torch.device,
+        workers: int | None,
+        world_size: int,
+        start_method: str | None,
+    ) -> None:
+        if workers is not None and workers < 0:
+            raise UserError(f"the number of workers must be 0 or more, not {workers}")
+        self.decoder = _Decoder(dataset, transform, views)
+        self.finish = transform.finish
+        self.device = device
+        self.workers = min(8, max(1, cores() // world_size)) if workers is None else workers
+        self.start_method = start_method if self.workers else None
+        self.plan = _Plan()
+        self.loader: DataLoader[Any] | None = None
+
+    def run(self, plan: list[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+        self.plan.batches = plan
+        if self.loader is None:
+            self.loader = DataLoader(
+                self.decoder,
+                batch_sampler=self.plan,
+                num_workers=self.workers,
+                collate_fn=_collate,
+                pin_memory=self.device.type == "cuda",
+                worker_init_fn=_start_worker if self.workers else None,
+                persistent_workers=self.workers > 0,
+                prefetch_factor=4 if self.workers else None,
+                multiprocessing_context=self.start_method,
+                # The loader draws a seed for its workers, which must not come from the global generator.
+                generator=torch.Generator(),
+            )
+        try:
+            for batch in self.loader:
+                if isinstance(batch, _Failure):
+                    raise UnreadableImage(batch.bad)
+                index, views = batch
+                moved = tuple(view.to(self.device, non_blocking=True) for view in views)
+                if self.finish is not None:
+                    with torch.no_grad():
+                        moved = tuple(self.finish(view) for view in moved)
+                yield index, moved
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error) and "exited unexpectedly" in str(error):
+                self.close()
+                raise RunFailed(
+                    f"a data loading process died ({error}); memory may have run out: take fewer --workers"
+                ) from error
+            raise
+
+    def close(self) -> None:
+        self.loader = None
+
+
+def cores() -> int:
+    """The number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
