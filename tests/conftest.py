@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,39 @@ def data_root() -> Path:
     if not root:
         pytest.skip("WASSKIT_DATA is not set")
     return Path(root)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a wasskit command line in this process; return its exit code and what it printed."""
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*argv: str | os.PathLike[str]) -> Result:
+        from wasskit.cli import run as run_command
+
+        capfd.readouterr()
+        code = run_command([os.fspath(word) for word in argv])
+        captured = capfd.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="session")
+def words() -> Callable[[str], str]:
+    """Collapse white space, so that messages can be compared whatever the width they were wrapped to."""
+    return _words

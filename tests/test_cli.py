@@ -1,0 +1,317 @@
+"""The command itself: help, version, errors, recipes, completions, start-up cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wasskit import __version__
+from wasskit.cli import build_root, plugin_targets, run, validate_recipe
+from wasskit.completion import SCRIPTS, write_scripts
+from wasskit.recipes import recipe_names
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "torchvision", "numpy", "matplotlib", "sklearn", "timm", "scipy")
+
+
+def test_version(run_cli: Callable[..., Any]) -> None:
+    result = run_cli("--version")
+    assert (result.exit_code, result.stdout) == (0, f"wasskit {__version__}\n")
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["recipes"], ["mrl", "--help"], ["mrl", "train", "--help"]])
+def test_help_succeeds_and_goes_to_stdout(run_cli: Callable[..., Any], argv: list[str]) -> None:
+    result = run_cli(*argv)
+    assert result.exit_code == 0
+    assert "Usage: wasskit" in result.stdout
+    assert result.stderr == ""
+
+
+def test_every_plugin_is_listed(run_cli: Callable[..., Any]) -> None:
+    listing = run_cli("--help").stdout
+    for name in plugin_targets():
+        assert f" {name} " in listing
+
+
+def _all_command_paths() -> list[list[str]]:
+    import typer.core
+
+    paths: list[list[str]] = []
+
+    def walk(group: Any, path: list[str]) -> None:
+        for name in group.entries:
+            command = group.entries[name].load()
+            if isinstance(command, typer.core.TyperGroup):
+                walk(command, [*path, name])
+            else:
+                paths.append([*path, name])
+
+    walk(build_root(), [])
+    return paths
+
+
+@pytest.mark.parametrize("path", _all_command_paths(), ids=" ".join)
+def test_every_command_has_help(run_cli: Callable[..., Any], path: list[str]) -> None:
+    result = run_cli(*path, "--help")
+    assert result.exit_code == 0, result.stderr
+    assert "Usage: wasskit " + " ".join(path) in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "fragments"),
+    [
+        (["mlr"], ["No such command 'mlr'", "mrl"]),
+        (["mrl", "trian"], ["No such command 'trian'", "train"]),
+        (["mrl", "train", "--epohcs", "3"], ["No such option", "--epochs"]),
+        (["recipes", "show", "mrl/imagnet100"], ["No recipe named 'mrl/imagnet100'", "mrl/imagenet100"]),
+        (["recipes", "show", "nowhere.toml"], ["No recipe file at nowhere.toml"]),
+    ],
+)
+def test_wrong_requests_exit_2_with_a_hint(
+    run_cli: Callable[..., Any], words: Callable[[str], str], argv: list[str], fragments: list[str]
+) -> None:
+    result = run_cli(*argv)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+    for fragment in fragments:
+        assert fragment in words(result.stderr)
+
+
+def test_unforeseen_errors_show_their_traceback_and_exit_1(
+    monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any]
+) -> None:
+    def broken() -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("wasskit.recipes.recipes_folder", broken)
+    result = run_cli("recipes", "list")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "ValueError" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "fragment"),
+    [
+        (OSError(28, "No space left on device", "/x/last.pt"), 2, "disk is full (/x/last.pt)"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "No permission (/x)"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 2, "No such file or directory: /x"),
+        (MemoryError(), 1, "out of memory"),
+    ],
+)
+def test_errors_of_the_machine_are_sentences(
+    monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any], error: Exception, code: int, fragment: str
+) -> None:
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr("wasskit.recipes.recipes_folder", broken)
+    result = run_cli("recipes", "list")
+    assert result.exit_code == code
+    assert fragment in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_a_broken_foreign_plugin_is_one_line_and_breaks_nothing(
+    monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any]
+) -> None:
+    from wasskit import cli
+
+    targets = {**cli.BUILT_IN, "foreign": "no_such_module_anywhere:plugin"}
+    monkeypatch.setattr(cli, "plugin_targets", lambda: targets)
+    result = run_cli("--help")
+    assert result.exit_code == 0
+    assert result.stderr.count("\n") == 1
+    assert "'foreign'" in result.stderr
+    assert " mrl " in result.stdout
+    assert run_cli("recipes", "list").stderr == ""
+
+
+def test_a_foreign_typer_application_is_mounted(
+    monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    from wasskit import cli
+
+    (tmp_path / "foreign_plugin.py").write_text(
+        "import typer\nplugin = typer.Typer(help='From elsewhere.')\n"
+        "@plugin.command()\ndef hello(): print('hello from elsewhere')\n"
+        "@plugin.command()\ndef other(): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(cli, "plugin_targets", lambda: {**cli.BUILT_IN, "foreign": "foreign_plugin:plugin"})
+    assert "From elsewhere." in run_cli("--help").stdout
+    assert run_cli("foreign", "hello").stdout == "hello from elsewhere\n"
+
+
+# --- Recipes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid(name: str) -> None:
+    assert validate_recipe(name) == name
+
+
+def test_recipes_can_be_listed_shown_copied_and_validated(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    listed = json.loads(run_cli("recipes", "list", "--json").stdout)["recipes"]
+    assert [entry["name"] for entry in listed] == recipe_names()
+    name = listed[0]["name"]
+    shown = run_cli("recipes", "show", name)
+    assert "command = " in shown.stdout
+    copy = tmp_path / "mine.toml"
+    assert run_cli("recipes", "copy", name, copy).exit_code == 0
+    assert copy.read_text() == shown.stdout
+    assert run_cli("recipes", "validate", copy).exit_code == 0
+    again = run_cli("recipes", "copy", name, copy)
+    assert again.exit_code == 2
+    assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ('command = "mrl train"\n[options]\nepohcs = 3\n', ["Unknown key 'epohcs'", "Did you mean 'epochs'?"]),
+        ('command = "mrl train"\n[options]\nepochs = "many"\n', ["Key 'epochs'", "whole number"]),
+        ('command = "mrl train"\n[options]\nepochs = 0\n', ["Key 'epochs'", "at least 1"]),
+        ('command = "mrl train"\nepochs = 3\n', ["Unknown key 'epochs'", "[options]"]),
+        ('command = "mrl trian"\n', ["There is no command `wasskit mrl trian`"]),
+        ("[options]\nepochs = 3\n", ["does not say which command"]),
+        ("command = \n", ["not valid TOML", "line 1"]),
+    ],
+)
+def test_faulty_recipes_are_refused_with_file_and_key(
+    run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path, text: str, fragments: list[str]
+) -> None:
+    path = tmp_path / "faulty.toml"
+    path.write_text(text)
+    result = run_cli("recipes", "validate", path)
+    assert result.exit_code == 2
+    for fragment in [*fragments, "faulty.toml"]:
+        assert fragment in words(result.stderr)
+
+
+def test_a_recipe_of_another_command_is_refused(run_cli: Callable[..., Any], words: Callable[[str], str]) -> None:
+    name = next(name for name in recipe_names() if not name.startswith("mrl/"))
+    result = run_cli("mrl", "train", "--recipe", name)
+    assert result.exit_code == 2
+    assert "not `wasskit mrl train`" in words(result.stderr)
+
+
+# --- Completions -----------------------------------------------------------------------------------------------------
+
+
+def test_the_completion_scripts_in_the_checkout_are_fresh(tmp_path: Path) -> None:
+    for path in write_scripts(tmp_path):
+        assert (ROOT / "completions" / path.name).read_text() == path.read_text(), (
+            "stale: run `wasskit completions write completions`"
+        )
+
+
+def _complete(line: str) -> list[str]:
+    words = line.split(" ")
+    environment = os.environ | {
+        "_WASSKIT_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "wasskit"], env=environment, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("wasskit m", {"mrl", "metrix"}),
+        ("wasskit mrl tr", {"train"}),
+        ("wasskit mrl train --dataset cifar10", {"cifar10", "cifar100"}),
+        ("wasskit mrl train --backbone resnet5", {"resnet50"}),
+        ("wasskit recipes show mrl/", {"mrl/imagenet100"}),
+        ("wasskit mrl train --epo", {"--epochs"}),
+        ("wasskit mrl train --precision ", {"fp32", "bf16"}),
+    ],
+)
+def test_completion_offers_commands_options_and_values(line: str, expected: set[str]) -> None:
+    assert expected <= set(_complete(line))
+
+
+def test_completion_offers_run_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wasskit.options import complete_runs
+
+    run_dir = tmp_path / "runs" / "mrl" / "digits"
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert list(complete_runs("")) == ["runs/mrl/digits"]
+    assert list(complete_runs("runs/m")) == ["runs/mrl/digits"]
+    assert list(complete_runs("nowhere/x")) == []
+
+
+@pytest.mark.parametrize("shell", sorted(SCRIPTS))
+def test_scripts_are_shown(run_cli: Callable[..., Any], shell: str) -> None:
+    result = run_cli("completions", "show", shell)
+    assert result.exit_code == 0
+    assert "_WASSKIT_COMPLETE" in result.stdout
+
+
+def test_bash_reads_its_script_and_completes(tmp_path: Path) -> None:
+    script = (
+        f"source {ROOT}/completions/wasskit.bash; "
+        f"wasskit() {{ {sys.executable} -m wasskit \"$@\"; }}; "
+        "COMP_WORDS=(wasskit mrl tra); COMP_CWORD=2; _wasskit_complete wasskit; echo \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["train"]
+
+
+# --- Start-up --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "run(['--help'])",
+        "run(['mrl', '--help'])",
+        "run(['mrl', 'train', '--help'])",
+        "run(['ssl', 'byol', '--help'])",
+        "run(['recipes', 'list'])",
+        "import os; os.environ.update(_WASSKIT_COMPLETE='complete_bash', COMP_WORDS='wasskit mrl train --dataset ',"
+        " COMP_CWORD='4'); run([])",
+        "import wasskit",
+    ],
+)
+def test_these_paths_import_nothing_heavy(code: str) -> None:
+    program = f"from wasskit.cli import run\n{code}\nimport sys\nprint('LOADED', *sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(done.stdout.rpartition("LOADED")[2].split())
+    assert not loaded & set(HEAVY)
+
+
+def test_every_command_module_is_cheap_to_declare() -> None:
+    program = (
+        "import sys; sys.path.insert(0, 'tests'); from test_cli import _all_command_paths\n"
+        "paths = _all_command_paths()\nprint('LOADED', *sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not set(done.stdout.rpartition("LOADED")[2].split()) & set(HEAVY)
+
+
+def test_python_dash_m_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wasskit", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == f"wasskit {__version__}\n"
+
+
+def test_run_restores_the_command_line_for_nested_calls() -> None:
+    from wasskit import config
+
+    assert run(["--version"]) == 0
+    assert config._argv.value is None

@@ -1,0 +1,153 @@
+"""One declaration per option: types, bounds, precedence, the round trip through TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import tomli_w
+
+from wasskit.config import (
+    Command,
+    Invocation,
+    RecipeOptions,
+    argument,
+    check_keys,
+    fields_of,
+    fixed_keys,
+    kind_of,
+    option,
+    to_options,
+)
+from wasskit.errors import UserError
+from wasskit.options import override
+from wasskit.recipes import read_toml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(RecipeOptions):
+    """One option of each type."""
+
+    paths: tuple[Path, ...] = argument((), help="Paths.")
+    epochs: int = option(10, help="Epochs.", min=1)
+    lr: float = option(0.1, help="Rate.", above=0)
+    dims: tuple[int, ...] | None = option(None, help="Dimensions.", min=1)
+    mode: Literal["fast", "slow"] = option("fast", help="Mode.")
+    clip: float | None = option(1.0, help="Clip.", above=0)
+    w2: bool = option(False, help="Uniformity.")
+    root: Path | None = option(None, help="Root.", runtime=True)
+    label: str = option("x", help="A label.")
+
+
+def body(config: Sample, invocation: Invocation) -> Mapping[str, Any]:
+    return {"options": to_options(config)}
+
+
+COMMAND = Command("test sample", Sample, body, "A command.")
+
+
+def resolve(**given: Any) -> Sample:
+    return COMMAND.resolve(given)[0]
+
+
+def test_command_line_texts_become_typed_values() -> None:
+    config = resolve(
+        epochs="3", lr="2e-5", dims="8,16, 32", mode="slow", clip="none", w2=True, root="~/data", paths=["a", "b"]
+    )
+    assert config.epochs == 3
+    assert config.lr == 2e-5
+    assert config.dims == (8, 16, 32)
+    assert config.mode == "slow"
+    assert config.clip is None
+    assert config.w2 is True
+    assert config.root == Path("~/data").expanduser()
+    assert config.paths == (Path("a"), Path("b"))
+
+
+@pytest.mark.parametrize(
+    ("given", "fragments"),
+    [
+        ({"epochs": "three"}, ["--epochs", "whole number", "'three'"]),
+        ({"epochs": "1.5"}, ["--epochs", "whole number"]),
+        ({"epochs": "0"}, ["--epochs", "at least 1"]),
+        ({"lr": "0"}, ["--lr", "above 0"]),
+        ({"lr": "nan"}, ["--lr", "finite"]),
+        ({"lr": "inf"}, ["--lr", "finite"]),
+        ({"dims": "8,x"}, ["--dims", "whole numbers"]),
+        ({"dims": "8,0"}, ["--dims", "at least 1"]),
+        ({"mode": "fats"}, ["--mode", "fast, slow", "Did you mean 'fast'?"]),
+        ({"root": ""}, ["--root", "empty"]),
+    ],
+)
+def test_bad_values_are_refused_with_option_and_range(given: dict[str, str], fragments: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(**given)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        ({"epoch": 3}, ["Unknown key 'epoch'", "Did you mean 'epochs'?", "my.toml"]),
+        ({"epochs": "three"}, ["Key 'epochs'", "whole number", "my.toml"]),
+        ({"epochs": 3.0}, ["Key 'epochs'", "whole number"]),
+        ({"epochs": True}, ["Key 'epochs'", "whole number"]),
+        ({"w2": 1}, ["Key 'w2'", "true or false"]),
+        ({"dims": 8}, ["Key 'dims'", "list"]),
+        ({"lr": -1}, ["Key 'lr'", "above 0"]),
+        ({"json": True}, ["Unknown key 'json'"]),
+        ({"label": 3}, ["Key 'label'", "text"]),
+    ],
+)
+def test_bad_recipe_keys_are_refused_with_key_and_file(options: dict[str, Any], fragments: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        check_keys(Sample, options, "my.toml")
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_recipe_keys_may_be_written_as_on_the_command_line() -> None:
+    assert check_keys(Sample, {"lr": 1, "dims": [1, 2]}, "x") == {"lr": 1.0, "dims": (1, 2)}
+
+
+def test_command_line_wins_over_recipe_over_default(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('command = "test sample"\n[options]\nepochs = 7\nlr = 0.5\n')
+    config = resolve(recipe=str(recipe), lr="0.25")
+    assert (config.epochs, config.lr, config.mode) == (7, 0.25, "fast")
+
+
+def test_a_saved_configuration_reads_back_equal(tmp_path: Path) -> None:
+    config = resolve(epochs="3", dims="8,16", clip="none", root="/d", w2=True)
+    path = tmp_path / "config.toml"
+    path.write_text(tomli_w.dumps({"command": "test sample", "options": to_options(config)}))
+    values = check_keys(Sample, read_toml(path)["options"], str(path))
+    assert Sample(**values) == config
+
+
+def test_fixed_keys_leave_out_the_machine_and_the_invocation() -> None:
+    fixed = fixed_keys(Sample)
+    assert "epochs" in fixed
+    assert not fixed & {"root", "json", "recipe", "paths"}
+
+
+def test_override_keeps_the_declaration_and_changes_the_default() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Longer(Sample):
+        epochs: int = override(Sample, "epochs", 99)
+
+    by_name = {f.name: f for f in fields_of(Longer)}
+    assert by_name["epochs"].default == 99
+    assert by_name["epochs"].option.min == 1
+    assert Longer().epochs == 99
+
+
+def test_unsupported_types_fail_when_declared() -> None:
+    with pytest.raises(TypeError):
+        kind_of(dict[str, int])
+    with pytest.raises(TypeError):
+        kind_of(int | str)
