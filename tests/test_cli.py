@@ -158,7 +158,9 @@ def test_every_recipe_is_valid(name: str) -> None:
     assert validate_recipe(name) == name
 
 
-def test_recipes_can_be_listed_shown_copied_and_validated(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_recipes_can_be_listed_shown_copied_and_validated(
+    run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
     listed = json.loads(run_cli("recipes", "list", "--json").stdout)["recipes"]
     assert [entry["name"] for entry in listed] == recipe_names()
     name = listed[0]["name"]
@@ -176,7 +178,10 @@ def test_recipes_can_be_listed_shown_copied_and_validated(run_cli: Callable[...,
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
-        ('command = "mrl train"\n[options]\nepohcs = 3\n', ["Unknown key 'epohcs'", "Did you mean 'epochs'?"]),
+        (
+            'command = "mrl train"\n[options]\nepohcs = 3\n',
+            ["Unknown key 'epohcs'", "Did you mean 'epochs'?"],
+        ),
         ('command = "mrl train"\n[options]\nepochs = "many"\n', ["Key 'epochs'", "whole number"]),
         ('command = "mrl train"\n[options]\nepochs = 0\n', ["Key 'epochs'", "at least 1"]),
         ('command = "mrl train"\nepochs = 3\n', ["Unknown key 'epochs'", "[options]"]),
@@ -196,7 +201,9 @@ def test_faulty_recipes_are_refused_with_file_and_key(
         assert fragment in words(result.stderr)
 
 
-def test_a_recipe_of_another_command_is_refused(run_cli: Callable[..., Any], words: Callable[[str], str]) -> None:
+def test_a_recipe_of_another_command_is_refused(
+    run_cli: Callable[..., Any], words: Callable[[str], str]
+) -> None:
     name = next(name for name in recipe_names() if not name.startswith("mrl/"))
     result = run_cli("mrl", "train", "--recipe", name)
     assert result.exit_code == 2
@@ -221,7 +228,12 @@ def _complete(line: str) -> list[str]:
         "COMP_CWORD": str(len(words) - 1),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "wasskit"], env=environment, capture_output=True, text=True, check=False, cwd=ROOT
+        [sys.executable, "-m", "wasskit"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
     return done.stdout.split()
 
@@ -264,8 +276,8 @@ def test_scripts_are_shown(run_cli: Callable[..., Any], shell: str) -> None:
 def test_bash_reads_its_script_and_completes(tmp_path: Path) -> None:
     script = (
         f"source {ROOT}/completions/wasskit.bash; "
-        f"wasskit() {{ {sys.executable} -m wasskit \"$@\"; }}; "
-        "COMP_WORDS=(wasskit mrl tra); COMP_CWORD=2; _wasskit_complete wasskit; echo \"${COMPREPLY[@]}\""
+        f'wasskit() {{ {sys.executable} -m wasskit "$@"; }}; '
+        'COMP_WORDS=(wasskit mrl tra); COMP_CWORD=2; _wasskit_complete wasskit; echo "${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["train"]
@@ -289,7 +301,9 @@ def test_bash_reads_its_script_and_completes(tmp_path: Path) -> None:
 )
 def test_these_paths_import_nothing_heavy(code: str) -> None:
     program = f"from wasskit.cli import run\n{code}\nimport sys\nprint('LOADED', *sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert not loaded & set(HEAVY)
 
@@ -299,7 +313,9 @@ def test_every_command_module_is_cheap_to_declare() -> None:
         "import sys; sys.path.insert(0, 'tests'); from test_cli import _all_command_paths\n"
         "paths = _all_command_paths()\nprint('LOADED', *sorted(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert not set(done.stdout.rpartition("LOADED")[2].split()) & set(HEAVY)
 
 

@@ -55,7 +55,14 @@ def resolve(**given: Any) -> Sample:
 
 def test_command_line_texts_become_typed_values() -> None:
     config = resolve(
-        epochs="3", lr="2e-5", dims="8,16, 32", mode="slow", clip="none", w2=True, root="~/data", paths=["a", "b"]
+        epochs="3",
+        lr="2e-5",
+        dims="8,16, 32",
+        mode="slow",
+        clip="none",
+        w2=True,
+        root="~/data",
+        paths=["a", "b"],
     )
     assert config.epochs == 3
     assert config.lr == 2e-5

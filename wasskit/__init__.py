@@ -1,5 +1,65 @@
-"""wasskit: learning and measuring representations with Wasserstein distances."""
+"""wasskit: learning and measuring representations with Wasserstein distances.
+
+The public names are imported when they are used: ``import wasskit`` costs nothing, ``wasskit.W2UniformityLoss`` loads
+torch and the one module that defines it. Tensors in, tensors out, batch first.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from wasskit._lazy import attach
+
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
+    "W2UniformityLoss": "wasskit.plugins.ssl.losses",
+    "MetrixLoss": "wasskit.plugins.metrix.losses",
+    "W2GN": "wasskit.plugins.w2gn.objective",
+    "DenseICNN": "wasskit.models.icnn",
+    "ConvICNN": "wasskit.models.icnn",
+    "bures_wasserstein_squared": "wasskit.ot.gaussian",
+    "gaussian_transport_map": "wasskit.ot.gaussian",
+    "nested_sinkhorn_divergences": "wasskit.ot.sinkhorn",
+    "energy_distance": "wasskit.ot.energy",
+    "topk_accuracy": "wasskit.evaluation.accuracy",
+    "class_map_at_k": "wasskit.evaluation.accuracy",
+    "knn_accuracy": "wasskit.evaluation.knn",
+    "recall_at_k": "wasskit.evaluation.retrieval",
+    "map_at_r": "wasskit.evaluation.retrieval",
+    "alignment": "wasskit.evaluation.uniformity",
+    "gaussian_uniformity": "wasskit.evaluation.uniformity",
+    "w2_uniformity": "wasskit.evaluation.uniformity",
+    "singular_spectrum": "wasskit.evaluation.uniformity",
+    "l2_uvp": "wasskit.evaluation.transport",
+    "frechet_distance": "wasskit.evaluation.transport",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+if TYPE_CHECKING:
+    from wasskit.evaluation.accuracy import class_map_at_k as class_map_at_k
+    from wasskit.evaluation.accuracy import topk_accuracy as topk_accuracy
+    from wasskit.evaluation.knn import knn_accuracy as knn_accuracy
+    from wasskit.evaluation.retrieval import map_at_r as map_at_r
+    from wasskit.evaluation.retrieval import recall_at_k as recall_at_k
+    from wasskit.evaluation.transport import frechet_distance as frechet_distance
+    from wasskit.evaluation.transport import l2_uvp as l2_uvp
+    from wasskit.evaluation.uniformity import alignment as alignment
+    from wasskit.evaluation.uniformity import gaussian_uniformity as gaussian_uniformity
+    from wasskit.evaluation.uniformity import singular_spectrum as singular_spectrum
+    from wasskit.evaluation.uniformity import w2_uniformity as w2_uniformity
+    from wasskit.models.icnn import ConvICNN as ConvICNN
+    from wasskit.models.icnn import DenseICNN as DenseICNN
+    from wasskit.ot.energy import energy_distance as energy_distance
+    from wasskit.ot.gaussian import bures_wasserstein_squared as bures_wasserstein_squared
+    from wasskit.ot.gaussian import gaussian_transport_map as gaussian_transport_map
+    from wasskit.ot.sinkhorn import nested_sinkhorn_divergences as nested_sinkhorn_divergences
+    from wasskit.plugins.metrix.losses import MetrixLoss as MetrixLoss
+    from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
+    from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss
+    from wasskit.plugins.w2gn.objective import W2GN as W2GN
+
+
+__getattr__, __dir__ = attach(__name__, _PUBLIC)

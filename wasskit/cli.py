@@ -23,7 +23,9 @@ from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin
 from wasskit.recipes import find_recipe, parse_recipe
 
-BUILT_IN = {name: f"wasskit.plugins.{name}:plugin" for name in ("mrl", "ssl", "metrix", "w2gn", "study", "plot")}
+BUILT_IN = {
+    name: f"wasskit.plugins.{name}:plugin" for name in ("mrl", "ssl", "metrix", "w2gn", "study", "plot")
+}
 
 GENERAL = Plugin(
     name="wasskit",
@@ -142,7 +144,9 @@ def plugin_group(plugin: Plugin) -> Any:
     def entry(name: str, help_text: str) -> Entry:
         return Entry(help_text, lambda: load_command(plugin, name).build())
 
-    return _make_group(plugin.name, plugin.help, {name: entry(name, text) for name, text in plugin.commands.items()})
+    return _make_group(
+        plugin.name, plugin.help, {name: entry(name, text) for name, text in plugin.commands.items()}
+    )
 
 
 def plugin_targets() -> dict[str, str]:
@@ -247,9 +251,11 @@ def run(argv: Sequence[str]) -> int:
     try:
         completing = "_WASSKIT_COMPLETE" in os.environ
         if completing:
-            from typer.completion import completion_init
+            import typer.completion
 
-            completion_init()
+            # Not part of Typer's declared surface, but the only way to its completion classes without the two
+            # options that `add_completion` would add to our command.
+            typer.completion.completion_init()  # type: ignore[attr-defined]
         called = argv[0] if argv and not completing else None
         build_root(called).main(args=list(argv), prog_name="wasskit", complete_var="_WASSKIT_COMPLETE")
     except SystemExit as leave:
@@ -293,7 +299,10 @@ def _explain(error: Exception) -> tuple[str | None, int]:
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"The disk is full{where}: nothing already saved is lost; free some space and run it again.", 2
+            return (
+                f"The disk is full{where}: nothing already saved is lost; free some space and run it again.",
+                2,
+            )
         if isinstance(error, PermissionError):
             return f"No permission{where}: choose another folder or change its permissions.", 2
         if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) and error.filename:

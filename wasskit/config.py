@@ -125,7 +125,12 @@ class CommandOptions:
         False, help="Print the result as JSON on stdout.", panel="Output", transient=True, flag="--json"
     )
     quiet: bool = option(
-        False, help="Print results and errors only.", panel="Output", transient=True, flag="--quiet", short="-q"
+        False,
+        help="Print results and errors only.",
+        panel="Output",
+        transient=True,
+        flag="--quiet",
+        short="-q",
     )
     verbose: bool = option(
         False, help="Print more, and tracebacks of errors.", panel="Output", transient=True, flag="--verbose",
@@ -175,11 +180,21 @@ class Kind:
     def phrase(self) -> str:
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        word = {int: "a whole number", float: "a number", str: "a text", Path: "a path", bool: "true or false"}[
-            self.base
-        ]
+        word = {
+            int: "a whole number",
+            float: "a number",
+            str: "a text",
+            Path: "a path",
+            bool: "true or false",
+        }[self.base]
         if self.sequence:
-            plural = {int: "whole numbers", float: "numbers", str: "texts", Path: "paths", bool: "truth values"}
+            plural = {
+                int: "whole numbers",
+                float: "numbers",
+                str: "texts",
+                Path: "paths",
+                bool: "truth values",
+            }
             return f"a list of {plural[self.base]} separated by commas"
         return word
 
@@ -297,7 +312,9 @@ def _scalar(f: Field, value: Any, where: str) -> Any:
 def _check(f: Field, value: Any, where: str) -> Any:
     o = f.option
     if f.choices is not None and value not in f.choices:
-        raise UserError(f"{where}: {value!r} is not one of {', '.join(f.choices)}.{_nearest(value, f.choices)}")
+        raise UserError(
+            f"{where}: {value!r} is not one of {', '.join(f.choices)}.{_nearest(value, f.choices)}"
+        )
     if f.kind.base in (int, float):
         if not math.isfinite(value):
             raise UserError(f"{where}: expected a finite number, got {value}.")

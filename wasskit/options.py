@@ -51,7 +51,11 @@ def complete_runs(typed: str) -> Iterable[str]:
     found = set()
     for folder in folders:
         if folder.is_dir():
-            for config in (*folder.glob("config.toml"), *folder.glob("*/config.toml"), *folder.glob("*/*/config.toml")):
+            for config in (
+                *folder.glob("config.toml"),
+                *folder.glob("*/config.toml"),
+                *folder.glob("*/*/config.toml"),
+            ):
                 found.add(str(config.parent))
     return sorted(path for path in found if path.startswith(typed))
 
@@ -108,7 +112,11 @@ class RunOptions(RecipeOptions, DeviceOptions):
     )  # fmt: skip
     seed: int = option(0, help="Seed of everything random.", panel="Run", min=0, max=2**31 - 1)
     checkpoint_every: int = option(
-        1, help="Epochs between checkpoints (evaluations for step-based runs).", panel="Run", min=1, runtime=True
+        1,
+        help="Epochs between checkpoints (evaluations for step-based runs).",
+        panel="Run",
+        min=1,
+        runtime=True,
     )
     log_every: int = option(20, help="Steps between logged losses.", panel="Run", min=1)
     tensorboard: bool = option(True, help="Write TensorBoard events.", panel="Run", runtime=True)
@@ -117,8 +125,12 @@ class RunOptions(RecipeOptions, DeviceOptions):
         super().validate()
         if self.run_dir is not None and self.name is not None:
             raise UserError("--run-dir and --name both say where the run goes: give one of them.")
-        if self.name is not None and (not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts):
-            raise UserError(f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own.")
+        if self.name is not None and (
+            not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts
+        ):
+            raise UserError(
+                f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own."
+            )
         if self.checkpoint != "last" and not self.resume:
             raise UserError("--checkpoint says what to resume from: add --resume.")
 
@@ -128,13 +140,23 @@ class DataRootOptions(CommandOptions):
     """Where data sets are and how they are read."""
 
     data_root: Path | None = option(
-        None, help="Folder that holds the data sets.", panel="Data", runtime=True, show_default="$WASSKIT_DATA"
+        None,
+        help="Folder that holds the data sets.",
+        panel="Data",
+        runtime=True,
+        show_default="$WASSKIT_DATA",
     )
     download: bool = option(
-        False, help="Download the data set if it is not there.", panel="Data", transient=True, flag="--download"
+        False,
+        help="Download the data set if it is not there.",
+        panel="Data",
+        transient=True,
+        flag="--download",
     )
     corrupt: Literal["refuse", "skip"] = option(
-        "refuse", help="What to do with images that cannot be read (they are named and counted).", panel="Data"
+        "refuse",
+        help="What to do with images that cannot be read (they are named and counted).",
+        panel="Data",
     )
     workers: int | None = option(
         None, help="Loader processes for sets that do not fit in memory.", panel="Data", min=0, runtime=True,
@@ -176,7 +198,9 @@ class BackboneOptions(CommandOptions):
         complete=complete_backbones, metavar="NAME", show_default="by the size of the images",
     )  # fmt: skip
     pretrained: bool = option(False, help="Start from the library's pretrained weights.", panel="Model")
-    weights: Path | None = option(None, help="Start from local weights (.pt, .pth, .safetensors).", panel="Model")
+    weights: Path | None = option(
+        None, help="Start from local weights (.pt, .pth, .safetensors).", panel="Model"
+    )
     stem: Literal["auto", "small", "small-pad2", "standard"] = option(
         "auto", help="First layers: small is 3x3, stride 1, no pooling.", panel="Model"
     )
@@ -184,7 +208,9 @@ class BackboneOptions(CommandOptions):
     def validate(self) -> None:
         super().validate()
         if self.pretrained and self.weights is not None:
-            raise UserError("--pretrained and --weights both say where the weights come from: give one of them.")
+            raise UserError(
+                "--pretrained and --weights both say where the weights come from: give one of them."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +222,10 @@ class LoopOptions(CommandOptions):
         128, help="Images per step, over all processes.", panel="Optimisation", min=1, short="-b"
     )
     accumulate: int = option(
-        1, help="Micro-batches per step; whole-batch loss terms see one micro-batch.", panel="Optimisation", min=1
+        1,
+        help="Micro-batches per step; whole-batch loss terms see one micro-batch.",
+        panel="Optimisation",
+        min=1,
     )
     eval_every: int = option(1, help="Epochs between evaluations.", panel="Run", min=1)
     channels_last: bool = option(
@@ -209,11 +238,15 @@ class LoopOptions(CommandOptions):
 class OptimizerOptions(CommandOptions):
     """The optimiser."""
 
-    optimizer: Literal["sgd", "adam", "adamw", "lars"] = option("sgd", help="Optimiser.", panel="Optimisation")
+    optimizer: Literal["sgd", "adam", "adamw", "lars"] = option(
+        "sgd", help="Optimiser.", panel="Optimisation"
+    )
     lr: float = option(0.1, help="Learning rate (peak).", panel="Optimisation", above=0)
     momentum: float = option(0.9, help="Momentum of SGD and LARS.", panel="Optimisation", min=0, below=1)
     weight_decay: float = option(0.0, help="Weight decay.", panel="Optimisation", min=0)
-    clip_norm: float | None = option(None, help="Largest norm of the gradient.", panel="Optimisation", above=0)
+    clip_norm: float | None = option(
+        None, help="Largest norm of the gradient.", panel="Optimisation", above=0
+    )
     warmup_epochs: int = option(
         0, help="Epochs of linear warm-up of the learning rate.", panel="Optimisation", min=0
     )

@@ -54,7 +54,9 @@ def recipes_folder() -> Path:
     for folder in (package / "_recipes", package.parent / "recipes"):
         if folder.is_dir():
             return folder
-    raise UserError(f"The recipes are missing from this installation (looked in {package}); reinstall wasskit.")
+    raise UserError(
+        f"The recipes are missing from this installation (looked in {package}); reinstall wasskit."
+    )
 
 
 def recipe_names(plugin: str | None = None) -> list[str]:
@@ -75,11 +77,12 @@ def read_toml(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}.") from None
+    return document
 
 
 def find_recipe(named: str, plugin: str | None = None) -> tuple[str, Path]:
@@ -119,13 +122,17 @@ def parse_recipe(name: str, path: Path) -> Recipe:
             advice = f" Did you mean {near[0]!r}?" if near else " Settings go under [options]."
             raise UserError(f"Unknown key {key!r} in recipe {path}.{advice}")
     if not isinstance(document.get("command"), str):
-        raise UserError(f"Recipe {path} does not say which command it configures: add e.g. command = \"mrl train\".")
+        raise UserError(
+            f'Recipe {path} does not say which command it configures: add e.g. command = "mrl train".'
+        )
     for table in ("options", "paper"):
         if not isinstance(document.get(table, {}), dict):
             raise UserError(f"{table!r} in recipe {path} must be a table.")
     for key in document.get("paper", {}):
         if key not in _PAPER_KEYS:
-            raise UserError(f"Unknown key 'paper.{key}' in recipe {path}: known are {', '.join(sorted(_PAPER_KEYS))}.")
+            raise UserError(
+                f"Unknown key 'paper.{key}' in recipe {path}: known are {', '.join(sorted(_PAPER_KEYS))}."
+            )
     return Recipe(name, path, document)
 
 

@@ -83,7 +83,9 @@ def body(config: Info, invocation: Invocation) -> Mapping[str, Any]:
     root = data_root(config.data_root)
     found = find_datasets(config.data_root)
     datasets = {
-        name: {"found": True, "path": str(place)} if isinstance(place, Path) else {"found": False, "missing": place}
+        name: {"found": True, "path": str(place)}
+        if isinstance(place, Path)
+        else {"found": False, "missing": place}
         for name, place in found.items()
     }
     for name, entry in datasets.items():
@@ -105,7 +107,9 @@ def body(config: Info, invocation: Invocation) -> Mapping[str, Any]:
     for name in slices:
         console.result(f"MIG slice: {name}")
     if not machine["gpus"]:
-        console.result("No GPU: everything runs on the CPU." + (" Metal (mps) is available." if machine["mps"] else ""))
+        console.result(
+            "No GPU: everything runs on the CPU." + (" Metal (mps) is available." if machine["mps"] else "")
+        )
     console.table(
         "Libraries", ["Library", "Version", "Note"],
         [(name, version or "missing", "" if version else "reinstall wasskit") for name, version in libraries.items()]

@@ -1,1 +1,50 @@
 """Measures of representations and of transport maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wasskit._lazy import attach
+
+_PUBLIC = {
+    "topk_accuracy": "wasskit.evaluation.accuracy",
+    "class_map_at_k": "wasskit.evaluation.accuracy",
+    "knn_accuracy": "wasskit.evaluation.knn",
+    "recall_at_k": "wasskit.evaluation.retrieval",
+    "map_at_r": "wasskit.evaluation.retrieval",
+    "alignment": "wasskit.evaluation.uniformity",
+    "gaussian_uniformity": "wasskit.evaluation.uniformity",
+    "w2_uniformity": "wasskit.evaluation.uniformity",
+    "singular_spectrum": "wasskit.evaluation.uniformity",
+    "l2_uvp": "wasskit.evaluation.transport",
+    "frechet_distance": "wasskit.evaluation.transport",
+}
+
+__all__ = [
+    "alignment",
+    "class_map_at_k",
+    "frechet_distance",
+    "gaussian_uniformity",
+    "knn_accuracy",
+    "l2_uvp",
+    "map_at_r",
+    "recall_at_k",
+    "singular_spectrum",
+    "topk_accuracy",
+    "w2_uniformity",
+]
+
+if TYPE_CHECKING:
+    from wasskit.evaluation.accuracy import class_map_at_k as class_map_at_k
+    from wasskit.evaluation.accuracy import topk_accuracy as topk_accuracy
+    from wasskit.evaluation.knn import knn_accuracy as knn_accuracy
+    from wasskit.evaluation.retrieval import map_at_r as map_at_r
+    from wasskit.evaluation.retrieval import recall_at_k as recall_at_k
+    from wasskit.evaluation.transport import frechet_distance as frechet_distance
+    from wasskit.evaluation.transport import l2_uvp as l2_uvp
+    from wasskit.evaluation.uniformity import alignment as alignment
+    from wasskit.evaluation.uniformity import gaussian_uniformity as gaussian_uniformity
+    from wasskit.evaluation.uniformity import singular_spectrum as singular_spectrum
+    from wasskit.evaluation.uniformity import w2_uniformity as w2_uniformity
+
+__getattr__, __dir__ = attach(__name__, _PUBLIC)

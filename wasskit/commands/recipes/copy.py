@@ -16,7 +16,9 @@ class RecipesCopy(CommandOptions):
     """Options of ``wasskit recipes copy``."""
 
     recipe: str = argument(help="Name of a recipe.", complete=complete_recipes)
-    destination: Path | None = argument(None, help="File or folder to copy to (default: here, under its own name).")
+    destination: Path | None = argument(
+        None, help="File or folder to copy to (default: here, under its own name)."
+    )
 
 
 def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
@@ -42,5 +44,9 @@ def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
 
 
 command = Command(
-    "recipes copy", RecipesCopy, body, "Copy a recipe to edit it.", ("wasskit recipes copy mrl/imagenet100 mine.toml",)
+    "recipes copy",
+    RecipesCopy,
+    body,
+    "Copy a recipe to edit it.",
+    ("wasskit recipes copy mrl/imagenet100 mine.toml",),
 )

@@ -13,7 +13,9 @@ from wasskit.config import Command, CommandOptions, Invocation, option
 class RecipesList(CommandOptions):
     """Options of ``wasskit recipes list``."""
 
-    plugin: str | None = option(None, help="Only the recipes of one method.", metavar="mrl|ssl|metrix|w2gn|study")
+    plugin: str | None = option(
+        None, help="Only the recipes of one method.", metavar="mrl|ssl|metrix|w2gn|study"
+    )
 
 
 def body(config: RecipesList, invocation: Invocation) -> Mapping[str, Any]:
@@ -31,7 +33,9 @@ def body(config: RecipesList, invocation: Invocation) -> Mapping[str, Any]:
         rows.append((name, f"wasskit {recipe.command}", recipe.title))
     if not config.json:
         console.table(None, ["Recipe", "Command", "What it is"], rows)
-        console.result("Run one: [bold]wasskit mrl train --recipe NAME[/bold]; edit one: wasskit recipes copy NAME")
+        console.result(
+            "Run one: [bold]wasskit mrl train --recipe NAME[/bold]; edit one: wasskit recipes copy NAME"
+        )
     return {"recipes": [{"name": n, "command": c, "title": t} for n, c, t in rows]}
 
 
