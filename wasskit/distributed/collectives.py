@@ -60,9 +60,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
 
 
 def all_reduce_with_grad(x: Tensor) -> Tensor:
-    """Sum ``x``, of one shape on all ranks, over the ranks; differentiable. Backward: the same sum of
-    gradients.
-    """
+    """Sum ``x``, of one shape on all ranks, over the ranks; differentiable, by the same sum of gradients."""
     if world_size() == 1:
         return x
     result: Tensor = _Sum.apply(x)
@@ -95,9 +93,7 @@ def gather(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reduce_sum(x: Tensor) -> Tensor:
-    """Sum ``x``, of one shape on all ranks, over the ranks, without gradient; integers and booleans add as
-    int64.
-    """
+    """Sum ``x``, of one shape on all ranks, over the ranks, without gradient; integers add as int64."""
     if not x.dtype.is_floating_point and not x.dtype.is_complex:
         x = x.to(torch.int64)
     return x.detach() if world_size() == 1 else _sum(x)
@@ -121,8 +117,7 @@ def stack_ranks(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks, in place: call once, after the last backward of a
-    step.
+    """Replace each gradient by its mean over the ranks, in place; once, after a step's last backward.
 
     A parameter without a gradient on every rank keeps none, as on one rank; one that has a gradient on some
     ranks counts as zero on the others and has the mean on all. Ranks end with the same bits.
@@ -186,9 +181,7 @@ class _Concatenate(Function):
 
 
 class _SumSlice(Function):
-    """The adjoint of ``_Concatenate``, and the other way round: gradients of gradients need no more than the
-    two.
-    """
+    """The adjoint of ``_Concatenate``, and the other way round: gradients of any order need but the two."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:
@@ -235,9 +228,7 @@ def _shapes(x: Tensor) -> list[tuple[int, ...]]:
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Lists of tensors of one device and dtype, up to ``_BUCKET_BYTES`` each, in an order that all ranks
-    share.
-    """
+    """Lists of tensors of one device and dtype, of ``_BUCKET_BYTES`` at most, in one order on all ranks."""
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)

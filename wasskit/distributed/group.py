@@ -121,8 +121,7 @@ def close_group() -> None:
 
 @contextlib.contextmanager
 def group(device: str | torch.device = "auto") -> Iterator[torch.device]:
-    """``init_group`` on entry, ``close_group`` on exit; inside an open group the same group is used and left
-    open.
+    """``init_group`` on entry, ``close_group`` on exit; inside an open group that one is used and left open.
 
     When a peer is lost, the failing collective becomes a ``RunFailed``.
     """

@@ -63,9 +63,7 @@ def is_launched() -> bool:
 
 
 def find_devices() -> list[Device]:
-    """The GPUs and MIG slices of this machine that ``CUDA_VISIBLE_DEVICES`` leaves visible; [] without a
-    driver.
-    """
+    """The GPUs and MIG slices that ``CUDA_VISIBLE_DEVICES`` leaves visible here; none without a driver."""
     try:
         listing = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
@@ -76,9 +74,7 @@ def find_devices() -> list[Device]:
 
 
 def parse_device_list(text: str) -> list[Device]:
-    """The devices in the output of ``nvidia-smi -L``. A GPU that is cut into slices is represented by its
-    slices.
-    """
+    """The devices in the output of ``nvidia-smi -L``; the slices stand for a GPU that is cut into slices."""
     devices: list[Device] = []
     for line in text.splitlines():
         if match := re.match(r"GPU (\d+): (.+?) \(UUID: (\S+)\)", line):
@@ -92,9 +88,7 @@ def parse_device_list(text: str) -> list[Device]:
 
 
 def _visible(devices: list[Device], setting: str | None) -> list[Device]:
-    """Filter and order as CUDA does: names until the first unknown one, numbers as given, UUIDs by their
-    beginning.
-    """
+    """Filter and order as CUDA does: by number or beginning of the UUID, up to the first unknown one."""
     if setting is None:
         return devices
     chosen: list[Device] = []
@@ -115,17 +109,15 @@ def _visible(devices: list[Device], setting: str | None) -> list[Device]:
 
 
 def launch(nproc: int, argv: Sequence[str], *, program: Sequence[str] = ()) -> int:
-    """Run ``python -m wasskit ARGV`` as ``nproc`` ranks on this machine and return the exit code of the
-    whole.
+    """Run ``python -m wasskit ARGV`` as ``nproc`` ranks on this machine; return the exit code of the whole.
 
     Each rank gets torchrun's variables, its share of the processor's threads (unless ``OMP_NUM_THREADS`` is
     set) and, where there are any, one GPU or MIG slice as the only one it sees. Rank 0 owns the terminal;
     what another rank writes to stderr is shown if that rank is the one that fails.
 
-    SIGINT, SIGTERM, SIGUSR1 and the closing of the terminal are forwarded, once, to each rank; a third
+    SIGINT, SIGTERM and SIGUSR1 are forwarded to each rank, the closing of the terminal as SIGTERM; a third
     request to stop kills. When one rank fails the others are ended, and its exit code (128 + signal, if it
-    was killed) is returned. ``program`` replaces ``python -m wasskit``. Raises ``UserError`` for ``nproc`` <
-    1.
+    was killed) is returned. ``program`` replaces ``python -m wasskit``. Raises ``UserError`` for no ranks.
     """
     if nproc < 1:
         raise UserError(f"At least one process is needed, got --nproc {nproc}.")
@@ -181,9 +173,7 @@ def _loopback() -> str | None:
 
 @contextmanager
 def _received_signals() -> Iterator[list[int]]:
-    """Collect, in the yielded list, the signals to forward. Outside the main thread there are none to
-    collect.
-    """
+    """Collect the signals to forward in the yielded list; outside the main thread there are none."""
     received: list[int] = []
     before = {}
     try:
@@ -252,9 +242,7 @@ class _Ranks:
         return _exit_code(self._processes[failed])
 
     def kill(self) -> None:
-        """End at once every rank that did not end well, with the processes it has started (data loader
-        workers).
-        """
+        """End every rank that has not ended well, at once and with its data loader's workers."""
         for process in self._processes:
             if process.poll() != 0:
                 if hasattr(os, "killpg"):

@@ -134,8 +134,7 @@ def _all_but_channels(x: Tensor) -> list[int]:
 
 
 def convert_sync_batchnorm(module: M) -> M:
-    """Replace every batch normalisation inside ``module`` by ``SyncBatchNorm``; return the module, or its
-    replacement.
+    """Replace every batch normalisation in ``module`` by ``SyncBatchNorm``; return it, or its replacement.
 
     Parameters and buffers are taken over as they are, so optimisers and tied weights keep their hold on them.
     Raises ``UserError`` for a kind of batch normalisation whose forward is its own and unknown here.
@@ -171,8 +170,7 @@ def _synchronised(norm: _BatchNorm) -> SyncBatchNorm:
 
 @torch.no_grad()
 def shuffle(x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Deal the rows of the joined batch anew to the ranks (shuffling BN of MoCo, He et al. 2020, section
-    3.3).
+    """Deal the rows of the joined batch anew to the ranks: shuffling BN, He et al. (MoCo, 2020), section 3.3.
 
     ``x`` is this rank's equal share, (B, ...); returns its new share, (B, ...), and the order, (N * B,), that
     ``unshuffle`` takes. Every rank draws from its ``generator``; rank 0's order counts for all. No gradient.
@@ -186,9 +184,7 @@ def shuffle(x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor
 
 @torch.no_grad()
 def unshuffle(x: Tensor, order: Tensor) -> Tensor:
-    """Undo ``shuffle``: from (B, ...) computed on the shuffled share, the rows of this rank's first share. No
-    gradient.
-    """
+    """Undo ``shuffle``: from (B, ...) of the shuffled share, the rows of the share before it. No gradient."""
     return gather_with_grad(x)[_own_rows(order.argsort())]
 
 
