@@ -1,0 +1,75 @@
+"""Writing files so that a kill or a full disk never costs the old ones. Free of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from wasskit.errors import UserError
+
+__all__ = ["replace_file", "replace_text", "writing"]
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a ``UserError`` that names ``path``."""
+    try:
+        yield
+    except Exception as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise UserError(
+            f"Cannot write {path}: {cause.strerror or cause}. What was saved before is kept: "
+            "free some space or choose another --run-dir, then go on with --resume."
+        ) from error
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file under a temporary name, bring it to the disk and rename it over ``path``.
+
+    At any moment ``path`` holds either its old content or its whole new one. On an error the temporary file is removed.
+
+    Raises:
+        UserError: the file system refused (a full disk, say).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """:func:`replace_file` for text."""
+    replace_file(path, lambda file: file.write(text.encode()))
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring renames in a folder to the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The error of the file system behind an exception: writers in C++ wrap it in exceptions of their own."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

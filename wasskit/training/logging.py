@@ -1,0 +1,260 @@
+"""What a run says while it goes on: progress on a terminal or as plain lines, and TensorBoard's event files.
+
+Rich is imported when a bar is drawn. The event files are written directly (a record is a length, two checksums and
+one small protobuf message): importing TensorBoard costs more than many a run.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+__all__ = ["EventWriter", "PlainReporter", "Reporter", "RichReporter", "SilentReporter", "make_reporter"]
+
+
+class Reporter(Protocol):
+    """Where the loop reports. Values are means on the host; nothing here waits for a device."""
+
+    def start(self, total_steps: int, step: int, steps_per_epoch: int) -> None:
+        """The run begins, or goes on at ``step``."""
+
+    def advance(self, step: int, rate: float | None, waiting: float) -> None:
+        """``step`` updates are done; ``rate`` in samples per second, ``waiting`` the share of time spent on data."""
+
+    def losses(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """Means of the training loss and its terms since the last time."""
+
+    def evaluation(self, epoch: int, step: int, results: Mapping[str, Mapping[str, float]]) -> None:
+        """Metrics by split."""
+
+    def message(self, text: str) -> None:
+        """Something the user should know."""
+
+    def stop(self) -> None:
+        """The run has ended, in whatever way."""
+
+
+class SilentReporter:
+    """Says nothing."""
+
+    def start(self, total_steps: int, step: int, steps_per_epoch: int) -> None: ...
+
+    def advance(self, step: int, rate: float | None, waiting: float) -> None: ...
+
+    def losses(self, epoch: int, step: int, values: Mapping[str, float]) -> None: ...
+
+    def evaluation(self, epoch: int, step: int, results: Mapping[str, Mapping[str, float]]) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class PlainReporter:
+    """Plain lines: evaluations and messages as they come, progress at most every ``interval`` seconds."""
+
+    def __init__(self, stream: TextIO | None = None, *, interval: float = 10.0) -> None:
+        self._stream = stream
+        self._interval = interval
+        self._loss: float | None = None
+
+    def start(self, total_steps: int, step: int, steps_per_epoch: int) -> None:
+        self._total, self._first = total_steps, step
+        self._began = self._said = time.monotonic()
+        epochs = total_steps / steps_per_epoch
+        self.message(
+            f"training for {epochs:.4g} epochs, {total_steps} steps" + (f", from step {step}" if step else "")
+        )
+
+    def advance(self, step: int, rate: float | None, waiting: float) -> None:
+        now = time.monotonic()
+        if now - self._said < self._interval or step == self._first:
+            return
+        self._said = now
+        left = (now - self._began) / (step - self._first) * (self._total - step)
+        parts = [f"step {step}/{self._total}"]
+        if self._loss is not None:
+            parts.append(f"loss {self._loss:.4g}")
+        if rate is not None:
+            parts.append(f"{rate:.4g} samples/s")
+        self.message(", ".join([*parts, f"{waiting:.0%} waiting for data", f"{_clock(left)} left"]))
+
+    def losses(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        self._loss = values.get("loss")
+
+    def evaluation(self, epoch: int, step: int, results: Mapping[str, Mapping[str, float]]) -> None:
+        for split, values in results.items():
+            self.message(f"epoch {epoch}, step {step}: {split} {_listed(values)}")
+
+    def message(self, text: str) -> None:
+        print(text, file=self._stream or sys.stderr, flush=True)
+
+    def stop(self) -> None: ...
+
+
+class RichReporter:
+    """A progress bar with rate and remaining time, evaluations above it."""
+
+    def __init__(self, console: Any = None) -> None:
+        self._given = console
+        self._progress: Any = None
+        self._loss = ""
+
+    def start(self, total_steps: int, step: int, steps_per_epoch: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        self._per_epoch, self._total = steps_per_epoch, total_steps
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            Remaining(),
+            console=self._given or Console(stderr=True),
+            transient=True,
+        )
+        self._bar = self._progress.add_task("training", total=total_steps, completed=step, note="")
+        self._progress.start()
+
+    def advance(self, step: int, rate: float | None, waiting: float) -> None:
+        if self._progress is None:
+            return
+        epoch = -(-step // self._per_epoch)
+        speed = f" {rate:.4g} samples/s" if rate is not None else ""
+        self._progress.update(
+            self._bar,
+            completed=step,
+            description=f"epoch {epoch}/{-(-self._total // self._per_epoch)}",
+            note=f"{self._loss}{speed} {waiting:.0%} waiting",
+        )
+
+    def losses(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        self._loss = f"loss {values['loss']:.4g}" if "loss" in values else ""
+
+    def evaluation(self, epoch: int, step: int, results: Mapping[str, Mapping[str, float]]) -> None:
+        for split, values in results.items():
+            self.message(f"epoch {epoch}: {split} {_listed(values)}")
+
+    def message(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def make_reporter(*, quiet: bool = False, console: Any = None) -> Reporter:
+    """A bar where stderr is a terminal, plain lines elsewhere, silence when asked for."""
+    if quiet:
+        return SilentReporter()
+    terminal = console.is_terminal if console is not None else sys.stderr.isatty()
+    return RichReporter(console) if terminal else PlainReporter()
+
+
+class EventWriter:
+    """Scalars for TensorBoard.
+
+    Every start of a run writes a file of its own; ``first_step`` tells TensorBoard that what older files hold
+    from there on was cut off and is to be forgotten.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+        now = time.time()
+        self._file = (folder / f"events.out.tfevents.{now:.6f}.{os.getpid()}.wasskit").open("wb")
+        self._write(_double(1, now) + _bytes(3, b"brain.Event:2"))
+        if first_step:
+            self._write(_double(1, now) + _integer(2, first_step) + _bytes(7, _integer(1, 1)))
+        self.flush()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values by tag (``split/metric``)."""
+        summary = b"".join(
+            _bytes(1, _bytes(1, tag.encode()) + _float(2, value)) for tag, value in values.items()
+        )
+        self._write(_double(1, time.time()) + _integer(2, step) + _bytes(5, summary))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: bytes) -> None:
+        length = struct.pack("<Q", len(event))
+        self._file.write(length + _checksum(length) + event + _checksum(event))
+
+
+# --- Protobuf fields and TFRecord checksums ---------------------------------------------------------------------------
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _integer(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _double(field: int, value: float) -> bytes:
+    return _varint(field << 3 | 1) + struct.pack("<d", value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _float(field: int, value: float) -> bytes:
+    try:
+        packed = struct.pack("<f", value)
+    except OverflowError:
+        packed = struct.pack("<f", float("inf") if value > 0 else float("-inf"))
+    return _varint(field << 3 | 5) + packed
+
+
+@functools.lru_cache(maxsize=1)
+def _crc_table() -> tuple[int, ...]:
+    """CRC-32C (Castagnoli), reflected polynomial 0x82F63B78."""
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return tuple(table)
+
+
+def _checksum(data: bytes) -> bytes:
+    """The masked CRC-32C of a TFRecord."""
+    table, crc = _crc_table(), 0xFFFFFFFF
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _listed(values: Mapping[str, float], most: int = 8) -> str:
+    listed = [f"{name} {value:.4g}" for name, value in values.items()]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,374 @@
+"""A run directory: everything one run leaves behind, and nothing outside it. Free of torch until a run starts.
+
+::
+
+    config.toml       the complete configuration; a recipe that repeats the run
+    environment.json  versions, seed, device, git revision, command line
+    metrics.csv       epoch,step,split,metric,value; append-only
+    summary.json      final and best metrics, time, rate; there once the run is finished
+    checkpoints/  figures/  tensorboard/
+
+No file holds the directory's own path: it may be moved.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wasskit.console import jsonable
+from wasskit.errors import UserError, WasskitError
+from wasskit.recipes import read_toml
+from wasskit.training.files import replace_text, writing
+
+__all__ = ["Metric", "RunDirectory", "read_metrics"]
+
+_HEADER = ("epoch", "step", "split", "metric", "value")
+_PACKAGES = (
+    "wasskit", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm", "geomloss", "pytorch-metric-learning",
+)  # fmt: skip
+
+
+class Metric(NamedTuple):
+    """One row of ``metrics.csv``."""
+
+    epoch: int
+    step: int
+    split: str
+    metric: str
+    value: float
+
+
+class RunDirectory:
+    """The directory of one run. On ranks other than 0 writing does nothing."""
+
+    def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
+        self.path = path
+        self.document = document
+        self._rows: int | None = None
+
+    # --- Making and opening -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        *,
+        command: str,
+        options: Mapping[str, Any],
+        paper: Mapping[str, Any] | None = None,
+        numbered: bool = False,
+        seed: int | None = None,
+        device: Any = None,
+        argv: Sequence[str] | None = None,
+    ) -> RunDirectory:
+        """Make a new run directory. On several ranks all call it; rank 0 makes it and all get the same.
+
+        Args:
+            command: the words after ``wasskit``, e.g. ``"mrl train"``.
+            options: the complete configuration as plain TOML values; None is left out.
+            paper: the recipe's published figures.
+            numbered: where ``path`` is taken, take ``path-2``, ``path-3``, ...; for names that nobody chose.
+            argv: the command line after ``wasskit``; by default this process's.
+
+        Raises:
+            UserError: the directory has content already, or cannot be made.
+        """
+        from wasskit.distributed.group import broadcast_object, is_main
+
+        document = _without_none(
+            {"command": command, "options": options, **({"paper": paper} if paper else {})}
+        )
+        made: Path | None = None
+        refusal: str | None = None
+        if is_main():
+            try:
+                made = _make(Path(path), numbered)
+                run = cls(made, document)
+                run._write_start(seed, device, argv)
+            except WasskitError as error:
+                refusal = str(error)
+        made, refusal = broadcast_object((made, refusal))
+        if made is None or refusal is not None:
+            raise UserError(refusal or f"Cannot make {path}.")
+        return cls(made, document)
+
+    @classmethod
+    def open(cls, path: Path | str, *, plugin: str | None = None) -> RunDirectory:
+        """Open a run directory.
+
+        Args:
+            plugin: the first word of the command that the run must have been made by.
+
+        Raises:
+            UserError: there is none at ``path``, or it belongs to another plugin.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(f"There is no run directory {path}.")
+        if not (path / "config.toml").is_file():
+            raise UserError(f"{path} is no run directory: it has no config.toml.")
+        run = cls(path, read_toml(path / "config.toml"))
+        if plugin is not None and run.command.split()[:1] != [plugin]:
+            raise UserError(f"{path} is a run of `wasskit {run.command}`, not of `wasskit {plugin}`.")
+        return run
+
+    @classmethod
+    def find(cls, path: Path | str, *, plugin: str | None = None) -> tuple[RunDirectory, Path | None]:
+        """The run at ``path`` and, where ``path`` names a checkpoint in a run directory, that checkpoint."""
+        path = Path(path)
+        if path.suffix == ".pt":
+            if not path.is_file():
+                raise UserError(f"There is no checkpoint at {path}.")
+            return cls.open(path.absolute().parents[1], plugin=plugin), path
+        return cls.open(path, plugin=plugin), None
+
+    # --- What is in it ------------------------------------------------------------------------------------------------
+
+    @property
+    def command(self) -> str:
+        return str(self.document.get("command", ""))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The configuration of the run, as plain TOML values."""
+        return dict(self.document.get("options", {}))
+
+    @property
+    def paper(self) -> dict[str, Any]:
+        """The published figures that the recipe carried."""
+        return dict(self.document.get("paper", {}))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        return self._folder("figures")
+
+    @property
+    def tensorboard(self) -> Path:
+        return self._folder("tensorboard")
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from."""
+        return any((self.checkpoints / name).is_file() for name in ("last.pt", "previous.pt"))
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return _read_json(self.path / "environment.json")
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """The summary; None while the run is not finished."""
+        path = self.path / "summary.json"
+        return _read_json(path) if path.is_file() else None
+
+    def metrics(self, split: str | None = None, metric: str | None = None) -> list[Metric]:
+        """The rows of ``metrics.csv``, of one split or metric where given."""
+        rows = read_metrics(self.path / "metrics.csv")
+        return [row for row in rows if split in (None, row.split) and metric in (None, row.metric)]
+
+    # --- Writing ------------------------------------------------------------------------------------------------------
+
+    def record_resume(
+        self, *, seed: int | None = None, device: Any = None, argv: Sequence[str] | None = None
+    ) -> None:
+        """Note in ``environment.json`` under what circumstances the run goes on."""
+        if _writes():
+            environment = self.environment
+            environment.setdefault("resumed", []).append(describe_environment(seed, device, argv))
+            replace_text(self.path / "environment.json", _json(environment))
+
+    def log(self, epoch: int, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Append metrics, and hand them to the system at once. Raises ``UserError`` on a full disk."""
+        if not _writes() or not values:
+            return
+        path = self.path / "metrics.csv"
+        self._rows = self.rows + len(values)
+        with writing(path), path.open("a", newline="", encoding="utf-8") as file:
+            file.write(_lines((epoch, step, split, name, float(value)) for name, value in values.items()))
+
+    @property
+    def rows(self) -> int:
+        """How many metrics are recorded."""
+        if self._rows is None:
+            self._rows = len(self.metrics())
+        return self._rows
+
+    def sync_metrics(self) -> None:
+        """Bring ``metrics.csv`` to the disk, so that a checkpoint never knows of rows that a power cut can take."""
+        path = self.path / "metrics.csv"
+        if _writes() and path.is_file():
+            with writing(path), path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def keep_metrics(self, rows: int, step: int) -> None:
+        """Drop the metrics that a checkpoint does not know of: keep the first ``rows`` up to ``step``."""
+        if not _writes():
+            return
+        path = self.path / "metrics.csv"
+        kept = [row for row in self.metrics()[:rows] if row.step <= step]
+        replace_text(path, _lines([_HEADER, *kept]))
+        self._rows = len(kept)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write ``summary.json``, with the published figures beside the run's own."""
+        if _writes():
+            content = {"command": self.command, **summary, **({"paper": self.paper} if self.paper else {})}
+            replace_text(self.path / "summary.json", _json(content))
+
+    def _write_start(self, seed: int | None, device: Any, argv: Sequence[str] | None) -> None:
+        import tomli_w
+
+        replace_text(self.path / "config.toml", tomli_w.dumps(dict(self.document)))
+        replace_text(self.path / "environment.json", _json(describe_environment(seed, device, argv)))
+        replace_text(self.path / "metrics.csv", _lines([_HEADER]))
+
+    def _folder(self, name: str) -> Path:
+        folder = self.path / name
+        if _writes():
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def read_metrics(path: Path) -> list[Metric]:
+    """The rows of a ``metrics.csv``. A line that a kill cut short is left out; a missing file has no rows."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    rows = []
+    for fields in csv.reader(io.StringIO(whole)):
+        if len(fields) == len(_HEADER) and fields[0] != "epoch":
+            rows.append(Metric(int(fields[0]), int(fields[1]), fields[2], fields[3], float(fields[4])))
+    return rows
+
+
+def describe_environment(seed: int | None, device: Any, argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """What a result may depend on besides the configuration."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    described: dict[str, Any] = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command_line": shlex.join(["wasskit", *(sys.argv[1:] if argv is None else argv)]),
+        "seed": seed,
+        "git_revision": git_revision(),
+        "versions": versions,
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+    if device is not None:
+        described["device"] = _describe_device(device)
+    return described
+
+
+@functools.lru_cache(maxsize=1)
+def git_revision() -> str | None:
+    """The revision of the checkout that this package runs from, with ``+changes`` if it differs; None outside one."""
+    package = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "-uno", "--", ".") else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _describe_device(device: Any) -> dict[str, Any]:
+    import torch
+
+    from wasskit.distributed.group import world_size
+
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"type": device.type, "name": name, "ranks": world_size(), "threads": torch.get_num_threads()}
+
+
+def _make(path: Path, numbered: bool) -> Path:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for candidate in _names(path) if numbered else [path]:
+            try:
+                candidate.mkdir()
+            except FileExistsError:
+                if numbered:
+                    continue
+                if not path.is_dir():
+                    raise UserError(f"{path} is a file: choose another --run-dir.") from None
+                if any(path.iterdir()):
+                    held = "a run" if (path / "config.toml").is_file() else "other files"
+                    advice = f"go on with it by --resume {path}, or " if held == "a run" else ""
+                    raise UserError(
+                        f"{path} already holds {held}: {advice}choose another --run-dir."
+                    ) from None
+            return candidate
+    raise AssertionError("unreachable")
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.name}-{number}")
+        number += 1
+
+
+def _writes() -> bool:
+    """Whether this process writes: rank 0, as the process group says it, or the environment before there is one."""
+    if "torch" in sys.modules:
+        from wasskit.distributed.group import rank, world_size
+
+        if world_size() > 1:
+            return rank() == 0
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _lines(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_none(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(jsonable(content), indent=2, allow_nan=False) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from error
+    return content
