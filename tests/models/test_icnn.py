@@ -1,0 +1,232 @@
+"""Input-convex networks: reference values, gradients against autograd, convexity, monotonicity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wasskit.models.icnn import AffinePotential, ConvICNN, DenseICNN, Potential, QuadraticPotential
+
+Reference = Callable[[str], dict[str, Any]]
+NETWORKS = ("d2_celu", "d2_softplus", "d16_celu", "d16_softplus")
+
+
+def dense_state(arrays: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """A state dictionary under the published names from the arrays ``{prefix}_quad0_A`` and so on."""
+    layers = len(arrays["hidden"])
+    state = {"final_layer.weight": arrays[f"{prefix}_final"]}
+    for i in range(layers):
+        for short, name in (("A", "quadratic_decomposed"), ("w", "weight"), ("b", "bias")):
+            state[f"quadratic_layers.{i}.{name}"] = arrays[f"{prefix}_quad{i}_{short}"]
+        if i:
+            state[f"convex_layers.{i - 1}.weight"] = arrays[f"{prefix}_convex{i}"]
+    return {name: torch.as_tensor(value) for name, value in state.items()}
+
+
+def dense_network(name: str, arrays: dict[str, Any], prefix: str) -> DenseICNN:
+    activation = "softplus" if name.endswith("softplus") else "celu"
+    return DenseICNN.from_state_dict(
+        dense_state(arrays, prefix),
+        activation=activation,  # type: ignore[arg-type]
+        strong_convexity=float(arrays["strong_convexity"]),
+    )
+
+
+def relative(a: Tensor, b: Any) -> float:
+    a, b = a.detach(), torch.as_tensor(b).detach()
+    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-300))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("prefix", ["raw", "cvx"])
+def test_dense_reference(reference: Reference, name: str, prefix: str) -> None:
+    arrays = reference(f"w2gn_icnn_{name}")
+    network = dense_network(name, arrays, "raw")
+    if prefix == "cvx":
+        network.convexify()
+    x = torch.as_tensor(arrays["X"])
+    assert relative(network(x), arrays[f"{prefix}_value"].squeeze(1)) < 1e-9
+    assert relative(network.gradient(x), arrays[f"{prefix}_push"]) < 1e-9
+    if f"{prefix}_hessian" in arrays:
+        assert relative(network.hessian(x), arrays[f"{prefix}_hessian"]) < 1e-11
+    loss = (network.gradient(x) - x).square().sum(1).mean() + 1e-3 * sum(p.abs().sum() for p in network.parameters())
+    assert relative(loss.detach(), arrays[f"{prefix}_pretrain_loss"]) < 1e-9
+    loss.backward()
+    gradients = {name: p.grad for name, p in network.named_parameters()}
+    for key, expected in dense_state(arrays, f"{prefix}_grad").items():
+        gradient = gradients[key]
+        assert gradient is not None
+        assert relative(gradient, expected) < 1e-9, key
+
+
+@pytest.mark.parametrize("dim", [2, 8, 9, 16])
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("activation", ["celu", "softplus"])
+def test_dense_gradient_and_its_derivatives_equal_autograd(dim: int, rank: int, activation: Any) -> None:
+    torch.manual_seed(dim * rank)
+    network = DenseICNN(dim, (12, 10, 7), rank, activation, strong_convexity=0.1).double()
+    for p in network.parameters():
+        p.data.normal_()
+    check_against_autograd(network, torch.randn(9, dim, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [16, (9, 14)])
+def test_conv_gradient_and_its_derivatives_equal_autograd(size: Any) -> None:
+    torch.manual_seed(0)
+    network = ConvICNN(size, channels=2, width=5, strong_convexity=0.05).double()
+    network.convexify()
+    height, width = network.image_size
+    check_against_autograd(network, torch.randn(3, 2, height, width, dtype=torch.float64))
+
+
+def check_against_autograd(network: Potential, x: Tensor) -> None:
+    """Values, the map, and the parameter and input gradients of a loss on both, against a twice differentiated graph."""
+    leaf = x.clone().requires_grad_()
+    value = network(leaf)
+    (push,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+    target = torch.sin(7.0 * x)
+    expected = torch.autograd.grad((push - target).square().mean() + value.mean(), [leaf, *network.parameters()])
+
+    again = x.clone().requires_grad_()
+    fast_value, fast_push = network.value_and_gradient(again)
+    loss = (fast_push - target).square().mean() + fast_value.mean()
+    got = torch.autograd.grad(loss, [again, *network.parameters()])
+    assert relative(fast_value.detach(), value.detach()) < 1e-12
+    assert relative(fast_push.detach(), push.detach()) < 1e-12
+    for a, b in zip(got, expected, strict=True):
+        assert relative(a, b) < 1e-10
+
+
+@pytest.mark.parametrize("activation", ["celu", "softplus"])
+def test_dense_hessian_equals_autograd(activation: Any) -> None:
+    torch.manual_seed(1)
+    network = DenseICNN(5, (12, 10, 7), 2, activation, strong_convexity=0.3).double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    expected = torch.stack([torch.autograd.functional.hessian(lambda p: network(p[None])[0], point) for point in x])
+    assert relative(network.hessian(x), expected) < 1e-11
+
+
+@pytest.mark.parametrize("dim", [3, 12])
+def test_convexity_by_chords_and_eigenvalues(dim: int) -> None:
+    torch.manual_seed(2)
+    network = DenseICNN(dim, (16, 16, 8), 2, strong_convexity=0.05).double()
+    for p in network.parameters():
+        p.data.normal_()
+    network.convexify()
+    x, y = 3 * torch.randn(2, 200, dim, dtype=torch.float64)
+    t = torch.rand(200, 1, dtype=torch.float64)
+    assert (network(t * x + (1 - t) * y) <= t[:, 0] * network(x) + (1 - t[:, 0]) * network(y)).all()
+    assert torch.linalg.eigvalsh(network.hessian(x)).min() >= 0.05 - 1e-9
+    products = ((network.gradient(x) - network.gradient(y)) * (x - y)).sum(1)
+    assert (products >= 0.05 * (x - y).square().sum(1)).all()
+
+
+def test_conv_is_convex_after_projection() -> None:
+    torch.manual_seed(3)
+    network = ConvICNN(8, width=4).double()
+    network.convexify()
+    x, y = 2 * torch.randn(2, 40, 3, 8, 8, dtype=torch.float64)
+    assert (network(0.5 * (x + y)) <= 0.5 * (network(x) + network(y)) + 1e-12).all()
+    products = ((network.gradient(x) - network.gradient(y)) * (x - y)).flatten(1).sum(1)
+    assert (products >= -1e-12).all()
+
+
+def test_conv128_reference(reference: Reference) -> None:
+    arrays = reference("w2gn_conv128")
+    torch.manual_seed(int(arrays["torch_seed"]))
+    network = ConvICNN(128)
+    parameters = list(network.parameters())
+    assert sum(p.numel() for p in parameters) == int(arrays["param_count"])
+    for p, shape, head in zip(parameters, arrays["param_shapes"], arrays["init_head"], strict=True):
+        assert list(p.shape) == [int(n) for n in shape if n]
+        np.testing.assert_array_equal(p.detach().flatten()[:8].numpy(), head[: p.numel()])
+
+    index = torch.arange(3 * 128 * 128, dtype=torch.float64)
+    image = (0.5 + 0.3 * torch.sin(0.013 * index) + 0.2 * torch.cos(0.31 * index)).reshape(1, 3, 128, 128)
+    network.double()
+    with torch.no_grad():
+        value, push = network.value_and_gradient(image)
+    assert relative(value, arrays["init_value"]) < 1e-9
+    assert relative(push[0, :, 40:48, 60:68], arrays["init_push_slice"]) < 1e-9
+    assert relative(push.norm(), arrays["init_push_norm"]) < 1e-9
+
+    generator = np.random.default_rng(int(arrays["seed"]))
+    with torch.no_grad():
+        for i, p in enumerate(parameters):
+            fan = p[0].numel()
+            scale = 0.1 if p.ndim == 1 else (1.5 if i < 9 else 3.0) / (np.sqrt(fan) if i < 9 else fan)
+            p.copy_(torch.as_tensor(generator.standard_normal(tuple(p.shape)) * scale))
+        network.convexify()
+        value, push = network.value_and_gradient(image)
+        assert relative(value, arrays["cvx_value"]) < 1e-9
+        assert relative(push[0, :, 40:48, 60:68], arrays["cvx_push_slice"]) < 1e-9
+        assert relative((push.flatten() * torch.cos(0.01 * index)).sum(), arrays["cvx_push_probe"]) < 1e-8
+        value, push = network.float().value_and_gradient(image.float())
+        assert relative(value, arrays["cvx_value_f32"]) < 1e-5
+        assert relative(push.double().norm(), arrays["cvx_push_norm_f32"]) < 1e-5
+
+
+def test_conv_published_parameter_names() -> None:
+    names = set(ConvICNN(128).state_dict())
+    assert {"first_linear.3.bias", "first_squared.0.weight", "convex.9.bias", "convex.13.weight", "convex.19.bias"} <= names
+
+
+def test_dropout_container_names_load_and_other_architectures_do_not() -> None:
+    network = DenseICNN(3, (6, 5), 2)
+    state = {}
+    for name, value in network.state_dict().items():
+        parts = name.split(".")
+        state[".".join([*parts[:2], "0", parts[2]]) if parts[0] != "final_layer" else name] = value
+    x = torch.randn(4, 3)
+    assert torch.equal(DenseICNN.from_state_dict(state)(x), network(x))
+    other = DenseICNN(3, (6, 5), 2)
+    other.load_state_dict(state)
+    assert torch.equal(other(x), network(x))
+    with pytest.raises(ValueError, match="quadratic_layers"):
+        DenseICNN.from_state_dict(ConvICNN(8, width=2).state_dict())
+    with pytest.raises(ValueError, match="does not fit"):
+        DenseICNN.from_state_dict({name: value for name, value in state.items() if "final" not in name})
+
+
+def test_dropout_uses_one_mask_for_value_and_map() -> None:
+    torch.manual_seed(4)
+    network = DenseICNN(4, (32, 16), 2, dropout=0.4).double()
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    value, push = network.value_and_gradient(x)
+    assert relative(push, torch.autograd.grad(value.sum(), x)[0]) < 1e-12
+    assert not torch.equal(value, network(x))
+    network.eval()
+    assert torch.equal(network(x), network(x))
+
+
+@pytest.mark.parametrize("dim", [2, 11])
+def test_compiled_map_equals_eager(dim: int) -> None:
+    torch.manual_seed(5)
+    network = DenseICNN(dim, (8, 6), 2)
+    x = torch.randn(7, dim)
+    compiled = torch.compile(network.value_and_gradient, backend="aot_eager", fullgraph=True)
+    for a, b in zip(compiled(x), network.value_and_gradient(x), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_wrapped_potentials_are_affine_maps_plus_the_network() -> None:
+    torch.manual_seed(6)
+    dim = 3
+    transform = torch.randn(dim, dim, dtype=torch.float64)
+    mean, image = torch.randn(2, dim, dtype=torch.float64)
+    network = DenseICNN(dim, (6, 4), 1).double()
+    potential = AffinePotential(QuadraticPotential(network, dim).double(), transform, mean, image, scale=1.7)
+    x = torch.randn(20, dim, dtype=torch.float64)
+    check_against_autograd(potential, x)
+    expected = torch.stack([torch.autograd.functional.hessian(lambda p: potential(p[None])[0], point) for point in x[:4]])
+    assert relative(potential.hessian(x[:4]), expected) < 1e-11
+    with torch.no_grad():
+        for p in network.parameters():
+            p.zero_()
+    network.strong_convexity = 0.0
+    assert relative(potential.gradient(x), (x - mean) @ transform.T @ transform / 1.7 + image) < 1e-12

@@ -1,0 +1,159 @@
+"""Optimal transport between Gaussians, in closed form (Bures and Wasserstein).
+
+Everything here is computed in float64 by symmetric eigendecompositions and singular values: no matrix square root of a
+product, no inverse of a covariance, so that singular covariances give finite and accurate results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def symmetric_power(matrix: Tensor, exponent: float, rcond: float = 1e-12) -> Tensor:
+    """``matrix ** exponent`` of a symmetric positive semi-definite matrix (..., D, D).
+
+    Eigenvalues below ``rcond`` times the largest count as zero; with a negative exponent they stay zero (pseudo-inverse).
+    """
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    floor = rcond * values[..., -1:].clamp_min(0.0)
+    kept = values > floor
+    powers = torch.where(kept, values.where(kept, torch.ones_like(values)) ** exponent, torch.zeros_like(values))
+    return (vectors * powers.unsqueeze(-2)) @ vectors.mT
+
+
+def square_root_factor(matrix: Tensor) -> Tensor:
+    """A factor ``F`` with ``F F^T`` equal to the symmetric positive semi-definite matrix (negative eigenvalues are noise)."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    return vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+
+
+def bures_wasserstein_squared(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> Tensor:
+    """``W_2^2`` between N(mean1, covariance1) and N(mean2, covariance2): the whole squared distance, not its half.
+
+    ``|m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^{1/2} S2 S1^{1/2})^{1/2})`` (Dowson and Landau, 1982). The last trace is the nuclear
+    norm of ``F1^T F2`` with ``S = F F^T``: its singular values come out accurately where the eigenvalues of the product, being
+    their squares, would lose half the digits. Shapes (..., D) and (..., D, D); differentiable in the means.
+    """
+    coupling = torch.linalg.svdvals(square_root_factor(covariance1).mT @ square_root_factor(covariance2)).sum(-1)
+    trace = covariance1.diagonal(dim1=-2, dim2=-1).sum(-1) + covariance2.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return (mean1 - mean2).square().sum(-1) + (trace - 2.0 * coupling).clamp_min(0.0)
+
+
+def gaussian_transport_map(covariance1: Tensor, covariance2: Tensor) -> Tensor:
+    """The matrix ``T`` (..., D, D) of the optimal map between centred Gaussians, ``x -> T x``, symmetric and semi-definite.
+
+    ``T = S1^{-1/2} (S1^{1/2} S2 S1^{1/2})^{1/2} S1^{-1/2}`` (Knott and Smith, 1984). Where the source is singular the
+    pseudo-inverse is taken: on the source's support the map is optimal, and across it zero.
+    """
+    values, vectors = torch.linalg.eigh((covariance1 + covariance1.mT) / 2)
+    kept = values > 1e-12 * values[..., -1:].clamp_min(0.0)
+    roots = values.where(kept, torch.zeros_like(values)).sqrt()
+    inverse = torch.where(kept, 1.0 / roots.where(kept, torch.ones_like(roots)), torch.zeros_like(roots))
+    root = (vectors * roots.unsqueeze(-2)) @ vectors.mT
+    # (R S2 R)^{1/2} from the singular values of R F2, again without squaring them.
+    left, singular, _ = torch.linalg.svd(root @ square_root_factor(covariance2))
+    middle = (left * singular.unsqueeze(-2)) @ left.mT
+    inverse_root = (vectors * inverse.unsqueeze(-2)) @ vectors.mT
+    transport = inverse_root @ middle @ inverse_root
+    return (transport + transport.mT) / 2
+
+
+class Moments(NamedTuple):
+    """Mean (D), covariance (D, D) and number of samples of a measure, in float64."""
+
+    mean: Tensor
+    covariance: Tensor
+    count: int
+
+
+def streamed_moments(batches: Iterable[Tensor]) -> Moments:
+    """Mean and unbiased covariance of a stream of batches (B, D), accumulated in float64 (Chan, Golub and LeVeque, 1983).
+
+    Raises:
+        ValueError: fewer than two points.
+    """
+    count = 0
+    mean = scatter = torch.zeros(())
+    for batch in batches:
+        batch = batch.double()
+        size = len(batch)
+        batch_mean = batch.mean(0)
+        centred = batch - batch_mean
+        batch_scatter = centred.T @ centred
+        if count == 0:
+            count, mean, scatter = size, batch_mean, batch_scatter
+            continue
+        shift = batch_mean - mean
+        total = count + size
+        scatter = scatter + batch_scatter + torch.outer(shift, shift) * (count * size / total)
+        mean = mean + shift * (size / total)
+        count = total
+    if count < 2:
+        raise ValueError("a covariance needs at least two points")
+    return Moments(mean, scatter / (count - 1), count)
+
+
+def shrunk_covariance(moments: Moments) -> Tensor:
+    """The covariance shrunk towards a multiple of the identity, for an input of few samples in many dimensions.
+
+    The weight is the one that is optimal for Gaussian data (Chen, Wiesel, Eldar and Hero, 2010, the "oracle approximating
+    shrinkage"): close to 1 when samples are fewer than dimensions, and vanishing like 1/n otherwise.
+    """
+    _, covariance, count = moments
+    dim = len(covariance)
+    trace = covariance.trace()
+    square = covariance.square().sum()
+    numerator = (1.0 - 2.0 / dim) * square + trace.square()
+    denominator = (count + 1.0 - 2.0 / dim) * (square - trace.square() / dim)
+    weight = 1.0 if denominator <= 0 else float((numerator / denominator).clamp(0.0, 1.0))
+    eye = torch.eye(dim, dtype=covariance.dtype, device=covariance.device)
+    return (1.0 - weight) * covariance + weight * trace / dim * eye
+
+
+class Balance(NamedTuple):
+    """Coordinates in which the optimal transport between two Gaussians is the identity; see `balance`."""
+
+    source_transform: Tensor
+    target_transform: Tensor
+    source_mean: Tensor
+    target_mean: Tensor
+    scale: float
+
+    def source(self, x: Tensor) -> Tensor:
+        """``A (x - m1)``."""
+        return (x - self.source_mean) @ self.source_transform.mT
+
+    def target(self, y: Tensor) -> Tensor:
+        """``c A^{-T} (y - m2)``."""
+        return (y - self.target_mean) @ self.target_transform.mT
+
+    def to(self, like: Tensor) -> Balance:
+        """The same coordinates in the dtype and on the device of ``like``."""
+        return Balance(*(t.to(like) for t in self[:4]), scale=self.scale)
+
+    def inner_products(self, products: Tensor, x_mean: Tensor, y_mean: Tensor) -> Tensor:
+        """``E <x, y>`` from ``E <x', y'>`` of the transformed points and the plain means of ``x`` and ``y``."""
+        m, n = self.source_mean, self.target_mean
+        return products / self.scale + m @ y_mean + n @ x_mean - m @ n
+
+
+def balance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor, floor: float = 1e-4) -> Balance:
+    """Change of coordinates ``x' = A (x - m1)``, ``y' = c A^{-T} (y - m2)`` that makes the optimal Gaussian map the identity.
+
+    Because ``<x', y'> = c <x - m1, y - m2>``, couplings, convex potentials and optimal maps correspond one to one. With ``T`` the
+    optimal map of the covariances, ``A = sqrt(c) T^{1/2}`` gives both clouds the covariance ``c T^{1/2} S1 T^{1/2}``; ``c`` is
+    chosen to make its mean eigenvalue one. Eigenvalues of both covariances are raised to ``floor`` times the mean one, so that
+    ``A`` is invertible.
+    """
+    eye = torch.eye(len(covariance1), dtype=covariance1.dtype, device=covariance1.device)
+    dim = len(covariance1)
+    first = covariance1 + floor * covariance1.trace() / dim * eye
+    second = covariance2 + floor * covariance2.trace() / dim * eye
+    transport = gaussian_transport_map(first, second)
+    root = symmetric_power(transport, 0.5)
+    scale = float(dim / (root @ first @ root).trace())
+    return Balance(scale**0.5 * root, scale**0.5 * symmetric_power(transport, -0.5), mean1, mean2, scale)
