@@ -1,0 +1,104 @@
+"""k-NN: published numbers, a plain loop, chunks, ties."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from wasskit.errors import UserError
+from wasskit.evaluation import knn
+from wasskit.evaluation.knn import knn_accuracy, knn_ranks, nearest_neighbours
+
+
+@pytest.mark.parametrize("case", ["ssl_knn_0", "ssl_knn_1"])
+def test_published_accuracies(reference: Callable[[str], dict[str, Any]], case: str) -> None:
+    arrays = reference(case)
+    train, train_labels = torch.from_numpy(arrays["train_x"]), torch.from_numpy(arrays["train_y"])
+    test, test_labels = torch.from_numpy(arrays["query_x"]), torch.from_numpy(arrays["query_y"])
+    top1, top5 = 100 * knn_accuracy(train, train_labels, test, test_labels, k=int(arrays["k"]), topk=(1, 5))
+    assert float(top1) == pytest.approx(float(arrays["acc1"]), rel=1e-12)
+    assert float(top5) == pytest.approx(float(arrays["acc5"]), rel=1e-12)
+
+
+def blobs(samples: int, classes: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (samples,), generator=generator)
+    return torch.eye(classes, 6)[labels] + 0.7 * torch.randn(samples, 6, generator=generator), labels
+
+
+@pytest.mark.parametrize(("weights", "temperature"), [("exp", None), ("exp", 0.07), ("uniform", None)])
+def test_a_plain_loop_over_neighbours(weights: Any, temperature: float | None) -> None:
+    (train, train_labels), (test, test_labels) = blobs(90), blobs(40, seed=1)
+    hits = 0
+    for query, label in zip(test, test_labels, strict=True):
+        cosine = torch.cosine_similarity(query[None], train)
+        votes: dict[int, float] = defaultdict(float)
+        near: dict[int, float] = defaultdict(float)
+        for i in cosine.argsort(descending=True)[:15].tolist():
+            votes[int(train_labels[i])] += (
+                1.0 if weights == "uniform" else math.exp(cosine[i] / (temperature or 1))
+            )
+            near[int(train_labels[i])] += float(cosine[i])
+        hits += max(votes, key=lambda c: (round(votes[c], 4), near[c])) == int(label)
+    accuracy = knn_accuracy(train, train_labels, test, test_labels, 15, temperature, weights)
+    assert float(accuracy) == pytest.approx(hits / 40, rel=1e-12)
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    (train, train_labels), (test, test_labels) = blobs(101), blobs(33, seed=1)
+    whole = nearest_neighbours(train, test, 20)
+    ranks = knn_ranks(train, train_labels, test, test_labels, k=20)
+    monkeypatch.setattr(knn, "_TEST_CHUNK", 7)
+    monkeypatch.setattr(knn, "_TRAIN_CHUNK", 13)
+    similarities, indices = nearest_neighbours(train, test, 20)
+    torch.testing.assert_close(similarities, whole[0])
+    assert torch.equal(indices, whole[1])
+    assert torch.equal(knn_ranks(train, train_labels, test, test_labels, k=20), ranks)
+
+
+def test_lengths_do_not_matter_and_half_precision_is_taken() -> None:
+    (train, train_labels), (test, test_labels) = blobs(60), blobs(30, seed=1)
+    expected = knn_accuracy(train, train_labels, test, test_labels, k=9)
+    scales = torch.linspace(0.1, 50, 60)[:, None]
+    assert knn_accuracy(train * scales, train_labels, test * 1e-3, test_labels, k=9) == expected
+    assert 0.5 < knn_accuracy(train.bfloat16(), train_labels, test.bfloat16(), test_labels, k=9) <= 1
+
+
+def test_a_low_temperature_is_the_single_nearest_neighbour() -> None:
+    (train, train_labels), (test, test_labels) = blobs(60), blobs(30, seed=1)
+    nearest = knn_accuracy(train, train_labels, test, test_labels, k=1)
+    assert knn_accuracy(train, train_labels, test, test_labels, k=50, temperature=1e-4) == nearest
+
+
+def test_ties_and_classes_without_votes() -> None:
+    train = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    labels = torch.tensor([2, 1, 0])
+    query = torch.tensor([[1.0, 0.0]]).expand(4, 2)
+    ranks = knn_ranks(train, labels, query, torch.tensor([2, 1, 0, 3]), k=2, weights="uniform")
+    assert ranks.tolist() == [1, 2, 5, 5]
+    same = torch.ones(3, 2)
+    assert knn_ranks(same, labels, query, torch.tensor([0, 1, 2, 3]), k=3).tolist() == [1, 2, 3, 5]
+
+
+def test_wrong_requests() -> None:
+    train, labels = blobs(10)
+    with pytest.raises(UserError, match="11 neighbours among 10"):
+        knn_accuracy(train, labels, train, labels, k=11)
+    with pytest.raises(UserError, match="1 to 10"):
+        knn_accuracy(train, labels, train, labels, k=0)
+    with pytest.raises(UserError, match="one width"):
+        knn_accuracy(train, labels, train[:, :3], labels, k=1)
+    with pytest.raises(UserError, match="a label per sample"):
+        knn_accuracy(train, labels[:-1], train, labels, k=1)
+    with pytest.raises(UserError, match="some samples have none"):
+        knn_accuracy(train, labels - 1, train, labels, k=1)
+    with pytest.raises(UserError, match="positive"):
+        knn_accuracy(train, labels, train, labels, k=1, temperature=0.0)
+    with pytest.raises(UserError, match="at least one test sample"):
+        knn_accuracy(train, labels, train[:0], labels[:0], k=1)

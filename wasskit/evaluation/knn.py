@@ -1,0 +1,185 @@
+"""k-nearest-neighbour classification by cosine similarity: exact, in chunks, never an N x N matrix.
+
+Each of the k training samples most similar to a test sample votes for its class, with weight exp(s / T) for
+the similarity s. Without a temperature (T = 1) this is the protocol of "Rethinking the Uniformity Metric in
+Self-Supervised Learning", with T = 0.07 that of Wu et al. (2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wasskit.distributed.collectives import reduce_sum
+from wasskit.distributed.shard import shard_indices
+from wasskit.errors import UserError
+
+Weights = Literal["exp", "uniform"]
+
+# Similarities are held for at most this many pairs at a time: 64 MiB in float32.
+_TEST_CHUNK = 256
+_TRAIN_CHUNK = 65_536
+
+
+@torch.no_grad()
+def nearest_neighbours(train_features: Tensor, test_features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k training samples of largest cosine similarity to each test sample, the most similar first.
+
+    train_features (N, D), test_features (M, D) of any floating type and length, on one device; returns
+    similarities (M, k) float32 in [-1, 1] and indices (M, k) int64. Among equal similarities at the k-th
+    place the choice is arbitrary. Raises UserError if k is not between 1 and N.
+    """
+    _check_k(k, len(train_features))
+    bank = _unit(train_features)
+    similarities, indices = [], []
+    for queries in _unit(test_features).split(_TEST_CHUNK):
+        best: tuple[Tensor, Tensor] | None = None
+        for start in range(0, len(bank), _TRAIN_CHUNK):
+            block = queries @ bank[start : start + _TRAIN_CHUNK].T
+            values, places = block.topk(min(k, block.shape[1]), dim=1)
+            places = places + start
+            if best is not None:
+                values, order = torch.cat([best[0], values], dim=1).topk(
+                    min(k, start + block.shape[1]), dim=1
+                )
+                places = torch.cat([best[1], places], dim=1).gather(1, order)
+            best = (values, places)
+        assert best is not None
+        similarities.append(best[0])
+        indices.append(best[1])
+    if not similarities:
+        return bank.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=bank.device)
+    return torch.cat(similarities), torch.cat(indices)
+
+
+@torch.no_grad()
+def knn_ranks(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    k: int = 200,
+    temperature: float | None = None,
+    weights: Weights = "exp",
+) -> Tensor:
+    """Rank of each test sample's true class among the classes ordered by their votes.
+
+    Shapes as in :func:`knn_accuracy`; returns int64 (M,), from 1. Of two classes with equal votes that with
+    the larger sum of similarities comes first, then that with the smaller label. A class without a vote is
+    not predicted: its rank is larger than the number of classes.
+    """
+    _check(train_features, train_labels, test_features, test_labels, temperature, weights)
+    _check_k(k, len(train_features))
+    if len(test_features) == 0:
+        return torch.empty(0, dtype=torch.int64, device=test_labels.device)
+    num_classes = int(torch.maximum(train_labels.max(), test_labels.max())) + 1
+    class_index = torch.arange(num_classes, device=test_labels.device)
+    ranks = []
+    bank = _unit(train_features)
+    for queries, true in zip(test_features.split(_TEST_CHUNK), test_labels.split(_TEST_CHUNK), strict=True):
+        similarities, indices = nearest_neighbours(bank, queries, k)
+        voted = train_labels[indices]
+        if weights == "uniform":
+            ballots = torch.ones_like(similarities)
+        else:
+            # Relative to the nearest neighbour's vote, so that no temperature overflows or silences all.
+            below = similarities - similarities[:, :1]
+            ballots = (below / (1.0 if temperature is None else temperature)).exp()
+        zeros = similarities.new_zeros(len(queries), num_classes)
+        votes = zeros.scatter_add(1, voted, ballots)
+        closeness = zeros.scatter_add(1, voted, similarities)
+        mine, my_closeness = votes.gather(1, true[:, None]), closeness.gather(1, true[:, None])
+        nearer = (closeness > my_closeness) | ((closeness == my_closeness) & (class_index < true[:, None]))
+        ahead = (votes > mine) | ((votes == mine) & nearer)
+        chosen = zeros.scatter(1, voted, 1.0).gather(1, true[:, None]).squeeze(1) > 0
+        ranks.append(torch.where(chosen, ahead.sum(dim=1) + 1, num_classes + 1))
+    return torch.cat(ranks)
+
+
+def knn_accuracy(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    k: int = 200,
+    temperature: float | None = None,
+    weights: Weights = "exp",
+    *,
+    topk: Sequence[int] = (1,),
+    sharded: bool = False,
+) -> Tensor:
+    """Accuracy of k-nearest-neighbour classification, in [0, 1].
+
+    train_features (N, D), train_labels (N,) int64, test_features (M, D), test_labels (M,) int64, on one
+    device; features need not be normalised. ``weights="exp"`` votes with exp(cosine / temperature), the
+    temperature 1 if None; ``"uniform"`` counts heads. Returns float64 (len(topk),), or a scalar for the
+    default top-1: the share of test samples whose true class is among the t classes with the most votes
+    (ties: see :func:`knn_ranks`).
+
+    ``sharded=True``: all processes hold all features, each classifies its share of the test samples, and the
+    counts are summed; the result is the same on each. Raises UserError for k > N, a temperature that is not
+    positive, or sets that do not fit together.
+    """
+    _check(train_features, train_labels, test_features, test_labels, temperature, weights)
+    total = len(test_features)
+    if total == 0:
+        raise UserError("k-NN needs at least one test sample: is the test split empty?")
+    if sharded:
+        mine = torch.as_tensor(shard_indices(total), dtype=torch.int64, device=test_features.device)
+        test_features, test_labels = test_features[mine], test_labels[mine]
+    ranks = knn_ranks(
+        train_features,
+        train_labels,
+        test_features,
+        test_labels,
+        k=k,
+        temperature=temperature,
+        weights=weights,
+    )
+    correct = torch.stack([(ranks <= t).sum() for t in topk])
+    if sharded:
+        correct = reduce_sum(correct)
+    accuracy = correct.to(torch.float64) / total
+    return accuracy[0] if tuple(topk) == (1,) else accuracy
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.float(), dim=1)
+
+
+def _check_k(k: int, samples: int) -> None:
+    if not 1 <= k <= samples:
+        raise UserError(
+            f"k-NN asks for {k} neighbours among {samples} training samples: choose 1 to {samples}."
+        )
+
+
+def _check(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    temperature: float | None,
+    weights: str,
+) -> None:
+    if len(train_features) != len(train_labels) or len(test_features) != len(test_labels):
+        raise UserError(
+            f"k-NN needs a label per sample: there are {len(train_labels)} for {len(train_features)} training "
+            f"and {len(test_labels)} for {len(test_features)} test samples."
+        )
+    if bool((train_labels < 0).any()) or bool((test_labels < 0).any()):
+        raise UserError("k-NN needs a label per sample, and some samples have none: choose a labelled split.")
+    if train_features.shape[1] != test_features.shape[1]:
+        raise UserError(
+            f"k-NN compares features of one width, not {train_features.shape[1]} "
+            f"with {test_features.shape[1]}."
+        )
+    if temperature is not None and not temperature > 0:
+        raise UserError(f"the k-NN temperature must be positive, not {temperature}.")
+    if weights not in ("exp", "uniform"):
+        raise UserError(f"k-NN votes are weighted 'exp' or 'uniform', not '{weights}'.")
