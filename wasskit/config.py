@@ -53,6 +53,7 @@ class Option:
     runtime: bool = False
     positional: bool = False
     show_default: str | None = None
+    optional_value: str | None = None
 
 
 def option(
@@ -72,6 +73,7 @@ def option(
     transient: bool = False,
     runtime: bool = False,
     show_default: str | None = None,
+    optional_value: str | None = None,
 ) -> Any:
     """Declare an option.
 
@@ -88,12 +90,13 @@ def option(
         transient: belongs to one invocation (``--json``): neither a recipe key nor saved.
         runtime: where and how fast a run happens (``--device``): saved, but may change when the run is resumed.
         show_default: words for a default that is computed.
+        optional_value: what the option means when it is given without a value.
     """
     metadata = {
         _METADATA: Option(
             help=help, panel=panel, min=min, max=max, above=above, below=below,
             choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
-            metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
+            metavar=metavar, transient=transient, runtime=runtime, show_default=show_default, optional_value=optional_value,
         )
     }  # fmt: skip
     if default is dataclasses.MISSING:
@@ -456,8 +459,19 @@ class Command(Generic[C]):
         epilog = None
         if self.examples:
             epilog = "\n\n".join(f"[bold]$[/bold] {line}" for line in self.examples)
-        app.command(name=self.name, help=self.help, epilog=epilog)(self._function())
+        app.command(name=self.name, help=self.help, epilog=epilog, cls=_command_class(self))(self._function())
         return typer.main.get_command(app)
+
+    def fill_optional_values(self, args: Sequence[str]) -> list[str]:
+        """Give options whose value may be left out (``--resume``) the value that their absence means."""
+        optional = {
+            f.flag: f.option.optional_value for f in fields_of(self.options) if f.option.optional_value
+        }
+        filled = []
+        for word, following in zip(args, [*args[1:], "-"], strict=True):
+            bare = word in optional and following.startswith("-")
+            filled.append(f"{word}={optional[word]}" if bare else word)
+        return filled
 
     def _function(self) -> Callable[..., None]:
         import typer
@@ -530,6 +544,16 @@ class Command(Generic[C]):
             raise Interrupted(2, "Interrupted.") from None
         if config.json and result is not None and console.is_main_process():
             console.print_json(result)
+
+
+def _command_class(declared: Command[Any]) -> Any:
+    from typer.core import TyperCommand
+
+    class DeclaredCommand(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            return super().parse_args(ctx, declared.fill_optional_values(args))
+
+    return DeclaredCommand
 
 
 class _ExitWith(Exception):

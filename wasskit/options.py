@@ -98,17 +98,14 @@ class RunOptions(RecipeOptions, DeviceOptions):
         None, help="Name of the run directory under runs/.", panel="Run", transient=True,
         show_default="from the settings",
     )  # fmt: skip
-    resume: bool = option(
-        False, help="Go on from the run directory's checkpoint, as if never stopped.", panel="Run",
-        transient=True, flag="--resume",
+    resume: str | None = option(
+        None, help="Go on as if never stopped: alone, from the run directory's last checkpoint; or from a run "
+        "directory, a checkpoint, or `previous`.", panel="Run", transient=True, complete=complete_runs,
+        metavar="[PATH]", optional_value="last",
     )  # fmt: skip
     requeue: bool = option(
         False, help="Resume if there is a checkpoint, start otherwise (for preemptible jobs).", panel="Run",
         transient=True, flag="--requeue",
-    )  # fmt: skip
-    checkpoint: str = option(
-        "last", help="Which checkpoint --resume takes: last, previous, or a path.", panel="Run",
-        transient=True, metavar="last|previous|PATH",
     )  # fmt: skip
     seed: int = option(0, help="Seed of everything random.", panel="Run", min=0, max=2**31 - 1)
     checkpoint_every: int = option(
@@ -131,8 +128,6 @@ class RunOptions(RecipeOptions, DeviceOptions):
             raise UserError(
                 f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own."
             )
-        if self.checkpoint != "last" and not self.resume:
-            raise UserError("--checkpoint says what to resume from: add --resume.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,188 @@
+"""One training command from its configuration to a run directory: devices, ranks, seeds, resuming.
+
+A command's body reads::
+
+    with training_session(config, invocation, name=config.dataset) as session:
+        config = session.config
+        task = MyTask(...)
+        trainer = session.trainer(task, source, epochs=config.epochs)
+        summary = trainer.fit(resume=session.checkpoint)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from wasskit import console
+from wasskit.config import Invocation, check_keys, fixed_keys, recipe_fields, to_options
+from wasskit.distributed.group import broadcast_object, group
+from wasskit.errors import UserError
+from wasskit.options import RunOptions
+from wasskit.training.checkpoint import seed_all
+from wasskit.training.logging import make_reporter
+from wasskit.training.run import RunDirectory
+from wasskit.training.task import Source, Task
+from wasskit.training.trainer import Trainer
+
+C = TypeVar("C", bound=RunOptions)
+
+
+@dataclass
+class Session(Generic[C]):
+    """What a training command works with.
+
+    Args:
+        config: the configuration in force: when resuming, the run's own.
+        device: where this rank computes.
+        run: the run directory.
+        checkpoint: what to resume from; None for a new run.
+    """
+
+    config: C
+    device: torch.device
+    run: RunDirectory
+    checkpoint: Path | None
+
+    def trainer(self, task: Task, source: Source, **settings: Any) -> Trainer:
+        """The loop over ``source``, with the settings of the configuration that it knows; ``settings`` win."""
+        config = self.config
+        known = {
+            "device": self.device,
+            "seed": config.seed,
+            "precision": config.precision,
+            "log_every": config.log_every,
+            "checkpoint_every": config.checkpoint_every,
+            "tensorboard": config.tensorboard,
+            "config": to_options(config),
+            "may_differ": sorted(set(recipe_fields(type(config))) - fixed_keys(type(config))),
+            "reporter": make_reporter(quiet=console.is_quiet(), console=console.stderr()),
+        }
+        for name in (
+            "epochs",
+            "accumulate",
+            "clip_norm",
+            "clip_value",
+            "compile",
+            "channels_last",
+            "eval_every",
+        ):
+            if hasattr(config, name):
+                known[name] = getattr(config, name)
+        if "steps" in settings:
+            known.pop("epochs", None)
+        return Trainer(task, source, self.run, **{**known, **settings})
+
+
+@contextlib.contextmanager
+def training_session(config: C, invocation: Invocation, *, name: str) -> Iterator[Session[C]]:
+    """Join the ranks, choose the device, make or reopen the run directory, seed everything.
+
+    Args:
+        name: the run directory's name under ``runs/<plugin>/`` where the user chose none; numbered if taken.
+
+    Raises:
+        UserError: the run directory is taken, there is nothing to resume from, or what is asked for contradicts
+            the run to be resumed.
+    """
+    with group(config.device) as device:
+        plugin = invocation.command.split()[0]
+        chosen = config.run_dir or Path("runs") / plugin / (config.name or name)
+        numbered = config.run_dir is None and config.name is None
+        found = broadcast_object(_find_checkpoint(config, chosen, numbered))
+        if found is None:
+            paper = invocation.recipe.get("paper") if invocation.recipe else None
+            run = RunDirectory.create(
+                chosen, command=invocation.command, options=to_options(config), paper=paper, numbered=numbered,
+                seed=config.seed, device=device, argv=invocation.argv,
+            )  # fmt: skip
+            checkpoint = None
+            console.log(f"Run directory: {console.escape(str(run.path))}")
+        else:
+            run, checkpoint = RunDirectory.open(found[0]), found[1]
+            config = _resumed_config(config, invocation, run)
+            run.record_resume(seed=config.seed, device=device, argv=invocation.argv)
+            console.log(f"Resuming {console.escape(str(run.path))} from {checkpoint.name}")
+        seed_all(config.seed)
+        yield Session(config, device, run, checkpoint)
+
+
+def _find_checkpoint(config: RunOptions, chosen: Path, numbered: bool) -> tuple[Path, Path] | None:
+    """The run directory and the checkpoint to resume from; None to start anew."""
+    if config.resume is None and not config.requeue:
+        return None
+    word = config.resume or "last"
+    if word not in ("last", "previous"):
+        run, checkpoint = RunDirectory.find(word)
+        if config.run_dir is not None and config.run_dir.resolve() != run.path.resolve():
+            raise UserError(
+                f"--resume {word} and --run-dir {config.run_dir} name different runs: give one of them."
+            )
+        return run.path, checkpoint or _existing(run, "last")
+    candidates = [chosen]
+    if numbered:
+        pattern = f"{chosen.name}-*"
+        candidates += [
+            path for path in chosen.parent.glob(pattern) if path.name[len(chosen.name) + 1 :].isdigit()
+        ]
+    begun = [
+        path
+        for path in candidates
+        if (path / "config.toml").is_file() and RunDirectory.open(path).has_checkpoint
+    ]
+    if not begun:
+        if config.requeue:
+            return None
+        raise UserError(
+            f"There is nothing to resume: {chosen} holds no checkpoint. Name the run by --resume PATH, or leave "
+            "--resume out to start it."
+        )
+    latest = max(begun, key=lambda path: (path / "config.toml").stat().st_mtime)
+    return latest, _existing(RunDirectory.open(latest), word)
+
+
+def _existing(run: RunDirectory, word: str) -> Path:
+    path = run.checkpoints / f"{word}.pt"
+    if path.is_file():
+        return path
+    other = "previous" if word == "last" else "last"
+    if (run.checkpoints / f"{other}.pt").is_file():
+        raise UserError(
+            f"{run.path} has no {word}.pt, but a {other}.pt: go on with --resume {run.checkpoints / other}.pt"
+        )
+    raise UserError(f"{run.path} has no checkpoint yet: start another run.")
+
+
+def _resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
+    """The configuration of the run, with what the command line may change; what it may not is refused by name."""
+    if run.command != invocation.command:
+        raise UserError(
+            f"{run.path} is a run of `wasskit {run.command}`, not of `wasskit {invocation.command}`."
+        )
+    kind = type(config)
+    fields = recipe_fields(kind)
+    saved = check_keys(kind, run.options, f"{run.path / 'config.toml'}")
+    asked = set(invocation.given)
+    if invocation.recipe is not None:
+        asked |= {key.replace("-", "_") for key in invocation.recipe.get("options", {})}
+    asked &= set(fields)
+    base = replace(config, **{name: saved.get(name, field.default) for name, field in fields.items()})
+    contradictions = [
+        f"{fields[name].flag} {getattr(config, name)} (the run has {getattr(base, name)})"
+        for name in sorted(asked & fixed_keys(kind))
+        if getattr(config, name) != getattr(base, name)
+    ]
+    if contradictions:
+        raise UserError(
+            f"Resuming {run.path} with other settings would be another run: {', '.join(contradictions)}. "
+            "Leave them out to resume, or start a new run."
+        )
+    changed = {name: getattr(config, name) for name in asked - fixed_keys(kind)}
+    resumed = replace(base, **changed)
+    resumed.validate()
+    return resumed
