@@ -1,0 +1,347 @@
+"""How evenly features fill the sphere: the W2 distance to a Gaussian, L_U, alignment, and the spectrum.
+
+Following Fang, Li, Sun and Wang, "Rethinking the Uniformity Metric in Self-Supervised Learning" (ICLR 2024),
+and, for L_U and alignment, Wang and Isola, "Understanding Contrastive Representation Learning through
+Alignment and Uniformity on the Hypersphere" (ICML 2020). Features are (N, m), one row per sample; unless told
+otherwise every measure first divides each row by its length. All are differentiable, so the same functions
+serve as losses.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from wasskit.distributed.collectives import gather, reduce_sum
+from wasskit.distributed.group import rank, world_size
+from wasskit.errors import UserError
+from wasskit.ot.polar import Method, noise_level, nuclear_norm
+
+__all__ = [
+    "FeatureMoments",
+    "alignment",
+    "effective_rank",
+    "gaussian_uniformity",
+    "singular_spectrum",
+    "w2_uniformity",
+]
+
+
+def w2_uniformity(
+    features: Tensor, *, normalise: bool = True, ridge: float = 0.0, method: Method = "eigh"
+) -> Tensor:
+    """Wasserstein-2 distance between N(0, I/m) and the Gaussian of the features' mean and covariance.
+
+        W2^2 = |mu|^2 + 1 + tr S - (2 / sqrt m) tr S^{1/2},   S the covariance (1/N)     (Fang et al. 2024)
+
+    With Z_c the centred features, tr S^{1/2} = |Z_c|_* / sqrt N, whose gradient is the polar factor of Z_c
+    over sqrt N: finite at any rank. ``features`` (N, m) of any floating dtype; the result is float64 for
+    float64 features, else float32, computed in float64 from the smaller Gram matrix (``method="eigh"``), or
+    by float32 matrix products (``"polar"``, for GPUs: about 1e-6 in the value). ``ridge`` adds that multiple
+    of I to S. 0 at uniformity, sqrt 2 where all features are one point, 1 where all are zero. Raises
+    ``UserError`` unless N >= 1, m >= 1.
+    """
+    z = _unit(features.double()) if normalise else features.double()
+    n, m = _shape(z)
+    centred = z - z.mean(dim=0)
+    second_moment = z.square().sum() / n
+    magnitude = torch.linalg.matrix_norm(z.detach())
+    if ridge:
+        # [Z_c; sqrt(N r) I] has the singular values sqrt(s_i^2 + N r): the square roots of N (S + r I).
+        shift = math.sqrt(n * ridge) * torch.eye(m, dtype=z.dtype, device=z.device)
+        centred = torch.cat([centred, shift])
+        second_moment = second_moment + m * ridge
+    root_trace = nuclear_norm(centred, magnitude=magnitude, method=method) / math.sqrt(n)
+    return _distance(second_moment, root_trace, m).to(_result_dtype(features))
+
+
+def gaussian_uniformity(
+    features: Tensor,
+    t: float = 2.0,
+    *,
+    normalise: bool = True,
+    block: int | None = None,
+    sharded: bool = False,
+) -> Tensor:
+    """L_U = log mean_{i<j} exp(-t |z_i - z_j|^2), the logarithm of the mean Gaussian potential.
+
+    (Wang and Isola 2020.) ``features`` (N, m), N >= 2, ``UserError`` otherwise. Pairs are visited in
+    square blocks of the upper triangle, ``block`` rows at a time (default 1024 on the CPU, 8192 on a GPU):
+    the memory is that of one block, never N x N. Products and exponentials are taken in float32 (float64 for
+    float64 features), sums in float64. The gradient is found in the same sweep. ``sharded``: all ranks hold
+    the same features and share the blocks among them; value only. Returns float64 for float64 features, else
+    float32; 0 where all features are one point.
+    """
+    z = features if features.dtype == torch.float64 else features.float()
+    n, _ = _shape(z)
+    if n < 2:
+        raise UserError(
+            "L_U averages over pairs of features, but there is only one: use a batch of at least 2."
+        )
+    if normalise:
+        z = _unit(z)
+    size = block or (1024 if z.device.type == "cpu" else 8192)
+    if sharded and world_size() > 1:
+        with torch.no_grad():
+            log_sum, _ = _log_potential(
+                z, t, size, bounded=normalise, with_gradient=False, share=(rank(), world_size())
+            )
+    else:
+        log_sum = _LogPotential.apply(z, t, size, normalise)
+    return (log_sum - math.log(n * (n - 1) / 2)).to(_result_dtype(features))
+
+
+def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: bool = True) -> Tensor:
+    """mean_i |z_i - z'_i|^alpha over two views (N, m) of the same samples (Wang and Isola 2020).
+
+    Float64 for float64 features, else float32. Raises ``UserError`` where the shapes differ.
+    """
+    if first.shape != second.shape:
+        raise UserError(f"Alignment compares two views of the same samples, got {_pair(first, second)}.")
+    first_dtype = _result_dtype(first)
+    a, b = (view if view.dtype == torch.float64 else view.float() for view in (first, second))
+    if normalise:
+        a, b = _unit(a), _unit(b)
+    squared = (a - b).square().sum(dim=1)
+    if alpha == 2:
+        return squared.mean().to(first_dtype)
+    # The root has no gradient at a distance of 0; such pairs are where they should be, so theirs is 0.
+    apart = squared > 0
+    powers = torch.where(apart, squared, 1.0).pow(alpha / 2) * apart
+    return powers.mean().to(first_dtype)
+
+
+def singular_spectrum(features: Tensor, *, normalise: bool = True) -> Tensor:
+    """Logarithms of the singular values, descending, of the covariance (1/(N-1)) of ``features`` (N, m).
+
+    Returns (m,) float64; -inf for those that are zero up to rounding. A flat spectrum is a uniform
+    representation, a cliff is dimensional collapse. Raises ``UserError`` for fewer than two features.
+    """
+    eigenvalues, n = _covariance_eigenvalues(features, normalise)
+    if n < 2:
+        raise UserError("The spectrum needs at least two features, but there is only one.")
+    return (eigenvalues * (n / (n - 1))).log()
+
+
+def effective_rank(features: Tensor, *, normalise: bool = True) -> Tensor:
+    """Exponential of the entropy of the singular values of the centred features, as shares of their sum.
+
+    (Roy and Vetterli, "The effective rank", 2007.) ``features`` (N, m); float64 scalar between 1 and m, 0
+    where all features are one point.
+    """
+    eigenvalues, _ = _covariance_eigenvalues(features, normalise)
+    return _entropy_rank(eigenvalues)
+
+
+class FeatureMoments:
+    """Count, mean and covariance of features that come in batches, in float64, and what follows from them.
+
+    ``update`` takes (B, m); batches are merged by their centred second moments (Chan, Golub and LeVeque
+    1979), which loses nothing to cancellation near collapse. ``reduced`` joins the ranks' shares.
+    """
+
+    def __init__(self, *, normalise: bool = True) -> None:
+        self.normalise = normalise
+        self.count = 0
+        self.mean = torch.zeros(0, dtype=torch.float64)
+        self.scatter = torch.zeros(0, 0, dtype=torch.float64)
+
+    @torch.no_grad()
+    def update(self, features: Tensor) -> None:
+        """Take in a batch (B, m)."""
+        z = _unit(features.double()) if self.normalise else features.double()
+        n, _ = _shape(z)
+        mean = z.mean(dim=0)
+        centred = z - mean
+        self._merge(n, mean, centred.mT @ centred)
+
+    def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        if self.count == 0:
+            self.count, self.mean, self.scatter = count, mean, scatter
+            return
+        total = self.count + count
+        delta = mean - self.mean
+        self.scatter = self.scatter + scatter + torch.outer(delta, delta) * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+    def reduced(self) -> FeatureMoments:
+        """The moments of all ranks' features together, the same on every rank; each must have seen some."""
+        joined = FeatureMoments(normalise=self.normalise)
+        self._require(1)
+        counts = gather(torch.tensor([self.count], device=self.mean.device))
+        means, scatters = gather(self.mean[None]), gather(self.scatter[None])
+        for count, mean, scatter in zip(counts.tolist(), means, scatters, strict=True):
+            joined._merge(count, mean, scatter)
+        return joined
+
+    @property
+    def covariance(self) -> Tensor:
+        """(m, m), divided by N."""
+        self._require(1)
+        return self.scatter / self.count
+
+    def w2(self) -> Tensor:
+        """W2 to N(0, I/m), as ``w2_uniformity``."""
+        self._require(1)
+        singular = self._eigenvalues().sqrt()
+        second_moment = self.mean.square().sum() + self.covariance.trace()
+        return _distance(second_moment, singular.sum(), len(self.mean))
+
+    def spectrum(self) -> Tensor:
+        """As ``singular_spectrum``."""
+        self._require(2)
+        return (self._eigenvalues() * (self.count / (self.count - 1))).log()
+
+    def effective_rank(self) -> Tensor:
+        """As the function ``effective_rank``."""
+        return _entropy_rank(self._eigenvalues())
+
+    def _eigenvalues(self) -> Tensor:
+        """Eigenvalues of the covariance, descending; those that are float32 rounding noise are 0."""
+        eigenvalues = torch.linalg.eigvalsh(self.covariance).flip(0)
+        second_moment = self.mean.square().sum() + self.covariance.trace()
+        return _without_noise(eigenvalues, self.count, second_moment)
+
+    def _require(self, count: int) -> None:
+        if self.count < count:
+            raise UserError(
+                f"Moments of at least {count} features were asked for, but only {self.count} were given."
+            )
+
+
+def _shape(features: Tensor) -> tuple[int, int]:
+    if features.dim() != 2 or 0 in features.shape:
+        raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
+    return features.shape[0], features.shape[1]
+
+
+def _pair(first: Tensor, second: Tensor) -> str:
+    return f"{tuple(first.shape)} and {tuple(second.shape)}"
+
+
+def _unit(features: Tensor) -> Tensor:
+    return functional.normalize(features, dim=-1)
+
+
+def _result_dtype(features: Tensor) -> torch.dtype:
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def _distance(second_moment: Tensor, root_trace: Tensor, m: int) -> Tensor:
+    """sqrt(E|z|^2 + 1 - (2 / sqrt m) tr S^{1/2}); gradient 0 where rounding leaves nothing under the root."""
+    squared = second_moment + 1 - 2 / math.sqrt(m) * root_trace
+    positive = squared > 0
+    return torch.where(positive, squared, 1.0).sqrt() * positive
+
+
+def _without_noise(eigenvalues: Tensor, n: int, second_moment: Tensor) -> Tensor:
+    """Eigenvalues lambda = s^2 / n of a covariance, descending, with those that are rounding noise set to
+    0."""
+    eigenvalues = eigenvalues.clamp_min(0)
+    noise = noise_level(n, len(eigenvalues), second_moment.sqrt(), eigenvalues[0].sqrt())
+    return torch.where(eigenvalues.sqrt() > noise, eigenvalues, 0.0)
+
+
+@torch.no_grad()
+def _covariance_eigenvalues(features: Tensor, normalise: bool) -> tuple[Tensor, int]:
+    """The m eigenvalues, descending, of the covariance (1/N) and N; found on the smaller Gram matrix."""
+    z = _unit(features.double()) if normalise else features.double()
+    n, m = _shape(z)
+    centred = z - z.mean(dim=0)
+    gram = centred.mT @ centred if n >= m else centred @ centred.mT
+    eigenvalues = (torch.linalg.eigvalsh(gram) / n).flip(0)
+    eigenvalues = functional.pad(eigenvalues, (0, m - len(eigenvalues)))
+    return _without_noise(eigenvalues, n, z.square().sum() / n), n
+
+
+def _entropy_rank(eigenvalues: Tensor) -> Tensor:
+    singular = eigenvalues.sqrt()
+    total = singular.sum()
+    shares = singular / torch.where(total > 0, total, 1.0)
+    rank_of_shares: Tensor = torch.special.entr(shares).sum().exp() * (total > 0)
+    return rank_of_shares
+
+
+class _LogPotential(Function):
+    """log sum_{i<j} exp(-t |z_i - z_j|^2), its gradient found in the forward sweep."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, t: float, block: int, bounded: bool) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            value, gradient = _log_potential(
+                z, t, block, bounded=bounded, with_gradient=ctx.needs_input_grad[0]
+            )
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (own,) = ctx.saved_tensors
+        return gradient.to(own) * own, None, None, None
+
+
+def _log_potential(
+    z: Tensor, t: float, block: int, *, bounded: bool, with_gradient: bool, share: tuple[int, int] = (0, 1)
+) -> tuple[Tensor, Tensor | None]:
+    """log sum_{i<j} exp(-t |z_i - z_j|^2) as a float64 scalar, and its gradient (N, m) on request.
+
+    -t |a - b|^2 = 2 t <a, b> - t |a|^2 - t |b|^2 is one inner product of vectors longer by two entries, so a
+    block of exponents is one matrix product. With ``share`` = (r, R) only every R-th block is taken, and the
+    sum is reduced over ranks.
+    """
+    n = len(z)
+    scaled, minus, ones = (
+        math.sqrt(2 * t) * z,
+        -t * z.square().sum(dim=1, keepdim=True),
+        torch.ones_like(z[:, :1]),
+    )
+    left, right = torch.cat([scaled, minus, ones], dim=1), torch.cat([scaled, ones, minus], dim=1)
+    starts = [(i, j) for i in range(0, n, block) for j in range(i, n, block)][share[0] :: share[1]]
+    buffer = z.new_empty(min(block, n) ** 2)
+
+    def exponents(i: int, j: int) -> Tensor:
+        rows, columns = left[i : i + block], right[j : j + block]
+        out = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
+        return torch.mm(rows, columns.mT, out=out)
+
+    # On the unit sphere no exponent is below -4 t; elsewhere the largest is taken out so that no sum
+    # underflows.
+    top = z.new_zeros(())
+    if not bounded:
+        top = z.new_full((), -torch.inf)
+        for i, j in starts:
+            e = exponents(i, j)
+            if i == j:
+                e.masked_fill_(torch.ones_like(e, dtype=torch.bool).tril_(), -torch.inf)
+            top = torch.maximum(top, e.max())
+        if share[1] > 1:
+            top = gather(top[None]).max()
+
+    total = torch.zeros((), dtype=torch.float64, device=z.device)
+    gradient = torch.zeros_like(z) if with_gradient else None
+    for i, j in starts:
+        weights = exponents(i, j)
+        if not bounded:
+            weights -= top
+        weights.exp_()
+        if i == j:
+            weights.triu_(1)
+        total += weights.sum(dtype=torch.float64)
+        if gradient is not None:
+            a, b = z[i : i + block], z[j : j + block]
+            gradient[i : i + block] += weights @ b - weights.sum(dim=1, keepdim=True) * a
+            gradient[j : j + block] += weights.mT @ a - weights.sum(dim=0)[:, None] * b
+    if share[1] > 1:
+        total = reduce_sum(total)
+    if gradient is not None:
+        gradient *= 2 * t / total
+    return total.log() + top.double(), gradient
