@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,9 +23,10 @@ def writing(path: Path) -> Iterator[None]:
         cause = _os_error(error)
         if cause is None:
             raise
+        full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space, then go on with --resume" if full else "choose another place"
         raise UserError(
-            f"Cannot write {path}: {cause.strerror or cause}. What was saved before is kept: "
-            "free some space or choose another --run-dir, then go on with --resume."
+            f"Cannot write {path}: {cause.strerror or cause}; {advice}. What was saved before is kept."
         ) from error
 
 

@@ -104,9 +104,5 @@ class LossMeter:
 
     def _scalar(self, value: Tensor | float) -> Tensor:
         if isinstance(value, Tensor):
-            return (
-                value.detach().reshape(()).to(self._dtype)
-                if value.device.type != "cuda"
-                else value.detach().reshape(())
-            )
-        return torch.full((), float(value), dtype=torch.float32, device=self.device)
+            return value.detach().reshape(())
+        return torch.full((), float(value), device=self.device)

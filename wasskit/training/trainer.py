@@ -224,7 +224,7 @@ class Trainer:
         state = self._state
         if self.run is not None and self.tensorboard and is_main():
             try:
-                self._events = EventWriter(self.run.tensorboard, first_step=state.step)
+                self._events = EventWriter(self.run.tensorboard, first_step=state.step + 1 if resume else 0)
             except OSError as error:
                 self._without_tensorboard(error)
         self.reporter.start(self.total_steps, state.step, self.steps_per_epoch)
@@ -321,18 +321,21 @@ class Trainer:
     def _settle(self) -> None:
         """Between two steps: log, stop, evaluate, save, whatever is due."""
         state = self._state
-        done = state.step >= self.total_steps
-        evaluate = self._due(self.eval_every) and state.evaluated_at != state.step
+        evaluate = self._due(self.eval_every) or (state.step == 0 and self.evaluate_first)
+        evaluate = evaluate and state.evaluated_at != state.step
         if state.step and (state.step % self.log_every == 0 or evaluate):
             self._log()
         if self._stop is not None and (number := self._stop.agreed()) is not None:
             self._leave(number)
-        improved = False
-        if evaluate:
-            improved = self._evaluate()
-        if state.step and self._saved_at != state.step and (improved or self._due(self.checkpoint_every)):
+        improved = evaluate and self._evaluate()
+        if improved or (self._due(self.checkpoint_every) and self._saved_at != state.step):
             self._save(best=improved)
-        if done and self.task.monitor is not None and state.best is None and state.results:
+        if (
+            state.step >= self.total_steps
+            and self.task.monitor is not None
+            and state.best is None
+            and state.results
+        ):
             names = ", ".join(state.results)
             self.reporter.message(
                 f"no evaluation gave {self.task.monitor!r}, so there is no best.pt; there is: {names}"
@@ -340,9 +343,7 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         step = self._state.step
-        if step == 0:
-            return self.evaluate_first and every == self.eval_every
-        return step >= self.total_steps or (every > 0 and step % every == 0)
+        return step >= self.total_steps or (step > 0 and every > 0 and step % every == 0)
 
     def _evaluate(self) -> bool:
         """Evaluate; whether the monitored metric is the best so far."""
@@ -488,7 +489,7 @@ class Trainer:
             "version": wasskit.__version__,
             "command": self.run.command,
             "config": self.config,
-            "plan": asdict(self.plan),
+            "steps_per_epoch": self.steps_per_epoch,
             "accumulate": self.accumulate,
             "state": asdict(state),
             "task": self.task.state_dict(),
@@ -513,10 +514,8 @@ class Trainer:
                 f"{where[4:].capitalize()} is of `wasskit {content['command']}`, not of `wasskit {command}`."
             )
         check_same_config(content["config"], self.config, self.may_differ, where=where)
-        lengths = {**asdict(self.plan), "accumulate": self.accumulate}
-        saved = {**content["plan"], "accumulate": content["accumulate"]}
-        if {"steps_per_epoch", "accumulate"} & {key for key in lengths if lengths[key] != saved[key]}:
-            check_same_config(saved, lengths, ("total_steps",), where=where)
+        position = {"steps_per_epoch": self.steps_per_epoch, "accumulate": self.accumulate}
+        check_same_config({key: content[key] for key in position}, position, where=where)
         return content
 
     def _restore(self, content: dict[str, Any]) -> None:
