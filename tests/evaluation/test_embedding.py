@@ -1,0 +1,138 @@
+"""Features in the order of the data set, in memory and on disk."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wasskit.errors import RunFailed, UserError
+from wasskit.evaluation.embedding import evaluating, extract_features, write_embeddings
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+@dataclass
+class Loader:
+    """Batches of the given samples, in the given order."""
+
+    images: Tensor
+    order: list[int]
+    batch_size: int = 4
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.order), self.batch_size):
+            rows = torch.tensor(self.order[start : start + self.batch_size])
+            yield Batch(self.images[rows], 10 * rows, rows)
+
+
+def encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Dropout(0.5), nn.Flatten())
+
+
+IMAGES = torch.randn(11, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+SHUFFLED = [3, 4, 5, 0, 10, 9, 1, 2, 8, 7, 6]
+
+
+def test_features_come_in_the_order_of_the_data_set() -> None:
+    network = encoder()
+    found = extract_features(network, Loader(IMAGES, SHUFFLED))
+    assert network.training
+    assert torch.equal(found.indices, torch.arange(11))
+    assert torch.equal(found.labels, 10 * torch.arange(11))
+    torch.testing.assert_close(found.features, network.eval()(IMAGES).detach())
+    assert not found.features.requires_grad
+
+
+def test_bf16_is_close_and_returned_as_float32() -> None:
+    exact = extract_features(encoder(), Loader(IMAGES, SHUFFLED)).features
+    rough = extract_features(encoder(), Loader(IMAGES, SHUFFLED), precision="bf16").features
+    assert rough.dtype == torch.float32
+    assert 0 < float((rough - exact).abs().max()) < 0.05
+
+
+def test_evaluating_restores_each_modules_own_mode() -> None:
+    network = encoder()
+    network.get_submodule("1").eval()
+    with evaluating(network):
+        assert not any(module.training for module in network.modules())
+        assert not torch.is_grad_enabled()
+    assert [module.training for module in network.children()] == [True, False, True, True]
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_embeddings_on_disk_with_a_table(tmp_path: Path, dtype: str) -> None:
+    names = [f"a folder/bild {i},é.png" for i in range(11)]
+    labels = torch.tensor([0, 1, -1, 0, 0, 0, 0, 0, 0, 0, 1])
+    array, table = write_embeddings(
+        tmp_path / "out" / "vectors",
+        encoder(),
+        Loader(IMAGES, SHUFFLED),
+        names=names,
+        labels=labels,
+        classes=("cat", "dog"),
+        dtype=dtype,  # type: ignore[arg-type]
+    )
+    vectors = np.load(array, mmap_mode="r")
+    expected = extract_features(encoder(), Loader(IMAGES, SHUFFLED)).features
+    assert vectors.dtype == dtype
+    np.testing.assert_array_equal(vectors, expected.numpy().astype(dtype))
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["row", "path", "label"]
+    assert rows[3] == ["2", names[2], ""]
+    assert [row[2] for row in rows[1:4]] == ["cat", "dog", ""]
+    assert len(rows) == 12
+    assert sorted(file.name for file in array.parent.iterdir()) == ["vectors.csv", "vectors.npy"]
+
+
+def test_nothing_is_left_of_embeddings_that_failed(tmp_path: Path) -> None:
+    names = [str(i) for i in range(11)]
+    with pytest.raises(RunFailed, match="10 embeddings were computed for 11 images"):
+        write_embeddings(tmp_path / "a.npy", encoder(), Loader(IMAGES, SHUFFLED[:-1]), names=names)
+    with pytest.raises(UserError, match="no images to embed"):
+        write_embeddings(tmp_path / "a.npy", encoder(), Loader(IMAGES, []), names=[])
+    with pytest.raises(UserError, match="no images to embed"):
+        extract_features(encoder(), Loader(IMAGES, []))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="could not be written to"):
+        write_embeddings(tmp_path / "file" / "a.npy", encoder(), Loader(IMAGES, SHUFFLED), names=names)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    (tmp_path / "a.npy.partial").symlink_to(full)
+    names = [str(i) for i in range(11)]
+    with pytest.raises(UserError, match=r"could not be written to .*No space left"):
+        write_embeddings(tmp_path / "a.npy", encoder(), Loader(IMAGES, SHUFFLED), names=names)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_loaders_batches_serve() -> None:
+    from wasskit.data.base import ImageDataset
+    from wasskit.data.loaders import EvalLoader
+
+    pixels = torch.randint(
+        0, 256, (11, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    dataset = ImageDataset("made up", "test", ("a", "b"), images=pixels, labels=torch.arange(11) % 2)
+    loader = EvalLoader(dataset, 4, lambda images: images.float() / 255)
+    found = extract_features(nn.Flatten(), loader)
+    torch.testing.assert_close(found.features, pixels.flatten(1) / 255)
+    assert torch.equal(found.labels, torch.arange(11) % 2)

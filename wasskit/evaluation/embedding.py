@@ -1,0 +1,214 @@
+"""One pass of a network over a data set: features in memory, or on disk as ``.npy`` with a CSV of paths.
+
+Each process encodes its own share of the samples, every sample once; results come in the order of the data
+set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wasskit.distributed.collectives import gather, reduce_sum
+from wasskit.distributed.group import barrier, broadcast_object, is_main
+from wasskit.errors import RunFailed, UserError
+
+Encoder = Callable[[Tensor], Tensor]
+Precision = Literal["float32", "bf16"]
+
+
+class LabelledImages(Protocol):
+    """A batch of an evaluation loader."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def indices(self) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features (N, D) float32, labels (N,) int64 (-1 where a sample has none) and indices (N,) int64, ascending."""
+
+    features: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+@contextlib.contextmanager
+def evaluating(*modules: object) -> Iterator[None]:
+    """Evaluation mode and no gradients; afterwards every submodule is in the mode it was in."""
+    trained = [
+        m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training
+    ]
+    for module in trained:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in trained:
+            module.training = True
+
+
+def encode_batches(
+    encoder: Encoder,
+    loader: Iterable[LabelledImages],
+    *,
+    precision: Precision = "float32",
+    channels_last: bool = True,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Features (B, D) float32, labels and indices of each batch of this process's share, on the device.
+
+    ``encoder`` maps images (B, C, H, W) to (B, D) and is run in evaluation mode without gradients, under bf16
+    autocast if asked. ``channels_last`` lays the images out as convolutions on most devices run fastest.
+    """
+    if precision not in ("float32", "bf16"):
+        raise UserError(f"features are computed in 'float32' or 'bf16', not '{precision}'.")
+    for batch in loader:
+        images = batch.images
+        if channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        autocast = torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+        with evaluating(encoder), autocast:
+            features = encoder(images)
+        yield features.float(), batch.labels, batch.indices
+
+
+def extract_features(
+    encoder: Encoder,
+    loader: Iterable[LabelledImages],
+    *,
+    precision: Precision = "float32",
+    channels_last: bool = True,
+    device: torch.device | str | None = None,
+) -> Features:
+    """The features of a whole data set, in its order, on every process.
+
+    See :func:`encode_batches`; ``device`` is where the result is kept (default: where the encoder gives it).
+    Raises UserError if there is no sample at all.
+    """
+    parts = [
+        tuple(part if device is None else part.to(device) for part in batch)
+        for batch in encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
+    ]
+    width = broadcast_object(parts[0][0].shape[1] if parts else 0)
+    if width == 0:
+        raise UserError("there are no images to embed: is the split empty?")
+    if parts:
+        features, labels, indices = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    else:
+        features = torch.empty(0, width, device=device)
+        labels = indices = torch.empty(0, dtype=torch.int64, device=device)
+    features, labels, indices = gather(features), gather(labels), gather(indices)
+    order = indices.argsort()
+    return Features(features[order], labels[order], indices[order])
+
+
+def write_embeddings(
+    path: Path,
+    encoder: Encoder,
+    loader: Iterable[LabelledImages],
+    *,
+    names: Sequence[str | Path],
+    labels: Tensor | None = None,
+    classes: Sequence[str] = (),
+    precision: Precision = "float32",
+    dtype: Literal["float32", "float16"] = "float32",
+    channels_last: bool = True,
+) -> tuple[Path, Path]:
+    """Embed a data set straight to disk: ``path`` (.npy, (N, D), row i for sample i) and a CSV beside it.
+
+    Nothing but the current batch is in memory; read the result with ``numpy.load(path, mmap_mode="r")``.
+    ``names`` has one entry per sample and becomes the CSV's column ``path``, after ``row``; ``labels`` (N,),
+    if given, its column ``label``, as names of ``classes`` where there are any. All processes write their
+    rows to one file, which must lie where all can reach it. Both files appear only when they are complete.
+    Returns their paths. Raises UserError if they cannot be written.
+    """
+    path = path if path.suffix == ".npy" else path.with_name(path.name + ".npy")
+    table, partial = path.with_suffix(".csv"), path.with_name(path.name + ".partial")
+    batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
+    try:
+        first = next(batches, None)
+        width = broadcast_object(0 if first is None else first[0].shape[1])
+        if width == 0:
+            raise UserError("there are no images to embed: is the folder empty?")
+        if is_main():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _create_npy(partial, len(names), width, dtype)
+        barrier()
+        written = 0
+        with partial.open("r+b") as file:
+            for features, _, indices in itertools.chain([] if first is None else [first], batches):
+                _write_rows(file, indices.cpu().numpy(), features.cpu().numpy().astype(dtype), len(names))
+                written += len(indices)
+        total = int(reduce_sum(torch.tensor(written)))
+        if total != len(names):
+            raise RunFailed(
+                f"{total} embeddings were computed for {len(names)} images: {path} was not written."
+            )
+        if is_main():
+            _write_table(table, names, labels, classes)
+            partial.replace(path)
+        barrier()
+    except OSError as error:
+        raise UserError(
+            f"the embeddings could not be written to {path}: {error.strerror or error}."
+        ) from error
+    finally:
+        if is_main():
+            with contextlib.suppress(OSError):
+                partial.unlink()
+    return path, table
+
+
+def _create_npy(path: Path, rows: int, width: int, dtype: str) -> None:
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (rows, width)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+
+
+def _write_rows(file: BinaryIO, indices: NDArray[np.int64], values: NDArray[np.floating], rows: int) -> None:
+    """Write rows where they belong in a .npy file of so many rows.
+
+    Plain writes rather than a memory map: on a full disk a write raises, where a map ends the process.
+    """
+    if len(indices) and not 0 <= indices.min() <= indices.max() < rows:
+        raise ValueError(f"sample {indices.max()} of a set of {rows}")
+    file.seek(0)
+    np.lib.format.read_magic(file)
+    np.lib.format.read_array_header_1_0(file)
+    start = file.tell()
+    breaks = np.flatnonzero(np.diff(indices) != 1) + 1
+    for run, block in zip(np.split(indices, breaks), np.split(values, breaks), strict=True):
+        file.seek(start + int(run[0]) * values.shape[1] * values.itemsize)
+        file.write(block.tobytes())
+
+
+def _write_table(
+    path: Path, names: Sequence[str | Path], labels: Tensor | None, classes: Sequence[str]
+) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        if labels is None:
+            writer.writerow(["row", "path"])
+            writer.writerows([row, name] for row, name in enumerate(names))
+        else:
+            writer.writerow(["row", "path", "label"])
+            for row, (name, label) in enumerate(zip(names, labels.tolist(), strict=True)):
+                known = classes[label] if classes and label >= 0 else label
+                writer.writerow([row, name, known if label >= 0 else ""])
+    partial.replace(path)
