@@ -80,13 +80,13 @@ def test_gather_and_sum_serve_every_dtype_and_shape() -> None:
 
 def refusals() -> list[str]:
     messages = []
-    for call in (
-        lambda: gather_with_grad(torch.zeros(3 + rank(), 2)),
-        lambda: gather(torch.zeros(3, 2 + rank())),
-        lambda: gather(torch.zeros(3, 2, dtype=torch.float64 if rank() else torch.float32)),
+    for gathering, x in (
+        (gather_with_grad, torch.zeros(3 + rank(), 2)),
+        (gather, torch.zeros(3, 2 + rank())),
+        (gather, torch.zeros(3, 2, dtype=torch.float64 if rank() else torch.float32)),
     ):
         try:
-            call()
+            gathering(x)
         except UserError as error:
             messages.append(str(error))
     # All ranks refuse together: the group is still in step.
@@ -117,7 +117,7 @@ def whole_batch_loss(z: Tensor, head: Tensor) -> Tensor:
 
 
 def losses(kind: str, x: Tensor, labels: Tensor, model: nn.Module, head: nn.Parameter) -> Tensor:
-    z = model(x)
+    z: Tensor = model(x)
     if kind == "gathered":
         return whole_batch_loss(gather_with_grad(z), head)
     if kind == "summed":
@@ -221,8 +221,9 @@ def test_average_of_missing_mixed_and_many_gradients(bucket_bytes: int) -> None:
 
 def broadcast() -> dict[str, Tensor]:
     torch.manual_seed(rank())
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2).double())
-    module[1].num_batches_tracked.fill_(rank() + 5)
+    norm = nn.BatchNorm2d(4)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Linear(4, 2).double())
+    norm.load_state_dict({"num_batches_tracked": torch.tensor(rank() + 5)}, strict=False)
     broadcast_module(module)
     return module.state_dict()
 

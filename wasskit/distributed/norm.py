@@ -164,7 +164,8 @@ def _synchronised(norm: _BatchNorm) -> SyncBatchNorm:
     converted = kind.__new__(kind)
     nn.Module.__init__(converted)
     # Everything a batch normalisation is made of: sizes, flags, parameters, buffers and hooks.
-    converted.__dict__.update(norm.__dict__)
+    for name, value in norm.__dict__.items():
+        converted.__dict__[name] = value.copy() if isinstance(value, dict) else value
     return converted
 
 

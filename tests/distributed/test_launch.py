@@ -1,0 +1,416 @@
+"""Real processes: what a rank is given, what becomes of signals and failures, and which devices are found."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from wasskit.distributed import launch as launching
+from wasskit.distributed.launch import Device, find_devices, is_launched, launch, parse_device_list
+from wasskit.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+# ---- devices ----
+
+PLAIN = """\
+GPU 0: NVIDIA GeForce RTX 3090 (UUID: GPU-11111111-aaaa-bbbb-cccc-000000000000)
+GPU 1: Tesla V100-SXM2-16GB (UUID: GPU-22222222-aaaa-bbbb-cccc-000000000000)
+"""
+
+SLICED = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-33333333-aaaa-bbbb-cccc-000000000000)
+  MIG 3g.20gb     Device  0: (UUID: MIG-44444444-aaaa-bbbb-cccc-000000000000)
+  MIG 1c.2g.10gb  Device  1: (UUID: MIG-55555555-aaaa-bbbb-cccc-000000000000)
+  MIG 1g.5gb+me   Device  2: (UUID: MIG-66666666-aaaa-bbbb-cccc-000000000000)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-77777777-aaaa-bbbb-cccc-000000000000)
+GPU 2: A100-SXM4-40GB (UUID: GPU-88888888-aaaa-bbbb-cccc-000000000000)
+  MIG 7g.40gb Device 0: (UUID: MIG-GPU-88888888-aaaa-bbbb-cccc-000000000000/0/0)
+"""
+
+
+def test_plain_gpus_are_parsed() -> None:
+    assert parse_device_list(PLAIN) == [
+        Device(name, uuid, gpu, False, uuid)
+        for gpu, (name, uuid) in enumerate(
+            [
+                ("NVIDIA GeForce RTX 3090", "GPU-11111111-aaaa-bbbb-cccc-000000000000"),
+                ("Tesla V100-SXM2-16GB", "GPU-22222222-aaaa-bbbb-cccc-000000000000"),
+            ]
+        )
+    ]
+
+
+def test_slices_stand_for_their_gpu() -> None:
+    found = [
+        (device.name, device.gpu, device.is_slice, device.selector[:8])
+        for device in parse_device_list(SLICED)
+    ]
+    assert found == [
+        ("MIG 3g.20gb", 0, True, "MIG-4444"),
+        ("MIG 1c.2g.10gb", 0, True, "MIG-5555"),
+        ("MIG 1g.5gb+me", 0, True, "MIG-6666"),
+        ("NVIDIA A100-SXM4-40GB", 1, False, "GPU-7777"),
+        ("MIG 7g.40gb", 2, True, "MIG-GPU-"),
+    ]
+
+
+def test_other_output_has_no_devices() -> None:
+    assert parse_device_list("") == []
+    assert (
+        parse_device_list("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")
+        == []
+    )
+    assert parse_device_list("  MIG 1g.5gb  Device  0: (UUID: MIG-1)") == []
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for nvidia-smi that lists what the returned file holds."""
+    listing = tmp_path / "listing"
+    script = tmp_path / "nvidia-smi"
+    script.write_text(f'#!/bin/sh\n[ "$1" = -L ] && cat {listing}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return listing
+
+
+@pytest.mark.parametrize(
+    ("setting", "selectors"),
+    [
+        (None, ["MIG-4444", "MIG-5555", "MIG-6666", "GPU-7777", "MIG-GPU-"]),
+        ("", []),
+        ("1", ["1"]),
+        ("1,0", ["1", "MIG-4444", "MIG-5555", "MIG-6666"]),
+        ("MIG-55555555-aaaa-bbbb-cccc-000000000000", ["MIG-5555"]),
+        (" GPU-7777 , MIG-444", ["GPU-7777", "MIG-4444"]),
+        ("1,9,0", ["1"]),
+        ("-1", []),
+    ],
+)
+def test_visible_devices_are_found(
+    setting: str | None, selectors: list[str], driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.write_text(SLICED)
+    if setting is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    assert [device.selector[:8] for device in find_devices()] == selectors
+
+
+def test_no_driver_means_no_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_devices() == []
+
+
+# ---- what a rank is given ----
+
+REPORT = """
+import os, pathlib, sys
+names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+         "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+said = [os.environ.get(name, "-") for name in names] + sys.argv[1:]
+pathlib.Path(sys.argv[-1], os.environ["RANK"]).write_text("\\n".join(said))
+print("to the terminal", os.environ["RANK"])
+"""
+
+
+def report(nproc: int, folder: Path, *argv: str) -> list[list[str]]:
+    assert launch(nproc, [*argv, str(folder)], program=(sys.executable, "-c", REPORT)) == 0
+    return [(folder / str(place)).read_text().splitlines() for place in range(nproc)]
+
+
+def test_ranks_get_torchruns_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(launching, "_processors", lambda: 7)
+    said = report(3, tmp_path, "mrl", "train", "--name", "a b")
+    for place, lines in enumerate(said):
+        assert lines[:5] == [str(place), str(place), "3", "3", "127.0.0.1"]
+        assert int(lines[5]) > 1023
+        assert lines[5] == said[0][5]
+        assert lines[6:8] == ["2", "-"]
+        assert lines[8:] == ["mrl", "train", "--name", "a b", str(tmp_path)]
+    assert capfd.readouterr().out == "to the terminal 0\n"
+
+
+def test_threads_that_are_set_stay_and_slices_are_dealt_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: Path
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    driver.write_text("\n".join(SLICED.splitlines()[:3]))
+    said = report(3, tmp_path)
+    assert [lines[6] for lines in said] == ["5", "5", "5"]
+    # A third rank shares the first slice.
+    assert [lines[7][:8] for lines in said] == ["MIG-4444", "MIG-5555", "MIG-4444"]
+
+
+def test_no_ranks_are_refused() -> None:
+    with pytest.raises(UserError, match="--nproc 0"):
+        launch(0, [])
+
+
+def test_a_launched_process_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_launched()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert is_launched()
+
+
+# ---- failures ----
+
+PROLOGUE = """
+import os, pathlib, signal, subprocess, sys, time
+place, folder = os.environ["RANK"], pathlib.Path(sys.argv[1])
+(folder / f"pid{place}").write_text(str(os.getpid()))
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(path.read_text() or 0) for path in folder.glob("pid*")]
+
+
+def run(folder: Path, body: str, nproc: int = 2) -> int:
+    return launch(nproc, [str(folder)], program=(sys.executable, "-c", PROLOGUE + body))
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(launching, "_KILL_SECONDS", 0.3)
+
+
+@pytest.mark.distributed
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(
+    ("death", "code"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), 9)", 137), ("raise SystemExit(2)", 2)]
+)
+@pytest.mark.parametrize("victim", ["0", "1"])
+def test_one_ranks_death_ends_the_others_with_its_code(
+    death: str, code: int, victim: str, tmp_path: Path
+) -> None:
+    body = f"""
+if place == "{victim}":
+    {death}
+time.sleep(60)
+"""
+    began = time.monotonic()
+    assert run(tmp_path, body, nproc=3) == code
+    assert time.monotonic() - began < 20
+    assert not any(map(alive, pids(tmp_path)))
+
+
+@pytest.mark.distributed
+@pytest.mark.usefixtures("soon")
+def test_a_rank_that_will_not_end_is_killed_with_its_workers(tmp_path: Path) -> None:
+    body = """
+if place == "1":
+    while not (folder / "pid-worker").exists():
+        time.sleep(0.01)
+    sys.exit(4)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+(folder / "part").write_text(str(worker.pid))
+(folder / "part").rename(folder / "pid-worker")
+time.sleep(60)
+"""
+    assert run(tmp_path, body) == 4
+    assert len(pids(tmp_path)) == 3
+    deadline = time.monotonic() + 5
+    while any(map(alive, pids(tmp_path))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(alive, pids(tmp_path)))
+
+
+@pytest.mark.distributed
+@pytest.mark.usefixtures("soon")
+def test_the_failing_rank_is_heard_and_a_common_failure_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    alone = "print('why', place, file=sys.stderr)\nif place == '1': sys.exit(3)\ntime.sleep(60)"
+    assert run(tmp_path, alone) == 3
+    assert sorted(capfd.readouterr().err.splitlines()) == ["why 0", "why 1"]
+    together = "print('why', place, file=sys.stderr)\nsys.exit(2)"
+    assert run(tmp_path, together) == 2
+    assert capfd.readouterr().err == "why 0\n"
+
+
+# ---- signals ----
+
+LAUNCHER = """
+import sys
+from wasskit.distributed import launch
+sys.exit(launch.launch(2, sys.argv[2:], program=(sys.executable, "-c", sys.argv[1])))
+"""
+
+CATCHER = (
+    PROLOGUE
+    + """
+def note(number, frame):
+    with (folder / f"heard{place}").open("a") as file:
+        file.write(signal.Signals(number).name + " ")
+    if number != signal.SIGUSR1:
+        time.sleep(0.5 * (place == "0"))
+        sys.exit(128 + number)
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, note)
+(folder / f"ready{place}").touch()
+while True:
+    time.sleep(0.05)
+"""
+)
+
+STUBBORN = (
+    PROLOGUE
+    + """
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+(folder / f"ready{place}").touch()
+time.sleep(60)
+"""
+)
+
+
+def start(folder: Path, body: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", LAUNCHER, body, str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    deadline = time.monotonic() + 20
+    while len(list(folder.glob("ready*"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("number", "code", "heard"),
+    [(signal.SIGINT, 130, "SIGINT "), (signal.SIGTERM, 143, "SIGTERM "), (signal.SIGHUP, 143, "SIGTERM ")],
+)
+def test_a_request_to_stop_reaches_every_rank_once(
+    number: signal.Signals, code: int, heard: str, tmp_path: Path
+) -> None:
+    process = start(tmp_path, CATCHER)
+    # As the terminal's Ctrl-C does it: to the whole foreground group.
+    os.killpg(process.pid, number)
+    # A rank that ends 0.5 s after the other is not disturbed: it may be saving.
+    assert process.wait(20) == code
+    assert [(tmp_path / f"heard{place}").read_text() for place in range(2)] == [heard, heard]
+    assert not any(map(alive, pids(tmp_path)))
+
+
+@pytest.mark.distributed
+def test_usr1_is_passed_on_and_ends_nothing(tmp_path: Path) -> None:
+    process = start(tmp_path, CATCHER)
+    process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 10
+    while len(list(tmp_path.glob("heard*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(20) == 143
+    assert [(tmp_path / f"heard{place}").read_text() for place in range(2)] == ["SIGUSR1 SIGTERM "] * 2
+
+
+@pytest.mark.distributed
+def test_the_third_request_kills(tmp_path: Path) -> None:
+    process = start(tmp_path, STUBBORN)
+    for _ in range(3):
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.15)
+    assert process.wait(20) == 137
+    assert not any(map(alive, pids(tmp_path)))
+
+
+@pytest.mark.distributed
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells children of a killed parent"
+)
+def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
+    process = start(tmp_path, CATCHER)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(map(alive, pids(tmp_path))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(alive, pids(tmp_path)))
+
+
+# ---- with torch ----
+
+TRAINING = """
+import os, sys
+from wasskit.distributed.collectives import reduce_sum
+from wasskit.distributed.group import any_rank, barrier, group, rank, world_size
+from wasskit.errors import RunFailed, UserError
+import torch
+
+try:
+    with group("cpu") as device:
+        total = reduce_sum(torch.tensor([rank() + 1.0], device=device))
+        print("total", total.item(), "of", world_size(), flush=True)
+        if sys.argv[1] == "fail" and rank() == 1:
+            raise UserError("the data are not there")
+        if sys.argv[1] == "fail":
+            barrier()
+except (RunFailed, UserError) as error:
+    print(error, file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_ranks_train_together_and_a_lost_peer_is_explained(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    program = (sys.executable, "-c", TRAINING)
+    assert launch(2, ["work"], program=program) == 0
+    assert capfd.readouterr().out == "total 3.0 of 2\n"
+    assert launch(2, ["fail"], program=program) == 2
+    said = capfd.readouterr().err
+    assert "the data are not there" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_torchrun_spans_machines(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(TRAINING)
+    port = launching._free_port()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": launching._loopback() or ""}
+    machines = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"),
+                *("--node-rank", str(node), "--master-addr", "127.0.0.1", "--master-port", str(port)),
+                *(str(script), "work"),
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+        )
+        for node in range(2)
+    ]
+    outputs = [machine.communicate(timeout=120)[0].decode() for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0]
+    assert all("total 3.0 of 2" in output for output in outputs)
