@@ -49,6 +49,8 @@ SHUFFLED = [3, 4, 5, 0, 10, 9, 1, 2, 8, 7, 6]
 def test_features_come_in_the_order_of_the_data_set() -> None:
     network = encoder()
     found = extract_features(network, Loader(IMAGES, SHUFFLED))
+    by_method = extract_features(network.forward, Loader(IMAGES, SHUFFLED))
+    assert torch.equal(by_method.features, found.features)
     assert network.training
     assert torch.equal(found.indices, torch.arange(11))
     assert torch.equal(found.labels, 10 * torch.arange(11))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wasskit.distributed.collectives import gather, reduce_sum
-from wasskit.distributed.group import barrier, broadcast_object, is_main
+from wasskit.distributed.group import barrier, is_main
 from wasskit.errors import RunFailed, UserError
 
 Encoder = Callable[[Tensor], Tensor]
@@ -72,8 +72,9 @@ def encode_batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Features (B, D) float32, labels and indices of each batch of this process's share, on the device.
 
-    ``encoder`` maps images (B, C, H, W) to (B, D) and is run in evaluation mode without gradients, under bf16
-    autocast if asked. ``channels_last`` lays the images out as convolutions on most devices run fastest.
+    ``encoder`` maps images (B, C, H, W) to (B, D), without gradients and under bf16 autocast if asked. A module,
+    or a method of one, is run in evaluation mode; around any other callable use :func:`evaluating`.
+    ``channels_last`` lays the images out as convolutions on most devices run fastest.
     """
     if precision not in ("float32", "bf16"):
         raise UserError(f"features are computed in 'float32' or 'bf16', not '{precision}'.")
@@ -82,7 +83,7 @@ def encode_batches(
         if channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-        with evaluating(encoder), autocast:
+        with evaluating(encoder, getattr(encoder, "__self__", None)), autocast:
             features = encoder(images)
         yield features.float(), batch.labels, batch.indices
 
@@ -104,7 +105,7 @@ def extract_features(
         tuple(part if device is None else part.to(device) for part in batch)
         for batch in encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
     ]
-    width = broadcast_object(parts[0][0].shape[1] if parts else 0)
+    width = _width(parts[0][0] if parts else None)
     if width == 0:
         raise UserError("there are no images to embed: is the split empty?")
     if parts:
@@ -142,7 +143,7 @@ def write_embeddings(
     batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
     try:
         first = next(batches, None)
-        width = broadcast_object(0 if first is None else first[0].shape[1])
+        width = _width(None if first is None else first[0])
         if width == 0:
             raise UserError("there are no images to embed: is the folder empty?")
         if is_main():
@@ -172,6 +173,11 @@ def write_embeddings(
             with contextlib.suppress(OSError):
                 partial.unlink()
     return path, table
+
+
+def _width(features: Tensor | None) -> int:
+    """The width of the features, also for a process whose share is empty; 0 if all are."""
+    return int(gather(torch.tensor([0 if features is None else features.shape[1]])).max())
 
 
 def _create_npy(path: Path, rows: int, width: int, dtype: str) -> None:

@@ -35,25 +35,22 @@ def nearest_neighbours(train_features: Tensor, test_features: Tensor, k: int) ->
     """
     _check_k(k, len(train_features))
     bank = _unit(train_features)
-    similarities, indices = [], []
-    for queries in _unit(test_features).split(_TEST_CHUNK):
-        best: tuple[Tensor, Tensor] | None = None
-        for start in range(0, len(bank), _TRAIN_CHUNK):
-            block = queries @ bank[start : start + _TRAIN_CHUNK].T
-            values, places = block.topk(min(k, block.shape[1]), dim=1)
-            places = places + start
-            if best is not None:
-                values, order = torch.cat([best[0], values], dim=1).topk(
-                    min(k, start + block.shape[1]), dim=1
-                )
-                places = torch.cat([best[1], places], dim=1).gather(1, order)
-            best = (values, places)
-        assert best is not None
-        similarities.append(best[0])
-        indices.append(best[1])
-    if not similarities:
-        return bank.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=bank.device)
-    return torch.cat(similarities), torch.cat(indices)
+    found = [_search(bank, queries, k) for queries in _unit(test_features).split(_TEST_CHUNK)]
+    return torch.cat([values for values, _ in found]), torch.cat([places for _, places in found])
+
+
+def _search(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k rows of the bank most similar to each query, both of unit length, block by block of the bank."""
+    values = queries.new_empty(len(queries), 0)
+    places = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(bank), _TRAIN_CHUNK):
+        block = queries @ bank[start : start + _TRAIN_CHUNK].T
+        block_values, block_places = block.topk(min(k, block.shape[1]), dim=1)
+        values = torch.cat([values, block_values], dim=1)
+        places = torch.cat([places, block_places + start], dim=1)
+        values, order = values.topk(min(k, values.shape[1]), dim=1)
+        places = places.gather(1, order)
+    return values, places
 
 
 @torch.no_grad()
@@ -81,8 +78,9 @@ def knn_ranks(
     class_index = torch.arange(num_classes, device=test_labels.device)
     ranks = []
     bank = _unit(train_features)
-    for queries, true in zip(test_features.split(_TEST_CHUNK), test_labels.split(_TEST_CHUNK), strict=True):
-        similarities, indices = nearest_neighbours(bank, queries, k)
+    chunks = zip(_unit(test_features).split(_TEST_CHUNK), test_labels.split(_TEST_CHUNK), strict=True)
+    for queries, true in chunks:
+        similarities, indices = _search(bank, queries, k)
         voted = train_labels[indices]
         if weights == "uniform":
             ballots = torch.ones_like(similarities)
