@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -171,7 +174,7 @@ class ImageDataset:
             self._on_device[device] = self.images.to(device)
         return self._on_device[device]
 
-    def labels_or_none(self) -> Tensor:
+    def filled_labels(self) -> Tensor:
         """(N,) int64: the labels, -1 for every sample without one."""
         return torch.full((len(self),), -1) if self.labels is None else self.labels
 
@@ -197,6 +200,24 @@ class ImageDataset:
             skipped=self.skipped,
             size=len(index),
         )
+
+    def resized(self, size: int) -> ImageDataset:
+        """The set used at another side length: in memory resampled (bicubic, antialiased), on disk decoded to it."""
+        if size < 1:
+            raise UserError(f"the image size must be at least 1 pixel, not {size}")
+        if size == self.image_size:
+            return self
+        made = copy.copy(self)
+        made._on_device = {}
+        made.image_size = size
+        if self.images is not None:
+            images = torch.empty((len(self), self.channels, size, size), dtype=torch.uint8)
+            for low in range(0, len(self), 1024):
+                part = self.images[low : low + 1024].to(torch.float32)
+                part = F.interpolate(part, (size, size), mode="bicubic", align_corners=False, antialias=True)
+                images[low : low + 1024] = part.round_().clamp_(0, 255)
+            made.images = images
+        return made
 
     def select_classes(self, kept: Sequence[int]) -> ImageDataset:
         """The samples of some classes, labels renumbered 0, 1, ... in the order of ``kept``."""
@@ -259,3 +280,10 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
     return image.convert("L" if channels == 1 else "RGB")
+
+
+def cores() -> int:
+    """The number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -164,7 +164,7 @@ _ALL = (
         224,
         3,
         _CLASSIFY,
-        files=("train", "val"),
+        files=("train/n02869837", "val"),
         source="https://image-net.org (the whole ImageNet folder will do), or the Hugging Face copy "
         "clane9/imagenet-100 with `pip install wasskit[datasets]`",
         folders=(
@@ -177,9 +177,9 @@ _ALL = (
             "ILSVRC2012",
         ),
         alternatives=(
+            ("ILSVRC/Data/CLS-LOC/train/n02869837", "ILSVRC/Data/CLS-LOC/val"),
             ("dataset_dict.json",),
-            ("data",),
-            ("ILSVRC/Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/val"),
+            ("data/train-*.parquet",),
         ),
         downloadable=True,
         counts={"train": 126_689, "test": 5_000},
@@ -313,7 +313,7 @@ def locate(card: DatasetCard, root: Path) -> Path | None:
         return next((path for path in (root / "imagefolder",) if path.exists()), None)
     for base in candidates(card, root):
         for files in layouts:
-            if all((base / file).exists() for file in files):
+            if all(any(base.glob(f)) if "*" in f else (base / f).exists() for f in files):
                 return base
     return None
 

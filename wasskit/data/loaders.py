@@ -7,9 +7,10 @@ together, in rank order, the batch and the augmentations of one rank.
 
 from __future__ import annotations
 
-import os
+import atexit
 import signal
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wasskit.data.base import BadImage, ImageDataset, UnreadableImage
+from wasskit.data.base import BadImage, ImageDataset, UnreadableImage, cores
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
 from wasskit.data.transforms import (
@@ -162,7 +163,7 @@ class TrainLoader:
 
     def _from_memory(self, order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
         images = self.dataset.images_on(self.device)
-        labels = self.dataset.labels_or_none().to(self.device)
+        labels = self.dataset.filled_labels().to(self.device)
         order = order.to(self.device)
         for step in range(start, self.steps_per_epoch):
             first, low, high = self._share(step, len(order))
@@ -197,13 +198,15 @@ class TrainLoader:
 
     def _decoded(self, order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
         assert self._workers is not None
-        labels = self.dataset.labels_or_none()
+        labels = self.dataset.filled_labels()
         base = derive_seed(self.seed, "image", epoch)
-        plan: list[list[tuple[int, int]]] = []
-        for step in range(start, self.steps_per_epoch):
-            first, low, high = self._share(step, len(order))
-            index = order[first + low : first + high].tolist()
-            plan.append([(i, sample_seed(base, first + low + k)) for k, i in enumerate(index)])
+
+        def plan() -> Iterator[list[tuple[int, int]]]:
+            for step in range(start, self.steps_per_epoch):
+                first, low, high = self._share(step, len(order))
+                chosen = order[first + low : first + high].tolist()
+                yield [(i, sample_seed(base, first + low + k)) for k, i in enumerate(chosen)]
+
         for step, (index, views) in enumerate(self._workers.run(plan), start):
             _, low, high = self._share(step, len(order))
             if not isinstance(self.augment, PerImage):
@@ -268,7 +271,7 @@ class EvalLoader:
     def _from_memory(self) -> Iterator[Batch]:
         assert not isinstance(self.transform, PerImage)
         images = self.dataset.images_on(self.device)
-        labels = self.dataset.labels_or_none().to(self.device)
+        labels = self.dataset.filled_labels().to(self.device)
         for low in range(self.low, self.high, self.batch_size):
             high = min(low + self.batch_size, self.high)
             with torch.no_grad():
@@ -277,11 +280,12 @@ class EvalLoader:
 
     def _decoded(self) -> Iterator[Batch]:
         assert self._workers is not None
-        labels = self.dataset.labels_or_none()
-        starts = range(self.low, self.high, self.batch_size)
-        plan = [
-            [(i, sample_seed(0, i)) for i in range(s, min(s + self.batch_size, self.high))] for s in starts
-        ]
+        labels = self.dataset.filled_labels()
+
+        def plan() -> Iterator[list[tuple[int, int]]]:
+            for low in range(self.low, self.high, self.batch_size):
+                yield [(i, sample_seed(0, i)) for i in range(low, min(low + self.batch_size, self.high))]
+
         for index, views in self._workers.run(plan):
             if not isinstance(self.transform, PerImage):
                 with torch.no_grad():
@@ -354,23 +358,36 @@ def _collate(
 
 def _start_worker(_: int) -> None:
     # A signal to the whole process group is for the main process, which saves its state and then ends its
-    # workers; were they to die first, it would fail for want of data. They end when the main process is gone.
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    # workers; were they to die first, it would fail for want of data. Without a main process they end anyway.
+    for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, _end_soon)
+
+
+def _end_soon(*_: object) -> None:
+    # Not at once, see above; but never not at all: the interpreter's exit joins children it has sent SIGTERM.
+    signal.alarm(20)
+
+
+_LIVE: weakref.WeakSet[_Workers] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for workers in list(_LIVE):
+        workers.close()
 
 
 class _Plan:
     """The batches to come. The loader reads it anew in each epoch, in the main process: workers persist."""
 
     def __init__(self) -> None:
-        self.batches: list[list[tuple[int, int]]] = []
+        self.batches: Callable[[], Iterator[list[tuple[int, int]]]] = lambda: iter(())
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+        return self.batches()
 
 
 class _Workers:
@@ -395,8 +412,11 @@ class _Workers:
         self.start_method = start_method if self.workers else None
         self.plan = _Plan()
         self.loader: DataLoader[Any] | None = None
+        _LIVE.add(self)
 
-    def run(self, plan: list[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    def run(
+        self, plan: Callable[[], Iterator[list[tuple[int, int]]]]
+    ) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         self.plan.batches = plan
         if self.loader is None:
             self.loader = DataLoader(
@@ -431,11 +451,8 @@ class _Workers:
             raise
 
     def close(self) -> None:
+        # Explicitly: a suspended generator may hold the iterator, which would keep the processes.
+        iterator = getattr(self.loader, "_iterator", None)
+        if iterator is not None and self.workers:
+            iterator._shutdown_workers()
         self.loader = None
-
-
-def cores() -> int:
-    """The number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -79,6 +79,7 @@ def load_dataset(
     corrupt: Corrupt = "refuse",
     seed: int = 0,
     validation: float = 0.0,
+    image_size: int | None = None,
 ) -> ImageDataset:
     """One split of a data set.
 
@@ -87,6 +88,7 @@ def load_dataset(
     "train" is then the rest and "val" the part, for sets with a validation part of their own as well.
     ``corrupt``: images that are missing or cannot be decoded are refused, or left out and listed in
     ``dataset.skipped``.
+    ``image_size``: the side in pixels to use the set at, instead of its usual one.
 
     Raises `UserError` for an unknown name or split, missing or damaged files, and a set without images.
     """
@@ -117,6 +119,8 @@ def load_dataset(
     dataset = _LOADERS[name](request)
     if len(dataset) == 0:
         raise UserError(f"the split {split!r} of {name} has no images")
+    if image_size is not None:
+        dataset = dataset.resized(image_size)
     if not validation or wanted != "train":
         return dataset
     rest, part = stratified_split(dataset.labels, validation, seed, size=len(dataset))

@@ -1,5 +1,5 @@
 """The sets that come with the package; importing this registers them."""
 
-from wasskit.data.sets import builtin, cifar
+from wasskit.data.sets import binary, builtin, cifar, folders
 
-__all__ = ["builtin", "cifar"]
+__all__ = ["binary", "builtin", "cifar", "folders"]

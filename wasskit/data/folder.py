@@ -1,0 +1,255 @@
+"""Images of the user's own: class folders, a flat folder, or a CSV of path,label."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from wasskit.data.base import BadImage, ImageDataset
+from wasskit.data.catalog import IMAGENET_MEAN, IMAGENET_STD
+from wasskit.data.decode import bad_images_message, drop_bad_images, without_bad_images
+from wasskit.data.splits import stratified_split
+from wasskit.errors import UserError
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif", ".jp2")
+)
+_SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_SPLIT_NAMES = {name: split for split, names in _SPLIT_FOLDERS.items() for name in names}
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files below a folder, in the order of their paths, without hidden files (``._x.jpg`` among
+    them)."""
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.extend(
+            Path(place, file)
+            for file in files
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122 (speed)
+        )
+    return sorted(found)
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The subfolders that stand for classes, in the order of their names."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")
+        )
+
+
+def read_class_folders(
+    folder: Path, classes: Sequence[str] | None = None, *, corrupt: str = "refuse"
+) -> tuple[list[Path], list[int], list[str], list[str]]:
+    """``(paths, labels, classes, notes)`` of a folder of class folders.
+
+    ``classes``: the names that labels refer to (default: the folder's own, sorted); a folder of another name
+    is refused. An empty class folder is refused too, or left out with ``corrupt="skip"``.
+    """
+    own = class_folders(folder)
+    if classes is not None:
+        strangers = sorted({path.name for path in own} - set(classes))
+        if strangers:
+            raise UserError(
+                f"{folder} has class folders that train has not: {', '.join(strangers[:5])}; remove them"
+            )
+    members = {path.name: list_images(path) for path in own}
+    empty = [name for name, images in members.items() if not images]
+    notes: list[str] = []
+    if empty and classes is None:
+        if corrupt == "refuse":
+            raise UserError(
+                f"the class folders {', '.join(empty[:5])} of {folder} hold no image ({_suffixes()}); "
+                "remove them, or pass --corrupt skip to leave them out"
+            )
+        notes.append(f"{len(empty)} empty class folders of {folder} left out")
+    loose = sum(
+        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") for path in folder.iterdir()
+    )
+    if loose:
+        notes.append(f"{loose} images of {folder} lie in no class folder and are not used")
+    names = list(classes) if classes is not None else [name for name, images in members.items() if images]
+    number = {name: i for i, name in enumerate(names)}
+    paths = [path for name, images in members.items() if name in number for path in images]
+    labels = [number[name] for name, images in members.items() if name in number for _ in images]
+    return paths, labels, names, notes
+
+
+def load_folder(
+    path: str | Path,
+    split: str = "all",
+    *,
+    corrupt: str = "refuse",
+    image_size: int = 224,
+    channels: int = 3,
+    name: str = "imagefolder",
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    scan: bool | None = None,
+) -> ImageDataset:
+    """The images of a folder or of a CSV file.
+
+    * A folder with a subfolder ``train`` (and ``val``/``valid``/``validation``, ``test``): those are the
+      splits; where there is no ``test``, the validation part is it.
+    * A folder of class folders: "all", or a fixed stratified "train" (80 %) and "test" (20 %).
+    * A folder of images: unlabelled, "all" or "train".
+    * A CSV file, or a folder that holds ``images.csv`` or ``labels.csv``: columns path, label and, if wanted,
+      split (train, val, test), with or without that heading; paths relative to the file. Without the split
+      column it is divided like class folders.
+
+    ``scan``: see `wasskit.data.decode.without_bad_images`. Raises `UserError` for whatever is not there.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"there is no folder or CSV file {path}; name one by --data-root")
+    table = (
+        path
+        if path.is_file()
+        else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
+    )
+    labels: list[int] | None
+    notes: list[str] = []
+    if table is not None:
+        if table.suffix.lower() != ".csv":
+            raise UserError(f"{table} is neither a folder nor a CSV file of path,label")
+        paths, labels, classes, split_of = read_csv(table)
+        if split_of is not None and split != "all":
+            index = [i for i, part in enumerate(split_of) if part == split]
+            if not index:
+                raise UserError(
+                    f"{table} has no row of the split {split!r}: {', '.join(sorted(set(split_of)))}"
+                )
+            paths = [paths[i] for i in index]
+            labels = None if labels is None else [labels[i] for i in index]
+        divide = split_of is None
+    else:
+        folder, classes_from, divide = _split_folder(path, split)
+        named: list[str] | None = None
+        if classes_from is not None and any(list_images(p) for p in class_folders(classes_from)):
+            named = read_class_folders(classes_from, corrupt=corrupt)[2]
+        if class_folders(folder):
+            paths, labels, classes, notes = read_class_folders(folder, named, corrupt=corrupt)
+        else:
+            paths, labels, classes = list_images(folder), None, []
+        if not paths:
+            raise UserError(
+                f"{folder} holds no image ({_suffixes()}), neither in itself nor in class folders"
+            )
+
+    dataset = ImageDataset(
+        name,
+        split,
+        classes,
+        labels=None if labels is None else torch.tensor(labels, dtype=torch.int64),
+        paths=paths,
+        image_size=image_size,
+        channels=channels,
+        mean=mean,
+        std=std,
+        notes=notes,
+    )
+    if divide and split != "all":
+        dataset = _divided(dataset, split, path)
+    if table is not None:
+        dataset = _without_missing(dataset, corrupt)
+    return without_bad_images(dataset, corrupt, scan=scan)
+
+
+def _split_folder(path: Path, split: str) -> tuple[Path, Path | None, bool]:
+    """The folder of a split, the folder whose classes it shares, and whether it has yet to be divided."""
+    here = {
+        part: path / name
+        for part, names in _SPLIT_FOLDERS.items()
+        for name in names
+        if (path / name).is_dir()
+    }
+    if "train" not in here:
+        return path, None, True
+    if "test" not in here and "val" in here:
+        here["test"] = here["val"]
+    if split == "all":
+        return here["train"], None, False
+    if split not in here:
+        raise UserError(f"{path} has no folder for the split {split!r}; it has {', '.join(sorted(here))}")
+    return here[split], here["train"] if split != "train" else None, False
+
+
+def _divided(dataset: ImageDataset, split: str, path: Path) -> ImageDataset:
+    if dataset.labels is None:
+        if split == "train":
+            return dataset
+        raise UserError(f"{path} holds images without labels and has no part {split!r}; only train and all")
+    if split not in ("train", "test"):
+        raise UserError(f"{path} has no part {split!r}; a part of train can serve (--validation 0.1)")
+    train, test = stratified_split(dataset.labels, 0.2)
+    part = dataset.subset(train if split == "train" else test)
+    part.notes = (*dataset.notes, f"{path} has no test part: a fixed fifth of each class is taken as one")
+    return part
+
+
+def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[str] | None]:
+    """``(paths, labels or None, classes, splits or None)`` of a CSV file of path[,label[,split]]."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [
+                (number, row) for number, row in enumerate(csv.reader(stream), 1) if any(map(str.strip, row))
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {file}: {error}; it should be a CSV of path,label in UTF-8") from error
+    columns = ["path", "label", "split"]
+    if rows and rows[0][1][0].strip().lower() in ("path", "file", "filename", "image"):
+        columns = [cell.strip().lower() for cell in rows[0][1]]
+        columns[0] = "path"
+        rows = rows[1:]
+    if not rows:
+        raise UserError(f"{file} has no rows; it should list one image per line, path,label")
+    width = len(rows[0][1])
+    for number, row in rows:
+        if len(row) != width or not row[0].strip():
+            raise UserError(
+                f"{file} line {number} has {len(row)} columns, the first {width}; it should be path,label"
+            )
+
+    def column(name: str) -> list[str] | None:
+        place = columns.index(name) if name in columns else width
+        return [row[place].strip() for _, row in rows] if place < width else None
+
+    paths = [file.parent / row[0].strip() for _, row in rows]
+    given = column("label")
+    splits = column("split")
+    if splits is not None:
+        unknown = sorted({part for part in splits if part.lower() not in _SPLIT_NAMES})
+        if unknown:
+            raise UserError(f"{file} names the unknown split {unknown[0]!r}; there are train, val and test")
+        splits = [_SPLIT_NAMES[part.lower()] for part in splits]
+    if given is None or not any(given):
+        return paths, None, [], splits
+    classes = _sorted_names(set(given) - {""})
+    number_of = {name: i for i, name in enumerate(classes)}
+    return paths, [number_of.get(name, -1) for name in given], classes, splits
+
+
+def _sorted_names(names: Iterable[str]) -> list[str]:
+    """Numbers by their value, anything else by the alphabet."""
+    names = list(names)
+    if all(name.lstrip("-").isdecimal() for name in names):
+        return sorted(names, key=int)
+    return sorted(names)
+
+
+def _without_missing(dataset: ImageDataset, corrupt: str) -> ImageDataset:
+    assert dataset.paths is not None
+    missing = {i: BadImage(str(p), "no such file") for i, p in enumerate(dataset.paths) if not p.is_file()}
+    if missing and corrupt == "refuse":
+        raise UserError(bad_images_message(list(missing.values()), len(dataset)))
+    return drop_bad_images(dataset, missing, corrupt)
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))

@@ -1,0 +1,210 @@
+"""Sets kept in memory that come as binary files or many small images: STL-10, Tiny ImageNet, CIFAR-10 as
+JPEG."""
+
+from __future__ import annotations
+
+import functools
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wasskit.data.base import BadImage, ImageDataset
+from wasskit.data.catalog import locate
+from wasskit.data.decode import decode_all, drop_bad_images, to_memory
+from wasskit.data.folder import list_images, read_class_folders
+from wasskit.data.registry import Request, missing_dataset, register
+from wasskit.errors import UserError
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def _count_note(request: Request, count: int) -> list[str]:
+    assert request.card is not None
+    whole = request.card.counts[request.split]
+    return [] if count == whole else [f"{request.name}/{request.split}: {count:,} of {whole:,} images"]
+
+
+@register("cifar10-jpeg")
+def cifar10_jpeg(request: Request) -> ImageDataset:
+    """CIFAR-10 from JPEG files laid one after another: ``blob`` uint8, ``offsets`` int64 (N + 1), ``labels``
+    (N).
+
+    Lossy: accuracies are not comparable with those on the original pixels.
+    """
+    assert request.card is not None
+    path = request.find() / f"{request.split}.npz"
+    images, labels, bad = _decode_blob(path, path.stat().st_mtime_ns)
+    dataset = ImageDataset(
+        request.name,
+        request.split,
+        CIFAR10_CLASSES,
+        labels=labels,
+        images=images,
+        mean=request.card.mean,
+        std=request.card.std,
+        notes=[*_count_note(request, len(labels)), "pixels went through JPEG: not the published CIFAR-10"],
+    )
+    return drop_bad_images(dataset, bad, request.corrupt)
+
+
+# Decoding 50,000 files takes seconds and a run asks for train and val in turn.
+@functools.lru_cache(maxsize=2)
+def _decode_blob(path: Path, _: int) -> tuple[Tensor, Tensor, dict[int, BadImage]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            blob, offsets, labels = (np.asarray(archive[key]) for key in ("blob", "offsets", "labels"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read {path}: {error}; it should hold blob, offsets and labels") from error
+    count = len(labels)
+    fits = offsets.shape == (count + 1,) and count > 0 and bool((np.diff(offsets) >= 0).all())
+    if not fits or blob.dtype != np.uint8 or offsets[0] < 0 or offsets[-1] > len(blob):
+        raise UserError(
+            f"{path} is inconsistent: its offsets do not cut its {len(blob)} bytes into {count} images"
+        )
+    if labels.min() < 0 or labels.max() >= len(CIFAR10_CLASSES):
+        raise UserError(f"{path} has labels outside 0..9")
+
+    def read(index: int) -> Image.Image:
+        return Image.open(io.BytesIO(blob[offsets[index] : offsets[index + 1]].tobytes()))
+
+    images, bad = decode_all(read, count, 32)
+    named = {i: BadImage(f"{path} number {i}", failure.reason) for i, failure in bad.items()}
+    return images, torch.from_numpy(labels.astype(np.int64)), named
+
+
+@register("stl10")
+def stl10(request: Request) -> ImageDataset:
+    """STL-10 (Coates, Ng & Lee, 2011): "train" 5,000, "test" 8,000, "unlabelled" 100,000,
+    "train+unlabelled"."""
+    card = request.card
+    assert card is not None
+    base = locate(card, request.root)
+    if base is None and request.download:
+        base = _download_stl10(request)
+    if base is None:
+        raise missing_dataset(card, request.root)
+    folder = base / "stl10_binary"
+    names = folder / "class_names.txt"
+    classes = names.read_text().split() if names.exists() else [str(c) for c in range(1, 11)]
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    for part in request.split.split("+"):
+        stem = "unlabeled" if part == "unlabelled" else part
+        images.append(_read_stl10_images(folder / f"{stem}_X.bin"))
+        if part == "unlabelled":
+            labels.append(torch.full((len(images[-1]),), -1))
+            continue
+        target = np.fromfile(folder / f"{stem}_y.bin", dtype=np.uint8).astype(np.int64) - 1
+        if len(target) != len(images[-1]) or target.min(initial=0) < 0 or target.max(initial=0) > 9:
+            raise UserError(
+                f"{folder / stem}_y.bin does not fit the {len(images[-1])} images of {stem}_X.bin"
+            )
+        labels.append(torch.from_numpy(target))
+    count = sum(len(part) for part in images)
+    return ImageDataset(
+        request.name,
+        request.split,
+        classes,
+        labels=None if request.split == "unlabelled" else torch.cat(labels),
+        images=images[0] if len(images) == 1 else torch.cat(images),
+        mean=card.mean,
+        std=card.std,
+        notes=_count_note(request, count),
+    )
+
+
+def _read_stl10_images(path: Path) -> Tensor:
+    """uint8 (N, 3, 96, 96); the file keeps each colour plane column by column."""
+    each = 3 * 96 * 96
+    if not path.is_file():
+        raise UserError(f"the file {path} is missing; unpack stl10_binary.tar.gz again")
+    size = path.stat().st_size
+    if size == 0 or size % each:
+        raise UserError(f"{path} has {size} bytes, not a multiple of {each}; it is cut short, get it again")
+    columns = np.memmap(path, dtype=np.uint8, mode="r").reshape(-1, 3, 96, 96)
+    images = np.empty(columns.shape, dtype=np.uint8)
+    # In pieces: the whole unlabelled part is 2.8 GB, and should not be there twice.
+    for low in range(0, len(images), 4096):
+        images[low : low + 4096] = columns[low : low + 4096].transpose(0, 1, 3, 2)
+    return torch.from_numpy(images)
+
+
+def _download_stl10(request: Request) -> Path:
+    from torchvision import datasets
+
+    target = request.root / request.name
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        datasets.STL10(str(target), split="train", download=True)
+    except Exception as error:
+        raise UserError(f"downloading stl10 to {target} failed: {error}") from error
+    return target
+
+
+@register("tiny-imagenet")
+def tiny_imagenet(request: Request) -> ImageDataset:
+    """Tiny ImageNet: 200 classes, 100,000 train; its 10,000 validation images are "test" (the test labels are
+    secret).
+
+    The validation images may lie in one folder with ``val_annotations.txt`` or, as many rearrange them, in
+    class folders.
+    """
+    card = request.card
+    assert card is not None
+    folder = request.find() / "tiny-imagenet-200"
+    wnids = (folder / "wnids.txt").read_text().split()
+    number = {wnid: i for i, wnid in enumerate(sorted(wnids))}
+    labels: list[int]
+    if request.split == "train":
+        paths, labels, _, notes = read_class_folders(folder / "train", sorted(wnids), corrupt=request.corrupt)
+    else:
+        paths, labels, notes = _tiny_imagenet_val(folder / "val", number)
+    on_disk = ImageDataset(
+        request.name,
+        request.split,
+        _tiny_imagenet_words(folder / "words.txt", sorted(wnids)),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        paths=paths,
+        image_size=64,
+        mean=card.mean,
+        std=card.std,
+        notes=[*notes, *_count_note(request, len(paths))],
+    )
+    if not paths:
+        raise UserError(f"{folder / request.split} holds no images; unpack tiny-imagenet-200.zip again")
+    return to_memory(on_disk, 64, corrupt=request.corrupt)
+
+
+def _tiny_imagenet_val(folder: Path, number: dict[str, int]) -> tuple[list[Path], list[int], list[str]]:
+    if not (folder / "images").is_dir():
+        paths, labels, _, notes = read_class_folders(folder, sorted(number))
+        return paths, labels, notes
+    annotations = folder / "val_annotations.txt"
+    wnid_of: dict[str, str] = {}
+    for line_number, line in enumerate(annotations.read_text().splitlines(), 1):
+        cells = line.split("\t")
+        if len(cells) < 2 or cells[1] not in number:
+            raise UserError(f"{annotations} line {line_number} names no image and class of Tiny ImageNet")
+        wnid_of[cells[0]] = cells[1]
+    paths = list_images(folder / "images")
+    strangers = [path.name for path in paths if path.name not in wnid_of]
+    if strangers:
+        raise UserError(
+            f"{annotations} does not mention {strangers[0]} and {len(strangers) - 1} other images"
+        )
+    return paths, [number[wnid_of[path.name]] for path in paths], []
+
+
+def _tiny_imagenet_words(path: Path, wnids: list[str]) -> list[str]:
+    """The first word for each class, or its WordNet number where there is no such file."""
+    words: dict[str, str] = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            wnid, _, text = line.partition("\t")
+            words[wnid] = text.split(",")[0].strip()
+    return [words.get(wnid) or wnid for wnid in wnids]

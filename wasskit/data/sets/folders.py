@@ -1,0 +1,160 @@
+"""Sets of image files on disk: the user's own folders, and ImageNet-100."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from wasskit.data.base import ImageDataset
+from wasskit.data.catalog import locate
+from wasskit.data.decode import without_bad_images
+from wasskit.data.folder import class_folders, list_images, load_folder
+from wasskit.data.registry import Request, missing_dataset, register
+from wasskit.errors import UserError
+
+HUGGING_FACE_COPY = "clane9/imagenet-100"
+
+# fmt: off
+IMAGENET100_WNIDS = (
+    "n02869837", "n01749939", "n02488291", "n02107142", "n13037406", "n02091831", "n04517823",
+    "n04589890", "n03062245", "n01773797", "n01735189", "n07831146", "n07753275", "n03085013",
+    "n04485082", "n02105505", "n01983481", "n02788148", "n03530642", "n04435653", "n02086910",
+    "n02859443", "n13040303", "n03594734", "n02085620", "n02099849", "n01558993", "n04493381",
+    "n02109047", "n04111531", "n02877765", "n04429376", "n02009229", "n01978455", "n02106550",
+    "n01820546", "n01692333", "n07714571", "n02974003", "n02114855", "n03785016", "n03764736",
+    "n03775546", "n02087046", "n07836838", "n04099969", "n04592741", "n03891251", "n02701002",
+    "n03379051", "n02259212", "n07715103", "n03947888", "n04026417", "n02326432", "n03637318",
+    "n01980166", "n02113799", "n02086240", "n03903868", "n02483362", "n04127249", "n02089973",
+    "n03017168", "n02093428", "n02804414", "n02396427", "n04418357", "n02172182", "n01729322",
+    "n02113978", "n03787032", "n02089867", "n02119022", "n03777754", "n04238763", "n02231487",
+    "n03032252", "n02138441", "n02104029", "n03837869", "n03494278", "n04136333", "n03794056",
+    "n03492542", "n02018207", "n04067472", "n03930630", "n03584829", "n02123045", "n04229816",
+    "n02100583", "n03642806", "n04336792", "n03259280", "n02116738", "n02108089", "n03424325",
+    "n01855672", "n02090622",
+)
+"""The 100 classes drawn at random by Tian, Krishnan and Isola, "Contrastive Multiview Coding" (ECCV 2020)."""
+# fmt: on
+
+
+@register("imagefolder")
+def imagefolder(request: Request) -> ImageDataset:
+    """The folder or CSV file named as the data root; see `wasskit.data.folder.load_folder`."""
+    named = request.root / "imagefolder"
+    if named.exists():
+        return load_folder(named, request.split, corrupt=request.corrupt)
+    if not request.explicit:
+        raise UserError(
+            f"which images? Name their folder or CSV file by --data-root, or put them into {named}"
+        )
+    return load_folder(request.root, request.split, corrupt=request.corrupt)
+
+
+@register("imagenet100")
+def imagenet100(request: Request) -> ImageDataset:
+    """ImageNet-100: from a folder of its 100 classes, from the whole ImageNet, or from the Hugging Face copy.
+
+    "test" is the validation part (50 images per class). Classes are in the order of their WordNet numbers.
+    """
+    card = request.card
+    assert card is not None
+    base = locate(card, request.root)
+    if base is None and request.download:
+        base = _download(request)
+    if base is None:
+        raise missing_dataset(card, request.root)
+    if (base / "dataset_dict.json").exists() or any(base.glob("data/train-*.parquet")):
+        return _hugging_face(request, base)
+    data = base / "ILSVRC" / "Data" / "CLS-LOC"
+    folder = (data if data.is_dir() else base) / ("train" if request.split == "train" else "val")
+    classes = sorted(IMAGENET100_WNIDS)
+    have = {path.name for path in class_folders(folder)}
+    solution = base / "LOC_val_solution.csv"
+    if request.split != "train" and not have and solution.exists():
+        paths, labels = _validation_by_table(folder, solution, classes)
+    else:
+        missing = [wnid for wnid in classes if wnid not in have]
+        if missing:
+            raise UserError(
+                f"{folder} lacks {len(missing)} of the 100 class folders of ImageNet-100, {missing[0]} among them; "
+                "unpack them, sorted into one folder per class"
+            )
+        paths = [path for wnid in classes for path in list_images(folder / wnid)]
+        number = {wnid: i for i, wnid in enumerate(classes)}
+        labels = [number[path.relative_to(folder).parts[0]] for path in paths]
+    whole = card.counts[request.split]
+    dataset = ImageDataset(
+        request.name,
+        request.split,
+        classes,
+        labels=torch.tensor(labels, dtype=torch.int64),
+        paths=paths,
+        notes=[]
+        if len(paths) == whole
+        else [f"imagenet100/{request.split}: {len(paths):,} of {whole:,} images"],
+    )
+    return without_bad_images(dataset, request.corrupt)
+
+
+def _validation_by_table(folder: Path, table: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
+    """The validation images of one flat folder, by the table that comes with the challenge's files."""
+    number = {wnid: i for i, wnid in enumerate(classes)}
+    paths: list[Path] = []
+    labels: list[int] = []
+    with table.open(newline="") as stream:
+        for row in csv.reader(stream):
+            wnid = row[1].split(" ")[0] if len(row) > 1 else ""
+            if wnid in number:
+                paths.append(folder / f"{row[0]}.JPEG")
+                labels.append(number[wnid])
+    return paths, labels
+
+
+class _Column:
+    """The images of a Hugging Face table, decoded one at a time."""
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+    def __call__(self, index: int) -> Image.Image:
+        image = self.table[int(index)]["image"]
+        assert isinstance(image, Image.Image)
+        return image
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            "the Hugging Face copy of ImageNet-100 needs the package datasets: pip install 'wasskit[datasets]'"
+        ) from None
+    return datasets
+
+
+def _hugging_face(request: Request, base: Path) -> ImageDataset:
+    library = _datasets()
+    try:
+        if (base / "dataset_dict.json").exists():
+            tables = library.load_from_disk(str(base))
+        else:
+            tables = library.load_dataset(str(base))
+        table = tables["train" if request.split == "train" else "validation"]
+        labels = torch.tensor(list(table["label"]), dtype=torch.int64)
+        classes = list(table.features["label"].names)
+    except Exception as error:
+        raise UserError(f"cannot read the Hugging Face data set in {base}: {error}") from error
+    return ImageDataset(request.name, request.split, classes, labels=labels, reader=_Column(table))
+
+
+def _download(request: Request) -> Path:
+    library = _datasets()
+    target = request.root / request.name
+    try:
+        library.load_dataset(HUGGING_FACE_COPY).save_to_disk(str(target))
+    except Exception as error:
+        raise UserError(f"downloading {HUGGING_FACE_COPY} to {target} failed: {error}") from error
+    return target

@@ -1,0 +1,409 @@
+"""Two random views of each image, for self-supervised learning.
+
+A view is a random resized crop, a flip, a colour jitter, a conversion to grey, a blur and a solarisation,
+each with its own probability and parameters per image. `TwoViews` makes them for a whole batch at once, on
+the batch's device, each operation with torchvision's distribution and arithmetic (in floating point: values
+are not rounded to 8 bits between operations). `PerImageViews` is the same for one PIL image, by torchvision
+itself, for worker processes.
+
+In batch, an operation on one image is a small matrix of that image's own: resampling (crop, resize and flip)
+one matrix per axis, blurring likewise, and brightness, contrast and saturation one 3x3 matrix and a constant.
+Only hue is not linear.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wasskit.data.transforms import Draws, Normalise, PerImage, RandomAugment, to_uint8
+
+__all__ = [
+    "PerImageViews",
+    "TwoViews",
+    "ViewDistribution",
+    "ViewParameters",
+    "adjust_hue",
+    "blend_colours",
+    "gaussian_blur",
+    "grey_weights",
+    "resized_crop",
+    "solarise",
+    "two_view_transform",
+]
+
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+
+# The largest blur has a standard deviation of 2 pixels; three of them on each side hold 99.7 % of its weight.
+_BLUR_RADIUS = 6
+_CROP_ATTEMPTS = 10
+
+# Columns of the uniform numbers that one view of one image needs.
+_AREA = slice(0, _CROP_ATTEMPTS)
+_RATIO = slice(_AREA.stop, _AREA.stop + _CROP_ATTEMPTS)
+_TOP, _LEFT, _FLIP, _JITTER, _HUE, _HUE_SLOT, _GREY, _BLUR, _SIGMA, _SOLARISE = range(
+    _RATIO.stop, _RATIO.stop + 10
+)
+_BLEND = slice(_SOLARISE + 1, _SOLARISE + 4)
+_ORDER = slice(_BLEND.stop, _BLEND.stop + 3)
+_COLUMNS = _ORDER.stop
+
+# On the CPU a batch is worked through in parts small enough to stay in the cache from one operation to the
+# next.
+_CPU_PIXELS = 64 * 32 * 32
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """What happens to each of B images, in this order.
+
+    ``top``, ``left``, ``height``, ``width``: the crop in pixels, (B,) int64. ``flip``: (B,) bool, left-right.
+    ``blend``: (B, 3) factors of brightness, contrast and saturation, applied in the ``order`` (B, 3) int64;
+    ``hue``: (B,) shift in turns, applied after ``hue_slot`` (B,) of those three (all factors 1 and shift 0
+    without jitter). ``grey``, ``solarise``: (B,) bool. ``sigma``: (B,) of the blur in pixels, 0 without.
+    """
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+    blend: Tensor
+    order: Tensor
+    hue: Tensor
+    hue_slot: Tensor
+    grey: Tensor
+    sigma: Tensor
+    solarise: Tensor
+
+    def __getitem__(self, rows: slice) -> ViewParameters:
+        return ViewParameters(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class ViewDistribution:
+    """The distribution of a view; by default that published with the W2 uniformity term.
+
+    Args:
+        scale, ratio: bounds of the crop's share of the area and of its aspect ratio.
+        flip, jitter, grey, blur, solarise: probabilities.
+        brightness, contrast, saturation: factors are uniform in [max(0, 1 - s), 1 + s].
+        hue: the shift is uniform in [-hue, hue] turns.
+        sigma: bounds of the blur's standard deviation in pixels.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grey: float = 0.2
+    blur: float = 0.5
+    sigma: tuple[float, float] = (0.1, 2.0)
+    solarise: float = 0.2
+
+    def parameters(self, uniform: Tensor, height: int, width: int) -> ViewParameters:
+        """Turn (B, 36) numbers uniform in [0, 1) into parameters for images of a size."""
+        top, left, crop_height, crop_width = self._crop(uniform, height, width)
+        jitter = uniform[:, _JITTER] < self.jitter
+        strength = uniform.new_tensor([self.brightness, self.contrast, self.saturation])
+        low = (1 - strength).clamp_min(0)
+        blend = low + (1 + strength - low) * uniform[:, _BLEND]
+        hue = self.hue * (2 * uniform[:, _HUE] - 1)
+        sigma = self.sigma[0] + (self.sigma[1] - self.sigma[0]) * uniform[:, _SIGMA]
+        return ViewParameters(
+            top=top,
+            left=left,
+            height=crop_height,
+            width=crop_width,
+            flip=uniform[:, _FLIP] < self.flip,
+            blend=torch.where(jitter[:, None], blend, 1.0),
+            order=uniform[:, _ORDER].argsort(dim=1),
+            hue=torch.where(jitter, hue, 0.0),
+            hue_slot=(uniform[:, _HUE_SLOT] * 4).long(),
+            grey=uniform[:, _GREY] < self.grey,
+            sigma=torch.where(uniform[:, _BLUR] < self.blur, sigma, 0.0),
+            solarise=uniform[:, _SOLARISE] < self.solarise,
+        )
+
+    def _crop(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The crop of torchvision's ``RandomResizedCrop``: the first of ten random boxes that fits into the
+        image, else the largest central one with an allowed aspect ratio."""
+        area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * uniform[:, _AREA])
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        root = (low + (high - low) * uniform[:, _RATIO]).mul(0.5).exp()
+        widths, heights = (area.sqrt() * root).round(), (area.sqrt() / root).round()
+        fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+        first = fits.int().argmax(dim=1, keepdim=True)
+        found = fits.any(dim=1)
+
+        whole_height, whole_width = height, width
+        if width / height < self.ratio[0]:
+            whole_height = round(width / self.ratio[0])
+        elif width / height > self.ratio[1]:
+            whole_width = round(height * self.ratio[1])
+        h = torch.where(found, heights.gather(1, first)[:, 0], whole_height).long()
+        w = torch.where(found, widths.gather(1, first)[:, 0], whole_width).long()
+        top = torch.where(found, (uniform[:, _TOP] * (height - h + 1)).long(), (height - h) // 2)
+        left = torch.where(found, (uniform[:, _LEFT] * (width - w + 1)).long(), (width - w) // 2)
+        return top, left, h, w
+
+
+class TwoViews(RandomAugment):
+    """uint8 (B, C, H, W), one channel or three, on any device -> two float32 views (B, C, size, size),
+    normalised.
+
+    ``size`` is by default the images' own height. ``second`` is the distribution of the second view where it
+    differs.
+    """
+
+    def __init__(
+        self,
+        normalise: Normalise,
+        first: ViewDistribution = ViewDistribution(),
+        second: ViewDistribution | None = None,
+        *,
+        size: int | None = None,
+    ) -> None:
+        self.normalise = normalise
+        self.distributions = (first, first if second is None else second)
+        self.size = size
+
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        return {"uniform": torch.rand(count, 2, _COLUMNS, generator=generator, device=generator.device)}
+
+    def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        height, width = images.shape[2:]
+        size = self.size or height
+        part = len(images)
+        if images.device.type == "cpu":
+            part = max(1, _CPU_PIXELS // max(height * width, size * size))
+        uniform = draws["uniform"].to(images.device)
+        first, second = (
+            torch.cat(
+                [
+                    self.normalise(make_view(images[low : low + part], parameters[low : low + part], size))
+                    for low in range(0, len(images), part)
+                ]
+            )
+            for parameters in (
+                distribution.parameters(uniform[:, view], height, width)
+                for view, distribution in enumerate(self.distributions)
+            )
+        )
+        return first, second
+
+
+def make_view(images: Tensor, parameters: ViewParameters, size: int) -> Tensor:
+    """One view of uint8 images (B, C, H, W) under given parameters, float32 (B, C, size, size) in [0, 1]."""
+    p = parameters
+    x = resized_crop(images, p.top, p.left, p.height, p.width, p.flip, size)
+    for slot in range(3):
+        x = _blend_slot(x, p, slot, p.hue_slot > slot)
+    x = adjust_hue(x, p.hue)
+    for slot in range(3):
+        x = _blend_slot(x, p, slot, p.hue_slot <= slot)
+    x = _to_grey(x, p.grey)
+    x = gaussian_blur(x, p.sigma)
+    return solarise(x, p.solarise)
+
+
+def resized_crop(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor, size: int
+) -> Tensor:
+    """Crop each image to its box, resample to a square of side ``size`` and flip where told.
+
+    uint8 (B, C, H, W) -> float32 (B, C, size, size) in [0, 1]. Bicubic with antialiasing, as PIL: the kernel
+    widens with the reduction, and never reaches outside the crop. Out = R_y (image) R_x^T with a row of
+    weights per output pixel.
+    """
+    b, c, h, w = images.shape
+    rows = _bicubic_weights(top, height, h, size)
+    columns = _bicubic_weights(left, width, w, size, mirrored=flip)
+    across = torch.bmm(images.reshape(b, c * h, w).float(), columns.mT / 255)
+    return torch.matmul(rows[:, None], across.view(b, c, h, size)).clamp_(0, 1)
+
+
+def _bicubic_weights(
+    start: Tensor, length: Tensor, source: int, size: int, mirrored: Tensor | None = None
+) -> Tensor:
+    """(B, size, source): the weights by which ``length`` pixels from ``start`` on become ``size`` pixels."""
+    device = start.device
+    out = torch.arange(size, device=device, dtype=torch.float32) + 0.5
+    place = out.expand(len(start), size)
+    if mirrored is not None:
+        place = torch.where(mirrored[:, None], size - place, place)
+    scale = length.float() / size
+    pixel = torch.arange(source, device=device, dtype=torch.float32) + 0.5
+    centre = start[:, None] + place * scale[:, None]
+    distance = (pixel - centre[:, :, None]).abs_().div_(scale.clamp_min(1)[:, None, None])
+    inside = (pixel > start[:, None]) & (pixel < (start + length)[:, None])
+    weights = _keys_kernel(distance) * inside[:, None, :]
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def _keys_kernel(distance: Tensor) -> Tensor:
+    """Keys's cubic convolution kernel with a = -1/2 at distances >= 0.
+
+    With t = max(2 - d, 0) and s = max(1 - d, 0) its two branches are one formula: t^2 (t - 1) / 2 + s^2 (1 -
+    2 s).
+    """
+    t, s = (2 - distance).clamp_min_(0), (1 - distance).clamp_min_(0)
+    return t.square().mul_(t - 1).mul_(0.5).addcmul_(s.square(), 1 - 2 * s)
+
+
+def grey_weights(x: Tensor) -> Tensor:
+    """(C,): the share of each channel in the grey value, as in torchvision; a single channel is grey
+    itself."""
+    if x.shape[1] == 1:
+        return x.new_ones(1)
+    if x.shape[1] == 3:
+        return x.new_tensor([0.2989, 0.587, 0.114])
+    raise ValueError(f"views are made of images with 1 or 3 channels, not {x.shape[1]}")
+
+
+def blend_colours(x: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
+    """Change brightness, contrast or saturation (``kind`` (B,)) of each image (B, C, H, W) in [0, 1] by its
+    factor (B,).
+
+    Each is f x + (1 - f) y clipped to [0, 1], with y black, the mean grey value of the image, or the grey
+    image: a C x C matrix and a constant per image.
+    """
+    b, c, h, w = x.shape
+    grey = grey_weights(x)
+    rest = 1 - factor
+    matrix = factor[:, None, None] * torch.eye(c, device=x.device)
+    matrix = matrix + (rest * (kind == SATURATION))[:, None, None] * grey
+    constant = rest * (kind == CONTRAST) * (x.mean(dim=(2, 3)) @ grey)
+    mixed = torch.baddbmm(constant[:, None, None].expand(b, c, 1), matrix, x.reshape(b, c, h * w))
+    return mixed.view(b, c, h, w).clamp_(0, 1)
+
+
+def _blend_slot(x: Tensor, p: ViewParameters, slot: int, chosen: Tensor) -> Tensor:
+    kind = p.order[:, slot]
+    factor = p.blend.gather(1, kind[:, None])[:, 0]
+    return blend_colours(x, kind, torch.where(chosen, factor, 1.0))
+
+
+def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue of each image (B, C, H, W) in [0, 1] by its ``shift`` (B,), in turns; grey images stay as
+    they are.
+
+    With h in [0, 6) the hue in sixths of a turn, m the smallest and M the largest channel, red is
+    m + (M - m) clip(|h - 3| - 1), green m + (M - m) clip(2 - |h - 2|), blue m + (M - m) clip(2 - |h - 4|).
+    """
+    if x.shape[1] == 1:
+        return x
+    red, green, blue = x.unbind(dim=1)
+    most = torch.maximum(torch.maximum(red, green), blue)
+    least = torch.minimum(torch.minimum(red, green), blue)
+    chroma = most - least
+    # Selecting by products: torch.where is several times slower on the CPU.
+    is_red = (red == most).to(x.dtype)
+    is_green = (green == most).to(x.dtype) * (1 - is_red)
+    is_blue = 1 - is_red - is_green
+    slope = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
+    hue = slope / chroma.clamp_min(1e-12) + 2 * is_green + 4 * is_blue + 6 * shift[:, None, None]
+    hue = hue - 6 * torch.floor(hue / 6)
+    peaks = ((hue - 3).abs_().sub_(1), 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_())
+    return torch.stack([torch.addcmul(least, chroma, peak.clamp_(0, 1)) for peak in peaks], dim=1)
+
+
+def _to_grey(x: Tensor, chosen: Tensor) -> Tensor:
+    """The grey image in all channels where chosen."""
+    c = x.shape[1]
+    if c == 1:
+        return x
+    share = chosen.to(x.dtype)[:, None, None]
+    matrix = (1 - share) * torch.eye(c, device=x.device) + share * grey_weights(x)
+    return torch.bmm(matrix, x.flatten(2)).view_as(x)
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each image (B, C, S, S) by a Gaussian of its ``sigma`` (B,) in pixels; none where it is 0.
+
+    torchvision's ``gaussian_blur`` with a kernel of 13 pixels (of 2 S - 1 on images with S <= 6), edges
+    reflected.
+    """
+    size = x.shape[-1]
+    radius = min(_BLUR_RADIUS, size - 1)
+    offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    # A vanishing sigma leaves all weight in the middle.
+    kernel = (-0.5 * (offset / sigma.clamp_min(1e-3)[:, None]).square()).exp()
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)
+    matrix = (kernel @ _reflected_shifts(size, radius).to(x).flatten(1)).view(-1, 1, size, size)
+    return torch.matmul(torch.matmul(matrix, x), matrix.mT)
+
+
+@lru_cache(maxsize=8)
+def _reflected_shifts(size: int, radius: int) -> Tensor:
+    """(2 radius + 1, size, size): matrices that shift by -radius to radius pixels, reflecting at the
+    edges."""
+    place = torch.arange(size) + torch.arange(-radius, radius + 1)[:, None]
+    source = place.abs()
+    source = torch.where(source > size - 1, 2 * (size - 1) - source, source)
+    return torch.nn.functional.one_hot(source, size).float()
+
+
+def solarise(x: Tensor, chosen: Tensor) -> Tensor:
+    """Invert the values (B, C, H, W) from 1/2 on, where chosen: those that are 128 and more in 8 bits."""
+    folded = 0.5 - (x - 0.5).abs()
+    # 1/2 itself is inverted too, to 1/2.
+    return torch.lerp(x, folded, chosen.to(x.dtype)[:, None, None, None])
+
+
+class PerImageViews:
+    """PIL image -> two uint8 views (C, size, size), by torchvision's transforms: for `PerImage`."""
+
+    def __init__(
+        self, size: int, first: ViewDistribution = ViewDistribution(), second: ViewDistribution | None = None
+    ) -> None:
+        self.pipelines = [_torchvision_pipeline(size, view) for view in (first, second or first)]
+
+    def __call__(self, image: Image.Image) -> tuple[Tensor, ...]:
+        return tuple(to_uint8(pipeline(image)) for pipeline in self.pipelines)
+
+
+def _torchvision_pipeline(size: int, view: ViewDistribution) -> Callable[[Image.Image], Image.Image]:
+    from torchvision.transforms import v2
+
+    radius = min(_BLUR_RADIUS, size - 1)
+    pipeline: Callable[[Image.Image], Image.Image] = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, view.scale, view.ratio, v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(view.flip),
+            v2.RandomApply(
+                [v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)], view.jitter
+            ),
+            v2.RandomGrayscale(view.grey),
+            v2.RandomApply([v2.GaussianBlur(2 * radius + 1, view.sigma)], view.blur),
+            v2.RandomSolarize(128, view.solarise),
+        ]
+    )
+    return pipeline
+
+
+def two_view_transform(
+    *,
+    in_memory: bool,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    first: ViewDistribution = ViewDistribution(),
+    second: ViewDistribution | None = None,
+) -> TwoViews | PerImage:
+    """The two views for a `TrainLoader`: in batch on the device for sets in memory, in the workers for sets
+    on disk."""
+    normalise = Normalise(mean, std)
+    if in_memory:
+        return TwoViews(normalise, first, second, size=size)
+    return PerImage(PerImageViews(size, first, second), finish=normalise)
