@@ -9,14 +9,14 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
-from wasskit.training.files import replace_file, sync_folder, writing
+from wasskit.training.files import replace_file, writing
 
 __all__ = [
     "Checkpoints",
@@ -61,12 +61,17 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
-        save_checkpoint(self.last, state, before_rename=self._keep_previous)
+
+        def keep_others(new: Path) -> None:
+            if self._last_is_whole and self.last.is_file():
+                _link(self.last, self.previous)
+            if best:
+                # Before ``last.pt`` is renamed: killed in between, the run comes upon this evaluation again. The
+                # other way round it would believe in a ``best.pt`` that was never written.
+                _link(new, self.best)
+
+        save_checkpoint(self.last, state, before_rename=keep_others)
         self._last_is_whole = True
-        if best:
-            with writing(self.best):
-                _link(self.last, self.best)
-                sync_folder(self.folder)
 
     def load(self, path: Path | None = None) -> dict[str, Any]:
         """Read ``path``, by default ``last.pt``.
@@ -86,33 +91,21 @@ class Checkpoints:
             self._last_is_whole = True
         return state
 
-    def _keep_previous(self) -> None:
-        if self._last_is_whole and self.last.is_file():
-            _link(self.last, self.previous)
-
 
 def save_checkpoint(
-    path: Path, state: Mapping[str, Any], *, before_rename: Callable[[], None] | None = None
+    path: Path, state: Mapping[str, Any], *, before_rename: Callable[[Path], object] | None = None
 ) -> None:
     """Write a checkpoint to a temporary file, bring it to the disk, rename it.
 
     Args:
         state: nested mappings and sequences of tensors and plain values; anything else is a ``TypeError``.
-        before_rename: called when the new file is on the disk and ``path`` is still the old one.
+        before_rename: called with the new file under its temporary name, ``path`` being still the old one.
 
     Raises:
         UserError: the file system refused; ``path`` is as before and the temporary file is gone.
     """
     content = plain({"format": FORMAT, **state})
-
-    def write(file: BinaryIO) -> None:
-        torch.save(content, file)
-        if before_rename is not None:
-            file.flush()
-            os.fsync(file.fileno())
-            before_rename()
-
-    replace_file(path, write)
+    replace_file(path, lambda file: torch.save(content, file), before_rename=before_rename)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -229,9 +222,10 @@ def set_rng_state(state: Mapping[str, Tensor], device: torch.device) -> None:
             "gauss": state["numpy_gauss"].item(),
         }
     )
-    torch.set_rng_state(state["torch"])
+    # Copies: a view into a larger tensor is misread by torch's generator, which takes the storage from its start.
+    torch.set_rng_state(state["torch"].clone())
     if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+        torch.cuda.set_rng_state(state["cuda"].clone(), device)
 
 
 @contextlib.contextmanager

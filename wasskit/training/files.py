@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from wasskit.errors import UserError
+from wasskit.errors import UserError, WasskitError
 
 __all__ = ["replace_file", "replace_text", "writing"]
 
@@ -19,6 +19,8 @@ def writing(path: Path) -> Iterator[None]:
     """Turn an error of the file system into a ``UserError`` that names ``path``."""
     try:
         yield
+    except WasskitError:
+        raise
     except Exception as error:
         cause = _os_error(error)
         if cause is None:
@@ -30,10 +32,13 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def replace_file(
+    path: Path, write: Callable[[BinaryIO], object], *, before_rename: Callable[[Path], object] | None = None
+) -> None:
     """Write a file under a temporary name, bring it to the disk and rename it over ``path``.
 
     At any moment ``path`` holds either its old content or its whole new one. On an error the temporary file is removed.
+    ``before_rename`` is called with the temporary file when that is whole and ``path`` still the old one.
 
     Raises:
         UserError: the file system refused (a full disk, say).
@@ -45,6 +50,8 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
+            if before_rename is not None:
+                before_rename(temporary)
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ class LossMeter:
 
     @torch.no_grad()
     def update(self, step: int, values: Mapping[str, Tensor | float], *, watched: int = 1) -> None:
-        """Add the scalars of one step; the first ``watched`` of them must be finite."""
+        """Add the scalars of one step, ``loss`` first; the first ``watched`` of them must be finite."""
         names = tuple(values)
         vector = torch.stack([self._scalar(value) for value in values.values()]).to(self._dtype)
         sums = self._sums.get(names)
@@ -71,7 +72,10 @@ class LossMeter:
         for names, sums in self._sums.items():
             rows = stack_ranks(torch.cat([sums.first_bad.to(self._dtype)[None], sums.bad_values])).tolist()
             for row, step in zip(rows, steps, strict=True):
-                if step == first and row[0] == float(first) and not found:
+                if step != first or row[0] != first:
+                    continue
+                # A rank's bad loss soon spoils the gradient of all: show the rank that it began on.
+                if not found or (math.isfinite(found["loss"]) and not math.isfinite(row[1])):
                     found = dict(zip(names, row[1:], strict=True))
         return BadStep(first, found)
 

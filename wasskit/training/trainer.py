@@ -7,6 +7,7 @@ once more before every evaluation and every checkpoint, so that no bad state is 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -674,7 +675,10 @@ class _StopSignals:
 
 
 def _describe(bad: BadStep) -> str:
-    values = ", ".join(f"{name} {value:.4g}" for name, value in bad.values.items() if name != "loss")
-    loss = bad.values.get("loss", float("nan"))
-    terms = f" ({values})" if values else ""
+    loss = bad.values.get("loss", math.nan)
+    parts = [f"{name} {value:.4g}" for name, value in bad.values.items() if name != "loss"]
+    if math.isfinite(loss):
+        inside = ", ".join([f"loss {loss:.4g}", *parts])
+        return f"The gradient was not finite at step {bad.step} ({inside}): the run was stopped."
+    terms = f" ({', '.join(parts)})" if parts else ""
     return f"The loss was {loss:.4g} at step {bad.step}{terms}: the run was stopped."

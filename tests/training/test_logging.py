@@ -1,0 +1,106 @@
+"""Progress as lines and as a bar; event files that TensorBoard reads."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wasskit.training.logging import (
+    EventWriter,
+    PlainReporter,
+    Reporter,
+    RichReporter,
+    SilentReporter,
+    _checksum,
+    make_reporter,
+)
+
+
+def play(reporter: Reporter) -> None:
+    reporter.start(40, 10, 20)
+    reporter.losses(1, 15, {"loss": 0.25, "term": 1.0})
+    reporter.advance(20, 123.4, 0.25)
+    reporter.evaluation(1, 20, {"test": {f"top1@{2**i}": 90.0 + i for i in range(10)}})
+    reporter.message("[done]")
+    reporter.stop()
+
+
+def test_plain_lines() -> None:
+    stream = io.StringIO()
+    play(PlainReporter(stream, interval=0.0))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "training for 2 epochs, 40 steps, from step 10"
+    assert re.fullmatch(
+        r"step 20/40, loss 0.25, 123.4 samples/s, 25% waiting for data, \d+:\d\d left", lines[1]
+    )
+    assert lines[2].startswith("epoch 1, step 20: test top1@1 90, top1@2 91")
+    assert lines[2].endswith("and 2 more")
+    assert lines[3] == "[done]"
+
+
+def test_plain_lines_keep_their_distance() -> None:
+    stream = io.StringIO()
+    reporter = PlainReporter(stream, interval=60.0)
+    reporter.start(100, 0, 10)
+    for step in range(1, 100):
+        reporter.advance(step, None, 0.0)
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_bar() -> None:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    play(RichReporter(Console(file=stream, force_terminal=True, width=100)))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert "epoch 1/2" in text
+    assert "20/40" in text
+    assert "25% waiting" in text
+    assert "[done]" in text
+
+
+def test_reporter_by_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(make_reporter(quiet=True), SilentReporter)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    assert isinstance(make_reporter(), PlainReporter)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert isinstance(make_reporter(), RichReporter)
+
+
+def test_checksum_of_known_data() -> None:
+    """CRC-32C of "123456789" is 0xE3069283 (RFC 3720), masked as TFRecord says."""
+    crc = 0xE3069283
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    assert _checksum(b"123456789") == masked.to_bytes(4, "little")
+
+
+def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    first = EventWriter(tmp_path)
+    for step in (1, 2, 3, 300):
+        first.scalars(step, {"train/loss": step / 2, "test/top1@64": math.inf if step == 3 else 1e300})
+    first.close()
+    resumed = EventWriter(tmp_path, first_step=3)
+    resumed.scalars(3, {"train/loss": 7.0})
+    resumed.close()
+    read = accumulator.EventAccumulator(str(tmp_path))
+    read.Reload()
+    assert [(event.step, event.value) for event in read.Scalars("train/loss")] == [
+        (1, 0.5),
+        (2, 1.0),
+        (3, 7.0),
+    ]
+    assert [event.value for event in read.Scalars("test/top1@64")] == [math.inf, math.inf]
+
+
+def test_importing_costs_nothing() -> None:
+    code = (
+        "import sys, wasskit.training.logging; assert not {'rich', 'torch', 'tensorboard'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
