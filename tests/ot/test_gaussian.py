@@ -1,0 +1,140 @@
+"""Gaussian transport: reference values, laws, singular covariances, moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from wasskit.ot.gaussian import (
+    Moments,
+    balance,
+    bures_wasserstein_squared,
+    gaussian_transport_map,
+    shrunk_covariance,
+    streamed_moments,
+    symmetric_power,
+)
+
+Reference = Callable[[str], dict[str, Any]]
+
+
+def covariance(dim: int, rank: int | None = None) -> torch.Tensor:
+    factor = torch.randn(dim, rank or dim, dtype=torch.float64)
+    return factor @ factor.T
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_reference_maps_and_distances(reference: Reference, case: int) -> None:
+    arrays = {key: torch.as_tensor(value) for key, value in reference("w2gn_gaussian").items()}
+    sigma_x, sigma_y = arrays[f"sigma_X{case}"], arrays[f"sigma_Y{case}"]
+    zero = torch.zeros(len(sigma_x), dtype=torch.float64)
+    distance = bures_wasserstein_squared(zero, sigma_x, zero, sigma_y)
+    torch.testing.assert_close(distance / 2, arrays[f"half_w2sq{case}"], rtol=1e-7, atol=0)
+    torch.testing.assert_close(gaussian_transport_map(sigma_x, sigma_y), arrays[f"map_XY{case}"], rtol=0, atol=1e-7)
+    torch.testing.assert_close(gaussian_transport_map(sigma_y, sigma_x), arrays[f"map_YX{case}"], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_reference_distances_with_means(reference: Reference, case: int) -> None:
+    arrays = {key: torch.as_tensor(value) for key, value in reference("w2gn_gaussian").items()}
+    names = ("mu1", "sigma1", "mu2", "sigma2")
+    distance = bures_wasserstein_squared(*(arrays[f"mean{case}_{name}"] for name in names))
+    torch.testing.assert_close(distance / 2, arrays[f"mean{case}_half_w2sq"], rtol=1e-7, atol=0)
+
+
+def test_map_pushes_forward_and_inverts() -> None:
+    torch.manual_seed(0)
+    first, second = covariance(6), covariance(6)
+    there, back = gaussian_transport_map(first, second), gaussian_transport_map(second, first)
+    torch.testing.assert_close(there @ first @ there, second)
+    torch.testing.assert_close(there @ back, torch.eye(6, dtype=torch.float64))
+    assert torch.linalg.eigvalsh(there).min() > 0
+
+
+def test_distance_is_a_metric_and_scales() -> None:
+    torch.manual_seed(1)
+    means = torch.randn(3, 4, dtype=torch.float64)
+    covariances = torch.stack([covariance(4), covariance(4, 2), covariance(4)])
+    square = bures_wasserstein_squared(means[:, None], covariances[:, None], means[None], covariances[None])
+    root = square.clamp_min(0).sqrt()
+    assert root.diagonal().max() < 1e-6
+    torch.testing.assert_close(root, root.T)
+    assert (root[0, 1] + root[1, 2] >= root[0, 2]).all()
+    scaled = bures_wasserstein_squared(3 * means[0], 9 * covariances[0], 3 * means[1], 9 * covariances[1])
+    torch.testing.assert_close(scaled, 9 * square[0, 1])
+    # Diracs five apart: the squared distance, not its half.
+    zero = torch.zeros(2, 2, dtype=torch.float64)
+    assert bures_wasserstein_squared(torch.zeros(2), zero, torch.tensor([3.0, 4.0]), zero).item() == pytest.approx(25.0)
+
+
+def test_singular_covariances() -> None:
+    torch.manual_seed(2)
+    basis = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64)).Q
+    first = basis @ torch.diag(torch.tensor([4.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64)) @ basis.T
+    second = basis @ torch.diag(torch.tensor([1.0, 9.0, 0.0, 4.0, 0.0], dtype=torch.float64)) @ basis.T
+    zero = torch.zeros(5, dtype=torch.float64)
+    expected = (2 - 1) ** 2 + (1 - 3) ** 2 + 4.0
+    assert bures_wasserstein_squared(zero, first, zero, second).item() == pytest.approx(expected, abs=1e-7)
+    mapping = basis.T @ gaussian_transport_map(first, second) @ basis
+    torch.testing.assert_close(mapping, torch.diag(torch.tensor([0.5, 3.0, 0.0, 0.0, 0.0], dtype=torch.float64)), atol=1e-7, rtol=0)
+    assert bures_wasserstein_squared(zero, first, zero, first).item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_symmetric_power_inverts_on_the_support() -> None:
+    torch.manual_seed(3)
+    matrix = covariance(5, 3)
+    root, inverse = symmetric_power(matrix, 0.5), symmetric_power(matrix, -0.5)
+    torch.testing.assert_close(root @ root, matrix)
+    torch.testing.assert_close(root @ inverse @ root, root)
+
+
+def test_streamed_moments_equal_those_of_the_whole() -> None:
+    torch.manual_seed(4)
+    points = 100 + torch.randn(1000, 4)
+    moments = streamed_moments(points.split([1, 400, 599]))
+    torch.testing.assert_close(moments.mean, points.double().mean(0))
+    torch.testing.assert_close(moments.covariance, points.double().T.cov(), rtol=1e-10, atol=1e-12)
+    assert moments.count == 1000
+    with pytest.raises(ValueError, match="two points"):
+        streamed_moments([points[:1]])
+
+
+def test_shrinkage_helps_few_samples_and_leaves_many_alone() -> None:
+    torch.manual_seed(5)
+    dim = 40
+    truth = torch.diag(torch.linspace(0.5, 2.0, dim, dtype=torch.float64))
+    errors = []
+    for count in (20, 200000):
+        points = torch.randn(count, dim, dtype=torch.float64) @ truth.sqrt()
+        moments = streamed_moments([points])
+        shrunk = shrunk_covariance(moments)
+        errors.append(((shrunk - truth).norm() / (moments.covariance - truth).norm()).item())
+    assert errors[0] < 0.4
+    assert 0.9 < errors[1] < 1.01
+    one = Moments(torch.zeros(3), 2 * torch.eye(3, dtype=torch.float64), 10)
+    torch.testing.assert_close(shrunk_covariance(one), one.covariance)
+
+
+def test_balanced_coordinates_make_the_optimal_map_the_identity() -> None:
+    torch.manual_seed(6)
+    dim = 5
+    first, second = covariance(dim), covariance(dim)
+    mean1, mean2 = torch.randn(2, dim, dtype=torch.float64)
+    b = balance(mean1, first, mean2, second, floor=0.0)
+    moved1 = b.source_transform @ first @ b.source_transform.T
+    moved2 = b.target_transform @ second @ b.target_transform.T
+    torch.testing.assert_close(moved1, moved2)
+    assert moved1.trace().item() == pytest.approx(dim)
+    x, y = torch.randn(2, 30, dim, dtype=torch.float64)
+    products = (b.source(x) * b.target(y)).sum(1).mean()
+    torch.testing.assert_close(b.inner_products(products, x.mean(0), y.mean(0)), (x * y).sum(1).mean())
+
+
+def test_balance_of_a_degenerate_cloud_is_finite() -> None:
+    torch.manual_seed(7)
+    b = balance(torch.zeros(6), covariance(6, 2), torch.zeros(6), covariance(6))
+    assert torch.isfinite(b.source_transform).all()
+    assert torch.isfinite(b.target_transform).all()
