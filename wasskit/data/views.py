@@ -30,7 +30,9 @@ __all__ = [
     "ViewDistribution",
     "ViewParameters",
     "adjust_hue",
+    "blend_coefficients",
     "blend_colours",
+    "colour_jitter",
     "gaussian_blur",
     "grey_weights",
     "resized_crop",
@@ -207,11 +209,7 @@ def make_view(images: Tensor, parameters: ViewParameters, size: int) -> Tensor:
     """One view of uint8 images (B, C, H, W) under given parameters, float32 (B, C, size, size) in [0, 1]."""
     p = parameters
     x = resized_crop(images, p.top, p.left, p.height, p.width, p.flip, size)
-    for slot in range(3):
-        x = _blend_slot(x, p, slot, p.hue_slot > slot)
-    x = adjust_hue(x, p.hue)
-    for slot in range(3):
-        x = _blend_slot(x, p, slot, p.hue_slot <= slot)
+    x = colour_jitter(x, p)
     x = _to_grey(x, p.grey)
     x = gaussian_blur(x, p.sigma)
     return solarise(x, p.solarise)
@@ -271,27 +269,44 @@ def grey_weights(x: Tensor) -> Tensor:
     raise ValueError(f"views are made of images with 1 or 3 channels, not {x.shape[1]}")
 
 
-def blend_colours(x: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
-    """Change brightness, contrast or saturation (``kind`` (B,)) of each image (B, C, H, W) in [0, 1] by its
-    factor (B,).
+def blend_coefficients(kind: Tensor, factor: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
+    """Brightness, contrast or saturation (``kind`` (...)) by ``factor`` (...) as coefficients for
+    `blend_colours`.
 
-    Each is f x + (1 - f) y clipped to [0, 1], with y black, the mean grey value of the image, or the grey
-    image: a C x C matrix and a constant per image.
+    Each is f x + (1 - f) y, with y black, the mean grey value of the image, or the grey image. Returns a
+    matrix (..., C, C) acting on the channels and the share (...) of the mean grey value. ``grey``:
+    `grey_weights`.
     """
-    b, c, h, w = x.shape
-    grey = grey_weights(x)
     rest = 1 - factor
-    matrix = factor[:, None, None] * torch.eye(c, device=x.device)
-    matrix = matrix + (rest * (kind == SATURATION))[:, None, None] * grey
-    constant = rest * (kind == CONTRAST) * (x.mean(dim=(2, 3)) @ grey)
+    matrix = factor[..., None, None] * torch.eye(len(grey), device=grey.device)
+    return matrix + (rest * (kind == SATURATION))[..., None, None] * grey, rest * (kind == CONTRAST)
+
+
+def blend_colours(x: Tensor, matrix: Tensor, mean_share: Tensor) -> Tensor:
+    """Each image (B, C, H, W) in [0, 1] times its matrix (B, C, C), plus a share (B,) of its mean grey value,
+    clipped."""
+    b, c, h, w = x.shape
+    constant = (x.mean(dim=(2, 3)) @ grey_weights(x)) * mean_share
     mixed = torch.baddbmm(constant[:, None, None].expand(b, c, 1), matrix, x.reshape(b, c, h * w))
     return mixed.view(b, c, h, w).clamp_(0, 1)
 
 
-def _blend_slot(x: Tensor, p: ViewParameters, slot: int, chosen: Tensor) -> Tensor:
-    kind = p.order[:, slot]
-    factor = p.blend.gather(1, kind[:, None])[:, 0]
-    return blend_colours(x, kind, torch.where(chosen, factor, 1.0))
+def colour_jitter(x: Tensor, p: ViewParameters) -> Tensor:
+    """Brightness, contrast, saturation and hue, each image (B, C, H, W) in [0, 1] in its own order.
+
+    Three blends, the hue, three blends: each of an image's own three is done in the first round or in the
+    second, and is the identity in the other.
+    """
+    factor = p.blend.gather(1, p.order).T
+    before = p.hue_slot > torch.arange(3, device=x.device)[:, None]
+    factor = torch.stack([torch.where(before, factor, 1.0), torch.where(before, 1.0, factor)])
+    matrix, mean_share = blend_coefficients(p.order.T.expand(2, 3, -1), factor, grey_weights(x))
+    for slot in range(3):
+        x = blend_colours(x, matrix[0, slot], mean_share[0, slot])
+    x = adjust_hue(x, p.hue)
+    for slot in range(3):
+        x = blend_colours(x, matrix[1, slot], mean_share[1, slot])
+    return x
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -307,15 +322,21 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     most = torch.maximum(torch.maximum(red, green), blue)
     least = torch.minimum(torch.minimum(red, green), blue)
     chroma = most - least
-    # Selecting by products: torch.where is several times slower on the CPU.
-    is_red = (red == most).to(x.dtype)
-    is_green = (green == most).to(x.dtype) * (1 - is_red)
-    is_blue = 1 - is_red - is_green
-    slope = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
-    hue = slope / chroma.clamp_min(1e-12) + 2 * is_green + 4 * is_blue + 6 * shift[:, None, None]
-    hue = hue - 6 * torch.floor(hue / 6)
+    # 1 where a channel is the largest and 0 elsewhere, and selection by products: comparisons and torch.where
+    # are several times slower on the CPU.
+    is_red = (red - most).mul_(1e30).add_(1).clamp_min_(0)
+    is_green = (green - most).mul_(1e30).add_(1).clamp_min_(0)
+    is_green = torch.addcmul(is_green, is_green, is_red, value=-1)
+    slope = red - green
+    slope = torch.addcmul(slope, is_red, green - blue - slope).addcmul_(is_green, blue - red - slope)
+    hue = slope.div_(chroma.clamp_min(1e-12)).add_(6 * shift[:, None, None] + 4)
+    hue = hue.sub_(is_red, alpha=4).sub_(is_green, alpha=2)
+    hue = hue.sub_(torch.floor(hue / 6), alpha=6)
+    out = torch.empty_like(x)
     peaks = ((hue - 3).abs_().sub_(1), 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_())
-    return torch.stack([torch.addcmul(least, chroma, peak.clamp_(0, 1)) for peak in peaks], dim=1)
+    for channel, peak in enumerate(peaks):
+        torch.addcmul(least, chroma, peak.clamp_(0, 1), out=out[:, channel])
+    return out
 
 
 def _to_grey(x: Tensor, chosen: Tensor) -> Tensor:
@@ -337,11 +358,14 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     size = x.shape[-1]
     radius = min(_BLUR_RADIUS, size - 1)
     offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    # A vanishing sigma leaves all weight in the middle.
+    # A vanishing sigma leaves all weight in the middle. Weights of no account become 0: denormal numbers are
+    # slow.
     kernel = (-0.5 * (offset / sigma.clamp_min(1e-3)[:, None]).square()).exp()
+    kernel = torch.where(kernel > 1e-9, kernel, 0.0)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    matrix = (kernel @ _reflected_shifts(size, radius).to(x).flatten(1)).view(-1, 1, size, size)
-    return torch.matmul(torch.matmul(matrix, x), matrix.mT)
+    matrix = (kernel @ _reflected_shifts(size, radius).to(x).flatten(1)).view(-1, size, size)
+    across = torch.bmm(x.reshape(len(x), -1, size), matrix.mT).view_as(x)
+    return torch.matmul(matrix[:, None], across)
 
 
 @lru_cache(maxsize=8)
