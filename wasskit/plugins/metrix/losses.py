@@ -1,0 +1,312 @@
+"""Metric losses of clean and of mixed pairs, and `MetrixLoss`, which adds them up.
+
+For an anchor a with positives P(a), negatives N(a) and similarity s the clean losses have the form
+
+    l(a)  = tau( sigma+( sum_{p in P(a)} rho+(s(a, p)) ) + sigma-( sum_{n in N(a)} rho-(s(a, n)) ) ),
+
+and a set V(a) of mixed items v with labels y in [0, 1] gives
+
+    l~(a) = tau( sigma+( sum_{v in V(a)} y rho+(s(a, v)) ) + sigma-( sum_{v in V(a)} (1 - y) rho-(s(a, v)) )
+    ),
+
+Venkataramanan et al., "It Takes Two to Tango: Mixup for Deep Metric Learning", ICLR 2022, equations (4) and
+(8), with
+
+    contrastive        tau, sigma+- identity            rho+ = -s                 rho- = [s - m]+
+    multi-similarity   sigma+ = log(1 + .) / beta       rho+ = e^(-beta (s - m))
+                       sigma- = log(1 + .) / gamma      rho- = e^(gamma (s - m))
+    proxy-anchor       sigma+- = log(1 + .)             rho+ = e^(-alpha (s - delta))
+                       anchors are proxies              rho- = e^(alpha (s + delta))
+
+All mixed items of a step share the label y = lambda. At lambda = 1 only the positive term is left, with every
+positive as often as it was mixed; at lambda = 0 only the negative term.
+
+The contrastive loss follows the published implementation, not the formula: s = -d with the Euclidean distance
+d of unit vectors, m = -0.5 (a negative margin of 0.5), and in place of the sum over each anchor's pairs the
+mean over the non-zero terms of the whole batch. The clean losses are those of pytorch-metric-learning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wasskit.distributed.collectives import gather, gather_with_grad
+from wasskit.distributed.group import broadcast_object, rank, world_size
+from wasskit.plugins.metrix import pairs
+from wasskit.plugins.metrix.mixup import (
+    Mixing,
+    draw_mixing,
+    embedding_cosines,
+    feature_embeddings,
+    pair_cosines,
+)
+from wasskit.plugins.metrix.pairs import KINDS, Kind, Triples
+
+LossName = Literal["contrastive", "multisimilarity", "proxyanchor"]
+Mode = Literal["baseline", "input", "feature", "embed"]
+
+
+def mean_nonzero(x: Tensor) -> Tensor:
+    """Mean of the positive entries of a non-negative tensor, 0 if it has none."""
+    return x.sum() / (x > 0).sum().clamp(min=1)
+
+
+def chord(cosine: Tensor) -> Tensor:
+    """Distance sqrt(2 - 2 cos) of two unit vectors; at distance 0 the gradient is 0."""
+    square = 2 - 2 * cosine
+    apart = square > 0
+    return torch.where(apart, square, 1.0).sqrt() * apart
+
+
+def mixed_contrastive(cosine: Tensor, lam: float, *, margin: float = 0.5) -> Tensor:
+    """nz{lam d_t} + nz{(1 - lam) [margin - d_t]+} over the cosines (T,) of all triples; nz is the mean of the
+    non-zero
+    terms."""
+    distance = chord(cosine)
+    return mean_nonzero(lam * distance) + mean_nonzero((1 - lam) * F.relu(margin - distance))
+
+
+class LogSum(NamedTuple):
+    """One half of a log-sum loss: rho(s) = exp(scale (s - shift)), sigma(x) = log(1 + x) / divisor."""
+
+    scale: float
+    shift: float
+    divisor: float
+
+    def per_anchor(self, cosine: Tensor, anchor: Tensor, anchors: int, weight: float) -> Tensor:
+        """log(1 + sum_t weight exp(scale (s_t - shift))) / divisor of each anchor, (K,); 0 without terms."""
+        exponent = self.scale * (cosine - self.shift) + (math.log(weight) if weight > 0 else -math.inf)
+        # Shifted by the anchor's largest exponent, or by 0 for the one under the logarithm.
+        top = exponent.new_zeros(anchors).scatter_reduce(0, anchor, exponent.detach(), "amax")
+        terms = (exponent - top.index_select(0, anchor)).exp()
+        total = torch.zeros_like(top).index_add(0, anchor, terms)
+        return (top + torch.log1p(total + torch.expm1(-top))) / self.divisor
+
+
+def mixed_log_sum(
+    cosine: Tensor, anchor: Tensor, anchors: int, lam: float, positive: LogSum, negative: LogSum
+) -> Tensor:
+    """Mean log-sum loss over those of the K ``anchors`` that have a mixed pair; ``cosine``, ``anchor`` (T,)."""
+    halves = positive.per_anchor(cosine, anchor, anchors, lam) + negative.per_anchor(
+        cosine, anchor, anchors, 1 - lam
+    )
+    present = torch.zeros_like(halves).index_fill(0, anchor, 1.0).sum().clamp(min=1)
+    return halves.sum() / present
+
+
+class MetrixTerms(NamedTuple):
+    """``total = clean + weight * mixed``, and what was mixed."""
+
+    total: Tensor
+    clean: Tensor
+    mixed: Tensor
+    triples: int
+    """Number of (anchor, mixed item) pairs in the mixed loss."""
+    skipped: str
+    """Why nothing was mixed, or empty."""
+
+
+class MetrixLoss(nn.Module):
+    """A metric loss of clean embeddings plus ``weight`` times the same loss of mixed ones.
+
+    >>> loss = MetrixLoss("multisimilarity")
+    >>> terms = loss(embeddings, labels)  # (B, D) unit vectors, (B,) integers
+    >>> terms.total.backward()
+
+    ``mode`` says what is mixed. "embed" needs nothing more. "feature" needs the feature maps ``maps`` (B, C,
+    H, W) from which the embeddings were computed, and ``head``, which maps pooled features (q, C) to
+    embeddings (q, D); pooling is the sum of average and maximum over the positions. "input" needs ``images``
+    (B, ...) and ``network``, which maps images to embeddings. "baseline" mixes nothing.
+
+    ``hardest`` restricts the negatives of every anchor to the most similar ones (default: 1 for "input", else
+    all); ``max_triples`` draws a subset of the triples. Proxies have no feature map and no image: with
+    "proxyanchor" the anchor itself is mixed in "embed" mode only, the other two always mix positives with
+    negatives.
+
+    ``published`` reproduces the authors' code where it departs from the paper (contrastive loss only):
+    "embed" and "feature" use the first positive of an anchor alone, "input" takes another item for the
+    hardest negative, anchor-negative mixing is left to anchors without a positive and weighs 0.3 in "embed"
+    mode.
+
+    In a process group each rank passes its equal share of the batch; pairs are formed over the whole batch
+    and every rank returns the whole batch's loss. Mixed feature maps and images are divided over the ranks.
+    """
+
+    def __init__(
+        self,
+        loss: LossName = "contrastive",
+        mode: Mode = "embed",
+        *,
+        weight: float = 0.4,
+        alpha: float = 2.0,
+        num_classes: int | None = None,
+        embedding_dim: int | None = None,
+        kinds: tuple[Kind, ...] = KINDS,
+        hardest: int | None = None,
+        max_triples: int | None = None,
+        published: bool = False,
+        margin: float = 0.5,
+        similarity_scales: tuple[float, float, float] = (18.0, 75.0, 0.77),
+        proxy_scales: tuple[float, float] = (32.0, 0.1),
+    ) -> None:
+        """``similarity_scales``: beta, gamma, m of multi-similarity; ``proxy_scales``: alpha, delta."""
+        super().__init__()
+        from pytorch_metric_learning import distances
+        from pytorch_metric_learning import losses as clean
+
+        if published and loss != "contrastive":
+            raise ValueError(
+                "the published code trains the contrastive loss only: leave published off for " + loss
+            )
+        self.loss, self.mode, self.weight, self.alpha, self.margin = loss, mode, weight, alpha, margin
+        self.published, self.max_triples = published, max_triples
+        self.hardest = 1 if hardest is None and mode == "input" else hardest
+        self.kinds = kinds
+        if loss == "contrastive":
+            self.clean = clean.ContrastiveLoss(0.0, margin, distance=distances.LpDistance())
+        elif loss == "multisimilarity":
+            beta, gamma, base = similarity_scales
+            self.clean = clean.MultiSimilarityLoss(beta, gamma, base)
+            self.halves = LogSum(-beta, base, beta), LogSum(gamma, base, gamma)
+        elif loss == "proxyanchor":
+            if num_classes is None or embedding_dim is None:
+                raise ValueError("proxyanchor learns one proxy per class: give num_classes and embedding_dim")
+            scale, delta = proxy_scales
+            self.clean = clean.ProxyAnchorLoss(num_classes, embedding_dim, margin=delta, alpha=scale)
+            self.halves = LogSum(-scale, delta, 1.0), LogSum(scale, -delta, 1.0)
+            if mode in ("input", "feature"):
+                self.kinds = ("positive-negative",)
+        else:
+            raise ValueError(f"unknown loss {loss!r}: contrastive, multisimilarity or proxyanchor")
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        *,
+        maps: Tensor | None = None,
+        head: Callable[[Tensor], Tensor] | None = None,
+        images: Tensor | None = None,
+        network: Callable[[Tensor], Tensor] | None = None,
+        mixing: Mixing | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> MetrixTerms:
+        """Loss of ``embeddings`` (B, D) with ``labels`` (B,).
+
+        ``rng`` draws lambda, the kind of pairs and any subset (default: seeded by torch's generator); ranks
+        must pass equal ones. ``mixing`` fixes lambda and the kind instead.
+        """
+        device = embeddings.device
+        embeddings = gather_with_grad(embeddings.float() if embeddings.dtype != torch.float64 else embeddings)
+        labels = gather(labels)
+        with torch.autocast(device.type, enabled=False):
+            clean = self.clean(embeddings, labels)
+        if self.mode == "baseline":
+            return MetrixTerms(clean, clean, torch.zeros_like(clean), 0, "")
+        if rng is None:
+            rng = np.random.default_rng(broadcast_object(int(torch.randint(2**62, ()))))
+        if mixing is None:
+            mixing = draw_mixing(self.alpha, rng, self.kinds)
+
+        host_labels = labels.cpu()
+        if self.loss == "proxyanchor":
+            # Only proxies of classes in the batch have positives to mix.
+            anchor_labels = host_labels.unique()
+            proxies = F.normalize(self.clean.proxies, dim=1).to(embeddings.dtype)
+            anchors = proxies.index_select(0, anchor_labels.to(device, non_blocking=True))
+        else:
+            anchor_labels, anchors = host_labels, embeddings
+        triples, skipped = self.triples(host_labels, anchor_labels, embeddings, anchors, mixing, rng)
+        if skipped:
+            # Connected to the embeddings, so that every rank and every batch has the same graph.
+            return MetrixTerms(clean, clean, 0.0 * embeddings.sum(), 0, skipped)
+
+        if self.mode == "embed":
+            with torch.autocast(device.type, enabled=False):
+                cosine = embedding_cosines(anchors, embeddings, triples.to(device), mixing)
+        elif self.mode == "feature":
+            if maps is None or head is None:
+                raise ValueError("feature mode needs maps, the feature maps of the batch, and head")
+            every = gather_with_grad(maps.float() if maps.dtype != torch.float64 else maps)
+            cosine = self._cosines(
+                lambda x, n: feature_embeddings(every, head, x, n, mixing.lam), anchors, triples, len(every)
+            )
+        else:
+            if images is None or network is None:
+                raise ValueError("input mode needs images, the images of the batch, and network")
+            source = gather(images)
+            cosine = self._cosines(
+                lambda x, n: network(torch.lerp(source[n], source[x], mixing.lam)),
+                anchors,
+                triples,
+                len(source),
+            )
+
+        anchor = triples.anchor.to(device, non_blocking=True)
+        if self.loss == "contrastive":
+            mixed = mixed_contrastive(cosine, mixing.lam, margin=self.margin)
+        else:
+            mixed = mixed_log_sum(cosine, anchor, len(anchors), mixing.lam, *self.halves)
+        weight = self.weight
+        if self.published and self.mode == "embed" and mixing.kind == "anchor-negative":
+            weight = 0.3
+        return MetrixTerms(clean + weight * mixed, clean, mixed, len(triples), "")
+
+    def triples(
+        self,
+        labels: Tensor,
+        anchor_labels: Tensor,
+        embeddings: Tensor,
+        anchors: Tensor,
+        mixing: Mixing,
+        rng: np.random.Generator,
+    ) -> tuple[Triples, str]:
+        """The triples of a step, on the host, and why there are none (or "")."""
+        positive, negative = pairs.relations(anchor_labels, labels, own=self.loss != "proxyanchor")
+        if self.published and mixing.kind == "anchor-negative":
+            negative = negative & ~positive.any(1, keepdim=True)
+        if self.hardest is None:
+            negatives = pairs.all_negatives(negative)
+        else:
+            with torch.no_grad():
+                similarity = (F.normalize(anchors, dim=1) @ F.normalize(embeddings, dim=1).T).cpu()
+            negatives = pairs.hardest_negatives(negative, similarity, self.hardest)
+            if self.published and self.mode == "input":
+                negatives = pairs.misplaced(negatives, negative)
+        if mixing.kind == "positive-negative":
+            first = self.published and self.mode != "input"
+            triples = pairs.positive_negative(positive, negatives, first_positive=first)
+        else:
+            triples = pairs.anchor_negative(torch.arange(len(anchor_labels)), negatives)
+        if self.max_triples is not None:
+            triples = pairs.subsample(triples, self.max_triples, rng)
+        if len(triples):
+            return triples, ""
+        if len(anchor_labels) and not (labels != labels[0]).any():
+            return triples, "the batch holds one class only: nothing to mix"
+        if mixing.kind == "positive-negative":
+            return triples, "no item of the batch has a positive: nothing to mix"
+        return triples, "every item of the batch has a positive: the published code mixes nothing"
+
+    @staticmethod
+    def _cosines(
+        embed: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, triples: Triples, items: int
+    ) -> Tensor:
+        """``pair_cosines`` with the distinct pairs divided over the ranks."""
+        if world_size() == 1:
+            return pair_cosines(embed, anchors, triples, items)
+
+        def share(x: Tensor, n: Tensor) -> Tensor:
+            # Equal shares, the last one filled up with pairs that the concatenation drops again.
+            each = -(-len(x) // world_size())
+            mine = torch.arange(rank() * each, (rank() + 1) * each, device=x.device).clamp(max=len(x) - 1)
+            return gather_with_grad(embed(x[mine], n[mine]))[: len(x)]
+
+        return pair_cosines(share, anchors, triples, items)

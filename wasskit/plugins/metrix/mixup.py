@@ -1,0 +1,234 @@
+"""Cosine similarity of anchors to mixed items, for mixtures of embeddings, of feature maps and of images.
+
+A mixture is m = lambda x + (1 - lambda) n. Its similarity to the anchor a needs
+
+    embeddings     no mixture at all: <a, m> = lambda <a, x> + (1 - lambda) <a, n>, and |m| follows from <x,
+    n>, so all
+                   triples are read off one B x B Gram matrix;
+    feature maps   pooling and the head once per distinct pair (x, n). The average of a mixture is the mixture
+    of the
+                   averages; its maximum is taken in chunks of which only the arg-max is kept;
+    images         the network once per distinct pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from wasskit.plugins.metrix.pairs import KINDS, Kind, Triples, unique_pairs
+
+EPS = 1e-12
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """One step's draw: the share lambda of the first item, and which pairs are mixed."""
+
+    lam: float
+    kind: Kind
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lam <= 1:
+            raise ValueError(f"lambda must lie between 0 and 1, not {self.lam}")
+
+
+def draw_mixing(alpha: float, rng: np.random.Generator, kinds: tuple[Kind, ...] = KINDS) -> Mixing:
+    """lambda ~ Beta(alpha, alpha) and one of ``kinds`` with equal chance; one draw serves a whole step."""
+    return Mixing(float(rng.beta(alpha, alpha)), kinds[int(rng.integers(len(kinds)))])
+
+
+def embedding_cosines(anchors: Tensor, items: Tensor, triples: Triples, mixing: Mixing) -> Tensor:
+    """cos(a, lambda x + (1 - lambda) n) of every triple, (T,), from the Gram matrix.
+
+    ``anchors`` (K, D), ``items`` (B, D); where the anchors are the items, pass the same tensor. Rows are
+    mixed as they are: normalise them for mixtures on chords of the sphere.
+    """
+    lam, rest = mixing.lam, 1 - mixing.lam
+    inner = anchors @ items.T  # (K, B)
+    gram = inner if anchors is items else items @ items.T
+    square = gram.diagonal()
+    anchor_square = square if anchors is items else anchors.square().sum(1)
+    over_norm = anchor_square.clamp(min=EPS).rsqrt()[:, None]
+    if mixing.kind == "positive-negative":
+        # |m|^2 and <a, m> / |a| of every pair first: (B, B) and (K, B) entries, fewer than there are triples.
+        mixture_square = lam**2 * square[:, None] + 2 * lam * rest * gram + rest**2 * square[None, :]
+        inner = inner * over_norm
+        along_x, along_n = (_entries(inner, triples.anchor, item) for item in (triples.x, triples.n))
+        return (lam * along_x + rest * along_n) * _entries(
+            mixture_square.clamp(min=EPS).rsqrt(), triples.x, triples.n
+        )
+    mixture_square = lam**2 * anchor_square[:, None] + 2 * lam * rest * inner + rest**2 * square[None, :]
+    along = (lam * anchor_square[:, None] + rest * inner) * over_norm
+    return _entries(along * mixture_square.clamp(min=EPS).rsqrt(), triples.anchor, triples.n)
+
+
+def pair_cosines(
+    embed: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, triples: Triples, items: int
+) -> Tensor:
+    """cos(a, v) of every triple, (T,); ``embed(x, n)`` gives the embeddings (Q, D) of the distinct pairs."""
+    x, n, pair = unique_pairs(triples, items)
+    device = anchors.device
+    mixed = embed(x.to(device, non_blocking=True), n.to(device, non_blocking=True))
+    cosines = F.normalize(mixed, dim=1) @ F.normalize(anchors, dim=1).T
+    return _entries(cosines, pair.to(device, non_blocking=True), triples.anchor.to(device, non_blocking=True))
+
+
+def feature_embeddings(
+    maps: Tensor,
+    head: Callable[[Tensor], Tensor],
+    x: Tensor,
+    n: Tensor,
+    lam: float,
+    *,
+    average: bool = True,
+    maximum: bool = True,
+    chunk_bytes: int = 32 * 2**20,
+) -> Tensor:
+    """Embeddings (Q, D) of the mixed feature maps ``lam * maps[x] + (1 - lam) * maps[n]``.
+
+    ``maps`` (B, C, H, W); ``x`` and ``n`` (Q,); ``head`` maps pooled features (q, C) to embeddings (q, D),
+    row by row. Pooling is the sum of the average and the maximum over the positions, or one of them. No
+    mixture is stored: per pair and channel one byte remains (the position of the maximum), and the backward
+    pass pools again, chunk by chunk of ``chunk_bytes`` pooled features.
+    """
+    # (H W, B, C): one position of all items is one block.
+    flat = maps.flatten(2).permute(2, 0, 1).contiguous()
+    positions = mixed_argmax(flat.detach(), x, n, lam) if maximum else None
+    size = max(1, chunk_bytes // (maps.shape[1] * maps.element_size()))
+    parts = []
+    for rows in _blocks(len(x), size):
+        chosen = positions[rows] if positions is not None else None
+        parts.append(_embed_chunk(head, flat, x[rows], n[rows], chosen, lam, average))
+    return torch.cat(parts)
+
+
+def _embed_chunk(
+    head: Callable[[Tensor], Tensor],
+    flat: Tensor,
+    x: Tensor,
+    n: Tensor,
+    positions: Tensor | None,
+    lam: float,
+    average: bool,
+) -> Tensor:
+    """``head`` of the pooled mixtures, which its graph forms anew when it needs them instead of keeping them."""
+    pooled: Tensor = _MixedPool.apply(flat, x, n, positions, lam, average)
+
+    def pack(saved: Tensor) -> Tensor | None:
+        return None if saved.data_ptr() == pooled.data_ptr() and saved.shape == pooled.shape else saved
+
+    def unpack(saved: Tensor | None) -> Tensor:
+        return _mixed_pool(flat.detach(), x, n, positions, lam, average) if saved is None else saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return head(pooled)
+
+
+class _MixedPool(Function):
+    """Pooled mixtures (Q, C) of ``flat`` (L, B, C). Kept for the backward: the arg-max, one byte per entry."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, flat: Tensor, x: Tensor, n: Tensor, positions: Tensor | None, lam: float, average: bool
+    ) -> Tensor:
+        ctx.save_for_backward(x, n, positions)
+        ctx.shape, ctx.lam, ctx.average = flat.shape, lam, average
+        return _mixed_pool(flat, x, n, positions, lam, average)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, n, positions = ctx.saved_tensors
+        length, items, channels = ctx.shape
+        if ctx.average:
+            mean = gradient.new_zeros(items, channels)
+            mean.index_add_(0, x, gradient, alpha=ctx.lam / length)
+            mean.index_add_(0, n, gradient, alpha=(1 - ctx.lam) / length)
+            result = mean.expand(length, -1, -1).clone()
+        else:
+            result = gradient.new_zeros(ctx.shape)
+        if positions is not None:
+            rows, place = result.view(length * items, channels), positions.long() * items
+            rows.scatter_add_(0, place + x[:, None], gradient * ctx.lam)
+            rows.scatter_add_(0, place + n[:, None], gradient * (1 - ctx.lam))
+        return result, None, None, None, None, None
+
+
+def _mixed_pool(
+    flat: Tensor, x: Tensor, n: Tensor, positions: Tensor | None, lam: float, average: bool
+) -> Tensor:
+    pooled = flat.new_zeros(())
+    if average:
+        mean = flat.mean(0)
+        pooled = torch.lerp(mean.index_select(0, n), mean.index_select(0, x), lam)
+    if positions is not None:
+        rows, place = flat.flatten(0, 1), positions.long() * flat.shape[1]
+        first, second = rows.gather(0, place + x[:, None]), rows.gather(0, place + n[:, None])
+        pooled = pooled + torch.lerp(second, first, lam)
+    return pooled
+
+
+@torch.no_grad()
+def mixed_argmax(flat: Tensor, x: Tensor, n: Tensor, lam: float) -> Tensor:
+    """Position of the maximum of ``lam * flat[:, x] + (1 - lam) * flat[:, n]`` over dimension 0, (Q, C).
+
+    ``flat`` (L, B, C); uint8, or int16 for L > 256. The mixtures are formed position by position in tiles
+    that fit the cache: all items against all where most pairs are wanted, else the pairs alone.
+    """
+    length, items, channels = flat.shape
+    first, second = lam * flat, (1 - lam) * flat
+    result = torch.empty(
+        (len(x), channels), dtype=torch.uint8 if length <= 256 else torch.int16, device=flat.device
+    )
+    tile = 2**18 if flat.device.type == "cpu" else 2**26  # elements of one position
+    width = min(channels, 512) if flat.device.type == "cpu" else channels
+    if 3 * len(x) > items * items:
+        # Dense: the wanted pairs of a block of x are picked from all its pairs.
+        order = x.argsort(stable=True)
+        ends = torch.searchsorted(x[order], torch.arange(items + 1, device=x.device)).tolist()
+        for block in _blocks(items, max(1, tile // (items * width))):
+            wanted = order[ends[block.start] : ends[block.stop]]
+            for part in _blocks(channels, width):
+                best = _running_argmax(first[:, block, None, part], second[:, None, :, part], result.dtype)
+                result[wanted, part] = best[x[wanted] - block.start, n[wanted]]
+        return result
+    for rows in _blocks(len(x), max(1, tile // width)):
+        for part in _blocks(channels, width):
+            result[rows, part] = _running_argmax(
+                first[:, x[rows], part], second[:, n[rows], part], result.dtype
+            )
+    return result
+
+
+def _running_argmax(first: Tensor, second: Tensor, dtype: torch.dtype) -> Tensor:
+    """Arg-max of the broadcast sum ``first + second`` over dimension 0; the first where several are equal."""
+    best = first[0] + second[0]
+    sums = torch.empty_like(best)
+    position = torch.zeros(best.shape, dtype=dtype, device=best.device)
+    for k in range(1, len(first)):
+        torch.add(first[k], second[k], out=sums)
+        # k only grows, so the last improvement is a maximum too: no masked write, which is several times
+        # dearer.
+        improved = (sums > best).to(dtype).mul_(k)
+        torch.maximum(position, improved, out=position)
+        torch.maximum(best, sums, out=best)
+    return position
+
+
+def _entries(matrix: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """``matrix[row, column]`` through one flat index, whose backward is one scatter."""
+    return matrix.flatten().index_select(0, row * matrix.shape[1] + column)
+
+
+def _blocks(length: int, size: int) -> Iterator[slice]:
+    for start in range(0, length, size):
+        yield slice(start, min(start + size, length))
