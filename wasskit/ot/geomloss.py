@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wasskit.ot.sinkhorn import check_dims
+from wasskit.ot.nesting import check_dims
 
 
 def annealed_nested_sinkhorn_divergences(
@@ -22,7 +22,7 @@ def annealed_nested_sinkhorn_divergences(
     dims: Sequence[int],
     *,
     beta: float = 1.0,
-    blur: float = 0.1,
+    blur: float = 0.5,
     scaling: float = 0.5,
 ) -> Tensor:
     """Annealed estimates of the divergences of :func:`wasskit.ot.sinkhorn.nested_sinkhorn_divergences`.

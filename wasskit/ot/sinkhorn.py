@@ -43,13 +43,14 @@ contracts by 1/2 per step, relaxation 2/3 by 1/3, and the second-order Richardso
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from wasskit.ot.nesting import check_dims
 
 # Optimal step and momentum for a spectrum in [l, L] = [1, 2] (Polyak 1964): 4 / (sqrt L + sqrt l)^2 and
 # ((sqrt L - sqrt l) / (sqrt L + sqrt l))^2.
@@ -69,7 +70,7 @@ def nested_sinkhorn_divergences(
     dims: Sequence[int],
     *,
     beta: float = 1.0,
-    blur: float = 0.1,
+    blur: float = 0.5,
     steps: int | None = None,
     reduction: Literal["none", "sum"] = "none",
 ) -> Tensor:
@@ -114,25 +115,6 @@ def nested_sinkhorn_divergences(
     else:
         values = _NestedDivergences.apply(x, problems, blur**2, _STEPS[x.dtype] if steps is None else steps)
     return values.sum() if reduction == "sum" else values
-
-
-def check_dims(dims: Sequence[int], width: int | None = None) -> tuple[int, ...]:
-    """The nested dimensions as a tuple, or ``ValueError`` saying which of the rules they break."""
-    checked = tuple(int(d) for d in dims)
-    if not checked:
-        raise ValueError("at least one dimension is needed")
-    if any(d != c for d, c in zip(dims, checked, strict=True)):
-        raise ValueError(f"dimensions must be whole numbers, not {list(dims)}")
-    if checked[0] < 1:
-        raise ValueError(f"dimensions must be positive, but {checked[0]} is not")
-    for smaller, larger in itertools.pairwise(checked):
-        if larger == smaller:
-            raise ValueError(f"dimensions must differ, but {larger} is repeated")
-        if larger < smaller:
-            raise ValueError(f"dimensions must increase, but {larger} follows {smaller}")
-    if width is not None and checked[-1] > width:
-        raise ValueError(f"dimension {checked[-1]} is larger than the embedding, which has {width}")
-    return checked
 
 
 def self_kernel(points: Tensor, blur: float) -> Tensor:

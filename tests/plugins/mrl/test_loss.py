@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.distributed.harness import run_ranks
+from wasskit.distributed.collectives import average_gradients, reduce_sum
+from wasskit.distributed.shard import shard_indices
 from wasskit.plugins.mrl.loss import (
     MatryoshkaWassersteinLoss,
     NestedClassifiers,
@@ -255,3 +258,38 @@ def test_wrong_parameters(options: dict[str, Any], message: str) -> None:
 def test_embedding_narrower_than_the_dimensions() -> None:
     with pytest.raises(ValueError, match="larger than the embedding"):
         MatryoshkaWassersteinLoss(10, (8, 16))(torch.randn(4, 12), torch.zeros(4, dtype=torch.int64))
+
+
+def value_and_gradients(sinkhorn: Any, tied: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """One step of this rank's share of a batch of 12: mean loss, gradients of a network before and of the
+    classifiers.
+    """
+    generator = torch.Generator().manual_seed(5)
+    images, labels = torch.randn(12, 6, generator=generator).double(), torch.arange(12) % 4
+    torch.manual_seed(0)
+    network = torch.nn.Linear(6, 10).double()
+    loss = MatryoshkaWassersteinLoss(
+        4, (2, 5, 10), wasserstein_weight=7.0, beta=3.0, sinkhorn=sinkhorn, tied=tied
+    ).double()
+    mine = torch.tensor(list(shard_indices(12)))
+    losses = loss(network(images[mine]), labels[mine])
+    losses.total.backward()
+    parameters = [*network.parameters(), *loss.parameters()]
+    average_gradients(parameters)
+    shares = torch.tensor(12 / len(mine), dtype=torch.float64)
+    total = reduce_sum(losses.total.detach()) / shares
+    return total, losses.wasserstein, [p.grad for p in parameters if p.grad is not None]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("sinkhorn", ["exact", "geomloss"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_two_ranks_equal_one(sinkhorn: Any, tied: bool) -> None:
+    """With different samples on each: loss, divergences of the whole batch, and averaged gradients."""
+    expected = value_and_gradients(sinkhorn, tied)
+    for found in run_ranks(value_and_gradients, 2, sinkhorn, tied):
+        for ours, theirs in zip(found[:2], expected[:2], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+        assert len(found[2]) == len(expected[2]) == 4
+        for ours, theirs in zip(found[2], expected[2], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)

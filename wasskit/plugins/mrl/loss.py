@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.ot.geomloss import annealed_nested_sinkhorn_divergences
-from wasskit.ot.sinkhorn import check_dims, nested_sinkhorn_divergences
+from wasskit.ot.nesting import check_dims
+from wasskit.ot.sinkhorn import nested_sinkhorn_divergences
 
 PUBLISHED_DIMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
@@ -69,7 +70,7 @@ class MatryoshkaWassersteinLoss(nn.Module):
         alpha: float = 1.0,
         wasserstein_weight: float = 1.0,
         beta: float = 1.0,
-        blur: float = 0.1,
+        blur: float = 0.5,
         label_smoothing: float = 0.1,
         ce_weights: Sequence[float] | None = None,
         tied: bool = False,
