@@ -1,0 +1,90 @@
+"""Convex conjugates: closed forms, agreement of the solvers, Fenchel-Young, robustness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from wasskit.models.icnn import DenseICNN
+from wasskit.ot.conjugate import solve_conjugate
+
+
+def convex_network(dim: int, *, activation: Any = "celu", strong_convexity: float = 0.2) -> DenseICNN:
+    torch.manual_seed(dim)
+    network = DenseICNN(dim, (16, 12), 1, activation, strong_convexity).double()
+    for p in network.parameters():
+        p.data.normal_()
+    network.convexify()
+    return network.requires_grad_(False)
+
+
+def test_quadratic_in_closed_form() -> None:
+    torch.manual_seed(0)
+    factor = torch.randn(4, 4, dtype=torch.float64)
+    matrix = factor @ factor.T + 0.5 * torch.eye(4)
+
+    def quadratic(x: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = x @ matrix
+        return 0.5 * (x * gradient).sum(1), gradient
+
+    y = torch.randn(10, 4, dtype=torch.float64)
+    exact = torch.linalg.solve(matrix, y.T).T
+    newton = solve_conjugate(quadratic, y, torch.zeros_like(y), hessian=lambda x: matrix.expand(len(x), -1, -1), evaluations=3)
+    torch.testing.assert_close(newton.point, exact)
+    torch.testing.assert_close(newton.value, 0.5 * (y * exact).sum(1))
+    lbfgs = solve_conjugate(quadratic, y, torch.zeros_like(y), method="lbfgs", evaluations=60)
+    torch.testing.assert_close(lbfgs.point, exact, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("activation", ["celu", "softplus"])
+@pytest.mark.parametrize("method", ["newton", "lbfgs"])
+def test_inverts_the_map_of_a_network(activation: Any, method: Any) -> None:
+    network = convex_network(3, activation=activation)
+    x = 2 * torch.randn(50, 3, dtype=torch.float64)
+    y = network.gradient(x)
+    hessian = network.hessian if method == "newton" else None
+    evaluations = 60 if method == "newton" else 300
+    found = solve_conjugate(
+        network.value_and_gradient, y, torch.zeros_like(y), hessian=hessian, method=method, evaluations=evaluations, tolerance=1e-9
+    )
+    assert found.residual.max() < 1e-8
+    torch.testing.assert_close(found.point, x, rtol=1e-6, atol=1e-7)
+    # Fenchel and Young: psi(x) + psi*(y) = <x, y> at the maximiser, and above it elsewhere.
+    torch.testing.assert_close(network(x) + found.value, (x * y).sum(1), rtol=1e-8, atol=1e-8)
+    elsewhere = x + torch.randn_like(x)
+    assert (network(elsewhere) + found.value >= (elsewhere * y).sum(1)).all()
+
+
+def test_float32_reaches_rounding_and_never_worsens_the_start() -> None:
+    network = convex_network(6).float()
+    x = torch.randn(40, 6)
+    y = network.gradient(x)
+    start = x + 0.05 * torch.randn_like(x)
+    before = (network.gradient(start) - y).norm(dim=1)
+    for evaluations in (1, 2, 12):
+        found = solve_conjugate(network.value_and_gradient, y, start, hessian=network.hessian, evaluations=evaluations)
+        assert (found.residual <= before).all()
+        assert found.evaluations == evaluations
+    assert found.residual.max() < 1e-4 * y.norm(dim=1).max()
+
+
+def test_each_row_is_solved_as_if_alone() -> None:
+    network = convex_network(4)
+    y = network.gradient(2 * torch.randn(6, 4, dtype=torch.float64))
+    start = torch.zeros_like(y)
+    whole = solve_conjugate(network.value_and_gradient, y, start, method="lbfgs", evaluations=25)
+    for i in range(len(y)):
+        alone = solve_conjugate(network.value_and_gradient, y[i : i + 1], start[:1], method="lbfgs", evaluations=25)
+        torch.testing.assert_close(alone.point[0], whole.point[i], rtol=1e-6, atol=1e-8)
+
+
+def test_tolerance_stops_early_and_newton_needs_a_hessian() -> None:
+    network = convex_network(2)
+    x = torch.randn(5, 2, dtype=torch.float64)
+    found = solve_conjugate(network.value_and_gradient, network.gradient(x), x, method="lbfgs", tolerance=1e-9)
+    assert found.evaluations == 1
+    with pytest.raises(ValueError, match="Hessian"):
+        solve_conjugate(network.value_and_gradient, x, x, method="newton")
