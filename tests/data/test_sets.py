@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -52,6 +53,14 @@ class TestDigits:
             counts = torch.bincount(labels_of(part)).double()
             assert float((counts / len(part)).max()) < 0.11
             assert float((counts / len(part)).min()) > 0.09
+
+    def test_reading_them_imports_no_sklearn(self) -> None:
+        code = (
+            "import sys; from wasskit.data.registry import load_dataset; load_dataset('digits', 'train');"
+            "print([m for m in ('sklearn', 'torchvision') if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
 
     def test_the_split_is_fixed(self) -> None:
         first = load_dataset("digits", "test", seed=0)

@@ -37,10 +37,17 @@ def test_unlabelled_sets_split_at_random() -> None:
 
 
 def test_seeds_depend_on_every_part_and_its_type() -> None:
-    seeds = {
-        derive_seed(*parts)
-        for parts in [(0,), (1,), ("0",), (0, 0), (1, 11), (11, 1), (0, "a", 1), (0, "a1")]
-    }
+    cases: list[tuple[int | str, ...]] = [
+        (0,),
+        (1,),
+        ("0",),
+        (0, 0),
+        (1, 11),
+        (11, 1),
+        (0, "a", 1),
+        (0, "a1"),
+    ]
+    seeds = {derive_seed(*parts) for parts in cases}
     assert len(seeds) == 8
     # A change of these numbers changes every run: it must be meant.
     assert derive_seed(0, "augment", 1, 2) == 8124456633294986454

@@ -336,6 +336,8 @@ def find_datasets(root: str | os.PathLike[str] | None = None) -> dict[str, Path 
             )
         elif card.built_in:
             found[name] = Path("built in")
+        elif name == "imagefolder":
+            found[name] = locate(card, base) or "any folder of images or CSV file named by --data-root"
         elif not base.is_dir():
             found[name] = f"no folder {base}"
         else:
