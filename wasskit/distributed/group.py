@@ -10,6 +10,7 @@ GPU and ranks that share a GPU cannot join an nccl communicator; their tensors t
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -65,6 +66,13 @@ class Channels:
 
 
 _channels: Channels | None = None
+
+
+@atexit.register
+def _forget_channels() -> None:
+    """A group whose last reference falls while the interpreter is torn down aborts the process now and then."""
+    global _channels
+    _channels = None
 
 
 def _initialised() -> bool:
