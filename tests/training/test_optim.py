@@ -11,7 +11,14 @@ import torch
 from torch import nn
 
 from wasskit.errors import UserError
-from wasskit.training.optim import LARS, OPTIMIZERS, build_optimizer, parameter_groups, split_parameters
+from wasskit.training.optim import (
+    LARS,
+    OPTIMIZERS,
+    build_optimizer,
+    parameter_groups,
+    split_parameters,
+    without_compiler,
+)
 
 
 def test_lars_matches_the_reference(reference: Callable[[str], dict[str, Any]]) -> None:
@@ -76,6 +83,14 @@ def test_groups_put_decay_on_weights_only() -> None:
     assert [(g["lr"], g["weight_decay"]) for g in groups] == [(0.2, 0.1), (0.05, 0.0)]
     optimizer = build_optimizer("lars", groups, lr=1.0)
     assert [g["lr"] for g in optimizer.param_groups] == [0.2, 0.05]
+
+
+def test_without_compiler_leaves_no_mark() -> None:
+    method = torch.optim.Optimizer.add_param_group.__wrapped__  # type: ignore[attr-defined]
+    before = dict(vars(method))
+    with without_compiler():
+        build_optimizer("sgd", [nn.Parameter(torch.ones(2))], lr=0.1)
+    assert vars(method) == before
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

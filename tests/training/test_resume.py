@@ -127,6 +127,7 @@ def wait_for_rows(run: Path, rows: int) -> None:
     raise AssertionError(f"no {rows} metrics in a minute")
 
 
+@pytest.mark.slow
 def test_a_real_process_stopped_and_killed(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert program(whole, "fresh").wait(60) == 0
@@ -177,12 +178,14 @@ def train_on_ranks(path: Path, what: str) -> dict[str, Any]:
         torch.nn.init.zeros_(task.head.weight)  # the start is rank 0's
     run = RunDirectory.open(path) if what == "resume" else make_run(path)
     result: dict[str, Any] = {}
+    trainer = make_trainer(run, task, accumulate=1)
     try:
-        make_trainer(run, task, accumulate=1).fit(resume=what == "resume")
+        trainer.fit(resume=what == "resume")
     except (Interrupted, RunFailed) as error:
         result["error"] = (type(error).__name__, str(error), error.exit_code)
     result["weight"] = task.head.weight.detach().clone()
     result["drawn"] = task.drawn
+    result["evaluated"] = trainer.summary().final
     return result
 
 
@@ -206,6 +209,7 @@ def test_two_ranks_stop_and_resume_together(tmp_path: Path) -> None:
     whole = run_ranks(train_on_ranks, 2, tmp_path / "whole", "run")
     assert torch.equal(resumed[0]["weight"], whole[0]["weight"])
     assert_same_run(tmp_path / "r", tmp_path / "whole")
+    assert resumed[0]["evaluated"] == resumed[1]["evaluated"], "all ranks evaluate one network"
     assert whole[0]["drawn"] != whole[1]["drawn"], "each rank draws numbers of its own"
 
 

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -344,6 +346,23 @@ def test_compiled_networks_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Linear()
     fit(task, epochs=1, compile=True)
     assert compiled == [task.net]
+
+
+def test_torch_s_compiler_is_not_imported(tmp_path: Path) -> None:
+    """It takes a second, as long as torch."""
+    code = """
+import sys
+from pathlib import Path
+from tests.training.toy import ToyTask, make_run, make_trainer
+run = make_run(Path(sys.argv[1]))
+make_trainer(run, epochs=2, tensorboard=True, clip_norm=1.0, clip_value=1.0).fit()
+make_trainer(run, epochs=2).fit(resume=True)
+unwanted = {"torch._dynamo", "torchvision", "timm", "rich", "matplotlib", "tensorboard", "sklearn"}
+assert not unwanted & set(sys.modules), unwanted & set(sys.modules)
+"""
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "r")], check=True, cwd=Path(__file__).parents[2]
+    )
 
 
 def test_wrong_use() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.group import rank, world_size
 from wasskit.errors import WasskitError
 from wasskit.training.run import RunDirectory
@@ -80,7 +81,8 @@ class ToyTask(Task):
         error = (self.head(features) - y - noise).square().mean()
         pull = (features.mean(0) - self.queue).square().mean()
         with torch.no_grad():
-            self.queue.copy_(torch.cat([features.mean(0)[None], self.queue[:-1]]))
+            mean = reduce_sum(features.mean(0)) / world_size()
+            self.queue.copy_(torch.cat([mean[None], self.queue[:-1]]))
         terms: dict[str, Tensor | float] = {"error": error, "noise": noise}
         if progress.step % 3 == 0:
             terms["pull"] = pull

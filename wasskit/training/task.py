@@ -1,7 +1,8 @@
 """What the loop asks of a method: its losses, its optimisers, its evaluation. The loop knows no method.
 
 A method subclasses :class:`Task`, holds its networks as submodules and everything else that a resumed run needs
-as buffers (a queue and its pointer, a momentum encoder) or in :meth:`Task.extra_state`.
+as buffers (a queue and its pointer, a momentum encoder) or in :meth:`Task.extra_state`. A checkpoint holds rank 0's:
+buffers that training depends on are to be the same on all ranks. Running statistics may differ; rank 0's count.
 """
 
 from __future__ import annotations
@@ -161,7 +162,8 @@ class Task(nn.Module):
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
         """Metrics by split, already reduced over the ranks; called on every rank, in evaluation mode.
 
-        Gradients are enabled. Random numbers are the same at every evaluation and leave those of training alone.
+        Gradients are enabled. The global random numbers are the same at every evaluation and on every rank, and
+        those of training are left alone.
         """
         return {}
 

@@ -37,6 +37,7 @@ from wasskit.training.checkpoint import (
 )
 from wasskit.training.logging import EventWriter, Reporter, SilentReporter
 from wasskit.training.meters import BadStep, LossMeter
+from wasskit.training.optim import without_compiler
 from wasskit.training.run import RunDirectory
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Source, Task
 
@@ -190,7 +191,8 @@ class Trainer:
             self.task.to(memory_format=torch.channels_last)
         broadcast_module(self.task)
         self.plan = Plan(self.total_steps, self.steps_per_epoch)
-        self.optimisations = self.task.optimisations(self.plan)
+        with without_compiler():
+            self.optimisations = self.task.optimisations(self.plan)
         names = [o.name for o in self.optimisations]
         if len(set(names)) < len(names):
             raise ValueError(f"optimisations need names of their own, got {names}")
@@ -351,9 +353,11 @@ class Trainer:
         state = self._state
         self._check_finite()
         self._tick(training=True)
+        # Running statistics are each rank's own. One network is evaluated, the one that rank 0 saves.
+        broadcast_module(self.task)
         self.task.eval()
         try:
-            with preserved_rng(self.device, rank_seed(self.seed)):
+            with preserved_rng(self.device, self.seed):
                 results = self.task.evaluate(self.progress)
         finally:
             self.task.train()
@@ -470,7 +474,8 @@ class Trainer:
         if self.run is None or self.checkpoints is None:
             return
         self._check_finite(parameters=True)
-        content = self._content()
+        with without_compiler():
+            content = self._content()
         failure: WasskitError | None = None
         if is_main():
             try:
@@ -523,8 +528,9 @@ class Trainer:
         try:
             self.task.load_state_dict(content["task"])
             self.task.load_extra_state(content["extra"])
-            for o in self.optimisations:
-                o.optimizer.load_state_dict(content["optimisers"][o.name])
+            with without_compiler():
+                for o in self.optimisations:
+                    o.optimizer.load_state_dict(content["optimisers"][o.name])
         except (RuntimeError, KeyError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"The checkpoint does not fit the networks of this run: {reason}") from error
@@ -595,15 +601,15 @@ class _Stepper:
                 self._update_one(place, o)
 
     def _update_one(self, place: int, o: Optimisation) -> None:
-        parameters = self._parameters[place]
-        average_gradients(parameters)
+        average_gradients(self._parameters[place])
+        parameters = [parameter for parameter in self._parameters[place] if parameter.grad is not None]
         if self.scaler is not None:
             self.scaler.unscale_(o.optimizer)
         clip_value = o.clip_value if o.clip_value is not None else self._clip_value
         clip_norm = o.clip_norm if o.clip_norm is not None else self._clip_norm
-        if clip_value is not None:
+        if clip_value is not None and parameters:
             nn.utils.clip_grad_value_(parameters, clip_value)
-        if clip_norm is not None:
+        if clip_norm is not None and parameters:
             name = "grad_norm" if len(self.optimisations) == 1 else f"grad_norm_{o.name}"
             self.norms[name] = nn.utils.clip_grad_norm_(parameters, clip_norm)
         self.rates[place] = self._rates(place, o)
@@ -613,7 +619,8 @@ class _Stepper:
             self.scaler.step(o.optimizer)
         else:
             o.optimizer.step()
-        o.optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         self._updated = True
 
     def _rates(self, place: int, o: Optimisation) -> list[float]:
