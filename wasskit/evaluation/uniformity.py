@@ -22,6 +22,7 @@ from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
 from wasskit.ot.polar import Method, noise_level, nuclear_norm
+from wasskit.ot.precision import full_precision
 
 __all__ = [
     "FeatureMoments",
@@ -274,7 +275,7 @@ class _LogPotential(Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, t: float, block: int, bounded: bool) -> Tensor:
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             value, gradient = _log_potential(
                 z, t, block, bounded=bounded, with_gradient=ctx.needs_input_grad[0]
             )

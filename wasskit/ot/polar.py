@@ -26,6 +26,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from wasskit.errors import UserError
+from wasskit.ot.precision import full_precision
 
 __all__ = ["Method", "noise_level", "nuclear_norm", "polar_factor", "polar_schedule"]
 
@@ -68,7 +69,7 @@ class _NuclearNorm(Function):
         ctx.input_dtype = matrix.dtype
         wide = matrix.mT if matrix.shape[0] >= matrix.shape[1] else matrix
         # Autocast would turn the products into bfloat16, and with it the spectrum into noise.
-        with torch.autocast(matrix.device.type, enabled=False):
+        with full_precision(matrix):
             if method == "eigh":
                 n, m = matrix.shape
                 noise = partial(noise_level, n, m, magnitude)

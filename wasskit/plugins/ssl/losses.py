@@ -1,0 +1,274 @@
+"""The losses of MoCo v2, BYOL, Barlow Twins and Zero-CL, and the uniformity terms that are added to them.
+
+All take projections (B, D) of two views of the same images, row by row, and are computed in float32 at least,
+whatever the autocast. Those that couple the samples of a batch (Barlow Twins, Zero-CL, the uniformity terms)
+gather the projections of all ranks with gradients; the others are means over a rank's equal share. Either
+way, averaging the ranks' gradients gives the gradient of one rank with the whole batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wasskit.distributed.collectives import gather, gather_with_grad
+from wasskit.errors import UserError
+from wasskit.evaluation.uniformity import gaussian_uniformity, w2_uniformity
+from wasskit.ot.polar import Method, polar_factor
+from wasskit.ot.precision import full_precision
+
+__all__ = [
+    "KeyQueue",
+    "LogUniformityLoss",
+    "W2UniformityLoss",
+    "barlow_twins_loss",
+    "byol_loss",
+    "info_nce",
+    "moco_loss",
+    "uniformity_weight",
+    "zca_matrix",
+    "zero_cl_feature_loss",
+    "zero_cl_instance_loss",
+    "zero_cl_loss",
+]
+
+ZeroCl = Literal["feature", "instance", "both"]
+Solver = Literal["auto", "eigh", "polar"]
+
+_EPS = 1e-5
+_ZCA_RIDGE = 0.01
+
+Loss = TypeVar("Loss", bound=Callable[..., Tensor])
+
+
+def in_full_precision(loss: Loss) -> Loss:
+    """Make a loss leave autocast and see half-precision tensors in float32."""
+
+    @functools.wraps(loss)
+    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+        tensors = [
+            value.float()
+            if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+            else value
+            for value in args
+        ]
+        first = next(value for value in args if isinstance(value, Tensor))
+        with full_precision(first):
+            return loss(*tensors, **kwargs)
+
+    return cast(Loss, wrapped)
+
+
+# --- BYOL
+# ----------------------------------------------------------------------------------------------------
+
+
+@in_full_precision
+def byol_loss(prediction1: Tensor, prediction2: Tensor, target1: Tensor, target2: Tensor) -> Tensor:
+    """Predictions p and target projections t of either view, (B, D) (Grill et al. 2020, eq. 2).
+
+        2 (1 - mean cos(t1, p2)) + 2 (1 - mean cos(t2, p1)),    between 0 and 8
+
+    No gradient flows into the targets.
+    """
+    crossed = F.cosine_similarity(target1.detach(), prediction2)
+    reverse = F.cosine_similarity(target2.detach(), prediction1)
+    return 2 * (1 - crossed.mean()) + 2 * (1 - reverse.mean())
+
+
+# --- MoCo v2
+# -------------------------------------------------------------------------------------------------
+
+
+@in_full_precision
+def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.2) -> Tensor:
+    """InfoNCE, each query against its key and the queue (He et al. 2020, eq. 1).
+
+        mean_i -log [ e^{q_i k_i / T} / (e^{q_i k_i / T} + sum_j e^{q_i n_j / T}) ]
+
+    Unit queries and keys (B, D), negatives n in the unit ``queue`` (K, D); gradient for the queries alone.
+    """
+    positive = (query * key.detach()).sum(dim=1, keepdim=True)
+    logits = torch.cat([positive, query @ queue.detach().to(query.dtype).mT], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
+
+
+def moco_loss(
+    query1: Tensor, query2: Tensor, key1: Tensor, key2: Tensor, queue: Tensor, temperature: float = 0.2
+) -> Tensor:
+    """The symmetric loss: InfoNCE of the first view's queries with the second's keys, plus the reverse."""
+    return info_nce(query1, key2, queue, temperature) + info_nce(query2, key1, queue, temperature)
+
+
+class KeyQueue(nn.Module):
+    """The latest keys of the key encoder, (length, dim): a ring buffer that every rank holds whole.
+
+    Keys are stored as they come, of unit length. It starts from random directions, a function of the seed.
+    Keys and position are buffers, so they are part of every checkpoint.
+    """
+
+    keys: Tensor
+    position: Tensor
+
+    def __init__(self, length: int, dim: int, *, seed: int = 0) -> None:
+        super().__init__()
+        start = torch.randn(length, dim, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("keys", F.normalize(start))
+        self.register_buffer("position", torch.zeros((), dtype=torch.long))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @torch.no_grad()
+    def push(self, *keys: Tensor) -> None:
+        """Overwrite the oldest keys by those of the batch: all ranks' of the first view, then of the second.
+
+        Raises ``UserError`` when a batch has more keys than the queue holds.
+        """
+        joined = torch.cat([gather(key.to(self.keys.dtype)) for key in keys])
+        if len(joined) > len(self):
+            raise UserError(
+                f"A batch brings {len(joined)} keys, but the queue holds {len(self)}: lengthen it by --queue, or "
+                "take a smaller batch."
+            )
+        places = (self.position + torch.arange(len(joined), device=joined.device)) % len(self)
+        self.keys.index_copy_(0, places, joined)
+        self.position.add_(len(joined)).remainder_(len(self))
+
+
+# --- Barlow Twins
+# --------------------------------------------------------------------------------------------
+
+
+@in_full_precision
+def barlow_twins_loss(first: Tensor, second: Tensor, off_diagonal: float = 0.08) -> Tensor:
+    """Projections (B, D) of two views (Zbontar et al. 2021, eqs. 1 and 2).
+
+        sum_i (1 - c_ii)^2 + off_diagonal * sum_{i != j} c_ij^2
+
+    c (D, D) is the cross-correlation of the features over the batch of all ranks.
+    """
+    first, second = _standardise(gather_with_grad(first)), _standardise(gather_with_grad(second))
+    correlation = first.mT @ second / len(first)
+    diagonal = correlation.diagonal()
+    others = correlation.square().sum() - diagonal.square().sum()
+    return (1 - diagonal).square().sum() + off_diagonal * others
+
+
+def _standardise(x: Tensor) -> Tensor:
+    """Columns of (N, m) to mean 0 and biased variance 1 (up to 1e-5, so that a constant column becomes 0)."""
+    variance, mean = torch.var_mean(x, dim=0, correction=0)
+    return (x - mean) * (variance + _EPS).rsqrt()
+
+
+# --- Zero-CL
+# -------------------------------------------------------------------------------------------------
+
+
+@in_full_precision
+def zero_cl_feature_loss(first: Tensor, second: Tensor, solver: Solver = "auto") -> Tensor:
+    """sum_i (1 - c_ii)^2, c the cross-correlation of features whitened over the batch (Zhang et al. 2022)."""
+    return _whitened_agreement(gather_with_grad(first), gather_with_grad(second), solver)
+
+
+@in_full_precision
+def zero_cl_instance_loss(first: Tensor, second: Tensor, solver: Solver = "auto") -> Tensor:
+    """The same with instances whitened over the features: that of the transposed batch."""
+    return _whitened_agreement(gather_with_grad(first).mT, gather_with_grad(second).mT, solver)
+
+
+def zero_cl_loss(first: Tensor, second: Tensor, kind: ZeroCl = "feature", solver: Solver = "auto") -> Tensor:
+    """Zero-CL along features, along instances, or the sum of both."""
+    if kind == "feature":
+        return zero_cl_feature_loss(first, second, solver)
+    if kind == "instance":
+        return zero_cl_instance_loss(first, second, solver)
+    return zero_cl_feature_loss(first, second, solver) + zero_cl_instance_loss(first, second, solver)
+
+
+def _whitened_agreement(first: Tensor, second: Tensor, solver: Solver) -> Tensor:
+    first, second = _standardise(first), _standardise(second)
+    first, second = first @ zca_matrix(first, solver), second @ zca_matrix(second, solver)
+    agreement = (first * second).mean(dim=0)
+    return (1 - agreement).square().sum()
+
+
+@torch.no_grad()
+def zca_matrix(x: Tensor, solver: Solver = "auto") -> Tensor:
+    """U diag((s + 0.01)^{-1/2}) U^T for the second moment U diag(s) U^T = x^T x / N of x (N, m); no gradient.
+
+    It is (x^T x / N + 0.01 I)^{-1/2}, and so, up to the factor sqrt(0.01), the lower block of the polar
+    factor of [x / sqrt N; 0.1 I]: the form that needs only matrix products (``solver="polar"``).
+    """
+    n, m = x.shape
+    if _method(solver, x) == "eigh":
+        eigenvalues, vectors = torch.linalg.eigh(x.mT @ x / n)
+        matrix: Tensor = (vectors * (eigenvalues.clamp_min(0) + _ZCA_RIDGE).rsqrt()) @ vectors.mT
+        return matrix
+    root = _ZCA_RIDGE**0.5
+    stacked = torch.cat([x.mT / n**0.5, root * torch.eye(m, dtype=x.dtype, device=x.device)], dim=1)
+    matrix = polar_factor(stacked)[:, n:] / root
+    return matrix
+
+
+# --- Uniformity terms
+# ----------------------------------------------------------------------------------------
+
+
+class W2UniformityLoss(nn.Module):
+    """Wasserstein-2 distance of the normalised features to N(0, I/m): see `wasskit.w2_uniformity`.
+
+    Called with one or several matrices of features (B, m), say the projections of two views, it takes them
+    together, over all ranks. Add it to the loss of a self-supervised method with a weight of its own.
+
+    Args:
+        ridge: multiple of the identity added to the covariance (published with MoCo v2: 1e-4). solver:
+        ``"eigh"`` (float64 eigenvalues), ``"polar"`` (float32 matrix products), or ``"auto"``: polar on a
+            GPU, eigh elsewhere.
+    """
+
+    def __init__(self, ridge: float = 0.0, solver: Solver = "auto") -> None:
+        super().__init__()
+        self.ridge = ridge
+        self.solver: Solver = solver
+
+    def forward(self, *features: Tensor) -> Tensor:
+        joined = torch.cat([gather_with_grad(x) for x in features])
+        return w2_uniformity(joined, ridge=self.ridge, method=_method(self.solver, joined))
+
+    def extra_repr(self) -> str:
+        return f"ridge={self.ridge}, solver={self.solver}"
+
+
+class LogUniformityLoss(nn.Module):
+    """L_U of the normalised features of all views and ranks together: see `wasskit.gaussian_uniformity`."""
+
+    def __init__(self, t: float = 2.0) -> None:
+        super().__init__()
+        self.t = t
+
+    def forward(self, *features: Tensor) -> Tensor:
+        return gaussian_uniformity(torch.cat([gather_with_grad(x) for x in features]), self.t)
+
+    def extra_repr(self) -> str:
+        return f"t={self.t}"
+
+
+def uniformity_weight(epoch: int, epochs: int, start: float, end: float) -> float:
+    """Weight of the uniformity term in epoch 1, ..., ``epochs``: linear, reaching ``end`` in the last.
+
+    As published, the step from ``start`` is taken before the first epoch: start - (start - end) epoch /
+    epochs.
+    """
+    return start - (start - end) * epoch / epochs
+
+
+def _method(solver: Solver, x: Tensor) -> Method:
+    if solver == "auto":
+        return "polar" if x.device.type == "cuda" else "eigh"
+    return solver
