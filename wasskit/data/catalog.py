@@ -260,7 +260,14 @@ _ALL = (
         files=("list_eval_partition.txt",),
         alternatives=(("Eval/list_eval_partition.txt",),),
         source="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
-        folders=("inshop", "In-shop", "In_shop", "InShop", "inshop_clothes"),
+        folders=(
+            "inshop",
+            "InShop_Clothes",
+            "In-shop Clothes Retrieval Benchmark",
+            "In-shop",
+            "In_shop",
+            "InShop",
+        ),
         module=_METRIC,
     ),
     DatasetCard(
