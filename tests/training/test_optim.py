@@ -17,7 +17,6 @@ from wasskit.training.optim import (
     build_optimizer,
     parameter_groups,
     split_parameters,
-    without_compiler,
 )
 
 
@@ -83,14 +82,6 @@ def test_groups_put_decay_on_weights_only() -> None:
     assert [(g["lr"], g["weight_decay"]) for g in groups] == [(0.2, 0.1), (0.05, 0.0)]
     optimizer = build_optimizer("lars", groups, lr=1.0)
     assert [g["lr"] for g in optimizer.param_groups] == [0.2, 0.05]
-
-
-def test_without_compiler_leaves_no_mark() -> None:
-    method = torch.optim.Optimizer.add_param_group.__wrapped__  # type: ignore[attr-defined]
-    before = dict(vars(method))
-    with without_compiler():
-        build_optimizer("sgd", [nn.Parameter(torch.ones(2))], lr=0.1)
-    assert vars(method) == before
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 import torch
@@ -18,7 +16,6 @@ __all__ = [
     "build_optimizer",
     "parameter_groups",
     "split_parameters",
-    "without_compiler",
 ]
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
@@ -140,24 +137,3 @@ class LARS(torch.optim.Optimizer):
         ratios = torch.where(both, group["trust"] * of_weights / of_gradients, torch.ones_like(of_weights))
         torch._foreach_mul_(decayed, list(ratios.unbind()))
         return list(decayed)
-
-
-@contextlib.contextmanager
-def without_compiler() -> Iterator[None]:
-    """Build, save or load optimisers without importing torch's compiler, which takes as long as torch itself.
-
-    Torch keeps its compiler out of these methods by wrappers that import it first. Here each wrapper finds the method
-    marked as dealt with; the marks are taken off again. Once the compiler is there, nothing is done.
-    """
-    marked: list[Any] = []
-    if "torch._dynamo" not in sys.modules:
-        for name in ("add_param_group", "state_dict", "load_state_dict"):
-            method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
-            if method is not None and not hasattr(method, "__dynamo_disable"):
-                setattr(method, "__dynamo_disable", method)
-                marked.append(method)
-    try:
-        yield
-    finally:
-        for method in marked:
-            delattr(method, "__dynamo_disable")

@@ -37,7 +37,6 @@ from wasskit.training.checkpoint import (
 )
 from wasskit.training.logging import EventWriter, Reporter, SilentReporter
 from wasskit.training.meters import BadStep, LossMeter
-from wasskit.training.optim import without_compiler
 from wasskit.training.run import RunDirectory
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Source, Task
 
@@ -191,8 +190,7 @@ class Trainer:
             self.task.to(memory_format=torch.channels_last)
         broadcast_module(self.task)
         self.plan = Plan(self.total_steps, self.steps_per_epoch)
-        with without_compiler():
-            self.optimisations = self.task.optimisations(self.plan)
+        self.optimisations = self.task.optimisations(self.plan)
         names = [o.name for o in self.optimisations]
         if len(set(names)) < len(names):
             raise ValueError(f"optimisations need names of their own, got {names}")
@@ -246,6 +244,11 @@ class Trainer:
                 with contextlib.suppress(OSError):
                     self._events.close()
                 self._events = None
+        if self.task.monitor is not None and state.best is None and state.results:
+            given = ", ".join(state.results)
+            self.reporter.message(
+                f"no evaluation gave {self.task.monitor!r}, hence no best.pt; there is {given}"
+            )
         summary = self.summary()
         if self.run is not None:
             self.run.write_summary(summary.as_dict())
@@ -279,14 +282,11 @@ class Trainer:
         self._settle()
         while state.step < self.total_steps:
             self.task.start_epoch(self.progress)
-            batches = self.source.batches(state.epoch, start=state.batch)
+            epoch = state.epoch
+            batches = self.source.batches(epoch, start=state.batch)
             try:
-                while state.batch < self.source.steps_per_epoch and state.step < self.total_steps:
+                while state.epoch == epoch and state.step < self.total_steps:
                     self._update(batches)
-                    if state.batch == self.source.steps_per_epoch:
-                        state.epoch, state.batch = state.epoch + 1, 0
-                        self._settle()
-                        break
                     self._settle()
             finally:
                 if hasattr(batches, "close"):
@@ -314,6 +314,8 @@ class Trainer:
         with torch.no_grad():
             self.task.after_update(stepper.progress)
         state.step += 1
+        if state.batch == self.source.steps_per_epoch:
+            state.epoch, state.batch = state.epoch + 1, 0
         self._tick()
 
     def _watch(self, losses: Losses) -> None:
@@ -333,16 +335,6 @@ class Trainer:
         improved = evaluate and self._evaluate()
         if improved or (self._due(self.checkpoint_every) and self._saved_at != state.step):
             self._save(best=improved)
-        if (
-            state.step >= self.total_steps
-            and self.task.monitor is not None
-            and state.best is None
-            and state.results
-        ):
-            names = ", ".join(state.results)
-            self.reporter.message(
-                f"no evaluation gave {self.task.monitor!r}, so there is no best.pt; there is: {names}"
-            )
 
     def _due(self, every: int) -> bool:
         step = self._state.step
@@ -474,8 +466,7 @@ class Trainer:
         if self.run is None or self.checkpoints is None:
             return
         self._check_finite(parameters=True)
-        with without_compiler():
-            content = self._content()
+        content = self._content()
         failure: WasskitError | None = None
         if is_main():
             try:
@@ -528,9 +519,8 @@ class Trainer:
         try:
             self.task.load_state_dict(content["task"])
             self.task.load_extra_state(content["extra"])
-            with without_compiler():
-                for o in self.optimisations:
-                    o.optimizer.load_state_dict(content["optimisers"][o.name])
+            for o in self.optimisations:
+                o.optimizer.load_state_dict(content["optimisers"][o.name])
         except (RuntimeError, KeyError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"The checkpoint does not fit the networks of this run: {reason}") from error
@@ -619,8 +609,7 @@ class _Stepper:
             self.scaler.step(o.optimizer)
         else:
             o.optimizer.step()
-        for parameter in parameters:
-            parameter.grad = None
+        o.optimizer.zero_grad(set_to_none=True)
         self._updated = True
 
     def _rates(self, place: int, o: Optimisation) -> list[float]:
