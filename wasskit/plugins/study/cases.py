@@ -1,0 +1,134 @@
+"""The cases of the empirical studies and their metrics, each stated once for samples and for the law itself.
+
+Both metrics of a case need three figures of the sphere beneath it (``Sphere``): E|z|^2, tr S^{1/2} and L_U.
+
+``collapse``, ``dimension``  z on the sphere of ``kept`` of ``m`` coordinates
+``fcc``  features cloned: (z, z, ..., z), k + 1 times, not divided by its new length. Its covariance is that of z times a matrix of ones:
+         E|.|^2 and tr S^{1/2} grow (k+1) and sqrt(k+1) times, all squared distances (k+1) times.
+``fbc``  feature baby: k blocks of m zeros appended. Only the target N(0, I/m) changes, to (k+1) m coordinates.
+``icc``  instances cloned: the whole sample k + 1 times. Moments stay, pairs of a point with itself join.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from wasskit.errors import UserError
+from wasskit.plugins.study.laws import SphereLaw, cloned_instances_lu
+
+__all__ = ["Case", "Kind", "Outcome", "collapsed", "metrics", "outcomes"]
+
+Kind = Literal["collapse", "dimension", "fcc", "fbc", "icc"]
+Rounding = Literal["intended", "published"]
+
+
+class Sphere(Protocol):
+    """A sample of the unit sphere, or its law."""
+
+    @property
+    def second_moment(self) -> float: ...
+    @property
+    def root_trace(self) -> float: ...
+    def lu(self, t: float) -> float: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of a study: ``kept`` of ``m`` coordinates left by a collapse of ``eta``, and ``k`` clones or blocks."""
+
+    kind: Kind
+    m: int
+    eta: float
+    kept: int
+    k: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The metrics of a case over seeds: -W2 and -L_U, as the paper plots them (the larger the more uniform).
+
+    Args:
+        n, pairs: points of each sample, and pairs that its L_U is the mean over.
+        neg_w2, neg_lu: means over seeds; ``*_se`` their standard errors, None for a single seed.
+        neg_w2_expected: what a sample of n points is expected to show.
+        neg_w2_exact, neg_lu_exact: of the law itself.
+    """
+
+    case: Case
+    n: int
+    pairs: int
+    neg_w2: float
+    neg_w2_se: float | None
+    neg_w2_expected: float
+    neg_w2_exact: float
+    neg_lu: float
+    neg_lu_se: float | None
+    neg_lu_exact: float
+
+
+def collapsed(
+    kind: Kind, m: int, eta: float, rounding: Rounding = "intended", copies: Iterable[int] = (0,)
+) -> list[Case]:
+    """The cases of m coordinates of which a share ``eta`` is zero.
+
+    round(m (1 - eta)) coordinates are kept. The published code truncates both shares, int(m (1 - eta)) and int(m eta),
+    in floating point: at eta = 0.55, 0.8 and 0.9 it keeps one coordinate less, and the total is one less too
+    (``rounding="published"``). Raises ``UserError`` where none is left: all features would be zero vectors, which lie
+    on no sphere.
+    """
+    kept = round(m * (1 - eta))
+    if rounding == "published":
+        kept = int(m * (1 - eta))
+        m = kept + int(m * eta)
+    if kept < 1:
+        raise UserError(
+            f"A collapse of {eta:g} leaves none of {m} coordinates: give smaller --levels or larger dimensions."
+        )
+    return [Case(kind, m, eta, kept, k) for k in copies]
+
+
+def metrics(case: Case, sphere: Sphere, n: int, t: float = 2.0) -> tuple[float, float]:
+    """W2 and L_U of a case from its sphere; ``n`` points before any cloning of instances."""
+    clones, blocks = (case.k + 1 if case.kind == kind else 1 for kind in ("fcc", "fbc"))
+    w2_squared = (
+        clones * sphere.second_moment + 1 - 2 * sphere.root_trace / math.sqrt(case.m * blocks)
+    )
+    lu = sphere.lu(t * clones)
+    if case.kind == "icc":
+        lu = cloned_instances_lu(lu, n, case.k + 1)
+    return math.sqrt(max(0.0, w2_squared)), lu
+
+
+def needed_ts(cases: Iterable[Case], t: float) -> list[float]:
+    """The t at which L_U of the spheres is needed, ascending multiples of ``t``."""
+    return [t * k for k in sorted({1} | {case.k + 1 for case in cases if case.kind == "fcc"})]
+
+
+def outcomes(
+    cases: Sequence[Case], spheres: Sequence[Mapping[Case, Sphere]], n: int, pairs: int, t: float = 2.0
+) -> list[Outcome]:
+    """The metrics of every case, from its spheres of all seeds."""
+    results = []
+    for case in cases:
+        measured = [metrics(case, by_case[case], n, t) for by_case in spheres]
+        w2, w2_se = _mean([-value for value, _ in measured])
+        lu, lu_se = _mean([-value for _, value in measured])
+        exact_w2, exact_lu = metrics(case, SphereLaw(case.kept), n, t)
+        expected_w2, _ = metrics(case, SphereLaw(case.kept, n), n, t)
+        results.append(
+            Outcome(case, n, pairs, w2, w2_se, -expected_w2, -exact_w2, lu, lu_se, -exact_lu)
+        )
+    return results
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean over seeds and its standard error; None for a single one."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count == 1:
+        return mean, None
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    return mean, math.sqrt(variance / count)
