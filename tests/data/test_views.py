@@ -35,9 +35,9 @@ from wasskit.data.views import (
     gaussian_blur,
     grey_weights,
     make_view,
+    random_views,
     resized_crop,
     solarise,
-    two_view_transform,
 )
 
 PLAIN = Normalise((0.0,), (1.0,))
@@ -279,7 +279,7 @@ def test_view_statistics_are_torchvisions() -> None:
     bits."""
     batch = images(1).repeat(2000, 1, 1, 1)
     ours, _ = TwoViews(PLAIN)(batch, torch.Generator().manual_seed(0))
-    pipeline = PerImage(PerImageViews(32))
+    pipeline = PerImage(PerImageViews(32, [ViewDistribution()]))
     picture = Image.fromarray(batch[0].permute(1, 2, 0).numpy())
     theirs = torch.stack(
         [pipeline(picture, torch.Generator().manual_seed(seed))[0] for seed in range(400)]
@@ -322,7 +322,7 @@ def test_loader_gives_two_views_from_memory_and_from_files() -> None:
     stored = images(24, size=16)
     labels = torch.arange(24) % 3
     memory = ImageDataset("toy", "train", ("a", "b", "c"), labels=labels, images=stored)
-    batched = two_view_transform(in_memory=True, size=16, mean=memory.mean, std=memory.std)
+    batched = random_views(memory, ViewDistribution(), ViewDistribution())
     batch = next(TrainLoader(memory, 8, batched, seed=1).batches(0))
     assert [view.shape for view in batch.views] == [(8, 3, 16, 16)] * 2
 
@@ -330,7 +330,7 @@ def test_loader_gives_two_views_from_memory_and_from_files() -> None:
         return Image.fromarray(stored[index].permute(1, 2, 0).numpy())
 
     files = ImageDataset("toy", "train", ("a", "b", "c"), labels=labels, reader=read, image_size=16)
-    per_image = two_view_transform(in_memory=False, size=16, mean=memory.mean, std=memory.std)
+    per_image = random_views(files, ViewDistribution(), ViewDistribution())
     assert pickle.dumps(per_image)
     loader = TrainLoader(files, 8, per_image, seed=1, workers=0)
     one, two = next(loader.batches(0)).views

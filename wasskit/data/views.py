@@ -22,10 +22,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from wasskit.data.base import ImageDataset
 from wasskit.data.transforms import Draws, Normalise, PerImage, RandomAugment, to_uint8
 
 __all__ = [
     "PerImageViews",
+    "RandomViews",
     "TwoViews",
     "ViewDistribution",
     "ViewParameters",
@@ -35,9 +37,9 @@ __all__ = [
     "colour_jitter",
     "gaussian_blur",
     "grey_weights",
+    "random_views",
     "resized_crop",
     "solarise",
-    "two_view_transform",
 ]
 
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
@@ -160,13 +162,44 @@ class ViewDistribution:
         return top, left, h, w
 
 
-class TwoViews(RandomAugment):
-    """uint8 (B, C, H, W), one channel or three, on any device -> two float32 views (B, C, size, size),
-    normalised.
+class RandomViews(RandomAugment):
+    """uint8 (B, C, H, W), one channel or three, on any device -> a float32 view (B, C, size, size) per
+    distribution.
 
-    ``size`` is by default the images' own height. ``second`` is the distribution of the second view where it
-    differs.
+    Views are normalised by ``normalise``; ``size`` is by default the images' own height.
     """
+
+    def __init__(
+        self, normalise: Normalise, distributions: Sequence[ViewDistribution], *, size: int | None = None
+    ) -> None:
+        self.normalise = normalise
+        self.distributions = tuple(distributions)
+        self.size = size
+
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        shape = (count, len(self.distributions), _COLUMNS)
+        return {"uniform": torch.rand(shape, generator=generator, device=generator.device)}
+
+    def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+        uniform = draws["uniform"].to(images.device)
+        return tuple(
+            self._view(images, view.parameters(uniform[:, i], *images.shape[2:]))
+            for i, view in enumerate(self.distributions)
+        )
+
+    def _view(self, images: Tensor, parameters: ViewParameters) -> Tensor:
+        height, width = images.shape[2:]
+        size = self.size or height
+        part = len(images)
+        if images.device.type == "cpu":
+            part = max(1, _CPU_PIXELS // max(height * width, size * size))
+        rows = [slice(low, low + part) for low in range(0, len(images), part)]
+        return torch.cat([self.normalise(make_view(images[r], parameters[r], size)) for r in rows])
+
+
+class TwoViews(RandomViews):
+    """Two views of each image; ``second`` is the distribution of the second where it differs from the
+    first."""
 
     def __init__(
         self,
@@ -176,33 +209,7 @@ class TwoViews(RandomAugment):
         *,
         size: int | None = None,
     ) -> None:
-        self.normalise = normalise
-        self.distributions = (first, first if second is None else second)
-        self.size = size
-
-    def draw(self, count: int, generator: torch.Generator) -> Draws:
-        return {"uniform": torch.rand(count, 2, _COLUMNS, generator=generator, device=generator.device)}
-
-    def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        height, width = images.shape[2:]
-        size = self.size or height
-        part = len(images)
-        if images.device.type == "cpu":
-            part = max(1, _CPU_PIXELS // max(height * width, size * size))
-        uniform = draws["uniform"].to(images.device)
-        first, second = (
-            torch.cat(
-                [
-                    self.normalise(make_view(images[low : low + part], parameters[low : low + part], size))
-                    for low in range(0, len(images), part)
-                ]
-            )
-            for parameters in (
-                distribution.parameters(uniform[:, view], height, width)
-                for view, distribution in enumerate(self.distributions)
-            )
-        )
-        return first, second
+        super().__init__(normalise, (first, second or first), size=size)
 
 
 def make_view(images: Tensor, parameters: ViewParameters, size: int) -> Tensor:
@@ -386,12 +393,11 @@ def solarise(x: Tensor, chosen: Tensor) -> Tensor:
 
 
 class PerImageViews:
-    """PIL image -> two uint8 views (C, size, size), by torchvision's transforms: for `PerImage`."""
+    """PIL image -> uint8 views (C, size, size), one per distribution, by torchvision's transforms: for
+    `PerImage`."""
 
-    def __init__(
-        self, size: int, first: ViewDistribution = ViewDistribution(), second: ViewDistribution | None = None
-    ) -> None:
-        self.pipelines = [_torchvision_pipeline(size, view) for view in (first, second or first)]
+    def __init__(self, size: int, distributions: Sequence[ViewDistribution]) -> None:
+        self.pipelines = [_torchvision_pipeline(size, view) for view in distributions]
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, ...]:
         return tuple(to_uint8(pipeline(image)) for pipeline in self.pipelines)
@@ -416,18 +422,10 @@ def _torchvision_pipeline(size: int, view: ViewDistribution) -> Callable[[Image.
     return pipeline
 
 
-def two_view_transform(
-    *,
-    in_memory: bool,
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    first: ViewDistribution = ViewDistribution(),
-    second: ViewDistribution | None = None,
-) -> TwoViews | PerImage:
-    """The two views for a `TrainLoader`: in batch on the device for sets in memory, in the workers for sets
-    on disk."""
-    normalise = Normalise(mean, std)
-    if in_memory:
-        return TwoViews(normalise, first, second, size=size)
-    return PerImage(PerImageViews(size, first, second), finish=normalise)
+def random_views(dataset: ImageDataset, *distributions: ViewDistribution) -> RandomViews | PerImage:
+    """Random views of a data set for its loader: in batch on the device for sets in memory, else in the
+    workers."""
+    normalise = Normalise(dataset.mean, dataset.std)
+    if dataset.in_memory:
+        return RandomViews(normalise, distributions, size=dataset.image_size)
+    return PerImage(PerImageViews(dataset.image_size, distributions), finish=normalise)

@@ -212,7 +212,7 @@ def zca_matrix(x: Tensor, solver: Solver = "auto") -> Tensor:
         return matrix
     root = _ZCA_RIDGE**0.5
     stacked = torch.cat([x.mT / n**0.5, root * torch.eye(m, dtype=x.dtype, device=x.device)], dim=1)
-    matrix = polar_factor(stacked)[:, n:] / root
+    matrix: Tensor = polar_factor(stacked)[:, n:] / root
     return matrix
 
 
