@@ -1,0 +1,21 @@
+"""``wasskit mrl``: Matryoshka-Wasserstein representation learning."""
+
+from __future__ import annotations
+
+from wasskit.plugins import Plugin
+
+plugin = Plugin(
+    name="mrl",
+    help="Matryoshka-Wasserstein embeddings: prefixes of one embedding that serve at every size.",
+    commands={
+        "train": "Train nested embeddings.",
+        "baseline": "Train an independent network for each dimension.",
+        "sweep": "Train a grid of settings and tabulate it.",
+        "evaluate": "Measure a trained model at every dimension.",
+        "retrieve": "Retrieve with short prefixes first: accuracy against cost.",
+        "classify": "Classify by growing prefixes: accuracy against cost.",
+        "embed": "Embed a folder of images.",
+        "export": "Export the weights as safetensors and ONNX.",
+    },
+    package="wasskit.plugins.mrl.commands",
+)

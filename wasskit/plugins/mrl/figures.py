@@ -1,0 +1,138 @@
+"""Figures of ``wasskit mrl``: metrics over the dimensions, learning curves, accuracy against cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wasskit.plugins.mrl.tables import CLASSIFICATION
+from wasskit.training.figures import figure, save_figure, series_style
+from wasskit.training.run import Metric, RunDirectory
+
+
+def draw_training(run: RunDirectory) -> list[Path]:
+    """The figures of a finished training, from its ``metrics.csv``."""
+    rows = run.metrics()
+    drawn = [draw_curves(run.figures / "learning_curves.png", rows)]
+    final = final_metrics(rows)
+    dims = dims_of(final)
+    if len(dims) > 1:
+        series = {
+            name: [final[f"{key}@{d}"] for d in dims]
+            for key, name in CLASSIFICATION.items()
+            if f"{key}@{dims[0]}" in final
+        }
+        drawn.insert(0, draw_dimensions(run.figures / "dimensions.png", dims, series))
+    return drawn
+
+
+def final_metrics(rows: Sequence[Metric], split: str = "test") -> dict[str, float]:
+    """The last value of each metric of a split."""
+    return {row.metric: row.value for row in rows if row.split == split}
+
+
+def dims_of(metrics: Mapping[str, float], name: str = "top1") -> list[int]:
+    """The dimensions at which a metric was measured."""
+    return sorted(int(key.partition("@")[2]) for key in metrics if key.startswith(f"{name}@"))
+
+
+def draw_dimensions(
+    path: Path,
+    dims: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+    *,
+    deviations: Mapping[str, Sequence[float]] | None = None,
+    label: str = "test metric (%)",
+    title: str | None = None,
+) -> Path:
+    """Metrics over the dimensions, on a log2 axis; with deviations as bars where given."""
+    fig, ax = figure()
+    for number, (name, values) in enumerate(series.items()):
+        style: dict[str, Any] = series_style(number)
+        if deviations is not None and any(deviations[name]):
+            ax.errorbar(dims, values, yerr=deviations[name], label=name, capsize=2, **style)
+        else:
+            ax.plot(dims, values, label=name, **style)
+    log2_axis(ax, dims)
+    ax.set_xlabel("dimension")
+    ax.set_ylabel(label)
+    if title:
+        ax.set_title(title)
+    ax.legend()
+    return save_figure(fig, path)
+
+
+def log2_axis(ax: Any, dims: Sequence[int]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(dims), [str(d) for d in dims])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def draw_curves(path: Path, rows: Sequence[Metric]) -> Path:
+    """Left the terms of the loss over the epochs, right the top-1 accuracy at each dimension."""
+    fig, axes = figure(1, 2, width="double")
+    losses, accuracies = axes.flat
+    steps_per_epoch = _steps_per_epoch(rows)
+    names = ("ce", "wasserstein")
+    labels = {"ce": "cross entropy, mean over dimensions", "wasserstein": "sum of Sinkhorn divergences"}
+    for name in names:
+        points = [
+            (row.step / steps_per_epoch, row.value)
+            for row in rows
+            if row.split == "train" and row.metric == name and math.isfinite(row.value)
+        ]
+        if points:
+            losses.plot(*zip(*points, strict=True), label=labels[name], marker="")
+    losses.set_xlabel("epoch")
+    losses.set_ylabel("training loss")
+    losses.set_ylim(bottom=0)
+    losses.legend()
+
+    dims = dims_of(final_metrics(rows))
+    shown = dims if len(dims) <= 8 else dims[:7] + dims[-1:]
+    for d in shown:
+        points = [(row.epoch, row.value) for row in rows if row.split == "test" and row.metric == f"top1@{d}"]
+        accuracies.plot(
+            *zip(*points, strict=True), label=str(d), **({"marker": ""} if len(points) > 15 else {})
+        )
+    accuracies.set_xlabel("epoch")
+    accuracies.set_ylabel("test top-1 (%)")
+    accuracies.legend(title="dimension", ncols=2)
+    return save_figure(fig, path)
+
+
+def draw_costs(
+    path: Path,
+    points: Mapping[str, Sequence[tuple[float, float, str]]],
+    *,
+    cost: str,
+    label: str,
+    title: str | None = None,
+) -> Path:
+    """Accuracy against cost on a logarithmic axis; each point is (cost, accuracy, text beside it)."""
+    fig, ax = figure(width=5.0)
+    for number, (name, series) in enumerate(points.items()):
+        style = series_style(number)
+        ax.plot([x for x, _, _ in series], [y for _, y, _ in series], label=name, **style)
+        for x, y, text in series:
+            if text:
+                ax.annotate(
+                    text, (x, y), xytext=(0, 5 if number % 2 == 0 else -10), textcoords="offset points",
+                    ha="center", fontsize=6, color=style["color"],
+                )  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xlabel(cost)
+    ax.set_ylabel(label)
+    if title:
+        ax.set_title(title)
+    ax.legend()
+    return save_figure(fig, path)
+
+
+def _steps_per_epoch(rows: Sequence[Metric]) -> float:
+    last = max((row for row in rows), key=lambda row: row.step, default=None)
+    return last.step / last.epoch if last is not None and last.epoch else 1.0

@@ -1,0 +1,166 @@
+"""The network under the objective, and trained models as they are found on disk.
+
+A model is described by a JSON-like mapping that travels inside checkpoints and exported weights, so that
+nothing but the file is needed to rebuild it: neither the data set nor the run directory it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wasskit.data.base import ImageDataset
+from wasskit.errors import UserError
+from wasskit.models.backbones import build_backbone
+from wasskit.models.export import load_weights
+from wasskit.ot.nesting import check_dims
+from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
+from wasskit.plugins.mrl.options import TrainingOptions, default_dims
+from wasskit.training.checkpoint import load_checkpoint
+from wasskit.training.run import RunDirectory
+
+KIND = "mrl"
+
+
+class MatryoshkaNetwork(nn.Module):
+    """Images (B, channels, H, W) -> backbone -> linear layer of the largest dimension -> embeddings (B, D).
+
+    The embeddings are raw; the objective normalises them over their full width. With ``embedding="identity"``
+    the features are the embedding, as in the published network of full width trained alone.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        features: int,
+        dim: int,
+        embedding: Literal["linear", "identity"] = "linear",
+    ) -> None:
+        super().__init__()
+        if dim > features:
+            raise UserError(
+                f"--dims: {dim} is larger than the embedding, which has the backbone's {features} coordinates."
+            )
+        if embedding == "identity" and dim != features:
+            raise UserError(
+                f"--embedding identity: the largest dimension must be the backbone's {features}, not {dim}."
+            )
+        self.backbone = backbone
+        self.embedding = nn.Linear(features, dim) if embedding == "linear" else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        embeddings: Tensor = self.embedding(self.backbone(images))
+        return embeddings
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Embeddings of unit length, of which all prefixes are taken."""
+        return normalise(self(images))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with the classifiers it was trained with.
+
+    ``description`` says how to build it again and what it was trained on: ``backbone``, ``image_size``,
+    ``channels``, ``mean``, ``std``, ``dims``, ``classes``, ``tied``, ``embedding``, ``dataset``, ...
+    """
+
+    network: MatryoshkaNetwork
+    objective: MatryoshkaWassersteinLoss
+    description: Mapping[str, Any]
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return self.objective.dims
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.description["classes"])
+
+
+def describe(config: TrainingOptions, dataset: ImageDataset, backbone: str) -> dict[str, Any]:
+    """The description of the model that a configuration trains on a data set (``dims`` None: by its
+    width).
+    """
+    return {
+        "kind": KIND,
+        "backbone": backbone,
+        "stem": config.stem if not (config.pretrained and config.stem == "auto") else "standard",
+        "embedding": config.embedding,
+        "dims": list(config.dims) if config.dims is not None else None,
+        "tied": config.tied,
+        "dataset": config.dataset,
+        "classes": list(dataset.classes),
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+    }
+
+
+def build_model(
+    description: Mapping[str, Any], objective: Mapping[str, Any] | None = None, **weights: Any
+) -> Model:
+    """An untrained model.
+
+    Args:
+        description: see :class:`Model`; ``dims`` None stands for the backbone's width halved up to eight
+            times.
+        objective: further settings of the loss.
+        weights: ``pretrained``, ``weights``, ``download`` of :func:`wasskit.models.backbones.build_backbone`.
+    """
+    backbone = build_backbone(
+        description["backbone"],
+        image_size=description["image_size"],
+        channels=description["channels"],
+        stem=description["stem"],
+        **weights,
+    )
+    dims = check_dims(description["dims"] or default_dims(backbone.num_features))
+    network = MatryoshkaNetwork(backbone, backbone.num_features, dims[-1], description["embedding"])
+    loss = MatryoshkaWassersteinLoss(
+        len(description["classes"]), dims, tied=description["tied"], **(objective or {})
+    )
+    return Model(network, loss, {**description, "dims": list(dims)})
+
+
+def load_model(
+    path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
+) -> Model:
+    """A trained model in evaluation mode, from a run directory, one of its checkpoints, or exported weights.
+
+    Raises:
+        UserError: there is nothing of ours at ``path``, or it is damaged.
+    """
+    if path.suffix == ".safetensors":
+        state, description = load_weights(path)
+        if description.get("kind") != KIND:
+            raise UserError(
+                f"{path} holds a model of `wasskit {description.get('kind')}`, not of `wasskit mrl`."
+            )
+    else:
+        run, file = RunDirectory.find(path, plugin="mrl")
+        if run.command != "mrl train":
+            raise UserError(
+                f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it."
+            )
+        if file is None:
+            file = run.checkpoints / f"{checkpoint}.pt"
+            if not file.is_file():
+                raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
+        content = load_checkpoint(file)
+        state, description = content["task"], content["extra"]["model"]
+    model = build_model(description)
+    holder = nn.ModuleDict({"network": model.network, "objective": model.objective})
+    try:
+        holder.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"The weights in {path} do not fit the model they describe: {reason}") from None
+    holder.to(device).eval()
+    return model

@@ -1,0 +1,153 @@
+"""Options that the commands of ``wasskit mrl`` share. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wasskit.config import CommandOptions, argument, option
+from wasskit.errors import UserError
+from wasskit.options import (
+    BackboneOptions,
+    DataOptions,
+    DataRootOptions,
+    DeviceOptions,
+    LoopOptions,
+    OptimizerOptions,
+    RunOptions,
+    complete_datasets,
+    complete_local_paths,
+    complete_runs,
+    override,
+)
+from wasskit.ot.nesting import check_dims
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(CommandOptions):
+    """The objective: alpha sum_k w_k CE_k + lambda sum_k S_k."""
+
+    dims: tuple[int, ...] | None = option(
+        None,
+        help="Nested dimensions, increasing; the largest is the embedding's.",
+        panel="Method",
+        min=1,
+        show_default="the backbone's width, halved up to eight times: 8,16,...,2048 for ResNet-50",
+    )
+    alpha: float = option(1.0, help="Weight alpha of the cross entropies.", panel="Method", min=0)
+    wasserstein_weight: float = option(
+        1.0, help="Weight lambda of the Sinkhorn divergences between prefixes.", panel="Method", min=0
+    )
+    beta: float = option(1.0, help="Weight of the residual coordinates in the cost.", panel="Method", min=0)
+    blur: float = option(
+        0.5,
+        help="Square root of the entropic strength (the paper's epsilon).",
+        panel="Method",
+        above=0,
+    )
+    sinkhorn: Literal["exact", "geomloss"] = option(
+        "exact",
+        help="Divergences converged (exact), or annealed for a few steps as published (geomloss).",
+        panel="Method",
+    )
+    label_smoothing: float = option(
+        0.1, help="Label smoothing of the cross entropies.", panel="Method", min=0, below=1
+    )
+    ce_weights: tuple[float, ...] | None = option(
+        None,
+        help="Weights w_k of the cross entropies, one per dimension.",
+        panel="Method",
+        min=0,
+        show_default="all 1",
+    )
+    tied: bool = option(False, help="One classifier, sliced, for all dimensions (MRL-E).", panel="Method")
+    embedding: Literal["linear", "identity"] = option(
+        "linear",
+        help="Layer from the backbone's features to the embedding.",
+        panel="Method",
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if self.dims is not None:
+            try:
+                check_dims(self.dims)
+            except ValueError as error:
+                raise UserError(f"--dims: {error}; write them as in --dims 8,16,32.") from None
+            if self.ce_weights is not None and len(self.ce_weights) != len(self.dims):
+                raise UserError(
+                    f"--ce-weights: {len(self.ce_weights)} weights for {len(self.dims)} dimensions; give one each."
+                )
+        if self.alpha == 0 and self.wasserstein_weight == 0:
+            raise UserError("--alpha 0 and --wasserstein-weight 0 leave nothing to learn: raise one of them.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, LoopOptions, OptimizerOptions):
+    """Everything one training of ``wasskit mrl`` depends on. The defaults are the paper's best setting."""
+
+    epochs: int = override(LoopOptions, "epochs", 40)
+    clip_norm: float | None = override(OptimizerOptions, "clip_norm", 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgument(DeviceOptions):
+    """The trained model a command works with."""
+
+    model: Path = argument(
+        help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
+        complete=lambda typed: [*complete_runs(typed), *complete_local_paths(typed)],
+        metavar="MODEL",
+    )
+    checkpoint: Literal["last", "best"] = option(
+        "last", help="Which checkpoint of a run directory.", panel="Model"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDataOptions(ModelArgument, DataRootOptions):
+    """The trained model and the data it is applied to."""
+
+    dataset: str | None = option(
+        None,
+        help="Data set.",
+        panel="Data",
+        metavar="NAME",
+        complete=lambda typed: complete_datasets(typed),
+        show_default="the one it was trained on",
+    )
+    split: str = option("test", help="Split to measure on.", panel="Data")
+    batch_size: int = option(256, help="Images per batch.", panel="Machine", min=1, short="-b")
+    output: Path | None = option(
+        None,
+        help="Folder for results and figures.",
+        panel="Output",
+        show_default="the run directory, or beside the weights",
+    )
+
+
+def default_dims(width: int) -> tuple[int, ...]:
+    """A backbone's width halved up to eight times, to no less than 2: 8, 16, ..., 2048 for 2048."""
+    dims = [width]
+    while len(dims) < 9 and dims[0] // 2 >= 2:
+        dims.insert(0, dims[0] // 2)
+    return tuple(dims)
+
+
+def complete_axes(typed: str) -> Iterable[str]:
+    """Candidates for an axis of a sweep: ``key=``."""
+    from wasskit.config import recipe_fields
+
+    return [f"{name}=" for name in ("method", *recipe_fields(TrainingOptions)) if name.startswith(typed)]
+
+
+def methods() -> Mapping[str, Mapping[str, Any]]:
+    """The four methods of the published comparison, by the settings they are made of."""
+    return {
+        "mwrl": {},
+        "matryoshka": {"wasserstein_weight": 0.0},
+        "wasserstein": {"alpha": 0.0},
+        "independent": {"wasserstein_weight": 0.0},
+    }

@@ -1,0 +1,133 @@
+"""The training task: one objective, one optimiser, evaluation at every dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wasskit.data.base import ImageDataset
+from wasskit.data.loaders import Batch, EvalLoader
+from wasskit.data.registry import load_dataset
+from wasskit.evaluation.accuracy import RankCounts
+from wasskit.evaluation.embedding import LabelledImages, encode_batches
+from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.plugins.mrl.network import Model, build_model, describe
+from wasskit.plugins.mrl.options import TrainingOptions
+from wasskit.training.optim import build_optimizer, parameter_groups
+from wasskit.training.schedules import cosine, warmup
+from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
+
+
+class MatryoshkaTask(Task):
+    """Trains a :class:`Model`; its ``test/top1`` is the mean over the dimensions, as published."""
+
+    monitor = "test/top1"
+
+    def __init__(self, model: Model, config: TrainingOptions, test: Iterable[LabelledImages]) -> None:
+        super().__init__()
+        self.network = model.network
+        self.objective = model.objective
+        self.model = model
+        self.config = config
+        self.test = test
+
+    def networks(self) -> list[nn.Module]:
+        return [self.network]
+
+    def optimisations(self, plan: Plan) -> list[Optimisation]:
+        config = self.config
+        groups = parameter_groups(self, lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = build_optimizer(config.optimizer, groups, lr=config.lr, momentum=config.momentum)
+        return [Optimisation(optimizer, published_schedule(plan, config.warmup_epochs))]
+
+    def losses(self, batch: Batch, progress: Progress) -> Losses:
+        losses = self.objective(self.network(batch.images), batch.labels)
+        terms = {f"ce@{d}": ce for d, ce in zip(self.objective.dims, losses.cross_entropy, strict=True)}
+        terms["ce"] = losses.cross_entropy.mean()
+        if self.objective.wasserstein_weight != 0:
+            terms["wasserstein"] = losses.wasserstein
+        return Losses(losses.total, terms)
+
+    def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
+        return {"test": classification_metrics(self.model, self.test)}
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"model": dict(self.model.description)}
+
+
+def published_schedule(plan: Plan, warmup_epochs: int = 0) -> Any:
+    """Factor of the learning rate at a step: ``0.01 + 0.99 (1 + cos(pi e / T)) / 2`` at epoch e of T, after a
+    warm-up.
+    """
+    steps = warmup_epochs * plan.steps_per_epoch
+    if steps >= plan.total_steps:
+        return warmup(plan.total_steps, lambda step: 1.0)
+    return warmup(steps, cosine(plan.total_steps - steps, end=0.01, every=plan.steps_per_epoch))
+
+
+def classification_metrics(
+    model: Model, loader: Iterable[LabelledImages], **options: Any
+) -> dict[str, float]:
+    """Top-1, top-5 and mAP@10 over ranked classes in percent, at each dimension and their means, from one
+    pass.
+
+    All three follow from the rank of the true class. The prefixes are normalised as in training.
+    """
+    dims = model.dims
+    device = model.objective.ce_weights.device
+    counts = RankCounts((len(dims),), depth=10, device=device)
+    for embeddings, labels, _ in encode_batches(model.network, loader, **options):
+        with torch.no_grad():
+            counts.update(model.objective.logits(embeddings), labels)
+    counts = counts.reduce()
+    values: dict[str, Tensor] = {
+        "top1": counts.topk(1),
+        "top5": counts.topk(5),
+        "map10": counts.class_map(10),
+    }
+    metrics = {name: 100 * value.mean().item() for name, value in values.items()}
+    for name, value in values.items():
+        metrics |= {f"{name}@{d}": 100 * v for d, v in zip(dims, value.tolist(), strict=True)}
+    return metrics
+
+
+def split_of(config: TrainingOptions, split: str) -> ImageDataset:
+    """One split of the run's data set."""
+    return load_dataset(
+        config.dataset,
+        split,
+        root=config.data_root,
+        download=config.download,
+        corrupt=config.corrupt,
+        image_size=config.image_size,
+    )
+
+
+def build_task(
+    config: TrainingOptions, train: ImageDataset, test: ImageDataset, device: torch.device
+) -> MatryoshkaTask:
+    """The task of a configuration: ``tiny`` for images up to 64 pixels, ResNet-50 for larger ones, unless
+    named.
+    """
+    small = train.image_size <= SMALL_IMAGE
+    description = describe(config, train, config.backbone or (TINY if small else "resnet50"))
+    objective: Mapping[str, Any] = {
+        name: getattr(config, name)
+        for name in (
+            "alpha", "wasserstein_weight", "beta", "blur", "sinkhorn", "label_smoothing", "ce_weights",
+        )
+    }  # fmt: skip
+    model = build_model(
+        description,
+        objective,
+        pretrained=config.pretrained,
+        weights=config.weights,
+        download=config.download,
+    )
+    loader = EvalLoader(
+        test, min(max(config.batch_size, 256), len(test)), device=device, workers=config.workers
+    )
+    return MatryoshkaTask(model, config, loader)
