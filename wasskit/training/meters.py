@@ -1,10 +1,10 @@
-"""Means of the training loss and a watch for values that are not finite, both kept on the device."""
+"""Means of the training loss and a watch for values that are not finite, collected on the device."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from wasskit.distributed.group import any_rank, world_size
 
 __all__ = ["BadStep", "LossMeter"]
 
-_NEVER = torch.iinfo(torch.int64).max
+# So many small tensors are joined into one.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,33 @@ class BadStep:
 
 
 @dataclass
-class _Sums:
-    total: Tensor
-    count: int
-    first_bad: Tensor
-    bad_values: Tensor
+class _Rows:
+    """The scalars of steps that had the same names: one row per step."""
+
+    watched: int
+    steps: list[int] = field(default_factory=list)
+    joined: list[Tensor] = field(default_factory=list)
+    recent: list[Tensor] = field(default_factory=list)
+
+    def append(self, step: int, row: Tensor) -> None:
+        self.steps.append(step)
+        self.recent.append(row)
+        if len(self.recent) == _BLOCK:
+            self.joined.append(torch.stack(self.recent))
+            self.recent = []
+
+    def matrix(self) -> Tensor:
+        """All rows, float64 on the host. Waits for the device."""
+        if self.recent:
+            self.joined.append(torch.stack(self.recent))
+            self.recent = []
+        if (
+            len(self.joined) != 1
+            or self.joined[0].dtype != torch.float64
+            or self.joined[0].device.type != "cpu"
+        ):
+            self.joined = [torch.cat([block.cpu().double() for block in self.joined])]
+        return self.joined[0]
 
 
 class LossMeter:
@@ -43,70 +66,74 @@ class LossMeter:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._dtype = torch.float32 if device.type == "mps" else torch.float64
-        self._sums: dict[tuple[str, ...], _Sums] = {}
+        self._rows: dict[tuple[str, ...], _Rows] = {}
 
-    @torch.no_grad()
     def update(self, step: int, values: Mapping[str, Tensor | float], *, watched: int = 1) -> None:
         """Add the scalars of one step, ``loss`` first; the first ``watched`` of them must be finite."""
         names = tuple(values)
-        vector = torch.stack([self._scalar(value) for value in values.values()]).to(self._dtype)
-        sums = self._sums.get(names)
-        if sums is None:
-            never = torch.full((), _NEVER, dtype=torch.int64, device=self.device)
-            sums = self._sums[names] = _Sums(torch.zeros_like(vector), 0, never, torch.zeros_like(vector))
-        bad = ~torch.isfinite(vector[:watched]).all() & (sums.first_bad == _NEVER)
-        sums.first_bad = torch.where(bad, step, sums.first_bad)
-        sums.bad_values = torch.where(bad, vector, sums.bad_values)
-        sums.total += vector
-        sums.count += 1
+        if names not in self._rows:
+            self._rows[names] = _Rows(watched)
+        self._rows[names].append(step, torch.stack([self._scalar(value) for value in values.values()]))
 
     def bad_step(self) -> BadStep | None:
         """The first bad step on any rank, the same answer on all of them. Waits for the device."""
-        own = min(((int(sums.first_bad), names) for names, sums in self._sums.items()), default=(_NEVER, ()))
-        if not any_rank(own[0] != _NEVER):
+        bad = {
+            names: ~torch.isfinite(rows.matrix()[:, : rows.watched]).all(1)
+            for names, rows in self._rows.items()
+        }
+        own = min(
+            (
+                step
+                for names, rows in self._rows.items()
+                for step, b in zip(rows.steps, bad[names].tolist(), strict=True)
+                if b
+            ),
+            default=-1,
+        )
+        if not any_rank(own >= 0):
             return None
-        steps = stack_ranks(torch.tensor(own[0], dtype=torch.int64)).tolist()
-        first = min(steps)
+        first = min(step for step in stack_ranks(torch.tensor(own)).tolist() if step >= 0)
         found: dict[str, float] = {}
-        for names, sums in self._sums.items():
-            rows = stack_ranks(torch.cat([sums.first_bad.to(self._dtype)[None], sums.bad_values])).tolist()
-            for row, step in zip(rows, steps, strict=True):
-                if step != first or row[0] != first:
-                    continue
-                # A rank's bad loss soon spoils the gradient of all: show the rank that it began on.
-                if not found or (math.isfinite(found["loss"]) and not math.isfinite(row[1])):
-                    found = dict(zip(names, row[1:], strict=True))
+        for names, rows in self._rows.items():
+            places = [place for place, step in enumerate(rows.steps) if step == first]
+            if not places:
+                continue
+            place = next((place for place in places if bad[names][place]), places[0])
+            for row in stack_ranks(rows.matrix()[place]).tolist():
+                # A rank's bad loss spoils the gradient of all: show the rank that it began on.
+                if not found or (math.isfinite(found["loss"]) and not math.isfinite(row[0])):
+                    found = dict(zip(names, row, strict=True))
         return BadStep(first, found)
 
     def read(self) -> dict[str, float]:
         """The means since the last reading, over steps and ranks; starts anew."""
         totals: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for names, sums in self._sums.items():
-            means = (reduce_sum(sums.total) / world_size()).tolist()
-            for name, value in zip(names, means, strict=True):
+        for names, rows in self._rows.items():
+            sums = (reduce_sum(rows.matrix().sum(0)) / world_size()).tolist()
+            for name, value in zip(names, sums, strict=True):
                 totals[name] = totals.get(name, 0.0) + value
-                counts[name] = counts.get(name, 0) + sums.count
-        self._sums.clear()
+                counts[name] = counts.get(name, 0) + len(rows.steps)
+        self._rows.clear()
         return {name: totals[name] / counts[name] for name in totals}
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The open sums of every rank."""
+        """The rows since the last reading, of every rank."""
         return [
-            {"names": list(names), "count": sums.count, "total": stack_ranks(sums.total).cpu()}
-            for names, sums in self._sums.items()
+            {"names": names, "watched": rows.watched, "steps": rows.steps, "rows": stack_ranks(rows.matrix())}
+            for names, rows in self._rows.items()
         ]
 
     def load_state_dict(self, state: list[dict[str, Any]], place: int) -> None:
-        """Restore the sums of the rank ``place``."""
-        self._sums.clear()
-        for entry in state:
-            total = entry["total"][place].to(self.device, self._dtype)
-            never = torch.full((), _NEVER, dtype=torch.int64, device=self.device)
-            self._sums[tuple(entry["names"])] = _Sums(total, entry["count"], never, torch.zeros_like(total))
+        """Restore the rows of the rank ``place``."""
+        self._rows = {
+            tuple(entry["names"]): _Rows(
+                entry["watched"], list(entry["steps"]), [entry["rows"][place].clone()]
+            )
+            for entry in state
+        }
 
     def _scalar(self, value: Tensor | float) -> Tensor:
-        if isinstance(value, Tensor):
-            return value.detach().reshape(())
-        return torch.full((), float(value), device=self.device)
+        if not isinstance(value, Tensor):
+            return torch.full((), float(value), device=self.device)
+        return value.detach() if value.dim() == 0 else value.detach().reshape(())

@@ -1,0 +1,63 @@
+"""The meter over many steps: means, the first bad step, and its state."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from wasskit.training.meters import BadStep, LossMeter
+
+CPU = torch.device("cpu")
+
+
+def test_means_over_many_blocks() -> None:
+    meter = LossMeter(CPU)
+    for step in range(700):
+        meter.update(
+            step,
+            {"loss": torch.tensor(float(step)), "half": torch.tensor([0.5], dtype=torch.bfloat16), "one": 1},
+        )
+    assert meter.bad_step() is None
+    assert meter.read() == {"loss": 349.5, "half": 0.5, "one": 1.0}
+    assert meter.read() == {}
+
+
+def test_float32_sums_do_not_drift() -> None:
+    meter = LossMeter(CPU)
+    for step in range(2000):
+        meter.update(step, {"loss": torch.tensor(1e8 + 8 * (step % 2))})
+    assert meter.read() == {"loss": 1e8 + 4}
+
+
+def test_the_first_bad_step_of_all_kinds() -> None:
+    meter = LossMeter(CPU)
+    for step in range(600):
+        value = math.nan if step in (300, 500) else 1.0
+        meter.update(step, {"loss": torch.tensor(value), "a" if step % 2 else "b": torch.tensor(float(step))})
+    assert meter.bad_step() == BadStep(300, {"loss": pytest.approx(math.nan, nan_ok=True), "b": 300.0})
+
+
+def test_diagnostics_may_be_undefined() -> None:
+    meter = LossMeter(CPU)
+    meter.update(
+        0, {"loss": torch.tensor(1.0), "norm": torch.tensor(2.0), "aside": torch.tensor(math.nan)}, watched=2
+    )
+    assert meter.bad_step() is None
+    meter.update(
+        1, {"loss": torch.tensor(1.0), "norm": torch.tensor(math.inf), "aside": torch.tensor(0.0)}, watched=2
+    )
+    bad = meter.bad_step()
+    assert bad is not None
+    assert bad.step == 1
+
+
+def test_state_comes_back() -> None:
+    meter, other = LossMeter(CPU), LossMeter(CPU)
+    for step in range(5):
+        meter.update(step, {"loss": torch.tensor(0.1 * step)})
+    other.load_state_dict(meter.state_dict(), 0)
+    for both in (meter, other):
+        both.update(5, {"loss": torch.tensor(7.0)})
+    assert meter.read() == other.read()
