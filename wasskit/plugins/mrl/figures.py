@@ -47,14 +47,18 @@ def draw_dimensions(
     label: str = "test metric (%)",
     title: str | None = None,
 ) -> Path:
-    """Metrics over the dimensions, on a log2 axis; with deviations as bars where given."""
-    fig, ax = figure()
+    """Metrics over the dimensions, on a log2 axis; with deviations as bars where given, without values that
+    are NaN.
+    """
+    fig, ax = figure(width=4.5)
     for number, (name, values) in enumerate(series.items()):
         style: dict[str, Any] = series_style(number)
+        measured = [i for i, value in enumerate(values) if not math.isnan(value)]
+        x, y = [dims[i] for i in measured], [values[i] for i in measured]
         if deviations is not None and any(deviations[name]):
-            ax.errorbar(dims, values, yerr=deviations[name], label=name, capsize=2, **style)
+            ax.errorbar(x, y, yerr=[deviations[name][i] for i in measured], label=name, capsize=2, **style)
         else:
-            ax.plot(dims, values, label=name, **style)
+            ax.plot(x, y, label=name, **style)
     log2_axis(ax, dims)
     ax.set_xlabel("dimension")
     ax.set_ylabel(label)
@@ -65,10 +69,12 @@ def draw_dimensions(
 
 
 def log2_axis(ax: Any, dims: Sequence[int]) -> None:
+    """Base 2; where ticks at all dimensions would run into each other, only at every other one."""
     from matplotlib.ticker import NullLocator
 
     ax.set_xscale("log", base=2)
-    ax.set_xticks(list(dims), [str(d) for d in dims])
+    shown = dims if len(dims) <= 10 else dims[::2]
+    ax.set_xticks(list(shown), [str(d) for d in shown])
     ax.xaxis.set_minor_locator(NullLocator())
 
 
@@ -121,7 +127,7 @@ def draw_costs(
         for x, y, text in series:
             if text:
                 ax.annotate(
-                    text, (x, y), xytext=(0, 5 if number % 2 == 0 else -10), textcoords="offset points",
+                    text, (x, y), xytext=(0, (5, -10, 11)[number % 3]), textcoords="offset points",
                     ha="center", fontsize=6, color=style["color"],
                 )  # fmt: skip
     ax.set_xscale("log")

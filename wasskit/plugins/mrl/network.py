@@ -8,21 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.errors import UserError
 from wasskit.models.backbones import build_backbone
-from wasskit.models.export import load_weights
 from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims
-from wasskit.training.checkpoint import load_checkpoint
-from wasskit.training.run import RunDirectory
 
 KIND = "mrl"
 
@@ -127,40 +122,3 @@ def build_model(
         len(description["classes"]), dims, tied=description["tied"], **(objective or {})
     )
     return Model(network, loss, {**description, "dims": list(dims)})
-
-
-def load_model(
-    path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
-) -> Model:
-    """A trained model in evaluation mode, from a run directory, one of its checkpoints, or exported weights.
-
-    Raises:
-        UserError: there is nothing of ours at ``path``, or it is damaged.
-    """
-    if path.suffix == ".safetensors":
-        state, description = load_weights(path)
-        if description.get("kind") != KIND:
-            raise UserError(
-                f"{path} holds a model of `wasskit {description.get('kind')}`, not of `wasskit mrl`."
-            )
-    else:
-        run, file = RunDirectory.find(path, plugin="mrl")
-        if run.command != "mrl train":
-            raise UserError(
-                f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it."
-            )
-        if file is None:
-            file = run.checkpoints / f"{checkpoint}.pt"
-            if not file.is_file():
-                raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
-        content = load_checkpoint(file)
-        state, description = content["task"], content["extra"]["model"]
-    model = build_model(description)
-    holder = nn.ModuleDict({"network": model.network, "objective": model.objective})
-    try:
-        holder.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"The weights in {path} do not fit the model they describe: {reason}") from None
-    holder.to(device).eval()
-    return model

@@ -78,7 +78,8 @@ class MethodOptions(CommandOptions):
                 raise UserError(f"--dims: {error}; write them as in --dims 8,16,32.") from None
             if self.ce_weights is not None and len(self.ce_weights) != len(self.dims):
                 raise UserError(
-                    f"--ce-weights: {len(self.ce_weights)} weights for {len(self.dims)} dimensions; give one each."
+                    f"--ce-weights: {len(self.ce_weights)} weights for {len(self.dims)} dimensions; "
+                    "give one each."
                 )
         if self.alpha == 0 and self.wasserstein_weight == 0:
             raise UserError("--alpha 0 and --wasserstein-weight 0 leave nothing to learn: raise one of them.")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import Batch, EvalLoader
@@ -14,6 +14,7 @@ from wasskit.data.registry import load_dataset
 from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.embedding import LabelledImages, encode_batches
 from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.plugins.mrl.evaluation import rank_metrics
 from wasskit.plugins.mrl.network import Model, build_model, describe
 from wasskit.plugins.mrl.options import TrainingOptions
 from wasskit.training.optim import build_optimizer, parameter_groups
@@ -68,30 +69,16 @@ def published_schedule(plan: Plan, warmup_epochs: int = 0) -> Any:
     return warmup(steps, cosine(plan.total_steps - steps, end=0.01, every=plan.steps_per_epoch))
 
 
-def classification_metrics(
-    model: Model, loader: Iterable[LabelledImages], **options: Any
-) -> dict[str, float]:
-    """Top-1, top-5 and mAP@10 over ranked classes in percent, at each dimension and their means, from one
-    pass.
+def classification_metrics(model: Model, loader: Iterable[LabelledImages]) -> dict[str, float]:
+    """Top-1, top-5 and mAP@10 at each dimension from one pass over a loader, each rank taking its share.
 
-    All three follow from the rank of the true class. The prefixes are normalised as in training.
+    The prefixes are normalised as in training. See :func:`wasskit.plugins.mrl.evaluation.rank_metrics`.
     """
-    dims = model.dims
-    device = model.objective.ce_weights.device
-    counts = RankCounts((len(dims),), depth=10, device=device)
-    for embeddings, labels, _ in encode_batches(model.network, loader, **options):
+    counts = RankCounts((len(model.dims),), depth=10, device=model.objective.ce_weights.device)
+    for embeddings, labels, _ in encode_batches(model.network, loader):
         with torch.no_grad():
             counts.update(model.objective.logits(embeddings), labels)
-    counts = counts.reduce()
-    values: dict[str, Tensor] = {
-        "top1": counts.topk(1),
-        "top5": counts.topk(5),
-        "map10": counts.class_map(10),
-    }
-    metrics = {name: 100 * value.mean().item() for name, value in values.items()}
-    for name, value in values.items():
-        metrics |= {f"{name}@{d}": 100 * v for d, v in zip(dims, value.tolist(), strict=True)}
-    return metrics
+    return rank_metrics(counts.reduce(), model.dims)
 
 
 def split_of(config: TrainingOptions, split: str) -> ImageDataset:

@@ -1,0 +1,80 @@
+"""Everything that is measured per dimension, from one pass over the data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wasskit.evaluation.accuracy import RankCounts
+from wasskit.evaluation.knn import knn_accuracy
+from wasskit.evaluation.retrieval import retrieval_metrics
+from wasskit.plugins.mrl.network import Model
+
+_CHUNK = 1024
+
+NEIGHBOURS = {"knn": "k-NN", "precision1": "P@1", "retrieval_map10": "retrieval mAP@10"}
+"""Metrics of the embeddings by their key, with their headings."""
+
+
+def classify_prefixes(model: Model, normalised: Tensor, labels: Tensor) -> dict[str, float]:
+    """Top-1, top-5 and mAP@10 over ranked classes in percent, at each trained dimension and their means.
+
+    normalised (N, D), labels (N,). All three follow from the rank of the true class; nothing is sorted.
+    """
+    dims = model.dims
+    counts = RankCounts((len(dims),), depth=10, device=normalised.device)
+    with torch.no_grad():
+        for part, true in zip(normalised.split(_CHUNK), labels.split(_CHUNK), strict=True):
+            counts.update(model.objective.classifiers(part), true)
+    return rank_metrics(counts, dims)
+
+
+def rank_metrics(counts: RankCounts, dims: Sequence[int]) -> dict[str, float]:
+    """Counts of ranks as percentages: ``top1@d``, ``top5@d``, ``map10@d`` and, without ``@d``, the means over
+    dims.
+    """
+    values = {"top1": counts.topk(1), "top5": counts.topk(5), "map10": counts.class_map(10)}
+    return _with_means({name: (100 * v).tolist() for name, v in values.items()}, dims)
+
+
+def neighbour_metrics(
+    embeddings: Tensor,
+    labels: Tensor,
+    dims: Sequence[int],
+    *,
+    train: tuple[Tensor, Tensor] | None = None,
+    k: int = 20,
+    temperature: float | None = 0.07,
+) -> dict[str, float]:
+    """k-NN accuracy (against ``train``), precision@1 and mAP@10 of retrieval in percent, at any dimensions.
+
+    embeddings (N, D), labels (N,). A prefix is compared by its cosine. In retrieval every image of the split
+    queries all others; mAP@10 is normalised by min(R, 10) for R images of the query's class. The work is
+    shared by the ranks.
+    """
+    values: dict[str, list[float]] = {name: [] for name in NEIGHBOURS if name != "knn" or train is not None}
+    for d in dims:
+        prefix = embeddings[:, :d]
+        if train is not None:
+            accuracy = knn_accuracy(
+                train[0][:, :d], train[1], prefix, labels, min(k, len(train[0])), temperature, sharded=True
+            )
+            values["knn"].append(100 * accuracy.item())
+        found = retrieval_metrics(prefix, labels, recall=(1,), map_k=(10,), map_r=False, sharded=True)
+        values["precision1"].append(100 * found["precision@1"])
+        values["retrieval_map10"].append(100 * found["map@10"])
+    return _with_means(values, dims)
+
+
+def between(dims: Sequence[int]) -> tuple[int, ...]:
+    """The dimensions together with one between each pair: the geometric mean, rounded."""
+    middles = {round((a * b) ** 0.5) for a, b in itertools.pairwise(dims)}
+    return tuple(sorted({*dims, *middles}))
+
+
+def _with_means(values: dict[str, list[float]], dims: Sequence[int]) -> dict[str, float]:
+    means = {name: sum(v) / len(v) for name, v in values.items()}
+    return means | {f"{n}@{d}": x for n, v in values.items() for d, x in zip(dims, v, strict=True)}

@@ -1,0 +1,112 @@
+"""Trained models as they are found on disk, and data prepared for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from wasskit.data.base import ImageDataset
+from wasskit.data.loaders import EvalLoader
+from wasskit.data.registry import load_dataset
+from wasskit.errors import UserError
+from wasskit.evaluation.embedding import Features, extract_features
+from wasskit.models.export import load_weights
+from wasskit.plugins.mrl.network import KIND, Model, build_model
+from wasskit.plugins.mrl.options import ModelDataOptions
+from wasskit.training.checkpoint import load_checkpoint
+from wasskit.training.run import RunDirectory
+
+
+def load_model(
+    path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
+) -> Model:
+    """A trained model in evaluation mode, from a run directory, one of its checkpoints, or exported weights.
+
+    Raises:
+        UserError: there is nothing of ours at ``path``, or it is damaged.
+    """
+    if path.suffix == ".safetensors":
+        state, description = load_weights(path)
+        if description.get("kind") != KIND:
+            raise UserError(
+                f"{path} holds a model of `wasskit {description.get('kind')}`, not of `wasskit mrl`."
+            )
+    else:
+        run, file = RunDirectory.find(path, plugin="mrl")
+        if run.command != "mrl train":
+            raise UserError(
+                f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it."
+            )
+        if file is None:
+            file = run.checkpoints / f"{checkpoint}.pt"
+            if not file.is_file():
+                raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
+        content = load_checkpoint(file)
+        state, description = content["task"], content["extra"]["model"]
+    model = build_model(description)
+    holder = nn.ModuleDict({"network": model.network, "objective": model.objective})
+    try:
+        holder.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"The weights in {path} do not fit the model they describe: {reason}") from None
+    holder.to(device).eval()
+    return model
+
+
+def open_split(model: Model, config: ModelDataOptions, split: str) -> ImageDataset:
+    """A split of the data set that was asked for (the model's own otherwise), at the model's size and
+    normalisation.
+
+    Raises:
+        UserError: the data set is missing, or its images do not have the model's channels.
+    """
+    described = model.description
+    dataset = load_dataset(
+        config.dataset or described["dataset"],
+        split,
+        root=config.data_root,
+        download=config.download,
+        corrupt=config.corrupt,
+        image_size=described["image_size"],
+    )
+    if dataset.channels != described["channels"]:
+        raise UserError(
+            f"{dataset.name} has images of {dataset.channels} channels, but {config.model} was trained on "
+            f"{described['channels']}."
+        )
+    dataset.mean, dataset.std = tuple(described["mean"]), tuple(described["std"])
+    return dataset
+
+
+def embed_split(
+    model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
+) -> Features:
+    """Normalised embeddings (N, D) of a whole split, from one pass of the network, on every rank."""
+    loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.workers)
+    precision: Literal["bf16", "float32"] = "bf16" if config.precision == "bf16" else "float32"
+    try:
+        return extract_features(model.network.normalised, loader, precision=precision)
+    finally:
+        loader.close()
+
+
+def labels_of(features: Features, dataset: ImageDataset) -> Tensor:
+    """The labels of a split, or ``UserError`` if it has none."""
+    if dataset.labels is None or bool((features.labels < 0).any()):
+        raise UserError(
+            f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
+        )
+    return features.labels
+
+
+def results_folder(config: ModelDataOptions) -> Path:
+    """Where results go: ``--output``, else the run directory, else the folder of the weights."""
+    if config.output is not None:
+        return config.output
+    if config.model.suffix == ".pt":
+        return config.model.absolute().parents[1]
+    return config.model if config.model.is_dir() else config.model.parent
