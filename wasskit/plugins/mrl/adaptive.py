@@ -125,7 +125,7 @@ def cascade_outcome(
     stop = confident.int().argmax(0)  # the first True
     predicted = logits.argmax(-1).gather(0, stop[None]).squeeze(0)
     widths = torch.tensor(dims, dtype=torch.float64, device=logits.device)
-    (widths if tied else widths.cumsum(0))[stop].mean().item()
+    paid = (widths if tied else widths.cumsum(0))[stop].mean().item()
     metrics = {
         "top1": 100 * (predicted == labels).double().mean().item(),
         "mean_dim": widths[stop].mean().item(),

@@ -39,7 +39,8 @@ class MatryoshkaNetwork(nn.Module):
         super().__init__()
         if dim > features:
             raise UserError(
-                f"--dims: {dim} is larger than the embedding, which has the backbone's {features} coordinates."
+                f"--dims: {dim} is larger than the embedding, which has the backbone's {features} "
+                "coordinates."
             )
         if embedding == "identity" and dim != features:
             raise UserError(

@@ -94,9 +94,9 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         "images": len(dataset),
         "dims": shown,
         "protocol": {
-            "top1, top5, map10": "classifier of each trained dimension on the normalised prefix; map10 is the "
-            "mean reciprocal rank of the true class within the first 10",
-            "knn": f"{config.k} nearest training images by cosine, votes exp(cosine / {config.temperature:g})",
+            "top1, top5, map10": "classifier of each trained dimension on the normalised prefix; map10 is "
+            "the mean reciprocal rank of the true class within the first 10",
+            "knn": f"{config.k} nearest training images, votes exp(cosine / {config.temperature:g})",
             "precision1, retrieval_map10": f"every image of {split} queries all others; by min(R, 10)",
         },
         "metrics": metrics,

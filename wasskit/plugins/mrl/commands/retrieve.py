@@ -109,8 +109,8 @@ command = Command(
     body,
     "Retrieve with short prefixes first: accuracy against cost.\n\n"
     "Single shot: exact search with one dimension. Adaptive: a shortlist with a short prefix, re-ranked with "
-    "the whole embedding. Funnel: the list halves while the prefix doubles. The cost of a query is counted in "
-    "multiply-adds of inner products.",
+    "the whole embedding. Funnel: the list halves while the prefix doubles. The cost of a query is counted "
+    "in multiply-adds of inner products.",
     (
         "wasskit mrl retrieve runs/mrl/digits",
         "wasskit mrl retrieve runs/mrl/digits --shortlist 50",
