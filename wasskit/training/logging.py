@@ -1,14 +1,10 @@
 """What a run says while it goes on: progress on a terminal or as plain lines, and TensorBoard's event files.
 
-Rich is imported when a bar is drawn. The event files are written directly (a record is a length, two checksums and
-one small protobuf message): importing TensorBoard costs more than many a run.
+Rich is imported when a bar is drawn, TensorBoard's writer (not TensorBoard itself) when a run starts.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-import struct
 import sys
 import time
 from collections.abc import Mapping
@@ -165,88 +161,34 @@ def make_reporter(*, quiet: bool = False, console: Any = None) -> Reporter:
 
 
 class EventWriter:
-    """Scalars for TensorBoard.
+    """Scalars for TensorBoard, through its own writer, which is imported when a run starts.
 
     Every start of a run writes a file of its own; ``first_step`` tells TensorBoard that what older files hold
     from there on was cut off and is to be forgotten.
     """
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
-        now = time.time()
-        self._file = (folder / f"events.out.tfevents.{now:.6f}.{os.getpid()}.wasskit").open("wb")
-        self._write(_double(1, now) + _bytes(3, b"brain.Event:2"))
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = Event, Summary
+        self._writer = EventFileWriter(str(folder), filename_suffix=".wasskit")
         if first_step:
-            self._write(_double(1, now) + _integer(2, first_step) + _bytes(7, _integer(1, 1)))
-        self.flush()
+            started = SessionLog(status=SessionLog.START)
+            self._writer.add_event(Event(wall_time=time.time(), step=first_step, session_log=started))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Record values by tag (``split/metric``)."""
-        summary = b"".join(
-            _bytes(1, _bytes(1, tag.encode()) + _float(2, value)) for tag, value in values.items()
-        )
-        self._write(_double(1, time.time()) + _integer(2, step) + _bytes(5, summary))
+        entries = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        summary = self._summary(value=entries)
+        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def flush(self) -> None:
-        self._file.flush()
+        self._writer.flush()
 
     def close(self) -> None:
-        self._file.close()
-
-    def _write(self, event: bytes) -> None:
-        length = struct.pack("<Q", len(event))
-        self._file.write(length + _checksum(length) + event + _checksum(event))
-
-
-# --- Protobuf fields and TFRecord checksums ---------------------------------------------------------------------------
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _integer(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _double(field: int, value: float) -> bytes:
-    return _varint(field << 3 | 1) + struct.pack("<d", value)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
-
-
-def _float(field: int, value: float) -> bytes:
-    try:
-        packed = struct.pack("<f", value)
-    except OverflowError:
-        packed = struct.pack("<f", float("inf") if value > 0 else float("-inf"))
-    return _varint(field << 3 | 5) + packed
-
-
-@functools.lru_cache(maxsize=1)
-def _crc_table() -> tuple[int, ...]:
-    """CRC-32C (Castagnoli), reflected polynomial 0x82F63B78."""
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return tuple(table)
-
-
-def _checksum(data: bytes) -> bytes:
-    """The masked CRC-32C of a TFRecord."""
-    table, crc = _crc_table(), 0xFFFFFFFF
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+        self._writer.close()
 
 
 def _listed(values: Mapping[str, float], most: int = 8) -> str:

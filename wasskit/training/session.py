@@ -107,13 +107,17 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
             run, checkpoint = RunDirectory.open(found[0]), found[1]
             config = _resumed_config(config, invocation, run)
             run.record_resume(seed=config.seed, device=device, argv=invocation.argv)
-            console.log(f"Resuming {console.escape(str(run.path))} from {checkpoint.name}")
+            origin = f"from {checkpoint.name}" if checkpoint else "from the start: it holds no checkpoint"
+            console.log(f"Resuming {console.escape(str(run.path))} {origin}")
         seed_all(config.seed)
         yield Session(config, device, run, checkpoint)
 
 
-def _find_checkpoint(config: RunOptions, chosen: Path, numbered: bool) -> tuple[Path, Path] | None:
-    """The run directory and the checkpoint to resume from; None to start anew."""
+def _find_checkpoint(config: RunOptions, chosen: Path, numbered: bool) -> tuple[Path, Path | None] | None:
+    """The run directory and the checkpoint to resume from; None to start anew.
+
+    A requeued run that was stopped before its first checkpoint has a directory but no checkpoint: it starts over there.
+    """
     if config.resume is None and not config.requeue:
         return None
     word = config.resume or "last"
@@ -137,7 +141,8 @@ def _find_checkpoint(config: RunOptions, chosen: Path, numbered: bool) -> tuple[
     ]
     if not begun:
         if config.requeue:
-            return None
+            stopped_early = not numbered and (chosen / "config.toml").is_file()
+            return (chosen, None) if stopped_early else None
         raise UserError(
             f"There is nothing to resume: {chosen} holds no checkpoint. Name the run by --resume PATH, or leave "
             "--resume out to start it."
