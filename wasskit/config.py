@@ -468,7 +468,7 @@ class Command(Generic[C]):
             f.flag: f.option.optional_value for f in fields_of(self.options) if f.option.optional_value
         }
         filled = []
-        for word, following in zip(args, [*args[1:], "-"], strict=True):
+        for word, following in zip(args, [*args[1:], "-"], strict=False):
             bare = word in optional and following.startswith("-")
             filled.append(f"{word}={optional[word]}" if bare else word)
         return filled
