@@ -89,9 +89,8 @@ def join(anchor: Tensor, x: Tensor, negatives: Ragged) -> Triples:
     counts = negatives.counts[anchor]
     pair = torch.arange(len(anchor)).repeat_interleave(counts)
     # The place of a triple among those of its pair is its place in the anchor's list of negatives.
-    place = torch.arange(len(pair)) - (counts.cumsum(0) - counts)[pair]
-    anchor = anchor[pair]
-    return Triples(anchor, x[pair], negatives.items[negatives.starts[anchor] + place])
+    shift = negatives.starts[anchor] - (counts.cumsum(0) - counts)
+    return Triples(anchor[pair], x[pair], negatives.items[torch.arange(len(pair)) + shift[pair]])
 
 
 def positive_negative(positive: Tensor, negatives: Ragged, *, first_positive: bool = False) -> Triples:
