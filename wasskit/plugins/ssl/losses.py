@@ -212,8 +212,8 @@ def zca_matrix(x: Tensor, solver: Solver = "auto") -> Tensor:
         return matrix
     root = _ZCA_RIDGE**0.5
     stacked = torch.cat([x.mT / n**0.5, root * torch.eye(m, dtype=x.dtype, device=x.device)], dim=1)
-    matrix: Tensor = polar_factor(stacked)[:, n:] / root
-    return matrix
+    lower: Tensor = polar_factor(stacked)[:, n:] / root
+    return lower
 
 
 # --- Uniformity terms

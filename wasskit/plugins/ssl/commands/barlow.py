@@ -1,0 +1,51 @@
+"""``wasskit ssl barlow``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wasskit.config import Command, Invocation, option
+from wasskit.options import override
+from wasskit.plugins.ssl.options import PretrainOptions, UniformityOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Barlow(PretrainOptions):
+    """Options of ``wasskit ssl barlow``."""
+
+    w2_weight: float = override(UniformityOptions, "w2_weight", 30.0)
+    w2_weight_final: float = override(UniformityOptions, "w2_weight_final", 0.0)
+    lu_weight: float = override(UniformityOptions, "lu_weight", 30.0)
+    lu_weight_final: float = override(UniformityOptions, "lu_weight_final", 0.0)
+    off_diagonal: float = option(
+        0.08, help="Weight of the correlations between features.", panel="Method", min=0
+    )
+
+
+def body(config: Barlow, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit.plugins.ssl.pretrain import pretrain
+    from wasskit.plugins.ssl.tasks import BarlowTask
+
+    return pretrain(
+        config,
+        invocation,
+        lambda encoder, config, description, evaluate: BarlowTask(
+            encoder, config, description, evaluate, off_diagonal=config.off_diagonal
+        ),
+    )
+
+
+command = Command(
+    "ssl barlow",
+    Barlow,
+    body,
+    "Pretrain by Barlow Twins: features that agree between the views and are uncorrelated.\n\n"
+    "With --w2 the Wasserstein-2 distance of the projections to the uniform distribution is added to the loss, "
+    "with a weight that falls from 30 to 0.",
+    (
+        "wasskit ssl barlow --w2",
+        "wasskit ssl barlow --recipe ssl/cifar10-barlow-w2 --data-root DATA --device cuda",
+    ),
+)

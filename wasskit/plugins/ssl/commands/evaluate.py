@@ -1,0 +1,68 @@
+"""``wasskit ssl evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wasskit.config import Command, Invocation, option
+from wasskit.plugins.ssl.options import MeasureOptions, NeighbourOptions, ProbeOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(MeasureOptions, NeighbourOptions, ProbeOptions):
+    """Options of ``wasskit ssl evaluate``."""
+
+    probe: bool = option(True, help="Train the linear probe, by far the longest part.", panel="Evaluation")
+
+
+def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit import console
+    from wasskit.distributed.group import is_main
+    from wasskit.plugins.ssl.evaluation import Neighbours, is_labelled, spectrum_of, standard_metrics
+    from wasskit.plugins.ssl.figures import draw_spectrum
+    from wasskit.plugins.ssl.measure import measuring
+    from wasskit.plugins.ssl.probe import probe
+    from wasskit.plugins.ssl.results import paper_of, record, show_metrics
+
+    with measuring(config) as measurement:
+        model, settings, folder = measurement.model, measurement.settings, measurement.folder
+        bank, test = measurement.split("train"), measurement.split("test")
+        labelled = is_labelled(bank) and is_labelled(test)
+        neighbours = Neighbours.among(bank, config.k, config.temperature) if labelled else None
+        metrics = standard_metrics(
+            model.encoder, bank if labelled else None, test, model.views, neighbours, settings
+        )
+        spectrum = spectrum_of(model.encoder, test, settings)
+        if config.probe and labelled:
+            metrics |= probe(measurement, config)[0]
+        width = model.projector_width
+        figure = folder / "figures" / "spectrum.png"
+        if is_main():
+            path = record(folder, measurement.key, metrics | {"spectrum": spectrum})
+            draw_spectrum(figure, {measurement.key: spectrum}, width)
+    if not labelled:
+        console.log("Not all images have labels: no k-NN and no linear probe.")
+    show_metrics(
+        f"{measurement.dataset}/test, {len(test):,} images", {config.run.name: metrics}, paper_of(config.run)
+    )
+    if not config.json and is_main():
+        console.result(f"Spectrum: {len(spectrum)} of {width} singular values are not zero.")
+        console.result(f"Results: {console.escape(str(path))}")
+        console.result(f"Figure: {console.escape(str(figure))}")
+    return metrics | {"spectrum": spectrum}
+
+
+command = Command(
+    "ssl evaluate",
+    Evaluate,
+    body,
+    "Measure a pretrained model: all columns of the published table, and the spectrum.\n\n"
+    "Linear accuracy (last and best epoch) and k-NN accuracy are those of the backbone's features, in percent; W2, L_U "
+    "(t = 2), alignment, effective rank and the spectrum are of the normalised projections of the test images.",
+    (
+        "wasskit ssl evaluate runs/ssl/byol-w2-digits",
+        "wasskit ssl evaluate runs/ssl/byol-w2-digits --no-probe --checkpoint best",
+    ),
+)

@@ -1,0 +1,82 @@
+"""What the commands on a pretrained model share: the model, its data, where results go."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wasskit import console
+from wasskit.data.base import ImageDataset
+from wasskit.data.registry import load_dataset
+from wasskit.distributed.group import group
+from wasskit.errors import UserError
+from wasskit.plugins.ssl.evaluation import Settings
+from wasskit.plugins.ssl.network import Model, load_model
+from wasskit.plugins.ssl.options import MeasureOptions, ModelArgument
+from wasskit.plugins.ssl.results import results_folder
+from wasskit.training.checkpoint import seed_all
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model, the name of the data set, and where and how to measure."""
+
+    model: Model
+    config: MeasureOptions
+    dataset: str
+    settings: Settings
+    folder: Path
+
+    def split(self, name: str) -> ImageDataset:
+        """A split of the data set, at the size and with the normalisation the model was trained with."""
+        config, description = self.config, self.model.description
+        found = load_dataset(
+            self.dataset, name, root=config.data_root, download=config.download, corrupt=config.corrupt,
+            image_size=description["image_size"],
+        )  # fmt: skip
+        return fitted(found, self.model)
+
+    @property
+    def key(self) -> str:
+        """The entry in ``evaluation.json``: the data set's name, and the checkpoint's where it is not the
+        last."""
+        best = self.config.checkpoint == "best" and self.config.run.suffix not in (".pt", ".safetensors")
+        return f"{self.dataset}@best" if best else self.dataset
+
+
+@contextlib.contextmanager
+def measuring(config: MeasureOptions) -> Iterator[Measurement]:
+    """Join the ranks, choose the device, load the model."""
+    with group(config.device) as device:
+        seed_all(config.seed)
+        model = load_model(config.run, device, config.checkpoint)
+        yield Measurement(
+            model,
+            config,
+            config.dataset or model.description["dataset"],
+            settings_of(config, device, config.seed),
+            results_folder(config.run, config.output),
+        )
+
+
+def settings_of(config: ModelArgument, device: torch.device, seed: int = 0) -> Settings:
+    return Settings(device, config.batch_size, config.workers, config.precision, seed)
+
+
+def fitted(dataset: ImageDataset, model: Model) -> ImageDataset:
+    """The data set under the model's own normalisation. Raises ``UserError`` where its images have other
+    channels."""
+    description = model.description
+    if dataset.channels != description["channels"]:
+        raise UserError(
+            f"{dataset.name} has images of {dataset.channels} channels, the model was trained on "
+            f"{description['channels']}: choose another --dataset."
+        )
+    for note in dataset.notes:
+        console.log(console.escape(note))
+    dataset.mean, dataset.std = tuple(description["mean"]), tuple(description["std"])
+    return dataset

@@ -1,0 +1,156 @@
+"""The network under the methods, and pretrained models as they are found on disk.
+
+A model is described by a JSON-like mapping that travels inside checkpoints and exported weights: nothing but
+the file is needed to rebuild it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wasskit.data.base import ImageDataset
+from wasskit.data.views import ViewDistribution
+from wasskit.errors import UserError
+from wasskit.models.backbones import Backbone, build_backbone
+from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.models.export import load_weights
+from wasskit.models.heads import MLP
+from wasskit.plugins.ssl.options import PretrainOptions, ViewOptions
+from wasskit.training.checkpoint import load_checkpoint
+from wasskit.training.run import RunDirectory
+
+KIND = "ssl"
+
+NATURAL = ViewDistribution()
+CHARACTERS = ViewDistribution(scale=(0.3, 1.0), flip=0.0, grey=0.0, blur=0.0, solarise=0.0)
+
+
+class Encoder(nn.Module):
+    """Images (B, channels, H, W) -> backbone -> projector -> projections z (B, D), not normalised.
+
+    The losses and the uniformity measures see the projections; what is kept for use, and what classifiers
+    see, are the backbone's features.
+    """
+
+    def __init__(self, backbone: Backbone, projector: tuple[int, ...]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = MLP((backbone.num_features, *projector))
+
+    def forward(self, images: Tensor) -> Tensor:
+        projections: Tensor = self.projector(self.backbone(images))
+        return projections
+
+    def both(self, images: Tensor) -> Tensor:
+        """Features and projections side by side, (B, num_features + D): both from one pass."""
+        features = self.backbone(images)
+        return torch.cat([features, self.projector(features)], dim=1)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A pretrained encoder with its description: ``method``, ``backbone``, ``stem``, ``projector``,
+    ``views``, and of the data it was trained on ``dataset``, ``classes``, ``image_size``, ``channels``,
+    ``mean`` and ``std``."""
+
+    encoder: Encoder
+    description: Mapping[str, Any]
+
+    @property
+    def views(self) -> ViewDistribution:
+        return views_of(self.description)
+
+    @property
+    def projector_width(self) -> int:
+        return int(self.description["projector"][-1])
+
+
+def describe(config: PretrainOptions, method: str, dataset: ImageDataset) -> dict[str, Any]:
+    """The description of the model that a configuration trains on a data set."""
+    backbone = config.backbone or (TINY if dataset.image_size <= SMALL_IMAGE else "resnet18")
+    return {
+        "kind": KIND,
+        "method": method,
+        "backbone": backbone,
+        "stem": config.stem if not (config.pretrained and config.stem == "auto") else "standard",
+        "projector": list(config.projector or ((512, 512, 128) if backbone == TINY else (2048, 2048, 256))),
+        "views": asdict(view_distribution(config, dataset.channels)),
+        "dataset": config.dataset,
+        "classes": list(dataset.classes),
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+    }
+
+
+def view_distribution(options: ViewOptions, channels: int) -> ViewDistribution:
+    """The distribution of views that the options ask for, on images with so many channels."""
+    kind = options.views
+    if kind == "auto":
+        kind = "characters" if channels == 1 else "natural"
+    chosen = CHARACTERS if kind == "characters" else NATURAL
+    if options.crop_min is not None:
+        chosen = replace(chosen, scale=(options.crop_min, 1.0))
+    named = {name: getattr(options, name) for name in ("flip", "jitter", "grey", "blur", "solarise")}
+    return replace(chosen, **{name: value for name, value in named.items() if value is not None})
+
+
+def views_of(description: Mapping[str, Any]) -> ViewDistribution:
+    """The distribution of views that a description records."""
+    stored: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in description["views"].items()
+    }
+    return ViewDistribution(**stored)
+
+
+def build_encoder(description: Mapping[str, Any], **weights: Any) -> Encoder:
+    """An untrained encoder; ``weights``: ``pretrained``, ``weights``, ``download`` of ``build_backbone``."""
+    backbone = build_backbone(
+        description["backbone"],
+        image_size=description["image_size"],
+        channels=description["channels"],
+        stem=description["stem"],
+        **weights,
+    )
+    return Encoder(backbone, tuple(description["projector"]))
+
+
+def load_model(
+    path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
+) -> Model:
+    """A pretrained model in evaluation mode, from a run directory, one of its checkpoints, or exported
+    weights.
+
+    Raises:
+        UserError: there is nothing of ours at ``path``, or it is damaged.
+    """
+    if path.suffix == ".safetensors":
+        state, description = load_weights(path)
+        if description.get("kind") != KIND:
+            raise UserError(
+                f"{path} holds a model of `wasskit {description.get('kind')}`, not of `wasskit ssl`."
+            )
+    else:
+        run, file = RunDirectory.find(path, plugin="ssl")
+        if file is None:
+            file = run.checkpoints / f"{checkpoint}.pt"
+            if not file.is_file():
+                raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
+        content = load_checkpoint(file)
+        description = content["extra"]["model"]
+        prefix = "encoder."
+        state = {key[len(prefix) :]: x for key, x in content["task"].items() if key.startswith(prefix)}
+    encoder = build_encoder(description)
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"The weights in {path} do not fit the model they describe: {reason}") from None
+    return Model(encoder.to(device).eval(), description)

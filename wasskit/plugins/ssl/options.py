@@ -1,0 +1,169 @@
+"""Options that the commands of ``wasskit ssl`` share. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wasskit.config import CommandOptions, option
+from wasskit.errors import UserError
+from wasskit.options import (
+    BackboneOptions,
+    DataOptions,
+    LoopOptions,
+    OptimizerOptions,
+    RunOptions,
+    complete_datasets,
+    override,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformityOptions(CommandOptions):
+    """The uniformity term, on the normalised projections of both views."""
+
+    w2: bool = option(False, help="Add the W2 distance to uniformity to the loss.", panel="Uniformity")
+    w2_weight: float = option(1.0, help="Its weight at the start.", panel="Uniformity", min=0)
+    w2_weight_final: float = option(
+        1.0, help="Its weight in the last epoch, reached on a straight line.", panel="Uniformity", min=0
+    )
+    w2_ridge: float = option(
+        0.0, help="Multiple of the identity added to the covariance.", panel="Uniformity", min=0
+    )
+    lu: bool = option(False, help="Add L_U, the log mean Gaussian potential, instead.", panel="Uniformity")
+    lu_weight: float = option(1.0, help="Its weight at the start.", panel="Uniformity", min=0)
+    lu_weight_final: float = option(1.0, help="Its weight in the last epoch.", panel="Uniformity", min=0)
+    solver: Literal["auto", "eigh", "polar"] = option(
+        "auto",
+        help="Matrix roots by float64 eigenvalues or by float32 products (auto: products on a GPU).",
+        panel="Uniformity",
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if self.w2 and self.lu:
+            raise UserError("--w2 and --lu are two terms for the same end: give one of them.")
+
+    @property
+    def term(self) -> Literal["w2", "lu"] | None:
+        """The term that is asked for."""
+        return "w2" if self.w2 else "lu" if self.lu else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions(CommandOptions):
+    """The distribution of the two views; what is not given comes from ``views``."""
+
+    views: Literal["auto", "natural", "characters"] = option(
+        "auto",
+        help="Augmentation: natural as published; characters without flips and colours (auto: for grey images).",
+        panel="Views",
+    )
+    crop_min: float | None = option(
+        None, help="Smallest crop, as a share of the area.", panel="Views", above=0, max=1,
+        show_default="natural 0.08, characters 0.3",
+    )  # fmt: skip
+    flip: float | None = option(
+        None, help="Probability of a left-right flip.", panel="Views", min=0, max=1,
+        show_default="natural 0.5, characters 0",
+    )  # fmt: skip
+    jitter: float | None = option(
+        None, help="Probability of a colour jitter.", panel="Views", min=0, max=1, show_default="0.8"
+    )
+    grey: float | None = option(
+        None, help="Probability of a conversion to grey.", panel="Views", min=0, max=1,
+        show_default="natural 0.2, characters 0",
+    )  # fmt: skip
+    blur: float | None = option(
+        None, help="Probability of a blur.", panel="Views", min=0, max=1,
+        show_default="natural 0.5, characters 0",
+    )  # fmt: skip
+    solarise: float | None = option(
+        None, help="Probability of a solarisation.", panel="Views", min=0, max=1,
+        show_default="natural 0.2, characters 0",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighbourOptions(CommandOptions):
+    """k-nearest-neighbour classification."""
+
+    k: int | None = option(
+        None, help="Neighbours that vote.", panel="Evaluation", min=1, short="-k",
+        show_default="200; 10 on sets of fewer than 5,000 images",
+    )  # fmt: skip
+    temperature: float | None = option(
+        None, help="Votes weigh exp(cosine / temperature).", panel="Evaluation", above=0, show_default="1"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(
+    UniformityOptions,
+    ViewOptions,
+    RunOptions,
+    DataOptions,
+    BackboneOptions,
+    LoopOptions,
+    OptimizerOptions,
+):
+    """What the four methods have in common."""
+
+    split: str | None = option(
+        None, help="Split to train on; labels are not used.", panel="Data",
+        show_default="train; with its unlabelled part for stl10",
+    )  # fmt: skip
+    projector: tuple[int, ...] | None = option(
+        None, help="Widths of the projector's layers, the last being that of the projections.", panel="Model",
+        min=1, show_default="2048,2048,256; 512,512,128 on tiny",
+    )  # fmt: skip
+    batch_norm: Literal["sync", "local"] = option(
+        "sync", help="Batch norm over the batch of all processes, or of each.", panel="Model"
+    )
+    epochs: int = override(LoopOptions, "epochs", 60)
+    batch_size: int = override(LoopOptions, "batch_size", 256)
+    eval_every: int = override(LoopOptions, "eval_every", 10)
+    optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "lars")
+    lr: float = override(
+        OptimizerOptions, "lr", 0.2, help="Learning rate (peak) of a batch of 256; scaled to the batch."
+    )
+    bias_lr: float = option(
+        0.005, help="The same for biases and norms.", panel="Optimisation", above=0,
+    )  # fmt: skip
+    weight_decay: float = override(OptimizerOptions, "weight_decay", 1e-4)
+    warmup_epochs: int = override(
+        OptimizerOptions, "warmup_epochs", 10, help="Epochs of linear warm-up (at most a tenth of the run)."
+    )
+    knn_k: int | None = option(
+        None, help="Neighbours that vote in the evaluations while training.", panel="Evaluation", min=1,
+        show_default="200; 10 on sets of fewer than 5,000 images",
+    )  # fmt: skip
+    checkpoint: Literal["last", "best"] = option(
+        "last", help="Which checkpoint of a run directory.", panel="Model"
+    )
+    batch_size: int = option(256, help="Images per batch.", panel="Machine", min=1, short="-b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(ModelArgument):
+    """Which data to measure on."""
+
+    dataset: str | None = option(
+        None, help="Data set.", panel="Data", metavar="NAME", complete=complete_datasets,
+        show_default="the one it was trained on",
+    )  # fmt: skip
+    output: Path | None = option(
+        None, help="Folder for results and figures.", panel="Output",
+        show_default="the run directory, or beside the weights",
+    )  # fmt: skip
+    seed: int = option(0, help="Seed of everything random.", panel="Evaluation", min=0, max=2**31 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(CommandOptions):
+    """The linear probe; the defaults are the published protocol."""
+
+    probe_epochs: int = option(100, help="Epochs of the linear probe.", panel="Evaluation", min=1)
+    probe_lr: float = option(0.3, help="Its learning rate (peak).", panel="Evaluation", above=0)
+    probe_batch_size: int = option(256, help="Its images per step.", panel="Evaluation", min=1)

@@ -1,0 +1,159 @@
+"""What the four pretraining commands do around their method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from wasskit import console
+from wasskit.config import Invocation
+from wasskit.data.base import ImageDataset
+from wasskit.data.loaders import TrainLoader
+from wasskit.data.registry import load_dataset
+from wasskit.data.views import random_views
+from wasskit.distributed.group import is_main, world_size
+from wasskit.errors import UserError
+from wasskit.models.catalog import SMALL_IMAGE
+from wasskit.plugins.ssl.evaluation import (
+    Neighbours,
+    Settings,
+    comparison,
+    is_labelled,
+    spectrum_of,
+    standard_metrics,
+)
+from wasskit.plugins.ssl.figures import draw_comparison, draw_spectrum, draw_training
+from wasskit.plugins.ssl.network import Encoder, build_encoder, describe, views_of
+from wasskit.plugins.ssl.options import PretrainOptions
+from wasskit.plugins.ssl.results import record, show_comparison, show_metrics
+from wasskit.plugins.ssl.tasks import Evaluate, PretrainTask, synchronise
+from wasskit.training.session import training_session
+
+C = TypeVar("C", bound=PretrainOptions)
+MakeTask = Callable[[Encoder, C, Mapping[str, Any], Evaluate], PretrainTask]
+
+
+def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mapping[str, Any]:
+    """Train, evaluate, compare with raw pixels and the untrained backbone, draw, report."""
+    method = invocation.command.split()[-1]
+    name = "-".join(part for part in (method, config.term, config.dataset) if part)
+    with training_session(config, invocation, name=name) as session:
+        config, run = session.config, session.run
+        train, bank, test = splits_of(config)
+        for note in dict.fromkeys((*train.notes, *test.notes)):
+            console.log(console.escape(note))
+        description = describe(config, method, train)
+        views = views_of(description)
+        neighbours = None if bank is None else Neighbours.among(bank, config.knn_k)
+        if neighbours is None:
+            console.log("The images have no labels: W2, L_U and alignment are measured, k-NN is not.")
+        settings = Settings(
+            session.device, max(256, config.batch_size), config.workers, config.precision, config.seed
+        )
+
+        def evaluate(encoder: Encoder) -> dict[str, dict[str, float]]:
+            return {"test": standard_metrics(encoder, bank, test, views, neighbours, settings)}
+
+        encoder = build_encoder(
+            description, pretrained=config.pretrained, weights=config.weights, download=config.download
+        )
+        task = make_task(encoder, config, description, evaluate)
+        task.monitor = None if neighbours is None else f"test/{neighbours.name}_top1"
+        synchronise(task)
+        if world_size() > 1:
+            console.log(f"Batch norm over {world_size()} processes: {config.batch_norm}.")
+        source = TrainLoader(
+            train, config.batch_size, random_views(train, views, views), device=session.device,
+            seed=config.seed, workers=config.workers,
+        )  # fmt: skip
+        summary = session.trainer(task, source).fit(resume=session.checkpoint)
+
+        task.eval()
+        untrained = _untrained(description, config).to(session.device).eval()
+        spectra = {
+            "untrained": spectrum_of(untrained, test, settings),
+            "trained": spectrum_of(task.encoder, test, settings),
+        }
+        compared: dict[str, dict[str, float]] = {}
+        if bank is not None and neighbours is not None and train.in_memory and test.image_size <= SMALL_IMAGE:
+            networks = {
+                "raw pixels": nn.Flatten(),
+                "untrained": untrained.backbone,
+                "trained": task.encoder.backbone,
+            }
+            compared = comparison(networks, bank, test, views, neighbours, settings)
+        figures = []
+        if is_main():
+            record(run.path, "spectrum", spectra)
+            figures.append(draw_training(run))
+            figures.append(draw_spectrum(run.figures / "spectrum.png", spectra, description["projector"][-1]))
+            if compared:
+                record(run.path, "comparison", compared)
+                title = f"{config.dataset}, {method}" + (f" + {config.term.upper()}" if config.term else "")
+                figures.append(draw_comparison(run.figures / "comparison.png", compared, title))
+
+    rows = {"last": _of_test(summary.final)}
+    if summary.best is not None:
+        rows[f"best (epoch {summary.best.epoch})"] = _of_test(summary.best.metrics)
+    show_metrics(f"{config.dataset}/test, after {summary.epochs:g} epochs", rows, run.paper)
+    if compared:
+        show_comparison(compared, config.dataset)
+    rate = f", {summary.samples_per_second:,.0f} images/s" if summary.samples_per_second else ""
+    console.log(
+        f"Trained in {summary.wall_seconds:.1f} s{rate}, {100 * summary.waiting_share:.1f} % of it waiting for data."
+    )
+    path = console.escape(str(run.path))
+    if not config.json:
+        for figure in figures:
+            console.result(f"Figure: {console.escape(str(figure))}")
+        console.result("Next:")
+        for line in (
+            f"wasskit ssl evaluate {path}",
+            f"wasskit ssl linear {path}",
+            f"wasskit ssl export {path}",
+        ):
+            console.result(f"  {line}")
+    return summary.as_dict() | {
+        "run": str(run.path),
+        "comparison": compared,
+        "figures": [str(figure) for figure in figures],
+    }
+
+
+def splits_of(config: PretrainOptions) -> tuple[ImageDataset, ImageDataset | None, ImageDataset]:
+    """The training set, the labelled set whose images vote in k-NN (None without labels), the test set."""
+
+    def load(split: str) -> ImageDataset:
+        return load_dataset(
+            config.dataset, split, root=config.data_root, download=config.download, corrupt=config.corrupt,
+            image_size=config.image_size,
+        )  # fmt: skip
+
+    train = load(config.split or ("train+unlabelled" if config.dataset == "stl10" else "train"))
+    bank: ImageDataset | None = train
+    if not is_labelled(train):
+        bank = load("train") if train.split != "train" else None
+        bank = bank if bank is not None and is_labelled(bank) else None
+    try:
+        test = load("test")
+    except UserError:
+        # A folder of images without a test part: its own images serve for W2, L_U and alignment.
+        if bank is not None:
+            raise
+        test = train
+    return train, bank if is_labelled(test) else None, test
+
+
+def _untrained(description: Mapping[str, Any], config: PretrainOptions) -> Encoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_encoder(
+            description, pretrained=config.pretrained, weights=config.weights, download=config.download
+        )
+
+
+def _of_test(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith("test/")}

@@ -1,0 +1,268 @@
+"""The four methods as training tasks. Each says what it sees of two views, and in what order its parts
+move."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wasskit.data.loaders import Batch
+from wasskit.distributed.group import world_size
+from wasskit.distributed.norm import convert_sync_batchnorm, shuffle, unshuffle
+from wasskit.models.heads import MLP
+from wasskit.plugins.ssl.losses import (
+    KeyQueue,
+    LogUniformityLoss,
+    Solver,
+    W2UniformityLoss,
+    ZeroCl,
+    barlow_twins_loss,
+    byol_loss,
+    moco_loss,
+    uniformity_weight,
+    zero_cl_loss,
+)
+from wasskit.plugins.ssl.network import Encoder
+from wasskit.plugins.ssl.options import PretrainOptions
+from wasskit.training.optim import build_optimizer, split_parameters
+from wasskit.training.schedules import Schedule, cosine, warmup_cosine
+from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, Task
+
+Evaluate = Callable[[Encoder], dict[str, dict[str, float]]]
+
+
+class PretrainTask(Task):
+    """What the methods share: an encoder, a uniformity term on its projections, the published optimisation.
+
+    Args:
+        description: the model's, kept in every checkpoint.
+        evaluate: metrics of an encoder, by split.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: PretrainOptions,
+        description: Mapping[str, Any],
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = config
+        self.description = dict(description)
+        self.measure = evaluate
+        self.epochs = config.epochs
+        self.uniformity: nn.Module | None = None
+        self.weights = (0.0, 0.0)
+        if config.w2:
+            self.uniformity = W2UniformityLoss(config.w2_ridge, config.solver)
+            self.weights = (config.w2_weight, config.w2_weight_final)
+        elif config.lu:
+            self.uniformity = LogUniformityLoss()
+            self.weights = (config.lu_weight, config.lu_weight_final)
+
+    @abstractmethod
+    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The method's loss on two views, and the projections of both that the uniformity term sees."""
+
+    def losses(self, batch: Batch, progress: Progress) -> Losses:
+        loss, z1, z2 = self.objective(*batch.views)
+        if self.uniformity is None:
+            return Losses(loss)
+        weight = uniformity_weight(progress.epoch + 1, self.epochs, *self.weights)
+        term = self.uniformity(z1, z2)
+        name = self.config.term or ""
+        return Losses(loss + weight * term, {"method": loss, name: term, f"{name}_weight": weight})
+
+    def networks(self) -> list[nn.Module]:
+        return [child for child in self.children() if isinstance(child, (Encoder, MLP))]
+
+    def optimisations(self, plan: Plan) -> list[Optimisation]:
+        config = self.config
+        scale = config.batch_size / 256
+        weights, others = split_parameters(self)
+        groups = [
+            {"params": weights, "lr": config.lr * scale, "weight_decay": config.weight_decay},
+            {"params": others, "lr": config.bias_lr * scale, "weight_decay": 0.0},
+        ]
+        optimizer = build_optimizer(config.optimizer, groups, lr=config.lr * scale, momentum=config.momentum)
+        return [Optimisation(optimizer, published_schedule(plan, config.warmup_epochs))]
+
+    def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
+        return {} if self.measure is None else self.measure(self.encoder)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"model": self.description}
+
+
+def published_schedule(plan: Plan, warmup_epochs: int) -> Schedule:
+    """Factor of the learning rate: linear warm-up, then a cosine to 0.1 %.
+
+    The warm-up is at most a tenth of the run, so that short runs, too, are mostly run at their rate.
+    """
+    steps = min(warmup_epochs * plan.steps_per_epoch, plan.total_steps // 10)
+    return warmup_cosine(plan.total_steps, steps, end=0.001)
+
+
+class ByolTask(PretrainTask):
+    """BYOL (Grill et al. 2020): predict, from one view, a moving average's projection of the other.
+
+    Without ``predictor`` the projections themselves are compared, and the uniformity term keeps them from
+    collapsing.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: PretrainOptions,
+        description: Mapping[str, Any],
+        evaluate: Evaluate | None = None,
+        *,
+        predictor: int | None,
+        momentum: float,
+    ) -> None:
+        super().__init__(encoder, config, description, evaluate)
+        width = description["projector"][-1]
+        self.predictor: nn.Module = nn.Identity() if predictor is None else MLP((width, predictor, width))
+        self.target = deepcopy(encoder).requires_grad_(False)
+        self.target_momentum = momentum
+        self._moved_at = -1
+
+    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z1, z2 = self.encoder(first), self.encoder(second)
+        with torch.no_grad():
+            t1, t2 = self.target(first), self.target(second)
+        return byol_loss(self.predictor(z1), self.predictor(z2), t1, t2), z1, z2
+
+    def step(self, batch: Any, stepper: Stepper) -> Losses:
+        with stepper.autocast():
+            losses = self.losses(batch, stepper.progress)
+        stepper.backward(losses.total)
+        # As published: the target moves towards the network that has just been seen, before that is updated.
+        if self._moved_at != stepper.progress.step:
+            self._moved_at = stepper.progress.step
+            move_towards(self.target, self.encoder, self.target_momentum)
+        stepper.update()
+        return losses
+
+
+class MocoTask(PretrainTask):
+    """MoCo v2 (He et al. 2020, Chen et al. 2020), symmetric: tell the other view's key from a queue of older
+    keys.
+
+    With ``shuffled``, keys are computed on images dealt anew to the processes, so that batch statistics tell
+    nothing.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: PretrainOptions,
+        description: Mapping[str, Any],
+        evaluate: Evaluate | None = None,
+        *,
+        queue: int,
+        temperature: float,
+        momentum: tuple[float, float],
+        shuffled: bool = False,
+    ) -> None:
+        super().__init__(encoder, config, description, evaluate)
+        self.key_encoder = deepcopy(encoder).requires_grad_(False)
+        self.queue = KeyQueue(queue, description["projector"][-1], seed=config.seed)
+        self.temperature = temperature
+        self.momentum = momentum
+        self.shuffled = shuffled
+        self._moved_at = -1
+        self._keys: tuple[Tensor, Tensor] | None = None
+
+    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q1, q2 = (F.normalize(self.encoder(view).float()) for view in (first, second))
+        k1, k2 = (F.normalize(self._key(view).float()) for view in (first, second))
+        self._keys = (k1, k2)
+        return moco_loss(q1, q2, k1, k2, self.queue.keys, self.temperature), q1, q2
+
+    @torch.no_grad()
+    def _key(self, images: Tensor) -> Tensor:
+        if not self.shuffled or world_size() == 1:
+            keys: Tensor = self.key_encoder(images)
+            return keys
+        images, order = shuffle(images)
+        return unshuffle(self.key_encoder(images), order)
+
+    def step(self, batch: Any, stepper: Stepper) -> Losses:
+        progress = stepper.progress
+        if self._moved_at != progress.step:
+            self._moved_at = progress.step
+            momentum = cosine(progress.total_steps, start=self.momentum[0], end=self.momentum[1])
+            move_towards(self.key_encoder, self.encoder, momentum(progress.step))
+        with stepper.autocast():
+            losses = self.losses(batch, progress)
+        stepper.backward(losses.total)
+        # The negatives of this batch were the queue without its own keys.
+        if self._keys is not None:
+            self.queue.push(*self._keys)
+        stepper.update()
+        return losses
+
+
+class BarlowTask(PretrainTask):
+    """Barlow Twins (Zbontar et al. 2021): features that agree between the views and do not correlate with
+    each other."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: PretrainOptions,
+        description: Mapping[str, Any],
+        evaluate: Evaluate | None = None,
+        *,
+        off_diagonal: float,
+    ) -> None:
+        super().__init__(encoder, config, description, evaluate)
+        self.off_diagonal = off_diagonal
+
+    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z1, z2 = self.encoder(first), self.encoder(second)
+        return barlow_twins_loss(z1, z2, self.off_diagonal), z1, z2
+
+
+class ZeroClTask(PretrainTask):
+    """Zero-CL (Zhang et al. 2022): agreement after whitening along features, along instances, or both."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: PretrainOptions,
+        description: Mapping[str, Any],
+        evaluate: Evaluate | None = None,
+        *,
+        along: ZeroCl,
+    ) -> None:
+        super().__init__(encoder, config, description, evaluate)
+        self.along: ZeroCl = along
+        self.solver: Solver = config.solver
+
+    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z1, z2 = self.encoder(first), self.encoder(second)
+        return zero_cl_loss(z1, z2, self.along, self.solver), z1, z2
+
+
+@torch.no_grad()
+def move_towards(average: nn.Module, network: nn.Module, momentum: float) -> None:
+    """average <- momentum average + (1 - momentum) network, parameter by parameter; buffers stay their
+    own."""
+    mine: Iterable[Tensor] = average.parameters()
+    others: Iterable[Tensor] = network.parameters()
+    torch._foreach_lerp_(list(mine), list(others), 1 - momentum)
+
+
+def synchronise(task: PretrainTask) -> None:
+    """Give all batch norms the statistics of all processes together, where there are several."""
+    if world_size() > 1 and task.config.batch_norm == "sync":
+        convert_sync_batchnorm(task)
