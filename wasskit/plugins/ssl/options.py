@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import CommandOptions, argument, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
+    DataRootOptions,
+    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
     complete_datasets,
+    complete_local_paths,
+    complete_runs,
     override,
 )
 
@@ -104,6 +108,8 @@ class PretrainOptions(
     ViewOptions,
     RunOptions,
     DataOptions,
+    DataRootOptions,
+    DeviceOptions,
     BackboneOptions,
     LoopOptions,
     OptimizerOptions,
@@ -139,6 +145,24 @@ class PretrainOptions(
         None, help="Neighbours that vote in the evaluations while training.", panel="Evaluation", min=1,
         show_default="200; 10 on sets of fewer than 5,000 images",
     )  # fmt: skip
+
+    def validate(self) -> None:
+        super().validate()
+        if self.batch_size < 2:
+            raise UserError(
+                f"--batch-size: {self.batch_size} image gives no statistics over a batch; take at least 2."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgument(DeviceOptions, DataRootOptions):
+    """A pretrained model and the data it is measured on."""
+
+    run: Path = argument(
+        help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
+        complete=lambda typed: [*complete_runs(typed), *complete_local_paths(typed)],
+        metavar="RUN",
+    )
     checkpoint: Literal["last", "best"] = option(
         "last", help="Which checkpoint of a run directory.", panel="Model"
     )
