@@ -58,6 +58,23 @@ class MatryoshkaNetwork(nn.Module):
         return normalise(self(images))
 
 
+class PrefixEmbedder(nn.Module):
+    """Images -> the first ``dim`` coordinates of the unit embedding, scaled to unit length again with
+    ``unit``.
+    """
+
+    def __init__(self, network: MatryoshkaNetwork, dim: int, *, unit: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.dim = dim
+        self.unit = unit
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Not `normalise`, whose hand-made gradient ONNX cannot express.
+        prefix = nn.functional.normalize(self.network(images), dim=1)[:, : self.dim]
+        return nn.functional.normalize(prefix, dim=1) if self.unit else prefix
+
+
 @dataclass(frozen=True)
 class Model:
     """A network with the classifiers it was trained with.

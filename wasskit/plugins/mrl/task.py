@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from wasskit.data.base import ImageDataset
+from wasskit.data.catalog import CARDS
 from wasskit.data.loaders import Batch, EvalLoader
 from wasskit.data.registry import load_dataset
 from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.embedding import LabelledImages, encode_batches
+from wasskit.models.backbones import build_backbone
 from wasskit.models.catalog import SMALL_IMAGE, TINY
 from wasskit.plugins.mrl.evaluation import rank_metrics
 from wasskit.plugins.mrl.network import Model, build_model, describe
@@ -93,14 +95,26 @@ def split_of(config: TrainingOptions, split: str) -> ImageDataset:
     )
 
 
+def backbone_name(config: TrainingOptions, image_size: int) -> str:
+    """The backbone that was asked for; else ``tiny`` for images up to 64 pixels and ResNet-50 for larger
+    ones.
+    """
+    return config.backbone or (TINY if image_size <= SMALL_IMAGE else "resnet50")
+
+
+def backbone_width(config: TrainingOptions) -> int:
+    """The number of features of the configuration's backbone, without reading the data set."""
+    card = CARDS[config.dataset]
+    size = config.image_size or card.image_size
+    name = backbone_name(config, size)
+    return build_backbone(name, image_size=size, channels=card.channels, stem=config.stem).num_features
+
+
 def build_task(
     config: TrainingOptions, train: ImageDataset, test: ImageDataset, device: torch.device
 ) -> MatryoshkaTask:
-    """The task of a configuration: ``tiny`` for images up to 64 pixels, ResNet-50 for larger ones, unless
-    named.
-    """
-    small = train.image_size <= SMALL_IMAGE
-    description = describe(config, train, config.backbone or (TINY if small else "resnet50"))
+    """The task of a configuration, its network untrained or with the weights that were asked for."""
+    description = describe(config, train, backbone_name(config, train.image_size))
     objective: Mapping[str, Any] = {
         name: getattr(config, name)
         for name in (

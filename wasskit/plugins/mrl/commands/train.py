@@ -66,8 +66,8 @@ command = Command(
     "Train nested embeddings: one network whose embedding serves at every prefix.\n\n"
     "The objective is alpha sum_k w_k CE_k + lambda sum_k S_k: a classifier on each prefix of the normalised "
     "embedding, and the debiased Sinkhorn divergence between consecutive prefixes of the batch. Evaluated "
-    "are top-1, top-5 and mAP@10 (the reciprocal rank of the true class within the first 10) at every dimension, "
-    "with the prefixes normalised as in training.",
+    "are top-1, top-5 and mAP@10 (the reciprocal rank of the true class within the first 10) at every "
+    "dimension, with the prefixes normalised as in training.",
     (
         "wasskit mrl train",
         "wasskit mrl train --dataset cifar10 --data-root DATA --epochs 30",

@@ -1,0 +1,71 @@
+"""``wasskit mrl sweep``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wasskit.config import Command, Invocation, argument, option
+from wasskit.errors import UserError
+from wasskit.plugins.mrl.options import TrainingOptions, complete_axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridOptions(TrainingOptions):
+    """Options of commands that train many times."""
+
+    jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
+    nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
+
+    def validate(self) -> None:
+        super().validate()
+        if self.nproc > 1:
+            raise UserError(
+                "--nproc: this command trains many times; use --jobs for trainings at the same time, or "
+                "--nproc-per-run for the processes of each."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MrlSweep(GridOptions):
+    """Options of ``wasskit mrl sweep``."""
+
+    axes: tuple[str, ...] = argument(
+        (), help="Axes of the grid: key=value,value for any option of `mrl train`.", complete=complete_axes
+    )
+    grid: tuple[str, ...] = option((), help="Further axes, for recipes.", panel="Method", metavar="AXES")
+
+
+def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit.plugins.mrl.grid import parse_axes, run_grid
+
+    axes = parse_axes((*config.axes, *config.grid))
+    paper = invocation.recipe.get("paper") if invocation.recipe else None
+    return run_grid(
+        config,
+        axes,
+        command="mrl sweep",
+        default=f"sweep-{config.dataset}",
+        jobs=config.jobs,
+        nproc=config.nproc_per_run,
+        argv=invocation.argv,
+        paper=paper,
+    )
+
+
+command = Command(
+    "mrl sweep",
+    MrlSweep,
+    body,
+    "Train a grid of settings and tabulate it.\n\n"
+    "Each combination is a run directory of `mrl train`. The same command resumes what was interrupted "
+    "and keeps what is finished. An axis is any option of `mrl train` with its values, lists written with "
+    "colons (dims=8:16,8:64), or `method` with the methods of the published comparison: mwrl, matryoshka "
+    "(lambda 0), wasserstein (alpha 0), independent (a network for each dimension). Values over the axis `seed` become "
+    "means and deviations.",
+    (
+        "wasskit mrl sweep wasserstein_weight=0.1,1,10 beta=0.1,1 --jobs 2",
+        "wasskit mrl sweep method=mwrl,matryoshka,wasserstein,independent seed=0,1,2,3,4",
+    ),
+)
