@@ -1,0 +1,1 @@
+"""The commands of ``wasskit plot``, one module each. None imports numpy or matplotlib before it runs."""

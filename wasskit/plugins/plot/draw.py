@@ -1,0 +1,261 @@
+"""Figures of metrics: learning curves, metrics over the nested dimensions, final bars, accuracy against cost."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wasskit.plugins.plot.files import CostTable
+from wasskit.plugins.plot.look import Look, style_of
+from wasskit.plugins.plot.metrics import Curve, Value, curve, families, heading, is_ranked, nested
+from wasskit.plugins.plot.runs import Group
+
+if typing.TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MANY_POINTS = 20
+
+
+def draw_curves(
+    groups: Sequence[Group],
+    keys: Sequence[str],
+    look: Look,
+    *,
+    epochs: bool,
+    smooth: float = 0.0,
+    log_x: bool = False,
+    log_y: bool = False,
+    columns: int | None = None,
+    split: bool = False,
+    title: str = "",
+) -> tuple[Figure, list[str]]:
+    """One panel per metric, one line per group: the mean over seeds within a band of one standard deviation.
+
+    For one group, a metric at several nested dimensions is one panel with a line for each, unless they are ``split``.
+
+    Returns:
+        The figure, and what could not be drawn as asked for, in words.
+    """
+    panels: dict[str, list[str]] = {}
+    bases = families(keys) if len(groups) == 1 and not split else {}
+    for key in keys:
+        at = nested(key)
+        panels.setdefault(at[0] if at and at[0] in bases else key, []).append(key)
+    fig, axes = look.figure(len(panels), columns=columns)
+    notes = []
+    for ax, (name, members) in zip(axes, panels.items(), strict=True):
+        shades = _shades(len(members))
+        found: list[tuple[Curve, str, dict[str, Any]]] = []
+        for line, key in enumerate(members):
+            for number, group in enumerate(groups):
+                style = style_of(number) if len(members) == 1 else {**style_of(line), "color": shades[line]}
+                drawn = curve(group, key, epochs=epochs, smooth=smooth)
+                if drawn is None:
+                    continue
+                found.append((drawn, group.caption if len(members) == 1 else key.rpartition("@")[2], style))
+                if smooth:
+                    _draw_raw(ax, group, key, epochs, style["color"])
+        markers = max((len(x) for drawn, _, _ in found for x, _ in drawn.parts), default=0) <= _MANY_POINTS
+        for drawn, label, style in found:
+            _draw_curve(ax, drawn, label, style if markers else {**style, "marker": ""})
+        values = [y for drawn, _, _ in found for _, ys in drawn.parts for y in ys]
+        ax.set_xlabel("epoch" if epochs else "step")
+        ax.set_ylabel(heading(name))
+        if log_x:
+            ax.set_xscale("log")
+        if log_y and values and min(values) > 0:
+            _log_axis(ax, min(values), max(values))
+        elif log_y:
+            notes.append(f"{name} is not positive throughout: its axis stays linear.")
+        if len(members) > 1:
+            what = "K" if is_ranked(name) else "dimension"
+            ax.legend(title=what, ncols=2 if len(members) > 4 else 1, fontsize=7)
+    shared = [ax for ax, members in zip(axes, panels.values(), strict=True) if len(members) == 1]
+    return look.finish(fig, title=title, legend_from=shared), notes
+
+
+def _draw_curve(ax: Axes, drawn: Curve, label: str, style: Mapping[str, Any]) -> None:
+    if drawn.x:
+        ax.plot(drawn.x, drawn.mean, label=label, markersize=3, **style)
+        if drawn.deviation is not None:
+            low = [m - d for m, d in zip(drawn.mean, drawn.deviation, strict=True)]
+            high = [m + d for m, d in zip(drawn.mean, drawn.deviation, strict=True)]
+            ax.fill_between(drawn.x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    for place, (x, y) in enumerate(drawn.tails):
+        named = {} if drawn.x or place else {"label": label}
+        marker = style["marker"] if len(x) == 1 else ""
+        ax.plot(x, y, **{**style, "linewidth": 0.8, "alpha": 0.8, "marker": marker}, **named)
+
+
+def _log_axis(ax: Axes, low: float, high: float) -> None:
+    """A logarithmic axis; within a decade its ticks are plain numbers."""
+    from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+
+    ax.set_yscale("log")
+    if high < 10 * low:
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_locator(NullLocator())
+
+
+def _draw_raw(ax: Axes, group: Group, key: str, epochs: bool, colour: Any) -> None:
+    """What the smoothed line was made of, faintly behind it; the axis keeps to most of it, not to its spikes."""
+    raw = curve(group, key, epochs=epochs)
+    if raw is not None:
+        for x, y in [(raw.x, raw.mean), *raw.tails]:
+            ax.plot(x, y, color=colour, alpha=0.25, linewidth=0.7, marker="", linestyle="-", zorder=1)
+
+
+def draw_dims(
+    groups: Sequence[Group],
+    values: Sequence[Mapping[str, Value]],
+    bases: Mapping[str, Sequence[int]],
+    look: Look,
+    *,
+    log_y: bool = False,
+    title: str = "",
+) -> Figure:
+    """One panel per metric over its dimensions (log2 axis), one line per group, deviations as bars."""
+    fig, axes = look.figure(len(bases))
+    spread = any(len(group.runs) > 1 for group in groups)
+    for ax, (base, numbers) in zip(axes, bases.items(), strict=True):
+        for number, (group, own) in enumerate(zip(groups, values, strict=True)):
+            at = [n for n in numbers if f"{base}@{n}" in own]
+            if not at:
+                continue
+            entries = [own[f"{base}@{n}"] for n in at]
+            bars = [entry.deviation or 0.0 for entry in entries]
+            # Bars of different groups stand side by side rather than on top of each other.
+            shift = 2 ** (0.08 * (number - (len(groups) - 1) / 2)) if spread else 1.0
+            ax.errorbar(
+                [n * shift for n in at], [entry.mean for entry in entries], yerr=bars if any(bars) else None, capsize=2, markersize=3.5,
+                linewidth=1.3, label=group.caption, **style_of(number),
+            )  # fmt: skip
+        _log2_axis(ax, numbers)
+        ax.set_xlabel("K" if is_ranked(base) else "dimension")
+        ax.set_ylabel(heading(base))
+        if log_y:
+            ax.set_yscale("log", nonpositive="mask")
+    return look.finish(fig, title=title, legend_from=axes)
+
+
+def _log2_axis(ax: Axes, numbers: Sequence[int]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xscale("log", base=2)
+    shown = list(numbers) if len(numbers) <= 9 else list(numbers)[:: -(-len(numbers) // 9)]
+    ax.set_xticks(shown, [str(n) for n in shown], rotation=45 if len(shown) > 6 else 0)
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def draw_bars(
+    groups: Sequence[Group],
+    values: Sequence[Mapping[str, Value]],
+    keys: Sequence[str],
+    look: Look,
+    *,
+    title: str = "",
+) -> Figure:
+    """One panel per metric, one bar per group with its value; the axis starts at zero unless values are close."""
+    columns = min(len(keys), 2 if look.width != "single" else 1)
+    height = (0.5 + 0.28 * len(groups)) / (3.4 if columns > 1 else 5.0)
+    fig, axes = look.figure(len(keys), columns=columns, ratio=max(0.3, height), wide=True)
+    for place, (ax, key) in enumerate(zip(axes, keys, strict=True)):
+        entries = [own.get(key) for own in values]
+        known = [entry for entry in entries if entry is not None]
+        for number, entry in enumerate(entries):
+            if entry is None:
+                ax.annotate("-", (0.02, number), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+                continue
+            ax.barh(
+                number, entry.mean, xerr=entry.deviation, height=0.65, color=style_of(number)["color"], alpha=0.85,
+                error_kw={"elinewidth": 0.9, "capsize": 2},
+            )  # fmt: skip
+        low, high = _limits(known)
+        ax.set_xlim(low, high)
+        for number, entry in enumerate(entries):
+            if entry is not None:
+                end = (
+                    max(entry.mean + (entry.deviation or 0.0), low)
+                    if entry.mean >= 0
+                    else max(entry.mean, 0.0)
+                )
+                ax.annotate(
+                    f"{entry.mean:.4g}",
+                    (end, number),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7,
+                )
+        first = place % columns == 0
+        ax.set_yticks(range(len(groups)), [_wrapped(group.caption) if first else "" for group in groups])
+        ax.set_ylim(len(groups) - 0.4, -0.6)
+        ax.grid(visible=False, axis="y")
+        ax.set_xlabel(heading(key) + ("" if low in (0, None) or high == 0 else " (axis cut)"))
+    return look.finish(fig, title=title)
+
+
+def _limits(entries: Sequence[Value]) -> tuple[float, float]:
+    """From zero, with room for the numbers; values that are all far from zero and close together are magnified."""
+    if not entries:
+        return 0.0, 1.0
+    lows = [entry.mean - (entry.deviation or 0.0) for entry in entries]
+    highs = [entry.mean + (entry.deviation or 0.0) for entry in entries]
+    low, high = min(lows), max(highs)
+    spread = high - low
+    if low > 0 and len(entries) > 1 and 0 < spread < 0.2 * high:
+        return max(0.0, low - 0.5 * spread), high + 0.6 * spread
+    if low >= 0:
+        return 0.0, (high or 1.0) * 1.25
+    if high <= 0:
+        return low * 1.05, -0.25 * low
+    return low - 0.05 * spread, high + 0.25 * spread
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, 30))
+
+
+def draw_costs(
+    tables: Sequence[tuple[str, CostTable]],
+    accuracy: str,
+    look: Look,
+    *,
+    log_y: bool = False,
+    title: str = "",
+) -> Figure:
+    """Accuracy against cost on a logarithmic axis; one line per strategy of each run."""
+    fig, (ax,) = look.figure(1, wide=look.width is None and len(tables) > 1)
+    number = 0
+    for label, table in tables:
+        for name, points in table.series(accuracy).items():
+            style = style_of(number)
+            shown = " ".join(filter(None, (label, name)))
+            ax.plot(
+                [p.cost for p in points], [p.accuracy for p in points], label=shown, markersize=3.5, **style
+            )
+            for p in points if len(points) <= 12 else ():
+                ax.annotate(
+                    p.label, (p.cost, p.accuracy), xytext=(0, 4 if number % 2 == 0 else -9), textcoords="offset points",
+                    ha="center", fontsize=6, color=style["color"],
+                )  # fmt: skip
+            number += 1
+    ax.set_xscale("log")
+    if log_y:
+        ax.set_yscale("log", nonpositive="mask")
+    ax.set_xlabel(tables[0][1].cost.replace("_", " "))
+    ax.set_ylabel(heading(accuracy))
+    return look.finish(fig, title=title, legend_from=[ax])
+
+
+def _shades(count: int) -> list[Any]:
+    """Colours that go with an ordered quantity, from dark to light but never pale."""
+    import matplotlib
+
+    shades = matplotlib.colormaps["viridis"]
+    return [shades(0.85 * place / max(1, count - 1)) for place in range(count)]

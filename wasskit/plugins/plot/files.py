@@ -1,0 +1,224 @@
+"""Results that lie beside a run's metrics, whichever command wrote them. All are optional; found by name and form.
+
+``spectrum*.npz``
+    every 1-D array is one spectrum, named by its key: natural logarithms of the singular values of the covariance,
+    descending. Lists under a key ``spectrum`` (or ``*_spectrum``) of any JSON file are read alike.
+``transport*.npz``
+    ``source`` (N, D) and ``target`` (M, D) points; ``forward`` (N, D) images of the source; optionally ``inverse``
+    (M, D) images of the target, and ``grid``, ``grid_forward`` (G, H, 2): a regular grid and its image.
+``palette*.npz``
+    ``source`` (N, 3) and ``target`` (M, 3) colours, bytes or fractions; optionally ``forward`` (N, 3) and
+    ``inverse`` (M, 3).
+``*.json``
+    a list of objects that each have a cost (``operations``, ``mflops``, ``seconds``, ...) and numbers measured at that
+    cost (themselves, or under ``metrics``) is accuracy against cost: ``retrieval.json``, ``cascade.json``. The texts
+    ``name`` (or ``method``, ``strategy``) tell its series apart and ``text`` (or ``label``) stands beside a point.
+
+Arrays may also be given as single ``.npy`` files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wasskit.errors import UserError
+
+if typing.TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_COSTS = ("operations", "mflops", "flops", "macs", "cost", "seconds", "milliseconds", "mean_dim")
+_NAMES = ("name", "method", "strategy", "series")
+_LABELS = ("text", "label")
+_KNOWN = {"config.toml", "environment.json", "metrics.csv", "summary.json"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of a trade-off."""
+
+    cost: float
+    accuracy: float
+    label: str
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """A list of settings with what each costs and achieves."""
+
+    path: Path
+    cost: str
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def accuracies(self) -> list[str]:
+        """The numbers measured, besides costs and integers that are settings."""
+        measured = {
+            key: None
+            for row in self.rows
+            for key, value in row.items()
+            if isinstance(value, float) and not any(word in key for word in _COSTS)
+        }
+        return list(measured)
+
+    def series(self, accuracy: str) -> dict[str, list[Point]]:
+        """The points of each series, by rising cost."""
+        found: dict[str, list[Point]] = {}
+        for row in self.rows:
+            if _number(row.get(self.cost)) and _number(row.get(accuracy)) and row[self.cost] > 0:
+                name, label = (
+                    next((str(row[k]) for k in keys if k in row), "") for keys in (_NAMES, _LABELS)
+                )
+                found.setdefault(name, []).append(Point(row[self.cost], row[accuracy], label.split(" > ")[0]))
+        return {name: sorted(points, key=lambda p: p.cost) for name, points in found.items()}
+
+
+def result_files(folder: Path, pattern: str) -> list[Path]:
+    """Files of a run directory that match, at any depth, checkpoints and event files left out."""
+    found = [
+        path
+        for path in sorted(folder.rglob(pattern))
+        if path.is_file()
+        and path.name not in _KNOWN
+        and not {"checkpoints", "tensorboard"} & set(path.relative_to(folder).parts)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    return sorted(found, key=lambda path: (len(path.parts), path))
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Any:
+    """Raises ``UserError`` for a file that is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
+
+
+def cost_tables(path: Path, cost: str | None = None) -> list[CostTable]:
+    """The tables of accuracy against cost in a JSON file."""
+    found = []
+    for _, rows in tables_in(read_json(path)):
+        keys = list(dict.fromkeys(key for row in rows for key in row))
+        costs = (
+            [cost]
+            if cost is not None
+            else [k for word in _COSTS for k in keys if k == word or k.endswith("_" + word)]
+        )
+        for key in costs[:1]:
+            if sum(_number(row.get(key)) for row in rows) > 1:
+                table = CostTable(path, key, rows)
+                found += [table] if table.accuracies else []
+    return found
+
+
+def tables_in(document: Any, name: str = "") -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Every list of objects in a document, each object flattened by one level, with the keys that lead to it."""
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            yield from tables_in(value, f"{name}.{key}" if name else str(key))
+    elif (
+        isinstance(document, list)
+        and len(document) > 1
+        and all(isinstance(entry, Mapping) for entry in document)
+    ):
+        yield name, [_flat(entry) for entry in document]
+
+
+def spectra_in(document: Any, name: str = "") -> Iterator[tuple[str, list[float]]]:
+    """Every list of numbers under a key that says it is a spectrum, with the keys that lead to it."""
+    if not isinstance(document, Mapping):
+        return
+    for key, value in document.items():
+        here = f"{name}.{key}" if name else str(key)
+        if (
+            isinstance(value, list)
+            and len(value) > 1
+            and "spectrum" in here.lower()
+            and all(map(_number_or_none, value))
+        ):
+            yield here, [-math.inf if entry is None else float(entry) for entry in value]
+        else:
+            yield from spectra_in(value, here)
+
+
+def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in entry.items():
+        flat |= {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {str(key): value}
+    return flat
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number_or_none(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+# --- Arrays -----------------------------------------------------------------------------------------------------------
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The numeric arrays of an ``.npz`` or ``.npy`` file (under its stem), without pickles.
+
+    Raises:
+        UserError: the file is damaged, holds Python objects, or no numbers.
+    """
+    import numpy as np
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = (
+            {path.stem: loaded}
+            if isinstance(loaded, np.ndarray)
+            else {key: loaded[key] for key in loaded.files}
+        )
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except Exception as error:  # numpy raises whatever the damage leads to
+        raise UserError(f"Cannot read {path}: it is damaged or no .npy or .npz file ({error}).") from None
+    numeric = {key: array for key, array in arrays.items() if array.dtype.kind in "fiub"}
+    if not numeric:
+        raise UserError(f"{path} holds no numbers.")
+    return numeric
+
+
+def read_rows(path: Path) -> Array:
+    """A float64 array (N, D) from an ``.npy`` file (or the only such array of an ``.npz``); rows that are not finite
+    are refused.
+
+    Raises:
+        UserError: no such array, fewer than two rows, or values that are not finite.
+    """
+    import numpy as np
+
+    arrays = [array for array in read_arrays(path).values() if array.ndim == 2]
+    if len(arrays) != 1:
+        raise UserError(f"{path} must hold one array of shape (points, coordinates); it holds {len(arrays)}.")
+    rows = arrays[0].astype(np.float64)
+    check_rows(rows, str(path))
+    return rows
+
+
+def check_rows(rows: Array, where: str) -> None:
+    import numpy as np
+
+    if rows.ndim != 2 or rows.shape[0] < 2 or rows.shape[1] < 1:
+        raise UserError(f"{where} has shape {rows.shape}: expected at least two rows of coordinates.")
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        raise UserError(
+            f"{where} has {int(bad.sum())} rows with values that are not finite, the first is row {int(bad.argmax())}: "
+            "remove them."
+        )

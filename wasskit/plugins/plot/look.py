@@ -1,0 +1,107 @@
+"""The look of figures: sizes for print and screen, styles for many series, one legend, saving."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wasskit.errors import UserError
+from wasskit.plugins.plot.options import FORMATS, FigureOptions
+from wasskit.training.figures import PALETTE, figure, save_figure, series_style
+
+if typing.TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INCHES = {"paper": {"single": 3.5, "double": 7.2}, "screen": {"single": 6.4, "double": 11.0}}
+_DPI = {"paper": 300, "screen": 144}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How figures are made: ``--style``, ``--width``, ``--title``."""
+
+    style: Literal["paper", "screen"] = "paper"
+    width: Literal["single", "double"] | None = None
+    title: str | None = None
+
+    def figure(
+        self,
+        panels: int = 1,
+        *,
+        columns: int | None = None,
+        ratio: float = 0.72,
+        wide: bool = False,
+        projection: str | None = None,
+    ) -> tuple[Figure, list[Axes]]:
+        """A figure of ``panels`` panels in rows, and those panels. ``wide``: two columns even for one panel."""
+        if columns is None:
+            columns = panels if panels <= 3 else 2 if panels == 4 else 3
+            if self.width == "single":
+                columns = min(columns, 2 if panels > 2 else 1)
+        rows = -(-panels // columns)
+        width = self.width or ("double" if columns > 1 or wide else "single")
+        fig, axes = figure(
+            rows, columns, width=_INCHES[self.style][width], ratio=ratio, projection=projection
+        )
+        flat = [axes] if rows == columns == 1 else list(axes.flat)
+        for ax in flat[panels:]:
+            fig.delaxes(ax)
+        return fig, flat[:panels]
+
+    def finish(self, fig: Figure, *, title: str = "", legend_from: Sequence[Axes] = (), markers: float = 1.0) -> Figure:
+        """Set the title (by default only on screen) and one legend for all panels, below them."""
+        shown = self.title if self.title is not None else title if self.style == "screen" else ""
+        if shown:
+            fig.suptitle(shown, fontsize=11)
+        entries: dict[str, Any] = {}
+        for ax in legend_from:
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+                entries.setdefault(label, handle)
+        if len(entries) > 1 or any("seeds" in label or "unfinished" in label for label in entries):
+            room = fig.get_size_inches()[0] * 72
+            longest = max(map(len, entries)) * 4.6 + 30
+            columns = max(1, min(len(entries), int(room // longest)))
+            fig.legend(
+                list(entries.values()),
+                list(entries),
+                loc="outside lower center",
+                ncols=columns,
+                fontsize=8,
+                frameon=False,
+                markerscale=markers,
+            )
+        return fig
+
+
+def style_of(number: int) -> dict[str, Any]:
+    """Colour, line and marker of a series; beyond eight, the colours come again with other lines and markers."""
+    turn, place = divmod(number, len(PALETTE))
+    other = series_style(place + turn)
+    return {**series_style(place), "linestyle": other["linestyle"], "marker": other["marker"]}
+
+
+def save(fig: Figure, config: FigureOptions, stem: str, *, single: bool = False) -> list[Path]:
+    """Write a figure under ``stem`` in every format asked for.
+
+    Args:
+        single: the command draws one figure only, so ``--output`` may name a file.
+
+    Raises:
+        UserError: ``--output`` names a file where a folder is needed, or cannot be written.
+    """
+    output = config.output or Path("plots")
+    suffix = output.suffix[1:].lower()
+    dpi = _DPI[config.style]
+    if suffix in FORMATS:
+        if not single:
+            raise UserError(f"--output {output}: this command draws several figures, so name a folder.")
+        return [save_figure(fig, output, dpi=dpi)]
+    if output.exists() and not output.is_dir():
+        raise UserError(
+            f"--output {output} is a file, neither .png, .pdf nor .svg: name a folder or such a file."
+        )
+    return [save_figure(fig, output / f"{stem}.{kind}", dpi=dpi) for kind in dict.fromkeys(config.format)]

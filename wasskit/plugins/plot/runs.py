@@ -1,0 +1,399 @@
+"""Runs as their files tell them: read as far as they go, grouped over seeds, labelled by what differs.
+
+Nothing here refuses a run because it is unfinished or damaged. What is missing is left out and named in
+:attr:`Run.problems`; only a path that holds no run at all is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from wasskit.errors import UserError
+from wasskit.recipes import read_toml
+from wasskit.training.run import Metric
+
+#: Settings that change neither what is learned nor what is measured, besides those declared ``runtime``.
+_IRRELEVANT = {"log_every", "eval_every", "checkpoint_every", "tensorboard"}
+_FILES = ("config.toml", "metrics.csv", "summary.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory, as far as it can be read."""
+
+    path: Path
+    command: str
+    options: Mapping[str, Any]
+    paper: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    summary: Mapping[str, Any] | None
+    rows: Sequence[Metric]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def seed(self) -> Any:
+        return self.options.get("seed", self.environment.get("seed"))
+
+    @property
+    def finished(self) -> bool:
+        return self.summary is not None
+
+    @property
+    def monitor(self) -> str | None:
+        """The metric that the run chose its best checkpoint by."""
+        best = (self.summary or {}).get("best")
+        return str(best["metric"]) if isinstance(best, Mapping) and "metric" in best else None
+
+    @property
+    def state(self) -> str:
+        """``finished``, or how far the run has come and when it last wrote."""
+        if self.finished:
+            return "finished"
+        if not self.rows:
+            return "unfinished, nothing recorded yet"
+        step = max(row.step for row in self.rows)
+        epoch = max(row.epoch for row in self.rows)
+        epochs = self.options.get("epochs")
+        reached = f"epoch {epoch} of {epochs}, step {step}" if isinstance(epochs, int) else f"step {step}"
+        return f"unfinished, at {reached}, last written {_age(self.path / 'metrics.csv')} ago"
+
+    @cached_property
+    def series(self) -> Mapping[str, Mapping[int, float]]:
+        """Each metric, named ``split/metric``, as finite values over the steps. Later rows replace earlier ones."""
+        found: dict[str, dict[int, float]] = {}
+        for row in self.rows:
+            values = found.setdefault(f"{row.split}/{row.metric}", {})
+            values.pop(row.step, None)
+            if math.isfinite(row.value):
+                values[row.step] = row.value
+        return {key: dict(sorted(values.items())) for key, values in found.items()}
+
+    @cached_property
+    def steps_per_epoch(self) -> float | None:
+        """From the evaluations, which happen at whole epochs; else from the summary."""
+        ratios = [row.step / row.epoch for row in self.rows if row.split != "train" and row.epoch > 0]
+        if ratios:
+            return ratios[-1]
+        summary = self.summary or {}
+        steps, epochs = summary.get("steps"), summary.get("epochs")
+        return steps / epochs if isinstance(steps, int | float) and epochs else None
+
+    def final(self) -> dict[str, float]:
+        """The last finite value of each metric; time and rate as ``run/...``."""
+        values = {key: entries[max(entries)] for key, entries in self.series.items() if entries}
+        summary = self.summary or {}
+        recorded = summary.get("final")
+        if isinstance(recorded, Mapping):
+            for key, value in recorded.items():
+                if _is_number(value):
+                    values.setdefault(str(key), float(value))
+        for key in ("wall_seconds", "samples_per_second"):
+            if _is_number(summary.get(key)):
+                values[f"run/{key}"] = float(summary[key])
+        return values
+
+    def best(self, by: str, order: str) -> dict[str, float]:
+        """All metrics at the step where ``by`` was best (``order``: max or min); empty if it was never measured."""
+        entries = self.series.get(by)
+        if not entries:
+            return {}
+        step = (max if order == "max" else min)(entries, key=lambda s: entries[s])
+        return {key: values[step] for key, values in self.series.items() if step in values}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in their seed (or one run), under one label."""
+
+    label: str
+    runs: tuple[Run, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def paper(self) -> Mapping[str, Any]:
+        return next((run.paper for run in self.runs if run.paper), {})
+
+    @property
+    def caption(self) -> str:
+        """The label with the number of seeds, and what is unfinished."""
+        count = len(self.runs)
+        unfinished = sum(not run.finished for run in self.runs)
+        notes = [f"{count} seeds"] if count > 1 else []
+        if unfinished:
+            notes.append("unfinished" if count == unfinished else f"{unfinished} unfinished")
+        return f"{self.label} ({', '.join(notes)})" if notes else self.label
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_runs(paths: Iterable[Path]) -> list[Run]:
+    """The runs at ``paths``; a folder that is none itself stands for those below it.
+
+    Raises:
+        UserError: a path is not there, or there is no run in it.
+    """
+    found: dict[Path, Run] = {}
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"There is no run directory {path}.")
+        if not path.is_dir():
+            raise UserError(f"{path} is a file: give the run directory that it belongs to.")
+        folders = [path] if is_run(path) else _below(path)
+        if not folders:
+            raise UserError(
+                f"{path} holds no run: neither it nor a folder below it has a config.toml or a metrics.csv."
+            )
+        for folder in folders:
+            found.setdefault(folder.resolve(), read_run(folder))
+    return list(found.values())
+
+
+def is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in _FILES)
+
+
+def _below(path: Path) -> list[Path]:
+    found: list[Path] = []
+    for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        found += [folder] if is_run(folder) else _below(folder)
+    return found
+
+
+def read_run(path: Path) -> Run:
+    """Read what there is of one run."""
+    problems: list[str] = []
+    document: Mapping[str, Any] = {}
+    if (path / "config.toml").is_file():
+        try:
+            document = read_toml(path / "config.toml")
+        except UserError as error:
+            problems.append(str(error).rstrip("."))
+    else:
+        problems.append("it has no config.toml")
+    rows, unreadable = _read_metrics(path / "metrics.csv")
+    if rows is None:
+        problems.append("it has no metrics.csv")
+    elif unreadable:
+        problems.append(f"{_count(unreadable, 'line')} of metrics.csv cannot be read")
+    rows = rows or []
+    gone = sorted({f"{row.split}/{row.metric}" for row in rows if not math.isfinite(row.value)})
+    if gone:
+        problems.append(
+            "values that are not finite are left out of " + ", ".join(gone[:4]) + (" ..." if gone[4:] else "")
+        )
+    summary = _read_json(path / "summary.json", problems)
+    if summary is not None and rows and _is_number(summary.get("steps")) and rows[-1].step > summary["steps"]:
+        summary = None  # of an earlier, shorter training that has since been resumed
+    options = document.get("options", {})
+    return Run(
+        path=path,
+        command=str(document.get("command", (summary or {}).get("command", ""))),
+        options=options if isinstance(options, Mapping) else {},
+        paper=_paper(document, summary),
+        environment=_read_json(path / "environment.json", problems) or {},
+        summary=summary,
+        rows=rows,
+        problems=tuple(problems),
+    )
+
+
+def _read_metrics(path: Path) -> tuple[list[Metric] | None, int]:
+    """The rows that can be read, and how many cannot; a last line without its end is one still being written."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None, 0
+    rows, unreadable = [], 0
+    for fields in csv.reader(io.StringIO(text[: text.rfind("\n") + 1].replace("\0", ""))):
+        try:
+            epoch, step, split, metric, value = fields
+            if epoch != "epoch":
+                rows.append(Metric(int(epoch), int(step), split, metric, float(value)))
+        except ValueError:
+            unreadable += bool(fields)
+    return rows, unreadable
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        problems.append(f"{path.name} cannot be read")
+        return None
+    return content
+
+
+def _paper(document: Mapping[str, Any], summary: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    paper = document.get("paper") or (summary or {}).get("paper") or {}
+    return paper if isinstance(paper, Mapping) else {}
+
+
+# --- Grouping and labels ----------------------------------------------------------------------------------------------
+
+
+def group_runs(runs: Sequence[Run], *, join: bool = True, labels: Sequence[str] | None = None) -> list[Group]:
+    """Join runs that differ only in their seed; label each group by the settings it does not share with the others.
+
+    Runs that repeat a seed are not replicates and stay apart, as do runs without a configuration.
+
+    Raises:
+        UserError: ``labels`` are not one for each group.
+    """
+    together: dict[Any, list[Run]] = {}
+    for number, run in enumerate(runs):
+        known = bool(run.options) and join
+        key = (run.command, _frozen(_relevant(run))) if known else number
+        together.setdefault(key, []).append(run)
+    members: list[tuple[Run, ...]] = []
+    for joined in together.values():
+        distinct = len({repr(run.seed) for run in joined}) == len(joined)
+        members += [tuple(joined)] if distinct else [(run,) for run in joined]
+    settings = _differing([group[0] for group in members], seeds=not join)
+    found = [Group("", group, own) for group, own in zip(members, settings, strict=True)]
+    if labels is not None:
+        if len(labels) != len(found):
+            what = "group" if join else "run"
+            raise UserError(
+                f"--labels names {len(labels)}, but there {_are(len(found), what)}: "
+                + "; ".join(", ".join(run.name for run in group.runs) for group in found)
+                + "."
+            )
+        return [dataclasses.replace(group, label=label) for group, label in zip(found, labels, strict=True)]
+    texts = [", ".join(_phrase(key, value) for key, value in group.settings.items()) for group in found]
+    several = len(found) > 1
+    named = []
+    for group, text in zip(found, texts, strict=True):
+        unique = several and text and texts.count(text) == 1
+        own = _own_name(group, runs)
+        named.append(
+            dataclasses.replace(
+                group, label=text if unique else f"{text}, {own}" if several and text else own
+            )
+        )
+    return named
+
+
+def _own_name(group: Group, runs: Sequence[Run]) -> str:
+    """The folder's name, with its parent's where that is needed to tell runs apart."""
+    run = group.runs[0]
+    if len(group.runs) > 1:
+        dataset = run.options.get("dataset")
+        return " ".join(filter(None, (run.command, str(dataset) if dataset else ""))) or run.name
+    same = [other for other in runs if other.name == run.name]
+    return run.name if len(same) == 1 else f"{run.path.resolve().parent.name}/{run.name}"
+
+
+def _differing(runs: Sequence[Run], *, seeds: bool) -> list[dict[str, Any]]:
+    """Of each run, the settings that are not the same in all.
+
+    Runs of different commands have different options; of those only the ones that all have, and the ones that
+    differ within a command, are worth telling.
+    """
+    commands = {run.command for run in runs if run.command}
+    relevant = [_relevant(run) | ({"seed": run.seed} if seeds else {}) for run in runs]
+    known = [i for i, run in enumerate(runs) if run.options]
+    keys = list(dict.fromkeys(key for i in known for key in relevant[i]))
+    told = []
+    for key in keys:
+        for command in commands:
+            same = [relevant[i] for i in known if runs[i].command == command]
+            if len({repr(options.get(key)) for options in same}) > 1:
+                told.append(key)
+                break
+    found: list[dict[str, Any]] = []
+    for i, run in enumerate(runs):
+        own: dict[str, Any] = {"command": run.command} if len(commands) > 1 else {}
+        if i in known:
+            own |= {key: relevant[i].get(key) for key in told if key in relevant[i] or len(commands) == 1}
+        found.append(own)
+    return found
+
+
+def _relevant(run: Run) -> dict[str, Any]:
+    return {
+        key: None if value == "none" else value
+        for key, value in run.options.items()
+        if key != "seed" and key not in _IRRELEVANT | _runtime_keys()
+    }
+
+
+@lru_cache(maxsize=1)
+def _runtime_keys() -> frozenset[str]:
+    """Options of the shared groups that say where and how fast a run happens."""
+    from wasskit import options
+    from wasskit.config import CommandOptions, fields_of
+
+    groups = [
+        value
+        for value in vars(options).values()
+        if isinstance(value, type) and issubclass(value, CommandOptions)
+    ]
+    return frozenset(
+        f.name for group in groups for f in fields_of(group) if f.option.runtime or f.option.transient
+    )
+
+
+def _phrase(key: str, value: Any) -> str:
+    if key == "command":
+        return str(value)
+    return f"{key.replace('_', '-')}={show_setting(value)}"
+
+
+def show_setting(value: Any) -> str:
+    """A setting as short as it can be told."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        texts = [show_setting(entry) for entry in value]
+        return ",".join(texts if len(texts) <= 4 else [*texts[:2], "...", texts[-1]])
+    if value is None:
+        return "none"
+    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
+
+
+def _frozen(options: Mapping[str, Any]) -> str:
+    return json.dumps({k: v for k, v in options.items() if v is not None}, sort_keys=True, default=str)
+
+
+def _age(path: Path) -> str:
+    try:
+        seconds = max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        return "an unknown time"
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return _count(int(seconds // size), unit)
+    return _count(int(seconds), "second")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _are(number: int, noun: str) -> str:
+    return ("is " if number == 1 else "are ") + _count(number, noun)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

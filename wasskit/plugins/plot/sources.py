@@ -1,0 +1,199 @@
+"""What a command's arguments stand for: a run directory with the files it holds, or a file of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wasskit import console
+from wasskit.errors import UserError
+from wasskit.plugins.plot.clouds import Array, Transport, as_colours, read_colours, transport_from
+from wasskit.plugins.plot.common import read_each
+from wasskit.plugins.plot.files import (
+    CostTable,
+    cost_tables,
+    read_arrays,
+    read_json,
+    read_rows,
+    result_files,
+    spectra_in,
+)
+from wasskit.plugins.plot.metrics import choose
+
+_ARRAYS = (".npy", ".npz")
+
+
+def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]]:
+    """The spectra of a run or a file, by name.
+
+    Raises:
+        UserError: there is none, or the file cannot be read.
+    """
+    if source.is_dir():
+        found: dict[str, list[float]] = {}
+        files = [*result_files(source, "spectrum*.npz"), *result_files(source, "*.json")]
+        read, troubles = read_each(files, _spectra_in_file)
+        _warn(troubles)
+        for spectra in read:
+            for name, values in spectra.items():
+                found.setdefault(name, values)
+        if not found:
+            raise UserError(
+                f"{source} holds no spectrum (no spectrum*.npz, no JSON file with a list `spectrum`): evaluate the run "
+                "first, or give its embeddings as .npy."
+            )
+        name = source.resolve().name
+        return {name if len(found) == 1 else f"{name} {key}": values for key, values in found.items()}
+    _must_exist(source)
+    if source.suffix == ".json":
+        spectra = _spectra_in_file(source)
+        if not spectra:
+            raise UserError(f"{source} holds no list of numbers under a key `spectrum`.")
+        return {source.stem if len(spectra) == 1 else key: values for key, values in spectra.items()}
+    if source.suffix not in _ARRAYS:
+        raise UserError(f"{source}: a spectrum is drawn from a run directory, .npy, .npz or .json.")
+    arrays = read_arrays(source)
+    if all(array.ndim == 1 for array in arrays.values()):
+        return {source.stem if len(arrays) == 1 else key: values for key, values in _flat(source).items()}
+    import torch
+
+    from wasskit.evaluation.uniformity import singular_spectrum
+
+    return {source.stem: singular_spectrum(torch.from_numpy(read_rows(source)), normalise=normalise).tolist()}
+
+
+def _spectra_in_file(path: Path) -> dict[str, list[float]]:
+    if path.suffix == ".json":
+        return {key.rpartition(".")[0] or path.stem: values for key, values in spectra_in(read_json(path))}
+    return _flat(path)
+
+
+def _flat(path: Path) -> dict[str, list[float]]:
+    import numpy as np
+
+    found = {}
+    for key, array in read_arrays(path).items():
+        if array.ndim == 1 and array.size > 1:
+            if np.isnan(array).any():
+                raise UserError(f"{key!r} in {path} holds NaN: it is no spectrum.")
+            found[key] = array.astype(float).tolist()
+    return found
+
+
+def transports_of(sources: Sequence[Path]) -> list[Transport]:
+    """The maps of runs and files: each run or ``.npz`` one or several, or all arguments together one of ``.npy`` clouds.
+
+    Raises:
+        UserError: nothing to draw, or clouds that do not fit together.
+    """
+    if any(source.suffix == ".npy" for source in sources):
+        if not all(source.suffix == ".npy" for source in sources) or len(sources) not in (2, 3):
+            raise UserError(
+                "Clouds are given as two or three .npy files: SOURCE MAPPED, or SOURCE TARGET MAPPED."
+            )
+        for source in sources:
+            _must_exist(source)
+        clouds = [read_rows(source) for source in sources]
+        name = " to ".join(source.stem for source in sources[:2])
+        return [Transport(name, clouds[0], clouds[-1], clouds[1] if len(clouds) == 3 else None)]
+    found: list[Transport] = []
+    for source in sources:
+        if source.is_dir():
+            files = result_files(source, "transport*.npz")
+            if not files:
+                raise UserError(
+                    f"{source} holds no transport*.npz: it is no run with a transport map, or has not finished; clouds "
+                    "of your own are given as .npy."
+                )
+            name = source.resolve().name
+            maps, troubles = read_each(files, lambda path: transport_from(path.stem, read_arrays(path)))
+            if not maps:
+                raise UserError(troubles[0])
+            _warn(troubles)
+            found += [_named(m, name if len(maps) == 1 else f"{name} {m.name}") for m in maps]
+        else:
+            _must_exist(source)
+            if source.suffix != ".npz":
+                raise UserError(f"{source}: a map is drawn from a run directory, an .npz, or .npy clouds.")
+            found.append(transport_from(str(source), read_arrays(source)))
+    return found
+
+
+def _named(transport: Transport, name: str) -> Transport:
+    import dataclasses
+
+    return dataclasses.replace(transport, name=name)
+
+
+def palettes_of(source: Path) -> dict[str, Array]:
+    """The palettes of a run, of a file of colours, or of an image, by name.
+
+    Raises:
+        UserError: there is none, or the file cannot be read.
+    """
+    if source.is_dir():
+        files = result_files(source, "palette*.npz")
+        if not files:
+            raise UserError(
+                f"{source} holds no palette*.npz: it is no run of a colour transfer, or has not finished; images are "
+                "given as files."
+            )
+        return _palettes_in(files[0])
+    _must_exist(source)
+    if source.suffix == ".npz":
+        return _palettes_in(source)
+    if source.suffix == ".npy":
+        return {source.stem: as_colours(next(iter(read_arrays(source).values())), str(source))}
+    return {source.stem: read_colours(source)}
+
+
+def _palettes_in(path: Path) -> dict[str, Array]:
+    names = {"forward": "source, transferred", "inverse": "target, transferred back"}
+    colours = {
+        key: array for key, array in read_arrays(path).items() if array.ndim >= 2 and array.shape[-1] == 3
+    }
+    if not colours:
+        raise UserError(f"{path} holds no colours of shape (N, 3).")
+    order = sorted(
+        colours, key=lambda key: {"source": 0, "forward": 1, "target": 2, "inverse": 3}.get(key, 4)
+    )
+    return {
+        names.get(key, key.replace("_", " ")): as_colours(colours[key], f"{key!r} in {path}") for key in order
+    }
+
+
+def costs_of(source: Path, cost: str | None, metric: str | None) -> list[CostTable]:
+    """The tables of accuracy against cost of a run or a JSON file, those named for retrieval first.
+
+    Raises:
+        UserError: there is none with that cost and metric.
+    """
+    if source.is_dir():
+        files = sorted(result_files(source, "*.json"), key=lambda path: not path.stem.startswith("retriev"))
+        read, troubles = read_each(files, lambda path: cost_tables(path, cost))
+        _warn(troubles)
+        tables = [table for found in read for table in found]
+    else:
+        _must_exist(source)
+        tables = cost_tables(source, cost)
+    if not tables:
+        against = f" against {cost!r}" if cost else " against cost"
+        raise UserError(
+            f"{source} holds no results{against}: make some, for instance by `wasskit mrl retrieve RUN`."
+        )
+    if metric is not None:
+        fitting = [table for table in tables if metric in table.accuracies]
+        if not fitting:
+            choose([metric], list(dict.fromkeys(name for table in tables for name in table.accuracies)))
+        return fitting
+    return tables
+
+
+def _must_exist(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"There is no file or run directory {path}.")
+
+
+def _warn(troubles: Sequence[str]) -> None:
+    for trouble in troubles:
+        console.warn(trouble)

@@ -1,0 +1,304 @@
+"""Tables of runs as LaTeX (booktabs), Markdown and CSV: settings that differ, metrics, published figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wasskit.plugins.plot.metrics import Order, Value, heading, order_of
+from wasskit.plugins.plot.runs import Group, show_setting
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry: what is shown, and what it is worth."""
+
+    text: str
+    value: float | None = None
+    deviation: float | None = None
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    heading: str
+    order: Order | None = None
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table before it is written down in one of the formats."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    sources: Sequence[str] = ()
+
+    def best(self) -> dict[int, Order]:
+        """The columns that have a best entry."""
+        return {i: column.order for i, column in enumerate(self.columns) if column.order is not None}
+
+
+def make_table(
+    groups: Sequence[Group],
+    values: Mapping[str, Sequence[Mapping[str, Value]]],
+    keys: Sequence[str],
+    *,
+    against_paper: bool = False,
+    digits: int | None = None,
+) -> Table:
+    """One row per group.
+
+    Args:
+        values: for each choice of an evaluation (``final``, ``best``), the metrics of each group.
+        keys: the metrics, ``split/metric``.
+        against_paper: beside each final metric the published one and the difference, where a recipe carries it.
+        digits: decimals; by default two, more for small numbers.
+    """
+    settings = list(dict.fromkeys(key for group in groups for key in group.settings))
+    seeds = any(len(group.runs) > 1 for group in groups)
+    states = any(not run.finished for group in groups for run in group.runs)
+    # Where the settings are columns they need not be repeated in the label, unless the user chose it.
+    spelled = all(_says_settings(group) for group in groups) and len(settings) > 0
+    columns = [] if spelled else [Column("run")]
+    body: list[list[Cell]] = [[] if spelled else [Cell(group.label)] for group in groups]
+    for key in settings:
+        columns.append(Column(key.replace("_", "-")))
+        for row, group in zip(body, groups, strict=True):
+            row.append(Cell(show_setting(group.settings[key]) if key in group.settings else "-"))
+    if seeds:
+        columns.append(Column("seeds", numeric=True))
+        for row, group in zip(body, groups, strict=True):
+            row.append(Cell(str(len(group.runs)), float(len(group.runs))))
+    if states:
+        columns.append(Column("state"))
+        for row, group in zip(body, groups, strict=True):
+            row.append(Cell(_state(group)))
+    one_split = len({key.rpartition("/")[0] for key in keys}) == 1
+    for key in keys:
+        for which, entries in values.items():
+            name = heading(key, split=not one_split) + (f", {which}" if len(values) > 1 else "")
+            _add(columns, body, name, key, [own.get(key) for own in entries], digits)
+            if against_paper and which == next(iter(values)):
+                _add_paper(columns, body, key, groups, [own.get(key) for own in entries], digits)
+    sources = [str(group.paper["source"]) for group in groups if against_paper and group.paper.get("source")]
+    return Table(columns, body, list(dict.fromkeys(sources)))
+
+
+def _says_settings(group: Group) -> bool:
+    return bool(group.settings) and group.label == ", ".join(
+        value if key == "command" else f"{key.replace('_', '-')}={show_setting(value)}"
+        for key, value in group.settings.items()
+    )
+
+
+def _state(group: Group) -> str:
+    unfinished = sum(not run.finished for run in group.runs)
+    if not unfinished:
+        return "finished"
+    return "unfinished" if unfinished == len(group.runs) else f"{unfinished} unfinished"
+
+
+def _add(
+    columns: list[Column],
+    body: list[list[Cell]],
+    name: str,
+    key: str,
+    entries: Sequence[Value | None],
+    digits: int | None,
+) -> None:
+    """A metric's column; all entries that equal the best one in the decimals shown are bold."""
+    order = order_of(key)
+    shown = _digits([entry.mean for entry in entries if entry is not None], digits)
+    rounded = [round(entry.mean, shown) for entry in entries if entry is not None]
+    best = (max if order == "max" else min)(rounded) if order is not None and len(rounded) > 1 else None
+    columns.append(Column(name, order, numeric=True))
+    for row, entry in zip(body, entries, strict=True):
+        if entry is None:
+            row.append(Cell("-"))
+            continue
+        text = f"{entry.mean:.{shown}f}"
+        row.append(
+            Cell(
+                text, entry.mean, entry.deviation, bold=best is not None and round(entry.mean, shown) == best
+            )
+        )
+
+
+def _add_paper(
+    columns: list[Column], body: list[list[Cell]], key: str, groups: Sequence[Group], entries: Sequence[Value | None],
+    digits: int | None,
+) -> None:  # fmt: skip
+    published = [group.paper.get("metrics", {}).get(key) for group in groups]
+    if all(value is None for value in published):
+        return
+    known = [float(value) for value in published if value is not None]
+    shown = _digits(known + [entry.mean for entry in entries if entry is not None], digits)
+    columns += [Column("published", numeric=True), Column("difference", numeric=True)]
+    for row, value, entry in zip(body, published, entries, strict=True):
+        row.append(Cell(f"{value:.{shown}f}", float(value)) if value is not None else Cell("-"))
+        if value is None or entry is None:
+            row.append(Cell("-"))
+        else:
+            row.append(Cell(f"{entry.mean - value:+.{shown}f}", entry.mean - value))
+
+
+def _digits(values: Sequence[float], chosen: int | None) -> int:
+    if chosen is not None:
+        return chosen
+    largest = max((abs(value) for value in values), default=1.0)
+    return 2 if largest >= 1 or largest == 0 else 3 if largest >= 0.1 else 5
+
+
+# --- Formats ----------------------------------------------------------------------------------------------------------
+
+
+def to_latex(table: Table, *, caption: str | None = None) -> str:
+    """A ``table`` environment with booktabs rules; needs ``\\usepackage{booktabs}``."""
+    arrows = {"max": r" $\uparrow$", "min": r" $\downarrow$", None: ""}
+    align = "".join("r" if column.numeric else "l" for column in table.columns)
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        *([rf"\caption{{{latex_text(caption)}}}"] if caption else []),
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+        " & ".join(latex_text(column.heading) + arrows[column.order] for column in table.columns) + r" \\",
+        r"\midrule",
+        *(" & ".join(_latex_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)) + r" \\"
+          for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"% Published: {source}" for source in table.sources),
+        r"\end{table}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(cell: Cell, column: Column) -> str:
+    if cell.value is None or not column.numeric:
+        return "--" if cell.text == "-" else latex_text(cell.text)
+    number = cell.text.replace("-", r"$-$").replace("+", "$+$")
+    text = rf"\textbf{{{number}}}" if cell.bold else number
+    return text + (rf" $\pm$ {_deviation(cell)}" if cell.deviation is not None else "")
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table as GitHub reads it."""
+    cells = [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    heads = [_pipe(_with_arrow(column)) for column in table.columns]
+    widths = [max(len(head), 3, *(len(row[i]) for row in cells)) for i, head in enumerate(heads)]
+
+    def line(entries: Sequence[str]) -> str:
+        padded = (
+            entry.rjust(width) if column.numeric else entry.ljust(width)
+            for entry, width, column in zip(entries, widths, table.columns, strict=True)
+        )
+        return "| " + " | ".join(padded) + " |"
+
+    rule = [
+        "-" * (width - 1) + ":" if column.numeric else "-" * width
+        for width, column in zip(widths, table.columns, strict=True)
+    ]
+    notes = [f"\nPublished: {source}" for source in table.sources]
+    return "\n".join([line(heads), line(rule), *map(line, cells), *notes]) + "\n"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _pipe(cell.text)
+    if cell.deviation is not None:
+        text += f" ± {_deviation(cell)}"
+    return f"**{text}**" if cell.bold else text
+
+
+def to_csv(table: Table) -> str:
+    """Numbers in full, deviations in columns of their own."""
+    spread = [any(row[i].deviation is not None for row in table.rows) for i in range(len(table.columns))]
+    head: list[Any] = []
+    for column, wide in zip(table.columns, spread, strict=True):
+        head += [column.heading, f"{column.heading} deviation"] if wide else [column.heading]
+    rows = [head]
+    for row in table.rows:
+        line: list[Any] = []
+        for cell, column, wide in zip(row, table.columns, spread, strict=True):
+            value: Any = "" if cell.text == "-" else cell.text
+            if column.numeric and cell.value is not None:
+                value = int(cell.value) if cell.value.is_integer() and "." not in cell.text else cell.value
+            line += [value, "" if cell.deviation is None else cell.deviation] if wide else [value]
+        rows.append(line)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def to_terminal(table: Table, title: str | None = None) -> Any:
+    """A Rich table."""
+    from rich import box
+    from rich.table import Table as RichTable
+
+    from wasskit.console import escape
+
+    drawn = RichTable(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
+    )
+    for column in table.columns:
+        drawn.add_column(
+            escape(_with_arrow(column)), justify="right" if column.numeric else "left", no_wrap=column.numeric
+        )
+    for row in table.rows:
+        drawn.add_row(*(_terminal_cell(cell) for cell in row))
+    return drawn
+
+
+def _terminal_cell(cell: Cell) -> str:
+    from wasskit.console import escape
+
+    text = escape(cell.text) + (f" ± {_deviation(cell)}" if cell.deviation is not None else "")
+    return f"[bold]{text}[/bold]" if cell.bold else text
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """The rows as mappings for ``--json``; repeated headings are told apart by what is left of them."""
+    heads: list[str] = []
+    for column in table.columns:
+        repeated = column.heading in ("published", "difference")
+        heads.append(
+            f"{heads[-1 if column.heading == 'published' else -2]} {column.heading}"
+            if repeated
+            else column.heading
+        )
+    found = []
+    for row in table.rows:
+        record: dict[str, Any] = {}
+        for name, cell in zip(heads, row, strict=True):
+            record[name] = cell.value if cell.value is not None else None if cell.text == "-" else cell.text
+            if cell.deviation is not None:
+                record[f"{name} deviation"] = cell.deviation
+        found.append(record)
+    return found
+
+
+def _deviation(cell: Cell) -> str:
+    decimals = len(cell.text.partition(".")[2])
+    return f"{cell.deviation:.{decimals}f}"
+
+
+def _with_arrow(column: Column) -> str:
+    return column.heading + {"max": " ↑", "min": " ↓", None: ""}[column.order]
+
+
+def _pipe(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def latex_text(text: str) -> str:
+    """Text with LaTeX's special characters escaped."""
+    special = {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
+    }  # fmt: skip
+    return "".join(special.get(character, character) for character in text)
