@@ -2,8 +2,9 @@
 
 Both metrics of a case need three figures of the sphere beneath it (``Sphere``): E|z|^2, tr S^{1/2} and L_U.
 
-``collapse``, ``dimension``  z on the sphere of ``kept`` of ``m`` coordinates
-``fcc``  features cloned: (z, z, ..., z), k + 1 times, not divided by its new length. Its covariance is that of z times a matrix of ones:
+``collapse``, ``dimension``  z on the sphere of ``kept`` of ``total`` coordinates
+``fcc``  features cloned: (z, z, ..., z), k + 1 times, not divided by its new length. Its covariance is that of z
+times a matrix of ones:
          E|.|^2 and tr S^{1/2} grow (k+1) and sqrt(k+1) times, all squared distances (k+1) times.
 ``fbc``  feature baby: k blocks of m zeros appended. Only the target N(0, I/m) changes, to (k+1) m coordinates.
 ``icc``  instances cloned: the whole sample k + 1 times. Moments stay, pairs of a point with itself join.
@@ -37,12 +38,16 @@ class Sphere(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """One point of a study: ``kept`` of ``m`` coordinates left by a collapse of ``eta``, and ``k`` clones or blocks."""
+    """One point of a study: ``kept`` of ``m`` coordinates left by a collapse of ``eta``, and ``k`` clones or blocks.
+
+    ``total`` is ``m`` unless the rounding of the published code has lost a coordinate.
+    """
 
     kind: Kind
     m: int
     eta: float
     kept: int
+    total: int
     k: int = 0
 
 
@@ -79,23 +84,21 @@ def collapsed(
     (``rounding="published"``). Raises ``UserError`` where none is left: all features would be zero vectors, which lie
     on no sphere.
     """
-    kept = round(m * (1 - eta))
+    kept, total = round(m * (1 - eta)), m
     if rounding == "published":
         kept = int(m * (1 - eta))
-        m = kept + int(m * eta)
+        total = kept + int(m * eta)
     if kept < 1:
         raise UserError(
             f"A collapse of {eta:g} leaves none of {m} coordinates: give smaller --levels or larger dimensions."
         )
-    return [Case(kind, m, eta, kept, k) for k in copies]
+    return [Case(kind, m, eta, kept, total, k) for k in copies]
 
 
 def metrics(case: Case, sphere: Sphere, n: int, t: float = 2.0) -> tuple[float, float]:
     """W2 and L_U of a case from its sphere; ``n`` points before any cloning of instances."""
     clones, blocks = (case.k + 1 if case.kind == kind else 1 for kind in ("fcc", "fbc"))
-    w2_squared = (
-        clones * sphere.second_moment + 1 - 2 * sphere.root_trace / math.sqrt(case.m * blocks)
-    )
+    w2_squared = clones * sphere.second_moment + 1 - 2 * sphere.root_trace / math.sqrt(case.total * blocks)
     lu = sphere.lu(t * clones)
     if case.kind == "icc":
         lu = cloned_instances_lu(lu, n, case.k + 1)
@@ -119,7 +122,7 @@ def outcomes(
         exact_w2, exact_lu = metrics(case, SphereLaw(case.kept), n, t)
         expected_w2, _ = metrics(case, SphereLaw(case.kept, n), n, t)
         results.append(
-            Outcome(case, n, pairs, w2, w2_se, -expected_w2, -exact_w2, lu, lu_se, -exact_lu)
+            Outcome(case, n, pairs, w2, w2_se, 0 - expected_w2, 0 - exact_w2, lu, lu_se, 0 - exact_lu)
         )
     return results
 

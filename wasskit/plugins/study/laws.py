@@ -7,6 +7,7 @@ eta = 1 - d/m has collapsed). Everything is float64.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,9 +43,9 @@ def subspace_w2(kept: int, total: int) -> float:
 def sphere_lu(d: int, t: float = 2.0) -> float:
     """L_U = -2t + log 0F1(; d/2; t^2) of the uniform law on the unit sphere of R^d.
 
-    |z - z'|^2 = 2 - 2 z.z', and by symmetry z' may be a pole, so E exp(2t z.z') is the moment generating function of one
-    coordinate at 2t: Gamma(d/2) t^(1-d/2) I_{d/2-1}(2t) = 0F1(; d/2; t^2). Zero coordinates change nothing. Summed as
-    its series, whose terms are all positive.
+    |z - z'|^2 = 2 - 2 z.z', and by symmetry z' may be a pole, so E exp(2t z.z') is the moment generating function of
+    one coordinate at 2t: Gamma(d/2) t^(1-d/2) I_{d/2-1}(2t) = 0F1(; d/2; t^2). Zero coordinates change nothing.
+    Summed as its series, whose terms are all positive.
     """
     term, total, k = 1.0, 1.0, 0
     while term > 1e-17 * total:
@@ -57,8 +58,8 @@ def sphere_lu(d: int, t: float = 2.0) -> float:
 def cloned_instances_lu(lu: float, n: int, times: int) -> float:
     """L_U of a sample of ``n`` points taken ``times`` times over, from its own L_U: exact for any sample.
 
-    Of the nM(nM-1)/2 pairs, M^2 stand for each pair of different points, and nM(M-1)/2 are of a point with itself, where
-    the potential is 1.
+    Of the nM(nM-1)/2 pairs, M^2 stand for each pair of different points, and nM(M-1)/2 are of a point with itself,
+    where the potential is 1.
     """
     apart = times**2 * math.exp(lu) * n * (n - 1) / 2
     together = n * times * (times - 1) / 2
@@ -68,11 +69,11 @@ def cloned_instances_lu(lu: float, n: int, times: int) -> float:
 def spectral_loss(d: int, n: int) -> float:
     """E tr S_n^{1/2} / sqrt d for the covariance S_n of n uniform points on the sphere of R^d: 1 only in the limit.
 
-    The eigenvalues of d S_n spread about 1 and the square root is concave, so a finite sample looks less uniform than its
-    law. As n and d grow they follow Marchenko and Pastur's law of ratio g, whose moment of order 1/2 is
+    The eigenvalues of d S_n spread about 1 and the square root is concave, so a finite sample looks less uniform
+    than its law. As n and d grow they follow Marchenko and Pastur's law of ratio g, whose moment of order 1/2 is
     2F1(-1/2, 1/2; 2; g) = 1 - g/8 - ... (its integer moments are Narayana's polynomials 2F1(1-k, -k; 2; g)). With
-    g = (d-1)/n the second order is exact at every d: E tr (d S - I)^2 / d = (d-1)/n on the sphere. The sample mean takes
-    1/n of the trace. For g > 1 the roles of points and coordinates change places.
+    g = (d-1)/n the second order is exact at every d: E tr (d S - I)^2 / d = (d-1)/n on the sphere. The sample mean
+    takes 1/n of the trace. For g > 1 the roles of points and coordinates change places.
     """
     g = (d - 1) / n
     spread = special.hyp2f1(-0.5, 0.5, 2, min(g, 1 / g)) if g > 0 else 1.0
@@ -106,7 +107,7 @@ class SphereLaw:
 
 
 def coordinate_cdf(y: Array, m: int) -> Array:
-    """P(Y <= y) for one coordinate of the uniform law on the sphere of R^m, m >= 2: (1 + Y)/2 ~ Beta((m-1)/2, (m-1)/2)."""
+    """P(Y <= y), Y a coordinate of the uniform law on the sphere of R^m: (1 + Y)/2 ~ Beta((m-1)/2, (m-1)/2)."""
     share: Array = special.betainc((m - 1) / 2, (m - 1) / 2, np.clip((1 + y) / 2, 0, 1))
     return share
 
@@ -118,7 +119,7 @@ def gaussian_cdf(y: Array, m: int) -> Array:
 
 
 def coordinate_density(y: Array, m: int) -> Array:
-    """Gamma(m/2) / (sqrt pi Gamma((m-1)/2)) (1 - y^2)^((m-3)/2) on (-1, 1), else 0; unbounded at the ends for m = 2."""
+    """Gamma(m/2) / (sqrt pi Gamma((m-1)/2)) (1 - y^2)^((m-3)/2) on (-1, 1), else 0; unbounded there for m = 2."""
     scale = math.exp(math.lgamma(m / 2) - math.lgamma((m - 1) / 2)) / math.sqrt(math.pi)
     inside = np.abs(y) < 1
     return np.where(inside, scale * np.where(inside, 1 - y * y, 1.0) ** ((m - 3) / 2), 0.0)
@@ -172,7 +173,7 @@ def pair_density_distances(m: int) -> tuple[float, float]:
     # For m = 2 the radius is 1: all of its mass lies where the Gaussian has none.
     inner = [math.sqrt(u) for u in _crossings(log_ratio, 4 / m)] if m > 2 else []
     knots = [0.0, *inner, 1.0, math.inf]
-    share = [sphere(b) - sphere(a) - gauss(b) + gauss(a) for a, b in zip(knots, knots[1:], strict=False)]
+    share = [sphere(b) - sphere(a) - gauss(b) + gauss(a) for a, b in itertools.pairwise(knots)]
     total = 1.0 if m == 2 else sum(abs(s) for s in share) / 2
     return total, _integral(lambda r: abs(sphere(r) - gauss(r)), 1 / math.sqrt(m))
 
@@ -182,7 +183,7 @@ def _crossings(log_ratio: Callable[[float], float], turn: float) -> list[float]:
     edge = 1 - 1e-14
     knots = sorted({1e-300, min(max(turn, 1e-300), edge), edge})
     found = []
-    for low, high in zip(knots, knots[1:], strict=False):
+    for low, high in itertools.pairwise(knots):
         if log_ratio(low) * log_ratio(high) < 0:
             found.append(float(optimize.brentq(log_ratio, low, high, xtol=1e-15)))
     return found
@@ -192,7 +193,7 @@ def _integral(f: Callable[[float], float], scale: float) -> float:
     """int_0^inf of a function that varies on the given scale and has a kink at 1."""
     inside = [x * scale for x in (0.5, 1.0, 2.0, 4.0, 8.0) if x * scale < 1]
     knots = [0.0, *inside, 1.0, 1 + 4 * scale, 1 + 16 * scale]
-    pieces = zip(knots, knots[1:], strict=False)
+    pieces = itertools.pairwise(knots)
     return math.fsum(integrate.quad(f, a, b, limit=200, epsabs=1e-13, epsrel=1e-11)[0] for a, b in pieces)
 
 
@@ -202,10 +203,10 @@ def _integral(f: Callable[[float], float], scale: float) -> float:
 def projected_normal_metrics(shift: float, t: float = 2.0) -> tuple[float, float, float]:
     """W2, L_U and |mu| of x/|x| for x ~ N(k (1, 1), I_2), k = ``shift``.
 
-    About the direction of the mean the angle has the density (1/2pi) e^{-s^2/2} (1 + sqrt(2 pi) u Phi(u) e^{u^2/2}) with
-    s = sqrt(2) k and u = s cos(theta) (Mardia and Jupp, "Directional Statistics", 2000, section 3.5.6), and the cosine moments a_n.
-    Hence mu = a_1, S has the eigenvalues (1 + a_2)/2 - a_1^2 and (1 - a_2)/2, and, since exp(2t cos) =
-    I_0(2t) + 2 sum_n I_n(2t) cos(n .), L_U = -2t + log(I_0(2t) + 2 sum_n I_n(2t) a_n^2).
+    About the direction of the mean the angle has the density (1/2pi) e^{-s^2/2} (1 + sqrt(2 pi) u Phi(u) e^{u^2/2})
+    with s = sqrt(2) k and u = s cos(theta) (Mardia and Jupp, "Directional Statistics", 2000, section 3.5.6), and the
+    cosine moments a_n. Hence mu = a_1, S has the eigenvalues (1 + a_2)/2 - a_1^2 and (1 - a_2)/2, and, since exp(2t
+    cos) = I_0(2t) + 2 sum_n I_n(2t) cos(n .), L_U = -2t + log(I_0(2t) + 2 sum_n I_n(2t) a_n^2).
     """
     s = math.sqrt(2) * shift
     # The density is smooth and periodic with a width of 1/s: equal weights converge faster than any power.
@@ -225,4 +226,3 @@ def projected_normal_metrics(shift: float, t: float = 2.0) -> tuple[float, float
     w2 = math.sqrt(max(0.0, 2 - math.sqrt(2) * root_trace))
     weights = special.ive(orders, 2 * t) * np.where(orders == 0, 1.0, 2.0)
     return w2, math.log(float((weights * moments**2).sum())), abs(first)
-

@@ -1,7 +1,8 @@
 """The figures of the paper, cell by cell: `published.csv`, and what they were computed from.
 
-Their finite-sample bias tells the sample sizes: near uniformity W2 is about sqrt((d+3)/(4N)). The collapse study agrees with
-N = 50,000 (not with the 20,000 of its script), feature cloning and feature baby with N = 1,000 (not with 50,000).
+Their finite-sample bias tells the sample sizes: near uniformity W2 is about sqrt((d+3)/(4N)). The collapse study
+agrees with N = 50,000 (not with the 20,000 of its script), feature cloning and feature baby with N = 1,000 (not with
+50,000).
 """
 
 from __future__ import annotations
@@ -39,9 +40,4 @@ def _table() -> dict[tuple[str, int, str, int], Published]:
 
 def published(case: Case) -> Published | None:
     """The paper's figures for a case; None where it has none."""
-    # The nominal dimension: where the published code lost a coordinate, m is one less.
-    for m in (case.m, case.m + 1):
-        found = _table().get((case.kind, m, f"{case.eta:g}", case.k))
-        if found is not None:
-            return found
-    return None
+    return _table().get((case.kind, case.m, f"{case.eta:g}", case.k))

@@ -1,8 +1,9 @@
 """Samples of collapsed spheres, and what both metrics need to know of them: two sweeps, whatever the number of cases.
 
 One draw of normals (N, D) serves every degree of collapse: its first d columns, divided by their length, are uniform on
-the sphere of R^d for every d at once. The cases of one draw are thus dependent among themselves, but each has exactly its law.
-Zero coordinates, cloned features and cloned instances are never built: their metrics follow from the sphere's by algebra.
+the sphere of R^d for every d at once. The cases of one draw are thus dependent among themselves, but each has
+exactly its law. Zero coordinates, cloned features and cloned instances are never built: their metrics follow from
+the sphere's by algebra.
 """
 
 from __future__ import annotations
@@ -113,11 +114,13 @@ def root_trace(x: Tensor, scale: Tensor) -> float:
 def log_potentials(
     x: Tensor, dims: Sequence[int], inverse_lengths: Tensor, ts: Sequence[float], *, pairs: int | None = None
 ) -> tuple[list[list[float]], int]:
-    """log mean_{i<j} exp(-t |z_i - z_j|^2) for every d of ``dims``, ascending, and every t, in one sweep over the pairs.
+    """log mean_{i<j} exp(-t |z_i - z_j|^2) for every d of ``dims``, ascending, and every t, in one sweep over the
+    pairs.
 
-    z_i is the first d entries of row i of ``x`` (N, D) times ``inverse_lengths[i, place of d]`` (of length 1). Pairs are visited
-    in square tiles; within a tile the inner products of the first d entries grow from those of the dimension before, so all
-    dimensions together cost what the largest does. Potentials at 2t, 3t, ... are powers of the first.
+    z_i is the first d entries of row i of ``x`` (N, D) times ``inverse_lengths[i, place of d]`` (of length 1). Pairs
+    are visited in square tiles; within a tile the inner products of the first d entries grow from those of the
+    dimension before, so all dimensions together cost what the largest does. Potentials at 2t, 3t, ... are powers of
+    the first.
 
     Args:
         ts: multiples of the first.

@@ -1,0 +1,61 @@
+"""``wasskit study all``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from wasskit.config import Command, Invocation, option
+from wasskit.options import override
+from wasskit.plugins.study.options import MetricOptions, UniformityOptions, require_distinct
+
+NAMES = ("density", "collapse", "dimension", "fcc", "fbc", "icc", "means")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyAll(MetricOptions):
+    """Options of ``wasskit study all``."""
+
+    draws: Literal["nested", "independent"] = override(UniformityOptions, "draws", "nested")
+    rounding: Literal["intended", "published"] = override(UniformityOptions, "rounding", "intended")
+    only: tuple[str, ...] = option(
+        NAMES, help="Which studies.", panel="Study", choices=NAMES, show_default="all of them"
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if not self.only or len(set(self.only)) != len(self.only):
+            require_distinct("--only", ())
+
+
+def body(config: StudyAll, invocation: Invocation) -> Mapping[str, Any]:
+    import importlib
+    import time
+
+    from wasskit.plugins.study.report import finish, study_run, write_report
+
+    started = time.perf_counter()
+    with study_run(config, invocation, "all") as (run, device):
+        reports = []
+        for name in config.only:
+            module = importlib.import_module(f"wasskit.plugins.study.commands.{name}")
+            kind = module.command.options
+            shared = {f.name for f in fields(kind)} & {f.name for f in fields(StudyAll)}
+            settings = kind(**{key: getattr(config, key) for key in shared})
+            reports.append(module.report(settings, device))
+            write_report(run, reports[-1])
+        return finish(run, reports, started, ("wasskit study measure FILE.npy",))
+
+
+command = Command(
+    "study all",
+    StudyAll,
+    body,
+    "All studies into one run directory.\n\nEach with its own sizes, as its command alone.",
+    (
+        "wasskit study all --quick",
+        "wasskit study all",
+        "wasskit study all --only collapse,dimension --seeds 5",
+    ),
+)

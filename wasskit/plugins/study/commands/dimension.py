@@ -1,0 +1,65 @@
+"""``wasskit study dimension``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wasskit.config import Command, Invocation, option
+from wasskit.plugins.study.options import UniformityOptions, require_distinct, size_option
+
+FULL = tuple(2**i for i in range(1, 13))
+QUICK = tuple(2**i for i in range(1, 10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyDimension(UniformityOptions):
+    """Options of ``wasskit study dimension``."""
+
+    n: int | None = size_option("50,000", "4,000")
+    dims: tuple[int, ...] | None = option(
+        None,
+        help="Dimensions m.",
+        panel="Study",
+        min=2,
+        show_default="2, 4, ..., 4096; up to 512 with --quick",
+    )
+    levels: tuple[float, ...] = option(
+        (0.75, 0.5, 0.25, 0.0), help="Shares of the coordinates that are zero.", panel="Study", min=0, below=1
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if self.dims is not None:
+            require_distinct("--dims", self.dims)
+        require_distinct("--levels", self.levels)
+
+
+def report(config: StudyDimension, device: Any) -> Any:
+    """The study itself."""
+    from wasskit.plugins.study.studies import dimension_report
+
+    dims = config.dims or (QUICK if config.quick else FULL)
+    return dimension_report(config, dims, config.levels, device)
+
+
+def body(config: StudyDimension, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit.plugins.study.report import run_study
+
+    return run_study(config, invocation, "dimension", report, following=("wasskit study collapse",))
+
+
+command = Command(
+    "study dimension",
+    StudyDimension,
+    body,
+    "Both metrics as the dimension grows, at four degrees of collapse.\n\n"
+    "In high dimensions -L_U comes to the same value whatever the collapse; -W2 keeps the degrees apart. Dimensions "
+    "too small for a degree of collapse are left out of it.",
+    (
+        "wasskit study dimension",
+        "wasskit study dimension --quick",
+        "wasskit study dimension --dims 64,256,1024 --exact-lu",
+    ),
+)

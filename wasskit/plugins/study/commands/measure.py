@@ -1,0 +1,178 @@
+"""``wasskit study measure``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasskit.config import Command, Invocation, argument, option
+from wasskit.errors import UserError
+from wasskit.options import RunOptions, complete_local_paths, override
+from wasskit.plugins.study.options import MetricOptions, ReportOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wasskit.plugins.study.report import Report
+    from wasskit.plugins.study.verdict import Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyMeasure(ReportOptions):
+    """Options of ``wasskit study measure``."""
+
+    file: Path = argument(
+        help="Embeddings: a .npy file (N, m), or a run directory that holds one.", complete=complete_local_paths,
+        metavar="FILE|RUN",
+    )  # fmt: skip
+    pairs: Path | None = option(
+        None, help="Second views of the same samples, row by row (.npy): adds the alignment.", panel="Study",
+        transient=True, complete=complete_local_paths,
+    )  # fmt: skip
+    t: float = override(MetricOptions, "t", 2.0)
+    exact_lu: bool = override(MetricOptions, "exact_lu", False)
+    seed: int = override(RunOptions, "seed", 0)
+
+
+def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
+    import time
+
+    from wasskit import console
+    from wasskit.plugins.study.report import finish, study_run, write_report
+    from wasskit.plugins.study.verdict import as_mapping, cautions, measure_embeddings, verdict
+
+    started = time.perf_counter()
+    path = _find(config.file)
+    features = _load(path)
+    views = _load(config.pairs) if config.pairs is not None else None
+    if views is not None and views.shape != features.shape:
+        raise UserError(
+            f"{config.pairs} holds {tuple(views.shape)} and {path} {tuple(features.shape)}: pairs are two views of the "
+            "same samples, row by row."
+        )
+    with study_run(config, invocation, f"measure-{path.stem}") as (run, device):
+        wanted = None if config.exact_lu else 100_000_000
+        measured = measure_embeddings(
+            features, pairs_of=views, t=config.t, pairs=wanted, seed=config.seed, device=device
+        )
+        findings = verdict(measured)
+        summary = {
+            **as_mapping(measured), "verdict": [finding.kind for finding in findings],
+            "explanation": [finding.sentence for finding in findings], "file": str(path),
+        }  # fmt: skip
+        report = _report(path, measured, summary)
+        write_report(run, report)
+        for line in cautions(measured):
+            console.warn(line)
+        console.result("")
+        for finding in findings:
+            console.result(f"[bold]Verdict: {finding.kind}.[/bold] {console.escape(finding.sentence)}")
+        return finish(run, [report], started)
+
+
+def _find(path: Path) -> Path:
+    """The file of embeddings that is meant."""
+    if not path.exists():
+        raise UserError(f"There is no file or run directory {path}.")
+    if path.is_dir():
+        found = sorted([*path.glob("*.npy"), *path.glob("embeddings/*.npy")])
+        if not found:
+            raise UserError(
+                f"{path} holds no embeddings (*.npy, embeddings/*.npy): save them as a matrix (N, m) with numpy.save, "
+                "and name the file."
+            )
+        if len(found) > 1:
+            names = ", ".join(str(f.relative_to(path)) for f in found)
+            raise UserError(f"{path} holds several embeddings ({names}): name one of the files.")
+        return found[0]
+    if path.suffix != ".npy":
+        raise UserError(f"{path} is no .npy file: save the embeddings as a matrix (N, m) with numpy.save.")
+    return path
+
+
+def _load(path: Path) -> Tensor:
+    """A floating matrix from a .npy file."""
+    import numpy as np
+    import torch
+
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"Cannot read {path} as a .npy array: {error}.") from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        raise UserError(
+            f"{path} must hold real numbers, not {getattr(values, 'dtype', type(values).__name__)}."
+        )
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False)))
+
+
+def _report(path: Path, x: Measurement, summary: Mapping[str, Any]) -> Report:
+    import numpy as np
+
+    from wasskit.plugins.study.figures import spectrum_panel
+    from wasskit.plugins.study.report import Report, Table
+    from wasskit.plugins.study.verdict import uniform_spectrum
+
+    ideal = uniform_spectrum(x.n, x.m)
+    spectrum = np.asarray(x.spectrum)
+    rows: list[tuple[str, Any, Any]] = [
+        ("W2", x.w2, x.w2_expected),
+        ("  squared, by the mean", x.location, 1 / x.n),
+        ("  squared, by the covariance", x.spread, x.w2_expected**2 - 1 / x.n),
+        (f"L_U (t = {x.t:g})", x.lu, x.lu_uniform),
+        ("length of the mean", x.mean_norm, x.n**-0.5),
+        ("dimensions in use", x.used_dims, x.used_dims_expected),
+        ("effective rank", x.effective_rank, _entropy_rank(ideal)),
+        ("numerical rank", x.numerical_rank, min(x.m, x.n - 1)),
+        ("distinct embeddings", x.distinct, x.n),
+        ("distance to nearest", x.neighbour, x.neighbour_expected),
+        ("norm before division", x.norm_mean, None),
+        ("  standard deviation", x.norm_sd, None),
+    ]
+    if x.alignment is not None:
+        rows.append(("alignment", x.alignment, None))
+    return Report(
+        name="measure", title=f"{path}: {x.n:,} embeddings of {x.m} dimensions",
+        shown=Table(("measure", "measured", "uniform sample"), rows),
+        tables={
+            "measures": Table(("measure", "measured", "uniform_sample"), [(r[0].strip(), *r[1:]) for r in rows]),
+            "spectrum": Table(
+                ("rank", "log_singular_value", "uniform_sample"),
+                [(i + 1, *pair) for i, pair in enumerate(zip(spectrum, ideal, strict=True))],
+            ),
+        },
+        figures={"spectrum": spectrum_panel(spectrum, ideal)}, summary=summary,
+        metrics=[
+            (0, "embeddings", {
+                "w2": x.w2, "lu": x.lu, "mean_norm": x.mean_norm, "effective_rank": x.effective_rank,
+                "used_dims": x.used_dims,
+            })
+        ],
+    )  # fmt: skip
+
+
+def _entropy_rank(log_eigenvalues: Any) -> float:
+    """Effective rank of a spectrum of log eigenvalues."""
+    import numpy as np
+
+    singular = np.exp(log_eigenvalues / 2)
+    shares = singular[singular > 0] / singular.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+command = Command(
+    "study measure",
+    StudyMeasure,
+    body,
+    "Measure the uniformity of embeddings, with a verdict on their collapse.\n\n"
+    "Rows are divided by their length first. Every figure stands beside what a uniform sample of the same size shows.",
+    (
+        "wasskit study measure embeddings.npy",
+        "wasskit study measure view1.npy --pairs view2.npy",
+        "wasskit study measure embeddings.npy --json",
+    ),
+)

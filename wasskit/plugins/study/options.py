@@ -1,0 +1,126 @@
+"""Options that the studies share. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wasskit.config import RecipeOptions, option
+from wasskit.errors import UserError
+from wasskit.options import DeviceOptions, RunOptions, override
+
+__all__ = ["CloningOptions", "MetricOptions", "ReportOptions", "StudyOptions", "UniformityOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(RecipeOptions):
+    """Where a report goes and on what it is computed."""
+
+    run_dir: Path | None = override(RunOptions, "run_dir", None)
+    name: str | None = override(RunOptions, "name", None)
+    device: str = override(DeviceOptions, "device", "auto")
+
+    def validate(self) -> None:
+        super().validate()
+        if self.run_dir is not None and self.name is not None:
+            raise UserError("--run-dir and --name both say where the run goes: give one of them.")
+        if self.name is not None and Path(self.name).name != self.name:
+            raise UserError(
+                f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own."
+            )
+        if self.device.startswith("mps"):
+            raise UserError("--device mps has no float64, which the metrics need: use cpu or cuda.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(ReportOptions):
+    """A study: its seed and whether it is made small."""
+
+    seed: int = override(RunOptions, "seed", 0)
+    quick: bool = option(
+        False, help="Smaller samples: the same picture in seconds.", panel="Study", flag="--quick"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricOptions(StudyOptions):
+    """How the two metrics are taken from samples."""
+
+    seeds: int | None = option(
+        None, help="Independent repetitions, with seeds from --seed on; standard errors come from them.",
+        panel="Study", min=1, show_default="3; 2 with --quick",
+    )  # fmt: skip
+    t: float = option(2.0, help="Sharpness of the potential in L_U.", panel="Study", above=0, max=20)
+    pairs: int = option(
+        100_000_000, help="Pairs of points that L_U is the mean over, where there are more: an unbiased estimate.",
+        panel="Study", min=1_000_000,
+    )  # fmt: skip
+    exact_lu: bool = option(
+        False, help="Take L_U over all pairs, whatever their number.", panel="Study", flag="--exact-lu"
+    )
+
+    @property
+    def repetitions(self) -> int:
+        return self.seeds or (2 if self.quick else 3)
+
+    @property
+    def wanted_pairs(self) -> int | None:
+        return None if self.exact_lu else self.pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformityOptions(MetricOptions):
+    """A study of collapsed spheres."""
+
+    n: int | None = option(None, help="Points per sample.", panel="Study", min=2)
+    draws: Literal["nested", "independent"] = option(
+        "nested", help="nested: one draw per seed serves all cases, each its first coordinates (float32); independent: "
+        "each case has its own draw, in order, from one generator (float64; slower).", panel="Study",
+    )  # fmt: skip
+    rounding: Literal["intended", "published"] = option(
+        "intended", help="How many coordinates a collapse leaves: intended: the nearest number; published: truncated "
+        "in floating point, as the paper's code does (one less at 55, 80 and 90 %).", panel="Study",
+    )  # fmt: skip
+
+    def size(self, full: int, quick: int) -> int:
+        """Points per sample."""
+        return self.n or (quick if self.quick else full)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloningOptions(UniformityOptions):
+    """A study of clones: dimension, degrees of collapse, number of copies."""
+
+    dim: int = option(32, help="Dimension m of the features.", panel="Study", min=2)
+    levels: tuple[float, ...] = option(
+        (0.75, 0.5, 0.25), help="Shares of the coordinates that are zero.", panel="Study", min=0, below=1
+    )
+    copies: int = option(10, help="Largest number k of copies.", panel="Study", min=1, max=100)
+
+    def validate(self) -> None:
+        super().validate()
+        require_distinct("--levels", self.levels)
+
+
+def size_option(full: str, quick: str) -> Any:
+    """The number of points, with the study's own default in its help."""
+    base = override(UniformityOptions, "n", None)
+    return _with_default(base, f"{full}; {quick} with --quick")
+
+
+def _with_default(declared: Any, words: str) -> Any:
+    import dataclasses
+
+    (key, value), *_ = declared.metadata.items()
+    return dataclasses.field(
+        default=declared.default, metadata={key: dataclasses.replace(value, show_default=words)}
+    )
+
+
+def require_distinct(flag: str, values: tuple[Any, ...]) -> None:
+    """Refuse an empty list and repeated entries."""
+    if not values:
+        raise UserError(f"{flag} is empty: give at least one value.")
+    if len(set(values)) != len(values):
+        raise UserError(f"{flag} names a value twice: {', '.join(f'{v:g}' for v in values)}.")

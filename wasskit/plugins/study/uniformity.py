@@ -1,0 +1,191 @@
+"""Studies of collapsed spheres: from cases to samples, outcomes, tables and figures."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from wasskit import console
+from wasskit.plugins.study.cases import Case, Outcome, needed_ts, outcomes
+from wasskit.plugins.study.figures import metric_panels
+from wasskit.plugins.study.options import UniformityOptions
+from wasskit.plugins.study.published import PUBLISHED_SIZES, published
+from wasskit.plugins.study.report import Report, Table
+from wasskit.plugins.study.samples import SphereSample, draw_normals, measure_prefixes
+
+if typing.TYPE_CHECKING:
+    from wasskit.plugins.study.cases import Sphere
+
+__all__ = ["run_cases", "study_report"]
+
+_CSV = (
+    "m", "eta", "kept", "total", "k", "n", "lu_pairs", "neg_w2", "neg_w2_se", "neg_w2_expected", "neg_w2_exact",
+    "neg_lu", "neg_lu_se", "neg_lu_exact", "published_neg_w2", "published_neg_lu",
+)  # fmt: skip
+
+
+def run_cases(
+    name: str, cases: Sequence[Case], config: UniformityOptions, n: int, device: torch.device
+) -> list[Outcome]:
+    """Measure every case on samples of ``n`` points, ``config.repetitions`` times."""
+    ts = needed_ts(cases, config.t)
+    spheres: list[Mapping[Case, Sphere]] = []
+    pairs = 0
+    for repetition in range(config.repetitions):
+        seed = config.seed + repetition
+        console.log(f"{name}: seed {seed} ({repetition + 1} of {config.repetitions}), {n:,} points")
+        sampled: Mapping[Case, SphereSample]
+        if config.draws == "nested":
+            dims = sorted({case.kept for case in cases})
+            normals = draw_normals(seed, n, dims[-1], device=device)
+            by_dim = measure_prefixes(normals, dims, ts, pairs=config.wanted_pairs)
+            sampled = {case: by_dim[case.kept] for case in cases}
+            del normals
+        else:
+            sampled = _independent(cases, seed, n, ts, config.wanted_pairs, device)
+        pairs = next(iter(sampled.values())).pairs
+        spheres.append(sampled)
+    return outcomes(cases, spheres, n, pairs, config.t)
+
+
+def _independent(
+    cases: Sequence[Case], seed: int, n: int, ts: Sequence[float], pairs: int | None, device: torch.device
+) -> dict[Case, SphereSample]:
+    """The published protocol: one generator, and for each dimension and collapse in turn a float64 draw (n, kept)."""
+    generator = np.random.default_rng(seed)
+    drawn: dict[tuple[int, float], SphereSample] = {}
+    for case in cases:
+        place = (case.m, case.eta)
+        if place not in drawn:
+            normals = torch.from_numpy(generator.standard_normal((n, case.kept))).to(device)
+            drawn[place] = measure_prefixes(normals, [case.kept], ts, pairs=pairs)[case.kept]
+    return {case: drawn[case.m, case.eta] for case in cases}
+
+
+def study_report(
+    name: str,
+    title: str,
+    found: Sequence[Outcome],
+    *,
+    step: Callable[[Outcome], int],
+    split: Callable[[Outcome], str],
+    metric_suffix: Callable[[Outcome], str],
+    series: Callable[[Outcome], str],
+    x: Callable[[Outcome], float],
+    xlabel: str,
+    log2: bool = False,
+    curves: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
+) -> Report:
+    """The report of a study of collapsed spheres.
+
+    Args:
+        step, split, metric_suffix: where an outcome stands in ``metrics.csv``.
+        series, x, xlabel, log2, curves: where it stands in the figure, and exact values for the lines.
+    """
+    points: dict[str, list[tuple[float, Outcome]]] = {}
+    for o in found:
+        points.setdefault(series(o), []).append((x(o), o))
+    metrics = [
+        (
+            step(o),
+            split(o),
+            {
+                f"{metric}{metric_suffix(o)}": getattr(o, metric)
+                for metric in ("neg_w2", "neg_lu", "neg_w2_exact", "neg_lu_exact")
+            },
+        )
+        for o in found
+    ]
+    return Report(
+        name=name, title=title, shown=_shown(found), tables={name: Table(_CSV, [_csv_row(o) for o in found])},
+        figures={name: metric_panels(points, xlabel, log2=log2, curves=curves)}, summary=_summary(found),
+        metrics=metrics, notes=_notes(found),
+    )  # fmt: skip
+
+
+def _csv_row(o: Outcome) -> list[Any]:
+    paper = published(o.case)
+    return [
+        o.case.m, o.case.eta, o.case.kept, o.case.total, o.case.k, o.n, o.pairs, o.neg_w2, o.neg_w2_se,
+        o.neg_w2_expected, o.neg_w2_exact, o.neg_lu, o.neg_lu_se, o.neg_lu_exact,
+        *((paper.neg_w2, paper.neg_lu) if paper else (None, None)),
+    ]  # fmt: skip
+
+
+def _shown(found: Sequence[Outcome]) -> Table:
+    """The table on the terminal; columns that would say the same in every row are left out."""
+    columns: dict[str, list[Any]] = {
+        "m": [o.case.m for o in found],
+        "collapsed": [f"{100 * o.case.eta:g} %" for o in found],
+        "kept": [o.case.kept for o in found],
+        "k": [o.case.k for o in found],
+        "-W2": [o.neg_w2 for o in found],
+        "± W2": [_error(o.neg_w2_se) for o in found],
+        "expected at N": [o.neg_w2_expected for o in found],
+        "exact W2": [o.neg_w2_exact for o in found],
+        "-L_U": [o.neg_lu for o in found],
+        "± L_U": [_error(o.neg_lu_se) for o in found],
+        "exact L_U": [o.neg_lu_exact for o in found],
+    }
+    papers = [published(o.case) for o in found]
+    columns["paper W2"] = [paper.neg_w2 if paper else None for paper in papers]
+    columns["paper L_U"] = [paper.neg_lu if paper else None for paper in papers]
+    if not any(o.case.k for o in found):
+        del columns["k"]
+    if not any(papers):
+        del columns["paper W2"], columns["paper L_U"]
+    return Table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _error(standard_error: float | None) -> str | None:
+    return None if standard_error is None else f"{standard_error:.0e}"
+
+
+def _summary(found: Sequence[Outcome]) -> dict[str, Any]:
+    """How far the samples are from what they should show."""
+    kind, paper = found[0].case.kind, [(o, published(o.case)) for o in found]
+    summary: dict[str, Any] = {
+        "cases": len(found),
+        "n": found[0].n,
+        "lu_pairs": found[0].pairs,
+        "largest_difference": {
+            "w2_expected_at_n": max(abs(o.neg_w2 - o.neg_w2_expected) for o in found),
+            "w2_exact": max(abs(o.neg_w2 - o.neg_w2_exact) for o in found),
+            "lu_exact": max(abs(o.neg_lu - o.neg_lu_exact) for o in found),
+        },
+    }
+    known = [(o, p) for o, p in paper if p is not None]
+    if known:
+        summary["published_n"] = PUBLISHED_SIZES[kind]
+        summary["largest_difference"] |= {
+            "w2_published": max(abs(o.neg_w2 - p.neg_w2) for o, p in known),
+            "lu_published": max(abs(o.neg_lu - p.neg_lu) for o, p in known),
+        }
+    return summary
+
+
+def _notes(found: Sequence[Outcome]) -> list[str]:
+    """What the columns are, and of how many pairs."""
+    n, pairs, kind = found[0].n, found[0].pairs, found[0].case.kind
+    all_pairs = n * (n - 1) // 2
+    share = (
+        "all pairs" if pairs == all_pairs else f"{pairs / all_pairs:.0%} of all pairs (--exact-lu visits all)"
+    )
+    notes = [
+        f"N = {n:,}; ±: standard error over seeds; exact: the law itself; expected at N: W2 of a sample of "
+        f"N points; L_U over {share}."
+    ]
+    if any(published(o.case) for o in found) and n != PUBLISHED_SIZES[kind]:
+        size = PUBLISHED_SIZES[kind]
+        notes.append(f"The paper's figures carry the bias of N = {size:,} points: compare with --n {size}.")
+    return notes
+
+
+def percent(share: float) -> int:
+    """A share as a whole number of percent, for the step of a metric."""
+    return math.floor(100 * share + 0.5)
