@@ -54,7 +54,9 @@ def test_dense_reference(reference: Reference, name: str, prefix: str) -> None:
     assert relative(network.gradient(x), arrays[f"{prefix}_push"]) < 1e-9
     if f"{prefix}_hessian" in arrays:
         assert relative(network.hessian(x), arrays[f"{prefix}_hessian"]) < 1e-11
-    loss = (network.gradient(x) - x).square().sum(1).mean() + 1e-3 * sum(p.abs().sum() for p in network.parameters())
+    loss = (network.gradient(x) - x).square().sum(1).mean() + 1e-3 * sum(
+        p.abs().sum() for p in network.parameters()
+    )
     assert relative(loss.detach(), arrays[f"{prefix}_pretrain_loss"]) < 1e-9
     loss.backward()
     gradients = {name: p.grad for name, p in network.named_parameters()}
@@ -90,7 +92,9 @@ def check_against_autograd(network: Potential, x: Tensor) -> None:
     value = network(leaf)
     (push,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
     target = torch.sin(7.0 * x)
-    expected = torch.autograd.grad((push - target).square().mean() + value.mean(), [leaf, *network.parameters()])
+    expected = torch.autograd.grad(
+        (push - target).square().mean() + value.mean(), [leaf, *network.parameters()]
+    )
 
     again = x.clone().requires_grad_()
     fast_value, fast_push = network.value_and_gradient(again)
@@ -107,7 +111,9 @@ def test_dense_hessian_equals_autograd(activation: Any) -> None:
     torch.manual_seed(1)
     network = DenseICNN(5, (12, 10, 7), 2, activation, strong_convexity=0.3).double()
     x = torch.randn(6, 5, dtype=torch.float64)
-    expected = torch.stack([torch.autograd.functional.hessian(lambda p: network(p[None])[0], point) for point in x])
+    expected = torch.stack(
+        [torch.autograd.functional.hessian(lambda p: network(p[None])[0], point) for point in x]
+    )
     assert relative(network.hessian(x), expected) < 1e-11
 
 
@@ -173,7 +179,13 @@ def test_conv128_reference(reference: Reference) -> None:
 
 def test_conv_published_parameter_names() -> None:
     names = set(ConvICNN(128).state_dict())
-    assert {"first_linear.3.bias", "first_squared.0.weight", "convex.9.bias", "convex.13.weight", "convex.19.bias"} <= names
+    assert {
+        "first_linear.3.bias",
+        "first_squared.0.weight",
+        "convex.9.bias",
+        "convex.13.weight",
+        "convex.19.bias",
+    } <= names
 
 
 def test_dropout_container_names_load_and_other_architectures_do_not() -> None:
@@ -223,7 +235,9 @@ def test_wrapped_potentials_are_affine_maps_plus_the_network() -> None:
     potential = AffinePotential(QuadraticPotential(network, dim).double(), transform, mean, image, scale=1.7)
     x = torch.randn(20, dim, dtype=torch.float64)
     check_against_autograd(potential, x)
-    expected = torch.stack([torch.autograd.functional.hessian(lambda p: potential(p[None])[0], point) for point in x[:4]])
+    expected = torch.stack(
+        [torch.autograd.functional.hessian(lambda p: potential(p[None])[0], point) for point in x[:4]]
+    )
     assert relative(potential.hessian(x[:4]), expected) < 1e-11
     with torch.no_grad():
         for p in network.parameters():

@@ -33,8 +33,12 @@ def test_reference_maps_and_distances(reference: Reference, case: int) -> None:
     zero = torch.zeros(len(sigma_x), dtype=torch.float64)
     distance = bures_wasserstein_squared(zero, sigma_x, zero, sigma_y)
     torch.testing.assert_close(distance / 2, arrays[f"half_w2sq{case}"], rtol=1e-7, atol=0)
-    torch.testing.assert_close(gaussian_transport_map(sigma_x, sigma_y), arrays[f"map_XY{case}"], rtol=0, atol=1e-7)
-    torch.testing.assert_close(gaussian_transport_map(sigma_y, sigma_x), arrays[f"map_YX{case}"], rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        gaussian_transport_map(sigma_x, sigma_y), arrays[f"map_XY{case}"], rtol=0, atol=1e-7
+    )
+    torch.testing.assert_close(
+        gaussian_transport_map(sigma_y, sigma_x), arrays[f"map_YX{case}"], rtol=0, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("case", [0, 1])
@@ -67,7 +71,9 @@ def test_distance_is_a_metric_and_scales() -> None:
     torch.testing.assert_close(scaled, 9 * square[0, 1])
     # Diracs five apart: the squared distance, not its half.
     zero = torch.zeros(2, 2, dtype=torch.float64)
-    assert bures_wasserstein_squared(torch.zeros(2), zero, torch.tensor([3.0, 4.0]), zero).item() == pytest.approx(25.0)
+    assert bures_wasserstein_squared(
+        torch.zeros(2), zero, torch.tensor([3.0, 4.0]), zero
+    ).item() == pytest.approx(25.0)
 
 
 def test_singular_covariances() -> None:
@@ -79,7 +85,9 @@ def test_singular_covariances() -> None:
     expected = (2 - 1) ** 2 + (1 - 3) ** 2 + 4.0
     assert bures_wasserstein_squared(zero, first, zero, second).item() == pytest.approx(expected, abs=1e-7)
     mapping = basis.T @ gaussian_transport_map(first, second) @ basis
-    torch.testing.assert_close(mapping, torch.diag(torch.tensor([0.5, 3.0, 0.0, 0.0, 0.0], dtype=torch.float64)), atol=1e-7, rtol=0)
+    torch.testing.assert_close(
+        mapping, torch.diag(torch.tensor([0.5, 3.0, 0.0, 0.0, 0.0], dtype=torch.float64)), atol=1e-7, rtol=0
+    )
     assert bures_wasserstein_squared(zero, first, zero, first).item() == pytest.approx(0.0, abs=1e-7)
 
 
@@ -107,13 +115,13 @@ def test_shrinkage_helps_few_samples_and_leaves_many_alone() -> None:
     dim = 40
     truth = torch.diag(torch.linspace(0.5, 2.0, dim, dtype=torch.float64))
     errors = []
-    for count in (20, 200000):
+    for count in (20, 2000):
         points = torch.randn(count, dim, dtype=torch.float64) @ truth.sqrt()
         moments = streamed_moments([points])
         shrunk = shrunk_covariance(moments)
         errors.append(((shrunk - truth).norm() / (moments.covariance - truth).norm()).item())
     assert errors[0] < 0.4
-    assert 0.9 < errors[1] < 1.01
+    assert errors[1] == 1
     one = Moments(torch.zeros(3), 2 * torch.eye(3, dtype=torch.float64), 10)
     torch.testing.assert_close(shrunk_covariance(one), one.covariance)
 

@@ -76,14 +76,18 @@ class ConvexQuadratic(nn.Module):
     def __init__(self, in_features: int, out_features: int, rank: int) -> None:
         super().__init__()
         scale = in_features**-0.5
-        self.quadratic_decomposed = nn.Parameter(torch.randn(in_features, rank, out_features) * scale * rank**-0.5)
+        self.quadratic_decomposed = nn.Parameter(
+            torch.randn(in_features, rank, out_features) * scale * rank**-0.5
+        )
         self.weight = nn.Parameter(torch.randn(out_features, in_features) * scale)
         self.bias = nn.Parameter(torch.zeros(out_features))
 
     def forward(self, x: Tensor) -> Tensor:
         in_features, rank, out_features = self.quadratic_decomposed.shape
         factors = x @ self.quadratic_decomposed.reshape(in_features, rank * out_features)
-        return factors.unflatten(-1, (rank, out_features)).square().sum(-2) + F.linear(x, self.weight, self.bias)
+        return factors.unflatten(-1, (rank, out_features)).square().sum(-2) + F.linear(
+            x, self.weight, self.bias
+        )
 
 
 class DenseICNN(Potential):
@@ -120,7 +124,9 @@ class DenseICNN(Potential):
     ) -> None:
         super().__init__()
         if in_dim < 1 or not hidden or min(hidden) < 1 or rank < 1:
-            raise ValueError("DenseICNN needs a positive dimension, positive hidden widths and a positive rank")
+            raise ValueError(
+                "DenseICNN needs a positive dimension, positive hidden widths and a positive rank"
+            )
         if activation not in ("celu", "softplus"):
             raise ValueError(f"unknown activation {activation!r}: it is celu or softplus")
         self.in_dim = in_dim
@@ -131,7 +137,8 @@ class DenseICNN(Potential):
         self.dropout = dropout
         self.quadratic_layers = nn.ModuleList(ConvexQuadratic(in_dim, width, rank) for width in hidden)
         self.convex_layers = nn.ModuleList(
-            nn.Linear(narrow, wide, bias=False) for narrow, wide in zip(self.hidden[:-1], self.hidden[1:], strict=True)
+            nn.Linear(narrow, wide, bias=False)
+            for narrow, wide in zip(self.hidden[:-1], self.hidden[1:], strict=True)
         )
         self.final_layer = nn.Linear(self.hidden[-1], 1, bias=False)
         with torch.no_grad():
@@ -185,7 +192,9 @@ class DenseICNN(Potential):
             return None
         keep = 1.0 - self.dropout
         widths = [sum(self.hidden), *self.hidden[1:]]
-        return [torch.empty(len(x), n, dtype=x.dtype, device=x.device).bernoulli_(keep) / keep for n in widths]
+        return [
+            torch.empty(len(x), n, dtype=x.dtype, device=x.device).bernoulli_(keep) / keep for n in widths
+        ]
 
     def _sweep(self, x: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
         masks = self._masks(x)
@@ -196,7 +205,11 @@ class DenseICNN(Potential):
         slopes: list[Tensor] = []
         for i, skip in enumerate(skips):
             weight: Tensor = self.convex_layers[i].weight  # type: ignore[assignment]
-            u = torch.addmm(skip, h, weight.t()) if masks is None else skip + F.linear(h, weight) * masks[i + 1]
+            u = (
+                torch.addmm(skip, h, weight.t())
+                if masks is None
+                else skip + F.linear(h, weight) * masks[i + 1]
+            )
             h, slope = activate(u, self.activation)
             slopes.append(slope)
         output: Tensor = self.final_layer.weight
@@ -261,7 +274,9 @@ class DenseICNN(Potential):
         for i in range(len(self.hidden) - 1, -1, -1):
             if i > 0:
                 jacobian = jacobians[i - 1]
-                hessian = hessian + (jacobian * (k * curvatures[i - 1]).unsqueeze(1)) @ jacobian.transpose(1, 2)
+                hessian = hessian + (jacobian * (k * curvatures[i - 1]).unsqueeze(1)) @ jacobian.transpose(
+                    1, 2
+                )
                 k = k * slopes[i - 1]
             quadratic = self.quadratic_layers[i].quadratic_decomposed  # type: ignore[assignment]
             for r in range(self.rank):
@@ -296,13 +311,17 @@ class DenseICNN(Potential):
         while (name := f"quadratic_layers.{len(factors)}.quadratic_decomposed") in state:
             factors.append(state[name])
         if not factors or any(factor.ndim != 3 for factor in factors):
-            raise ValueError("no quadratic_layers.0.quadratic_decomposed of shape (in, rank, out) in the state dictionary")
+            raise ValueError(
+                "no quadratic_layers.0.quadratic_decomposed of shape (in, rank, out) in the state dictionary"
+            )
         in_dim, rank, _ = factors[0].shape
         network = cls(in_dim, [factor.shape[2] for factor in factors], rank, activation, strong_convexity)
         try:
             network.to(factors[0].dtype).load_state_dict(state)
         except RuntimeError as error:
-            raise ValueError(f"the state dictionary does not fit a dense input-convex network: {error}") from error
+            raise ValueError(
+                f"the state dictionary does not fit a dense input-convex network: {error}"
+            ) from error
         return network
 
 
@@ -332,13 +351,19 @@ class ConvICNN(Potential):
     """
 
     def __init__(
-        self, image_size: int | tuple[int, int] = 128, channels: int = 3, width: int = 128, strong_convexity: float = 0.0
+        self,
+        image_size: int | tuple[int, int] = 128,
+        channels: int = 3,
+        width: int = 128,
+        strong_convexity: float = 0.0,
     ) -> None:
         super().__init__()
         height, breadth = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(height, breadth) < 4:
             raise ValueError(f"ConvICNN needs images of at least 4x4 pixels, not {height}x{breadth}")
         self.image_size = (height, breadth)
+        self.channels = channels
+        self.width = width
         self.strong_convexity = strong_convexity
         self.first_linear = nn.Sequential(
             *(nn.Conv2d(channels if i == 0 else width, width, 3, padding=1, bias=i == 3) for i in range(4))
@@ -411,31 +436,42 @@ def transposed(layer: nn.Conv2d, k: Tensor, shape: torch.Size) -> Tensor:
 
 
 class QuadraticPotential(Potential):
-    """A network plus a learned quadratic form: ``psi(x) = 1/2 |L x|^2 + network(x)``, with ``L`` (D, D) starting at the identity.
+    """A network plus a learned quadratic form, ``psi(x) = 1/2 |L x|^2 + network(x)``.
 
-    Where the network starts small, the map starts at the identity without any pre-training; unlike a fixed
-    ``1/2 |x|^2`` the learned form leaves the curvature free to fall below one.
+    The network's output weights start at zero, so that the map starts at the identity (up to the network's strong
+    convexity) without any pre-training. Unlike a fixed ``1/2 |x|^2`` the learned form leaves the curvature free to
+    fall below one.
+
+    Args:
+        dim: dimension of the points; ``L`` is then a matrix (D, D). None, for images: a number.
     """
 
-    def __init__(self, network: Potential, dim: int, output_scale: float = 1e-2) -> None:
+    def __init__(self, network: Potential, dim: int | None = None) -> None:
         super().__init__()
         self.network = network
-        self.factor = nn.Parameter(torch.eye(dim))
-        if isinstance(network, DenseICNN):
+        self.factor = nn.Parameter(torch.ones(()) if dim is None else torch.eye(dim))
+        output = network.convex[-1] if isinstance(network, ConvICNN) else getattr(network, "final_layer", None)
+        if isinstance(output, nn.Linear):
             with torch.no_grad():
-                network.final_layer.weight.mul_(output_scale)
+                output.weight.zero_()
+
+    def lift(self, x: Tensor) -> Tensor:
+        """``L x``."""
+        return x @ self.factor.t() if self.factor.ndim else x * self.factor
 
     def forward(self, x: Tensor) -> Tensor:
         value: Tensor = self.network(x)
-        return value + 0.5 * (x @ self.factor.t()).square().sum(1)
+        return value + 0.5 * self.lift(x).flatten(1).square().sum(1)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = self.network.value_and_gradient(x)
-        lifted = x @ self.factor.t()
-        return value + 0.5 * lifted.square().sum(1), gradient + lifted @ self.factor
+        lifted = self.lift(x)
+        form = lifted @ self.factor if self.factor.ndim else lifted * self.factor
+        return value + 0.5 * lifted.flatten(1).square().sum(1), gradient + form
 
     def hessian(self, x: Tensor) -> Tensor:
-        return self.network.hessian(x) + self.factor.t() @ self.factor
+        factor = self.factor if self.factor.ndim else self.factor * torch.eye(x.shape[1]).to(x)
+        return self.network.hessian(x) + factor.t() @ factor
 
     def convexify(self) -> None:
         self.network.convexify()

@@ -1,8 +1,9 @@
 """Convex conjugates of strongly convex potentials, solved for a whole batch of points at once.
 
-``psi*(y) = max_x <x, y> - psi(x)`` is attained where ``grad psi(x) = y``: its maximiser is the inverse of the map ``grad psi`` at
-``y``. An amortised inverse (the gradient of a second network) gives the start; a few steps of Newton's method or of L-BFGS
-make it exact, as proposed for training and evaluation by Amos (2023, "On amortizing convex conjugates").
+``psi*(y) = max_x <x, y> - psi(x)`` is attained where ``grad psi(x) = y``: its maximiser is the inverse of the
+map ``grad psi`` at ``y``. An amortised inverse (the gradient of a second network) gives the start; a few
+steps of Newton's method or of L-BFGS make it exact, as proposed for training and evaluation by Amos (2023,
+"On amortizing convex conjugates").
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ Method = Literal["newton", "lbfgs"]
 
 
 class Conjugate(NamedTuple):
-    """Maximisers (B, D), ``psi*(y)`` (B), the residuals ``|grad psi(x) - y|`` (B), and the number of evaluations."""
+    """Maximisers (B, D), ``psi*(y)`` (B), the residuals ``|grad psi(x) - y|`` (B), and the number of
+    evaluations."""
 
     point: Tensor
     value: Tensor
@@ -39,9 +41,10 @@ def solve_conjugate(
 ) -> Conjugate:
     """Solve ``grad psi(x) = y`` for every row of ``y`` by minimising the strongly convex ``psi(x) - <x, y>``.
 
-    Every evaluation of the potential serves all points: those whose trial step is accepted take it and get a new direction, the
-    others halve theirs. A step is accepted when the function has decreased sufficiently (Armijo), or when the slope along it is
-    still negative, which for a convex function proves the decrease even where the values differ only by rounding.
+    Every evaluation of the potential serves all points: those whose trial step is accepted take it and get a
+    new direction, the others halve theirs. A step is accepted when the function has decreased sufficiently
+    (Armijo), or when the slope along it is still negative, which for a convex function proves the decrease
+    even where the values differ only by rounding.
 
     Args:
         value_and_gradient: ``x`` (B, D) to ``psi(x)`` (B) and ``grad psi(x)`` (B, D).
@@ -85,7 +88,11 @@ def solve_conjugate(
 
         displacement = torch.where(column, trial - x, 0.0)
         change = torch.where(column, g_trial - g, 0.0)
-        x, f, g = torch.where(column, trial, x), torch.where(accepted, f_trial, f), torch.where(column, g_trial, g)
+        x, f, g = (
+            torch.where(column, trial, x),
+            torch.where(accepted, f_trial, f),
+            torch.where(column, g_trial, g),
+        )
         residual = g.norm(dim=1)
         better = residual < best_residual
         best = torch.where(better.unsqueeze(1), x, best)
@@ -95,7 +102,9 @@ def solve_conjugate(
             fresh = newton_direction(hessian, x, g)
         else:
             curvature = (displacement * change).sum(1)
-            rho = torch.where(curvature > 0, 1.0 / curvature.where(curvature > 0, torch.ones_like(curvature)), 0.0)
+            rho = torch.where(
+                curvature > 0, 1.0 / curvature.where(curvature > 0, torch.ones_like(curvature)), 0.0
+            )
             pairs = [*pairs, (displacement, change, rho)][-memory:]
             fresh = lbfgs_direction(pairs, g)
         direction = torch.where(column, fresh, direction)
@@ -112,12 +121,15 @@ def newton_direction(hessian: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) 
 
 
 def lbfgs_direction(pairs: list[tuple[Tensor, Tensor, Tensor]], g: Tensor) -> Tensor:
-    """The two-loop recursion (Nocedal and Wright, algorithm 7.4), row by row; a pair with ``rho = 0`` is skipped in its row."""
+    """The two-loop recursion (Nocedal and Wright, algorithm 7.4), row by row; a pair with ``rho = 0`` is
+    skipped in its row."""
     q = g
     alphas: list[Tensor] = []
     scale = torch.ones_like(g[:, 0])
     for s, change, rho in pairs:
-        scale = torch.where(rho > 0, 1.0 / (rho * change.square().sum(1)).clamp_min(torch.finfo(g.dtype).tiny), scale)
+        scale = torch.where(
+            rho > 0, 1.0 / (rho * change.square().sum(1)).clamp_min(torch.finfo(g.dtype).tiny), scale
+        )
     for s, change, rho in reversed(pairs):
         alpha = rho * (s * q).sum(1)
         alphas.append(alpha)

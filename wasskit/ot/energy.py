@@ -1,8 +1,8 @@
 """Energy distance between two samples, sliced over directions or in closed form.
 
-For one direction the energy distance of the projected samples is the squared L2 distance of their distribution functions
-(the continuous ranked probability score of one sample under the other; Szekely, 2002; Gneiting and Raftery, 2007). Its mean
-over all directions is a multiple of the energy distance in R^d.
+For one direction the energy distance of the projected samples is the squared L2 distance of their
+distribution functions (the continuous ranked probability score of one sample under the other; Szekely, 2002;
+Gneiting and Raftery, 2007). Its mean over all directions is a multiple of the energy distance in R^d.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 
-def random_directions(count: int, dim: int, *, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def random_directions(
+    count: int, dim: int, *, like: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
     """``count`` directions (count, dim), uniform on the unit sphere."""
     directions = torch.randn(count, dim, dtype=like.dtype, device=like.device, generator=generator)
     return directions / directions.norm(dim=1, keepdim=True)
@@ -28,12 +30,13 @@ def energy_distance(
     generator: torch.Generator | None = None,
     count: int = 256,
 ) -> Tensor:
-    """Sliced energy distance ``mean_theta int (F_theta - G_theta)^2 dt`` of samples (n, d) and (m, d), a scalar.
+    """Sliced energy distance ``mean_theta int (F_theta - G_theta)^2 dt`` of samples (n, d) and (m, d), a
+    scalar.
 
-    ``F_theta`` and ``G_theta`` are the empirical distribution functions of the projections. The integral is exact: between
-    consecutive sorted values both functions are constant. The unbiased estimator subtracts the mean of its excess over the
-    population value, ``int F (1 - F) / (n - 1)`` and ``int G (1 - G) / (m - 1)``, and can be negative. Computed in
-    float64; `energy_distance_limit` is the limit of many directions.
+    ``F_theta`` and ``G_theta`` are the empirical distribution functions of the projections. The integral is
+    exact: between consecutive sorted values both functions are constant. The unbiased estimator subtracts the
+    mean of its excess over the population value, ``int F (1 - F) / (n - 1)`` and ``int G (1 - G) / (m - 1)``,
+    and can be negative. Computed in float64; `energy_distance_limit` is the limit of many directions.
 
     Args:
         x: sample of the first measure.
@@ -66,15 +69,18 @@ def energy_distance(
 def energy_distance_limit(x: Tensor, y: Tensor, *, unbiased: bool = True, chunk: int = 2048) -> Tensor:
     """The sliced energy distance in the limit of all directions, in closed form, a scalar in float64.
 
-    ``c_d / 2 [2 E|x - y| - E|x - x'| - E|y - y'|]`` with ``c_d = Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2))``, the mean length of
-    the projection of a unit vector; unbiased where the means within a sample leave out its points' distances to themselves.
+    ``c_d / 2 [2 E|x - y| - E|x - x'| - E|y - y'|]`` with ``c_d = Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2))``,
+    the mean length of the projection of a unit vector; unbiased where the means within a sample leave out its
+    points' distances to themselves.
     """
     check_samples(x, y, unbiased)
     x, y = x.double(), y.double()
     n, m, dim = len(x), len(y), x.shape[1]
 
     def mean_distance(a: Tensor, b: Tensor, pairs: int) -> Tensor:
-        rows = [torch.cdist(part, b, compute_mode="donot_use_mm_for_euclid_dist").sum() for part in a.split(chunk)]
+        rows = [
+            torch.cdist(part, b, compute_mode="donot_use_mm_for_euclid_dist").sum() for part in a.split(chunk)
+        ]
         return torch.stack(rows).sum() / pairs
 
     within_x = mean_distance(x, x, n * (n - 1) if unbiased else n * n)
@@ -85,6 +91,8 @@ def energy_distance_limit(x: Tensor, y: Tensor, *, unbiased: bool = True, chunk:
 
 def check_samples(x: Tensor, y: Tensor, unbiased: bool) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"samples of shapes (n, d) and (m, d) are needed, not {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ValueError(
+            f"samples of shapes (n, d) and (m, d) are needed, not {tuple(x.shape)} and {tuple(y.shape)}"
+        )
     if min(len(x), len(y)) < (2 if unbiased else 1):
         raise ValueError("the unbiased energy distance needs at least two points of each sample")

@@ -1,7 +1,7 @@
 """Optimal transport between Gaussians, in closed form (Bures and Wasserstein).
 
-Everything here is computed in float64 by symmetric eigendecompositions and singular values: no matrix square root of a
-product, no inverse of a covariance, so that singular covariances give finite and accurate results.
+Everything here is computed in float64 by symmetric eigendecompositions and singular values: no matrix square
+root of a product, no inverse of a covariance, so that singular covariances give finite and accurate results.
 """
 
 from __future__ import annotations
@@ -16,38 +16,49 @@ from torch import Tensor
 def symmetric_power(matrix: Tensor, exponent: float, rcond: float = 1e-12) -> Tensor:
     """``matrix ** exponent`` of a symmetric positive semi-definite matrix (..., D, D).
 
-    Eigenvalues below ``rcond`` times the largest count as zero; with a negative exponent they stay zero (pseudo-inverse).
+    Eigenvalues below ``rcond`` times the largest count as zero; with a negative exponent they stay zero
+    (pseudo-inverse).
     """
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     floor = rcond * values[..., -1:].clamp_min(0.0)
     kept = values > floor
-    powers = torch.where(kept, values.where(kept, torch.ones_like(values)) ** exponent, torch.zeros_like(values))
+    powers = torch.where(
+        kept, values.where(kept, torch.ones_like(values)) ** exponent, torch.zeros_like(values)
+    )
     return (vectors * powers.unsqueeze(-2)) @ vectors.mT
 
 
 def square_root_factor(matrix: Tensor) -> Tensor:
-    """A factor ``F`` with ``F F^T`` equal to the symmetric positive semi-definite matrix (negative eigenvalues are noise)."""
+    """A factor ``F`` with ``F F^T`` equal to the symmetric positive semi-definite matrix (negative
+    eigenvalues are noise)."""
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     return vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
 
 
-def bures_wasserstein_squared(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> Tensor:
-    """``W_2^2`` between N(mean1, covariance1) and N(mean2, covariance2): the whole squared distance, not its half.
+def bures_wasserstein_squared(
+    mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor
+) -> Tensor:
+    """``W_2^2`` between N(mean1, covariance1) and N(mean2, covariance2): the whole squared distance, not its
+    half.
 
-    ``|m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^{1/2} S2 S1^{1/2})^{1/2})`` (Dowson and Landau, 1982). The last trace is the nuclear
-    norm of ``F1^T F2`` with ``S = F F^T``: its singular values come out accurately where the eigenvalues of the product, being
-    their squares, would lose half the digits. Shapes (..., D) and (..., D, D); differentiable in the means.
+    ``|m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^{1/2} S2 S1^{1/2})^{1/2})`` (Dowson and Landau, 1982). The last
+    trace is the nuclear norm of ``F1^T F2`` with ``S = F F^T``: its singular values come out accurately where
+    the eigenvalues of the product, being their squares, would lose half the digits. Shapes (..., D) and (...,
+    D, D); differentiable in the means.
     """
-    coupling = torch.linalg.svdvals(square_root_factor(covariance1).mT @ square_root_factor(covariance2)).sum(-1)
+    coupling = torch.linalg.svdvals(square_root_factor(covariance1).mT @ square_root_factor(covariance2)).sum(
+        -1
+    )
     trace = covariance1.diagonal(dim1=-2, dim2=-1).sum(-1) + covariance2.diagonal(dim1=-2, dim2=-1).sum(-1)
     return (mean1 - mean2).square().sum(-1) + (trace - 2.0 * coupling).clamp_min(0.0)
 
 
 def gaussian_transport_map(covariance1: Tensor, covariance2: Tensor) -> Tensor:
-    """The matrix ``T`` (..., D, D) of the optimal map between centred Gaussians, ``x -> T x``, symmetric and semi-definite.
+    """The matrix ``T`` (..., D, D) of the optimal map between centred Gaussians, ``x -> T x``, symmetric and
+    semi-definite.
 
-    ``T = S1^{-1/2} (S1^{1/2} S2 S1^{1/2})^{1/2} S1^{-1/2}`` (Knott and Smith, 1984). Where the source is singular the
-    pseudo-inverse is taken: on the source's support the map is optimal, and across it zero.
+    ``T = S1^{-1/2} (S1^{1/2} S2 S1^{1/2})^{1/2} S1^{-1/2}`` (Knott and Smith, 1984). Where the source is
+    singular the pseudo-inverse is taken: on the source's support the map is optimal, and across it zero.
     """
     values, vectors = torch.linalg.eigh((covariance1 + covariance1.mT) / 2)
     kept = values > 1e-12 * values[..., -1:].clamp_min(0.0)
@@ -71,7 +82,8 @@ class Moments(NamedTuple):
 
 
 def streamed_moments(batches: Iterable[Tensor]) -> Moments:
-    """Mean and unbiased covariance of a stream of batches (B, D), accumulated in float64 (Chan, Golub and LeVeque, 1983).
+    """Mean and unbiased covariance of a stream of batches (B, D), accumulated in float64 (Chan, Golub and
+    LeVeque, 1983).
 
     Raises:
         ValueError: fewer than two points.
@@ -98,13 +110,17 @@ def streamed_moments(batches: Iterable[Tensor]) -> Moments:
 
 
 def shrunk_covariance(moments: Moments) -> Tensor:
-    """The covariance shrunk towards a multiple of the identity, for an input of few samples in many dimensions.
+    """The covariance shrunk towards a multiple of the identity, where samples are few for the dimension.
 
-    The weight is the one that is optimal for Gaussian data (Chen, Wiesel, Eldar and Hero, 2010, the "oracle approximating
-    shrinkage"): close to 1 when samples are fewer than dimensions, and vanishing like 1/n otherwise.
+    The weight is the one that is optimal for Gaussian data (Chen, Wiesel, Eldar and Hero, 2010, the "oracle
+    approximating shrinkage"), close to 1 when samples are fewer than dimensions. From 20 samples per dimension on
+    the covariance is kept as it is: the weight, of the order 1/n, would still lift small eigenvalues, which
+    transport maps divide by.
     """
     _, covariance, count = moments
     dim = len(covariance)
+    if count >= 20 * dim:
+        return covariance
     trace = covariance.trace()
     square = covariance.square().sum()
     numerator = (1.0 - 2.0 / dim) * square + trace.square()
@@ -112,6 +128,12 @@ def shrunk_covariance(moments: Moments) -> Tensor:
     weight = 1.0 if denominator <= 0 else float((numerator / denominator).clamp(0.0, 1.0))
     eye = torch.eye(dim, dtype=covariance.dtype, device=covariance.device)
     return (1.0 - weight) * covariance + weight * trace / dim * eye
+
+
+def raised(covariance: Tensor, floor: float) -> Tensor:
+    """The covariance with its eigenvalues raised to ``floor`` times the mean one where they are smaller."""
+    values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
+    return (vectors * values.clamp_min(floor * float(values.mean()))) @ vectors.mT
 
 
 class Balance(NamedTuple):
@@ -136,23 +158,25 @@ class Balance(NamedTuple):
         return Balance(*(t.to(like) for t in self[:4]), scale=self.scale)
 
     def inner_products(self, products: Tensor, x_mean: Tensor, y_mean: Tensor) -> Tensor:
-        """``E <x, y>`` from ``E <x', y'>`` of the transformed points and the plain means of ``x`` and ``y``."""
+        """``E <x, y>`` from ``E <x', y'>`` of the transformed points and the plain means of ``x`` and
+        ``y``."""
         m, n = self.source_mean, self.target_mean
         return products / self.scale + m @ y_mean + n @ x_mean - m @ n
 
 
-def balance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor, floor: float = 1e-4) -> Balance:
-    """Change of coordinates ``x' = A (x - m1)``, ``y' = c A^{-T} (y - m2)`` that makes the optimal Gaussian map the identity.
+def balance(
+    mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor, floor: float = 1e-4
+) -> Balance:
+    """Change of coordinates ``x' = A (x - m1)``, ``y' = c A^{-T} (y - m2)`` that makes the optimal Gaussian
+    map the identity.
 
-    Because ``<x', y'> = c <x - m1, y - m2>``, couplings, convex potentials and optimal maps correspond one to one. With ``T`` the
-    optimal map of the covariances, ``A = sqrt(c) T^{1/2}`` gives both clouds the covariance ``c T^{1/2} S1 T^{1/2}``; ``c`` is
-    chosen to make its mean eigenvalue one. Eigenvalues of both covariances are raised to ``floor`` times the mean one, so that
-    ``A`` is invertible.
+    Because ``<x', y'> = c <x - m1, y - m2>``, couplings, convex potentials and optimal maps correspond one to
+    one. With ``T`` the optimal map of the covariances, ``A = sqrt(c) T^{1/2}`` gives both clouds the
+    covariance ``c T^{1/2} S1 T^{1/2}``; ``c`` is chosen to make its mean eigenvalue one. Eigenvalues of both
+    covariances are raised to ``floor`` times the mean one, so that ``A`` is invertible.
     """
-    eye = torch.eye(len(covariance1), dtype=covariance1.dtype, device=covariance1.device)
     dim = len(covariance1)
-    first = covariance1 + floor * covariance1.trace() / dim * eye
-    second = covariance2 + floor * covariance2.trace() / dim * eye
+    first, second = raised(covariance1, floor), raised(covariance2, floor)
     transport = gaussian_transport_map(first, second)
     root = symmetric_power(transport, 0.5)
     scale = float(dim / (root @ first @ root).trace())

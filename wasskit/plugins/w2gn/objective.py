@@ -54,7 +54,14 @@ class Objective(NamedTuple):
 
 
 def cyclic_objective(
-    psi: Potential, conjugate: Potential, x: Tensor, y: Tensor, *, cycle_x: float = 0.0, cycle_y: float = 1.0, l1: float = 0.0
+    psi: Potential,
+    conjugate: Potential,
+    x: Tensor,
+    y: Tensor,
+    *,
+    cycle_x: float = 0.0,
+    cycle_y: float = 1.0,
+    l1: float = 0.0,
 ) -> Objective:
     """Equation 9 of Korotin et al. (2021) on a batch, with one sweep of each network per point set.
 
@@ -216,6 +223,7 @@ class W2GN(nn.Module):
                 of their moments; ``plain`` leaves the networks as they are, to be pre-trained by `identity_objective`.
             settings: the remaining ones of the class.
         """
+
         def build() -> DenseICNN:
             return DenseICNN(dim, hidden, rank, activation, strong_convexity, dropout)
 
@@ -226,14 +234,24 @@ class W2GN(nn.Module):
             coordinates = start
         elif isinstance(start, tuple):
             coordinates = gaussian_coordinates(*start)
-        return cls(QuadraticPotential(build(), dim), QuadraticPotential(build(), dim), coordinates=coordinates, **settings)
+        return cls(
+            QuadraticPotential(build(), dim),
+            QuadraticPotential(build(), dim),
+            coordinates=coordinates,
+            **settings,
+        )
 
     @property
     def coordinates(self) -> Balance | None:
         """The change of coordinates, if there is one."""
         if self.source_transform is None:
             return None
-        tensors: tuple[Any, ...] = (self.source_transform, self.target_transform, self.source_mean, self.target_mean)
+        tensors: tuple[Any, ...] = (
+            self.source_transform,
+            self.target_transform,
+            self.source_mean,
+            self.target_mean,
+        )
         return Balance(*tensors, scale=self.scale)
 
     def forward(self, x: Tensor, y: Tensor) -> Objective:
@@ -242,7 +260,9 @@ class W2GN(nn.Module):
         if coordinates is not None:
             x, y = coordinates.source(x), coordinates.target(y)
         if self.refine == "none":
-            return cyclic_objective(self.psi, self.conjugate, x, y, cycle_x=self.cycle_x, cycle_y=self.cycle_y, l1=self.l1)
+            return cyclic_objective(
+                self.psi, self.conjugate, x, y, cycle_x=self.cycle_x, cycle_y=self.cycle_y, l1=self.l1
+            )
         return refined_objective(
             self.psi, self.conjugate, x, y, method=self.refine, evaluations=self.evaluations, l1=self.l1
         )
@@ -273,7 +293,9 @@ class W2GN(nn.Module):
         return torch.cat([psi.gradient(part) for part in x.split(chunk)])
 
     @torch.no_grad()
-    def inverse_map(self, y: Tensor, *, refine: Refine = "none", evaluations: int = 40, chunk: int = 8192) -> Tensor:
+    def inverse_map(
+        self, y: Tensor, *, refine: Refine = "none", evaluations: int = 40, chunk: int = 8192
+    ) -> Tensor:
         """``T^{-1}(y)``: the second network's map, or, refined, the solution of ``grad psi(x) = y`` from there."""
         coordinates = self.coordinates
         parts = []
@@ -281,7 +303,9 @@ class W2GN(nn.Module):
             moved = part if coordinates is None else coordinates.target(part)
             found = self.conjugate.gradient(moved)
             if refine != "none":
-                found = solve(self.psi, moved, found, method=refine, evaluations=evaluations, tolerance=1e-5).point
+                found = solve(
+                    self.psi, moved, found, method=refine, evaluations=evaluations, tolerance=1e-5
+                ).point
             if coordinates is not None:
                 found = found @ coordinates.target_transform / coordinates.scale + coordinates.source_mean
             parts.append(found)

@@ -1,0 +1,240 @@
+"""Measures to draw from: Gaussians, mixtures, spirals and clouds of points.
+
+A measure is the law of ``transform(u)`` for uniform ``u`` in a unit cube. Drawing is then a pure function of a seed, on any
+device, and the uniform points can be replaced by scrambled Sobol points (Owen, 1998): every batch still follows the measure
+exactly, but its averages vary much less from batch to batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wasskit.data.seeds import derive_seed
+from wasskit.errors import UserError
+
+Scheme = Literal["random", "sobol"]
+
+
+class Measure:
+    """The law of ``transform(u)``.
+
+    Args:
+        dim: dimension of the points.
+        uniforms: number of uniform coordinates that a point is made from.
+        transform: ``u`` (n, uniforms) in (0, 1) to points (n, dim).
+    """
+
+    def __init__(self, dim: int, uniforms: int, transform: Callable[[Tensor], Tensor]) -> None:
+        self.dim = dim
+        self.uniforms = uniforms
+        self.transform = transform
+
+    def draw(
+        self, count: int, *seed: int | str, scheme: Scheme = "random", device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """``count`` points (count, dim), a pure function of the seed's parts and the scheme."""
+        number = derive_seed(*seed)
+        if scheme == "sobol":
+            engine = torch.quasirandom.SobolEngine(self.uniforms, scramble=True, seed=number % 2**31)
+            u = engine.draw(count).to(device)
+        else:
+            generator = torch.Generator(device).manual_seed(number)
+            u = torch.rand(count, self.uniforms, device=device, generator=generator)
+        return self.transform(u.clamp(2.0**-25, 1.0 - 2.0**-24))
+
+    def mapped(self, function: Callable[[Tensor], Tensor], dim: int | None = None) -> Measure:
+        """The image of this measure under a function of points."""
+        return Measure(dim or self.dim, self.uniforms, lambda u: function(self.transform(u)))
+
+
+def normal(dim: int) -> Measure:
+    """The standard normal."""
+    return Measure(dim, dim, torch.special.ndtri)
+
+
+def gaussian(factor: Tensor, mean: Tensor | None = None) -> Measure:
+    """The normal of covariance ``factor factor^T``, for a factor (D, D)."""
+
+    def transform(u: Tensor) -> Tensor:
+        z = torch.special.ndtri(u) @ factor.T.to(u)
+        return z if mean is None else z + mean.to(z)
+
+    return Measure(factor.shape[0], factor.shape[1], transform)
+
+
+def gaussian_mixture(centers: Tensor, factors: Tensor | float) -> Measure:
+    """Equal parts of normals at ``centers`` (K, D), with factors (K, D, D) or one standard deviation."""
+    count, dim = centers.shape
+
+    def transform(u: Tensor) -> Tensor:
+        component = (u[:, 0] * count).long().clamp_(max=count - 1)
+        z = torch.special.ndtri(u[:, 1:])
+        if isinstance(factors, Tensor):
+            z = torch.einsum("nij,nj->ni", factors.to(u)[component], z)
+        else:
+            z = factors * z
+        return centers.to(u)[component] + z
+
+    return Measure(dim, dim + 1, transform)
+
+
+def cloud(points: Tensor) -> Measure:
+    """The uniform law on given points (N, D)."""
+    count = len(points)
+
+    def transform(u: Tensor) -> Tensor:
+        return points.to(u.device)[(u[:, 0].double() * count).long().clamp_(max=count - 1)]
+
+    return Measure(points.shape[1], 1, transform)
+
+
+def ring_centers(count: int = 8, central: bool = False) -> Tensor:
+    """``count`` unit vectors at equal angles, and the origin where ``central``."""
+    angles = torch.arange(count, dtype=torch.float64) * (2.0 * math.pi / count)
+    centers = torch.stack([angles.cos(), angles.sin()], 1)
+    return torch.cat([centers, torch.zeros(1, 2, dtype=torch.float64)]) if central else centers
+
+
+def grid_centers(side: int) -> Tensor:
+    """The points of a ``side`` x ``side`` grid of step 1 around the origin."""
+    axis = torch.arange(side, dtype=torch.float64) - (side - 1) / 2.0
+    return torch.cartesian_prod(axis, axis)
+
+
+def ring(count: int = 8, radius: float = 12.0, std: float = 1.0) -> Measure:
+    """Normals on a circle (8 Gaussians)."""
+    return gaussian_mixture((radius * ring_centers(count)).float(), std)
+
+
+def grid(side: int, step: float = 9.0, std: float = 1.0) -> Measure:
+    """Normals on a square grid (25, 49, 100 Gaussians)."""
+    return gaussian_mixture((step * grid_centers(side)).float(), std)
+
+
+def swiss_roll(noise: float = 0.8, divisor: float = 7.5) -> Measure:
+    """The plane section of the Swiss roll, ``t (cos t, sin t)`` for t uniform in [1.5 pi, 4.5 pi], with noise."""
+
+    def transform(u: Tensor) -> Tensor:
+        t = 1.5 * math.pi * (1.0 + 2.0 * u[:, 0])
+        spiral = torch.stack([t * t.cos(), t * t.sin()], 1)
+        return (spiral + noise * torch.special.ndtri(u[:, 1:])) / divisor
+
+    return Measure(2, 3, transform)
+
+
+def two_moons(noise: float = 0.08) -> Measure:
+    """Two interleaving half circles."""
+
+    def transform(u: Tensor) -> Tensor:
+        upper = u[:, 0] < 0.5
+        angle = math.pi * torch.where(upper, 2.0 * u[:, 0], 2.0 * u[:, 0] - 1.0)
+        x = torch.where(upper, angle.cos(), 1.0 - angle.cos())
+        y = torch.where(upper, angle.sin(), 0.5 - angle.sin())
+        return torch.stack([x - 0.5, y - 0.25], 1) + noise * torch.special.ndtri(u[:, 1:])
+
+    return Measure(2, 3, transform)
+
+
+def two_circles(noise: float = 0.06, factor: float = 0.5) -> Measure:
+    """Two concentric circles of equal weight."""
+
+    def transform(u: Tensor) -> Tensor:
+        inner = u[:, 0] < 0.5
+        angle = 4.0 * math.pi * u[:, 0]
+        radius = torch.where(inner, factor, 1.0).unsqueeze(1)
+        circle = radius * torch.stack([angle.cos(), angle.sin()], 1)
+        return circle + noise * torch.special.ndtri(u[:, 1:])
+
+    return Measure(2, 3, transform)
+
+
+MEASURES: dict[str, Callable[[], Measure]] = {
+    "normal": lambda: normal(2),
+    "8gaussians": ring,
+    "25gaussians": lambda: grid(5),
+    "49gaussians": lambda: grid(7),
+    "100gaussians": lambda: grid(10),
+    "swissroll": swiss_roll,
+    "moons": two_moons,
+    "circles": two_circles,
+}
+"""The measures in the plane, by the names that commands know."""
+
+
+def modes(name: str) -> tuple[Tensor, float] | None:
+    """Centres (K, 2) and standard deviation of a mixture by its name; None for other measures."""
+    sides = {"25gaussians": 5, "49gaussians": 7, "100gaussians": 10}
+    if name == "8gaussians":
+        return 12.0 * ring_centers(8), 1.0
+    if name in sides:
+        return 9.0 * grid_centers(sides[name]), 1.0
+    return None
+
+
+def measure(name: str | Path) -> Measure:
+    """A measure by name, or the cloud in a ``.npy`` file of shape (N, D).
+
+    Raises:
+        UserError: the name is unknown; the file is missing, of another shape, has NaN or infinite rows.
+    """
+    if str(name) in MEASURES:
+        return MEASURES[str(name)]()
+    path = Path(name)
+    if path.suffix != ".npy":
+        raise UserError(f"{str(name)!r} is not one of {', '.join(MEASURES)}, nor a .npy file of points.")
+    return cloud(load_points(path))
+
+
+def load_points(path: Path) -> Tensor:
+    """The points (N, D) in a ``.npy`` file, float32. Raises `UserError` for whatever is wrong with it."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a .npy file of numbers: {error}.") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or not len(array) or array.dtype.kind not in "fiu":
+        shape = getattr(array, "shape", None)
+        raise UserError(f"{path} holds an array of shape {shape}; points are an array of numbers (N, D).")
+    return checked_points(torch.from_numpy(array.astype(np.float32)), str(path))
+
+
+def checked_points(points: Tensor, name: str) -> Tensor:
+    """The points, if they are all finite; a `UserError` that counts and names the rows otherwise."""
+    bad = (~torch.isfinite(points).all(1)).nonzero().flatten()
+    if len(bad):
+        rows = ", ".join(str(int(i)) for i in bad[:3]) + (", ..." if len(bad) > 3 else "")
+        raise UserError(f"{name} has {len(bad)} rows with NaN or infinite entries (rows {rows}): remove them first.")
+    return points
+
+
+class Whitening:
+    """The change of coordinates ``(x - mean) C^{-1/2}`` that gives a sample mean 0 and covariance the identity."""
+
+    def __init__(self, points: Tensor) -> None:
+        from wasskit.ot.gaussian import streamed_moments, symmetric_power
+
+        moments = streamed_moments([points])
+        self.mean = moments.mean
+        self.multiplier = symmetric_power(moments.covariance, 0.5)
+        self.inverse = symmetric_power(moments.covariance, -0.5)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """White coordinates of points (N, D)."""
+        return (points - self.mean.to(points)) @ self.inverse.to(points)
+
+    def undo(self, points: Tensor) -> Tensor:
+        """Plain coordinates of white points."""
+        return points @ self.multiplier.to(points) + self.mean.to(points)
+
+
+def names(also: Sequence[str] = ()) -> list[str]:
+    """The names of the measures in the plane."""
+    return [*MEASURES, *also]

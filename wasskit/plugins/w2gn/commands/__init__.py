@@ -1,0 +1,1 @@
+"""The commands of ``wasskit w2gn``, one module each. None imports torch before it runs."""

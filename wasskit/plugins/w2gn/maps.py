@@ -1,0 +1,95 @@
+"""Saved maps: both potentials of a training in one file, and how to build them again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wasskit.errors import UserError
+from wasskit.models.export import load_weights, save_weights
+from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
+from wasskit.ot.gaussian import Balance
+from wasskit.plugins.w2gn.objective import W2GN
+
+KIND = "w2gn-map"
+
+
+def save_map(path: Path, transport: W2GN, **about: Any) -> Path:
+    """Write a map and its inverse as safetensors with a JSON header that rebuilds them.
+
+    Args:
+        about: what else the header says (of which command, of which data).
+    """
+    save_weights(path, transport, {"kind": KIND, "potential": description(transport), **about})
+    return path
+
+
+def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any]]:
+    """A saved map, in evaluation mode, and its header.
+
+    Args:
+        dim: the dimension that the points to be mapped have.
+
+    Raises:
+        UserError: there is no such file, it is no map, or one of another dimension.
+    """
+    state, header = load_weights(path)
+    if header.get("kind") != KIND:
+        raise UserError(f"{path} is not a map saved by `wasskit w2gn` (it holds {header.get('kind') or 'other weights'}).")
+    known = header["potential"]
+    if dim is not None and known.get("dim") != dim:
+        shape = f"points of dimension {known['dim']}" if "dim" in known else f"images {known['image_size']}"
+        raise UserError(f"{path} maps {shape}, not points of dimension {dim}.")
+    transport = rebuilt(known)
+    try:
+        transport.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit the networks that its header describes: {error}") from error
+    return transport.eval().requires_grad_(False), header
+
+
+def description(transport: W2GN) -> dict[str, Any]:
+    """The architecture of the potentials as plain values."""
+    psi: Potential = transport.psi
+    about: dict[str, Any] = {"coordinates": transport.coordinates is not None, "scale": transport.scale}
+    if isinstance(psi, QuadraticPotential):
+        about["quadratic"] = True
+        psi = psi.network
+    if isinstance(psi, DenseICNN):
+        names = ("hidden", "rank", "activation", "strong_convexity", "dropout")
+        return about | {"dim": psi.in_dim} | {name: getattr(psi, name) for name in names}
+    assert isinstance(psi, ConvICNN)
+    return about | {
+        "image_size": psi.image_size,
+        "channels": psi.channels,
+        "width": psi.width,
+        "strong_convexity": psi.strong_convexity,
+    }
+
+
+def rebuilt(about: Mapping[str, Any]) -> W2GN:
+    """Potentials of a described architecture, with weights of no meaning."""
+    if "dim" not in about:
+        size = (int(about["image_size"][0]), int(about["image_size"][1]))
+        pair: list[Potential] = [
+            ConvICNN(size, about["channels"], about["width"], about["strong_convexity"]) for _ in range(2)
+        ]
+        dim = about["channels"] * size[0] * size[1]
+    else:
+        dim = about["dim"]
+        pair = [
+            DenseICNN(
+                dim, about["hidden"], about["rank"], about["activation"], about["strong_convexity"], about["dropout"]
+            )
+            for _ in range(2)
+        ]
+    if about.get("quadratic"):
+        pair = [QuadraticPotential(network, about.get("dim")) for network in pair]
+    coordinates = None
+    if about["coordinates"]:
+        eye, zero = torch.eye(dim), torch.zeros(dim)
+        coordinates = Balance(eye, eye, zero, zero, about["scale"])
+    return W2GN(pair[0], pair[1], coordinates=coordinates)

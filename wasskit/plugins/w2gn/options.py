@@ -1,0 +1,132 @@
+"""Options that the commands of ``wasskit w2gn`` share. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wasskit.config import CommandOptions, option
+from wasskit.errors import UserError
+from wasskit.options import RunOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PotentialOptions(CommandOptions):
+    """The two potentials and how they start."""
+
+    hidden: tuple[int, ...] = option(
+        (128, 128, 64), help="Widths of the hidden layers.", panel="Potentials", min=1
+    )
+    rank: int = option(1, help="Rank of the quadratic skip layers.", panel="Potentials", min=1)
+    activation: Literal["celu", "softplus"] = option("celu", help="Activation.", panel="Potentials")
+    strong_convexity: float = option(
+        1e-6, help="Factor of the quadratic that bounds the curvature from below.", panel="Potentials", min=0
+    )
+    dropout: float = option(0.0, help="Dropout.", panel="Potentials", min=0, below=1)
+    start: Literal["gaussian", "identity", "pretrain"] = option(
+        "gaussian",
+        help="Where the maps start: at the optimal transport between the two covariances, at the identity, or at "
+        "networks trained to the identity first (the published way).",
+        panel="Potentials",
+    )
+    start_samples: int = option(
+        131072, help="Points from which the two covariances are estimated.", panel="Potentials", min=2
+    )
+    pretrain_steps: int = option(
+        2000, help="Steps of training to the identity, for --start pretrain.", panel="Potentials", min=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveOptions(CommandOptions):
+    """The objective."""
+
+    refine: Literal["none", "lbfgs", "newton"] = option(
+        "lbfgs",
+        help="Solve for the conjugate in training, started from the second network, or (none) rely on the cycle "
+        "terms alone, as published.",
+        panel="Objective",
+    )
+    refine_evaluations: int = option(
+        6, help="Evaluations of the potential per solved conjugate.", panel="Objective", min=1
+    )
+    cycle: float = option(
+        1.0,
+        help="Lambda: weight of the mean squared entries of the cycle term on the target side.",
+        panel="Objective",
+        flag="--lambda",
+        above=0,
+    )
+    cycle_source: float = option(
+        0.0, help="Weight of the cycle term on the source side.", panel="Objective", min=0
+    )
+    l1: float = option(
+        0.0, help="Weight of the absolute values of all parameters.", panel="Objective", min=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions(CommandOptions):
+    """Length of the training and how its steps are taken."""
+
+    steps: int = option(2000, help="Training steps.", panel="Optimisation", min=1)
+    batch_size: int = option(
+        1024, help="Points of each measure per step, over all processes.", panel="Optimisation", min=2, short="-b"
+    )
+    lr: float = option(5e-3, help="Learning rate of Adam (peak).", panel="Optimisation", above=0)
+    betas: tuple[float, ...] = option(
+        (0.9, 0.99), help="Adam's two decay rates for the potential.", panel="Optimisation", min=0, below=1
+    )
+    conjugate_betas: tuple[float, ...] = option(
+        (0.9, 0.99), help="The same for the inverse's network.", panel="Optimisation", min=0, below=1
+    )
+    weight_decay: float = option(0.0, help="Weight decay.", panel="Optimisation", min=0)
+    schedule: Literal["cosine", "constant"] = option(
+        "cosine", help="Learning rate after the warm-up.", panel="Optimisation"
+    )
+    warmup_steps: int = option(50, help="Steps of linear warm-up.", panel="Optimisation", min=0)
+    ema: float = option(
+        0.999,
+        help="Decay of the average of the weights that is evaluated and saved (0: the weights themselves).",
+        panel="Optimisation",
+        min=0,
+        below=1,
+    )
+    clip_norm: float | None = option(
+        None, help="Largest norm of the gradient of either network.", panel="Optimisation", above=0
+    )
+    eval_every: int | None = option(
+        None, help="Steps between evaluations.", panel="Run", min=1, show_default="a tenth of the run"
+    )
+    compile: bool = option(
+        False, help="Compile the objective with torch.compile (CUDA graphs on a GPU).", panel="Machine", runtime=True
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        for flag, betas in (("--betas", self.betas), ("--conjugate-betas", self.conjugate_betas)):
+            if len(betas) != 2:
+                raise UserError(f"{flag}: expected two numbers, got {len(betas)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(CommandOptions):
+    """How points are drawn from measures in closed form."""
+
+    sampling: Literal["sobol", "random"] = option(
+        "sobol",
+        help="Draw training batches from scrambled Sobol points (batch averages vary less) or at random.",
+        panel="Optimisation",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportOptions(RunOptions, PotentialOptions, ObjectiveOptions, StepOptions):
+    """Everything that a training of two dense potentials needs."""
+
+
+def divided_batch(batch_size: int, ranks: int) -> int:
+    """A process's share of the batch. Raises `UserError` where it does not come out even."""
+    if batch_size % ranks:
+        raise UserError(f"--batch-size: {batch_size} does not divide over {ranks} processes.")
+    return batch_size // ranks

@@ -1,0 +1,112 @@
+"""From a pair of samplers to a trained pair of maps in a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from wasskit import console
+from wasskit.data.toy import Measure
+from wasskit.distributed.group import is_main
+from wasskit.plugins.w2gn.maps import save_map
+from wasskit.plugins.w2gn.objective import W2GN
+from wasskit.plugins.w2gn.options import TransportOptions
+from wasskit.plugins.w2gn.task import Draw, Evaluate, TransportTask, pair_source
+from wasskit.training.session import Session
+from wasskit.training.task import Source
+from wasskit.training.trainer import Summary
+
+
+class Trained(NamedTuple):
+    """A finished training: its account, its maps (the averaged weights), and where they were saved."""
+
+    summary: Summary
+    transport: W2GN
+    map_path: Path
+
+
+def sampler(measure: Measure, seed: int, side: str, scheme: Any, device: torch.device) -> Draw:
+    """Batches of a measure by number, independent of those of the other side."""
+
+    def draw(number: int, count: int) -> Tensor:
+        return measure.draw(count, seed, side, number, scheme=scheme, device=device)
+
+    return draw
+
+
+def train(
+    session: Session[Any],
+    transport: W2GN,
+    x: Draw | None,
+    y: Draw | None,
+    evaluate: Evaluate,
+    *,
+    source: Source | None = None,
+    monitor: str | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Train the potentials as the session's options say, and save the map.
+
+    Args:
+        x, y: draw batches of the two measures on the session's device, by number.
+        evaluate: metrics by split of the averaged potentials.
+        source: batches, instead of ``x`` and ``y``.
+        about: what the saved map's header says besides its architecture.
+    """
+    options: TransportOptions = session.config
+    pretrain = options.pretrain_steps if options.start == "pretrain" else 0
+    task = TransportTask(transport, options, evaluate, pretrain=pretrain, monitor=monitor)
+    if source is None:
+        assert x is not None
+        assert y is not None
+        source = pair_source(x, y, options.batch_size)
+    summary = fit(session, task, source, options.steps + pretrain, transport=transport)
+    path = session.run.path / "map.safetensors"
+    maps = task.averaged
+    if is_main():
+        save_map(path, maps, command=session.run.command, **(about or {}))
+    return Trained(summary, maps.eval(), path)
+
+
+def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transport: W2GN) -> Summary:
+    """Run the loop for ``steps`` steps, with evaluations and checkpoints at the cadence of the options."""
+    options: TransportOptions = session.config
+    every = options.eval_every or max(steps // 10, 1)
+    if options.compile:
+        transport.compile(mode="reduce-overhead" if session.device.type == "cuda" else "default")
+    trainer = session.trainer(
+        task,
+        source,
+        steps=steps,
+        eval_every=every,
+        checkpoint_every=options.checkpoint_every * every,
+        compile=False,
+        clip_norm=None,
+    )
+    return trainer.fit(resume=session.checkpoint)
+
+
+def history(session: Session[Any], split: str, names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    """Metrics of the run over its steps, for curves."""
+    rows = session.run.metrics(split)
+    return {name: [(row.step, row.value) for row in rows if row.metric == name] for name in names}
+
+
+def say_where(paths: Sequence[Path | None], trained_map: Path | None = None) -> None:
+    """Print where figures and the map lie."""
+    for path in paths:
+        if path is not None:
+            console.result(f"Figure: {console.escape(str(path))}")
+    if trained_map is not None:
+        console.result(f"Map: {console.escape(str(trained_map))}")
+
+
+def next_steps(*commands: str) -> None:
+    """The commands to try next."""
+    console.log("Next:")
+    for command in commands:
+        console.log(f"  {console.escape(command)}")
