@@ -139,7 +139,7 @@ class PretrainOptions(
     )  # fmt: skip
     weight_decay: float = override(OptimizerOptions, "weight_decay", 1e-4)
     warmup_epochs: int = override(
-        OptimizerOptions, "warmup_epochs", 10, help="Epochs of linear warm-up (at most a tenth of the run)."
+        OptimizerOptions, "warmup_epochs", 10, help="Epochs of linear warm-up (a tenth of shorter runs)."
     )
     knn_k: int | None = option(
         None, help="Neighbours that vote in the evaluations while training.", panel="Evaluation", min=1,

@@ -104,9 +104,11 @@ class PretrainTask(Task):
 def published_schedule(plan: Plan, warmup_epochs: int) -> Schedule:
     """Factor of the learning rate: linear warm-up, then a cosine to 0.1 %.
 
-    The warm-up is at most a tenth of the run, so that short runs, too, are mostly run at their rate.
+    A run no longer than its warm-up warms up for a tenth of itself instead.
     """
-    steps = min(warmup_epochs * plan.steps_per_epoch, plan.total_steps // 10)
+    steps = warmup_epochs * plan.steps_per_epoch
+    if steps >= plan.total_steps:
+        steps = plan.total_steps // 10
     return warmup_cosine(plan.total_steps, steps, end=0.001)
 
 
