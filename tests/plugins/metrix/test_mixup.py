@@ -120,14 +120,14 @@ def test_feature_maps_mix_as_if_stored(average: bool, maximum: bool, few: bool, 
 def test_argmax_is_the_first_of_several(positions: int) -> None:
     generator = torch.Generator().manual_seed(4)
     # Rectified maps are full of equal zeros; steps of 1/4 keep every sum exact.
-    maps = torch.randint(-2, 3, (positions, 12, 6), generator=generator).clamp(min=0).float()
+    maps = torch.randint(-2, 3, (12, positions, 6), generator=generator).clamp(min=0).float()
     x = torch.randint(12, (40,), generator=generator)
     n = torch.randint(12, (40,), generator=generator)
     found = mixed_argmax(maps, x, n, 0.25)
-    expected = (0.25 * maps[:, x] + 0.75 * maps[:, n]).max(0).indices
+    expected = (0.25 * maps[x] + 0.75 * maps[n]).max(1).indices
     assert torch.equal(found.long(), expected)
     x, n = torch.cartesian_prod(torch.arange(12), torch.arange(12)).unbind(1)
-    expected = (0.25 * maps[:, x] + 0.75 * maps[:, n]).max(0).indices
+    expected = (0.25 * maps[x] + 0.75 * maps[n]).max(1).indices
     assert torch.equal(mixed_argmax(maps, x, n, 0.25).long(), expected)
 
 

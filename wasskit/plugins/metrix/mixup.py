@@ -100,8 +100,8 @@ def feature_embeddings(
     mixture is stored: per pair and channel one byte remains (the position of the maximum), and the backward
     pass pools again, chunk by chunk of ``chunk_bytes`` pooled features.
     """
-    # (H W, B, C): one position of all items is one block.
-    flat = maps.flatten(2).permute(2, 0, 1).contiguous()
+    # (B, H W, C): free of cost where the maps have channels last.
+    flat = maps.flatten(2).mT.contiguous()
     positions = mixed_argmax(flat.detach(), x, n, lam) if maximum else None
     size = max(1, chunk_bytes // (maps.shape[1] * maps.element_size()))
     parts = []
@@ -134,7 +134,7 @@ def _embed_chunk(
 
 
 class _MixedPool(Function):
-    """Pooled mixtures (Q, C) of ``flat`` (L, B, C). Kept for the backward: the arg-max, one byte per entry."""
+    """Pooled mixtures (Q, C) of ``flat`` (B, L, C). Kept for the backward: the arg-max, one byte per entry."""
 
     @staticmethod
     def forward(
@@ -148,18 +148,19 @@ class _MixedPool(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, n, positions = ctx.saved_tensors
-        length, items, channels = ctx.shape
+        items, length, channels = ctx.shape
         if ctx.average:
             mean = gradient.new_zeros(items, channels)
             mean.index_add_(0, x, gradient, alpha=ctx.lam / length)
             mean.index_add_(0, n, gradient, alpha=(1 - ctx.lam) / length)
-            result = mean.expand(length, -1, -1).clone()
+            result = mean[:, None].expand(-1, length, -1).clone(memory_format=torch.contiguous_format)
         else:
             result = gradient.new_zeros(ctx.shape)
         if positions is not None:
-            rows, place = result.view(length * items, channels), positions.long() * items
-            rows.scatter_add_(0, place + x[:, None], gradient * ctx.lam)
-            rows.scatter_add_(0, place + n[:, None], gradient * (1 - ctx.lam))
+            entries, index = result.view(-1), _entries_of(positions, x, length)
+            entries.scatter_add_(0, index.view(-1), gradient.mul(ctx.lam).view(-1))
+            index += (n - x)[:, None] * (length * channels)
+            entries.scatter_add_(0, index.view(-1), gradient.mul(1 - ctx.lam).view(-1))
         return result, None, None, None, None, None
 
 
@@ -168,29 +169,38 @@ def _mixed_pool(
 ) -> Tensor:
     pooled = flat.new_zeros(())
     if average:
-        mean = flat.mean(0)
+        mean = flat.mean(1)
         pooled = torch.lerp(mean.index_select(0, n), mean.index_select(0, x), lam)
     if positions is not None:
-        rows, place = flat.flatten(0, 1), positions.long() * flat.shape[1]
-        first, second = rows.gather(0, place + x[:, None]), rows.gather(0, place + n[:, None])
-        pooled = pooled + torch.lerp(second, first, lam)
+        entries, index = flat.flatten(), _entries_of(positions, x, flat.shape[1])
+        first = entries.index_select(0, index.view(-1))
+        index += (n - x)[:, None] * flat[0].numel()
+        second = entries.index_select(0, index.view(-1))
+        pooled = pooled + torch.lerp(second, first, lam).view(positions.shape)
     return pooled
+
+
+def _entries_of(positions: Tensor, item: Tensor, length: int) -> Tensor:
+    """Where in a flattened (B, L, C) the entries (item[q], positions[q, c], c) lie: (Q, C) int64."""
+    channels = positions.shape[1]
+    index = positions.long().add_((item * length)[:, None]).mul_(channels)
+    return index.add_(torch.arange(channels, device=index.device))
 
 
 @torch.no_grad()
 def mixed_argmax(flat: Tensor, x: Tensor, n: Tensor, lam: float) -> Tensor:
-    """Position of the maximum of ``lam * flat[:, x] + (1 - lam) * flat[:, n]`` over dimension 0, (Q, C).
+    """Position of the maximum over dimension 1 of ``lam * flat[x] + (1 - lam) * flat[n]``, (Q, C).
 
-    ``flat`` (L, B, C); uint8, or int16 for L > 256. The mixtures are formed position by position in tiles
+    ``flat`` (B, L, C); uint8, or int16 for L > 256. The mixtures are formed position by position in tiles
     that fit the cache: all items against all where most pairs are wanted, else the pairs alone.
     """
-    length, items, channels = flat.shape
-    first, second = lam * flat, (1 - lam) * flat
+    items, length, channels = flat.shape
     result = torch.empty(
         (len(x), channels), dtype=torch.uint8 if length <= 256 else torch.int16, device=flat.device
     )
-    tile = 2**18 if flat.device.type == "cpu" else 2**26  # elements of one position
-    width = min(channels, 512) if flat.device.type == "cpu" else channels
+    on_cpu = flat.device.type == "cpu"
+    tile = 2**17 if on_cpu else 2**26  # pairs times channels
+    width = min(channels, 512) if on_cpu else channels
     if 3 * len(x) > items * items:
         # Dense: the wanted pairs of a block of x are picked from all its pairs.
         order = x.argsort(stable=True)
@@ -198,29 +208,32 @@ def mixed_argmax(flat: Tensor, x: Tensor, n: Tensor, lam: float) -> Tensor:
         for block in _blocks(items, max(1, tile // (items * width))):
             wanted = order[ends[block.start] : ends[block.stop]]
             for part in _blocks(channels, width):
-                best = _running_argmax(first[:, block, None, part], second[:, None, :, part], result.dtype)
-                result[wanted, part] = best[x[wanted] - block.start, n[wanted]]
+                best = _running_argmax(flat[block, None, :, part], flat[None, :, :, part], lam)
+                result[wanted, part] = best[x[wanted] - block.start, n[wanted]].to(result.dtype)
         return result
     for rows in _blocks(len(x), max(1, tile // width)):
         for part in _blocks(channels, width):
-            result[rows, part] = _running_argmax(
-                first[:, x[rows], part], second[:, n[rows], part], result.dtype
+            result[rows, part] = _running_argmax(flat[x[rows], :, part], flat[n[rows], :, part], lam).to(
+                result.dtype
             )
     return result
 
 
-def _running_argmax(first: Tensor, second: Tensor, dtype: torch.dtype) -> Tensor:
-    """Arg-max of the broadcast sum ``first + second`` over dimension 0; the first where several are equal."""
-    best = first[0] + second[0]
-    sums = torch.empty_like(best)
-    position = torch.zeros(best.shape, dtype=dtype, device=best.device)
-    for k in range(1, len(first)):
-        torch.add(first[k], second[k], out=sums)
-        # k only grows, so the last improvement is a maximum too: no masked write, which is several times
-        # dearer.
-        improved = (sums > best).to(dtype).mul_(k)
-        torch.maximum(position, improved, out=position)
-        torch.maximum(best, sums, out=best)
+def _running_argmax(first: Tensor, second: Tensor, lam: float) -> Tensor:
+    """Arg-max over the last but one dimension of the mixtures of two broadcast tensors, the first of equals.
+
+    In the dtype of the input: comparisons that stay within one dtype are several times faster than others.
+    """
+    firsts, seconds = first.unbind(-2), second.unbind(-2)
+    best = torch.lerp(seconds[0], firsts[0], lam)
+    mixture, improved = torch.empty_like(best), torch.empty_like(best)
+    position = torch.zeros_like(best)
+    for k in range(1, len(firsts)):
+        torch.lerp(seconds[k], firsts[k], lam, out=mixture)
+        torch.gt(mixture, best, out=improved)
+        # k only grows, so the latest improvement is the maximum of all: no masked write.
+        torch.maximum(position, improved.mul_(k), out=position)
+        torch.maximum(best, mixture, out=best)
     return position
 
 
