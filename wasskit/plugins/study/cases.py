@@ -17,13 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from wasskit.errors import UserError
 from wasskit.plugins.study.laws import SphereLaw, cloned_instances_lu
+from wasskit.plugins.study.options import Rounding, kept_and_total
 
 __all__ = ["Case", "Kind", "Outcome", "collapsed", "metrics", "outcomes"]
 
 Kind = Literal["collapse", "dimension", "fcc", "fbc", "icc"]
-Rounding = Literal["intended", "published"]
 
 
 class Sphere(Protocol):
@@ -77,21 +76,8 @@ class Outcome:
 def collapsed(
     kind: Kind, m: int, eta: float, rounding: Rounding = "intended", copies: Iterable[int] = (0,)
 ) -> list[Case]:
-    """The cases of m coordinates of which a share ``eta`` is zero.
-
-    round(m (1 - eta)) coordinates are kept. The published code truncates both shares, int(m (1 - eta)) and int(m eta),
-    in floating point: at eta = 0.55, 0.8 and 0.9 it keeps one coordinate less, and the total is one less too
-    (``rounding="published"``). Raises ``UserError`` where none is left: all features would be zero vectors, which lie
-    on no sphere.
-    """
-    kept, total = round(m * (1 - eta)), m
-    if rounding == "published":
-        kept = int(m * (1 - eta))
-        total = kept + int(m * eta)
-    if kept < 1:
-        raise UserError(
-            f"A collapse of {eta:g} leaves none of {m} coordinates: give smaller --levels or larger dimensions."
-        )
+    """The cases of m coordinates of which a share ``eta`` is zero; see ``kept_and_total``."""
+    kept, total = kept_and_total(m, eta, rounding)
     return [Case(kind, m, eta, kept, total, k) for k in copies]
 
 

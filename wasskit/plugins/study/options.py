@@ -10,7 +10,16 @@ from wasskit.config import RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import DeviceOptions, RunOptions, override
 
-__all__ = ["CloningOptions", "MetricOptions", "ReportOptions", "StudyOptions", "UniformityOptions"]
+Rounding = Literal["intended", "published"]
+
+__all__ = [
+    "CloningOptions",
+    "MetricOptions",
+    "ReportOptions",
+    "StudyOptions",
+    "UniformityOptions",
+    "kept_and_total",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +87,7 @@ class UniformityOptions(MetricOptions):
         "nested", help="nested: one draw per seed serves all cases, each its first coordinates (float32); independent: "
         "each case has its own draw, in order, from one generator (float64; slower).", panel="Study",
     )  # fmt: skip
-    rounding: Literal["intended", "published"] = option(
+    rounding: Rounding = option(
         "intended", help="How many coordinates a collapse leaves: intended: the nearest number; published: truncated "
         "in floating point, as the paper's code does (one less at 55, 80 and 90 %).", panel="Study",
     )  # fmt: skip
@@ -101,6 +110,27 @@ class CloningOptions(UniformityOptions):
     def validate(self) -> None:
         super().validate()
         require_distinct("--levels", self.levels)
+        for eta in self.levels:
+            kept_and_total(self.dim, eta, self.rounding)
+
+
+def kept_and_total(m: int, eta: float, rounding: Rounding = "intended") -> tuple[int, int]:
+    """How many of m coordinates a collapse of ``eta`` leaves, and how many there are.
+
+    round(m (1 - eta)) are kept. The published code truncates both shares, int(m (1 - eta)) and int(m eta), in floating
+    point: at eta = 0.55, 0.8 and 0.9 it keeps one coordinate less, and the total is one less too
+    (``rounding="published"``). Raises ``UserError`` where none is left: all features would be zero vectors, which lie
+    on no sphere.
+    """
+    kept, total = round(m * (1 - eta)), m
+    if rounding == "published":
+        kept = int(m * (1 - eta))
+        total = kept + int(m * eta)
+    if kept < 1:
+        raise UserError(
+            f"A collapse of {eta:g} leaves none of {m} coordinates: give smaller --levels or larger dimensions."
+        )
+    return kept, total
 
 
 def size_option(full: str, quick: str) -> Any:

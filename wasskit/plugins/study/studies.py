@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 
-from wasskit.errors import UserError
 from wasskit.plugins.study.cases import Case, Outcome, collapsed
 from wasskit.plugins.study.laws import sphere_lu, subspace_w2
 from wasskit.plugins.study.options import CloningOptions, UniformityOptions
@@ -40,35 +39,20 @@ def collapse_report(
 
 
 def dimension_report(
-    config: UniformityOptions, dims: Sequence[int], levels: Sequence[float], device: torch.device
+    config: UniformityOptions, cells: Sequence[tuple[int, float]], device: torch.device
 ) -> Report:
-    """Both metrics over the dimension, at several degrees of collapse (figure 4 of the paper)."""
-    cases = [
-        case
-        for m in dims
-        for eta in levels
-        if _divides(m, eta)
-        for case in collapsed("dimension", m, eta, config.rounding)
-    ]
-    if not cases:
-        raise UserError("No dimension is large enough for any of the --levels: give larger --dims.")
+    """Both metrics over the dimension m at several collapses eta: the (m, eta) of ``cells`` (figure 4)."""
+    cases = [case for m, eta in cells for case in collapsed("dimension", m, eta, config.rounding)]
     n = config.size(50_000, 4_000)
     found = run_cases("dimension", cases, config, n, device)
     # A collapse is drawn and recorded as one series however few of its dimensions exist.
-    order = {eta: place for place, eta in enumerate(levels)}
-    found.sort(key=lambda o: order[o.case.eta])
+    found.sort(key=lambda o: -o.case.eta)
     return study_report(
         "dimension", "Dimension: what either metric sees of a collapse as m grows", found,
         step=lambda o: 0, split=lambda o: f"collapsed-{percent(o.case.eta)}", metric_suffix=lambda o: f"@{o.case.m}",
         series=lambda o: rf"$\eta = {100 * o.case.eta:g}\,\%$", x=lambda o: o.case.m, xlabel="dimension $m$",
         log2=True,
     )  # fmt: skip
-
-
-def _divides(m: int, eta: float) -> bool:
-    """Whether m coordinates can be collapsed by eta, within a tenth of what is to be kept."""
-    kept = m * (1 - eta)
-    return kept > 0.9 and abs(round(kept) - kept) <= 0.1 * kept + 1e-9
 
 
 _CLONING = {

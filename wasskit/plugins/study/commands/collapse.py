@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
-from wasskit.plugins.study.options import UniformityOptions, require_distinct, size_option
+from wasskit.plugins.study.options import UniformityOptions, kept_and_total, require_distinct, size_option
 
 LEVELS = (*(round(0.05 * i, 2) for i in range(20)), 0.98, 0.99)
 
@@ -27,6 +27,8 @@ class StudyCollapse(UniformityOptions):
         super().validate()
         require_distinct("--dims", self.dims)
         require_distinct("--levels", self.levels)
+        for m in self.dims:
+            kept_and_total(m, max(self.levels), self.rounding)
 
 
 def report(config: StudyCollapse, device: Any) -> Any:

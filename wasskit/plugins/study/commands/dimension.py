@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
+from wasskit.errors import UserError
 from wasskit.plugins.study.options import UniformityOptions, require_distinct, size_option
 
 FULL = tuple(2**i for i in range(1, 13))
@@ -34,14 +35,22 @@ class StudyDimension(UniformityOptions):
         if self.dims is not None:
             require_distinct("--dims", self.dims)
         require_distinct("--levels", self.levels)
+        if not self.cells:
+            raise UserError("No dimension is large enough for any of the --levels: give larger --dims.")
+
+    @property
+    def cells(self) -> list[tuple[int, float]]:
+        """Dimensions and the collapses that they allow, within a tenth of what is to be kept."""
+        dims = self.dims or (QUICK if self.quick else FULL)
+        kept = {(m, eta): m * (1 - eta) for m in dims for eta in self.levels}
+        return [cell for cell, k in kept.items() if k > 0.9 and abs(round(k) - k) <= 0.1 * k + 1e-9]
 
 
 def report(config: StudyDimension, device: Any) -> Any:
     """The study itself."""
     from wasskit.plugins.study.studies import dimension_report
 
-    dims = config.dims or (QUICK if config.quick else FULL)
-    return dimension_report(config, dims, config.levels, device)
+    return dimension_report(config, config.cells, device)
 
 
 def body(config: StudyDimension, invocation: Invocation) -> Mapping[str, Any]:
