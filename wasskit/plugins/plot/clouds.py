@@ -78,13 +78,13 @@ class Transport:
             check_rows(cloud, f"The {what} of {self.name}")
             if cloud.shape[1] != dims:
                 raise UserError(
-                    f"{self.name}: the source has {dims} coordinates, the {what} has {cloud.shape[1]}: they must be equal."
+                    f"{self.name}: the source has {dims} coordinates, the {what} has {cloud.shape[1]}; make them equal."
                 )
         for points, images in (("source", "forward"), ("target", "inverse")):
             before, after = getattr(self, points), getattr(self, images)
             if before is not None and after is not None and len(before) != len(after):
                 raise UserError(
-                    f"{self.name}: {len(before)} points and {len(after)} images; row i of one must go to row i of the other."
+                    f"{self.name}: {len(before)} points but {len(after)} images; row i must go to row i."
                 )
         if dims < 2:
             raise UserError(f"{self.name} has one coordinate: a map in the plane needs two or more.")
@@ -178,7 +178,9 @@ def _draw_map(
 
 
 def _draw_points(ax: Axes, points: Array, name: str, size: float = 2.4) -> None:
-    ax.plot(*points.T, linestyle="", markersize=size, alpha=0.6, markeredgewidth=0, label=name, **_LOOKS[name])
+    ax.plot(
+        *points.T, linestyle="", markersize=size, alpha=0.6, markeredgewidth=0, label=name, **_LOOKS[name]
+    )
 
 
 def _draw_grid(ax: Axes, before: Array, after: Array, flat: Transport) -> None:
@@ -312,7 +314,8 @@ def draw_palettes(
         chosen = _some(colours, np.random.default_rng(0), points)
         # Light colours get a thin edge: on white paper they would vanish.
         edges = np.where(chosen.mean(axis=1, keepdims=True) > 0.85, 0.6, chosen)
-        ax.scatter(*chosen.T, c=chosen, s=4, edgecolors=edges, linewidths=0.2, depthshade=False)
+        scatter: Any = ax.scatter
+        scatter(*chosen.T, c=chosen, s=4, edgecolors=edges, linewidths=0.2, depthshade=False)
         ends = (0, 1)
         ax.set(xlim=ends, ylim=ends, zlim=ends, xticks=ends, yticks=ends, zticks=ends)
         ax.tick_params(labelsize=7, pad=-3)

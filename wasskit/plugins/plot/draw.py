@@ -84,7 +84,7 @@ def _draw_curve(ax: Axes, drawn: Curve, label: str, style: Mapping[str, Any]) ->
             high = [m + d for m, d in zip(drawn.mean, drawn.deviation, strict=True)]
             ax.fill_between(drawn.x, low, high, color=style["color"], alpha=0.18, linewidth=0)
     for place, (x, y) in enumerate(drawn.tails):
-        named = {} if drawn.x or place else {"label": label}
+        named: dict[str, Any] = {} if drawn.x or place else {"label": label}
         marker = style["marker"] if len(x) == 1 else ""
         ax.plot(x, y, **{**style, "linewidth": 0.8, "alpha": 0.8, "marker": marker}, **named)
 
@@ -130,8 +130,8 @@ def draw_dims(
             # Bars of different groups stand side by side rather than on top of each other.
             shift = 2 ** (0.08 * (number - (len(groups) - 1) / 2)) if spread else 1.0
             ax.errorbar(
-                [n * shift for n in at], [entry.mean for entry in entries], yerr=bars if any(bars) else None, capsize=2, markersize=3.5,
-                linewidth=1.3, label=group.caption, **style_of(number),
+                [n * shift for n in at], [entry.mean for entry in entries], yerr=bars if any(bars) else None,
+                capsize=2, markersize=3.5, linewidth=1.3, label=group.caption, **style_of(number),
             )  # fmt: skip
         _log2_axis(ax, numbers)
         ax.set_xlabel("K" if is_ranked(base) else "dimension")

@@ -134,21 +134,17 @@ def tables_in(document: Any, name: str = "") -> Iterator[tuple[str, list[dict[st
         yield name, [_flat(entry) for entry in document]
 
 
-def spectra_in(document: Any, name: str = "") -> Iterator[tuple[str, list[float]]]:
-    """Every list of numbers under a key that says it is a spectrum, with the keys that lead to it."""
+def spectra_in(document: Any, *keys: str) -> Iterator[tuple[str, list[float]]]:
+    """Every list of numbers under a key that says it is a spectrum, named by the other keys that lead to it."""
     if not isinstance(document, Mapping):
         return
     for key, value in document.items():
-        here = f"{name}.{key}" if name else str(key)
-        if (
-            isinstance(value, list)
-            and len(value) > 1
-            and "spectrum" in here.lower()
-            and all(map(_number_or_none, value))
-        ):
-            yield here, [-math.inf if entry is None else float(entry) for entry in value]
-        else:
-            yield from spectra_in(value, here)
+        path = (*keys, str(key))
+        if isinstance(value, Mapping):
+            yield from spectra_in(value, *path)
+        elif any("spectrum" in k for k in path) and _is_list_of_numbers(value):
+            name = " ".join(k for k in path if k != "spectrum")
+            yield name, [-math.inf if entry is None else float(entry) for entry in value]
 
 
 def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,8 +158,16 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _number_or_none(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+def _is_list_of_numbers(value: Any) -> bool:
+    """Whether it is a list of numbers; JSON has null for those that are not finite."""
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(
+            entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool))
+            for entry in value
+        )
+    )
 
 
 # --- Arrays -----------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Run:
     environment: Mapping[str, Any]
     summary: Mapping[str, Any] | None
     rows: Sequence[Metric]
+    measured: Mapping[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
     @property
@@ -93,8 +94,9 @@ class Run:
         return steps / epochs if isinstance(steps, int | float) and epochs else None
 
     def final(self) -> dict[str, float]:
-        """The last finite value of each metric; time and rate as ``run/...``."""
+        """The last finite value of each metric, what was measured after training, time and rate as ``run/...``."""
         values = {key: entries[max(entries)] for key, entries in self.series.items() if entries}
+        values = {**self.measured, **values}
         summary = self.summary or {}
         recorded = summary.get("final")
         if isinstance(recorded, Mapping):
@@ -153,7 +155,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
             raise UserError(f"There is no run directory {path}.")
         if not path.is_dir():
             raise UserError(f"{path} is a file: give the run directory that it belongs to.")
-        folders = [path] if is_run(path) else _below(path)
+        folders = _runs_in(path)
         if not folders:
             raise UserError(
                 f"{path} holds no run: neither it nor a folder below it has a config.toml or a metrics.csv."
@@ -167,11 +169,16 @@ def is_run(path: Path) -> bool:
     return any((path / name).is_file() for name in _FILES)
 
 
-def _below(path: Path) -> list[Path]:
-    found: list[Path] = []
-    for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        found += [folder] if is_run(folder) else _below(folder)
-    return found
+def _runs_in(path: Path) -> list[Path]:
+    """The run at ``path`` or, where that has recorded nothing itself (a sweep, any folder), those below it."""
+    if is_run(path) and _read_metrics(path / "metrics.csv")[0]:
+        return [path]
+    below = [
+        run
+        for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        for run in _runs_in(folder)
+    ]
+    return below or ([path] if is_run(path) else [])
 
 
 def read_run(path: Path) -> Run:
@@ -208,6 +215,7 @@ def read_run(path: Path) -> Run:
         environment=_read_json(path / "environment.json", problems) or {},
         summary=summary,
         rows=rows,
+        measured=_measured(_read_json(path / "evaluation.json", problems), options),
         problems=tuple(problems),
     )
 
@@ -240,6 +248,22 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
         problems.append(f"{path.name} cannot be read")
         return None
     return content
+
+
+def _measured(evaluation: Mapping[str, Any] | None, options: Any) -> dict[str, float]:
+    """The metrics of ``evaluation.json``: named ``split/metric`` already, or listed under the name of a data set.
+
+    What was measured on the test images of the run's own data set is ``test/...``, as during training.
+    """
+    found: dict[str, float] = {}
+    own = options.get("dataset") if isinstance(options, Mapping) else None
+    for name, values in (evaluation or {}).items():
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if _is_number(value):
+                found[str(key) if "/" in str(key) else f"{'test' if name == own else name}/{key}"] = float(
+                    value
+                )
+    return found
 
 
 def _paper(document: Mapping[str, Any], summary: Mapping[str, Any] | None) -> Mapping[str, Any]:

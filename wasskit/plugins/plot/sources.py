@@ -64,7 +64,7 @@ def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]
 
 def _spectra_in_file(path: Path) -> dict[str, list[float]]:
     if path.suffix == ".json":
-        return {key.rpartition(".")[0] or path.stem: values for key, values in spectra_in(read_json(path))}
+        return {key or path.stem: values for key, values in spectra_in(read_json(path))}
     return _flat(path)
 
 
@@ -81,16 +81,14 @@ def _flat(path: Path) -> dict[str, list[float]]:
 
 
 def transports_of(sources: Sequence[Path]) -> list[Transport]:
-    """The maps of runs and files: each run or ``.npz`` one or several, or all arguments together one of ``.npy`` clouds.
+    """The maps of runs and files: each run or ``.npz`` has one or several, ``.npy`` clouds together one.
 
     Raises:
         UserError: nothing to draw, or clouds that do not fit together.
     """
     if any(source.suffix == ".npy" for source in sources):
         if not all(source.suffix == ".npy" for source in sources) or len(sources) not in (2, 3):
-            raise UserError(
-                "Clouds are given as two or three .npy files: SOURCE MAPPED, or SOURCE TARGET MAPPED."
-            )
+            raise UserError("Clouds are two or three .npy files: SOURCE MAPPED, or SOURCE TARGET MAPPED.")
         for source in sources:
             _must_exist(source)
         clouds = [read_rows(source) for source in sources]

@@ -26,14 +26,24 @@ def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.common import choose_evaluation, described, open_groups, say_figures
     from wasskit.plugins.plot.draw import draw_bars, draw_curves, draw_dims
     from wasskit.plugins.plot.look import Look, save
-    from wasskit.plugins.plot.metrics import choose, counts_epochs, families, main_metrics, nested, recorded
+    from wasskit.plugins.plot.metrics import (
+        choose,
+        counts_epochs,
+        families,
+        main_metrics,
+        nested,
+        recorded,
+        tabulated,
+    )
     from wasskit.plugins.plot.tables import make_table, records, to_terminal
 
     groups = open_groups(config)
     known = recorded(groups)
     if not known:
         raise UserError("None of the runs has recorded a metric yet: there is nothing to compare.")
-    shown = choose(config.metric, known) if config.metric else main_metrics(groups, known, limit=4)
+    every = [key for key in tabulated(groups) if not key.startswith("run/")]
+    shown = choose(config.metric, every) if config.metric else main_metrics(groups, known, limit=4)
+    over_time = [key for key in shown if key in known]
     values = choose_evaluation(config, groups)
     look = Look(config.style, config.width, config.title)
     axes: dict[str, Any] = {
@@ -43,26 +53,33 @@ def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
         "log_y": config.log_y,
     }
     evaluated = [key for key in known if not key.startswith("train/")]
-    nests = families(shown if config.metric else evaluated)
+    nests = families(shown if config.metric else [key for key in every if not key.startswith("train/")])
     bases = dict(list(nests.items())[:6])
     # The grid is every learning curve there is, at each dimension; the first figures are the main ones alone.
     main = next((base for base in nests if base in shown), next(iter(nests), None))
     terms = [key for key in known if key.startswith("train/") and nested(key) is None]
     grid = [f"{main}@{n}" for n in nests[main]] if main else [*terms, *evaluated]
+    grid = [key for key in grid if key in known]
     wanted = set(config.only or ("loss", "metrics", "dims", "grid", "bars"))
     drawn: dict[str, Any] = {}
     notes: list[str] = []
     if "loss" in wanted and "train/loss" in known:
         drawn["loss"], more = draw_curves(groups, ["train/loss"], look, **axes, title="Training loss")
         notes += more
-    if "metrics" in wanted and shown:
-        drawn["metrics"], more = draw_curves(groups, shown, look, **axes, title="Metrics")
+    if "metrics" in wanted and over_time:
+        drawn["metrics"], more = draw_curves(groups, over_time, look, **axes, title="Metrics")
         notes += more
     if "dims" in wanted and bases:
         drawn["dims"] = draw_dims(groups, values, bases, look, title="Over the dimensions")
     if "grid" in wanted and len(grid) > 1:
         drawn["grid"], more = draw_curves(
-            groups, grid[:24], look, **axes, title="Learning curves", columns=2 if len(grid) in (2, 4) else 3, split=True
+            groups,
+            grid[:24],
+            look,
+            **axes,
+            title="Learning curves",
+            columns=2 if len(grid) in (2, 4) else 3,
+            split=True,
         )
         notes += more
     if "bars" in wanted and shown:

@@ -45,10 +45,15 @@ def body(config: PlotDims, invocation: Invocation) -> Mapping[str, Any]:
         "figures": [str(path) for path in figures],
         "groups": described(groups),
         "values": [
-            {base: {str(n): own[f"{base}@{n}"].mean for n in numbers if f"{base}@{n}" in own} for base, numbers in bases.items()}
+            {
+                key: own[key].mean
+                for base, numbers in bases.items()
+                for n in numbers
+                if (key := f"{base}@{n}") in own
+            }
             for own in values
         ],
-    }  # fmt: skip
+    }
 
 
 command = Command(

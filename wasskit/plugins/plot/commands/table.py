@@ -53,7 +53,7 @@ class PlotTable(RunsArgument, MetricOptions):
 def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.plugins.plot.common import described, open_groups
-    from wasskit.plugins.plot.metrics import choose, main_metrics, monitored, tabulated, values_of
+    from wasskit.plugins.plot.metrics import Value, choose, main_metrics, monitored, tabulated, values_of
     from wasskit.plugins.plot.tables import make_table, records, to_csv, to_latex, to_markdown, to_terminal
     from wasskit.training.files import replace_text, writing
 
@@ -73,7 +73,9 @@ def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
         keys = list(dict.fromkeys([*published, *keys]))[:12]
     choices: list[Literal["final", "best"]] = ["final", "best"] if config.which == "both" else [config.which]
     by = monitored(groups, config.by) if "best" in choices else None
-    values = {which: [values_of(group, which, by) for group in groups] for which in choices}
+    values: dict[str, list[Mapping[str, Value]]] = {
+        which: [values_of(group, which, by) for group in groups] for which in choices
+    }
     table = make_table(groups, values, keys, against_paper=config.against_paper, digits=config.digits)
     kind = config.format or (_SUFFIXES[config.output.suffix] if config.output is not None else None)
     if by is not None:
