@@ -136,7 +136,12 @@ def build_model(
     )
     dims = check_dims(description["dims"] or default_dims(backbone.num_features))
     network = MatryoshkaNetwork(backbone, backbone.num_features, dims[-1], description["embedding"])
-    loss = MatryoshkaWassersteinLoss(
-        len(description["classes"]), dims, tied=description["tied"], **(objective or {})
-    )
+    settings = dict(objective or {})
+    given = settings.get("ce_weights")
+    if given is not None and len(given) != len(dims):
+        raise UserError(
+            f"--ce-weights: {len(given)} weights for {len(dims)} dimensions ({', '.join(map(str, dims))}); "
+            "give one each."
+        )
+    loss = MatryoshkaWassersteinLoss(len(description["classes"]), dims, tied=description["tied"], **settings)
     return Model(network, loss, {**description, "dims": list(dims)})

@@ -91,6 +91,19 @@ class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, L
 
     epochs: int = override(LoopOptions, "epochs", 40)
     clip_norm: float | None = override(OptimizerOptions, "clip_norm", 1.0)
+    sync_bn: bool = option(
+        True,
+        help="Batch normalisation over the batch of all processes, so that N processes train as one.",
+        panel="Machine",
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if self.batch_size < 2 * self.nproc:
+            raise UserError(
+                f"--batch-size: {self.batch_size} gives a process less than 2 images, too few for batch "
+                f"normalisation and for clouds to compare; take at least {2 * self.nproc}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

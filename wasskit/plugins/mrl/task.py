@@ -12,6 +12,8 @@ from wasskit.data.base import ImageDataset
 from wasskit.data.catalog import CARDS
 from wasskit.data.loaders import Batch, EvalLoader
 from wasskit.data.registry import load_dataset
+from wasskit.distributed.group import world_size
+from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.embedding import LabelledImages, encode_batches
 from wasskit.models.backbones import build_backbone
@@ -128,6 +130,8 @@ def build_task(
         weights=config.weights,
         download=config.download,
     )
+    if config.sync_bn and world_size() > 1:
+        convert_sync_batchnorm(model.network)
     loader = EvalLoader(
         test, min(max(config.batch_size, 256), len(test)), device=device, workers=config.workers
     )

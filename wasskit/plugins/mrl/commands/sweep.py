@@ -60,10 +60,10 @@ command = Command(
     body,
     "Train a grid of settings and tabulate it.\n\n"
     "Each combination is a run directory of `mrl train`. The same command resumes what was interrupted "
-    "and keeps what is finished. An axis is any option of `mrl train` with its values, lists written with "
-    "colons (dims=8:16,8:64), or `method` with the methods of the published comparison: mwrl, matryoshka "
-    "(lambda 0), wasserstein (alpha 0), independent (a network for each dimension). Values over the axis `seed` become "
-    "means and deviations.",
+    "and keeps what is finished. An axis is any option of `mrl train` with its values, lists written "
+    "with colons (dims=8:16,8:64), or `method` with the methods of the published comparison: mwrl, "
+    "matryoshka (lambda 0), wasserstein (alpha 0), independent (a network for each dimension). Values "
+    "over the axis `seed` become means and deviations.",
     (
         "wasskit mrl sweep wasserstein_weight=0.1,1,10 beta=0.1,1 --jobs 2",
         "wasskit mrl sweep method=mwrl,matryoshka,wasserstein,independent seed=0,1,2,3,4",

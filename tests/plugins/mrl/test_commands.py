@@ -1,0 +1,483 @@
+"""``wasskit mrl`` as it is typed: every command on real digits, and every wrong request."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wasskit.training.checkpoint import load_checkpoint
+from wasskit.training.run import RunDirectory
+
+Cli = Callable[..., Any]
+Words = Callable[[str], str]
+FAST = ("--epochs", "2", "--dims", "2,8", "--batch-size", "64", "--no-tensorboard")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs on digits."""
+    from wasskit.cli import run
+
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert run(["mrl", "train", *FAST, "--run-dir", str(path), "--quiet"]) == 0
+    return path
+
+
+def json_of(result: Any) -> dict[str, Any]:
+    assert result.exit_code == 0, result.stderr
+    content: dict[str, Any] = json.loads(result.stdout)
+    return content
+
+
+# --- Training
+# ---------------------------------------------------------------------------------------------------------
+
+
+def test_train_leaves_everything_in_its_run_directory(
+    run_cli: Cli, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run_cli("mrl", "train", *FAST, "--tied", "--name", "mine")
+    assert result.exit_code == 0, result.stderr
+    run = RunDirectory.open(tmp_path / "runs" / "mrl" / "mine", plugin="mrl")
+    text = words(result.stdout)
+    for word in ("dimension", "Top-1", "mAP@10", "mean", "Next:", "wasskit mrl retrieve"):
+        assert word in text
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    for figure in ("dimensions.png", "learning_curves.png"):
+        with Image.open(run.figures / figure) as image:
+            assert image.size[0] > 400
+    assert run.summary is not None
+    assert {"test/top1", "test/top1@2", "test/top5@8", "test/map10@8"} <= set(run.summary["final"])
+    assert run.metrics("train", "wasserstein")
+    assert run.metrics("train", "ce@8")
+
+
+@pytest.mark.slow
+def test_the_default_run_learns_digits(run_cli: Cli, tmp_path: Path) -> None:
+    """Above 97 % at the largest dimension, with no option but the directory."""
+    summary = json_of(run_cli("mrl", "train", "--run-dir", tmp_path / "r", "--json", "--quiet"))
+    assert summary["final"]["test/top1@256"] > 97
+    assert summary["final"]["test/top1@8"] > 95
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--wasserstein-weight", "0"),
+        ("--alpha", "0"),
+        ("--sinkhorn", "geomloss", "--beta", "10"),
+        ("--ce-weights", "1,0.5", "--precision", "bf16"),
+        ("--optimizer", "adamw", "--lr", "0.001", "--warmup-epochs", "1", "--accumulate", "2"),
+    ],
+    ids=lambda options: options[0],
+)
+def test_variants_train(run_cli: Cli, tmp_path: Path, options: tuple[str, ...]) -> None:
+    arguments = ("--dataset", "fake", "--image-size", "8", "--epochs", "1", "--dims", "2,8", *options)
+    summary = json_of(run_cli("mrl", "train", *arguments, "--run-dir", tmp_path / "r", "--json", "-q"))
+    assert 0 <= summary["final"]["test/top1@8"] <= 100
+
+
+def test_training_on_ones_own_folder_and_embedding_it(run_cli: Cli, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("dark", "light"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(6):
+                pixels = generator.integers(0, 100, (20, 24 + i, 3)) + (120 if name == "light" else 0)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    data = ("--dataset", "imagefolder", "--data-root", tmp_path / "photos", "--workers", "0")
+    arguments = (
+        *data,
+        "--image-size",
+        "16",
+        "--backbone",
+        "tiny",
+        "--epochs",
+        "2",
+        "--dims",
+        "2,8",
+        "-b",
+        "6",
+    )
+    json_of(run_cli("mrl", "train", *arguments, "--run-dir", tmp_path / "r", "--json", "-q"))
+    evaluated = json_of(run_cli("mrl", "evaluate", tmp_path / "r", *data[2:], "--json", "-q"))
+    assert evaluated["images"] == 12
+    output = tmp_path / "out" / "e.npy"
+    found = json_of(
+        run_cli(
+            "mrl", "embed", tmp_path / "r", tmp_path / "photos" / "test", "--dim", "2", "--unit",
+            "--output", output, "--workers", "0", "--json",
+        )
+    )  # fmt: skip
+    embeddings = np.load(output)
+    assert embeddings.shape == (12, 2) == (found["images"], found["dim"])
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    table = output.with_suffix(".csv").read_text().splitlines()
+    assert len(table) == 13
+    assert table[1].endswith(",dark")
+
+
+# --- Trained models
+# ---------------------------------------------------------------------------------------------------
+
+
+def test_evaluate(run_cli: Cli, words: Words, trained: Path) -> None:
+    result = run_cli("mrl", "evaluate", trained, "--interpolate")
+    assert result.exit_code == 0, result.stderr
+    for word in ("k-NN", "P@1", "retrieval mAP@10"):
+        assert word in words(result.stdout)
+    saved = json.loads((trained / "evaluation.json").read_text())
+    assert saved["dims"] == [2, 4, 8]
+    assert (trained / "figures" / "evaluation.png").is_file()
+    metrics = saved["metrics"]
+    summary = RunDirectory.open(trained).summary
+    assert summary is not None
+    for name, value in summary["final"].items():
+        assert metrics[name] == pytest.approx(value), name
+    assert "test/top1@4" not in metrics
+    assert metrics["test/knn@8"] > 50
+    assert metrics["test/precision1@4"] > metrics["test/precision1@2"]
+
+
+def test_retrieve_and_classify(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
+    found = json_of(run_cli("mrl", "retrieve", trained, "--shortlist", "50", "--output", tmp_path, "--json"))
+    names = [outcome["name"] for outcome in found["outcomes"]]
+    assert names == ["single shot", "single shot", "adaptive"]
+    assert found["outcomes"][2]["operations"] == 2 * 1259 + 8 * 50
+    assert (tmp_path / "retrieval.json").is_file()
+    assert (tmp_path / "figures" / "retrieval.png").is_file()
+    found = json_of(run_cli("mrl", "classify", trained, "--thresholds", "0.5", "--json"))
+    assert [outcome["text"] for outcome in found["outcomes"]] == ["2", "8", "0.5"]
+    assert 2 <= found["outcomes"][2]["metrics"]["mean_dim"] <= 8
+
+
+def test_export_serves_instead_of_the_run(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
+    """Exported weights evaluate to the same numbers, wherever they are taken."""
+    target = tmp_path / "taken away" / "model.safetensors"
+    json_of(run_cli("mrl", "export", trained, "--output", target, "--json"))
+    from_run = json_of(run_cli("mrl", "evaluate", trained, "--no-neighbours", "--json"))
+    from_file = json_of(run_cli("mrl", "evaluate", target, "--no-neighbours", "--json"))
+    assert from_file["metrics"] == from_run["metrics"]
+
+
+@pytest.mark.slow
+def test_export_to_onnx_agrees_with_torch(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    found = json_of(
+        run_cli(
+            "mrl", "export", trained, "--output", tmp_path / "m.safetensors", "--onnx", "--dim", "2", "--json"
+        )
+    )
+    assert found["onnx_error"] < 1e-5
+
+
+def test_a_moved_run_is_still_a_run(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(trained, moved)
+    assert run_cli("mrl", "evaluate", moved, "--no-neighbours").exit_code == 0
+    assert run_cli("mrl", "classify", moved / "checkpoints" / "best.pt").exit_code == 0
+
+
+# --- Grids
+# ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_sweep_and_baseline_resume_and_tabulate(run_cli: Cli, words: Words, tmp_path: Path) -> None:
+    small = (
+        "--dataset",
+        "fake",
+        "--image-size",
+        "8",
+        "--epochs",
+        "1",
+        "--dims",
+        "2,8",
+        "--run-dir",
+        tmp_path,
+    )
+    axes = ("method=mwrl,independent", "seed=0,1")
+    result = run_cli("mrl", "sweep", *axes, *small, "--jobs", "2")
+    assert result.exit_code == 0, result.stderr
+    assert "±" in result.stdout
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert len(summary["trainings"]) == 2 + 2 * 2
+    assert [row["seeds"] for row in summary["rows"]] == [2, 2]
+    assert "independent,2,top1,8," in (tmp_path / "table.csv").read_text()
+    again = run_cli("mrl", "sweep", *axes, *small)
+    assert "6 of 6 trainings are finished already" in again.stderr
+    assert again.stdout == result.stdout
+    other = run_cli("mrl", "sweep", *axes, *small, "--lr", "0.2")
+    assert other.exit_code == 2
+    assert "lr (0.1 there, 0.2 now)" in words(other.stderr)
+    refused = run_cli("mrl", "evaluate", tmp_path)
+    assert refused.exit_code == 2
+    assert "name one of the runs in it" in words(refused.stderr)
+
+
+def test_grids_are_parsed() -> None:
+    from wasskit.plugins.mrl.grid import parse_axes, plan_points
+    from wasskit.plugins.mrl.options import TrainingOptions
+
+    axes = parse_axes(["wasserstein-weight=0.1", "1", "dims=2:8,8:32", "tied=true"])
+    assert axes == {"wasserstein_weight": [0.1, 1.0], "dims": [(2, 8), (8, 32)], "tied": [True]}
+    points = plan_points(TrainingOptions(), axes, (2, 4), 256)
+    assert [p.settings["wasserstein_weight"] for p in points] == [0.1, 0.1, 1.0, 1.0]
+    (name, config), *_ = points[1].trainings.items()
+    assert name == "wasserstein_weight-0.1__dims-8:32__tied-true"
+    assert (config.dims, config.tied, config.wasserstein_weight) == ((8, 32), True, 0.1)
+    independent = plan_points(TrainingOptions(), {"method": ["independent"]}, (8, 256), 256)[0].trainings
+    assert [(c.dims, c.embedding, c.wasserstein_weight) for c in independent.values()] == [
+        ((8,), "linear", 0.0),
+        ((256,), "identity", 0.0),
+    ]
+
+
+# --- Wrong requests: one sentence, exit code 2, nothing lost
+# ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "fragment"),
+    [
+        (("--dims", "8,4"), "--dims: dimensions must increase, but 4 follows 8"),
+        (("--dims", "4,4,8"), "--dims: dimensions must differ, but 4 is repeated"),
+        (("--dims", "0,4"), "0 is out of range"),
+        (("--dims", ""), "at least one dimension"),
+        (("--dims", "8,five"), "expected a list of whole numbers"),
+        (("--dims", "8,512"), "512 is larger than the embedding, which has the backbone's 256 coordinates"),
+        (("--dims", "8,16", "--ce-weights", "1"), "--ce-weights: 1 weights for 2 dimensions"),
+        (("--ce-weights", "1,2"), "2 weights for 8 dimensions"),
+        (("--batch-size", "1"), "--batch-size: 1"),
+        (("--batch-size", "5000"), "smaller batch"),
+        (("--blur", "0"), "--blur"),
+        (("--alpha", "0", "--wasserstein-weight", "0"), "nothing to learn"),
+        (("--dataset", "imagefolder", "--data-root", "no/such/folder"), "no/such/folder"),
+        (("--dataset", "cifar10", "--data-root", "no/such/folder"), "cifar-10-batches-py"),
+        (("--backbone", "resnet51"), "resnet5"),
+        (("--weights", "no.pt"), "no.pt"),
+        (("--pretrained",), "tiny"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_trainings(
+    run_cli: Cli, words: Words, tmp_path: Path, options: tuple[str, ...], fragment: str
+) -> None:
+    result = run_cli("mrl", "train", "--epochs", "1", "--run-dir", tmp_path / "r", *options)
+    assert result.exit_code == 2, result.stderr
+    assert fragment in words(result.stderr)
+    assert "Traceback" not in result.stderr
+
+
+def test_a_misspelt_recipe_key(run_cli: Cli, words: Words, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('command = "mrl train"\n[options]\nwasserstein_wieght = 1.0\n')
+    result = run_cli("mrl", "train", "--recipe", recipe)
+    assert result.exit_code == 2
+    assert "Unknown key 'wasserstein_wieght'" in words(result.stderr)
+    assert "Did you mean 'wasserstein_weight'?" in words(result.stderr)
+
+
+def test_an_unreadable_image(run_cli: Cli, words: Words, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (20, 20), (10 * i, 0, 0)).save(folder / f"{i}.png")
+    bad = tmp_path / "photos" / "b" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    options = (
+        "--dataset", "imagefolder", "--data-root", tmp_path / "photos", "--image-size", "16", "--epochs", "1",
+        "--dims", "2,4", "-b", "4", "--workers", "0", "--backbone", "tiny",
+    )  # fmt: skip
+    result = run_cli("mrl", "train", *options, "--run-dir", tmp_path / "r")
+    assert result.exit_code == 2
+    assert "3.png" in words(result.stderr)
+    skipped = run_cli("mrl", "train", *options, "--corrupt", "skip", "--run-dir", tmp_path / "r2")
+    assert skipped.exit_code == 0, skipped.stderr
+
+
+def test_a_full_disk_loses_nothing(
+    run_cli: Cli, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second checkpoint finds no room: exit code 2, and the run goes on from the first."""
+    path, save, calls = tmp_path / "r", torch.save, []
+
+    def full(*arguments: Any, **options: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        save(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        result = run_cli("mrl", "train", *FAST, "--run-dir", path)
+    assert result.exit_code == 2
+    assert "No space left" in words(result.stderr)
+    assert load_checkpoint(path / "checkpoints" / "last.pt")["state"]["epoch"] == 1
+    assert run_cli("mrl", "train", "--run-dir", path, "--resume").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words_typed", "fragment"),
+    [
+        (("evaluate", "nowhere"), "There is no run directory nowhere"),
+        (("evaluate", "nowhere.safetensors"), "no file of weights at nowhere.safetensors"),
+        (("evaluate", "RUN", "--dims", "2,64"), "64 is larger than the embedding, which has 8"),
+        (("evaluate", "RUN", "--dims", "8,2"), "must increase"),
+        (("evaluate", "RUN", "--split", "tset"), "has no split 'tset'"),
+        (("evaluate", "RUN", "--dataset", "cifar10"), "cifar"),
+        (("evaluate", "RUN", "--dataset", "fake"), "images of 3 channels"),
+        (("retrieve", "RUN", "--gallery", "test"), "search another split"),
+        (("classify", "RUN", "--thresholds", "1.5"), "out of range"),
+        (("embed", "RUN", "no/images"), "no/images"),
+        (("embed", "RUN", "no/images", "--dim", "9"), "--dim: 9 is larger than the embedding"),
+        (("export", "RUN", "--output", "model.bin"), "must end in .safetensors"),
+        (("sweep",), "at least one axis"),
+        (("sweep", "bata=1,2"), "Did you mean 'beta'?"),
+        (("sweep", "beta=-1"), "out of range"),
+        (("sweep", "beta=1,1"), "twice"),
+        (("sweep", "beta"), "no axis of a grid"),
+        (("sweep", "method=mrl"), "is not one of mwrl, matryoshka"),
+        (("sweep", "beta=1", "--nproc", "2"), "--nproc-per-run"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_requests(
+    run_cli: Cli,
+    words: Words,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words_typed: tuple[str, ...],
+    fragment: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WASSKIT_DATA", raising=False)
+    result = run_cli("mrl", *(str(trained) if word == "RUN" else word for word in words_typed))
+    assert result.exit_code == 2, result.stderr
+    assert fragment in words(result.stderr)
+    assert "Traceback" not in result.stderr
+
+
+def test_checkpoints_that_do_not_belong(run_cli: Cli, words: Words, trained: Path, tmp_path: Path) -> None:
+    contradiction = run_cli("mrl", "train", "--resume", trained, "--beta", "3")
+    assert contradiction.exit_code == 2
+    assert "--beta 3.0 (the run has 1.0)" in words(contradiction.stderr)
+    foreign = tmp_path / "foreign"
+    (foreign / "checkpoints").mkdir(parents=True)
+    text = (trained / "config.toml").read_text()
+    (foreign / "config.toml").write_text(text.replace("wasserstein_weight = 1.0", "wasserstein_weight = 2.0"))
+    (foreign / "environment.json").write_bytes((trained / "environment.json").read_bytes())
+    last = (trained / "checkpoints" / "last.pt").read_bytes()
+    (foreign / "checkpoints" / "last.pt").write_bytes(last)
+    result = run_cli("mrl", "train", "--resume", foreign)
+    assert result.exit_code == 2
+    assert "wasserstein_weight (1.0 there, 2.0 now)" in words(result.stderr)
+    (foreign / "config.toml").write_text(text.replace("mrl train", "ssl train"))
+    result = run_cli("mrl", "evaluate", foreign)
+    assert result.exit_code == 2
+    assert "not of `wasskit mrl`" in words(result.stderr)
+
+
+def test_a_truncated_checkpoint_is_named_and_the_previous_one_offered(
+    run_cli: Cli, words: Words, trained: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "r"
+    shutil.copytree(trained, copy)
+    last = copy / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-2000])
+    for command in (("train", "--resume", copy), ("evaluate", copy)):
+        result = run_cli("mrl", *command)
+        assert result.exit_code == 2
+        assert str(last) in words(result.stderr)
+    result = run_cli("mrl", "train", "--resume", copy)
+    assert "previous.pt" in result.stderr
+    assert run_cli("mrl", "train", "--resume", copy / "checkpoints" / "previous.pt").exit_code == 0
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """SIGTERM within an epoch, then ``--resume``: the final weights are the same bit for bit. After SIGKILL
+    too.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "wasskit",
+        "mrl",
+        "train",
+        "--epochs",
+        "4",
+        "--dims",
+        "2,16",
+        "-b",
+        "128",
+    ]
+    command += ["--log-every", "1", "--quiet"]
+
+    def train(path: Path, *options: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, "--run-dir", str(path), *options], env=environment)
+
+    assert train(tmp_path / "whole").wait() == 0
+    expected = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")
+    per_epoch = expected["steps_per_epoch"]
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        path = tmp_path / number.name
+        process = train(path)
+        metrics = path / "metrics.csv"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            rows = metrics.read_text().splitlines() if metrics.is_file() else []
+            steps = [int(row.split(",")[1]) for row in rows[1:] if row.count(",") == 4]
+            if steps and max(steps) > per_epoch + 3:
+                break
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait() == code
+        stopped = load_checkpoint(path / "checkpoints" / "last.pt")["state"]
+        assert 0 < stopped["step"] < expected["state"]["step"]
+        assert train(path, "--resume").wait() == 0
+        resumed = load_checkpoint(path / "checkpoints" / "last.pt")
+        for name, tensor in expected["task"].items():
+            assert torch.equal(resumed["task"][name], tensor), (number, name)
+        assert (path / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """``--nproc 2``: the losses of one process step by step, and accuracies of every image counted once."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finals, losses = [], []
+    for nproc in ("1", "2"):
+        command = [
+            sys.executable, "-m", "wasskit", "mrl", "train", "--epochs", "1", "--dims", "2,16", "--json",
+            "--log-every", "1", "--lr", "0.01", "--nproc", nproc, "--run-dir", str(tmp_path / nproc), "-q",
+        ]  # fmt: skip
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        finals.append(json.loads(done.stdout)["final"])
+        rows = RunDirectory.open(tmp_path / nproc).metrics("train")
+        losses.append(
+            {name: [row.value for row in rows if row.metric == name] for name in ("loss", "wasserstein")}
+        )
+    # Cross entropies are logged as means over the ranks' shares, divergences are those of the whole batch.
+    assert losses[1]["wasserstein"] == pytest.approx(losses[0]["wasserstein"], rel=1e-3)
+    assert losses[1]["loss"] == pytest.approx(losses[0]["loss"], rel=1e-3)
+    assert finals[1] == pytest.approx(finals[0], abs=1.0)
