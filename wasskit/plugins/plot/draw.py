@@ -38,6 +38,8 @@ def draw_curves(
     Returns:
         The figure, and what could not be drawn as asked for, in words.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panels: dict[str, list[str]] = {}
     bases = families(keys) if len(groups) == 1 and not split else {}
     for key in keys:
@@ -65,13 +67,15 @@ def draw_curves(
         ax.set_ylabel(heading(name))
         if log_x:
             ax.set_xscale("log")
+        elif epochs:
+            ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         if log_y and values and min(values) > 0:
             _log_axis(ax, min(values), max(values))
         elif log_y:
             notes.append(f"{name} is not positive throughout: its axis stays linear.")
         if len(members) > 1:
             what = "K" if is_ranked(name) else "dimension"
-            ax.legend(title=what, ncols=2 if len(members) > 4 else 1, fontsize=7)
+            ax.legend(title=what, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
     shared = [ax for ax, members in zip(axes, panels.values(), strict=True) if len(members) == 1]
     return look.finish(fig, title=title, legend_from=shared), notes
 
@@ -158,61 +162,53 @@ def draw_bars(
     *,
     title: str = "",
 ) -> Figure:
-    """One panel per metric, one bar per group with its value; the axis starts at zero unless values are close."""
+    """One panel per metric, one bar per group with its value and deviation.
+
+    Values that are close together and far from zero are points on an axis without zero: a bar cut short would lie.
+    """
     columns = min(len(keys), 2 if look.width != "single" else 1)
     height = (0.5 + 0.28 * len(groups)) / (3.4 if columns > 1 else 5.0)
     fig, axes = look.figure(len(keys), columns=columns, ratio=max(0.3, height), wide=True)
     for place, (ax, key) in enumerate(zip(axes, keys, strict=True)):
-        entries = [own.get(key) for own in values]
-        known = [entry for entry in entries if entry is not None]
-        for number, entry in enumerate(entries):
+        entries = {number: own[key] for number, own in enumerate(values) if key in own}
+        low, high, bars = _limits(list(entries.values()))
+        ax.set_xlim(low, high)
+        for number in range(len(groups)):
+            entry, style = entries.get(number), style_of(number)
             if entry is None:
                 ax.annotate("-", (0.02, number), xycoords=("axes fraction", "data"), va="center", fontsize=8)
                 continue
-            ax.barh(
-                number, entry.mean, xerr=entry.deviation, height=0.65, color=style_of(number)["color"], alpha=0.85,
-                error_kw={"elinewidth": 0.9, "capsize": 2},
+            deviation = entry.deviation or 0.0
+            if bars:
+                ax.barh(number, entry.mean, height=0.65, color=style["color"], alpha=0.85)
+            ax.errorbar(
+                entry.mean, number, xerr=entry.deviation, linestyle="", color=style["color"],
+                marker="" if bars else style["marker"], markersize=5, ecolor="0.15" if bars else style["color"],
+                elinewidth=0.9, capsize=2,
             )  # fmt: skip
-        low, high = _limits(known)
-        ax.set_xlim(low, high)
-        for number, entry in enumerate(entries):
-            if entry is not None:
-                end = (
-                    max(entry.mean + (entry.deviation or 0.0), low)
-                    if entry.mean >= 0
-                    else max(entry.mean, 0.0)
-                )
-                ax.annotate(
-                    f"{entry.mean:.4g}",
-                    (end, number),
-                    xytext=(3, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=7,
-                )
+            ax.annotate(
+                f"{entry.mean:.4g}", (max(entry.mean + deviation, 0.0 if bars else low), number), xytext=(5, 0),
+                textcoords="offset points", va="center", fontsize=7,
+            )  # fmt: skip
         first = place % columns == 0
         ax.set_yticks(range(len(groups)), [_wrapped(group.caption) if first else "" for group in groups])
         ax.set_ylim(len(groups) - 0.4, -0.6)
         ax.grid(visible=False, axis="y")
-        ax.set_xlabel(heading(key) + ("" if low in (0, None) or high == 0 else " (axis cut)"))
+        ax.set_xlabel(heading(key))
     return look.finish(fig, title=title)
 
 
-def _limits(entries: Sequence[Value]) -> tuple[float, float]:
-    """From zero, with room for the numbers; values that are all far from zero and close together are magnified."""
+def _limits(entries: Sequence[Value]) -> tuple[float, float, bool]:
+    """The axis, with room for the numbers, and whether it holds bars, which start at zero."""
     if not entries:
-        return 0.0, 1.0
-    lows = [entry.mean - (entry.deviation or 0.0) for entry in entries]
-    highs = [entry.mean + (entry.deviation or 0.0) for entry in entries]
-    low, high = min(lows), max(highs)
+        return 0.0, 1.0, True
+    low = min(entry.mean - (entry.deviation or 0.0) for entry in entries)
+    high = max(entry.mean + (entry.deviation or 0.0) for entry in entries)
     spread = high - low
-    if low > 0 and len(entries) > 1 and 0 < spread < 0.2 * high:
-        return max(0.0, low - 0.5 * spread), high + 0.6 * spread
-    if low >= 0:
-        return 0.0, (high or 1.0) * 1.25
-    if high <= 0:
-        return low * 1.05, -0.25 * low
-    return low - 0.05 * spread, high + 0.25 * spread
+    if low * high > 0 and len(entries) > 1 and 0 < spread < 0.2 * max(abs(low), abs(high)):
+        return low - 0.3 * spread, high + 0.5 * spread, False
+    span = max(high, 0.0) - min(low, 0.0) or 1.0
+    return min(low, 0.0) - 0.05 * span * (low < 0), max(high, 0.0) + 0.25 * span, True
 
 
 def _wrapped(text: str) -> str:
@@ -241,8 +237,8 @@ def draw_costs(
             )
             for p in points if len(points) <= 12 else ():
                 ax.annotate(
-                    p.label, (p.cost, p.accuracy), xytext=(0, 4 if number % 2 == 0 else -9), textcoords="offset points",
-                    ha="center", fontsize=6, color=style["color"],
+                    p.label, (p.cost, p.accuracy), xytext=(0, (4, -9, 11, -16)[number % 4]),
+                    textcoords="offset points", ha="center", fontsize=6, color=style["color"],
                 )  # fmt: skip
             number += 1
     ax.set_xscale("log")

@@ -201,6 +201,8 @@ class _Page:
                 self._note(str(error))
                 continue
             name = path.relative_to(self.run.path).as_posix()
+            if name == "evaluation.json" and isinstance(document, Mapping):
+                document = {key: value for key, value in document.items() if not self._told(value)}
             content = _scalars(document)
             for key, rows in tables_in(document):
                 heads = list(dict.fromkeys(k for row in rows for k in row))
@@ -213,6 +215,16 @@ class _Page:
             if path.name != "metrics.csv":
                 parts.append(self._csv(path))
         return "".join(parts)
+
+    def _told(self, values: Any) -> bool:
+        """Whether these are metrics that the section on results has shown already."""
+        numbers = (
+            [k for k, v in values.items() if isinstance(v, int | float)]
+            if isinstance(values, Mapping)
+            else []
+        )
+        names = {*self.run.measured, *(key.rpartition("/")[2] for key in self.run.measured)}
+        return bool(numbers) and set(numbers) <= names
 
     def _drawn_files(self) -> str:
         from wasskit.plugins.plot.clouds import draw_palettes, draw_spectra, draw_transport, transport_from
@@ -401,11 +413,16 @@ def _scalars(document: Any) -> str:
 
 def _definitions(values: Mapping[str, Any]) -> str:
     items = "".join(
-        f"<div><dt>{_text(key)}</dt><dd>{_text(_plain(value))}</dd></div>"
+        f"<div{_long(value)}><dt>{_text(key)}</dt><dd>{_text(_plain(value))}</dd></div>"
         for key, value in values.items()
         if value is not None
     )
     return f'<dl class="settings">{items}</dl>' if items else ""
+
+
+def _long(value: Any) -> str:
+    """A text of more than a line takes the width of the page."""
+    return ' class="long"' if len(_plain(value)) > 45 else ""
 
 
 def _plain(value: Any) -> str:
@@ -507,6 +524,8 @@ dl.facts dt { font-size: .8rem; }
 dl.settings dt { white-space: nowrap; }
 dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
 dl.settings dd { text-align: right; }
+dl.settings div.long { grid-column: 1 / -1; justify-content: flex-start; }
+dl.settings div.long dd { text-align: left; }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin-top: 1rem; font-size: .9rem; }
 a { color: var(--blue); }
 .scroll { overflow-x: auto; max-width: 100%; }

@@ -36,6 +36,7 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     sources: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def best(self) -> dict[int, Order]:
         """The columns that have a best entry."""
@@ -85,7 +86,21 @@ def make_table(
             if against_paper and which == next(iter(values)):
                 _add_paper(columns, body, key, groups, [own.get(key) for own in entries], digits)
     sources = [str(group.paper["source"]) for group in groups if against_paper and group.paper.get("source")]
-    return Table(columns, body, list(dict.fromkeys(sources)))
+    return Table(columns, body, list(dict.fromkeys(sources)), _partial(groups, values, keys))
+
+
+def _partial(
+    groups: Sequence[Group], values: Mapping[str, Sequence[Mapping[str, Value]]], keys: Sequence[str]
+) -> list[str]:
+    """Where a mean is over fewer seeds than the group has."""
+    found: dict[str, dict[str, None]] = {}
+    for entries in values.values():
+        for group, own in zip(groups, entries, strict=True):
+            for key in keys:
+                if key in own and own[key].count < len(group.runs):
+                    which = f"{own[key].count} of the {len(group.runs)} runs of {group.label}"
+                    found.setdefault(which, {})[key] = None
+    return [f"Only {which} have {', '.join(missing)}." for which, missing in found.items()]
 
 
 def _says_settings(group: Group) -> bool:
@@ -174,6 +189,7 @@ def to_latex(table: Table, *, caption: str | None = None) -> str:
         r"\bottomrule",
         r"\end{tabular}",
         *(rf"% Published: {source}" for source in table.sources),
+        *(f"% {note}" for note in table.notes),
         r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -204,7 +220,7 @@ def to_markdown(table: Table) -> str:
         "-" * (width - 1) + ":" if column.numeric else "-" * width
         for width, column in zip(widths, table.columns, strict=True)
     ]
-    notes = [f"\nPublished: {source}" for source in table.sources]
+    notes = [f"\nPublished: {source}" for source in table.sources] + [f"\n{note}" for note in table.notes]
     return "\n".join([line(heads), line(rule), *map(line, cells), *notes]) + "\n"
 
 

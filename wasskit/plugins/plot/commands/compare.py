@@ -90,7 +90,7 @@ def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
     table = make_table(groups, {config.which: values}, shown)
     if not config.json:
         console.stdout().print(to_terminal(table, f"{config.which.capitalize()} metrics"))
-    say_figures(config, figures, dict.fromkeys(notes))
+    say_figures(config, figures, dict.fromkeys([*notes, *table.notes]))
     return {
         "figures": [str(path) for path in figures],
         "metrics": shown,

@@ -96,6 +96,8 @@ def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
             console.stdout().print(text, markup=False, soft_wrap=True, end="")
     elif not config.json:
         console.stdout().print(to_terminal(table))
+        for note in table.notes:
+            console.warn(note)
         for source in table.sources:
             console.log(f"Published: {console.escape(source)}")
     return {
