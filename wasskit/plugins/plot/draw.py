@@ -63,8 +63,10 @@ def draw_curves(
         for drawn, label, style in found:
             _draw_curve(ax, drawn, label, style if markers else {**style, "marker": ""})
         values = [y for drawn, _, _ in found for _, ys in drawn.parts for y in ys]
-        ax.set_xlabel("epoch" if epochs else "step")
-        ax.set_ylabel(heading(name))
+        ax.set_xlabel(
+            "epoch" if epochs else "step" if any(g.is_training for g in groups) else "quantity varied"
+        )
+        _label(ax, name)
         if log_x:
             ax.set_xscale("log")
         elif epochs:
@@ -78,6 +80,18 @@ def draw_curves(
             ax.legend(title=what, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
     shared = [ax for ax, members in zip(axes, panels.values(), strict=True) if len(members) == 1]
     return look.finish(fig, title=title, legend_from=shared), notes
+
+
+def _label(ax: Axes, key: str) -> None:
+    """The vertical axis: its name in lines that fit a small panel, and no magnified rounding errors."""
+    import textwrap
+
+    ax.set_ylabel("\n".join(textwrap.wrap(heading(key), 18)))
+    ax.ticklabel_format(axis="y", useOffset=False)
+    low, high = ax.get_ylim()
+    middle = (low + high) / 2
+    if high - low < 1e-4 * abs(middle):
+        ax.set_ylim(middle - 0.01 * abs(middle), middle + 0.01 * abs(middle))
 
 
 def _draw_curve(ax: Axes, drawn: Curve, label: str, style: Mapping[str, Any]) -> None:
@@ -139,7 +153,7 @@ def draw_dims(
             )  # fmt: skip
         _log2_axis(ax, numbers)
         ax.set_xlabel("K" if is_ranked(base) else "dimension")
-        ax.set_ylabel(heading(base))
+        _label(ax, base)
         if log_y:
             ax.set_yscale("log", nonpositive="mask")
     return look.finish(fig, title=title, legend_from=axes)

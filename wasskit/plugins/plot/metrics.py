@@ -34,9 +34,12 @@ _LOWER = re.compile(
 def order_of(key: str) -> Order | None:
     """Whether larger (``max``) or smaller (``min``) values of a metric are better; None where its name does not say."""
     name = key.rpartition("/")[2].lower()
+    orders: tuple[Order, Order] = ("max", "min")
+    if name.startswith("neg_"):
+        name, orders = name[4:], ("min", "max")
     if _LOWER.search(name):
-        return "min"
-    return "max" if _HIGHER.search(name) else None
+        return orders[1]
+    return orders[0] if _HIGHER.search(name) else None
 
 
 def nested(key: str) -> tuple[str, int] | None:
@@ -67,6 +70,12 @@ def recorded(groups: Iterable[Group]) -> list[str]:
         for run in group.runs:
             keys |= dict.fromkeys(key for key, values in run.series.items() if values)
     return list(keys)
+
+
+def with_courses(groups: Iterable[Group], keys: Iterable[str]) -> list[str]:
+    """Of ``keys``, those measured more than once in some run, so that there is a curve to draw."""
+    runs = [run for group in groups for run in group.runs]
+    return [key for key in keys if any(len(run.series.get(key, ())) > 1 for run in runs)]
 
 
 def tabulated(groups: Iterable[Group]) -> list[str]:

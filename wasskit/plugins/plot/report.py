@@ -31,6 +31,7 @@ from wasskit.plugins.plot.metrics import (
     order_of,
     recorded,
     values_of,
+    with_courses,
 )
 from wasskit.plugins.plot.runs import Group, Run, group_runs, show_setting
 from wasskit.training.figures import save_figure
@@ -125,6 +126,8 @@ class _Page:
         )
 
     def results(self) -> str:
+        if not self.group.is_training:
+            return ""  # a study's last step is no result; its tables are below
         final = values_of(self.group, "final", None)
         by = self.run.monitor
         order = order_of(by) if by else None
@@ -160,19 +163,19 @@ class _Page:
 
         if not self.known:
             return ""
-        loss = [key for key in self.known if key == "train/loss"]
-        keys = list(dict.fromkeys([*loss, *main_metrics(self.groups, self.known, limit=8)]))
-        terms = [
-            key for key in self.known if key.startswith("train/") and nested(key) is None and key not in keys
-        ]
+        nests = families(self.known)
+        single = [key for key in self.known if (at := nested(key)) is None or at[0] not in nests]
+        loss = [key for key in single if key == "train/loss"]
+        keys = list(dict.fromkeys([*loss, *main_metrics(self.groups, single, limit=8)]))
+        terms = [key for key in single if key.startswith("train/") and key not in keys]
         epochs = counts_epochs(self.groups, "auto")
         figures = []
-        for key in [*keys, *terms[:8]]:
+        for key in with_courses(self.groups, [*keys, *terms[:8]]):
             fig, _ = draw_curves(self.groups, [key], _LOOK, epochs=epochs, smooth=self.smooth)
             figures.append((heading(key), fig))
-        for base, numbers in families(self.known).items():
-            if not base.startswith("train/"):
-                members = [f"{base}@{n}" for n in numbers[:9]]
+        for base, numbers in nests.items():
+            members = with_courses(self.groups, [f"{base}@{n}" for n in numbers[:9]])
+            if members and not base.startswith("train/"):
                 fig, _ = draw_curves(self.groups, members, _LOOK, epochs=epochs, smooth=self.smooth)
                 figures.append((f"{heading(base)} at each size", fig))
         return _figures(figures)
@@ -399,6 +402,9 @@ def _scalars(document: Any) -> str:
         elif isinstance(value, str | int | float | bool):
             plain[str(key)] = value
     content = _definitions(plain)
+    for key, value in document.items():
+        if isinstance(value, Mapping) and len(value) > 1:
+            content += _grid(str(key), value)
     same = list(nestings.values())
     if len(same) > 1 and all(list(entry) == list(same[0]) for entry in same):
         return content + _table(["", *same[0]], [[name, *entry.values()] for name, entry in nestings.items()])
@@ -409,6 +415,17 @@ def _scalars(document: Any) -> str:
         )
         content += ("" if numbers else f"<h4>{_text(name)}</h4>") + listed
     return content
+
+
+def _grid(name: str, rows: Mapping[str, Any]) -> str:
+    """A table of numbers under two keys; empty for anything else."""
+    if not all(
+        isinstance(row, Mapping) and row and all(map(_is_numeric, row.values())) for row in rows.values()
+    ):
+        return ""
+    heads = list(dict.fromkeys(key for row in rows.values() for key in row))
+    body = [[key, *(row.get(head) for head in heads)] for key, row in rows.items()]
+    return f"<h4>{_text(name)}</h4>" + _table(["", *heads], body)
 
 
 def _definitions(values: Mapping[str, Any]) -> str:

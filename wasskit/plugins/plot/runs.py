@@ -130,6 +130,11 @@ class Group:
         return next((run.paper for run in self.runs if run.paper), {})
 
     @property
+    def is_training(self) -> bool:
+        """Whether the steps are those of a training; a study counts the quantity that it varies."""
+        return any(run.command.split()[:1] != ["study"] for run in self.runs)
+
+    @property
     def caption(self) -> str:
         """The label with the number of seeds, and what is unfinished."""
         count = len(self.runs)

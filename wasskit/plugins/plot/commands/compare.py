@@ -34,6 +34,7 @@ def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
         nested,
         recorded,
         tabulated,
+        with_courses,
     )
     from wasskit.plugins.plot.tables import make_table, records, to_terminal
 
@@ -43,7 +44,7 @@ def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
         raise UserError("None of the runs has recorded a metric yet: there is nothing to compare.")
     every = [key for key in tabulated(groups) if not key.startswith("run/")]
     shown = choose(config.metric, every) if config.metric else main_metrics(groups, known, limit=4)
-    over_time = [key for key in shown if key in known]
+    over_time = with_courses(groups, shown)
     values = choose_evaluation(config, groups)
     look = Look(config.style, config.width, config.title)
     axes: dict[str, Any] = {
@@ -59,11 +60,11 @@ def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
     main = next((base for base in nests if base in shown), next(iter(nests), None))
     terms = [key for key in known if key.startswith("train/") and nested(key) is None]
     grid = [f"{main}@{n}" for n in nests[main]] if main else [*terms, *evaluated]
-    grid = [key for key in grid if key in known]
+    grid = with_courses(groups, grid)
     wanted = set(config.only or ("loss", "metrics", "dims", "grid", "bars"))
     drawn: dict[str, Any] = {}
     notes: list[str] = []
-    if "loss" in wanted and "train/loss" in known:
+    if "loss" in wanted and with_courses(groups, ["train/loss"]):
         drawn["loss"], more = draw_curves(groups, ["train/loss"], look, **axes, title="Training loss")
         notes += more
     if "metrics" in wanted and over_time:
