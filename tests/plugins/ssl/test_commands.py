@@ -1,0 +1,306 @@
+"""The commands of ``wasskit ssl`` as a user calls them, on real digits, and what they say to bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wasskit.models.export import load_weights
+from wasskit.recipes import parse_recipe, recipe_names, recipes_folder
+from wasskit.training.checkpoint import load_checkpoint
+from wasskit.training.run import RunDirectory
+
+QUICK = ("--epochs", "2", "--eval-every", "1", "--projector", "32,16", "--no-tensorboard", "--device", "cpu")
+
+
+_pretrained: dict[str, Path] = {}
+
+
+@pytest.fixture
+def pretrained(run_cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run of BYOL with the uniformity term, made once."""
+    if "run" in _pretrained:
+        return _pretrained["run"]
+    path = tmp_path_factory.mktemp("ssl") / "byol"
+    result = run_cli("ssl", "byol", "--w2", *QUICK, "--run-dir", path)
+    assert result.exit_code == 0, result.stderr
+    assert "k-NN top-1" in result.stdout
+    for row in ("raw pixels", "untrained", "trained"):
+        assert row in result.stdout
+    assert f"wasskit ssl evaluate {path}" in result.stdout.replace("\n", "")
+    _pretrained["run"] = path
+    return path
+
+
+def test_pretraining_records_everything(pretrained: Path) -> None:
+    run = RunDirectory.open(pretrained, plugin="ssl")
+    assert {row.metric for row in run.metrics("train")} >= {"loss", "method", "w2", "w2_weight", "lr"}
+    measured = {row.metric for row in run.metrics("test")}
+    assert measured >= {"knn10_top1", "knn10_top5", "w2", "lu", "alignment", "effective_rank"}
+    assert [row.value for row in run.metrics("train", "w2_weight")] == pytest.approx([0.2, 0.2])
+    assert run.summary is not None
+    assert run.summary["best"]["metric"] == "test/knn10_top1"
+    assert 0 <= run.summary["waiting_share"] <= 1
+    for figure in ("learning_curves.png", "comparison.png", "spectrum.png"):
+        with Image.open(run.figures / figure) as picture:
+            assert min(picture.size) > 300
+    compared = json.loads((pretrained / "evaluation.json").read_text())["comparison"]
+    assert list(compared) == ["raw pixels", "untrained", "trained"]
+    # Raw pixels do well on digits as they are, and badly on crops: a property of the data, not of the training.
+    assert compared["raw pixels"]["knn10_top1"] > 97
+    assert compared["raw pixels"]["knn10_top1_cropped"] < 70
+    state = load_checkpoint(run.checkpoints / "last.pt")
+    assert any(key.startswith("target.") for key in state["task"])
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("moco", ("--lu",)),
+        ("barlow", ("--w2",)),
+        ("zerocl", ("--along", "both", "--w2")),
+        ("byol", ("--no-predictor", "--lu")),
+    ],
+)
+def test_every_method_trains(method: str, options: tuple[str, ...], run_cli: Any, tmp_path: Path) -> None:
+    result = run_cli(
+        "ssl", method, *options, *QUICK, "--epochs", "1", "--run-dir", tmp_path / "run", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert 0 < summary["final"]["test/w2"] < 2**0.5 + 1e-6
+    state = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["task"]
+    if method == "moco":
+        assert state["queue.keys"].shape == (4096, 16)
+        assert int(state["queue.position"]) == 4 * 2 * 256
+    if options[0] == "--no-predictor":
+        assert not any(key.startswith("predictor") for key in state)
+
+
+def test_knn_linear_and_evaluate(pretrained: Path, run_cli: Any) -> None:
+    knn = json.loads(run_cli("ssl", "knn", pretrained, "-k", "20", "--temperature", "0.07", "--json").stdout)
+    assert set(knn) == {"knn20t0.07_top1", "knn20t0.07_top5"}
+    linear = run_cli("ssl", "linear", pretrained, "--probe-epochs", "2", "--json")
+    assert linear.exit_code == 0, linear.stderr
+    values = json.loads(linear.stdout)
+    assert values["linear_top1"] <= values["linear_best_top1"] <= 100
+    assert load_weights(Path(values["classifier"]))[1]["classes"][0] == "0"
+
+    evaluated = run_cli("ssl", "evaluate", pretrained, "--no-probe", "--json")
+    assert evaluated.exit_code == 0, evaluated.stderr
+    metrics = json.loads(evaluated.stdout)
+    run = RunDirectory.open(pretrained)
+    last = {row.metric: row.value for row in run.metrics("test")}
+    for name in ("knn10_top1", "w2", "lu", "alignment"):
+        assert metrics[name] == pytest.approx(last[name], rel=1e-4)
+    assert len(metrics["spectrum"]) <= 16
+    stored = json.loads((pretrained / "evaluation.json").read_text())["digits"]
+    assert {"linear_top1", "knn20t0.07_top1", "w2", "spectrum"} <= set(stored)
+
+    best = run_cli("ssl", "evaluate", pretrained, "--probe-epochs", "1", "--checkpoint", "best")
+    assert best.exit_code == 0, best.stderr
+    assert "Linear top-1" in best.stdout
+    assert "digits@best" in json.loads((pretrained / "evaluation.json").read_text())
+
+
+def test_export_serves_in_place_of_the_run(pretrained: Path, run_cli: Any, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    exported = run_cli("ssl", "export", pretrained, "-o", weights, "--json")
+    assert exported.exit_code == 0, exported.stderr
+    path = Path(json.loads(exported.stdout)["weights"])
+    state, header = load_weights(path)
+    assert header["kind"] == "ssl"
+    assert header["method"] == "byol"
+    assert all(torch.isfinite(x).all() for x in state.values() if x.is_floating_point())
+    a = json.loads(run_cli("ssl", "knn", pretrained, "--json").stdout)
+    b = json.loads(run_cli("ssl", "knn", path, "--json").stdout)
+    assert a == b
+    assert (tmp_path / "evaluation.json").is_file()
+
+
+def test_embed_a_folder(pretrained: Path, run_cli: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((20, 30), 60 * i, dtype=np.uint8)).save(folder / f"{i}.png")
+    result = run_cli("ssl", "embed", pretrained, folder, "-o", tmp_path / "e.npy", "--workers", "0")
+    assert result.exit_code == 0, result.stderr
+    features = np.load(tmp_path / "e.npy")
+    assert features.shape == (3, 256)
+    assert np.isfinite(features).all()
+    assert len((tmp_path / "e.csv").read_text().splitlines()) == 4
+    result = run_cli(
+        "ssl", "embed", pretrained, folder, "-o", tmp_path / "z", "--workers", "0", "--what", "projections"
+    )
+    assert np.load(tmp_path / "z.npy").shape == (3, 16)
+
+
+def test_images_without_labels(run_cli: Any, tmp_path: Path) -> None:
+    """A flat folder pretrains without k-NN; a linear probe on it is refused."""
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    data = ("--dataset", "imagefolder", "--data-root", folder, "--workers", "0")
+    size = ("--image-size", "16", "--backbone", "tiny", "--batch-size", "6")
+    result = run_cli("ssl", "barlow", *data, *size, *QUICK, "--run-dir", tmp_path / "run", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert {key.partition("/")[2] for key in json.loads(result.stdout)["final"]} == {
+        "w2", "lu", "alignment", "effective_rank",
+    }  # fmt: skip
+    refused = run_cli("ssl", "linear", tmp_path / "run", "--data-root", folder, "--workers", "0")
+    assert refused.exit_code == 2
+    assert "labels" in refused.stderr
+
+
+BAD = [
+    (("byol", "--w2", "--w2-weight", "-0.2"), "--w2-weight"),
+    (("barlow", "--w2-weight-final", "-1"), "--w2-weight-final"),
+    (("byol", "--batch-size", "1"), "at least 2"),
+    (("byol", "--w2", "--lu"), "--w2 and --lu"),
+    (("byol", "--knn-k", "2000"), "2000 neighbours"),
+    (("moco", "--queue", "100"), "--queue"),
+    (("moco", "--shuffle"), "--batch-norm local"),
+    (("byol", "--batch-size", "5000"), "fewer than one batch"),
+    (("zerocl", "--along", "rows"), "rows"),
+    (("byol", "--crop-min", "0"), "--crop-min"),
+    (("byol", "--dataset", "cifar11"), "cifar10"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD)
+def test_bad_requests_are_one_sentence(
+    words: tuple[str, ...], said: str, run_cli: Any, tmp_path: Path
+) -> None:
+    result = run_cli("ssl", *words, "--run-dir", tmp_path / "run")
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_runs_of_others_and_missing_runs_are_refused(pretrained: Path, run_cli: Any, tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path / "mrl", command="mrl train", options={})
+    for command in ("knn", "linear", "evaluate", "export"):
+        result = run_cli("ssl", command, tmp_path / "mrl")
+        assert result.exit_code == 2
+        assert "mrl train" in result.stderr
+    assert "no run directory" in run_cli("ssl", "knn", tmp_path / "none").stderr
+    assert "3000 neighbours" in run_cli("ssl", "knn", pretrained, "-k", "3000").stderr
+    other = run_cli("ssl", "moco", "--resume", pretrained)
+    assert other.exit_code == 2
+    assert "ssl byol" in other.stderr
+
+
+@pytest.mark.parametrize("method", ["byol", "moco"])
+def test_interrupted_and_resumed_equals_uninterrupted(method: str, run_cli: Any, tmp_path: Path) -> None:
+    """Bit for bit on the CPU: networks, moving average, queue, optimiser, metrics."""
+    options = ("ssl", method, "--w2", *QUICK, "--checkpoint-every", "1", "--seed", "3")
+    assert run_cli(*options, "--run-dir", tmp_path / "whole").exit_code == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    # What the interruption leaves behind: the checkpoint of the first epoch, and records beyond it.
+    checkpoints = tmp_path / "parts" / "checkpoints"
+    (checkpoints / "last.pt").unlink()
+    (checkpoints / "previous.pt").rename(checkpoints / "last.pt")
+    assert load_checkpoint(checkpoints / "last.pt")["task"].keys()
+    resumed = run_cli("ssl", method, "--resume", tmp_path / "parts")
+    assert resumed.exit_code == 0, resumed.stderr
+    whole, parts = (
+        load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in ("whole", "parts")
+    )
+    assert_equal(whole["task"], parts["task"])
+    assert_equal(
+        {k: v for k, v in whole.items() if "optim" in k}, {k: v for k, v in parts.items() if "optim" in k}
+    )
+    metrics = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "parts")]
+    assert metrics[0] == metrics[1]
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    else:
+        assert a == b
+
+
+@pytest.mark.slow
+def test_sigterm_and_resume_in_a_real_process(tmp_path: Path) -> None:
+    """A kill in the middle of an epoch, then --resume: the same last checkpoint as without the kill."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "wasskit",
+        "ssl",
+        "moco",
+        "--w2",
+        *QUICK,
+        "--epochs",
+        "40",
+        "--eval-every",
+        "40",
+    ]
+    killed = subprocess.Popen([*command, "--run-dir", str(tmp_path / "run")], env=environment)
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("loss") >= 2):
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGTERM)
+    assert killed.wait(60) == 143
+    step = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    subprocess.run(
+        [sys.executable, "-m", "wasskit", "ssl", "moco", "--resume", str(tmp_path / "run"), "-q"], check=True,
+        env=environment, capture_output=True,
+    )  # fmt: skip
+    subprocess.run(
+        [*command, "--run-dir", str(tmp_path / "whole"), "-q"],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
+    whole, parts = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in ("whole", "run"))
+    assert_equal(whole["task"], parts["task"])
+    assert not torch.equal(step["task"]["queue.keys"], parts["task"]["queue.keys"])
+
+
+def test_recipes_cover_the_published_table() -> None:
+    names = recipe_names("ssl")
+    for dataset in ("cifar10", "cifar100"):
+        rows = [name for name in names if name.startswith(f"ssl/{dataset}-")]
+        assert len(rows) == 12
+        for name in rows:
+            recipe = parse_recipe(name, recipes_folder() / f"{name}.toml")
+            assert set(recipe.paper["metrics"]) == {
+                f"test/{key}" for key in ("linear_top1", "linear_top5", "w2", "lu", "alignment")
+            }
+    assert {name for name in names if "stl10" in name or "tiny" in name}
+
+
+@pytest.mark.slow
+def test_pretraining_on_real_cifar(data_root: Path, run_cli: Any, tmp_path: Path) -> None:
+    data = ("--dataset", "cifar10", "--data-root", data_root, "--epochs", "1", "--projector", "64,32")
+    result = run_cli("ssl", "byol", "--w2", *data, "--run-dir", tmp_path / "run", "--json")
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert "test/knn200_top1" in summary["final"]
+    assert summary["comparison"]["trained"]["knn200_top1"] > 20
