@@ -10,31 +10,31 @@ from typing import Any
 from wasskit.training.figures import COLOURS, figure, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
-_TERMS = {"loss": "total", "method": "method", "w2": "W2 of the batch", "lu": "L_U of the batch"}
+_TERMS = {"loss": "total", "method": "method", "w2": "$W_2$ of the batch", "lu": "$L_U$ of the batch"}
 
 
 def draw_training(run: RunDirectory) -> Path:
     """Losses, k-NN accuracy, and the three uniformity measures over the epochs, from ``metrics.csv``."""
     rows = run.metrics()
-    fig, axes = figure(1, 3, width="double", ratio=0.85)
+    fig, axes = figure(1, 3, width="double", ratio=0.95)
     losses, accuracy, measures = axes.flat
     terms = [name for name in _TERMS if any(row.split == "train" and row.metric == name for row in rows)]
     for name in terms if len(terms) > 1 else ["loss"]:
         _curve(losses, rows, "train", name, _TERMS[name], marker="")
     losses.set_ylabel("training loss")
     if len(terms) > 1:
-        losses.legend()
+        _legend_above(losses)
     knn = sorted({row.metric for row in rows if row.split == "test" and row.metric.startswith("knn")})
     for name in knn:
         k, _, top = name.partition("_")
-        _curve(accuracy, rows, "test", name, f"{top.replace('top', 'top-')} (k = {k[3:]})")
-    accuracy.set_ylabel("k-NN accuracy, test (%)")
+        _curve(accuracy, rows, "test", name, f"{k[3:]}-NN, {top.replace('top', 'top-')}")
+    accuracy.set_ylabel("test accuracy (%)")
     if knn:
-        accuracy.legend()
+        _legend_above(accuracy)
     for name, label in (("w2", "$W_2$"), ("lu", "$L_U$"), ("alignment", "alignment")):
         _curve(measures, rows, "test", name, label)
-    measures.set_ylabel("projections of the test images")
-    measures.legend()
+    measures.set_ylabel("of test projections")
+    _legend_above(measures)
     for ax in axes.flat:
         ax.set_xlabel("epoch")
     return save_figure(fig, run.figures / "learning_curves.png")
@@ -63,12 +63,12 @@ def draw_comparison(path: Path, found: Mapping[str, Mapping[str, float]], title:
         bars = ax.bar(places, heights, 0.36, label=kind, color=colour, hatch="" if number == 0 else "//")
         ax.bar_label(bars, fmt="%.1f", fontsize=7, padding=1)
     ax.set_xticks(range(len(groups)), groups)
-    ax.set_ylim(0, 118)
+    ax.set_ylim(0, 108)
     ax.set_yticks(range(0, 101, 20))
     ax.grid(axis="x", visible=False)
     ax.set_ylabel("k-NN top-1 (%)")
-    ax.set_title(title)
-    ax.legend(loc="upper center", ncols=2)
+    ax.set_xlabel(title)
+    _legend_above(ax, columns=2)
     return save_figure(fig, path)
 
 
@@ -82,5 +82,10 @@ def draw_spectrum(path: Path, spectra: Mapping[str, Sequence[float]], width: int
     ax.axhline(-math.log(width), color="0.4", linewidth=0.8, linestyle=":", label="uniform on the sphere")
     ax.set_xlabel("rank of the singular value")
     ax.set_ylabel("log singular value")
-    ax.legend()
+    _legend_above(ax, columns=2)
     return save_figure(fig, path)
+
+
+def _legend_above(ax: Any, columns: int = 1) -> None:
+    """A legend over the axes, where it hides no data."""
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, borderaxespad=0.2)
