@@ -1,0 +1,79 @@
+"""Saved maps at work on files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wasskit.data.toy import load_points
+from wasskit.errors import UserError
+from wasskit.plugins.w2gn.objective import W2GN, Refine
+from wasskit.plugins.w2gn.palette import ColourTable, colour_function, map_image, read_pixels, save_pixels
+from wasskit.training.files import replace_file, writing
+
+
+def map_file(path: Path) -> Path:
+    """The map in a run directory, or the path itself."""
+    if path.is_dir():
+        inside = path / "map.safetensors"
+        if not inside.is_file():
+            raise UserError(f"{path} holds no map.safetensors: its training has not finished; go on with --resume {path}.")
+        return inside
+    return path
+
+
+def is_colour_map(header: Mapping[str, Any]) -> bool:
+    """Whether a map's points are colours."""
+    return header.get("space") == "rgb"
+
+
+def apply_to_points(
+    transport: W2GN, header: Mapping[str, Any], source: Path, destination: Path, inverse: bool, refine: Refine
+) -> None:
+    """Map a ``.npy`` file of points to another.
+
+    Raises:
+        UserError: the points have another dimension than the map, or rows that are not finite.
+    """
+    points = load_points(source)
+    known = header["potential"]
+    if known.get("dim") != points.shape[1]:
+        shape = f"of dimension {known['dim']}" if "dim" in known else "that are images"
+        raise UserError(f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}.")
+    device = next(transport.parameters()).device
+    moved = points.to(device)
+    mapped = transport.inverse_map(moved, refine=refine) if inverse else transport.forward_map(moved)
+    with writing(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(destination, lambda file: np.save(file, mapped.cpu().numpy()))
+
+
+def apply_to_images(
+    transport: W2GN,
+    header: Mapping[str, Any],
+    source: Path,
+    destination: Path,
+    inverse: bool,
+    refine: Refine,
+    device: torch.device,
+) -> None:
+    """Map an image file: its colours in tiles, or the whole image where the map is one of images."""
+    if is_colour_map(header):
+        map_image(source, destination, ColourTable(colour_function(transport, inverse, refine), device))
+        return
+    size = tuple(header["potential"]["image_size"])
+    pixels = read_pixels(source)
+    if pixels.shape[:2] != size:
+        raise UserError(
+            f"{source} has {pixels.shape[0]}x{pixels.shape[1]} pixels; the map takes {size[0]}x{size[1]}: resize it first."
+        )
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device, torch.float32) / 127.5 - 1.0
+    mapped = transport.inverse_map(image, refine=refine) if inverse else transport.forward_map(image)
+    array = ((mapped[0] + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    with writing(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        save_pixels(array, destination)

@@ -1,0 +1,95 @@
+"""``wasskit w2gn apply``: use a saved map on images or points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wasskit.config import Command, Invocation, argument, option
+from wasskit.errors import UserError
+from wasskit.options import DeviceOptions, complete_local_paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class W2gnApply(DeviceOptions):
+    """Options of ``wasskit w2gn apply``."""
+
+    map: Path = argument(
+        help="A saved map (map.safetensors) or the run directory of a training.",
+        complete=complete_local_paths,
+        metavar="MAP",
+    )
+    inputs: tuple[str, ...] = argument(
+        help="Images (for maps of colours or of images) or .npy files of points.",
+        complete=complete_local_paths,
+        metavar="INPUT...",
+    )
+    inverse: bool = option(False, help="Apply the inverse map.", flag="--inverse")
+    refine: Literal["none", "lbfgs", "newton"] = option(
+        "none", help="Solve for the inverse of the forward map instead of using the second network."
+    )
+    output: Path | None = option(
+        None, help="Where to write: a file for one input, a folder for several.", show_default="beside the input"
+    )
+    force: bool = option(False, help="Overwrite files that are there.", flag="--force")
+
+    def validate(self) -> None:
+        super().validate()
+        if self.refine != "none" and not self.inverse:
+            raise UserError("--refine solves for the inverse map: give --inverse with it.")
+
+
+def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit import console
+    from wasskit.distributed.group import group
+    from wasskit.plugins.w2gn.application import apply_to_images, apply_to_points, is_colour_map, map_file
+    from wasskit.plugins.w2gn.maps import load_map
+
+    with group(config.device) as device:
+        path = map_file(config.map)
+        transport, header = load_map(path)
+        transport = transport.to(device)
+        inputs = [Path(word).expanduser() for word in config.inputs]
+        written: list[Path] = []
+        for source in inputs:
+            destination = output_path(config, source, len(inputs) > 1)
+            if destination.exists() and not config.force:
+                raise UserError(f"{destination} exists already: choose another --output, or overwrite it by --force.")
+            if source.suffix == ".npy":
+                apply_to_points(transport, header, source, destination, config.inverse, config.refine)
+            else:
+                if not is_colour_map(header) and "image_size" not in header["potential"]:
+                    raise UserError(
+                        f"{path} maps points of dimension {header['potential']['dim']}, not the colours of images: give "
+                        f"a .npy file instead of {source}."
+                    )
+                apply_to_images(transport, header, source, destination, config.inverse, config.refine, device)
+            written.append(destination)
+            console.result(f"Written: {console.escape(str(destination))}")
+    return {"map": str(path), "outputs": [str(p) for p in written]}
+
+
+def output_path(config: W2gnApply, source: Path, several: bool) -> Path:
+    """Where the image of one input goes."""
+    tail = "inverse" if config.inverse else "mapped"
+    suffix = source.suffix if source.suffix.lower() in (".npy", ".tif", ".tiff", ".png") else ".png"
+    name = f"{source.stem}-{tail}{suffix}"
+    if config.output is None:
+        return source.with_name(name)
+    return config.output / name if several or config.output.is_dir() else config.output
+
+
+command = Command(
+    "w2gn apply",
+    W2gnApply,
+    body,
+    "Apply a saved map.\n\nA map of colours is applied to images of any size in tiles (large TIFFs in constant memory, with "
+    "the library tifffile); a map of images to images of its size; any map of points to .npy files of shape (N, D).",
+    (
+        "wasskit w2gn apply runs/w2gn/color photo.jpg",
+        "wasskit w2gn apply map.safetensors slide.tif --output stained.tif",
+        "wasskit w2gn apply runs/w2gn/8gaussians points.npy --inverse --refine newton",
+    ),
+)

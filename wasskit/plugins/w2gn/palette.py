@@ -1,0 +1,248 @@
+"""Photographs as measures on the RGB cube, and maps of colours applied to images of any size.
+
+An image stays in 8 bits. A map is evaluated once for every distinct colour: its images are kept in a table of all 2^24 colours,
+so that the memory is constant and a picture of a thousand million pixels costs no more evaluations than it has colours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from wasskit.data.toy import Measure
+from wasskit.errors import UserError
+from wasskit.plugins.w2gn.objective import W2GN, Refine
+
+Pixels = NDArray[np.uint8]
+TIFF = (".tif", ".tiff", ".btf", ".svs")
+_TILE_ROWS = 512
+_LARGE = 1 << 26
+"""Pixels from which a TIFF is read and written in tiles."""
+
+
+def sample_photographs() -> tuple[Path, Path]:
+    """The two photographs that come with scikit-learn: a Chinese temple and a flower."""
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise UserError("The sample photographs come with scikit-learn, which is not installed: give two images.")
+    folder = Path(spec.origin).parent / "datasets" / "images"
+    return folder / "china.jpg", folder / "flower.jpg"
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_pixels(path: Path) -> Pixels:
+    """An 8-bit RGB image as (H, W, 3) uint8.
+
+    Raises:
+        UserError: the file is missing or damaged; the image is grey, has an alpha channel or more than 8 bits.
+    """
+    if path.suffix.lower() in TIFF and (page := tiff_page(path)) is not None:
+        array: Pixels = page.asarray()
+        return array
+    try:
+        with unlimited(), Image.open(path) as image:
+            check_mode(path, image)
+            return np.array(image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"There is no image {path}.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is not a readable image: {error}.") from error
+
+
+def check_mode(path: Path, image: Image.Image) -> None:
+    """Refuse images that are not 8-bit RGB, each with what to do about it."""
+    mode = image.mode
+    if mode.startswith("I") or mode == "F" or sixteen_bit(path, image):
+        raise UserError(f"{path} has more than 8 bits per channel: convert it to 8-bit RGB first.")
+    if mode in ("1", "L", "LA", "La"):
+        raise UserError(f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant.")
+    if "A" in mode or "a" in mode or "transparency" in image.info:
+        raise UserError(f"{path} has an alpha channel: flatten it onto a background and save it as RGB first.")
+    if mode not in ("RGB", "P"):
+        raise UserError(f"{path} is a {mode} image: convert it to RGB first.")
+
+
+def sixteen_bit(path: Path, image: Image.Image) -> bool:
+    """Whether a PNG has 16 bits per channel, which Pillow hides by dropping the lower eight."""
+    if image.format != "PNG":
+        return False
+    with path.open("rb") as file:
+        header = file.read(25)
+    return len(header) == 25 and header[24] == 16
+
+
+@contextlib.contextmanager
+def unlimited() -> Iterator[None]:
+    """Let Pillow open images of any size: they are the user's own."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def tiff_page(path: Path) -> Any | None:
+    """The first page of a TIFF, if the library for tiled ones is installed; None to leave it to Pillow."""
+    if importlib.util.find_spec("tifffile") is None or not path.is_file():
+        return None
+    import tifffile
+
+    try:
+        page = tifffile.TiffFile(path).pages[0]
+    except (tifffile.TiffFileError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable TIFF: {error}.") from error
+    if page.dtype is None or page.dtype != np.uint8:
+        raise UserError(f"{path} has {page.dtype} samples, not 8 bits per channel: convert it to 8-bit RGB first.")
+    channels = page.shape[2] if len(page.shape) == 3 else 1
+    if channels == 1:
+        raise UserError(f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant.")
+    if channels == 4:
+        raise UserError(f"{path} has an alpha channel: flatten it onto a background and save it as RGB first.")
+    if channels != 3 or page.planarconfig != 1:
+        raise UserError(f"{path} has {channels} channels stored apart: convert it to interleaved 8-bit RGB first.")
+    return page
+
+
+def colours_of(path: Path, limit: int = 1 << 22) -> Tensor:
+    """Colours of an image, (N, 3) uint8: all pixels, or about ``limit`` evenly spread ones of a large image.
+
+    A large tiled TIFF is read tile by tile.
+    """
+    if path.suffix.lower() in TIFF and (page := tiff_page(path)) is not None:
+        height, width = page.shape[:2]
+        if height * width > _LARGE:
+            step = -(-height * width // limit)
+            parts = [data.reshape(-1, 3)[::step] for data, *_ in page.segments(maxworkers=1) if data is not None]
+            return torch.from_numpy(np.concatenate(parts))
+    pixels = read_pixels(path).reshape(-1, 3)
+    return torch.from_numpy(np.ascontiguousarray(pixels[:: -(-len(pixels) // (16 * limit))]))
+
+
+def colour_measure(colours: Tensor) -> Measure:
+    """The uniform law on the colours, in [0, 1], spread over the width of a grey level so that it has a density."""
+    count = len(colours)
+
+    def transform(u: Tensor) -> Tensor:
+        chosen = (u[:, 0].double() * count).long().clamp_(max=count - 1)
+        return (colours[chosen.cpu()].to(u.device).float() + u[:, 1:] - 0.5) / 255.0
+
+    return Measure(3, 4, transform)
+
+
+# --- Mapping ----------------------------------------------------------------------------------------------------------
+
+
+class ColourTable:
+    """A map of colours as a table that is filled as colours are met.
+
+    Args:
+        function: points (N, 3) in [0, 1] to points (N, 3).
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], device: torch.device | str = "cpu") -> None:
+        self.function = function
+        self.device = torch.device(device)
+        self.table = np.zeros((1 << 24, 3), dtype=np.uint8)
+        self.known = np.zeros(1 << 24, dtype=bool)
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """Images of pixels (..., 3), rounded to 8 bits."""
+        codes = pixels[..., 0].astype(np.int32) << 16 | pixels[..., 1].astype(np.int32) << 8 | pixels[..., 2]
+        missing = np.unique(codes[~self.known[codes]])
+        if len(missing):
+            channels = np.stack([missing >> 16, missing >> 8 & 255, missing & 255], 1)
+            points = torch.from_numpy(channels).to(self.device, torch.float32) / 255.0
+            mapped = (255.0 * self.function(points)).round_().clamp_(0, 255)
+            self.table[missing] = mapped.to(torch.uint8).cpu().numpy()
+            self.known[missing] = True
+        return self.table[codes]
+
+
+def colour_function(transport: W2GN, inverse: bool = False, refine: Refine = "none") -> Callable[[Tensor], Tensor]:
+    """The forward or inverse map as a function of points."""
+    if inverse:
+        return lambda points: transport.inverse_map(points, refine=refine)
+    return transport.forward_map
+
+
+def map_pixels(pixels: Pixels, table: ColourTable) -> Pixels:
+    """A mapped image, strip by strip."""
+    result = np.empty_like(pixels)
+    for top in range(0, len(pixels), _TILE_ROWS):
+        result[top : top + _TILE_ROWS] = table(pixels[top : top + _TILE_ROWS])
+    return result
+
+
+def map_image(source: Path, destination: Path, table: ColourTable) -> None:
+    """Map an image file to another; a large TIFF tile by tile, in constant memory.
+
+    Raises:
+        UserError: see `read_pixels`; the destination cannot be written.
+    """
+    from wasskit.training.files import writing
+
+    with writing(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix.lower() in TIFF and (page := tiff_page(source)) is not None:
+            height, width = page.shape[:2]
+            if height * width > _LARGE or page.is_tiled:
+                if destination.suffix.lower() not in TIFF:
+                    raise UserError(f"{source} is mapped in tiles: give its image the name of a TIFF, not {destination}.")
+                map_tiles(page, destination, table)
+                return
+        save_pixels(map_pixels(read_pixels(source), table), destination)
+
+
+def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
+    """One page of a TIFF, segment by segment, in the layout of the original."""
+    import tifffile
+
+    def segments() -> Iterator[Pixels]:
+        for data, _, shape in page.segments(maxworkers=1):
+            if data is None:
+                blank = np.zeros((page.tilelength, page.tilewidth, 3) if page.is_tiled else shape[-3:], np.uint8)
+                yield table(blank)
+                continue
+            tile: Pixels = table(data.reshape(data.shape[-3:]))
+            if page.is_tiled and tile.shape[:2] != (page.tilelength, page.tilewidth):
+                whole = np.zeros((page.tilelength, page.tilewidth, 3), np.uint8)
+                whole[: tile.shape[0], : tile.shape[1]] = tile
+                tile = whole
+            yield tile
+
+    layout: dict[str, Any] = (
+        {"tile": (page.tilelength, page.tilewidth)} if page.is_tiled else {"rowsperstrip": page.rowsperstrip}
+    )
+    size = page.shape[0] * page.shape[1] * 3
+    partial = destination.with_name(f".{destination.name}.partial")
+    try:
+        with tifffile.TiffWriter(partial, bigtiff=size > 1 << 31) as writer:
+            writer.write(segments(), shape=page.shape, dtype=np.uint8, photometric="rgb", **layout)
+        partial.replace(destination)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_pixels(pixels: Pixels, path: Path) -> Path:
+    """Write an image in the format of the path's suffix; JPEG at high quality."""
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    try:
+        Image.fromarray(pixels).save(path, **options)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"Cannot write {path}: {error}; name it .png, .jpg or .tif.") from error
+    return path

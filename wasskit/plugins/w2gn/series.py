@@ -1,0 +1,132 @@
+"""One run per dimension, and the table over dimensions beside the published rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wasskit import console
+from wasskit.config import Invocation
+from wasskit.distributed.group import is_main
+from wasskit.plugins.w2gn.pairs import KnownPair, evaluation
+from wasskit.plugins.w2gn.task import dense_transport
+from wasskit.plugins.w2gn.training import history, next_steps, sampler, say_where, train
+from wasskit.training.files import replace_text
+from wasskit.training.session import training_session
+
+
+def run_series(
+    config: Any,
+    invocation: Invocation,
+    pair: Callable[[Any, int], KnownPair],
+    *,
+    hidden: Callable[[int], tuple[int, ...]],
+    published: Mapping[str, Mapping[int, Any]],
+    base_name: str,
+) -> dict[str, Any]:
+    """Train on the pair of every dimension and print the table.
+
+    Several dimensions lie in ``d2``, ``d4``, ... of one folder; with ``--resume`` those that are finished are kept.
+
+    Args:
+        pair: settled configuration and dimension to the pair.
+        hidden: widths of the hidden layers by dimension.
+        published: rows of the table, by dimension.
+        base_name: of the run directory, where the user chose none.
+    """
+    several = len(config.dim) > 1
+    base = config.run_dir or Path("runs") / "w2gn" / (config.name or base_name)
+    results: dict[int, dict[str, Any]] = {}
+    for dim in config.dim:
+        own = dataclasses.replace(config, dim=(dim,))
+        if several:
+            again = config.resume is not None or config.requeue
+            own = dataclasses.replace(own, run_dir=base / f"d{dim}", name=None, resume=None, requeue=again)
+        given = invocation.given - ({"dim", "run_dir", "name", "resume"} if several else set())
+        results[dim] = run_one(own, dataclasses.replace(invocation, given=given), pair, dim, hidden, f"{base_name}-{dim}")
+    show(results, published, title=f"w2gn {base_name}, L2-UVP in %")
+    summary = {"dimensions": {str(dim): result for dim, result in results.items()}}
+    if several and is_main():
+        replace_text(base / f"{base_name}.json", json.dumps(summary, indent=2) + "\n")
+        console.result(f"Table: {console.escape(str(base / f'{base_name}.json'))}")
+    next_steps(f"wasskit w2gn apply {results[config.dim[-1]]['map']} POINTS.npy")
+    return summary if several else results[config.dim[0]] | summary
+
+
+def run_one(
+    config: Any,
+    invocation: Invocation,
+    pair: Callable[[Any, int], KnownPair],
+    dim: int,
+    hidden: Callable[[int], tuple[int, ...]],
+    name: str,
+) -> dict[str, Any]:
+    """One dimension: its run directory, training, figure and scores."""
+    with training_session(config, invocation, name=name) as session:
+        config, device = session.config, session.device
+        known = pair(config, dim)
+        if known.note:
+            console.log(known.note)
+        x = sampler(known.source, config.seed, "source", config.sampling, device)
+        y = sampler(known.target, config.seed, "target", config.sampling, device)
+        samples = config.start_samples or 32768 + 4096 * dim
+        prepared = dataclasses.replace(config, start_samples=samples)
+        transport = dense_transport(prepared, known.dim, x, y, hidden=hidden(known.dim))
+        refine = config.refine if config.refine != "none" else "lbfgs"
+        evaluate = evaluation(known, refine)
+        begun = evaluate(transport.to(device), None)["test"]
+        about = {"pair": known.name, "dim": known.dim}
+        trained = train(session, transport, x, y, evaluate, monitor="test/uvp_forward", about=about)
+        final = {key.removeprefix("test/"): value for key, value in trained.summary.final.items()}
+        figures = []
+        if is_main():
+            from wasskit.plugins.w2gn import figures as draw
+
+            names = {"uvp_forward": "forward", "uvp_inverse": "inverse", "uvp_inverse_solved": "inverse, solved"}
+            series = history(session, "test", list(names))
+            figures.append(
+                draw.curves(
+                    session.run.figures / "uvp.png", {names[key]: v for key, v in series.items()},
+                    ylabel="unexplained variance (%)", lines={"start": begun["uvp_forward"]},
+                )  # fmt: skip
+            )
+        say_where(figures, trained.map_path)
+        return trained.summary.as_dict() | {
+            "run": str(session.run.path),
+            "map": str(trained.map_path),
+            "pair": known.name,
+            "note": known.note,
+            "scores": final,
+            "scores_at_start": begun,
+        }
+
+
+def show(
+    results: Mapping[int, Mapping[str, Any]], published: Mapping[str, Mapping[int, Any]], title: str
+) -> None:
+    """The table: one row per measure and per published solver, one column per dimension."""
+    dims = list(results)
+    rows: list[list[Any]] = []
+    for key, name in (
+        ("uvp_forward", "forward"),
+        ("uvp_inverse", "inverse"),
+        ("uvp_inverse_solved", "inverse, solved"),
+        ("cosine_forward", "cosine, forward"),
+        ("cosine_inverse", "cosine, inverse"),
+    ):
+        rows.append([name, *(digits(results[d]["scores"].get(key)) for d in dims)])
+    for key, name in (("uvp_forward", "start, forward"), ("uvp_inverse", "start, inverse")):
+        rows.append([name, *(digits(results[d]["scores_at_start"].get(key)) for d in dims)])
+    rows.append(["steps", *(str(results[d]["steps"]) for d in dims)])
+    rows.append(["minutes", *(f"{results[d]['wall_seconds'] / 60:.1f}" for d in dims)])
+    for name, row in published.items():
+        rows.append([name, *(str(row.get(d, "-")) for d in dims)])
+    console.table(title, ["", *(f"D = {d}" for d in dims)], rows)
+
+
+def digits(value: float | None) -> str:
+    """Three significant digits."""
+    return "-" if value is None else f"{value:.3g}"
