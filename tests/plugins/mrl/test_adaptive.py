@@ -56,6 +56,15 @@ def test_a_shortlist_of_everything_is_exact(clouds: tuple[Tensor, ...]) -> None:
     assert torch.equal(retrieve(queries, gallery, Plan("", ((2, 120), (4, 120), (16, 120)))), exact)
 
 
+def test_searches_are_shared_between_plans(clouds: tuple[Tensor, ...]) -> None:
+    queries, _, gallery, _ = clouds
+    searched: dict[int, Tensor] = {}
+    for plan in (*funnel_plans(DIMS, 120, 40), *adaptive_plans(DIMS, 120, 40), *single_shots(DIMS, 120)):
+        alone = retrieve(queries, gallery, plan)
+        assert torch.equal(retrieve(queries, gallery, plan, searched=searched), alone)
+    assert sorted(searched) == list(DIMS)
+
+
 def test_reranking_orders_the_shortlist_by_the_longer_prefix(clouds: tuple[Tensor, ...]) -> None:
     queries, _, gallery, _ = clouds
     found = retrieve(queries, gallery, Plan("", ((2, 120), (16, 20))))

@@ -78,14 +78,27 @@ def funnel_plans(dims: Sequence[int], gallery: int, shortlist: int) -> list[Plan
     return plans
 
 
-def retrieve(queries: Tensor, gallery: Tensor, plan: Plan, depth: int = _DEPTH) -> Tensor:
+def retrieve(
+    queries: Tensor,
+    gallery: Tensor,
+    plan: Plan,
+    depth: int = _DEPTH,
+    *,
+    searched: dict[int, Tensor] | None = None,
+) -> Tensor:
     """Indices (Q, min(depth, M)) of the gallery items that a plan ranks first, best first.
 
     queries (Q, D), gallery (M, D). Prefixes are compared by their cosine; exact, and without a Q x M matrix.
+    ``searched`` keeps what searches of the whole gallery found, by dimension, for the plans that follow.
     """
     lengths = [length for _, length in plan.stages[1:]] + [min(depth, len(gallery))]
     first = plan.stages[0][0]
-    _, found = nearest(queries[:, :first], lengths[0], gallery=gallery[:, :first])
+    found = (searched or {}).get(first)
+    if found is None or found.shape[1] < lengths[0]:
+        _, found = nearest(queries[:, :first], lengths[0], gallery=gallery[:, :first])
+        if searched is not None:
+            searched[first] = found
+    found = found[:, : lengths[0]]
     for (dim, _), kept in zip(plan.stages[1:], lengths[1:], strict=True):
         items = torch.nn.functional.normalize(gallery[:, :dim], dim=1)
         ranked = []
@@ -98,10 +111,16 @@ def retrieve(queries: Tensor, gallery: Tensor, plan: Plan, depth: int = _DEPTH) 
 
 
 def retrieval_outcome(
-    queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor, plan: Plan
+    queries: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    plan: Plan,
+    *,
+    searched: dict[int, Tensor] | None = None,
 ) -> Outcome:
     """Precision@1 and mAP@10 (normalised by min(R, 10), R positives in the gallery) of a plan, in percent."""
-    found = retrieve(queries, gallery, plan)
+    found = retrieve(queries, gallery, plan, searched=searched)
     hits = gallery_labels[found] == query_labels[:, None]
     places = torch.arange(1, hits.shape[1] + 1, device=hits.device)
     precision = torch.where(hits, hits.cumsum(1) / places, 0.0)

@@ -86,7 +86,7 @@ class MethodOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, LoopOptions, OptimizerOptions):
+class TrainingOptions(RunOptions, LoopOptions, OptimizerOptions, BackboneOptions, DataOptions, MethodOptions):
     """Everything one training of ``wasskit mrl`` depends on. The defaults are the paper's best setting."""
 
     epochs: int = override(LoopOptions, "epochs", 40)
