@@ -155,7 +155,9 @@ def distance_panel(
     ax.set_yscale("log")
     ax.set_xlabel("dimension $m$")
     ax.set_ylabel("distance to the Gaussian")
-    fig.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    fig.legend(
+        loc="outside upper center", ncols=2, frameon=False, fontsize=7.5, handlelength=1.8, columnspacing=1.2
+    )
     return fig
 
 

@@ -129,7 +129,7 @@ def _report(path: Path, x: Measurement, summary: Mapping[str, Any]) -> Report:
         ("effective rank", x.effective_rank, _entropy_rank(ideal)),
         ("numerical rank", x.numerical_rank, min(x.m, x.n - 1)),
         ("distinct embeddings", x.distinct, x.n),
-        ("distance to nearest", x.neighbour, x.neighbour_expected),
+        ("nearest, in dimensions used", x.neighbour, x.neighbour_expected),
         ("norm before division", x.norm_mean, None),
         ("  standard deviation", x.norm_sd, None),
     ]
