@@ -71,8 +71,14 @@ class Transport:
 
     def __post_init__(self) -> None:
         dims = self.source.shape[1]
-        for what in ("source", "forward", "target", "inverse"):
-            cloud = getattr(self, what)
+        names = {
+            "source": "source",
+            "forward": "image of the source",
+            "target": "target",
+            "inverse": "image of the target",
+        }
+        for attribute, what in names.items():
+            cloud = getattr(self, attribute)
             if cloud is None:
                 continue
             check_rows(cloud, f"The {what} of {self.name}")

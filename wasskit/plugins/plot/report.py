@@ -288,8 +288,8 @@ class _Page:
             name = path.relative_to(folder).as_posix()
             try:
                 kind, data = _image(path)
-            except (OSError, ValueError, SyntaxError) as error:
-                self._note(f"{path} cannot be shown: {error}.")
+            except (OSError, ValueError, SyntaxError):  # UnidentifiedImageError is an OSError
+                self._note(f"{path} cannot be shown: it is damaged or no image.")
                 continue
             parts.append(_img(name, kind, data, wide=True))
         if len(paths) > _MOST_IMAGES:

@@ -68,8 +68,10 @@ class Run:
             return "unfinished, nothing recorded yet"
         step = max(row.step for row in self.rows)
         epoch = max(row.epoch for row in self.rows)
-        epochs = self.options.get("epochs")
-        reached = f"epoch {epoch} of {epochs}, step {step}" if isinstance(epochs, int) else f"step {step}"
+        epochs, steps = self.options.get("epochs"), self.options.get("steps")
+        of_epochs = f"epoch {epoch} of {epochs}, " if isinstance(epochs, int) else ""
+        of_steps = f" of {steps}" if isinstance(steps, int) and not of_epochs else ""
+        reached = f"{of_epochs}step {step}{of_steps}"
         return f"unfinished, at {reached}, last written {_age(self.path / 'metrics.csv')} ago"
 
     @cached_property

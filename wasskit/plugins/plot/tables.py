@@ -27,6 +27,12 @@ class Column:
     heading: str
     order: Order | None = None
     numeric: bool = False
+    key: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What ``--json`` calls it: metrics in full, where the heading leaves out the split they share."""
+        return self.key or self.heading
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,14 @@ def make_table(
     for key in keys:
         for which, entries in values.items():
             name = heading(key, split=not one_split) + (f", {which}" if len(values) > 1 else "")
-            _add(columns, body, name, key, [own.get(key) for own in entries], digits)
+            full = f"{key} {which}" if len(values) > 1 else key
+            _add(
+                columns,
+                body,
+                Column(name, order_of(key), numeric=True, key=full),
+                [own.get(key) for own in entries],
+                digits,
+            )
             if against_paper and which == next(iter(values)):
                 _add_paper(columns, body, key, groups, [own.get(key) for own in entries], digits)
     sources = [str(group.paper["source"]) for group in groups if against_paper and group.paper.get("source")]
@@ -120,17 +133,16 @@ def _state(group: Group) -> str:
 def _add(
     columns: list[Column],
     body: list[list[Cell]],
-    name: str,
-    key: str,
+    column: Column,
     entries: Sequence[Value | None],
     digits: int | None,
 ) -> None:
     """A metric's column; all entries that equal the best one in the decimals shown are bold."""
-    order = order_of(key)
+    order = column.order
     shown = _digits([entry.mean for entry in entries if entry is not None], digits)
     rounded = [round(entry.mean, shown) for entry in entries if entry is not None]
     best = (max if order == "max" else min)(rounded) if order is not None and len(rounded) > 1 else None
-    columns.append(Column(name, order, numeric=True))
+    columns.append(column)
     for row, entry in zip(body, entries, strict=True):
         if entry is None:
             row.append(Cell("-"))
@@ -152,7 +164,7 @@ def _add_paper(
         return
     known = [float(value) for value in published if value is not None]
     shown = _digits(known + [entry.mean for entry in entries if entry is not None], digits)
-    columns += [Column("published", numeric=True), Column("difference", numeric=True)]
+    columns += [Column(word, numeric=True, key=f"{key} {word}") for word in ("published", "difference")]
     for row, value, entry in zip(body, published, entries, strict=True):
         row.append(Cell(f"{value:.{shown}f}", float(value)) if value is not None else Cell("-"))
         if value is None or entry is None:
@@ -278,22 +290,16 @@ def _terminal_cell(cell: Cell) -> str:
 
 
 def records(table: Table) -> list[dict[str, Any]]:
-    """The rows as mappings for ``--json``; repeated headings are told apart by what is left of them."""
-    heads: list[str] = []
-    for column in table.columns:
-        repeated = column.heading in ("published", "difference")
-        heads.append(
-            f"{heads[-1 if column.heading == 'published' else -2]} {column.heading}"
-            if repeated
-            else column.heading
-        )
+    """The rows as mappings for ``--json``."""
     found = []
     for row in table.rows:
         record: dict[str, Any] = {}
-        for name, cell in zip(heads, row, strict=True):
-            record[name] = cell.value if cell.value is not None else None if cell.text == "-" else cell.text
+        for column, cell in zip(table.columns, row, strict=True):
+            record[column.name] = (
+                cell.value if cell.value is not None else None if cell.text == "-" else cell.text
+            )
             if cell.deviation is not None:
-                record[f"{name} deviation"] = cell.deviation
+                record[f"{column.name} deviation"] = cell.deviation
         found.append(record)
     return found
 
