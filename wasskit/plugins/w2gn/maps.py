@@ -54,7 +54,7 @@ def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any
 def description(transport: W2GN) -> dict[str, Any]:
     """The architecture of the potentials as plain values."""
     psi: Potential = transport.psi
-    about: dict[str, Any] = {"coordinates": transport.coordinates is not None, "scale": transport.scale}
+    about: dict[str, Any] = {"coordinates": transport.coordinates is not None}
     if isinstance(psi, QuadraticPotential):
         about["quadratic"] = True
         psi = psi.network
@@ -88,8 +88,9 @@ def rebuilt(about: Mapping[str, Any]) -> W2GN:
         ]
     if about.get("quadratic"):
         pair = [QuadraticPotential(network, about.get("dim")) for network in pair]
-    coordinates = None
-    if about["coordinates"]:
-        eye, zero = torch.eye(dim), torch.zeros(dim)
-        coordinates = Balance(eye, eye, zero, zero, about["scale"])
-    return W2GN(pair[0], pair[1], coordinates=coordinates)
+    return W2GN(pair[0], pair[1], coordinates=plain_coordinates(dim) if about["coordinates"] else None)
+
+
+def plain_coordinates(dim: int) -> Balance:
+    """Coordinates that change nothing, to be replaced by others."""
+    return Balance(torch.eye(dim), torch.eye(dim), torch.zeros(dim), torch.zeros(dim), torch.ones(()))

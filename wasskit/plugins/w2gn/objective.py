@@ -196,9 +196,7 @@ class W2GN(nn.Module):
         self.refine = refine
         self.evaluations = evaluations
         self.cycle_x, self.cycle_y, self.l1 = cycle_x, cycle_y, l1
-        self.scale = 1.0 if coordinates is None else coordinates.scale
-        names = ("source_transform", "target_transform", "source_mean", "target_mean")
-        for name in names:
+        for name in Balance._fields:
             value = None if coordinates is None else getattr(coordinates, name).float().contiguous()
             self.register_buffer(name, value)
 
@@ -246,13 +244,13 @@ class W2GN(nn.Module):
         """The change of coordinates, if there is one."""
         if self.source_transform is None:
             return None
-        tensors: tuple[Any, ...] = (
-            self.source_transform,
-            self.target_transform,
-            self.source_mean,
-            self.target_mean,
-        )
-        return Balance(*tensors, scale=self.scale)
+        return Balance(*(getattr(self, name) for name in Balance._fields))
+
+    @torch.no_grad()
+    def move_to(self, coordinates: Balance) -> None:
+        """Change the coordinates of a pair that has some."""
+        for name, value in coordinates._asdict().items():
+            getattr(self, name).copy_(value)
 
     def forward(self, x: Tensor, y: Tensor) -> Objective:
         """The objective on batches of P and Q."""

@@ -79,3 +79,11 @@ def reached(points: Tensor, centers: Tensor, std: float) -> int:
     near = distances.min(1)
     counts = torch.bincount(near.indices[near.values < 3.0 * std], minlength=len(centers))
     return int((counts >= 0.5 * len(points) / len(centers)).sum())
+
+
+def plane_grid(points: Tensor, lines: int = 21) -> Tensor:
+    """A regular grid (lines, lines, 2) over a cloud in the plane (N, 2)."""
+    low, high = points.amin(dim=0), points.amax(dim=0)
+    steps = torch.linspace(0, 1, lines, device=points.device)[:, None]
+    sides = low + (high - low) * steps
+    return torch.stack(torch.meshgrid(sides[:, 0], sides[:, 1], indexing="ij"), dim=-1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from wasskit.plugins.w2gn.maps import save_map
 from wasskit.plugins.w2gn.objective import W2GN
 from wasskit.plugins.w2gn.options import TransportOptions
 from wasskit.plugins.w2gn.task import Draw, Evaluate, TransportTask, pair_source
+from wasskit.training.files import replace_file
 from wasskit.training.session import Session
 from wasskit.training.task import Source
 from wasskit.training.trainer import Summary
@@ -94,6 +96,16 @@ def history(session: Session[Any], split: str, names: Sequence[str]) -> dict[str
     """Metrics of the run over its steps, for curves."""
     rows = session.run.metrics(split)
     return {name: [(row.step, row.value) for row in rows if row.metric == name] for name in names}
+
+
+def save_clouds(path: Path, **clouds: Tensor) -> None:
+    """Write points and their images as float32 arrays of one ``.npz``, from which ``wasskit plot`` draws."""
+    arrays = {name: cloud.detach().float().cpu().numpy() for name, cloud in clouds.items()}
+
+    def write(file: BinaryIO) -> None:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    replace_file(path, write)
 
 
 def say_where(paths: Sequence[Path | None], trained_map: Path | None = None) -> None:

@@ -60,7 +60,7 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
         sample_photographs,
     )
     from wasskit.plugins.w2gn.task import dense_transport
-    from wasskit.plugins.w2gn.training import history, next_steps, sampler, say_where, train
+    from wasskit.plugins.w2gn.training import history, next_steps, sampler, save_clouds, say_where, train
     from wasskit.training.session import training_session
 
     if config.images:
@@ -96,6 +96,8 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
             folder = session.run.figures
             names = [f"{paths[0].stem}", f"{paths[0].stem}, mapped", f"{paths[1].stem}", f"{paths[1].stem}, mapped"]
             clouds = [test_x, maps.forward_map(test_x), test_y, maps.inverse_map(test_y)]
+            arrays = dict(zip(("source", "forward", "target", "inverse"), clouds, strict=True))
+            save_clouds(session.run.path / "palette.npz", **arrays)
             order = [0, 1, 2, 2, 3, 0]
             panels = {f"{'abcdef'[i]}) {names[j]}": clouds[j] for i, j in enumerate(order)}
             figures.append(draw.palettes(folder / "palettes.png", panels))

@@ -42,9 +42,9 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
     from pathlib import Path
 
     from wasskit import console
-    from wasskit.plugins.w2gn.plane import evaluation, measures
+    from wasskit.plugins.w2gn.plane import evaluation, measures, plane_grid
     from wasskit.plugins.w2gn.task import dense_transport
-    from wasskit.plugins.w2gn.training import history, next_steps, sampler, say_where, train
+    from wasskit.plugins.w2gn.training import history, next_steps, sampler, save_clouds, say_where, train
     from wasskit.training.session import training_session
 
     with training_session(config, invocation, name=Path(config.target).stem) as session:
@@ -71,6 +71,11 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
                 shown = trained.transport.to(device)
                 forward, inverse = shown.forward_map(test_x), shown.inverse_map(test_y)
                 figures.append(draw.plane_maps(folder / "maps.png", test_x, test_y, forward, inverse))
+                grid = plane_grid(test_x)
+                save_clouds(
+                    session.run.path / "transport.npz", source=test_x, target=test_y, forward=forward, inverse=inverse,
+                    grid=grid, grid_forward=shown.forward_map(grid.flatten(0, 1)).view_as(grid),
+                )  # fmt: skip
             names = {"energy_forward": "forward", "energy_inverse": "inverse"}
             series = history(session, "test", list(names))
             figures.append(

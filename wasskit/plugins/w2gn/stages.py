@@ -1,0 +1,129 @@
+"""Two trainings in one run: first a network that makes points (a classifier, an autoencoder), then the map between them.
+
+Both are steps of one loop with one set of checkpoints, so that a run stopped in either goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wasskit.data.seeds import derive_seed
+from wasskit.distributed.group import rank, world_size
+from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
+from wasskit.plugins.w2gn.options import divided_batch
+from wasskit.plugins.w2gn.task import Pair, TransportTask
+from wasskit.training.task import Losses, Optimisation, Plan, Progress, StepSource, Stepper, Task
+
+
+class Points(NamedTuple):
+    """Points of the two measures that the map is fitted to."""
+
+    x: Tensor
+    y: Tensor
+
+
+class FirstStage(Task):
+    """What comes before the map. Subclasses also say how its points are made."""
+
+    def batch(self, number: int) -> Any:
+        """The training batch ``number``."""
+        raise NotImplementedError
+
+    def points(self) -> Points:
+        """The points of both measures from the trained network; called once, when the first stage is over."""
+        raise NotImplementedError
+
+
+class TwoStages(Task):
+    """A first stage of ``length`` steps, then the training of the potentials on the points that it makes.
+
+    Args:
+        first: the network of the first stage; with ``length`` 0 it is taken as it is.
+        second: the potentials; begins at step ``length``.
+        gaussian_start: move the potentials' coordinates to the balance of the two point sets when they are known.
+        floor: see `wasskit.ot.gaussian.balance`.
+    """
+
+    def __init__(
+        self, first: FirstStage, second: TransportTask, length: int, *, gaussian_start: bool, floor: float = 1e-3
+    ) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+        self.length = length
+        self.gaussian_start = gaussian_start
+        self.floor = floor
+        self.monitor = second.monitor
+        self.monitor_mode = second.monitor_mode
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
+        self._points: Points | None = None
+
+    def networks(self) -> list[nn.Module]:
+        return self.first.networks() + self.second.networks()
+
+    def optimisations(self, plan: Plan) -> list[Optimisation]:
+        own = Plan(max(self.length, 1), plan.steps_per_epoch)
+        return [*(self.first.optimisations(own) if self.length else []), *self.second.optimisations(plan)]
+
+    def in_first(self, progress: Progress) -> bool:
+        """Whether the next step is one of the first stage."""
+        return progress.step < self.length
+
+    def points(self) -> Points:
+        """The point sets, made when they are first asked for; the coordinates of a fresh start are set then."""
+        if self._points is None:
+            self.first.eval()
+            with torch.no_grad():
+                self._points = Points(*(points.contiguous() for points in self.first.points()))
+            self.first.train(self.training)
+            self.first.requires_grad_(False)
+            if self.gaussian_start and not bool(self.begun):
+                self.start_at(self._points)
+            self.get_buffer("begun").fill_(True)
+        return self._points
+
+    def start_at(self, points: Points) -> None:
+        """Begin at the optimal transport between the Gaussians of the two point sets."""
+        moments = [streamed_moments(part.split(65536)) for part in points]
+        covariances = [shrunk_covariance(m) for m in moments]
+        start = balance(moments[0].mean, covariances[0], moments[1].mean, covariances[1], self.floor)
+        self.second.transport.move_to(start)
+        self.second.averaged.move_to(start)
+
+    def step(self, batch: Any, stepper: Stepper) -> Losses:
+        return (self.first if self.in_first(stepper.progress) else self.second).step(batch, stepper)
+
+    def after_update(self, progress: Progress) -> None:
+        (self.first if self.in_first(progress) else self.second).after_update(progress)
+
+    def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
+        if progress.step < self.length:
+            return self.first.evaluate(progress)
+        self.points()
+        return self.second.evaluate(progress)
+
+    def source(self, seed: int, batch_size: int) -> StepSource:
+        """The batches of both stages, each a function of its number."""
+        share, ranks, here = divided_batch(batch_size, world_size()), world_size(), rank()
+
+        def draw(number: int) -> Any:
+            if number < self.length:
+                return self.first.batch(number)
+            x, y = self.points()
+            place = number * ranks + here
+            return Pair(chosen(x, share, seed, "source", place), chosen(y, share, seed, "target", place))
+
+        return StepSource(draw, batch_size=batch_size)
+
+
+def chosen(points: Tensor, count: int, *seed: int | str) -> Tensor:
+    """``count`` rows drawn with replacement."""
+    generator = torch.Generator().manual_seed(derive_seed(*seed))
+    return points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
+
+
+Measured = Callable[[], dict[str, float]]
