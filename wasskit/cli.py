@@ -288,6 +288,10 @@ def _report(error: Exception) -> int:
     if rank not in (None, "0") and code == 2:
         return code
     prefix = "" if rank in (None, "0") else f"(rank {rank}) "
+    if sentence.split(" ")[0].isalpha():
+        sentence = sentence[0].upper() + sentence[1:]
+    if sentence[-1].isalnum() or sentence[-1] in "\"')":
+        sentence += "."
     console.stderr().print(f"[bold red]Error:[/bold red] {prefix}{console.escape(sentence)}")
     return code
 

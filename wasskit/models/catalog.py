@@ -99,5 +99,5 @@ def library_of(name: str) -> tuple[str, str]:
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     """'did you mean ...?' with the nearest names, or an empty string when none is near."""
-    close = difflib.get_close_matches(name, list(names), n=count)
+    close = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=count)
     return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -231,6 +232,14 @@ class RunDirectory:
         if _writes():
             content = {"command": self.command, **summary, **({"paper": self.paper} if self.paper else {})}
             replace_text(self.path / "summary.json", _json(content))
+
+    def discard_unless_begun(self) -> None:
+        """Remove the directory if no step of the run has been recorded and nothing was saved or drawn."""
+        started = {"config.toml", "environment.json", "metrics.csv"}
+        files = {path for path in self.path.rglob("*") if path.is_file()}
+        drafts = {path for path in files if path.parent.name == "tensorboard"}
+        if {path.name for path in files - drafts} <= started and not self.metrics():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def _write_start(self, seed: int | None, device: Any, argv: Sequence[str] | None) -> None:
         import tomli_w

@@ -21,7 +21,7 @@ import torch
 
 from wasskit import console
 from wasskit.config import Invocation, check_keys, fixed_keys, recipe_fields, to_options
-from wasskit.distributed.group import broadcast_object, group
+from wasskit.distributed.group import broadcast_object, group, is_main
 from wasskit.errors import UserError
 from wasskit.options import RunOptions
 from wasskit.training.checkpoint import seed_all
@@ -110,7 +110,13 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
             origin = f"from {checkpoint.name}" if checkpoint else "from the start: it holds no checkpoint"
             console.log(f"Resuming {console.escape(str(run.path))} {origin}")
         seed_all(config.seed)
-        yield Session(config, device, run, checkpoint)
+        try:
+            yield Session(config, device, run, checkpoint)
+        except UserError:
+            # A request that turns out to be wrong before the first step leaves nothing behind.
+            if found is None and is_main():
+                run.discard_unless_begun()
+            raise
 
 
 def _find_checkpoint(config: RunOptions, chosen: Path, numbered: bool) -> tuple[Path, Path | None] | None:

@@ -1,0 +1,111 @@
+"""A training command's session: what it leaves behind, how it goes on. Through the real command, on digits."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+QUICK = ("--epochs", "2", "--no-tensorboard", "--batch-size", "256")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_wrong_request_leaves_no_run_directory(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    result = run_cli("mrl", "train", "--batch-size", "5000")
+    assert result.exit_code == 2
+    assert "5000" in result.stderr
+    assert not list((tmp_path / "runs").rglob("config.toml"))
+
+
+def test_automatic_names_are_numbered_and_chosen_ones_are_not_overwritten(
+    run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
+) -> None:
+    for expected in ("digits", "digits-2"):
+        assert run_cli("mrl", "train", *QUICK).exit_code == 0
+        assert (tmp_path / "runs" / "mrl" / expected / "summary.json").is_file()
+    before = (tmp_path / "runs/mrl/digits/metrics.csv").read_bytes()
+    taken = run_cli("mrl", "train", *QUICK, "--run-dir", "runs/mrl/digits")
+    assert taken.exit_code == 2
+    assert "already holds a run" in words(taken.stderr)
+    assert (tmp_path / "runs/mrl/digits/metrics.csv").read_bytes() == before
+
+    other = run_cli("mrl", "train", "--resume", "runs/mrl/digits", "--lr", "0.3", "--epochs", "2")
+    assert other.exit_code == 2
+    assert "--lr 0.3" in words(other.stderr)
+    assert "--epochs" not in words(other.stderr)
+
+    both = run_cli("mrl", "train", "--resume", "runs/mrl/digits", "--run-dir", "runs/mrl/digits-2")
+    assert both.exit_code == 2
+    assert "name different runs" in words(both.stderr)
+
+
+def test_there_must_be_something_to_resume(run_cli: Callable[..., Any], words: Callable[[str], str]) -> None:
+    result = run_cli("mrl", "train", "--resume")
+    assert result.exit_code == 2
+    assert "nothing to resume" in words(result.stderr)
+
+
+def test_a_requeued_run_starts_when_there_is_nothing_and_goes_on_when_there_is(
+    run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    argv = ("mrl", "train", *QUICK, "--run-dir", tmp_path / "r", "--requeue")
+    assert run_cli(*argv).exit_code == 0
+    metrics = (tmp_path / "r" / "metrics.csv").read_bytes()
+    again = run_cli(*argv)
+    assert again.exit_code == 0
+    assert "Resuming" in again.stderr
+    assert (tmp_path / "r" / "metrics.csv").read_bytes() == metrics
+
+
+def test_a_requeued_run_that_never_saved_starts_over(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    argv = ("mrl", "train", *QUICK, "--run-dir", tmp_path / "r", "--requeue")
+    assert run_cli(*argv).exit_code == 0
+    whole = (tmp_path / "r" / "metrics.csv").read_bytes()
+    for path in (tmp_path / "r" / "checkpoints").iterdir():
+        path.unlink()
+    assert run_cli(*argv).exit_code == 0
+    assert (tmp_path / "r" / "metrics.csv").read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_sigterm_then_resume_equals_never_stopped(tmp_path: Path) -> None:
+    def start(*argv: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "wasskit", "mrl", "train", "--no-tensorboard", "--quiet", *argv],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    settings = ("--epochs", "4", "--batch-size", "64", "--log-every", "1")
+    assert start(*settings, "--run-dir", "whole").wait() == 0
+    stopped = start(*settings, "--run-dir", "stopped")
+    csv = tmp_path / "stopped" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not csv.is_file() or csv.read_text().count("\n") < 150:
+        assert stopped.poll() is None, stopped.stderr.read().decode() if stopped.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait() == 128 + signal.SIGTERM
+    assert not (tmp_path / "stopped" / "summary.json").exists()
+    assert start("--resume", "stopped").wait() == 0
+
+    def weights(name: str) -> dict[str, Any]:
+        return torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["task"]  # type: ignore[no-any-return]
+
+    expected, actual = weights("whole"), weights("stopped")
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
+    assert csv.read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
