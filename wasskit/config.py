@@ -96,7 +96,8 @@ def option(
         _METADATA: Option(
             help=help, panel=panel, min=min, max=max, above=above, below=below,
             choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
-            metavar=metavar, transient=transient, runtime=runtime, show_default=show_default, optional_value=optional_value,
+            metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
+            optional_value=optional_value,
         )
     }  # fmt: skip
     if default is dataclasses.MISSING:
