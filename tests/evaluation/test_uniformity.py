@@ -160,8 +160,10 @@ def test_gradient_passes_through_the_normalisation(reference: Reference) -> None
 @pytest.mark.parametrize("kind", ["isotropic", "anisotropic", "collapsed", "shifted"])
 @pytest.mark.parametrize(("n", "m"), [(96, 32), (40, 96), (64, 64)])
 def test_w2_against_the_singular_value_decomposition(kind: str, n: int, m: int, method: Method) -> None:
-    """Value and gradient by an SVD in float64, null directions cut; 2e-7 for eigh, 1e-4 where products are
-    float32."""
+    """Value and gradient by an SVD in float64, null directions cut.
+
+    Products in float32 amplify the rounding noise in null directions, of which centred data have one where N <= m.
+    """
     z = features(kind, n, m)
     centred = z - z.mean(0)
     u, s, v = torch.linalg.svd(centred, full_matrices=False)
@@ -172,8 +174,8 @@ def test_w2_against_the_singular_value_decomposition(kind: str, n: int, m: int, 
     x = z.float().requires_grad_()
     computed = w2_uniformity(x, normalise=False, method=method)
     (own,) = torch.autograd.grad(computed, x)
-    tolerance = 2e-7 if method == "eigh" else 1e-4
-    torch.testing.assert_close(computed.item(), value.item(), rtol=max(tolerance, 2e-7), atol=0)
+    tolerance = 2e-7 if method == "eigh" else 1e-5 if n > m else 5e-4
+    torch.testing.assert_close(computed.item(), value.item(), rtol=2e-7 if method == "eigh" else 2e-6, atol=0)
     assert ((own - gradient).norm() / gradient.norm()).item() < tolerance
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
-from wasskit.ot.polar import Method, noise_level, nuclear_norm
+from wasskit.ot.polar import Method, noise_level, nuclear_norm_and_polar_factor
 from wasskit.ot.precision import full_precision
 
 __all__ = [
@@ -48,18 +48,50 @@ def w2_uniformity(
     of I to S. 0 at uniformity, sqrt 2 where all features are one point, 1 where all are zero. Raises
     ``UserError`` unless N >= 1, m >= 1.
     """
-    z = _unit(features.double()) if normalise else features.double()
-    n, m = _shape(z)
-    centred = z - z.mean(dim=0)
-    second_moment = z.square().sum() / n
-    magnitude = torch.linalg.matrix_norm(z.detach())
-    if ridge:
-        # [Z_c; sqrt(N r) I] has the singular values sqrt(s_i^2 + N r): the square roots of N (S + r I).
-        shift = math.sqrt(n * ridge) * torch.eye(m, dtype=z.dtype, device=z.device)
-        centred = torch.cat([centred, shift])
-        second_moment = second_moment + m * ridge
-    root_trace = nuclear_norm(centred, magnitude=magnitude, method=method) / math.sqrt(n)
-    return _distance(second_moment, root_trace, m).to(_result_dtype(features))
+    _shape(features)
+    z = _wide(features)
+    if normalise:
+        z = _unit(z)
+    value: Tensor = _W2.apply(z, ridge, method)
+    return value.to(z.dtype)
+
+
+class _W2(Function):
+    """The distance of (N, m) features as they are, its gradient in closed form.
+
+    W2^2 = |Z|^2 / N + 1 - 2 |Z_c|_* / sqrt(m N), so dW2 / dZ = (Z / N - P / sqrt(m N)) / W2, P the polar factor of
+    Z_c. A ridge r replaces Z_c by [Z_c; sqrt(N r) I], whose singular values are sqrt(s_i^2 + N r), and adds m r.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, ridge: float, method: Method) -> Tensor:
+        n, m = z.shape
+        wide = z.double()
+        second_moment = wide.square().sum() / n
+        centred = wide - wide.mean(dim=0)
+        if ridge:
+            centred = torch.cat(
+                [centred, math.sqrt(n * ridge) * torch.eye(m, dtype=wide.dtype, device=z.device)]
+            )
+        norm, polar = nuclear_norm_and_polar_factor(
+            centred,
+            magnitude=(n * second_moment).sqrt(),
+            method=method,
+            with_polar=ctx.needs_input_grad[0],
+        )
+        value = _distance(second_moment + m * ridge, norm / math.sqrt(n), m)
+        if polar is not None:
+            # At W2 = 0 the distance has a kink; 0 is among its subgradients.
+            inverse = torch.where(value > 0, 1 / value, 0.0)
+            gradient = polar[:n].mul_(-inverse / math.sqrt(m * n)).addcmul_(wide, inverse / n)
+            ctx.save_for_backward(gradient.to(z.dtype))
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (own,) = ctx.saved_tensors
+        return gradient.to(own) * own, None, None
 
 
 def gaussian_uniformity(
@@ -79,8 +111,8 @@ def gaussian_uniformity(
     the same features and share the blocks among them; value only. Returns float64 for float64 features, else
     float32; 0 where all features are one point.
     """
-    z = features if features.dtype == torch.float64 else features.float()
-    n, _ = _shape(z)
+    n, _ = _shape(features)
+    z = _wide(features)
     if n < 2:
         raise UserError(
             "L_U averages over pairs of features, but there is only one: use a batch of at least 2."
@@ -95,7 +127,7 @@ def gaussian_uniformity(
             )
     else:
         log_sum = _LogPotential.apply(z, t, size, normalise)
-    return (log_sum - math.log(n * (n - 1) / 2)).to(_result_dtype(features))
+    return (log_sum - math.log(n * (n - 1) / 2)).to(z.dtype)
 
 
 def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: bool = True) -> Tensor:
@@ -105,17 +137,16 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: b
     """
     if first.shape != second.shape:
         raise UserError(f"Alignment compares two views of the same samples, got {_pair(first, second)}.")
-    first_dtype = _result_dtype(first)
-    a, b = (view if view.dtype == torch.float64 else view.float() for view in (first, second))
+    a, b = _wide(first), _wide(second)
     if normalise:
         a, b = _unit(a), _unit(b)
     squared = (a - b).square().sum(dim=1)
     if alpha == 2:
-        return squared.mean().to(first_dtype)
+        return squared.mean()
     # The root has no gradient at a distance of 0; such pairs are where they should be, so theirs is 0.
     apart = squared > 0
     powers = torch.where(apart, squared, 1.0).pow(alpha / 2) * apart
-    return powers.mean().to(first_dtype)
+    return powers.mean()
 
 
 def singular_spectrum(features: Tensor, *, normalise: bool = True) -> Tensor:
@@ -231,8 +262,9 @@ def _unit(features: Tensor) -> Tensor:
     return functional.normalize(features, dim=-1)
 
 
-def _result_dtype(features: Tensor) -> torch.dtype:
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
+def _wide(features: Tensor) -> Tensor:
+    """Half precision as float32."""
+    return features if features.dtype == torch.float64 else features.float()
 
 
 def _distance(second_moment: Tensor, root_trace: Tensor, m: int) -> Tensor:
