@@ -5,7 +5,7 @@ Both are steps of one loop with one set of checkpoints, so that a run stopped in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+
 from typing import Any, NamedTuple
 
 import torch
@@ -126,4 +126,3 @@ def chosen(points: Tensor, count: int, *seed: int | str) -> Tensor:
     return points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
 
 
-Measured = Callable[[], dict[str, float]]

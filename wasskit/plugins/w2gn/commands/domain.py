@@ -1,0 +1,134 @@
+"""``wasskit w2gn domain``: adapt the features of one domain to a classifier trained on another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wasskit.config import Command, Invocation, option
+from wasskit.errors import UserError
+from wasskit.options import override
+from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StepOptions, TransportOptions
+
+DOMAINS = ("digits-a", "digits-b", "mnist", "usps")
+
+
+def complete_domains(typed: str) -> Iterable[str]:
+    """Names of domains."""
+    return [name for name in DOMAINS if name.startswith(typed)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class W2gnDomain(TransportOptions):
+    """Options of ``wasskit w2gn domain``."""
+
+    source: str = option(
+        "digits-b", help="Domain that is moved: " + ", ".join(DOMAINS) + ", or a data set.", panel="Data",
+        complete=complete_domains, metavar="NAME",
+    )  # fmt: skip
+    target: str = option(
+        "digits-a", help="Domain that the classifier is trained on.", panel="Data", complete=complete_domains,
+        metavar="NAME",
+    )  # fmt: skip
+    data_root: Path | None = option(
+        None, help="Folder that holds the data sets.", panel="Data", runtime=True, show_default="$WASSKIT_DATA"
+    )
+    classifier_steps: int | None = option(
+        None, help="Training steps of the classifier.", panel="Classifier", min=1, show_default="five epochs, at least 1000"
+    )
+    classifier_lr: float = option(1e-3, help="Its learning rate.", panel="Classifier", above=0)
+    start_floor: float = option(
+        1e-3,
+        help="Smallest variance for the Gaussian start, over the mean one.",
+        panel="Potentials",
+        above=0,
+        below=1,
+    )
+    batch_size: int = override(StepOptions, "batch_size", 256)
+    hidden: tuple[int, ...] = override(PotentialOptions, "hidden", (128, 128, 64))
+    steps: int = override(StepOptions, "steps", 1000)
+    lr: float = override(StepOptions, "lr", 1e-3)
+    refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "lbfgs")
+
+    def validate(self) -> None:
+        super().validate()
+        if self.source == self.target:
+            raise UserError(f"--source and --target are both {self.source}: there is nothing to adapt.")
+
+
+def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
+    import torch
+
+    from wasskit import console
+    from wasskit.data.domains import load_domain
+    from wasskit.distributed.group import is_main
+    from wasskit.plugins.w2gn.adaptation import Adaptation, ClassifierStage
+    from wasskit.plugins.w2gn.staged import train_staged
+    from wasskit.plugins.w2gn.training import next_steps, say_where
+    from wasskit.training.session import training_session
+
+    with training_session(config, invocation, name=f"{config.source}-{config.target}") as session:
+        config = session.config
+        source, target = (load_domain(name, config.data_root) for name in (config.source, config.target))
+        batch = 128
+        steps = config.classifier_steps or max(5 * len(target.train_images) // batch, 1000)
+        stage = ClassifierStage(source, target, batch, config.classifier_lr, config.seed)
+        adaptation = Adaptation(stage)
+        trained = train_staged(
+            session, stage, 84, adaptation, first_steps=steps, floor=config.start_floor, monitor=None,
+            about={"source": config.source, "target": config.target},
+        )  # fmt: skip
+        final = dict(trained.summary.final)
+        before = adaptation.baselines(config.seed)
+        final |= {f"test/{name}": value for name, value in before.items()}
+        final["test/classifier_target"] = stage.accuracy(target.test_images, target.test_labels)
+        figures: list[Path | None] = []
+        if is_main():
+            from wasskit.plugins.w2gn import figures as draw
+
+            known, maps = adaptation.known(), trained.transport.to(session.device)
+            count = 1500
+            clouds = {
+                f"{config.source} features": known["source_test"][:count],
+                f"{config.source} mapped": maps.forward_map(known["source_test"][:count]),
+                f"{config.target} features": known["target_test"][:count],
+            }
+            labels = dict(
+                zip(clouds, [source.test_labels, source.test_labels, target.test_labels], strict=True)
+            )
+            figures.append(
+                draw.principal_planes(
+                    session.run.figures / "features.png", clouds, {name: part[:count] for name, part in labels.items()}
+                )
+            )
+            torch.save(stage.classifier.state_dict(), session.run.path / "classifier.pt")
+        console.table(
+            f"{config.source} to {config.target}, accuracy on {config.source} test images, %",
+            ["", "1-NN", "classifier"],
+            [
+                ["before", final["test/knn_before"], final["test/classifier_before"]],
+                ["discrete optimal transport", final["test/knn_discrete"], None],
+                ["W2GN map", final["test/knn_mapped"], final["test/classifier_mapped"]],
+                [f"({config.target} test images themselves)", None, final["test/classifier_target"]],
+            ],
+        )
+        say_where(figures, trained.map_path)
+        next_steps(f"wasskit w2gn domain --source {config.target} --target {config.source}")
+    return trained.summary.as_dict() | {"final": final, "map": str(trained.map_path), "run": str(session.run.path)}
+
+
+command = Command(
+    "w2gn domain",
+    W2gnDomain,
+    body,
+    "Adapt the features of one domain to a classifier trained on another.\n\nTrains a classifier on the target domain, "
+    "fits the optimal map from its features of the source domain to those of the target, and gives the accuracy of "
+    "nearest neighbours and of the classifier before and after, beside discrete optimal transport.",
+    (
+        "wasskit w2gn domain",
+        "wasskit w2gn domain --source usps --target mnist --data-root ~/data",
+        "wasskit w2gn domain --recipe w2gn/usps-mnist",
+    ),
+)
