@@ -102,7 +102,8 @@ def main() -> None:
             gradient_error = float((own_gradient - gradient).norm() / gradient.norm())
             print(
                 f"{f'({n}, {m})':>14} {name:>16} {1e3 * seconds:9.1f} "
-                f"{timed['eigh float32'][0] / seconds:7.2f} {timed['eigh float64'][0] / seconds:7.2f} {value_error:9.0e} {gradient_error:9.0e}"
+                f"{timed['eigh float32'][0] / seconds:7.2f} {timed['eigh float64'][0] / seconds:7.2f} "
+                f"{value_error:9.0e} {gradient_error:9.0e}"
             )
 
 
