@@ -304,7 +304,7 @@ def as_colours(array: Array, where: str) -> Array:
     if array.ndim < 2 or array.shape[-1] != 3:
         raise UserError(f"{where} has shape {array.shape}: expected colours of shape (N, 3).")
     values = array.reshape(-1, 3).astype(np.float64)
-    if array.dtype == np.uint8 or (np.isfinite(values).all() and values.max() > 1.5):
+    if array.dtype == np.uint8 or (np.isfinite(values).all() and values.max() > 8):
         values = values / 255
     check_rows(values, where)
     return values.clip(0, 1)

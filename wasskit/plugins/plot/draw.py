@@ -180,6 +180,8 @@ def draw_bars(
 
     Values that are close together and far from zero are points on an axis without zero: a bar cut short would lie.
     """
+    from matplotlib.ticker import MaxNLocator
+
     columns = min(len(keys), 2 if look.width != "single" else 1)
     height = (0.5 + 0.28 * len(groups)) / (3.4 if columns > 1 else 5.0)
     fig, axes = look.figure(len(keys), columns=columns, ratio=max(0.3, height), wide=True)
@@ -208,6 +210,7 @@ def draw_bars(
         ax.set_yticks(range(len(groups)), [_wrapped(group.caption) if first else "" for group in groups])
         ax.set_ylim(len(groups) - 0.4, -0.6)
         ax.grid(visible=False, axis="y")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_xlabel(heading(key))
     return look.finish(fig, title=title)
 
@@ -219,7 +222,7 @@ def _limits(entries: Sequence[Value]) -> tuple[float, float, bool]:
     low = min(entry.mean - (entry.deviation or 0.0) for entry in entries)
     high = max(entry.mean + (entry.deviation or 0.0) for entry in entries)
     spread = high - low
-    if low * high > 0 and len(entries) > 1 and 0 < spread < 0.2 * max(abs(low), abs(high)):
+    if low * high > 0 and len(entries) > 1 and 1e-4 < spread / max(abs(low), abs(high)) < 0.2:
         return low - 0.3 * spread, high + 0.5 * spread, False
     span = max(high, 0.0) - min(low, 0.0) or 1.0
     return min(low, 0.0) - 0.05 * span * (low < 0), max(high, 0.0) + 0.25 * span, True

@@ -81,11 +81,16 @@ class CostTable:
 
 
 def result_files(folder: Path, pattern: str) -> list[Path]:
-    """Files of a run directory that match, at any depth, checkpoints and event files left out."""
+    """Files of a run directory that match, at any depth.
+
+    Checkpoints and event files are left out and, where ``folder`` is a run, those of other runs within it.
+    """
+    is_run = (folder / "config.toml").is_file()
     found = [
         path
         for path in sorted(folder.rglob(pattern))
         if path.is_file()
+        and not (is_run and any((p / "config.toml").is_file() for p in path.parents if folder in p.parents))
         and path.name not in _KNOWN
         and not {"checkpoints", "tensorboard"} & set(path.relative_to(folder).parts)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)

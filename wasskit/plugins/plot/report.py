@@ -278,14 +278,11 @@ class _Page:
 
     def samples(self) -> str:
         folder = self.run.path / "figures"
-        paths = (
-            [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in _IMAGES and p.is_file()]
-            if folder.is_dir()
-            else []
-        )
+        found = [*sorted(folder.rglob("*")), *sorted(self.run.path.glob("*"))]
+        paths = [path for path in found if path.suffix.lower() in _IMAGES and path.is_file()]
         parts = []
         for path in paths[:_MOST_IMAGES]:
-            name = path.relative_to(folder).as_posix()
+            name = path.relative_to(folder if folder in path.parents else self.run.path).as_posix()
             try:
                 kind, data = _image(path)
             except (OSError, ValueError, SyntaxError):  # UnidentifiedImageError is an OSError
@@ -293,7 +290,7 @@ class _Page:
                 continue
             parts.append(_img(name, kind, data, wide=True))
         if len(paths) > _MOST_IMAGES:
-            self._note(f"{folder} holds {len(paths)} images; the first {_MOST_IMAGES} are shown.")
+            self._note(f"{self.run.path} holds {len(paths)} images; the first {_MOST_IMAGES} are shown.")
         notes = "".join(f'<p class="note">{_text(note)}</p>' for note in self.notes)
         return ('<div class="figures">' + "".join(parts) + "</div>" if parts else "") + notes
 

@@ -238,8 +238,7 @@ def to_markdown(table: Table) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     text = _pipe(cell.text)
-    if cell.deviation is not None:
-        text += f" ± {_deviation(cell)}"
+    text += _spread(cell)
     return f"**{text}**" if cell.bold else text
 
 
@@ -273,20 +272,31 @@ def to_terminal(table: Table, title: str | None = None) -> Any:
     drawn = RichTable(
         title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
     )
-    for column in table.columns:
+    cells = [[_terminal_cell(cell) for cell in row] for row in table.rows]
+    for i, column in enumerate(table.columns):
+        # Numbers stay whole; headings and texts are wrapped where the table is too wide.
+        longest = max((len(row[i].text) + len(_spread(row[i])) for row in table.rows), default=0)
+        word = max(map(len, column.heading.split()), default=0)
         drawn.add_column(
-            escape(_with_arrow(column)), justify="right" if column.numeric else "left", no_wrap=column.numeric
+            escape(_with_arrow(column)),
+            justify="right" if column.numeric else "left",
+            min_width=max(word, longest if column.numeric else min(longest, 14)),
+            overflow="fold",
         )
-    for row in table.rows:
-        drawn.add_row(*(_terminal_cell(cell) for cell in row))
+    for row in cells:
+        drawn.add_row(*row)
     return drawn
 
 
 def _terminal_cell(cell: Cell) -> str:
     from wasskit.console import escape
 
-    text = escape(cell.text) + (f" ± {_deviation(cell)}" if cell.deviation is not None else "")
+    text = escape(cell.text) + _spread(cell)
     return f"[bold]{text}[/bold]" if cell.bold else text
+
+
+def _spread(cell: Cell) -> str:
+    return f" ± {_deviation(cell)}" if cell.deviation is not None else ""
 
 
 def records(table: Table) -> list[dict[str, Any]]:
