@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tests.distributed.harness import run_ranks
+from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.uniformity import (
     FeatureMoments,
@@ -316,6 +318,33 @@ def test_population_values_of_collapse(reference: Reference) -> None:
             )
             lu = gaussian_uniformity(padded).item()
             torch.testing.assert_close(lu, -study["neg_lu"][level, column], rtol=1e-6, atol=0)
+
+
+def on_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """L_U of all pairs, shared among the ranks, on and off the sphere, and moments of each rank's share, joined."""
+    moments = FeatureMoments()
+    half = len(x) // 3
+    moments.update(x[:half] if rank() == 0 else x[half:])
+    if world_size() == 1:
+        moments.update(x[half:])
+    joined = moments.reduced()
+    sphere = gaussian_uniformity(x, block=16, sharded=True)
+    return (
+        sphere,
+        gaussian_uniformity(x, 0.7, normalise=False, block=16, sharded=True),
+        joined.w2(),
+        joined.mean,
+    )
+
+
+@pytest.mark.distributed
+def test_two_ranks_measure_as_one() -> None:
+    x = features("anisotropic", 70, 12) * torch.linspace(0.5, 20, 70, dtype=torch.float64)[:, None]
+    expected = on_ranks(x)
+    torch.testing.assert_close(expected[0], gaussian_uniformity(x), rtol=1e-12, atol=0)
+    torch.testing.assert_close(expected[2], w2_uniformity(x), rtol=1e-12, atol=0)
+    for found in run_ranks(on_ranks, 2, x):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_wrong_shapes_are_refused() -> None:

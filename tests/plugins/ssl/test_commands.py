@@ -61,6 +61,9 @@ def test_pretraining_records_everything(pretrained: Path) -> None:
     # Raw pixels do well on digits as they are, and badly on crops: a property of the data, not of the training.
     assert compared["raw pixels"]["knn10_top1"] > 97
     assert compared["raw pixels"]["knn10_top1_cropped"] < 70
+    with np.load(pretrained / "spectrum.npz") as curves:
+        assert set(curves) == {"untrained", "trained"}
+        assert (np.diff(curves["trained"]) <= 0).all()
     state = load_checkpoint(run.checkpoints / "last.pt")
     assert any(key.startswith("target.") for key in state["task"])
 
@@ -107,7 +110,9 @@ def test_knn_linear_and_evaluate(pretrained: Path, run_cli: Any) -> None:
         assert metrics[name] == pytest.approx(last[name], rel=1e-4)
     assert len(metrics["spectrum"]) <= 16
     stored = json.loads((pretrained / "evaluation.json").read_text())["digits"]
-    assert {"linear_top1", "knn20t0.07_top1", "w2", "spectrum"} <= set(stored)
+    assert {"linear_top1", "knn20t0.07_top1", "w2"} <= set(stored)
+    with np.load(pretrained / "spectrum-digits.npz") as curves:
+        np.testing.assert_allclose(curves["digits"], metrics["spectrum"])
 
     best = run_cli("ssl", "evaluate", pretrained, "--probe-epochs", "1", "--checkpoint", "best")
     assert best.exit_code == 0, best.stderr

@@ -28,7 +28,7 @@ from wasskit.plugins.ssl.evaluation import (
 from wasskit.plugins.ssl.figures import draw_comparison, draw_spectrum, draw_training
 from wasskit.plugins.ssl.network import Encoder, build_encoder, describe, views_of
 from wasskit.plugins.ssl.options import PretrainOptions
-from wasskit.plugins.ssl.results import record, show_comparison, show_metrics
+from wasskit.plugins.ssl.results import record, save_spectra, show_comparison, show_metrics
 from wasskit.plugins.ssl.tasks import Evaluate, PretrainTask, synchronise
 from wasskit.training.session import training_session
 
@@ -87,7 +87,7 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
             compared = comparison(networks, bank, test, views, neighbours, settings)
         figures = []
         if is_main():
-            record(run.path, "spectrum", spectra)
+            save_spectra(run.path / "spectrum.npz", spectra)
             figures.append(draw_training(run))
             figures.append(draw_spectrum(run.figures / "spectrum.png", spectra, description["projector"][-1]))
             if compared:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wasskit import console
 from wasskit.errors import UserError
-from wasskit.training.files import replace_text
+from wasskit.training.files import replace_file, replace_text, writing
 from wasskit.training.run import RunDirectory
 
 HEADINGS = {
@@ -49,12 +49,20 @@ def record(folder: Path, name: str, values: Mapping[str, Any]) -> Path:
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): remove it and measure again.") from None
     content[name] = {**content.get(name, {}), **values}
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}.") from error
     replace_text(path, json.dumps(console.jsonable(content), indent=2) + "\n")
     return path
+
+
+def save_spectra(path: Path, spectra: Mapping[str, Sequence[float]]) -> None:
+    """Write logarithms of singular values, one array per name, where `wasskit plot spectrum` finds them."""
+    import numpy as np
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {name: np.asarray(values) for name, values in spectra.items()}
+    replace_file(path, lambda file: np.savez(file, **arrays))
 
 
 def show_metrics(

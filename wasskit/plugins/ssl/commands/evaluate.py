@@ -24,7 +24,7 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.figures import draw_spectrum
     from wasskit.plugins.ssl.measure import measuring
     from wasskit.plugins.ssl.probe import probe
-    from wasskit.plugins.ssl.results import paper_of, record, show_metrics
+    from wasskit.plugins.ssl.results import paper_of, record, save_spectra, show_metrics
 
     with measuring(config) as measurement:
         model, settings, folder = measurement.model, measurement.settings, measurement.folder
@@ -38,9 +38,10 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
         if config.probe and labelled:
             metrics |= probe(measurement, config)[0]
         width = model.projector_width
-        figure = folder / "figures" / "spectrum.png"
+        figure = folder / "figures" / f"spectrum-{measurement.key}.png"
         if is_main():
-            path = record(folder, measurement.key, metrics | {"spectrum": spectrum})
+            path = record(folder, measurement.key, metrics)
+            save_spectra(folder / f"spectrum-{measurement.key}.npz", {measurement.key: spectrum})
             draw_spectrum(figure, {measurement.key: spectrum}, width)
     if not labelled:
         console.log("Not all images have labels: no k-NN and no linear probe.")

@@ -1,0 +1,166 @@
+"""The columns of the table: against published k-NN, by hand, and independent of batches, workers and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.distributed.harness import run_ranks
+from wasskit.data.base import ImageDataset
+from wasskit.data.views import ViewDistribution
+from wasskit.errors import UserError
+from wasskit.evaluation.embedding import Features
+from wasskit.evaluation.linear import ProbeProtocol
+from wasskit.evaluation.uniformity import alignment, w2_uniformity
+from wasskit.models.backbones import Backbone
+from wasskit.plugins.ssl.evaluation import (
+    Neighbours,
+    Settings,
+    alignment_of_views,
+    comparison,
+    crops_alone,
+    linear_accuracy,
+    standard_metrics,
+    view_batches,
+)
+from wasskit.plugins.ssl.network import Encoder
+
+VIEWS = ViewDistribution(scale=(0.5, 1.0))
+
+
+def toy(split: str = "train", n: int = 60, *, labelled: bool = True, on_disk: bool = False) -> ImageDataset:
+    """Three classes of noisy colours."""
+    generator = torch.Generator().manual_seed(n)
+    labels = torch.arange(n) % 3
+    colour = torch.eye(3)[labels][:, :, None, None] * 120
+    images = (colour + 100 * torch.rand(n, 3, 8, 8, generator=generator)).to(torch.uint8)
+
+    def read(index: int) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(images[index].permute(1, 2, 0).numpy()))
+
+    source: dict[str, Any] = {"reader": read, "image_size": 8} if on_disk else {"images": images}
+    return ImageDataset("toy", split, ("r", "g", "b"), labels=labels if labelled else None, size=n, **source)
+
+
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 10, 3, bias=False), nn.BatchNorm2d(10), nn.ReLU())
+    return Encoder(Backbone("small", layers, channels=3, num_features=10), (12, 6)).eval()
+
+
+@pytest.mark.parametrize("case", ["ssl_knn_0", "ssl_knn_1"])
+def test_knn_is_the_published_one(case: str, reference: Callable[[str], dict[str, Any]]) -> None:
+    a = reference(case)
+    bank, queries = (
+        Features(
+            torch.from_numpy(a[f"{name}_x"]),
+            torch.from_numpy(a[f"{name}_y"]),
+            torch.arange(len(a[f"{name}_y"])),
+        )
+        for name in ("train", "query")
+    )
+    k = int(a["k"])
+    found = Neighbours(k).measure(bank, queries)
+    assert found == {
+        f"knn{k}_top1": pytest.approx(float(a["acc1"])),
+        f"knn{k}_top5": pytest.approx(float(a["acc5"])),
+    }
+
+
+def test_neighbours_are_chosen_by_the_size_of_the_set() -> None:
+    assert Neighbours.among(toy()) == Neighbours(10)
+    assert Neighbours.among(toy(n=4)) == Neighbours(4)
+    large = ImageDataset(
+        "big", "train", ("a",), labels=torch.zeros(5000), images=torch.zeros(5000, 1, 1, 1).byte()
+    )
+    assert Neighbours.among(large) == Neighbours(200)
+    assert Neighbours(200, 0.07).name == "knn200t0.07"
+    with pytest.raises(UserError, match="61 neighbours, but toy/train has 60"):
+        Neighbours.among(toy(), 61)
+    with pytest.raises(UserError, match="needs labels"):
+        Neighbours.among(toy(labelled=False))
+
+
+def measured(batch_size: int = 256, seed: int = 0) -> dict[str, float]:
+    settings = Settings(batch_size=batch_size, seed=seed)
+    return standard_metrics(encoder(), toy(), toy("test", 33), VIEWS, Neighbours(5), settings)
+
+
+def test_metrics_do_not_depend_on_the_batches() -> None:
+    expected = measured()
+    found = measured(batch_size=7)
+    assert found.keys() == {"knn5_top1", "knn5_top5", "w2", "lu", "effective_rank", "alignment"}
+    for name, value in found.items():
+        assert value == pytest.approx(expected[name], rel=1e-4), name
+    assert measured(seed=1)["alignment"] != expected["alignment"]
+    assert measured(seed=1)["w2"] == expected["w2"]
+
+
+@pytest.mark.distributed
+def test_two_ranks_measure_as_one() -> None:
+    expected = measured()
+    for found in run_ranks(measured, 2):
+        for name, value in found.items():
+            assert value == pytest.approx(expected[name], rel=1e-4), name
+
+
+def test_metrics_by_hand() -> None:
+    network, test, settings = encoder(), toy("test", 33), Settings(batch_size=8)
+    projections = network(_normalised(test))
+    metrics = standard_metrics(network, None, test, VIEWS, None, settings)
+    assert metrics["w2"] == pytest.approx(w2_uniformity(projections).item(), rel=1e-5)
+    assert "knn5_top1" not in metrics
+
+    pairs = [network(batch.views[0]).chunk(2) for batch in view_batches(test, (VIEWS, VIEWS), settings)]
+    first, second = (torch.cat(side) for side in zip(*pairs, strict=True))
+    assert alignment_of_views(network, test, VIEWS, settings) == pytest.approx(
+        alignment(first, second).item(), rel=1e-5
+    )
+    # No change at all makes equal views, whose alignment is 0.
+    still = replace(crops_alone(VIEWS), scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
+    assert alignment_of_views(network, test, still, settings) == pytest.approx(0.0, abs=1e-10)
+
+
+def _normalised(dataset: ImageDataset) -> Tensor:
+    assert dataset.images is not None
+    mean, std = (torch.tensor(x)[:, None, None] for x in (dataset.mean, dataset.std))
+    return (dataset.images / 255 - mean) / std
+
+
+def test_views_of_files_are_as_reproducible() -> None:
+    files, settings = toy("test", 12, on_disk=True), Settings(batch_size=5, workers=0)
+    once, again = (torch.cat([b.views[0] for b in view_batches(files, (VIEWS,), settings)]) for _ in range(2))
+    assert once.shape == (12, 3, 8, 8)
+    assert torch.equal(once, again)
+
+
+def test_comparison_and_probe() -> None:
+    network, settings = encoder(), Settings(batch_size=16)
+    networks = {"raw pixels": nn.Flatten(), "backbone": network.backbone}
+    found = comparison(networks, toy(), toy("test", 33), VIEWS, Neighbours(5), settings)
+    assert list(found) == list(networks)
+    assert set(found["backbone"]) == {"knn5_top1", "knn5_top1_cropped"}
+    assert found["raw pixels"]["knn5_top1"] > 90
+
+    epochs: list[int] = []
+    metrics, classifier = linear_accuracy(
+        network.backbone, toy(), toy("test", 33), VIEWS, ProbeProtocol(epochs=8), settings, num_features=10,
+        probe_batch_size=12, after_epoch=lambda epoch, top1: epochs.append(epoch),
+    )  # fmt: skip
+    assert epochs == list(range(1, 9))
+    assert metrics["linear_top1"] > 60
+    assert metrics["linear_best_top1"] >= metrics["linear_top1"]
+    assert metrics["linear_top5"] == 100
+    assert isinstance(classifier, nn.Linear)
+    assert all(p.grad is None for p in network.parameters())
+    with pytest.raises(UserError, match="needs labels"):
+        linear_accuracy(
+            network.backbone, toy(labelled=False), toy(), VIEWS, ProbeProtocol(), settings, num_features=10
+        )
