@@ -80,7 +80,8 @@ def main() -> None:
     model = build_model(
         {
             "backbone": options.backbone, "stem": "standard", "embedding": "linear", "dims": None,
-            "tied": False, "classes": [str(c) for c in range(CLASSES)], "image_size": options.size, "channels": 3,
+            "tied": False, "classes": [str(c) for c in range(CLASSES)], "image_size": options.size,
+            "channels": 3,
         }
     )  # fmt: skip
     model.network.to(options.device).eval()

@@ -92,7 +92,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.device}, {options.threads} threads, milliseconds")
-    print(print("batch  beta |    term  GeomLoss  ratio |    loss  GeomLoss  ratio"))
+    print("batch  beta |    term  GeomLoss  ratio |    loss  GeomLoss  ratio")
     for batch, beta in itertools.product(options.batches, options.betas):
         ms = best_times(cases(batch, beta, options.device), options.device)
         print(
