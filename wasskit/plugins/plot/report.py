@@ -566,6 +566,9 @@ footer { margin-top: 2.5rem; padding-top: .5rem; border-top: 1px solid var(--lin
   h2 { break-after: avoid; }
   .scroll { overflow: visible; }
   .figures { grid-template-columns: repeat(2, 1fr); }
+  figure.wide img { max-height: 10cm; }
+  table { font-size: 7.5pt; }
+  th, td { padding: .15rem .4rem; white-space: normal; }
   tr { break-inside: avoid; }
 }
 """
