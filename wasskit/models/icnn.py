@@ -49,6 +49,9 @@ class Potential(nn.Module):
     def convexify(self) -> None:
         """Project the parameters onto the set on which the potential is convex (a no-op where it always is)."""
 
+    def center(self, x: Tensor) -> None:
+        """Adapt freshly drawn parameters to a sample of the inputs (a no-op where there is nothing to adapt)."""
+
 
 def activate(u: Tensor, activation: str) -> tuple[Tensor, Tensor]:
     """The activation and its derivative; both convex, non-decreasing."""
@@ -292,6 +295,23 @@ class DenseICNN(Potential):
         for layer in [*self.convex_layers, self.final_layer]:
             layer.weight.clamp_(min=0.0)  # type: ignore[union-attr, operator]
 
+    @torch.no_grad()
+    def center(self, x: Tensor) -> None:
+        """Set the biases so that every pre-activation has mean zero over the points ``x`` (N, D).
+
+        Non-negative weights and squares push pre-activations up, where both activations are nearly straight; centred, the
+        bends of all units lie amid the points (compare Hoedt and Klambauer, 2023, on the initialisation of these networks).
+        """
+        h = x.new_zeros(len(x), 0)
+        for i, layer in enumerate(self.quadratic_layers):
+            u: Tensor = layer(x)
+            if i > 0:
+                u = u + F.linear(h, self.convex_layers[i - 1].weight)  # type: ignore[arg-type]
+            layer.bias.sub_(u.mean(0))  # type: ignore[union-attr, operator]
+            h = u - u.mean(0)
+            if i > 0:
+                h = activate(h, self.activation)[0]
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         flatten_layer_names(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -476,6 +496,9 @@ class QuadraticPotential(Potential):
     def convexify(self) -> None:
         self.network.convexify()
 
+    def center(self, x: Tensor) -> None:
+        self.network.center(x)
+
 
 class AffinePotential(Potential):
     """A potential given in transformed coordinates, ``psi(x) = core(A (x - m)) / c + <x, n>``.
@@ -484,10 +507,10 @@ class AffinePotential(Potential):
     the identity is the optimal transport between the Gaussians of the two measures' moments.
     """
 
-    def __init__(self, core: Potential, transform: Tensor, mean: Tensor, image: Tensor, scale: float) -> None:
+    def __init__(self, core: Potential, transform: Tensor, mean: Tensor, image: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.core = core
-        self.scale = scale
+        self.register_buffer("scale", scale)
         self.register_buffer("transform", transform)
         self.register_buffer("mean", mean)
         self.register_buffer("image", image)

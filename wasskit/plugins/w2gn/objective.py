@@ -232,12 +232,11 @@ class W2GN(nn.Module):
             coordinates = start
         elif isinstance(start, tuple):
             coordinates = gaussian_coordinates(*start)
-        return cls(
-            QuadraticPotential(build(), dim),
-            QuadraticPotential(build(), dim),
-            coordinates=coordinates,
-            **settings,
-        )
+        pair = QuadraticPotential(build(), dim), QuadraticPotential(build(), dim)
+        transport = cls(*pair, coordinates=coordinates, **settings)
+        if isinstance(start, tuple):
+            transport.center(start[0][:4096].float(), start[1][:4096].float())
+        return transport
 
     @property
     def coordinates(self) -> Balance | None:
@@ -251,6 +250,14 @@ class W2GN(nn.Module):
         """Change the coordinates of a pair that has some."""
         for name, value in coordinates._asdict().items():
             getattr(self, name).copy_(value)
+
+    def center(self, x: Tensor, y: Tensor) -> None:
+        """Adapt freshly drawn networks to samples of both measures (see `DenseICNN.center`)."""
+        coordinates = self.coordinates
+        if coordinates is not None:
+            x, y = coordinates.source(x), coordinates.target(y)
+        self.psi.center(x)
+        self.conjugate.center(y)
 
     def forward(self, x: Tensor, y: Tensor) -> Objective:
         """The objective on batches of P and Q."""

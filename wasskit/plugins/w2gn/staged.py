@@ -10,7 +10,7 @@ from wasskit.plugins.w2gn.maps import plain_coordinates, save_map
 from wasskit.plugins.w2gn.objective import W2GN
 from wasskit.plugins.w2gn.options import TransportOptions
 from wasskit.plugins.w2gn.stages import FirstStage, TwoStages
-from wasskit.plugins.w2gn.task import Evaluate, TransportTask
+from wasskit.plugins.w2gn.task import Evaluate, TransportTask, objective_settings
 from wasskit.plugins.w2gn.training import Trained, fit
 from wasskit.training.session import Session
 
@@ -43,11 +43,7 @@ def train_staged(
         strong_convexity=options.strong_convexity,
         dropout=options.dropout,
         start=start,
-        refine=options.refine,
-        evaluations=options.refine_evaluations,
-        cycle_x=options.cycle_source,
-        cycle_y=options.cycle,
-        l1=options.l1,
+        **objective_settings(options),
     )
     pretrain = options.pretrain_steps if options.start == "pretrain" else 0
     second = TransportTask(transport, options, evaluate, pretrain=pretrain, monitor=monitor, begin=first_steps)

@@ -81,18 +81,21 @@ class TwoStages(Task):
                 self._points = Points(*(points.contiguous() for points in self.first.points()))
             self.first.train(self.training)
             self.first.requires_grad_(False)
-            if self.gaussian_start and not bool(self.begun):
+            if not bool(self.begun):
                 self.start_at(self._points)
             self.get_buffer("begun").fill_(True)
         return self._points
 
     def start_at(self, points: Points) -> None:
-        """Begin at the optimal transport between the Gaussians of the two point sets."""
-        moments = [streamed_moments(part.split(65536)) for part in points]
-        covariances = [shrunk_covariance(m) for m in moments]
-        start = balance(moments[0].mean, covariances[0], moments[1].mean, covariances[1], self.floor)
-        self.second.transport.move_to(start)
-        self.second.averaged.move_to(start)
+        """Adapt the potentials to the points; begin at the transport between their Gaussians where that is asked for."""
+        transport = self.second.transport
+        if self.gaussian_start:
+            moments = [streamed_moments(part.split(65536)) for part in points]
+            covariances = [shrunk_covariance(m) for m in moments]
+            transport.move_to(balance(moments[0].mean, covariances[0], moments[1].mean, covariances[1], self.floor))
+        if not self.second.pretrain:
+            transport.center(points.x[:4096], points.y[:4096])
+        self.second.averaged.load_state_dict(transport.state_dict())
 
     def step(self, batch: Any, stepper: Stepper) -> Losses:
         return (self.first if self.in_first(stepper.progress) else self.second).step(batch, stepper)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.distributed.group import rank, world_size
+from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
 from wasskit.plugins.w2gn.objective import W2GN, identity_objective
-from wasskit.plugins.w2gn.options import StepOptions, TransportOptions, divided_batch
+from wasskit.plugins.w2gn.options import ObjectiveOptions, StepOptions, TransportOptions, divided_batch
 from wasskit.training.schedules import constant, cosine, delayed, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, StepSource, Stepper, Task
 
@@ -121,23 +122,19 @@ class TransportTask(Task):
 
 
 def dense_transport(
-    options: TransportOptions, dim: int, x: Draw | None = None, y: Draw | None = None, *, hidden: Sequence[int] | None = None
+    options: TransportOptions, dim: int, x: Draw, y: Draw, *, hidden: Sequence[int] | None = None
 ) -> W2GN:
     """The pair of potentials that the options ask for.
 
     Args:
-        x, y: draw points of either measure; needed by ``--start gaussian``.
+        x, y: draw points of either measure.
         hidden: widths instead of the options' own.
     """
     start: Any = {"identity": "identity", "pretrain": "plain"}.get(options.start)
     if start is None:
-        from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
-
-        assert x is not None
-        assert y is not None
         first, second = (streamed_moments(chunks(draw, options.start_samples)) for draw in (x, y))
         start = balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second))
-    return W2GN.dense(
+    transport = W2GN.dense(
         dim,
         hidden=hidden or options.hidden,
         rank=options.rank,
@@ -145,12 +142,23 @@ def dense_transport(
         strong_convexity=options.strong_convexity,
         dropout=options.dropout,
         start=start,
-        refine=options.refine,
-        evaluations=options.refine_evaluations,
-        cycle_x=options.cycle_source,
-        cycle_y=options.cycle,
-        l1=options.l1,
+        **objective_settings(options),
     )
+    if options.start != "pretrain":
+        points = x(-1, 4096), y(-1, 4096)
+        transport.to(points[0].device).center(*points)
+    return transport
+
+
+def objective_settings(options: ObjectiveOptions) -> dict[str, Any]:
+    """The objective that the options ask for, as keywords of `W2GN`."""
+    return {
+        "refine": options.refine,
+        "evaluations": options.refine_evaluations,
+        "cycle_x": options.cycle_source,
+        "cycle_y": options.cycle,
+        "l1": options.l1,
+    }
 
 
 def chunks(draw: Draw, count: int, size: int = 16384) -> Any:

@@ -1,0 +1,152 @@
+"""``wasskit w2gn latent``: sample from an autoencoder through a map of its latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wasskit.config import Command, Invocation, option
+from wasskit.errors import UserError
+from wasskit.options import DataOptions, complete_local_paths, override
+from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StepOptions, TransportOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class W2gnLatent(TransportOptions, DataOptions):
+    """Options of ``wasskit w2gn latent``."""
+
+    latent: int = option(16, help="Dimension of the latent space.", panel="Autoencoder", min=1)
+    filters: int = option(32, help="Channels of its first convolution.", panel="Autoencoder", min=1)
+    autoencoder: Path | None = option(
+        None, help="Use a trained autoencoder (.pt) instead of training one.", panel="Autoencoder",
+        complete=complete_local_paths,
+    )  # fmt: skip
+    autoencoder_steps: int = option(1500, help="Its training steps.", panel="Autoencoder", min=1)
+    autoencoder_batch_size: int = option(128, help="Images per step.", panel="Autoencoder", min=2)
+    autoencoder_lr: float = option(1e-3, help="Its learning rate.", panel="Autoencoder", above=0)
+    vgg_weights: Path | None = option(
+        None, help="Train it on VGG-16 features, from torchvision's weights here.", panel="Autoencoder",
+        complete=complete_local_paths,
+    )  # fmt: skip
+    start_floor: float = option(
+        1e-3, help="Smallest variance for the Gaussian start, over the mean one.", panel="Potentials", above=0, below=1
+    )
+    inception_weights: Path | None = option(
+        None, help="Weights of Inception v3 for the FID (nothing is downloaded).", panel="Evaluation", runtime=True,
+        complete=complete_local_paths,
+    )  # fmt: skip
+    fid_samples: int = option(10000, help="Samples for the FID.", panel="Evaluation", min=2)
+    batch_size: int = override(StepOptions, "batch_size", 512)
+    steps: int = override(StepOptions, "steps", 1000)
+    lr: float = override(StepOptions, "lr", 2e-3)
+    rank: int = override(PotentialOptions, "rank", 1)
+    refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "lbfgs")
+
+    def validate(self) -> None:
+        super().validate()
+        if self.image_size is not None and (self.image_size < 8 or self.image_size & (self.image_size - 1)):
+            raise UserError(f"--image-size: the autoencoder takes 8, 16, 32, 64, ... pixels, not {self.image_size}.")
+
+
+def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
+    import torch
+
+    from wasskit import console
+    from wasskit.data.registry import load_dataset
+    from wasskit.distributed.group import is_main
+    from wasskit.plugins.w2gn.autoencoder import Autoencoder, AutoencoderStage, PerceptualLoss, load_autoencoder
+    from wasskit.plugins.w2gn.generation import LatentQuality, fid_scores
+    from wasskit.plugins.w2gn.staged import train_staged
+    from wasskit.plugins.w2gn.training import next_steps, say_where
+    from wasskit.training.session import training_session
+
+    with training_session(config, invocation, name=config.dataset) as session:
+        config = session.config
+        parts = [
+            load_dataset(
+                config.dataset, split, root=config.data_root, download=config.download, corrupt=config.corrupt,
+                seed=config.seed,
+            )  # fmt: skip
+            for split in ("train", "test")
+        ]
+        size = config.image_size or max(8, 1 << (min(parts[0].image_size, 64) - 1).bit_length())
+        autoencoder = Autoencoder(size, parts[0].channels, config.filters, config.latent)
+        steps = config.autoencoder_steps
+        if config.autoencoder is not None:
+            load_autoencoder(autoencoder, config.autoencoder)
+            steps = 0
+        stage = AutoencoderStage(
+            autoencoder, parts[0], parts[1], batch_size=config.autoencoder_batch_size, lr=config.autoencoder_lr,
+            seed=config.seed, perceptual=PerceptualLoss(config.vgg_weights) if config.vgg_weights else None,
+        )  # fmt: skip
+        quality = LatentQuality(stage, config.seed)
+        trained = train_staged(
+            session, stage, config.latent, quality, first_steps=steps, floor=config.start_floor,
+            about={"dataset": config.dataset, "space": "latent"},
+        )  # fmt: skip
+        final = dict(trained.summary.final)
+        final["test/reconstruction"] = stage.reconstruction_error()
+        maps = trained.transport.to(session.device)
+        normal = quality.normal
+        figures: list[Path | None] = []
+        label = ""
+        if config.inception_weights is not None:
+            scores, label = fid_scores(stage, maps, config.inception_weights, config.fid_samples, config.seed, session.device)
+            final |= {f"test/{name}": value for name, value in scores.items()}
+        if is_main():
+            from wasskit.plugins.w2gn import figures as draw
+
+            count = 48
+            real = stage.load(stage.test, torch.arange(min(count, len(stage.test)))).to(session.device)
+            with torch.no_grad():
+                restored = (autoencoder(real)[0] + 1) / 2
+            rows = {
+                "test images": (real + 1) / 2,
+                "their reconstructions": restored,
+                "decoded normal samples": stage.decode(normal[:count]),
+                "decoded samples of the Gaussian of the latents": stage.decode(quality.gaussian_samples(count)),
+                "decoded samples of the W2GN map": stage.decode(maps.forward_map(normal[:count])),
+            }
+            figures.append(draw.sheet(session.run.figures / "samples.png", rows, 16))
+            shown = 2000
+            clouds = {
+                "normal": normal[:shown],
+                "normal, mapped": maps.forward_map(normal[:shown]),
+                "latents": quality.test_latents()[:shown],
+            }
+            figures.append(draw.principal_planes(session.run.figures / "latents.png", clouds))
+            torch.save(autoencoder.state_dict(), session.run.path / "autoencoder.pt")
+        table = [
+            ["energy distance to the latents, normal", final["test/energy_before"]],
+            ["  Gaussian of the latents", final["test/energy_gaussian"]],
+            ["  W2GN map", final["test/energy_forward"]],
+            ["squared error of reconstructed pixels", final["test/reconstruction"]],
+        ]
+        table += [[f"FID, {word}", final[f"test/fid_{key}"]] for key, word in
+                  (("reconstructed", "reconstructions"), ("raw", "decoded normal"), ("mapped", "decoded W2GN map"))
+                  if f"test/fid_{key}" in final]  # fmt: skip
+        console.table(f"{config.dataset}, {config.latent} latent dimensions", ["", "value"], table, digits=4)
+        if label:
+            console.result(f"FID by {label}, {config.fid_samples} samples")
+        say_where(figures, trained.map_path)
+        next_steps(f"wasskit w2gn latent --autoencoder {session.run.path / 'autoencoder.pt'} --steps 4000")
+    return trained.summary.as_dict() | {
+        "final": final, "map": str(trained.map_path), "run": str(session.run.path), "fid_by": label or None,
+    }  # fmt: skip
+
+
+command = Command(
+    "w2gn latent",
+    W2gnLatent,
+    body,
+    "Transport a normal to the latent distribution of an autoencoder and sample images.\n\nTrains an autoencoder (or loads "
+    "one), fits the optimal map from a standard normal to its latents, and decodes mapped samples. The FID is computed "
+    "where weights are given.",
+    (
+        "wasskit w2gn latent",
+        "wasskit w2gn latent --dataset celeba --image-size 64 --latent 128 --filters 128",
+        "wasskit w2gn latent --autoencoder runs/w2gn/digits/autoencoder.pt --inception-weights inception.pth",
+    ),
+)
