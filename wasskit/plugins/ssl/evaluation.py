@@ -110,6 +110,21 @@ def is_labelled(dataset: ImageDataset) -> bool:
     return dataset.labels is not None and not bool((dataset.labels < 0).any())
 
 
+def bank_and_test(load: Callable[[str], ImageDataset]) -> tuple[ImageDataset | None, ImageDataset]:
+    """The labelled training images that vote in k-NN (None where there are none) and the images to measure on.
+
+    ``load`` gives a split by name. A folder of images without labels has no test part: its own images serve.
+    """
+    bank = load("train")
+    if not is_labelled(bank):
+        try:
+            return None, load("test")
+        except UserError:
+            return None, bank
+    test = load("test")
+    return (bank, test) if is_labelled(test) else (None, test)
+
+
 class _Both(nn.Module):
     """Features and projections side by side, from one pass."""
 
@@ -123,7 +138,11 @@ class _Both(nn.Module):
 
 def features_of(network: nn.Module, dataset: ImageDataset, settings: Settings) -> Features:
     """What a network makes of the images as they are, on every process."""
-    return extract_features(network, settings.loader(dataset), **settings.encoding)
+    loader = settings.loader(dataset)
+    try:
+        return extract_features(network, loader, **settings.encoding)
+    finally:
+        loader.close()
 
 
 def features_and_projections(
@@ -144,8 +163,12 @@ def view_batches(
     """
     views = random_views(dataset, *distributions)
     if isinstance(views, PerImage):
-        for batch in EvalLoader(dataset, settings.batch_size, views, settings.device, settings.workers):
-            yield _joined(batch.views, batch.labels, batch.indices)
+        loader = EvalLoader(dataset, settings.batch_size, views, settings.device, settings.workers)
+        try:
+            for batch in loader:
+                yield _joined(batch.views, batch.labels, batch.indices)
+        finally:
+            loader.close()
         return
     generator = torch.Generator().manual_seed(derive_seed(settings.seed, "views"))
     draws = views.draw(len(dataset), generator)

@@ -15,13 +15,12 @@ from wasskit.data.loaders import TrainLoader
 from wasskit.data.registry import load_dataset
 from wasskit.data.views import random_views
 from wasskit.distributed.group import is_main, world_size
-from wasskit.errors import UserError
 from wasskit.models.catalog import SMALL_IMAGE
 from wasskit.plugins.ssl.evaluation import (
     Neighbours,
     Settings,
+    bank_and_test,
     comparison,
-    is_labelled,
     spectrum_of,
     standard_metrics,
 )
@@ -132,19 +131,10 @@ def splits_of(config: PretrainOptions) -> tuple[ImageDataset, ImageDataset | Non
             image_size=config.image_size,
         )  # fmt: skip
 
-    train = load(config.split or ("train+unlabelled" if config.dataset == "stl10" else "train"))
-    bank: ImageDataset | None = train
-    if not is_labelled(train):
-        bank = load("train") if train.split != "train" else None
-        bank = bank if bank is not None and is_labelled(bank) else None
-    try:
-        test = load("test")
-    except UserError:
-        # A folder of images without a test part: its own images serve for W2, L_U and alignment.
-        if bank is not None:
-            raise
-        test = train
-    return train, bank if is_labelled(test) else None, test
+    split = config.split or ("train+unlabelled" if config.dataset == "stl10" else "train")
+    train = load(split)
+    bank, test = bank_and_test(lambda name: train if name == split else load(name))
+    return train, bank, test
 
 
 def _untrained(description: Mapping[str, Any], config: PretrainOptions) -> Encoder:

@@ -85,7 +85,7 @@ class PretrainTask(Task):
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         config = self.config
-        scale = config.batch_size / 256
+        scale = config.batch_size * config.accumulate / 256
         weights, others = split_parameters(self)
         groups = [
             {"params": weights, "lr": config.lr * scale, "weight_decay": config.weight_decay},

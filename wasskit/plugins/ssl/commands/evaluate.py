@@ -20,7 +20,7 @@ class Evaluate(MeasureOptions, NeighbourOptions, ProbeOptions):
 def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import is_main
-    from wasskit.plugins.ssl.evaluation import Neighbours, is_labelled, spectrum_of, standard_metrics
+    from wasskit.plugins.ssl.evaluation import Neighbours, bank_and_test, spectrum_of, standard_metrics
     from wasskit.plugins.ssl.figures import draw_spectrum
     from wasskit.plugins.ssl.measure import measuring
     from wasskit.plugins.ssl.probe import probe
@@ -28,14 +28,11 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
 
     with measuring(config) as measurement:
         model, settings, folder = measurement.model, measurement.settings, measurement.folder
-        bank, test = measurement.split("train"), measurement.split("test")
-        labelled = is_labelled(bank) and is_labelled(test)
-        neighbours = Neighbours.among(bank, config.k, config.temperature) if labelled else None
-        metrics = standard_metrics(
-            model.encoder, bank if labelled else None, test, model.views, neighbours, settings
-        )
+        bank, test = bank_and_test(measurement.split)
+        neighbours = None if bank is None else Neighbours.among(bank, config.k, config.temperature)
+        metrics = standard_metrics(model.encoder, bank, test, model.views, neighbours, settings)
         spectrum = spectrum_of(model.encoder, test, settings)
-        if config.probe and labelled:
+        if config.probe and bank is not None:
             metrics |= probe(measurement, config)[0]
         width = model.projector_width
         figure = folder / "figures" / f"spectrum-{measurement.key}.png"
@@ -43,8 +40,10 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
             path = record(folder, measurement.key, metrics)
             save_spectra(folder / f"spectrum-{measurement.key}.npz", {measurement.key: spectrum})
             draw_spectrum(figure, {measurement.key: spectrum}, width)
-    if not labelled:
-        console.log("Not all images have labels: no k-NN and no linear probe.")
+    if bank is None:
+        console.log(
+            "The images have no labels: W2, L_U and alignment are measured, k-NN and the probe are not."
+        )
     show_metrics(
         f"{measurement.dataset}/test, {len(test):,} images", {config.run.name: metrics}, paper_of(config.run)
     )
