@@ -119,7 +119,7 @@ class ViewDistribution:
         """Turn (B, 36) numbers uniform in [0, 1) into parameters for images of a size."""
         top, left, crop_height, crop_width = self._crop(uniform, height, width)
         jitter = uniform[:, _JITTER] < self.jitter
-        strength = uniform.new_tensor([self.brightness, self.contrast, self.saturation])
+        strength = _constants((self.brightness, self.contrast, self.saturation), uniform.device)
         low = (1 - strength).clamp_min(0)
         blend = low + (1 + strength - low) * uniform[:, _BLEND]
         hue = self.hue * (2 * uniform[:, _HUE] - 1)
@@ -270,10 +270,16 @@ def grey_weights(x: Tensor) -> Tensor:
     """(C,): the share of each channel in the grey value, as in torchvision; a single channel is grey
     itself."""
     if x.shape[1] == 1:
-        return x.new_ones(1)
+        return _constants((1.0,), x.device)
     if x.shape[1] == 3:
-        return x.new_tensor([0.2989, 0.587, 0.114])
+        return _constants((0.2989, 0.587, 0.114), x.device)
     raise ValueError(f"views are made of images with 1 or 3 channels, not {x.shape[1]}")
+
+
+@lru_cache(maxsize=32)
+def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A few numbers on a device, brought there once: each copy would have the host wait for the device."""
+    return torch.tensor(values, device=device)
 
 
 def blend_coefficients(kind: Tensor, factor: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
@@ -370,19 +376,19 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     kernel = (-0.5 * (offset / sigma.clamp_min(1e-3)[:, None]).square()).exp()
     kernel = torch.where(kernel > 1e-9, kernel, 0.0)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    matrix = (kernel @ _reflected_shifts(size, radius).to(x).flatten(1)).view(-1, size, size)
+    matrix = (kernel @ _reflected_shifts(size, radius, x.device).flatten(1)).view(-1, size, size)
     across = torch.bmm(x.reshape(len(x), -1, size), matrix.mT).view_as(x)
     return torch.matmul(matrix[:, None], across)
 
 
 @lru_cache(maxsize=8)
-def _reflected_shifts(size: int, radius: int) -> Tensor:
+def _reflected_shifts(size: int, radius: int, device: torch.device) -> Tensor:
     """(2 radius + 1, size, size): matrices that shift by -radius to radius pixels, reflecting at the
     edges."""
     place = torch.arange(size) + torch.arange(-radius, radius + 1)[:, None]
     source = place.abs()
     source = torch.where(source > size - 1, 2 * (size - 1) - source, source)
-    return torch.nn.functional.one_hot(source, size).float()
+    return torch.nn.functional.one_hot(source, size).float().to(device)
 
 
 def solarise(x: Tensor, chosen: Tensor) -> Tensor:

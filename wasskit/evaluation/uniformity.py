@@ -53,7 +53,7 @@ def w2_uniformity(
     if normalise:
         z = _unit(z)
     value: Tensor = _W2.apply(z, ridge, method)
-    return value.to(z.dtype)
+    return value.to(features.device, z.dtype)
 
 
 class _W2(Function):
@@ -127,7 +127,7 @@ def gaussian_uniformity(
             )
     else:
         log_sum = _LogPotential.apply(z, t, size, normalise)
-    return (log_sum - math.log(n * (n - 1) / 2)).to(z.dtype)
+    return (log_sum - math.log(n * (n - 1) / 2)).to(features.device, z.dtype)
 
 
 def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: bool = True) -> Tensor:
@@ -187,7 +187,8 @@ class FeatureMoments:
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
         """Take in a batch (B, m)."""
-        z = _unit(features.double()) if self.normalise else features.double()
+        z = _wide(features).double()
+        z = _unit(z) if self.normalise else z
         n, _ = _shape(z)
         mean = z.mean(dim=0)
         centred = z - mean
@@ -263,7 +264,9 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def _wide(features: Tensor) -> Tensor:
-    """Half precision as float32."""
+    """Half precision as float32; and on the CPU where the device knows no float64."""
+    if features.device.type == "mps":
+        features = features.cpu()
     return features if features.dtype == torch.float64 else features.float()
 
 
@@ -285,7 +288,8 @@ def _without_noise(eigenvalues: Tensor, n: int, second_moment: Tensor) -> Tensor
 @torch.no_grad()
 def _covariance_eigenvalues(features: Tensor, normalise: bool) -> tuple[Tensor, int]:
     """The m eigenvalues, descending, of the covariance (1/N) and N; found on the smaller Gram matrix."""
-    z = _unit(features.double()) if normalise else features.double()
+    z = _wide(features).double()
+    z = _unit(z) if normalise else z
     n, m = _shape(z)
     centred = z - z.mean(dim=0)
     gram = centred.mT @ centred if n >= m else centred @ centred.mT

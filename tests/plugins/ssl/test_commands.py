@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from wasskit.models.backbones import build_backbone
 from wasskit.models.export import load_weights
 from wasskit.recipes import parse_recipe, recipe_names, recipes_folder
 from wasskit.training.checkpoint import load_checkpoint
@@ -133,6 +134,10 @@ def test_export_serves_in_place_of_the_run(pretrained: Path, run_cli: Any, tmp_p
     b = json.loads(run_cli("ssl", "knn", path, "--json").stdout)
     assert a == b
     assert (tmp_path / "evaluation.json").is_file()
+    backbone = build_backbone("tiny", image_size=8, channels=1, weights=path)
+    assert torch.equal(
+        next(backbone.parameters()), state["backbone." + next(iter(dict(backbone.named_parameters())))]
+    )
 
 
 def test_embed_a_folder(pretrained: Path, run_cli: Any, tmp_path: Path) -> None:

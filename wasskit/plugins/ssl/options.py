@@ -28,16 +28,19 @@ class UniformityOptions(CommandOptions):
     """The uniformity term, on the normalised projections of both views."""
 
     w2: bool = option(False, help="Add the W2 distance to uniformity to the loss.", panel="Uniformity")
-    w2_weight: float = option(1.0, help="Its weight at the start.", panel="Uniformity", min=0)
+    w2_weight: float = option(1.0, help="Weight of the W2 term at the start.", panel="Uniformity", min=0)
     w2_weight_final: float = option(
-        1.0, help="Its weight in the last epoch, reached on a straight line.", panel="Uniformity", min=0
+        1.0,
+        help="Weight of the W2 term in the last epoch, reached on a straight line.",
+        panel="Uniformity",
+        min=0,
     )
     w2_ridge: float = option(
         0.0, help="Multiple of the identity added to the covariance.", panel="Uniformity", min=0
     )
     lu: bool = option(False, help="Add L_U, the log mean Gaussian potential, instead.", panel="Uniformity")
-    lu_weight: float = option(1.0, help="Its weight at the start.", panel="Uniformity", min=0)
-    lu_weight_final: float = option(1.0, help="Its weight in the last epoch.", panel="Uniformity", min=0)
+    lu_weight: float = option(1.0, help="Weight of L_U at the start.", panel="Uniformity", min=0)
+    lu_weight_final: float = option(1.0, help="Weight of L_U in the last epoch.", panel="Uniformity", min=0)
     solver: Literal["auto", "eigh", "polar"] = option(
         "auto",
         help="Matrix roots by float64 eigenvalues or by float32 products (auto: products on a GPU).",
