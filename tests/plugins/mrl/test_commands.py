@@ -132,6 +132,17 @@ def test_training_on_ones_own_folder_and_embedding_it(run_cli: Cli, tmp_path: Pa
     assert table[1].endswith(",dark")
 
 
+def test_real_photographs(run_cli: Cli, data_root: Path, tmp_path: Path) -> None:
+    """One epoch on the CIFAR-10 there is, shrunk to 8 pixels: better than chance."""
+    summary = json_of(
+        run_cli(
+            "mrl", "train", "--dataset", "cifar10", "--data-root", data_root, "--image-size", "8", "--epochs", "1",
+            "--dims", "8,64", "--lr", "0.05", "--run-dir", tmp_path / "r", "--json", "-q",
+        )
+    )  # fmt: skip
+    assert summary["final"]["test/top1@64"] > 15
+
+
 # --- Trained models
 # ---------------------------------------------------------------------------------------------------
 
@@ -198,7 +209,7 @@ def test_a_moved_run_is_still_a_run(run_cli: Cli, trained: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_sweep_and_baseline_resume_and_tabulate(run_cli: Cli, words: Words, tmp_path: Path) -> None:
+def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_path: Path) -> None:
     small = (
         "--dataset",
         "fake",
@@ -211,23 +222,60 @@ def test_sweep_and_baseline_resume_and_tabulate(run_cli: Cli, words: Words, tmp_
         "--run-dir",
         tmp_path,
     )
-    axes = ("method=mwrl,independent", "seed=0,1")
-    result = run_cli("mrl", "sweep", *axes, *small, "--jobs", "2")
+    result = run_cli("mrl", "sweep", "seed=0,1", *small, "--jobs", "2")
     assert result.exit_code == 0, result.stderr
     assert "±" in result.stdout
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert len(summary["trainings"]) == 2 + 2 * 2
-    assert [row["seeds"] for row in summary["rows"]] == [2, 2]
-    assert "independent,2,top1,8," in (tmp_path / "table.csv").read_text()
-    again = run_cli("mrl", "sweep", *axes, *small)
-    assert "6 of 6 trainings are finished already" in again.stderr
+    assert summary["trainings"] == ["seed-0", "seed-1"]
+    assert (tmp_path / "figures" / "dimensions.png").is_file()
+    again = run_cli("mrl", "sweep", "seed=0,1", *small)
+    assert "2 of 2 trainings are finished already" in again.stderr
     assert again.stdout == result.stdout
-    other = run_cli("mrl", "sweep", *axes, *small, "--lr", "0.2")
+    other = run_cli("mrl", "sweep", "seed=0,1", *small, "--lr", "0.2")
     assert other.exit_code == 2
     assert "lr (0.1 there, 0.2 now)" in words(other.stderr)
     refused = run_cli("mrl", "evaluate", tmp_path)
     assert refused.exit_code == 2
     assert "name one of the runs in it" in words(refused.stderr)
+    foreign = run_cli("mrl", "baseline", *small)
+    assert foreign.exit_code == 2
+    assert "is of `wasskit mrl sweep`" in words(foreign.stderr)
+
+
+def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: Path) -> None:
+    """By hand: two seeds; the independent networks' dimensions are joined and averaged before the seeds
+    are.
+    """
+    from wasskit.plugins.mrl.grid import collect, plan_points, write_rows
+    from wasskit.plugins.mrl.options import TrainingOptions
+
+    axes: dict[str, list[Any]] = {"method": ["mwrl", "independent"], "seed": [0, 1]}
+    points = plan_points(TrainingOptions(), axes, (2, 8), 256)
+    accuracies = {"mwrl": [(50.0, 80.0), (60.0, 90.0)], "independent": [(30.0, 70.0), (40.0, 90.0)]}
+    for point in points:
+        pair = accuracies[point.settings["method"]][point.settings["seed"]]
+        for name, config in point.trainings.items():
+            final = {f"test/top1@{d}": dict(zip((2, 8), pair, strict=True))[d] for d in config.dims or ()}
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "config.toml").write_text('command = "mrl train"\n')
+            (tmp_path / name / "summary.json").write_text(json.dumps({"final": {"test/top1": 0.0, **final}}))
+    mwrl, independent = collect(tmp_path, points)
+    assert (mwrl.name, mwrl.seeds, mwrl.dims) == ("mwrl", 2, [2, 8])
+    assert mwrl.mean == pytest.approx({"top1@2": 55, "top1@8": 85, "top1": 70})
+    assert independent.mean == pytest.approx({"top1@2": 35, "top1@8": 80, "top1": 57.5})
+    assert independent.deviation == pytest.approx({"top1@2": 50**0.5, "top1@8": 200**0.5, "top1": 112.5**0.5})
+    lines = write_rows(tmp_path / "table.csv", [mwrl, independent]).read_text().splitlines()
+    assert lines[1].startswith("mwrl,2,top1,2,55.0,")
+    assert len(lines) == 1 + 2 * 3
+
+
+@pytest.mark.slow
+def test_a_failed_training_is_named(run_cli: Cli, words: Words, tmp_path: Path) -> None:
+    options = ("--dataset", "imagefolder", "--data-root", tmp_path / "nowhere", "--backbone", "tiny")
+    result = run_cli("mrl", "sweep", "seed=3", *options, "--run-dir", tmp_path / "sweep")
+    assert result.exit_code == 2
+    assert "1 of 1 trainings failed, first seed-3" in words(result.stderr)
+    assert "nowhere" in words(result.stderr)
 
 
 def test_grids_are_parsed() -> None:

@@ -157,7 +157,7 @@ def train_all(
     """Train what is not finished, ``jobs`` at a time. Logs go to ``logs/`` below the folder.
 
     Raises:
-        UserError: a run directory there has other settings.
+        UserError: a run directory there has other settings, or the trainings were asked for wrongly.
         RunFailed: a training failed; the others were finished first.
         Interrupted: a signal; the trainings were told to save their state.
     """
@@ -205,11 +205,12 @@ def train_all(
                 f"Stopped with {done} of {len(trainings)} trainings finished; the same command goes on.",
             )
     if failed:
-        name = next(iter(failed))
-        raise RunFailed(
+        name, code = next(iter(failed.items()))
+        message = (
             f"{len(failed)} of {len(trainings)} trainings failed, first {name}: "
             f"{_last_line(_log_path(root, name))}"
         )
+        raise UserError(message) if code == UserError.exit_code else RunFailed(message)
 
 
 def _finished(path: Path, config: MrlTrain) -> bool:
