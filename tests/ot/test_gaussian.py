@@ -138,7 +138,12 @@ def test_balanced_coordinates_make_the_optimal_map_the_identity() -> None:
     assert moved1.trace().item() == pytest.approx(dim)
     x, y = torch.randn(2, 30, dim, dtype=torch.float64)
     products = (b.source(x) * b.target(y)).sum(1).mean()
-    torch.testing.assert_close(b.inner_products(products, x.mean(0), y.mean(0)), (x * y).sum(1).mean())
+    torch.testing.assert_close(b.inner_products(products, x, y), (x * y).sum(1).mean())
+    torch.testing.assert_close(b.source_back(b.source(x)), x)
+    images = torch.randn(4, dim, 3, 2, dtype=torch.float64)
+    pixels = images.permute(0, 2, 3, 1).reshape(-1, dim)
+    torch.testing.assert_close(b.source(images).permute(0, 2, 3, 1).reshape(-1, dim), b.source(pixels))
+    torch.testing.assert_close(b.source_back(b.source(images)), images)
 
 
 def test_balance_of_a_degenerate_cloud_is_finite() -> None:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wasskit.ot.gaussian import along_channels, like_channels
+
 Activation = Literal["celu", "softplus"]
 
 MONOMIALS_UP_TO = 8
@@ -516,8 +518,12 @@ class AffinePotential(Potential):
         self.register_buffer("image", image)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = self.core.value_and_gradient((x - self.mean) @ self.transform.t())
-        return value / self.scale + x @ self.image, gradient @ self.transform / self.scale + self.image
+        image = like_channels(self.image, x)
+        value, gradient = self.core.value_and_gradient(
+            along_channels(self.transform, x - like_channels(self.mean, x))
+        )
+        linear = (x * image).flatten(1).sum(1)
+        return value / self.scale + linear, along_channels(self.transform.t(), gradient) / self.scale + image
 
     def hessian(self, x: Tensor) -> Tensor:
         inner = self.core.hessian((x - self.mean) @ self.transform.t())

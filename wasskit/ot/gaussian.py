@@ -137,31 +137,49 @@ def raised(covariance: Tensor, floor: float) -> Tensor:
 
 
 class Balance(NamedTuple):
-    """Coordinates in which the optimal transport between two Gaussians is the identity; see `balance`."""
+    """Coordinates in which the optimal transport between two Gaussians is the identity; see `balance`.
+
+    Points are (N, D), or images (N, D, H, W) whose D channels are transformed pixel by pixel.
+    """
 
     source_transform: Tensor
     target_transform: Tensor
     source_mean: Tensor
     target_mean: Tensor
-    scale: float
+    scale: Tensor
 
     def source(self, x: Tensor) -> Tensor:
         """``A (x - m1)``."""
-        return (x - self.source_mean) @ self.source_transform.mT
+        return along_channels(self.source_transform, x - like_channels(self.source_mean, x))
 
     def target(self, y: Tensor) -> Tensor:
         """``c A^{-T} (y - m2)``."""
-        return (y - self.target_mean) @ self.target_transform.mT
+        return along_channels(self.target_transform, y - like_channels(self.target_mean, y))
+
+    def source_back(self, x: Tensor) -> Tensor:
+        """The inverse of ``source``."""
+        back = along_channels(self.target_transform.mT, x) / self.scale
+        return back + like_channels(self.source_mean, x)
 
     def to(self, like: Tensor) -> Balance:
         """The same coordinates in the dtype and on the device of ``like``."""
-        return Balance(*(t.to(like) for t in self[:4]), scale=self.scale)
+        return Balance(*(t.to(like) for t in self))
 
-    def inner_products(self, products: Tensor, x_mean: Tensor, y_mean: Tensor) -> Tensor:
-        """``E <x, y>`` from ``E <x', y'>`` of the transformed points and the plain means of ``x`` and
-        ``y``."""
-        m, n = self.source_mean, self.target_mean
-        return products / self.scale + m @ y_mean + n @ x_mean - m @ n
+    def inner_products(self, products: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """``E <x, y>`` under a coupling from ``E <x', y'>`` of the transformed points and a batch of either measure."""
+        m, n = like_channels(self.source_mean, x), like_channels(self.target_mean, y)
+        x_mean, y_mean = x.mean(0, keepdim=True), y.mean(0, keepdim=True)
+        return products / self.scale + (m * y_mean + n * x_mean - m * n).sum()
+
+
+def along_channels(matrix: Tensor, x: Tensor) -> Tensor:
+    """``matrix`` (D, D) times the second axis of ``x`` (N, D, ...)."""
+    return x @ matrix.mT if x.ndim == 2 else torch.einsum("ij,nj...->ni...", matrix, x)
+
+
+def like_channels(vector: Tensor, x: Tensor) -> Tensor:
+    """``vector`` (D) shaped to broadcast along the second axis of ``x`` (N, D, ...)."""
+    return vector.view(1, -1, *[1] * (x.ndim - 2))
 
 
 def balance(
@@ -179,5 +197,6 @@ def balance(
     first, second = raised(covariance1, floor), raised(covariance2, floor)
     transport = gaussian_transport_map(first, second)
     root = symmetric_power(transport, 0.5)
-    scale = float(dim / (root @ first @ root).trace())
-    return Balance(scale**0.5 * root, scale**0.5 * symmetric_power(transport, -0.5), mean1, mean2, scale)
+    scale = dim / (root @ first @ root).trace()
+    outward, inward = scale.sqrt() * root, scale.sqrt() * symmetric_power(transport, -0.5)
+    return Balance(outward, inward, mean1, mean2, scale)

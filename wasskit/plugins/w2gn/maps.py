@@ -77,7 +77,7 @@ def rebuilt(about: Mapping[str, Any]) -> W2GN:
         pair: list[Potential] = [
             ConvICNN(size, about["channels"], about["width"], about["strong_convexity"]) for _ in range(2)
         ]
-        dim = about["channels"] * size[0] * size[1]
+        dim = about["channels"]
     else:
         dim = about["dim"]
         pair = [

@@ -101,7 +101,7 @@ def refined_objective(
     y: Tensor,
     *,
     method: Literal["newton", "lbfgs"] = "lbfgs",
-    evaluations: int = 6,
+    evaluations: int = 10,
     l1: float = 0.0,
 ) -> Objective:
     """The semi-dual objective at the solved conjugate, and the regression of the inverse network on its solution.
@@ -185,7 +185,7 @@ class W2GN(nn.Module):
         *,
         coordinates: Balance | None = None,
         refine: Refine = "lbfgs",
-        evaluations: int = 6,
+        evaluations: int = 10,
         cycle_x: float = 1.0,
         cycle_y: float = 1.0,
         l1: float = 0.0,
@@ -288,7 +288,7 @@ class W2GN(nn.Module):
         coordinates = self.coordinates
         products = (objective.correlation + objective.constant).detach()
         if coordinates is not None:
-            products = coordinates.inner_products(products, x.mean(0), y.mean(0))
+            products = coordinates.inner_products(products, x, y)
         return 0.5 * (x.square().flatten(1).sum(1).mean() + y.square().flatten(1).sum(1).mean()) - products
 
     @torch.no_grad()
@@ -312,7 +312,7 @@ class W2GN(nn.Module):
                     self.psi, moved, found, method=refine, evaluations=evaluations, tolerance=1e-5
                 ).point
             if coordinates is not None:
-                found = found @ coordinates.target_transform / coordinates.scale + coordinates.source_mean
+                found = coordinates.source_back(found)
             parts.append(found)
         return torch.cat(parts)
 

@@ -48,7 +48,7 @@ class ObjectiveOptions(CommandOptions):
         panel="Objective",
     )
     refine_evaluations: int = option(
-        6, help="Evaluations of the potential per solved conjugate.", panel="Objective", min=1
+        10, help="Evaluations of the potential per solved conjugate.", panel="Objective", min=1
     )
     cycle: float = option(
         1.0,
@@ -73,12 +73,12 @@ class StepOptions(CommandOptions):
     batch_size: int = option(
         1024, help="Points of each measure per step, over all processes.", panel="Optimisation", min=2, short="-b"
     )
-    lr: float = option(5e-3, help="Learning rate of Adam (peak).", panel="Optimisation", above=0)
+    lr: float = option(1e-2, help="Learning rate of Adam (peak).", panel="Optimisation", above=0)
     betas: tuple[float, ...] = option(
-        (0.9, 0.99), help="Adam's two decay rates for the potential.", panel="Optimisation", min=0, below=1
+        (0.5, 0.99), help="Adam's two decay rates for the potential.", panel="Optimisation", min=0, below=1
     )
     conjugate_betas: tuple[float, ...] = option(
-        (0.9, 0.99), help="The same for the inverse's network.", panel="Optimisation", min=0, below=1
+        (0.5, 0.99), help="The same for the inverse's network.", panel="Optimisation", min=0, below=1
     )
     weight_decay: float = option(0.0, help="Weight decay.", panel="Optimisation", min=0)
     schedule: Literal["cosine", "constant"] = option(

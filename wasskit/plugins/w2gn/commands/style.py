@@ -1,0 +1,60 @@
+"""``wasskit w2gn style``: convolutional maps between two folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wasskit.config import Command, Invocation, option
+from wasskit.options import complete_local_paths, override
+from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StepOptions, TransportOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class W2gnStyle(TransportOptions):
+    """Options of ``wasskit w2gn style``."""
+
+    images: Path | None = option(
+        None, help="Folder with trainA and trainB (and testA, testB).", panel="Data", complete=complete_local_paths,
+        show_default="patches of scikit-learn's two photographs",
+    )  # fmt: skip
+    image_size: int = option(24, help="Side of the images in pixels.", panel="Data", min=8, max=512)
+    patches: int = option(2048, help="Patches of each photograph, without --images.", panel="Data", min=16)
+    width: int = option(24, help="Channels of the convolutions (128 as published).", panel="Potentials", min=1)
+    start: Literal["gaussian", "identity", "pretrain"] = override(
+        PotentialOptions,
+        "start",
+        "gaussian",
+        help="Start at the optimal transport between the Gaussians of the colours, at the identity, or pre-train the "
+        "published networks to the identity.",
+    )
+    strong_convexity: float = override(PotentialOptions, "strong_convexity", 0.0)
+    pretrain_steps: int = override(PotentialOptions, "pretrain_steps", 500)
+    refine_evaluations: int = override(ObjectiveOptions, "refine_evaluations", 4)
+    steps: int = override(StepOptions, "steps", 400)
+    batch_size: int = override(StepOptions, "batch_size", 16)
+    lr: float = override(StepOptions, "lr", 1e-3)
+    ema: float = override(StepOptions, "ema", 0.99)
+
+
+def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit.plugins.w2gn.style import run_style
+
+    return run_style(config, invocation)
+
+
+command = Command(
+    "w2gn style",
+    W2gnStyle,
+    body,
+    "Convolutional maps between two folders of images.\n\nFits convolutional input-convex potentials whose gradients map "
+    "the images of one domain to the other, and draws sheets of mapped test images. Without --images the two domains "
+    "are patches of two photographs. From 96 pixels on a GPU is advised.",
+    (
+        "wasskit w2gn style",
+        "wasskit w2gn style --images summer2winter_yosemite --image-size 64",
+        "wasskit w2gn style --recipe w2gn/style-paper --images summer2winter_yosemite",
+    ),
+)
