@@ -87,7 +87,9 @@ def test_conv_gradient_and_its_derivatives_equal_autograd(size: Any) -> None:
 
 
 def check_against_autograd(network: Potential, x: Tensor) -> None:
-    """Values, the map, and the parameter and input gradients of a loss on both, against a twice differentiated graph."""
+    """Values, the map, and the parameter and input gradients of a loss on both, against a twice
+    differentiated graph.
+    """
     leaf = x.clone().requires_grad_()
     value = network(leaf)
     (push,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
@@ -232,7 +234,13 @@ def test_wrapped_potentials_are_affine_maps_plus_the_network() -> None:
     transform = torch.randn(dim, dim, dtype=torch.float64)
     mean, image = torch.randn(2, dim, dtype=torch.float64)
     network = DenseICNN(dim, (6, 4), 1).double()
-    potential = AffinePotential(QuadraticPotential(network, dim).double(), transform, mean, image, scale=1.7)
+    potential = AffinePotential(
+        QuadraticPotential(network, dim).double(),
+        transform,
+        mean,
+        image,
+        scale=torch.tensor(1.7, dtype=torch.float64),
+    )
     x = torch.randn(20, dim, dtype=torch.float64)
     check_against_autograd(potential, x)
     expected = torch.stack(

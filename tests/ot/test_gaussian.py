@@ -105,7 +105,7 @@ def test_streamed_moments_equal_those_of_the_whole() -> None:
     moments = streamed_moments(points.split([1, 400, 599]))
     torch.testing.assert_close(moments.mean, points.double().mean(0))
     torch.testing.assert_close(moments.covariance, points.double().T.cov(), rtol=1e-10, atol=1e-12)
-    assert moments.count == 1000
+    assert moments.size == 1000
     with pytest.raises(ValueError, match="two points"):
         streamed_moments([points[:1]])
 

@@ -36,8 +36,8 @@ class Domain:
 def load_domain(name: str, root: str | os.PathLike[str] | None = None) -> Domain:
     """One of ``DOMAINS``, or any data set of images that fit in memory, in grey and at 28 x 28.
 
-    ``digits-a`` and ``digits-b`` are the halves of scikit-learn's digits, written by different people; those of the second
-    are sheared, thinned and paler.
+    ``digits-a`` and ``digits-b`` are the halves of scikit-learn's digits, written by different people;
+    those of the second are sheared, thinned and paler.
 
     Raises:
         UserError: the name is unknown, or files are missing.
@@ -54,7 +54,9 @@ def load_domain(name: str, root: str | os.PathLike[str] | None = None) -> Domain
     for split in ("train", "test"):
         dataset = load_dataset(name, split, root=root)
         if dataset.images is None or dataset.labels is None:
-            raise UserError(f"The data set {name} does not fit in memory or has no labels, which a domain needs.")
+            raise UserError(
+                f"The data set {name} does not fit in memory or has no labels, which a domain needs."
+            )
         parts += [to_side(dataset.images.float().mean(1, keepdim=True) / 255.0), dataset.labels]
     return Domain(name, *parts)
 
@@ -66,7 +68,8 @@ def to_side(images: Tensor) -> Tensor:
     return F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
 
 
-# --- MNIST ------------------------------------------------------------------------------------------------------------
+# --- MNIST ------------------------------------------------------------------------------------------------
+# ------------
 
 
 def mnist(root: Path) -> Domain:
@@ -98,12 +101,16 @@ def read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         dims = data[3]
         shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
-        return np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+        array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = (
+            np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+        )
+        return array
     except (OSError, EOFError, IndexError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}.") from error
 
 
-# --- USPS -------------------------------------------------------------------------------------------------------------
+# --- USPS -------------------------------------------------------------------------------------------------
+# ------------
 
 
 def usps(root: Path) -> Domain:
@@ -123,7 +130,9 @@ def usps(root: Path) -> Domain:
 
 
 def read_libsvm(path: Path, width: int) -> tuple[Tensor, Tensor]:
-    """Rows ``label index:value ...`` with labels and indices from 1: values (N, width) and labels (N) from 0."""
+    """Rows ``label index:value ...`` with labels and indices from 1: values (N, width) and labels (N)
+    from 0.
+    """
     try:
         text = bz2.decompress(path.read_bytes())
         numbers = np.fromstring(text.replace(b":", b" "), dtype=np.float64, sep=" ")
@@ -140,7 +149,8 @@ def read_libsvm(path: Path, width: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(values), torch.from_numpy(labels)
 
 
-# --- scikit-learn's digits --------------------------------------------------------------------------------------------
+# --- scikit-learn's digits
+# --------------------------------------------------------------------------------------------
 
 
 def digit_half(name: str) -> Domain:

@@ -1,8 +1,8 @@
 """Measures to draw from: Gaussians, mixtures, spirals and clouds of points.
 
-A measure is the law of ``transform(u)`` for uniform ``u`` in a unit cube. Drawing is then a pure function of a seed, on any
-device, and the uniform points can be replaced by scrambled Sobol points (Owen, 1998): every batch still follows the measure
-exactly, but its averages vary much less from batch to batch.
+A measure is the law of ``transform(u)`` for uniform ``u`` in a unit cube. Drawing is then a pure function
+of a seed, on any device, and the uniform points can be replaced by scrambled Sobol points (Owen, 1998):
+every batch still follows the measure exactly, but its averages vary much less from batch to batch.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def gaussian(factor: Tensor, mean: Tensor | None = None) -> Measure:
 
     def transform(u: Tensor) -> Tensor:
         z = torch.special.ndtri(u) @ factor.T.to(u)
-        return z if mean is None else z + mean.to(z)
+        points: Tensor = z if mean is None else z + mean.to(z)
+        return points
 
     return Measure(factor.shape[0], factor.shape[1], transform)
 
@@ -80,7 +81,8 @@ def gaussian_mixture(centers: Tensor, factors: Tensor | float) -> Measure:
             z = torch.einsum("nij,nj->ni", factors.to(u)[component], z)
         else:
             z = factors * z
-        return centers.to(u)[component] + z
+        points: Tensor = centers.to(u)[component] + z
+        return points
 
     return Measure(dim, dim + 1, transform)
 
@@ -119,12 +121,15 @@ def grid(side: int, step: float = 9.0, std: float = 1.0) -> Measure:
 
 
 def swiss_roll(noise: float = 0.8, divisor: float = 7.5) -> Measure:
-    """The plane section of the Swiss roll, ``t (cos t, sin t)`` for t uniform in [1.5 pi, 4.5 pi], with noise."""
+    """The plane section of the Swiss roll, ``t (cos t, sin t)`` for t uniform in [1.5 pi, 4.5 pi], with
+    noise.
+    """
 
     def transform(u: Tensor) -> Tensor:
         t = 1.5 * math.pi * (1.0 + 2.0 * u[:, 0])
         spiral = torch.stack([t * t.cos(), t * t.sin()], 1)
-        return (spiral + noise * torch.special.ndtri(u[:, 1:])) / divisor
+        points: Tensor = (spiral + noise * torch.special.ndtri(u[:, 1:])) / divisor
+        return points
 
     return Measure(2, 3, transform)
 
@@ -137,7 +142,8 @@ def two_moons(noise: float = 0.08) -> Measure:
         angle = math.pi * torch.where(upper, 2.0 * u[:, 0], 2.0 * u[:, 0] - 1.0)
         x = torch.where(upper, angle.cos(), 1.0 - angle.cos())
         y = torch.where(upper, angle.sin(), 0.5 - angle.sin())
-        return torch.stack([x - 0.5, y - 0.25], 1) + noise * torch.special.ndtri(u[:, 1:])
+        points: Tensor = torch.stack([x - 0.5, y - 0.25], 1) + noise * torch.special.ndtri(u[:, 1:])
+        return points
 
     return Measure(2, 3, transform)
 
@@ -150,7 +156,8 @@ def two_circles(noise: float = 0.06, factor: float = 0.5) -> Measure:
         angle = 4.0 * math.pi * u[:, 0]
         radius = torch.where(inner, factor, 1.0).unsqueeze(1)
         circle = radius * torch.stack([angle.cos(), angle.sin()], 1)
-        return circle + noise * torch.special.ndtri(u[:, 1:])
+        points: Tensor = circle + noise * torch.special.ndtri(u[:, 1:])
+        return points
 
     return Measure(2, 3, transform)
 
@@ -200,7 +207,12 @@ def load_points(path: Path) -> Tensor:
         raise UserError(f"There is no file {path}.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a .npy file of numbers: {error}.") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or not len(array) or array.dtype.kind not in "fiu":
+    if (
+        not isinstance(array, np.ndarray)
+        or array.ndim != 2
+        or not len(array)
+        or array.dtype.kind not in "fiu"
+    ):
         shape = getattr(array, "shape", None)
         raise UserError(f"{path} holds an array of shape {shape}; points are an array of numbers (N, D).")
     return checked_points(torch.from_numpy(array.astype(np.float32)), str(path))
@@ -211,12 +223,16 @@ def checked_points(points: Tensor, name: str) -> Tensor:
     bad = (~torch.isfinite(points).all(1)).nonzero().flatten()
     if len(bad):
         rows = ", ".join(str(int(i)) for i in bad[:3]) + (", ..." if len(bad) > 3 else "")
-        raise UserError(f"{name} has {len(bad)} rows with NaN or infinite entries (rows {rows}): remove them first.")
+        raise UserError(
+            f"{name} has {len(bad)} rows with NaN or infinite entries (rows {rows}): remove them first."
+        )
     return points
 
 
 class Whitening:
-    """The change of coordinates ``(x - mean) C^{-1/2}`` that gives a sample mean 0 and covariance the identity."""
+    """The change of coordinates ``(x - mean) C^{-1/2}`` that gives a sample mean 0 and covariance the
+    identity.
+    """
 
     def __init__(self, points: Tensor) -> None:
         from wasskit.ot.gaussian import streamed_moments, symmetric_power

@@ -21,7 +21,8 @@ from wasskit.ot.gaussian import Moments, bures_wasserstein_squared, streamed_mom
 def l2_uvp(mapped: Tensor, target: Tensor, variance: float | Tensor | None = None) -> float:
     """Unexplained variance percentage of a map, ``100 E|T(x) - T*(x)|^2 / Var(T* # P)``, in percent.
 
-    The identity of two unrelated measures scores 100 or more and a perfect map 0 (Korotin et al., 2021, section 5.1).
+    The identity of two unrelated measures scores 100 or more and a perfect map 0 (Korotin et al., 2021,
+    section 5.1).
 
     Args:
         mapped: ``T(x)``, (N, D).
@@ -29,7 +30,9 @@ def l2_uvp(mapped: Tensor, target: Tensor, variance: float | Tensor | None = Non
         variance: total variance of the target measure; that of ``target`` when absent.
     """
     if mapped.shape != target.shape:
-        raise ValueError(f"maps of the same points have the same shape, not {tuple(mapped.shape)} and {tuple(target.shape)}")
+        raise ValueError(
+            f"maps of the same points have the same shape, not {tuple(mapped.shape)} and {tuple(target.shape)}"
+        )
     mapped, target = mapped.double(), target.double()
     if variance is None:
         variance = target.var(0, correction=0).sum()
@@ -47,15 +50,18 @@ def transport_cosine(x: Tensor, mapped: Tensor, target: Tensor) -> float:
 
 
 def forward_inverse_error(x: Tensor, returned: Tensor) -> float:
-    """``100 E|T^{-1}(T(x)) - x|^2 / Var(P)`` in percent: what is lost by mapping there and back. Shapes (N, D)."""
+    """``100 E|T^{-1}(T(x)) - x|^2 / Var(P)`` in percent: what is lost by mapping there and back. Shapes
+    (N, D).
+    """
     return l2_uvp(returned, x)
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
-    """``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^{1/2})``, the squared Frechet distance of two Gaussians (Heusel et al., 2017).
+    """``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^{1/2})``, the squared Frechet distance of two Gaussians
+    (Heusel et al., 2017).
 
-    It is `wasskit.ot.gaussian.bures_wasserstein_squared`, accurate for singular covariances, where a matrix square root of
-    the product is not.
+    It is `wasskit.ot.gaussian.bures_wasserstein_squared`, accurate for singular covariances, where a matrix
+    square root of the product is not.
     """
     arguments = (mean1, covariance1, mean2, covariance2)
     return float(bures_wasserstein_squared(*(torch.as_tensor(a).double() for a in arguments)))
@@ -67,36 +73,49 @@ def gaussian_distance(x: Tensor, y: Tensor) -> float:
     return float(bures_wasserstein_squared(first.mean, first.covariance, second.mean, second.covariance))
 
 
-# --- Frechet inception distance -------------------------------------------------------------------------------------
+# --- Frechet inception distance
+# -------------------------------------------------------------------------------------
 
 
 class InceptionFeatures(nn.Module):
     """The 2,048 pooled features of Inception v3, from weights in a local file; nothing is ever downloaded.
 
-    Two kinds of files are known, by the number of their classes: 1,008 are the TensorFlow weights of the original score, ported
-    to PyTorch (``pt_inception-2015-12-05-*.pth``), which need average pools that ignore the padding and a maximum pool in
-    the last block; 1,000 are torchvision's own (``inception_v3_google-*.pth``). Scores of the two are not comparable, so
-    ``implementation`` and ``checksum`` belong beside every score.
+    Two kinds of files are known, by the number of their classes: 1,008 are the TensorFlow weights of the
+    original score, ported to PyTorch (``pt_inception-2015-12-05-*.pth``), which need average pools that
+    ignore the padding and a maximum pool in the last block; 1,000 are torchvision's own
+    (``inception_v3_google-*.pth``). Scores of the two are not comparable, so ``implementation`` and
+    ``checksum`` belong beside every score.
     """
 
     def __init__(self, weights: str | Path) -> None:
         super().__init__()
         path = Path(weights)
         if not path.is_file():
-            raise UserError(f"There is no file of Inception weights at {path}; give the path of one that you have downloaded.")
+            raise UserError(
+                f"There is no file of Inception weights at {path}; give the path of one that you have downloaded."
+            )
         self.checksum = sha256(path)
         try:
             state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
             classes = len(state["fc.bias"])
         except Exception as error:
-            raise UserError(f"{path} does not hold the state dictionary of an Inception v3: {error}") from error
+            raise UserError(
+                f"{path} does not hold the state dictionary of an Inception v3: {error}"
+            ) from error
         if classes not in (1000, 1008):
-            raise UserError(f"{path} has {classes} classes; Inception weights for this score have 1008 or 1000.")
+            raise UserError(
+                f"{path} has {classes} classes; Inception weights for this score have 1008 or 1000."
+            )
         self.implementation = "inception-v3-tensorflow" if classes == 1008 else "inception-v3-torchvision"
         self.network = build_inception(tensorflow=classes == 1008)
         kept = {name: value for name, value in state.items() if not name.startswith(("AuxLogits", "fc"))}
-        # Files from before PyTorch 0.4.1 lack the counters of batch normalisation, which evaluation does not use.
-        counters = {name: value for name, value in self.network.state_dict().items() if name.endswith("num_batches_tracked")}
+        # Files from before PyTorch 0.4.1 lack the counters of batch normalisation, which evaluation does
+        # not use.
+        counters = {
+            name: value
+            for name, value in self.network.state_dict().items()
+            if name.endswith("num_batches_tracked")
+        }
         try:
             self.network.load_state_dict({**counters, **kept})
         except RuntimeError as error:
@@ -140,7 +159,9 @@ def build_inception(tensorflow: bool) -> nn.Module:
 
 
 def with_tensorflow_pool(block: Any, maximum: bool) -> Callable[[Tensor], list[Tensor]]:
-    """The forward pass of a block whose last branch pools without counting the padding, or takes the maximum."""
+    """The forward pass of a block whose last branch pools without counting the padding, or takes the
+    maximum.
+    """
     plain = block._forward
 
     def forward(x: Tensor) -> list[Tensor]:

@@ -1,18 +1,20 @@
 """Input-convex neural networks with closed-form gradient maps.
 
-An input-convex network (Amos, Xu and Kolter, 2017) is a scalar function psi that is convex in its input, because its hidden
-weights are non-negative and its activations are convex and non-decreasing. By Brenier's theorem its gradient is an optimal
-transport map for the quadratic cost, which is what Wasserstein-2 generative networks (Korotin et al., 2021) fit.
+An input-convex network (Amos, Xu and Kolter, 2017) is a scalar function psi that is convex in its input,
+because its hidden weights are non-negative and its activations are convex and non-decreasing. By Brenier's
+theorem its gradient is an optimal transport map for the quadratic cost, which is what Wasserstein-2
+generative networks (Korotin et al., 2021) fit.
 
-The gradient map is written here as the network's own backward recursion, with ordinary operations: a loss on the map then
-needs one backward pass instead of a differentiated backward pass, compiles, and can be captured in a CUDA graph. Values are
-computed in the same sweep, so a potential and its map cost one evaluation together.
+The gradient map is written here as the network's own backward recursion, with ordinary operations: a loss
+on the map then needs one backward pass instead of a differentiated backward pass, compiles, and can be
+captured in a CUDA graph. Values are computed in the same sweep, so a potential and its map cost one
+evaluation together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -49,10 +51,14 @@ class Potential(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no closed-form Hessian")
 
     def convexify(self) -> None:
-        """Project the parameters onto the set on which the potential is convex (a no-op where it always is)."""
+        """Project the parameters onto the set on which the potential is convex (a no-op where it always
+        is).
+        """
 
     def center(self, x: Tensor) -> None:
-        """Adapt freshly drawn parameters to a sample of the inputs (a no-op where there is nothing to adapt)."""
+        """Adapt freshly drawn parameters to a sample of the inputs (a no-op where there is nothing to
+        adapt).
+        """
 
 
 def activate(u: Tensor, activation: str) -> tuple[Tensor, Tensor]:
@@ -72,10 +78,11 @@ def second_derivative(u: Tensor, slope: Tensor, activation: str) -> Tensor:
 
 
 class ConvexQuadratic(nn.Module):
-    """Parameters of one input-quadratic skip layer, ``q(x)_o = sum_r (sum_d x_d Q[d, r, o])^2 + (W x + b)_o``.
+    """Parameters of one input-quadratic skip layer, ``q(x)_o = sum_r (sum_d x_d Q[d, r, o])^2 + (W x +
+    b)_o``.
 
-    The names and shapes are those of the published checkpoints: ``quadratic_decomposed`` (in, rank, out), ``weight``
-    (out, in), ``bias`` (out).
+    The names and shapes are those of the published checkpoints: ``quadratic_decomposed`` (in, rank, out),
+    ``weight`` (out, in), ``bias`` (out).
     """
 
     def __init__(self, in_features: int, out_features: int, rank: int) -> None:
@@ -90,19 +97,21 @@ class ConvexQuadratic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         in_features, rank, out_features = self.quadratic_decomposed.shape
         factors = x @ self.quadratic_decomposed.reshape(in_features, rank * out_features)
-        return factors.unflatten(-1, (rank, out_features)).square().sum(-2) + F.linear(
-            x, self.weight, self.bias
-        )
+        squares: Tensor = factors.unflatten(-1, (rank, out_features)).square().sum(-2)
+        return squares + F.linear(x, self.weight, self.bias)
 
 
 class DenseICNN(Potential):
-    """Fully connected input-convex network with input-quadratic skip layers (Korotin et al., 2021, appendix B.2).
+    """Fully connected input-convex network with input-quadratic skip layers (Korotin et al., 2021, appendix
+    B.2).
 
-    With ``q_i`` the quadratic layers, ``C_i >= 0`` the hidden weights, ``c >= 0`` the output weights and ``a`` the activation::
+    With ``q_i`` the quadratic layers, ``C_i >= 0`` the hidden weights, ``c >= 0`` the output weights and
+    ``a`` the activation::
 
         h_0 = q_0(x),    h_i = a(C_i h_{i-1} + q_i(x)),    psi(x) = c h_{L-1} + s/2 |x|^2
 
-    and its gradient by the backward recursion, ``k_i`` being the derivative of psi with respect to ``q_i(x)``::
+    and its gradient by the backward recursion, ``k_i`` being the derivative of psi with respect to
+    ``q_i(x)``::
 
         k_{L-1} = c a'(u_{L-1}),   k_{i-1} = (C_i^T k_i) a'(u_{i-1}),   grad psi = sum_i J_{q_i}^T k_i + s x
 
@@ -148,24 +157,38 @@ class DenseICNN(Potential):
         self.final_layer = nn.Linear(self.hidden[-1], 1, bias=False)
         with torch.no_grad():
             for layer in [*self.convex_layers, self.final_layer]:
-                # Positive weights with the mean 1/fan-in keep hidden layers of the size of the quadratic ones.
-                layer.weight.uniform_(0.0, 2.0 / layer.weight.shape[1])  # type: ignore[union-attr, operator]
+                # Positive weights with the mean 1/fan-in keep hidden layers of the size of the quadratic
+                # ones.
+                layer.weight.uniform_(0.0, 2.0 / layer.weight.shape[1])
+
+    @property
+    def quadratics(self) -> list[ConvexQuadratic]:
+        """The quadratic skip layers."""
+        return cast("list[ConvexQuadratic]", list(self.quadratic_layers))
+
+    @property
+    def hidden_weights(self) -> list[Tensor]:
+        """The weights between hidden layers."""
+        return [cast(nn.Linear, layer).weight for layer in self.convex_layers]
 
     def skip_parameters(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The skip layers side by side: quadratic factors (D, rank, H), weights (H, D), biases (H), H being sum(hidden).
+        """The skip layers side by side: quadratic factors (D, rank, H), weights (H, D), biases (H), H being
+        sum(hidden).
 
-        One matrix product then serves all skip layers, and one with the transpose their share of the gradient.
+        One matrix product then serves all skip layers, and one with the transpose their share of the
+        gradient.
         """
-        factors: list[Tensor] = [layer.quadratic_decomposed for layer in self.quadratic_layers]  # type: ignore[misc]
-        weights: list[Tensor] = [layer.weight for layer in self.quadratic_layers]  # type: ignore[misc]
-        biases: list[Tensor] = [layer.bias for layer in self.quadratic_layers]  # type: ignore[misc]
+        factors: list[Tensor] = [layer.quadratic_decomposed for layer in self.quadratics]
+        weights: list[Tensor] = [layer.weight for layer in self.quadratics]
+        biases: list[Tensor] = [layer.bias for layer in self.quadratics]
         return torch.cat(factors, 2), torch.cat(weights, 0), torch.cat(biases)
 
     def _skips(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """``q(x)`` of all layers, (B, H), and the map from ``k`` (B, H) to ``J_q(x)^T k`` (B, D).
 
-        In few dimensions the quadratic forms are products of their D x D matrices with the monomials ``x_d x_e``, which
-        keeps every intermediate of size (B, H); in many they are squares of the factors, (B, rank, H).
+        In few dimensions the quadratic forms are products of their D x D matrices with the monomials ``x_d
+        x_e``, which keeps every intermediate of size (B, H); in many they are squares of the factors, (B,
+        rank, H).
         """
         factors, weight, bias = self.skip_parameters()
         width = weight.shape[0]
@@ -176,7 +199,8 @@ class DenseICNN(Potential):
 
             def from_monomials(k: Tensor) -> Tensor:
                 along = (k @ forms.t()).unflatten(1, (self.in_dim, self.in_dim))
-                return 2.0 * (along * x.unsqueeze(1)).sum(2) + k @ weight
+                gradient: Tensor = 2.0 * (along * x.unsqueeze(1)).sum(2) + k @ weight
+                return gradient
 
             return torch.addmm(linear, monomials, forms), from_monomials
 
@@ -187,12 +211,15 @@ class DenseICNN(Potential):
         products = products.unflatten(1, (self.rank, width))
 
         def from_products(k: Tensor) -> Tensor:
-            return 2.0 * (products * k.unsqueeze(1)).flatten(1) @ flat.t() + k @ weight
+            gradient: Tensor = 2.0 * (products * k.unsqueeze(1)).flatten(1) @ flat.t() + k @ weight
+            return gradient
 
         return linear + products.square().sum(1), from_products
 
     def _masks(self, x: Tensor) -> list[Tensor] | None:
-        """Dropout masks of the skip layers (B, H) and of each hidden layer, or None when nothing is dropped."""
+        """Dropout masks of the skip layers (B, H) and of each hidden layer, or None when nothing is
+        dropped.
+        """
         if not self.training or self.dropout == 0.0:
             return None
         keep = 1.0 - self.dropout
@@ -209,7 +236,7 @@ class DenseICNN(Potential):
         h, *skips = q.split(list(self.hidden), 1)
         slopes: list[Tensor] = []
         for i, skip in enumerate(skips):
-            weight: Tensor = self.convex_layers[i].weight  # type: ignore[assignment]
+            weight: Tensor = self.hidden_weights[i]
             u = (
                 torch.addmm(skip, h, weight.t())
                 if masks is None
@@ -229,7 +256,7 @@ class DenseICNN(Potential):
             ks[0] = k
             if masks is not None:
                 k = k * masks[i + 1]
-            k = k @ self.convex_layers[i].weight  # type: ignore[operator]
+            k = k @ self.hidden_weights[i]
             ks.insert(0, k)
         through = torch.cat(ks, 1)
         if masks is not None:
@@ -256,15 +283,15 @@ class DenseICNN(Potential):
         slopes: list[Tensor] = []
         h = x.new_zeros(())
         jacobian_h = x.new_zeros(())
-        for i, layer in enumerate(self.quadratic_layers):
-            quadratic: Tensor = layer.quadratic_decomposed  # type: ignore[assignment]
+        for i, layer in enumerate(self.quadratics):
+            quadratic: Tensor = layer.quadratic_decomposed
             factors = torch.einsum("bd,dro->bro", x, quadratic)
-            q = factors.square().sum(1) + F.linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]
-            jacobian = 2.0 * torch.einsum("bro,dro->bdo", factors, quadratic) + layer.weight.t()  # type: ignore[operator]
+            q = factors.square().sum(1) + F.linear(x, layer.weight, layer.bias)
+            jacobian = 2.0 * torch.einsum("bro,dro->bdo", factors, quadratic) + layer.weight.t()
             if i == 0:
                 h, jacobian_h = q, jacobian
                 continue
-            weight: Tensor = self.convex_layers[i - 1].weight  # type: ignore[assignment]
+            weight: Tensor = self.hidden_weights[i - 1]
             u = F.linear(h, weight) + q
             jacobian = F.linear(jacobian_h, weight) + jacobian
             h, slope = activate(u, self.activation)
@@ -283,33 +310,34 @@ class DenseICNN(Potential):
                     1, 2
                 )
                 k = k * slopes[i - 1]
-            quadratic = self.quadratic_layers[i].quadratic_decomposed  # type: ignore[assignment]
+            quadratic = self.quadratics[i].quadratic_decomposed
             for r in range(self.rank):
                 factor = quadratic[:, r]
                 hessian = hessian + 2.0 * (factor * k.unsqueeze(1)) @ factor.t()
             if i > 0:
-                k = k @ self.convex_layers[i - 1].weight  # type: ignore[operator]
+                k = k @ self.hidden_weights[i - 1]
         return hessian
 
     @torch.no_grad()
     def convexify(self) -> None:
         """Clamp the hidden and output weights at zero from below, which makes the network convex."""
-        for layer in [*self.convex_layers, self.final_layer]:
-            layer.weight.clamp_(min=0.0)  # type: ignore[union-attr, operator]
+        for weight in [*self.hidden_weights, self.final_layer.weight]:
+            weight.clamp_(min=0.0)
 
     @torch.no_grad()
     def center(self, x: Tensor) -> None:
         """Set the biases so that every pre-activation has mean zero over the points ``x`` (N, D).
 
-        Non-negative weights and squares push pre-activations up, where both activations are nearly straight; centred, the
-        bends of all units lie amid the points (compare Hoedt and Klambauer, 2023, on the initialisation of these networks).
+        Non-negative weights and squares push pre-activations up, where both activations are nearly
+        straight; centred, the bends of all units lie amid the points (compare Hoedt and Klambauer, 2023, on
+        the initialisation of these networks).
         """
         h = x.new_zeros(len(x), 0)
-        for i, layer in enumerate(self.quadratic_layers):
+        for i, layer in enumerate(self.quadratics):
             u: Tensor = layer(x)
             if i > 0:
-                u = u + F.linear(h, self.convex_layers[i - 1].weight)  # type: ignore[arg-type]
-            layer.bias.sub_(u.mean(0))  # type: ignore[union-attr, operator]
+                u = u + F.linear(h, self.hidden_weights[i - 1])
+            layer.bias.sub_(u.mean(0))
             h = u - u.mean(0)
             if i > 0:
                 h = activate(h, self.activation)[0]
@@ -329,7 +357,7 @@ class DenseICNN(Potential):
         """
         state = dict(state)
         flatten_layer_names(state, "")
-        factors = []
+        factors: list[Tensor] = []
         while (name := f"quadratic_layers.{len(factors)}.quadratic_decomposed") in state:
             factors.append(state[name])
         if not factors or any(factor.ndim != 3 for factor in factors):
@@ -348,7 +376,9 @@ class DenseICNN(Potential):
 
 
 def flatten_layer_names(state: dict[str, Any], prefix: str) -> None:
-    """Rename ``quadratic_layers.i.0.*`` and ``convex_layers.i.0.*`` (layer and dropout in one container) in place."""
+    """Rename ``quadratic_layers.i.0.*`` and ``convex_layers.i.0.*`` (layer and dropout in one container)
+    in place.
+    """
     for name in list(state):
         if not name.startswith(prefix):
             continue
@@ -360,10 +390,11 @@ def flatten_layer_names(state: dict[str, Any], prefix: str) -> None:
 class ConvICNN(Potential):
     """Convolutional input-convex network for images (B, C, H, W) of one given size.
 
-    The first layer is ``a(x) + b(x)^2`` with two stacks of four 3x3 convolutions, followed by CELU and 3x3 convolutions of
-    stride 2 with non-negative weights until about 4x4 pixels are left, and four non-negative linear layers. At 128x128 with
-    the default width this is the published network, parameter names included; other sizes change the number of
-    convolutions of stride 2 (one per halving down to 4 pixels).
+    The first layer is ``a(x) + b(x)^2`` with two stacks of four 3x3 convolutions, followed by CELU and 3x3
+    convolutions of stride 2 with non-negative weights until about 4x4 pixels are left, and four
+    non-negative linear layers. At 128x128 with the default width this is the published network, parameter
+    names included; other sizes change the number of convolutions of stride 2 (one per halving down to 4
+    pixels).
 
     Args:
         image_size: height and width; one number for squares.
@@ -439,6 +470,7 @@ class ConvICNN(Potential):
             products += 1
         through_linear, through_squared = k, 2.0 * squared * k
         for a, b in zip(reversed(self.first_linear), reversed(self.first_squared), strict=True):
+            a, b = cast(nn.Conv2d, a), cast(nn.Conv2d, b)
             through_linear = F.conv_transpose2d(through_linear, a.weight, padding=1)
             through_squared = F.conv_transpose2d(through_squared, b.weight, padding=1)
         return value, through_linear + through_squared + self.strong_convexity * x
@@ -452,7 +484,9 @@ class ConvICNN(Potential):
 
 
 def transposed(layer: nn.Conv2d, k: Tensor, shape: torch.Size) -> Tensor:
-    """The adjoint of a 3x3 convolution of stride 2 and padding 1 applied to ``k``, for an input of the given shape."""
+    """The adjoint of a 3x3 convolution of stride 2 and padding 1 applied to ``k``, for an input of the
+    given shape.
+    """
     extra = [shape[2] - (2 * k.shape[2] - 1), shape[3] - (2 * k.shape[3] - 1)]
     return F.conv_transpose2d(k, layer.weight, stride=2, padding=1, output_padding=extra)
 
@@ -460,9 +494,9 @@ def transposed(layer: nn.Conv2d, k: Tensor, shape: torch.Size) -> Tensor:
 class QuadraticPotential(Potential):
     """A network plus a learned quadratic form, ``psi(x) = 1/2 |L x|^2 + network(x)``.
 
-    The network's output weights start at zero, so that the map starts at the identity (up to the network's strong
-    convexity) without any pre-training. Unlike a fixed ``1/2 |x|^2`` the learned form leaves the curvature free to
-    fall below one.
+    The network's output weights start at zero, so that the map starts at the identity (up to the network's
+    strong convexity) without any pre-training. Unlike a fixed ``1/2 |x|^2`` the learned form leaves the
+    curvature free to fall below one.
 
     Args:
         dim: dimension of the points; ``L`` is then a matrix (D, D). None, for images: a number.
@@ -472,7 +506,9 @@ class QuadraticPotential(Potential):
         super().__init__()
         self.network = network
         self.factor = nn.Parameter(torch.ones(()) if dim is None else torch.eye(dim))
-        output = network.convex[-1] if isinstance(network, ConvICNN) else getattr(network, "final_layer", None)
+        output = (
+            network.convex[-1] if isinstance(network, ConvICNN) else getattr(network, "final_layer", None)
+        )
         if isinstance(output, nn.Linear):
             with torch.no_grad():
                 output.weight.zero_()
@@ -505,11 +541,19 @@ class QuadraticPotential(Potential):
 class AffinePotential(Potential):
     """A potential given in transformed coordinates, ``psi(x) = core(A (x - m)) / c + <x, n>``.
 
-    Its map is ``A^T grad core(A (x - m)) / c + n``. With ``A`` and ``c`` from `wasskit.ot.gaussian.balance`, a core whose map is
-    the identity is the optimal transport between the Gaussians of the two measures' moments.
+    Its map is ``A^T grad core(A (x - m)) / c + n``. With ``A`` and ``c`` from
+    `wasskit.ot.gaussian.balance`, a core whose map is the identity is the optimal transport between the
+    Gaussians of the two measures' moments.
     """
 
-    def __init__(self, core: Potential, transform: Tensor, mean: Tensor, image: Tensor, scale: Tensor) -> None:
+    transform: Tensor
+    mean: Tensor
+    image: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, core: Potential, transform: Tensor, mean: Tensor, image: Tensor, scale: Tensor
+    ) -> None:
         super().__init__()
         self.core = core
         self.register_buffer("scale", scale)

@@ -126,7 +126,7 @@ def lbfgs_direction(pairs: list[tuple[Tensor, Tensor, Tensor]], g: Tensor) -> Te
     q = g
     alphas: list[Tensor] = []
     scale = torch.ones_like(g[:, 0])
-    for s, change, rho in pairs:
+    for _, change, rho in pairs:
         scale = torch.where(
             rho > 0, 1.0 / (rho * change.square().sum(1)).clamp_min(torch.finfo(g.dtype).tiny), scale
         )

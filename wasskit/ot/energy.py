@@ -18,7 +18,8 @@ def random_directions(
 ) -> Tensor:
     """``count`` directions (count, dim), uniform on the unit sphere."""
     directions = torch.randn(count, dim, dtype=like.dtype, device=like.device, generator=generator)
-    return directions / directions.norm(dim=1, keepdim=True)
+    units: Tensor = directions / directions.norm(dim=1, keepdim=True)
+    return units
 
 
 def energy_distance(

@@ -25,14 +25,16 @@ def symmetric_power(matrix: Tensor, exponent: float, rcond: float = 1e-12) -> Te
     powers = torch.where(
         kept, values.where(kept, torch.ones_like(values)) ** exponent, torch.zeros_like(values)
     )
-    return (vectors * powers.unsqueeze(-2)) @ vectors.mT
+    power: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.mT
+    return power
 
 
 def square_root_factor(matrix: Tensor) -> Tensor:
     """A factor ``F`` with ``F F^T`` equal to the symmetric positive semi-definite matrix (negative
     eigenvalues are noise)."""
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
-    return vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+    factor: Tensor = vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+    return factor
 
 
 def bures_wasserstein_squared(
@@ -50,7 +52,8 @@ def bures_wasserstein_squared(
         -1
     )
     trace = covariance1.diagonal(dim1=-2, dim2=-1).sum(-1) + covariance2.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return (mean1 - mean2).square().sum(-1) + (trace - 2.0 * coupling).clamp_min(0.0)
+    squared: Tensor = (mean1 - mean2).square().sum(-1) + (trace - 2.0 * coupling).clamp_min(0.0)
+    return squared
 
 
 def gaussian_transport_map(covariance1: Tensor, covariance2: Tensor) -> Tensor:
@@ -70,15 +73,16 @@ def gaussian_transport_map(covariance1: Tensor, covariance2: Tensor) -> Tensor:
     middle = (left * singular.unsqueeze(-2)) @ left.mT
     inverse_root = (vectors * inverse.unsqueeze(-2)) @ vectors.mT
     transport = inverse_root @ middle @ inverse_root
-    return (transport + transport.mT) / 2
+    symmetric: Tensor = (transport + transport.mT) / 2
+    return symmetric
 
 
 class Moments(NamedTuple):
-    """Mean (D), covariance (D, D) and number of samples of a measure, in float64."""
+    """Mean (D), covariance (D, D) and number of points of a sample, in float64."""
 
     mean: Tensor
     covariance: Tensor
-    count: int
+    size: int
 
 
 def streamed_moments(batches: Iterable[Tensor]) -> Moments:
@@ -113,18 +117,19 @@ def shrunk_covariance(moments: Moments) -> Tensor:
     """The covariance shrunk towards a multiple of the identity, where samples are few for the dimension.
 
     The weight is the one that is optimal for Gaussian data (Chen, Wiesel, Eldar and Hero, 2010, the "oracle
-    approximating shrinkage"), close to 1 when samples are fewer than dimensions. From 20 samples per dimension on
+    approximating shrinkage"), close to 1 when samples are fewer than dimensions. From 20 samples per
+    dimension on
     the covariance is kept as it is: the weight, of the order 1/n, would still lift small eigenvalues, which
     transport maps divide by.
     """
-    _, covariance, count = moments
+    _, covariance, size = moments
     dim = len(covariance)
-    if count >= 20 * dim:
+    if size >= 20 * dim:
         return covariance
     trace = covariance.trace()
     square = covariance.square().sum()
     numerator = (1.0 - 2.0 / dim) * square + trace.square()
-    denominator = (count + 1.0 - 2.0 / dim) * (square - trace.square() / dim)
+    denominator = (size + 1.0 - 2.0 / dim) * (square - trace.square() / dim)
     weight = 1.0 if denominator <= 0 else float((numerator / denominator).clamp(0.0, 1.0))
     eye = torch.eye(dim, dtype=covariance.dtype, device=covariance.device)
     return (1.0 - weight) * covariance + weight * trace / dim * eye
@@ -133,7 +138,8 @@ def shrunk_covariance(moments: Moments) -> Tensor:
 def raised(covariance: Tensor, floor: float) -> Tensor:
     """The covariance with its eigenvalues raised to ``floor`` times the mean one where they are smaller."""
     values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    return (vectors * values.clamp_min(floor * float(values.mean()))) @ vectors.mT
+    lifted: Tensor = (vectors * values.clamp_min(floor * float(values.mean()))) @ vectors.mT
+    return lifted
 
 
 class Balance(NamedTuple):
@@ -166,7 +172,9 @@ class Balance(NamedTuple):
         return Balance(*(t.to(like) for t in self))
 
     def inner_products(self, products: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """``E <x, y>`` under a coupling from ``E <x', y'>`` of the transformed points and a batch of either measure."""
+        """``E <x, y>`` under a coupling from ``E <x', y'>`` of the transformed points and a batch of
+        either measure.
+        """
         m, n = like_channels(self.source_mean, x), like_channels(self.target_mean, y)
         x_mean, y_mean = x.mean(0, keepdim=True), y.mean(0, keepdim=True)
         return products / self.scale + (m * y_mean + n * x_mean - m * n).sum()

@@ -103,7 +103,8 @@ def test_reference_losses_gradients_and_steps(reference: Reference, experiment: 
 
 
 def test_logged_constant_and_the_distance(reference: Reference) -> None:
-    # The published runs of this experiment log mean <Y_inv, Y> - 1/2 mean |X|^2 - 1/2 mean |Y_inv|^2 beside the loss.
+    # The published runs of this experiment log mean <Y_inv, Y> - 1/2 mean |X|^2 - 1/2 mean |Y_inv|^2 beside
+    # the loss.
     arrays = reference("w2gn_train_toy")
     x, y, pushed = (torch.as_tensor(arrays[name]) for name in ("X", "Y", "pushed"))
     objective = published_loss("toy", network(arrays, "D"), network(arrays, "C"), x[0], y[0], arrays)

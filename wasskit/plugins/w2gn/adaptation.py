@@ -23,7 +23,9 @@ from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
 
 class LeNet(nn.Module):
-    """LeCun's network for images (B, 1, 28, 28); its 84 features are the last hidden layer. Published names load."""
+    """LeCun's network for images (B, 1, 28, 28); its 84 features are the last hidden layer. Published
+    names load.
+    """
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
@@ -46,7 +48,9 @@ class LeNet(nn.Module):
 
 
 class ClassifierStage(FirstStage):
-    """Train the classifier on the target domain; then the points are the features of both domains' training images."""
+    """Train the classifier on the target domain; then the points are the features of both domains'
+    training images.
+    """
 
     def __init__(self, source: Domain, target: Domain, batch_size: int, lr: float, seed: int) -> None:
         super().__init__()
@@ -77,7 +81,9 @@ class ClassifierStage(FirstStage):
         return Losses(loss)
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
-        return {"test": {"classifier_target": self.accuracy(self.target.test_images, self.target.test_labels)}}
+        return {
+            "test": {"classifier_target": self.accuracy(self.target.test_images, self.target.test_labels)}
+        }
 
     @torch.no_grad()
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
@@ -154,7 +160,9 @@ class Adaptation:
         return {
             "knn_before": self.nearest(before, source.test_labels),
             "classifier_before": self.stage.accuracy(source.test_images, source.test_labels),
-            "knn_discrete": self.nearest(discrete_map(before, known["target_train"], seed), source.test_labels),
+            "knn_discrete": self.nearest(
+                discrete_map(before, known["target_train"], seed), source.test_labels
+            ),
         }
 
 
@@ -165,7 +173,9 @@ def nearest_labels(queries: Tensor, references: Tensor, labels: Tensor, chunk: i
 
 
 def discrete_map(x: Tensor, y: Tensor, seed: int, repeats: int = 4) -> Tensor:
-    """Discrete optimal transport of points: the mean of the partners in optimal assignments to random parts of ``y``."""
+    """Discrete optimal transport of points: the mean of the partners in optimal assignments to random
+    parts of ``y``.
+    """
     from scipy.optimize import linear_sum_assignment
 
     generator = torch.Generator().manual_seed(derive_seed(seed, "assignment"))

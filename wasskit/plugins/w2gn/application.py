@@ -21,7 +21,9 @@ def map_file(path: Path) -> Path:
     if path.is_dir():
         inside = path / "map.safetensors"
         if not inside.is_file():
-            raise UserError(f"{path} holds no map.safetensors: its training has not finished; go on with --resume {path}.")
+            raise UserError(
+                f"{path} holds no map.safetensors: its training has not finished; go on with --resume {path}."
+            )
         return inside
     return path
 
@@ -43,7 +45,9 @@ def apply_to_points(
     known = header["potential"]
     if known.get("dim") != points.shape[1]:
         shape = f"of dimension {known['dim']}" if "dim" in known else "that are images"
-        raise UserError(f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}.")
+        raise UserError(
+            f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}."
+        )
     device = next(transport.parameters()).device
     moved = points.to(device)
     mapped = transport.inverse_map(moved, refine=refine) if inverse else transport.forward_map(moved)
@@ -69,7 +73,8 @@ def apply_to_images(
     pixels = read_pixels(source)
     if pixels.shape[:2] != size:
         raise UserError(
-            f"{source} has {pixels.shape[0]}x{pixels.shape[1]} pixels; the map takes {size[0]}x{size[1]}: resize it first."
+            f"{source} has {pixels.shape[0]}x{pixels.shape[1]} pixels; the map takes {size[0]}x{size[1]}: resize it "
+            "first."
         )
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device, torch.float32) / 127.5 - 1.0
     mapped = transport.inverse_map(image, refine=refine) if inverse else transport.forward_map(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
 
 class Encoder(nn.Module):
-    """Convolutions of stride 2 down to 4 x 4, one of 4 x 4, and a linear layer to whitened latents (DCGAN's shape)."""
+    """Convolutions of stride 2 down to 4 x 4, one of 4 x 4, and a linear layer to whitened latents
+    (DCGAN's shape).
+    """
 
     def __init__(self, image_size: int, channels: int, filters: int, latent: int) -> None:
         super().__init__()
@@ -53,8 +56,12 @@ class Decoder(nn.Module):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(),
         ]
-        for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()]
+        for wide, narrow in itertools.pairwise(widths):
+            layers += [
+                nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(narrow),
+                nn.ReLU(),
+            ]
         layers += [nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1, bias=False), nn.Tanh()]
         self.features = nn.Sequential(*layers)
         self.fc_in = nn.Sequential(nn.Linear(latent, widths[0]), nn.LeakyReLU(0.2), nn.BatchNorm1d(widths[0]))
@@ -162,7 +169,11 @@ class AutoencoderStage(FirstStage):
         with stepper.autocast():
             restored, _ = self.autoencoder(images)
             perceptual = self._perceptual[0]
-            loss = F.mse_loss(restored, images) if perceptual is None else perceptual.to(images.device)(restored, images)
+            loss = (
+                F.mse_loss(restored, images)
+                if perceptual is None
+                else perceptual.to(images.device)(restored, images)
+            )
         stepper.backward(loss)
         stepper.update("autoencoder")
         return Losses(loss)

@@ -13,7 +13,8 @@ from wasskit.training.task import Progress
 
 
 def cloud_evaluation(x: Tensor, y: Tensor, directions: int = 256) -> Evaluate:
-    """Energy distances to the other cloud before and after either map, the distance of the moments, the cycle error.
+    """Energy distances to the other cloud before and after either map, the distance of the moments, the
+    cycle error.
 
     Args:
         x, y: test points (N, D) and (M, D) of the two measures.

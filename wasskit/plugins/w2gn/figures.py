@@ -32,7 +32,7 @@ def plane_maps(path: Path, x: Tensor, y: Tensor, forward: Tensor, inverse: Tenso
     axes[1, 0].set_title("displacements, forward")
     arrows(axes[1, 2], y, inverse)
     axes[1, 2].set_title("displacements, inverse")
-    limits(axes[0].tolist() + [axes[1, 0], axes[1, 2]], torch.cat([x, y, forward]))
+    limits([*axes[0], axes[1, 0], axes[1, 2]], torch.cat([x, y, forward]))
     limits([axes[1, 1]], torch.cat([x, inverse]))
     return save_figure(drawn, path)
 
@@ -94,8 +94,12 @@ def curves(
     return save_figure(drawn, path)
 
 
-def principal_planes(path: Path, clouds: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None) -> Path:
-    """Clouds in the plane of the first two principal components of the last one, coloured by label where given."""
+def principal_planes(
+    path: Path, clouds: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None
+) -> Path:
+    """Clouds in the plane of the first two principal components of the last one, coloured by label where
+    given.
+    """
     reference = list(clouds.values())[-1].double()
     mean = reference.mean(0)
     _, _, axes_ = torch.linalg.svd(reference - mean, full_matrices=False)
@@ -122,7 +126,9 @@ def principal_planes(path: Path, clouds: Mapping[str, Tensor], labels: Mapping[s
     limits(list(np.atleast_2d(axes).flat), torch.cat(list(flat.values())))
     if labels is not None:
         handles, names = first.get_legend_handles_labels()
-        drawn.legend(handles, names, loc="outside lower center", ncols=10, fontsize=7, markerscale=2, frameon=False)
+        drawn.legend(
+            handles, names, loc="outside lower center", ncols=10, fontsize=7, markerscale=2, frameon=False
+        )
     return save_figure(drawn, path)
 
 

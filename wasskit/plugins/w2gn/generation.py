@@ -68,7 +68,9 @@ class LatentQuality:
 def fid_scores(
     stage: AutoencoderStage, transport: W2GN, weights: Path, count: int, seed: int, device: torch.device
 ) -> tuple[dict[str, float], str]:
-    """FID of reconstructions, decoded normals and decoded mapped normals against the training images, and its label."""
+    """FID of reconstructions, decoded normals and decoded mapped normals against the training images,
+    and its label.
+    """
     features = InceptionFeatures(weights).to(device)
     generator = torch.Generator().manual_seed(derive_seed(seed, "fid"))
     normal = torch.randn(count, stage.autoencoder.latent, generator=generator).to(device)
@@ -90,6 +92,7 @@ def fid_scores(
         "fid_mapped": decoded(transport.forward_map(normal)),
     }
     scores = {
-        name: frechet_inception_distance(feature_moments(stream, features), real) for name, stream in streams.items()
+        name: frechet_inception_distance(feature_moments(stream, features), real)
+        for name, stream in streams.items()
     }
     return scores, features.label

@@ -26,7 +26,8 @@ class ImageDomain(NamedTuple):
 
 
 def image_folders(root: Path, size: int) -> tuple[ImageDomain, ImageDomain]:
-    """``trainA``, ``trainB`` (and ``testA``, ``testB`` where they are) below ``root``, as CycleGAN's data sets lie.
+    """``trainA``, ``trainB`` (and ``testA``, ``testB`` where they are) below ``root``, as CycleGAN's data
+    sets lie.
 
     Images are resized to ``size`` pixels. Without test folders an eighth of the training images tests.
 
@@ -50,8 +51,8 @@ def folder_images(folder: Path, size: int) -> Tensor:
     """All images in a folder at ``size`` pixels."""
     if not folder.is_dir():
         raise UserError(
-            f"There is no folder {folder}: two domains lie in trainA and trainB (and testA, testB) of one folder, as in "
-            "CycleGAN's data sets."
+            f"There is no folder {folder}: two domains lie in trainA and trainB (and testA, testB) of one folder, "
+            "as in CycleGAN's data sets."
         )
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if len(paths) < 2:
@@ -61,17 +62,18 @@ def folder_images(folder: Path, size: int) -> Tensor:
 
 
 def photograph_patches(size: int, count: int, seed: int) -> tuple[ImageDomain, ImageDomain]:
-    """Random square patches of scikit-learn's two photographs, cut at one to three times ``size`` and resampled.
+    """Random square patches of scikit-learn's two photographs, cut at one to three times ``size`` and
+    resampled.
 
-    Test patches come from the right eighth of either photograph, training patches from the rest.
+    Test patches are other random ones of the same photographs and may overlap with training patches.
     """
     domains = []
     for path in sample_photographs():
         pixels = torch.from_numpy(read_pixels(path)).permute(2, 0, 1).float()
-        edge = pixels.shape[2] * 7 // 8
-        train = patches(pixels[:, :, :edge], size, count, derive_seed(seed, path.stem, "train"))
-        test = patches(pixels[:, :, edge:], size, 64, derive_seed(seed, path.stem, "test"))
-        domains.append(ImageDomain(path.stem, train, test))
+        train = patches(pixels, size, count, derive_seed(seed, path.stem, "train"))
+        domains.append(
+            ImageDomain(path.stem, train, patches(pixels, size, 64, derive_seed(seed, path.stem, "test")))
+        )
     return domains[0], domains[1]
 
 
@@ -87,7 +89,9 @@ def patches(pixels: Tensor, size: int, count: int, seed: int) -> Tensor:
         top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
         patch = pixels[None, :, top : top + side, left : left + side]
         cut.append(
-            torch.nn.functional.interpolate(patch, (size, size), mode="bilinear", align_corners=False, antialias=True)
+            torch.nn.functional.interpolate(
+                patch, (size, size), mode="bilinear", align_corners=False, antialias=True
+            )
         )
     return torch.cat(cut).round().clamp(0, 255).to(torch.uint8)
 

@@ -38,7 +38,9 @@ def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any
     """
     state, header = load_weights(path)
     if header.get("kind") != KIND:
-        raise UserError(f"{path} is not a map saved by `wasskit w2gn` (it holds {header.get('kind') or 'other weights'}).")
+        raise UserError(
+            f"{path} is not a map saved by `wasskit w2gn` (it holds {header.get('kind') or 'other weights'})."
+        )
     known = header["potential"]
     if dim is not None and known.get("dim") != dim:
         shape = f"points of dimension {known['dim']}" if "dim" in known else f"images {known['image_size']}"
@@ -82,7 +84,12 @@ def rebuilt(about: Mapping[str, Any]) -> W2GN:
         dim = about["dim"]
         pair = [
             DenseICNN(
-                dim, about["hidden"], about["rank"], about["activation"], about["strong_convexity"], about["dropout"]
+                dim,
+                about["hidden"],
+                about["rank"],
+                about["activation"],
+                about["strong_convexity"],
+                about["dropout"],
             )
             for _ in range(2)
         ]

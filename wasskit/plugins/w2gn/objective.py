@@ -1,17 +1,19 @@
 """The objective of Wasserstein-2 generative networks, and the pair of potentials that it trains.
 
-For the quadratic cost, an optimal transport map from P to Q is the gradient of a convex potential ``psi``, and its inverse the
-gradient of the conjugate ``psi*``. The dual problem is (Villani, 2003, theorem 2.9)::
+For the quadratic cost, an optimal transport map from P to Q is the gradient of a convex potential ``psi``,
+and its inverse the gradient of the conjugate ``psi*``. The dual problem is (Villani, 2003, theorem 2.9)::
 
     min over psi of  E psi(X) + E psi*(Y),    1/2 W_2^2 = 1/2 E|X|^2 + 1/2 E|Y|^2 - min
 
-Korotin et al. (2021, equation 9) replace the conjugate by a second network ``psibar`` whose map is kept inverse to that of ``psi``
-by a cycle term, so that nothing is maximised::
+Korotin et al. (2021, equation 9) replace the conjugate by a second network ``psibar`` whose map is kept
+inverse to that of ``psi`` by a cycle term, so that nothing is maximised::
 
-    E psi(X) - E psi(T*(Y)) + lambda E |grad psi(T*(Y)) - Y|^2,    T* = grad psibar, held constant in the second term
+    E psi(X) - E psi(T*(Y)) + lambda E |grad psi(T*(Y)) - Y|^2,    T* = grad psibar, held constant in the
+    second term
 
-`cyclic_objective` is that. `refined_objective` solves for ``psi*(Y)`` instead, started from the network's guess, and lets the
-network follow the solution (Amos, 2023): the bias of an imperfect inverse is gone, at about the same cost.
+`cyclic_objective` is that. `refined_objective` solves for ``psi*(Y)`` instead, started from the network's
+guess, and lets the network follow the solution (Amos, 2023): the bias of an imperfect inverse is gone, at
+about the same cost.
 """
 
 from __future__ import annotations
@@ -33,9 +35,10 @@ Refine = Literal["none", "newton", "lbfgs"]
 class Objective(NamedTuple):
     """The value that is differentiated, and its parts, all scalars.
 
-    ``correlation`` is ``E psi(X) - E psi(x)`` and ``constant`` the part ``E <x, Y>`` without gradient, at the points ``x`` that
-    stand for ``T*(Y)``: their sum estimates the minimum above, ``E psi(X) + E psi*(Y)``. ``cycle_x``, ``cycle_y`` and ``amortisation``
-    are means over all entries; ``residual`` is the mean of ``|grad psi(x) - y|``.
+    ``correlation`` is ``E psi(X) - E psi(x)`` and ``constant`` the part ``E <x, Y>`` without gradient, at
+    the points ``x`` that stand for ``T*(Y)``: their sum estimates the minimum above, ``E psi(X) + E
+    psi*(Y)``. ``cycle_x``, ``cycle_y`` and ``amortisation`` are means over all entries; ``residual`` is the
+    mean of ``|grad psi(x) - y|``.
     """
 
     total: Tensor
@@ -65,14 +68,15 @@ def cyclic_objective(
 ) -> Objective:
     """Equation 9 of Korotin et al. (2021) on a batch, with one sweep of each network per point set.
 
-    ``T*(y)`` enters the potential without gradient, and the cycle term with it. Both are read off one sweep: the value
-    there is ``psi(t) - <grad psi(t), t>`` with the map held constant, whose derivative along ``t = T*(y)`` is zero.
+    ``T*(y)`` enters the potential without gradient, and the cycle term with it. Both are read off one
+    sweep: the value there is ``psi(t) - <grad psi(t), t>`` with the map held constant, whose derivative
+    along ``t = T*(y)`` is zero.
 
     Args:
         psi, conjugate: the potential and the network of its inverse map.
         x, y: batches (B, ...) of P and Q; the sizes may differ.
-        cycle_x, cycle_y: weights of the mean squared entries of ``T*(T(x)) - x`` and ``T(T*(y)) - y``. The theory's lambda, for
-            the squared norm, is the weight divided by the number of coordinates.
+        cycle_x, cycle_y: weights of the mean squared entries of ``T*(T(x)) - x`` and ``T(T*(y)) - y``. The
+            theory's lambda, for the squared norm, is the weight divided by the number of coordinates.
         l1: weight of the sum of the absolute values of all parameters.
     """
     back = conjugate.gradient(y)
@@ -104,10 +108,11 @@ def refined_objective(
     evaluations: int = 10,
     l1: float = 0.0,
 ) -> Objective:
-    """The semi-dual objective at the solved conjugate, and the regression of the inverse network on its solution.
+    """The semi-dual objective at the solved conjugate, and the regression of the inverse network on its
+    solution.
 
-    By the envelope theorem the gradient of ``E psi*(Y)`` is that of ``-E psi(x)`` at the maximisers ``x`` held constant. The two
-    terms train different networks and need no weight between them.
+    By the envelope theorem the gradient of ``E psi*(Y)`` is that of ``-E psi(x)`` at the maximisers ``x``
+    held constant. The two terms train different networks and need no weight between them.
 
     Args:
         method, evaluations: of `wasskit.ot.conjugate.solve_conjugate`, started at ``grad conjugate(y)``.
@@ -171,8 +176,8 @@ class W2GN(nn.Module):
 
     Args:
         psi, conjugate: the two potentials, with the same input shape.
-        coordinates: where given, the potentials live in its transformed coordinates, and ``forward`` and the maps take and
-            give points in the plain ones.
+        coordinates: where given, the potentials live in its transformed coordinates, and ``forward`` and
+            the maps take and give points in the plain ones.
         refine: ``none`` trains by the cycle terms, else the conjugate is solved for by that method.
         evaluations: of the potential per solved conjugate.
         cycle_x, cycle_y, l1: see `cyclic_objective`.
@@ -196,6 +201,7 @@ class W2GN(nn.Module):
         self.refine = refine
         self.evaluations = evaluations
         self.cycle_x, self.cycle_y, self.l1 = cycle_x, cycle_y, l1
+        self.source_transform: Tensor | None
         for name in Balance._fields:
             value = None if coordinates is None else getattr(coordinates, name).float().contiguous()
             self.register_buffer(name, value)
@@ -216,9 +222,10 @@ class W2GN(nn.Module):
         """Two dense networks of one architecture.
 
         Args:
-            start: ``identity`` adds a learned quadratic form with which both maps start at the identity; two samples (N, D), or
-                a `Balance`, also change coordinates so that the maps start at the optimal transport between the Gaussians
-                of their moments; ``plain`` leaves the networks as they are, to be pre-trained by `identity_objective`.
+            start: ``identity`` adds a learned quadratic form with which both maps start at the identity;
+                two samples (N, D), or a `Balance`, also change coordinates so that the maps start at the
+                optimal transport between the Gaussians of their moments; ``plain`` leaves the networks as
+                they are, to be pre-trained by `identity_objective`.
             settings: the remaining ones of the class.
         """
 
@@ -301,7 +308,9 @@ class W2GN(nn.Module):
     def inverse_map(
         self, y: Tensor, *, refine: Refine = "none", evaluations: int = 40, chunk: int = 8192
     ) -> Tensor:
-        """``T^{-1}(y)``: the second network's map, or, refined, the solution of ``grad psi(x) = y`` from there."""
+        """``T^{-1}(y)``: the second network's map, or, refined, the solution of ``grad psi(x) = y`` from
+        there.
+        """
         coordinates = self.coordinates
         parts = []
         for part in y.split(chunk):

@@ -60,9 +60,7 @@ class ObjectiveOptions(CommandOptions):
     cycle_source: float = option(
         0.0, help="Weight of the cycle term on the source side.", panel="Objective", min=0
     )
-    l1: float = option(
-        0.0, help="Weight of the absolute values of all parameters.", panel="Objective", min=0
-    )
+    l1: float = option(0.0, help="Weight of the absolute values of all parameters.", panel="Objective", min=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +69,11 @@ class StepOptions(CommandOptions):
 
     steps: int = option(2000, help="Training steps.", panel="Optimisation", min=1)
     batch_size: int = option(
-        1024, help="Points of each measure per step, over all processes.", panel="Optimisation", min=2, short="-b"
+        1024,
+        help="Points of each measure per step, over all processes.",
+        panel="Optimisation",
+        min=2,
+        short="-b",
     )
     lr: float = option(1e-2, help="Learning rate of Adam (peak).", panel="Optimisation", above=0)
     betas: tuple[float, ...] = option(
@@ -99,7 +101,10 @@ class StepOptions(CommandOptions):
         None, help="Steps between evaluations.", panel="Run", min=1, show_default="a tenth of the run"
     )
     compile: bool = option(
-        False, help="Compile the objective with torch.compile (CUDA graphs on a GPU).", panel="Machine", runtime=True
+        False,
+        help="Compile the objective with torch.compile (CUDA graphs on a GPU).",
+        panel="Machine",
+        runtime=True,
     )
 
     def validate(self) -> None:

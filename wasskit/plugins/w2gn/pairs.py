@@ -1,7 +1,7 @@
 """Pairs of measures whose optimal map is known: Gaussians, and the continuous Wasserstein-2 benchmark.
 
-The benchmark (Korotin et al., 2021, "Do neural optimal transport solvers work?") takes a mixture of three Gaussians as source
-and, as target, its image under the gradient of the mean of two input-convex networks.
+The benchmark (Korotin et al., 2021, "Do neural optimal transport solvers work?") takes a mixture of three
+Gaussians as source and, as target, its image under the gradient of the mean of two input-convex networks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ from wasskit.plugins.w2gn.objective import W2GN, Refine
 # Korotin et al. (2021), table 1: L2-UVP in percent of Gaussian pairs, by dimension ("<1" as 1).
 PUBLISHED_GAUSSIANS = {
     "W2GN, published": dict(
-        zip([2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096], ["<1"] * 6 + ["1", "1.1", "1.3", "1.7", "1.8", "1.5"], strict=True)
+        zip(
+            [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096],
+            ["<1"] * 6 + ["1", "1.1", "1.3", "1.7", "1.8", "1.5"],
+            strict=True,
+        )
     ),
     "large-scale OT, published": dict(
         zip(
@@ -49,8 +53,8 @@ PUBLISHED_BENCHMARK = {
 class KnownPair:
     """Two measures, the optimal map between them, and test points with their images.
 
-    ``source_variance`` and ``target_variance`` are the total variances that UVP divides by. ``inverse`` is None where
-    only the images of points are known.
+    ``source_variance`` and ``target_variance`` are the total variances that UVP divides by. ``inverse`` is
+    None where only the images of points are known.
     """
 
     name: str
@@ -90,11 +94,14 @@ def evaluation(pair: KnownPair, refine: Refine) -> Callable[[W2GN, Any], dict[st
     return evaluate
 
 
-# --- Gaussians --------------------------------------------------------------------------------------------------------
+# --- Gaussians
+# --------------------------------------------------------------------------------------------------------
 
 
 def gaussian_pair(dim: int, seed: int, test_size: int) -> KnownPair:
-    """Two centred Gaussians as in the paper: eigenvalues from 1/4 to 4 at equal ratios, in random directions."""
+    """Two centred Gaussians as in the paper: eigenvalues from 1/4 to 4 at equal ratios, in random
+    directions.
+    """
     factors = []
     for side in ("source", "target"):
         generator = torch.Generator().manual_seed(derive_seed(seed, "gaussian", side, dim))
@@ -121,7 +128,8 @@ def gaussian_pair(dim: int, seed: int, test_size: int) -> KnownPair:
     )
 
 
-# --- The benchmark ----------------------------------------------------------------------------------------------------
+# --- The benchmark
+# ----------------------------------------------------------------------------------------------------
 
 
 def benchmark_file(path: Path) -> KnownPair:
@@ -162,8 +170,8 @@ def benchmark_file(path: Path) -> KnownPair:
 def benchmark_checkpoints(folder: Path, dim: int, test_size: int = 4096) -> KnownPair:
     """A pair from the published checkpoints ``{dim}_v1.pt`` and ``{dim}_v2.pt`` in a folder.
 
-    The mixture follows from the published seed; the standardisation of the output (mean 0, total variance D), which the
-    published code estimates anew on every start, is estimated from 131,072 points.
+    The mixture follows from the published seed; the standardisation of the output (mean 0, total variance
+    D), which the published code estimates anew on every start, is estimated from 131,072 points.
     """
     networks = []
     for i in (1, 2):
@@ -188,10 +196,10 @@ def made_pair(dim: int, seed: int, test_size: int = 4096) -> KnownPair:
             torch.manual_seed(derive_seed(seed, "benchmark network", i, dim))
             network = DenseICNN(dim, (8, 8), strong_convexity=1e-2)
             # Few sharp bends make a map about as far from a linear one as the published pairs are.
-            for layer in network.quadratic_layers:
-                layer.quadratic_decomposed.data.mul_(0.1)  # type: ignore[union-attr, operator]
-                layer.weight.data.mul_(20.0)  # type: ignore[union-attr, operator]
-                layer.bias.data.normal_(std=10.0)  # type: ignore[union-attr, operator]
+            for layer in network.quadratics:
+                layer.quadratic_decomposed.data.mul_(0.1)
+                layer.weight.data.mul_(20.0)
+                layer.bias.data.normal_(std=10.0)
         networks.append(network.requires_grad_(False))
     source = published_mixture(dim)
     pair = standardised_pair(f"made {dim}", source, networks, dim, test_size)
@@ -200,8 +208,10 @@ def made_pair(dim: int, seed: int, test_size: int = 4096) -> KnownPair:
 
 
 def published_mixture(dim: int) -> Measure:
-    """Three Gaussians at random corners of a grid, in random shapes, of mean square D, from the published seed 0."""
-    random = np.random.RandomState(0)  # noqa: NPY002 - the published pairs were drawn from this generator
+    """Three Gaussians at random corners of a grid, in random shapes, of mean square D, from the
+    published seed 0.
+    """
+    random = np.random.RandomState(0)
     centers = np.zeros((3, dim), dtype=np.float32)
     for d in range(dim):
         centers[:, d] += random.choice([0, 1, 2], 3, replace=False)
@@ -212,8 +222,12 @@ def published_mixture(dim: int) -> Measure:
     return gaussian_mixture(torch.from_numpy(centers / spread), 0.4 * torch.from_numpy(maps / spread))
 
 
-def standardised_pair(name: str, source: Measure, networks: list[DenseICNN], dim: int, test_size: int) -> KnownPair:
-    """The pair whose map is the sum of the networks' gradients, shifted to mean 0 and scaled to total variance D."""
+def standardised_pair(
+    name: str, source: Measure, networks: list[DenseICNN], dim: int, test_size: int
+) -> KnownPair:
+    """The pair whose map is the sum of the networks' gradients, shifted to mean 0 and scaled to total
+    variance D.
+    """
     plain = mean_map(networks, torch.zeros(dim), 1.0)
     images = torch.cat([plain(source.draw(8192, 0, "standardise", i)) for i in range(16)]).double()
     mean = images.mean(0)

@@ -1,7 +1,8 @@
 """Photographs as measures on the RGB cube, and maps of colours applied to images of any size.
 
-An image stays in 8 bits. A map is evaluated once for every distinct colour: its images are kept in a table of all 2^24 colours,
-so that the memory is constant and a picture of a thousand million pixels costs no more evaluations than it has colours.
+An image stays in 8 bits. A map is evaluated once for every distinct colour: its images are kept in a table
+of all 2^24 colours, so that the memory is constant and a picture of a thousand million pixels costs no more
+evaluations than it has colours.
 """
 
 from __future__ import annotations
@@ -34,19 +35,23 @@ def sample_photographs() -> tuple[Path, Path]:
     """The two photographs that come with scikit-learn: a Chinese temple and a flower."""
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise UserError("The sample photographs come with scikit-learn, which is not installed: give two images.")
+        raise UserError(
+            "The sample photographs come with scikit-learn, which is not installed: give two images."
+        )
     folder = Path(spec.origin).parent / "datasets" / "images"
     return folder / "china.jpg", folder / "flower.jpg"
 
 
-# --- Reading ----------------------------------------------------------------------------------------------------------
+# --- Reading
+# ----------------------------------------------------------------------------------------------------------
 
 
 def read_pixels(path: Path) -> Pixels:
     """An 8-bit RGB image as (H, W, 3) uint8.
 
     Raises:
-        UserError: the file is missing or damaged; the image is grey, has an alpha channel or more than 8 bits.
+        UserError: the file is missing or damaged; the image is grey, has an alpha channel or more than 8
+            bits.
     """
     if path.suffix.lower() in TIFF and (page := tiff_page(path)) is not None:
         array: Pixels = page.asarray()
@@ -67,9 +72,13 @@ def check_mode(path: Path, image: Image.Image) -> None:
     if mode.startswith("I") or mode == "F" or sixteen_bit(path, image):
         raise UserError(f"{path} has more than 8 bits per channel: convert it to 8-bit RGB first.")
     if mode in ("1", "L", "LA", "La"):
-        raise UserError(f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant.")
+        raise UserError(
+            f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant."
+        )
     if "A" in mode or "a" in mode or "transparency" in image.info:
-        raise UserError(f"{path} has an alpha channel: flatten it onto a background and save it as RGB first.")
+        raise UserError(
+            f"{path} has an alpha channel: flatten it onto a background and save it as RGB first."
+        )
     if mode not in ("RGB", "P"):
         raise UserError(f"{path} is a {mode} image: convert it to RGB first.")
 
@@ -103,18 +112,26 @@ def tiff_page(path: Path) -> Any | None:
     import tifffile
 
     try:
-        page = tifffile.TiffFile(path).pages[0]
+        page: Any = tifffile.TiffFile(path).pages[0]
     except (tifffile.TiffFileError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable TIFF: {error}.") from error
     if page.dtype is None or page.dtype != np.uint8:
-        raise UserError(f"{path} has {page.dtype} samples, not 8 bits per channel: convert it to 8-bit RGB first.")
+        raise UserError(
+            f"{path} has {page.dtype} samples, not 8 bits per channel: convert it to 8-bit RGB first."
+        )
     channels = page.shape[2] if len(page.shape) == 3 else 1
     if channels == 1:
-        raise UserError(f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant.")
+        raise UserError(
+            f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant."
+        )
     if channels == 4:
-        raise UserError(f"{path} has an alpha channel: flatten it onto a background and save it as RGB first.")
+        raise UserError(
+            f"{path} has an alpha channel: flatten it onto a background and save it as RGB first."
+        )
     if channels != 3 or page.planarconfig != 1:
-        raise UserError(f"{path} has {channels} channels stored apart: convert it to interleaved 8-bit RGB first.")
+        raise UserError(
+            f"{path} has {channels} channels stored apart: convert it to interleaved 8-bit RGB first."
+        )
     return page
 
 
@@ -127,14 +144,18 @@ def colours_of(path: Path, limit: int = 1 << 22) -> Tensor:
         height, width = page.shape[:2]
         if height * width > _LARGE:
             step = -(-height * width // limit)
-            parts = [data.reshape(-1, 3)[::step] for data, *_ in page.segments(maxworkers=1) if data is not None]
+            parts = [
+                data.reshape(-1, 3)[::step] for data, *_ in page.segments(maxworkers=1) if data is not None
+            ]
             return torch.from_numpy(np.concatenate(parts))
     pixels = read_pixels(path).reshape(-1, 3)
     return torch.from_numpy(np.ascontiguousarray(pixels[:: -(-len(pixels) // (16 * limit))]))
 
 
 def colour_measure(colours: Tensor) -> Measure:
-    """The uniform law on the colours, in [0, 1], spread over the width of a grey level so that it has a density."""
+    """The uniform law on the colours, in [0, 1], spread over the width of a grey level so that it has a
+    density.
+    """
     count = len(colours)
 
     def transform(u: Tensor) -> Tensor:
@@ -144,7 +165,8 @@ def colour_measure(colours: Tensor) -> Measure:
     return Measure(3, 4, transform)
 
 
-# --- Mapping ----------------------------------------------------------------------------------------------------------
+# --- Mapping
+# ----------------------------------------------------------------------------------------------------------
 
 
 class ColourTable:
@@ -170,10 +192,13 @@ class ColourTable:
             mapped = (255.0 * self.function(points)).round_().clamp_(0, 255)
             self.table[missing] = mapped.to(torch.uint8).cpu().numpy()
             self.known[missing] = True
-        return self.table[codes]
+        images: Pixels = self.table[codes]
+        return images
 
 
-def colour_function(transport: W2GN, inverse: bool = False, refine: Refine = "none") -> Callable[[Tensor], Tensor]:
+def colour_function(
+    transport: W2GN, inverse: bool = False, refine: Refine = "none"
+) -> Callable[[Tensor], Tensor]:
     """The forward or inverse map as a function of points."""
     if inverse:
         return lambda points: transport.inverse_map(points, refine=refine)
@@ -202,7 +227,9 @@ def map_image(source: Path, destination: Path, table: ColourTable) -> None:
             height, width = page.shape[:2]
             if height * width > _LARGE or page.is_tiled:
                 if destination.suffix.lower() not in TIFF:
-                    raise UserError(f"{source} is mapped in tiles: give its image the name of a TIFF, not {destination}.")
+                    raise UserError(
+                        f"{source} is mapped in tiles: give its image the name of a TIFF, not {destination}."
+                    )
                 map_tiles(page, destination, table)
                 return
         save_pixels(map_pixels(read_pixels(source), table), destination)
@@ -215,7 +242,9 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
     def segments() -> Iterator[Pixels]:
         for data, _, shape in page.segments(maxworkers=1):
             if data is None:
-                blank = np.zeros((page.tilelength, page.tilewidth, 3) if page.is_tiled else shape[-3:], np.uint8)
+                blank = np.zeros(
+                    (page.tilelength, page.tilewidth, 3) if page.is_tiled else shape[-3:], np.uint8
+                )
                 yield table(blank)
                 continue
             tile: Pixels = table(data.reshape(data.shape[-3:]))
@@ -240,7 +269,9 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
 
 def save_pixels(pixels: Pixels, path: Path) -> Path:
     """Write an image in the format of the path's suffix; JPEG at high quality."""
-    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    options: dict[str, Any] = (
+        {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    )
     try:
         Image.fromarray(pixels).save(path, **options)
     except (ValueError, KeyError) as error:

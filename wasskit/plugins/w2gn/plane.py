@@ -42,10 +42,11 @@ def measures(config: W2gnToy) -> tuple[Measure, Measure, Whitening | None]:
 
 
 def evaluation(name: str, x: Tensor, y: Tensor, whitening: Whitening | None) -> Evaluate:
-    """Energy distances of both maps on test points, the cycle error, the distance, and the modes that are reached.
+    """Energy distances of both maps on test points, the cycle error, the distance, and the modes that are
+    reached.
 
-    ``energy_floor`` is the distance between the two halves of the target's test points: what a perfect map scores
-    on samples of half this size is about as much.
+    ``energy_floor`` is the distance between the two halves of the target's test points: what a perfect map
+    scores on samples of half this size is about as much.
     """
     generator = torch.Generator(x.device).manual_seed(0)
     directions = torch.randn(256, x.shape[1], generator=generator, device=x.device)

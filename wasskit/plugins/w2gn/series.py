@@ -11,6 +11,7 @@ from typing import Any
 from wasskit import console
 from wasskit.config import Invocation
 from wasskit.distributed.group import is_main
+from wasskit.plugins.w2gn.objective import Refine
 from wasskit.plugins.w2gn.pairs import KnownPair, evaluation
 from wasskit.plugins.w2gn.task import dense_transport
 from wasskit.plugins.w2gn.training import history, next_steps, sampler, say_where, train
@@ -29,7 +30,8 @@ def run_series(
 ) -> dict[str, Any]:
     """Train on the pair of every dimension and print the table.
 
-    Several dimensions lie in ``d2``, ``d4``, ... of one folder; with ``--resume`` those that are finished are kept.
+    Several dimensions lie in ``d2``, ``d4``, ... of one folder; with ``--resume`` those that are finished
+    are kept.
 
     Args:
         pair: settled configuration and dimension to the pair.
@@ -46,7 +48,9 @@ def run_series(
             again = config.resume is not None or config.requeue
             own = dataclasses.replace(own, run_dir=base / f"d{dim}", name=None, resume=None, requeue=again)
         given = invocation.given - ({"dim", "run_dir", "name", "resume"} if several else set())
-        results[dim] = run_one(own, dataclasses.replace(invocation, given=given), pair, dim, hidden, f"{base_name}-{dim}")
+        results[dim] = run_one(
+            own, dataclasses.replace(invocation, given=given), pair, dim, hidden, f"{base_name}-{dim}"
+        )
     show(results, published, title=f"w2gn {base_name}, L2-UVP in %")
     summary = {"dimensions": {str(dim): result for dim, result in results.items()}}
     if several and is_main():
@@ -75,7 +79,7 @@ def run_one(
         samples = config.start_samples or 32768 + 4096 * dim
         prepared = dataclasses.replace(config, start_samples=samples)
         transport = dense_transport(prepared, known.dim, x, y, hidden=hidden(known.dim))
-        refine = config.refine if config.refine != "none" else "lbfgs"
+        refine: Refine = config.refine if config.refine != "none" else "lbfgs"
         evaluate = evaluation(known, refine)
         begun = evaluate(transport.to(device), None)["test"]
         about = {"pair": known.name, "dim": known.dim}
@@ -85,13 +89,19 @@ def run_one(
         if is_main():
             from wasskit.plugins.w2gn import figures as draw
 
-            names = {"uvp_forward": "forward", "uvp_inverse": "inverse", "uvp_inverse_solved": "inverse, solved"}
+            names = {
+                "uvp_forward": "forward",
+                "uvp_inverse": "inverse",
+                "uvp_inverse_solved": "inverse, solved",
+            }
             series = history(session, "test", list(names))
             figures.append(
                 draw.curves(
-                    session.run.figures / "uvp.png", {names[key]: v for key, v in series.items()},
-                    ylabel="unexplained variance (%)", lines={"start": begun["uvp_forward"]},
-                )  # fmt: skip
+                    session.run.figures / "uvp.png",
+                    {names[key]: v for key, v in series.items()},
+                    ylabel="unexplained variance (%)",
+                    lines={"start": begun["uvp_forward"]},
+                )
             )
         say_where(figures, trained.map_path)
         return trained.summary.as_dict() | {

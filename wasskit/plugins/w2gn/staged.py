@@ -46,7 +46,9 @@ def train_staged(
         **objective_settings(options),
     )
     pretrain = options.pretrain_steps if options.start == "pretrain" else 0
-    second = TransportTask(transport, options, evaluate, pretrain=pretrain, monitor=monitor, begin=first_steps)
+    second = TransportTask(
+        transport, options, evaluate, pretrain=pretrain, monitor=monitor, begin=first_steps
+    )
     task = TwoStages(stage, second, first_steps, gaussian_start=options.start == "gaussian", floor=floor)
     source = task.source(options.seed, options.batch_size)
     summary = fit(session, task, source, first_steps + pretrain + options.steps, transport=transport)

@@ -1,10 +1,10 @@
-"""Two trainings in one run: first a network that makes points (a classifier, an autoencoder), then the map between them.
+"""Two trainings in one run: first a network that makes points (a classifier, an autoencoder), then the map
+between them.
 
 Both are steps of one loop with one set of checkpoints, so that a run stopped in either goes on where it was.
 """
 
 from __future__ import annotations
-
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from wasskit.distributed.group import rank, world_size
 from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
 from wasskit.plugins.w2gn.options import divided_batch
 from wasskit.plugins.w2gn.task import Pair, TransportTask
-from wasskit.training.task import Losses, Optimisation, Plan, Progress, StepSource, Stepper, Task
+from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
 
 class Points(NamedTuple):
@@ -44,12 +44,19 @@ class TwoStages(Task):
     Args:
         first: the network of the first stage; with ``length`` 0 it is taken as it is.
         second: the potentials; begins at step ``length``.
-        gaussian_start: move the potentials' coordinates to the balance of the two point sets when they are known.
+        gaussian_start: move the potentials' coordinates to the balance of the two point sets when they are
+            known.
         floor: see `wasskit.ot.gaussian.balance`.
     """
 
     def __init__(
-        self, first: FirstStage, second: TransportTask, length: int, *, gaussian_start: bool, floor: float = 1e-3
+        self,
+        first: FirstStage,
+        second: TransportTask,
+        length: int,
+        *,
+        gaussian_start: bool,
+        floor: float = 1e-3,
     ) -> None:
         super().__init__()
         self.first = first
@@ -74,7 +81,9 @@ class TwoStages(Task):
         return progress.step < self.length
 
     def points(self) -> Points:
-        """The point sets, made when they are first asked for; the coordinates of a fresh start are set then."""
+        """The point sets, made when they are first asked for; the coordinates of a fresh start are set
+        then.
+        """
         if self._points is None:
             self.first.eval()
             with torch.no_grad():
@@ -87,12 +96,16 @@ class TwoStages(Task):
         return self._points
 
     def start_at(self, points: Points) -> None:
-        """Adapt the potentials to the points; begin at the transport between their Gaussians where that is asked for."""
+        """Adapt the potentials to the points; begin at the transport between their Gaussians where that
+        is asked for.
+        """
         transport = self.second.transport
         if self.gaussian_start:
             moments = [streamed_moments(part.split(65536)) for part in points]
             covariances = [shrunk_covariance(m) for m in moments]
-            transport.move_to(balance(moments[0].mean, covariances[0], moments[1].mean, covariances[1], self.floor))
+            transport.move_to(
+                balance(moments[0].mean, covariances[0], moments[1].mean, covariances[1], self.floor)
+            )
         if not self.second.pretrain:
             transport.center(points.x[:4096], points.y[:4096])
         self.second.averaged.load_state_dict(transport.state_dict())
@@ -127,5 +140,3 @@ def chosen(points: Tensor, count: int, *seed: int | str) -> Tensor:
     """``count`` rows drawn with replacement."""
     generator = torch.Generator().manual_seed(derive_seed(*seed))
     return points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
-
-

@@ -38,11 +38,19 @@ def run_style(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
         else:
             first, second = photograph_patches(config.image_size, config.patches, config.seed)
         transport = conv_transport(config, first.train, second.train)
-        x, y = (batches(domain.train, config.seed, side, device) for domain, side in ((first, "source"), (second, "target")))
+        x, y = (
+            batches(domain.train, config.seed, side, device)
+            for domain, side in ((first, "source"), (second, "target"))
+        )
         estimate(config, transport, x, y, device)
         tests = [scaled(domain.test[:64]).to(device) for domain in (first, second)]
         trained = train(
-            session, transport, x, y, image_evaluation(*tests), about={"space": "images", "domains": [first.name, second.name]}
+            session,
+            transport,
+            x,
+            y,
+            image_evaluation(*tests),
+            about={"space": "images", "domains": [first.name, second.name]},
         )
         maps, final = trained.transport.to(device), trained.summary.final
         figures = []
@@ -78,8 +86,8 @@ def run_style(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
 
 
 def conv_transport(config: W2gnStyle, first: Tensor, second: Tensor) -> W2GN:
-    """Two convolutional potentials: starting at the transport of the colours' Gaussians or at the identity, or to be
-    pre-trained to it.
+    """Two convolutional potentials: starting at the transport of the colours' Gaussians or at the identity,
+    or to be pre-trained to it.
 
     Args:
         first, second: training images (N, 3, S, S) uint8.
@@ -92,7 +100,9 @@ def conv_transport(config: W2gnStyle, first: Tensor, second: Tensor) -> W2GN:
     coordinates = None
     if config.start == "gaussian":
         colours = [streamed_moments(pixels(part) for part in images.split(256)) for images in (first, second)]
-        coordinates = balance(colours[0].mean, colours[0].covariance, colours[1].mean, colours[1].covariance, 1e-3)
+        coordinates = balance(
+            colours[0].mean, colours[0].covariance, colours[1].mean, colours[1].covariance, 1e-3
+        )
     return W2GN(pair[0], pair[1], coordinates=coordinates, **objective_settings(config))
 
 
@@ -131,7 +141,9 @@ def estimate(config: W2gnStyle, transport: W2GN, x: Draw, y: Draw, device: torch
 
 
 def image_evaluation(x: Tensor, y: Tensor) -> Evaluate:
-    """Energy distances of whole images and of their colours before and after the maps, and the cycle error."""
+    """Energy distances of whole images and of their colours before and after the maps, and the cycle
+    error.
+    """
     generator = torch.Generator(x.device).manual_seed(0)
     theta = torch.randn(256, x[0].numel(), generator=generator, device=x.device)
 

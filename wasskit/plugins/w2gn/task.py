@@ -13,7 +13,7 @@ from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
 from wasskit.plugins.w2gn.objective import W2GN, identity_objective
 from wasskit.plugins.w2gn.options import ObjectiveOptions, StepOptions, TransportOptions, divided_batch
 from wasskit.training.schedules import constant, cosine, delayed, warmup
-from wasskit.training.task import Losses, Optimisation, Plan, Progress, StepSource, Stepper, Task
+from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
 Draw = Callable[[int, int], Tensor]
 Evaluate = Callable[[W2GN, Progress], Mapping[str, Mapping[str, float]]]
@@ -33,7 +33,8 @@ class TransportTask(Task):
         transport: the pair of potentials.
         options: how the steps are taken.
         evaluate: metrics by split of the averaged potentials, called in evaluation mode.
-        pretrain: this many first steps train the potential to the identity; then the second network becomes its copy.
+        pretrain: this many first steps train the potential to the identity; then the second network becomes
+            its copy.
         begin: steps of the run that belong to other tasks before this one.
     """
 
@@ -69,13 +70,19 @@ class TransportTask(Task):
 
         def adam(module: nn.Module, betas: Sequence[float], lr: float = options.lr) -> torch.optim.Adam:
             return torch.optim.Adam(
-                module.parameters(), lr, betas=(betas[0], betas[1]), weight_decay=options.weight_decay, fused=True
+                module.parameters(),
+                lr,
+                betas=(betas[0], betas[1]),
+                weight_decay=options.weight_decay,
+                fused=True,
             )
 
         transport = self.transport
         optimisations = [
             Optimisation(adam(transport.psi, options.betas), schedule, "psi", options.clip_norm),
-            Optimisation(adam(transport.conjugate, options.conjugate_betas), schedule, "conjugate", options.clip_norm),
+            Optimisation(
+                adam(transport.conjugate, options.conjugate_betas), schedule, "conjugate", options.clip_norm
+            ),
         ]
         if self.pretrain:
             optimisations.append(Optimisation(adam(transport.psi, (0.8, 0.9), 1e-3), None, "identity"))
@@ -113,7 +120,8 @@ class TransportTask(Task):
             self.transport.conjugate.load_state_dict(self.transport.psi.state_dict())
         # The average forgets its beginning: early on it reaches over a tenth of the steps so far.
         decay = min(self.options.ema, (step + 1) / (step + 10)) if step >= 0 else 0.0
-        averages, weights = list(self.averaged.parameters()), list(self.transport.parameters())
+        averages: list[Tensor] = list(self.averaged.parameters())
+        weights: list[Tensor] = list(self.transport.parameters())
         torch._foreach_lerp_(averages, weights, 1.0 - decay)
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:

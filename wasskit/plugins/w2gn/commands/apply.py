@@ -31,7 +31,9 @@ class W2gnApply(DeviceOptions):
         "none", help="Solve for the inverse of the forward map instead of using the second network."
     )
     output: Path | None = option(
-        None, help="Where to write: a file for one input, a folder for several.", show_default="beside the input"
+        None,
+        help="Where to write: a file for one input, a folder for several.",
+        show_default="beside the input",
     )
     force: bool = option(False, help="Overwrite files that are there.", flag="--force")
 
@@ -56,14 +58,16 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
         for source in inputs:
             destination = output_path(config, source, len(inputs) > 1)
             if destination.exists() and not config.force:
-                raise UserError(f"{destination} exists already: choose another --output, or overwrite it by --force.")
+                raise UserError(
+                    f"{destination} exists already: choose another --output, or overwrite it by --force."
+                )
             if source.suffix == ".npy":
                 apply_to_points(transport, header, source, destination, config.inverse, config.refine)
             else:
                 if not is_colour_map(header) and "image_size" not in header["potential"]:
                     raise UserError(
-                        f"{path} maps points of dimension {header['potential']['dim']}, not the colours of images: give "
-                        f"a .npy file instead of {source}."
+                        f"{path} maps points of dimension {header['potential']['dim']}, not the colours of "
+                        f"images: give a .npy file instead of {source}."
                     )
                 apply_to_images(transport, header, source, destination, config.inverse, config.refine, device)
             written.append(destination)
@@ -85,7 +89,8 @@ command = Command(
     "w2gn apply",
     W2gnApply,
     body,
-    "Apply a saved map.\n\nA map of colours is applied to images of any size in tiles (large TIFFs in constant memory, with "
+    "Apply a saved map.\n\n"
+    "A map of colours is applied to images of any size in tiles (large TIFFs in constant memory, with "
     "the library tifffile); a map of images to images of its size; any map of points to .npy files of shape (N, D).",
     (
         "wasskit w2gn apply runs/w2gn/color photo.jpg",

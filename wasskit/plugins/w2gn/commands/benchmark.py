@@ -46,7 +46,12 @@ class W2gnBenchmark(TransportOptions, SamplingOptions):
 def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.catalog import data_root
-    from wasskit.plugins.w2gn.pairs import PUBLISHED_BENCHMARK, benchmark_checkpoints, benchmark_file, made_pair
+    from wasskit.plugins.w2gn.pairs import (
+        PUBLISHED_BENCHMARK,
+        benchmark_checkpoints,
+        benchmark_file,
+        made_pair,
+    )
     from wasskit.plugins.w2gn.series import run_series
 
     def hidden(dim: int) -> tuple[int, ...]:
@@ -61,20 +66,23 @@ def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
         if settled.pairs is not None or (place / f"{dim}_v1.pt").is_file():
             return benchmark_checkpoints(place, dim, settled.test_size)
         console.log(
-            f"There is no pair of dimension {dim} in {console.escape(str(place))}: a pair is made from random networks. "
+            f"There is no pair of dimension {dim} in {console.escape(str(place))}: one is made from random networks. "
             "The published ones come from the repository of the continuous Wasserstein-2 benchmark; give their folder "
             "by --pairs."
         )
         return made_pair(dim, settled.seed, settled.test_size)
 
-    return run_series(config, invocation, pair, hidden=hidden, published=PUBLISHED_BENCHMARK, base_name="benchmark")
+    return run_series(
+        config, invocation, pair, hidden=hidden, published=PUBLISHED_BENCHMARK, base_name="benchmark"
+    )
 
 
 command = Command(
     "w2gn benchmark",
     W2gnBenchmark,
     body,
-    "Pairs with a known map that is not linear, beside the published solvers.\n\nTrains both maps on the continuous "
+    "Pairs with a known map that is not linear, beside the published solvers.\n\n"
+    "Trains both maps on the continuous "
     "Wasserstein-2 benchmark (a mixture of three Gaussians and its image under the gradient of a convex network) and "
     "gives unexplained variance in percent and cosine, forward and inverse.",
     (

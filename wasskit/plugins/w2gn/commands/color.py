@@ -18,7 +18,10 @@ class W2gnColor(TransportOptions, SamplingOptions):
     """Options of ``wasskit w2gn color``."""
 
     images: tuple[str, ...] = argument(
-        (), help="Two photographs (default: the two of scikit-learn).", complete=complete_local_paths, metavar="SOURCE TARGET"
+        (),
+        help="Two photographs (default: the two of scikit-learn).",
+        complete=complete_local_paths,
+        metavar="SOURCE TARGET",
     )
     source: Path | None = option(
         None, help="The first photograph, for recipes.", panel="Data", complete=complete_local_paths
@@ -28,9 +31,15 @@ class W2gnColor(TransportOptions, SamplingOptions):
     )
     steps: int = override(StepOptions, "steps", 1500)
     save_map: Path | None = option(
-        None, help="Also save the map here.", panel="Output", transient=True, show_default="map.safetensors in the run"
+        None,
+        help="Also save the map here.",
+        panel="Output",
+        transient=True,
+        show_default="map.safetensors in the run",
     )
-    test_size: int = option(4096, help="Colours of each image in evaluations and figures.", panel="Run", min=100)
+    test_size: int = option(
+        4096, help="Colours of each image in evaluations and figures.", panel="Run", min=100
+    )
 
     def validate(self) -> None:
         super().validate()
@@ -65,7 +74,9 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
 
     if config.images:
         paths = (Path(config.images[0]).expanduser(), Path(config.images[1]).expanduser())
-        config = dataclasses.replace(config, source=paths[0].absolute(), target=paths[1].absolute(), images=())
+        config = dataclasses.replace(
+            config, source=paths[0].absolute(), target=paths[1].absolute(), images=()
+        )
     with training_session(config, invocation, name="color") as session:
         config = session.config
         paths = (config.source, config.target) if config.source and config.target else sample_photographs()
@@ -94,7 +105,12 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
             from wasskit.plugins.w2gn import figures as draw
 
             folder = session.run.figures
-            names = [f"{paths[0].stem}", f"{paths[0].stem}, mapped", f"{paths[1].stem}", f"{paths[1].stem}, mapped"]
+            names = [
+                f"{paths[0].stem}",
+                f"{paths[0].stem}, mapped",
+                f"{paths[1].stem}",
+                f"{paths[1].stem}, mapped",
+            ]
             clouds = [test_x, maps.forward_map(test_x), test_y, maps.inverse_map(test_y)]
             arrays = dict(zip(("source", "forward", "target", "inverse"), clouds, strict=True))
             save_clouds(session.run.path / "palette.npz", **arrays)
@@ -102,13 +118,19 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
             panels = {f"{'abcdef'[i]}) {names[j]}": clouds[j] for i, j in enumerate(order)}
             figures.append(draw.palettes(folder / "palettes.png", panels))
             shown = [paths[0], results[0], paths[1], results[1]]
-            small = {name: thumbnail(read_pixels, path) for name, path in zip(names, shown, strict=True) if small_enough(path)}
+            small = {
+                name: thumbnail(read_pixels, path)
+                for name, path in zip(names, shown, strict=True)
+                if small_enough(path)
+            }
             if len(small) == 4:
                 figures.append(draw.pictures(folder / "images.png", small))
             series = history(session, "test", ["energy_forward", "energy_inverse"])
             curves = {name.removeprefix("energy_"): values for name, values in series.items()}
             start = {"no map": trained.summary.final["test/energy_before"]}
-            figures.append(draw.curves(folder / "energy.png", curves, ylabel="energy distance of palettes", lines=start))
+            figures.append(
+                draw.curves(folder / "energy.png", curves, ylabel="energy distance of palettes", lines=start)
+            )
         final = trained.summary.final
         console.table(
             f"{paths[0].name} and {paths[1].name}",
@@ -125,7 +147,10 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
         for result in results:
             console.result(f"Image: {console.escape(str(result))}")
         say_where(figures, trained.map_path)
-        next_steps(f"wasskit w2gn apply {trained.map_path} IMAGE", f"wasskit w2gn apply {trained.map_path} IMAGE --inverse")
+        next_steps(
+            f"wasskit w2gn apply {trained.map_path} IMAGE",
+            f"wasskit w2gn apply {trained.map_path} IMAGE --inverse",
+        )
     return trained.summary.as_dict() | {
         "map": str(trained.map_path),
         "images": [str(path) for path in results],
@@ -149,7 +174,8 @@ command = Command(
     "w2gn color",
     W2gnColor,
     body,
-    "Exchange the palettes of two photographs.\n\nFits the optimal maps between the colours of two images and applies "
+    "Exchange the palettes of two photographs.\n\n"
+    "Fits the optimal maps between the colours of two images and applies "
     "the forward one to the first and the inverse one to the second, tile by tile. The palettes are drawn as points of "
     "the RGB cube. The map can be applied to other images by `wasskit w2gn apply`.",
     (

@@ -33,10 +33,18 @@ class W2gnDomain(TransportOptions):
         metavar="NAME",
     )  # fmt: skip
     data_root: Path | None = option(
-        None, help="Folder that holds the data sets.", panel="Data", runtime=True, show_default="$WASSKIT_DATA"
+        None,
+        help="Folder that holds the data sets.",
+        panel="Data",
+        runtime=True,
+        show_default="$WASSKIT_DATA",
     )
     classifier_steps: int | None = option(
-        None, help="Training steps of the classifier.", panel="Classifier", min=1, show_default="five epochs, at least 1000"
+        None,
+        help="Training steps of the classifier.",
+        panel="Classifier",
+        min=1,
+        show_default="five epochs, at least 1000",
     )
     classifier_lr: float = option(1e-3, help="Its learning rate.", panel="Classifier", above=0)
     start_floor: float = option(
@@ -100,7 +108,9 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
             )
             figures.append(
                 draw.principal_planes(
-                    session.run.figures / "features.png", clouds, {name: part[:count] for name, part in labels.items()}
+                    session.run.figures / "features.png",
+                    clouds,
+                    {name: part[:count] for name, part in labels.items()},
                 )
             )
             torch.save(stage.classifier.state_dict(), session.run.path / "classifier.pt")
@@ -116,14 +126,19 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
         )
         say_where(figures, trained.map_path)
         next_steps(f"wasskit w2gn domain --source {config.target} --target {config.source}")
-    return trained.summary.as_dict() | {"final": final, "map": str(trained.map_path), "run": str(session.run.path)}
+    return trained.summary.as_dict() | {
+        "final": final,
+        "map": str(trained.map_path),
+        "run": str(session.run.path),
+    }
 
 
 command = Command(
     "w2gn domain",
     W2gnDomain,
     body,
-    "Adapt the features of one domain to a classifier trained on another.\n\nTrains a classifier on the target domain, "
+    "Adapt the features of one domain to a classifier trained on another.\n\n"
+    "Trains a classifier on the target domain, "
     "fits the optimal map from its features of the source domain to those of the target, and gives the accuracy of "
     "nearest neighbours and of the classifier before and after, beside discrete optimal transport.",
     (

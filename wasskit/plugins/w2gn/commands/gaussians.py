@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, option
+from wasskit.options import override
 from wasskit.plugins.w2gn.options import (
     ObjectiveOptions,
     PotentialOptions,
@@ -14,7 +15,6 @@ from wasskit.plugins.w2gn.options import (
     StepOptions,
     TransportOptions,
 )
-from wasskit.options import override
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,10 @@ class W2gnGaussians(TransportOptions, SamplingOptions):
     )
     strong_convexity: float = override(PotentialOptions, "strong_convexity", 1e-6)
     start_samples: int = override(
-        PotentialOptions, "start_samples", 0, help="Points for the covariances; 0: 32768 and 4096 per dimension."
+        PotentialOptions,
+        "start_samples",
+        0,
+        help="Points for the covariances; 0: 32768 and 4096 per dimension.",
     )
     steps: int = override(StepOptions, "steps", 1000)
     lr: float = override(StepOptions, "lr", 5e-4)
@@ -59,7 +62,8 @@ command = Command(
     "w2gn gaussians",
     W2gnGaussians,
     body,
-    "Maps between Gaussians, against the closed form.\n\nFor every dimension trains both maps between two Gaussians and "
+    "Maps between Gaussians, against the closed form.\n\n"
+    "For every dimension trains both maps between two Gaussians and "
     "gives their unexplained variance (L2-UVP) in percent beside the published figures. With --start gaussian the maps "
     "begin at the closed form of the estimated covariances; --start identity shows what training alone finds.",
     (

@@ -31,7 +31,11 @@ class W2gnLatent(TransportOptions, DataOptions):
         complete=complete_local_paths,
     )  # fmt: skip
     start_floor: float = option(
-        1e-3, help="Smallest variance for the Gaussian start, over the mean one.", panel="Potentials", above=0, below=1
+        1e-3,
+        help="Smallest variance for the Gaussian start, over the mean one.",
+        panel="Potentials",
+        above=0,
+        below=1,
     )
     inception_weights: Path | None = option(
         None, help="Weights of Inception v3 for the FID (nothing is downloaded).", panel="Evaluation", runtime=True,
@@ -47,7 +51,9 @@ class W2gnLatent(TransportOptions, DataOptions):
     def validate(self) -> None:
         super().validate()
         if self.image_size is not None and (self.image_size < 8 or self.image_size & (self.image_size - 1)):
-            raise UserError(f"--image-size: the autoencoder takes 8, 16, 32, 64, ... pixels, not {self.image_size}.")
+            raise UserError(
+                f"--image-size: the autoencoder takes 8, 16, 32, 64, ... pixels, not {self.image_size}."
+            )
 
 
 def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
@@ -56,7 +62,12 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.registry import load_dataset
     from wasskit.distributed.group import is_main
-    from wasskit.plugins.w2gn.autoencoder import Autoencoder, AutoencoderStage, PerceptualLoss, load_autoencoder
+    from wasskit.plugins.w2gn.autoencoder import (
+        Autoencoder,
+        AutoencoderStage,
+        PerceptualLoss,
+        load_autoencoder,
+    )
     from wasskit.plugins.w2gn.generation import LatentQuality, fid_scores
     from wasskit.plugins.w2gn.staged import train_staged
     from wasskit.plugins.w2gn.training import next_steps, say_where
@@ -66,9 +77,13 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
         config = session.config
         parts = [
             load_dataset(
-                config.dataset, split, root=config.data_root, download=config.download, corrupt=config.corrupt,
+                config.dataset,
+                split,
+                root=config.data_root,
+                download=config.download,
+                corrupt=config.corrupt,
                 seed=config.seed,
-            )  # fmt: skip
+            )
             for split in ("train", "test")
         ]
         size = config.image_size or max(8, 1 << (min(parts[0].image_size, 64) - 1).bit_length())
@@ -93,7 +108,9 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
         figures: list[Path | None] = []
         label = ""
         if config.inception_weights is not None:
-            scores, label = fid_scores(stage, maps, config.inception_weights, config.fid_samples, config.seed, session.device)
+            scores, label = fid_scores(
+                stage, maps, config.inception_weights, config.fid_samples, config.seed, session.device
+            )
             final |= {f"test/{name}": value for name, value in scores.items()}
         if is_main():
             from wasskit.plugins.w2gn import figures as draw
@@ -106,7 +123,9 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
                 "test images": (real + 1) / 2,
                 "their reconstructions": restored,
                 "decoded normal samples": stage.decode(normal[:count]),
-                "decoded samples of the Gaussian of the latents": stage.decode(quality.gaussian_samples(count)),
+                "decoded samples of the Gaussian of the latents": stage.decode(
+                    quality.gaussian_samples(count)
+                ),
                 "decoded samples of the W2GN map": stage.decode(maps.forward_map(normal[:count])),
             }
             figures.append(draw.sheet(session.run.figures / "samples.png", rows, 16))
@@ -141,7 +160,8 @@ command = Command(
     "w2gn latent",
     W2gnLatent,
     body,
-    "Transport a normal to the latent distribution of an autoencoder and sample images.\n\nTrains an autoencoder (or loads "
+    "Transport a normal to the latent distribution of an autoencoder and sample images.\n\n"
+    "Trains an autoencoder (or loads "
     "one), fits the optimal map from a standard normal to its latents, and decodes mapped samples. The FID is computed "
     "where weights are given.",
     (

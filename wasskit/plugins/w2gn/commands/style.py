@@ -22,7 +22,9 @@ class W2gnStyle(TransportOptions):
     )  # fmt: skip
     image_size: int = option(24, help="Side of the images in pixels.", panel="Data", min=8, max=512)
     patches: int = option(2048, help="Patches of each photograph, without --images.", panel="Data", min=16)
-    width: int = option(24, help="Channels of the convolutions (128 as published).", panel="Potentials", min=1)
+    width: int = option(
+        24, help="Channels of the convolutions (128 as published).", panel="Potentials", min=1
+    )
     start: Literal["gaussian", "identity", "pretrain"] = override(
         PotentialOptions,
         "start",
@@ -49,7 +51,8 @@ command = Command(
     "w2gn style",
     W2gnStyle,
     body,
-    "Convolutional maps between two folders of images.\n\nFits convolutional input-convex potentials whose gradients map "
+    "Convolutional maps between two folders of images.\n\n"
+    "Fits convolutional input-convex potentials whose gradients map "
     "the images of one domain to the other, and draws sheets of mapped test images. Without --images the two domains "
     "are patches of two photographs. From 96 pixels on a GPU is advised.",
     (

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
 from wasskit.options import complete_local_paths
 from wasskit.plugins.w2gn.options import SamplingOptions, TransportOptions
 
-MEASURES = ("8gaussians", "25gaussians", "49gaussians", "100gaussians", "swissroll", "moons", "circles", "normal")
+MEASURES = (
+    "8gaussians",
+    "25gaussians",
+    "49gaussians",
+    "100gaussians",
+    "swissroll",
+    "moons",
+    "circles",
+    "normal",
+)
 
 
 def complete_measures(typed: str) -> Iterable[str]:
@@ -30,17 +40,21 @@ class W2gnToy(TransportOptions, SamplingOptions):
         metavar="NAME|PATH",
     )
     source: str = option(
-        "normal", help="Source measure, likewise.", panel="Data", complete=complete_measures, metavar="NAME|PATH"
+        "normal",
+        help="Source measure, likewise.",
+        panel="Data",
+        complete=complete_measures,
+        metavar="NAME|PATH",
     )
     whiten: bool = option(
         True, help="Give the target mean 0 and covariance the identity, as published.", panel="Data"
     )
-    test_size: int = option(4096, help="Points of each measure in evaluations and figures.", panel="Run", min=100)
+    test_size: int = option(
+        4096, help="Points of each measure in evaluations and figures.", panel="Run", min=100
+    )
 
 
 def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
-    from pathlib import Path
-
     from wasskit import console
     from wasskit.plugins.w2gn.plane import evaluation, measures, plane_grid
     from wasskit.plugins.w2gn.task import dense_transport
@@ -62,7 +76,7 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
             about={"source": config.source, "target": config.target},
         )  # fmt: skip
         final = trained.summary.final
-        figures = []
+        figures: list[Path | None] = []
         if console.is_main_process():
             from wasskit.plugins.w2gn import figures as draw
 
@@ -80,9 +94,11 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
             series = history(session, "test", list(names))
             figures.append(
                 draw.curves(
-                    folder / "energy.png", {names[k]: v for k, v in series.items()}, ylabel="energy distance",
+                    folder / "energy.png",
+                    {names[k]: v for k, v in series.items()},
+                    ylabel="energy distance",
                     lines={"two samples of the target": final["test/energy_floor"]},
-                )  # fmt: skip
+                )
             )
         rows = [
             ["energy distance, forward", final["test/energy_forward"]],
@@ -106,7 +122,8 @@ command = Command(
     "w2gn toy",
     W2gnToy,
     body,
-    "Map a normal to a mixture, a spiral or any cloud of points.\n\nTrains both maps, draws them, and measures how far "
+    "Map a normal to a mixture, a spiral or any cloud of points.\n\n"
+    "Trains both maps, draws them, and measures how far "
     "the mapped points are from the target by the energy distance. Two .npy files give maps between any two clouds.",
     (
         "wasskit w2gn toy",
