@@ -17,7 +17,7 @@ numbers are not the published ones is refused with its path, except that CUB may
 a subset says so in the notes of the data set.
 
 `load_metric_splits` gives the parts that training and evaluation need, also for sets that have no
-class-disjoint split of their own: there the first half of the classes trains and the second half tests.
+class-disjoint split of their own: there every other class trains and the rest tests.
 """
 
 from __future__ import annotations
@@ -149,15 +149,14 @@ def _joined(parts: Sequence[ImageDataset]) -> ImageDataset:
 
 
 def _halves(everything: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
-    """The images of the first half of the classes, and those of the others."""
+    """The images of every other class, beginning with the first, and those of the rest."""
     number = len(everything.classes)
     if everything.labels is None or number < 4:
         raise UserError(
             f"{everything.name} has {number} classes; metric learning trains on half of them and tests on the "
             "others, so at least 4 are needed"
         )
-    half = (number + 1) // 2
-    train, test = everything.select_classes(range(half)), everything.select_classes(range(half, number))
+    train, test = (everything.select_classes(range(first, number, 2)) for first in (0, 1))
     train.split, test.split = "train", "test"
     return train, test
 

@@ -78,7 +78,9 @@ def pair_cosines(
     x, n, pair = unique_pairs(triples, items)
     device = anchors.device
     mixed = embed(x.to(device, non_blocking=True), n.to(device, non_blocking=True))
-    cosines = F.normalize(mixed, dim=1) @ F.normalize(anchors, dim=1).T
+    # Scaled after the product: the (Q, D) unit vectors of the mixtures are never formed.
+    length = torch.linalg.vector_norm(mixed, dim=1, keepdim=True).clamp(min=EPS)
+    cosines = mixed @ F.normalize(anchors, dim=1).T / length
     return _entries(cosines, pair.to(device, non_blocking=True), triples.anchor.to(device, non_blocking=True))
 
 
@@ -157,27 +159,37 @@ class _MixedPool(Function):
         else:
             result = gradient.new_zeros(ctx.shape)
         if positions is not None:
-            entries, index = result.view(-1), _entries_of(positions, x, length)
-            entries.scatter_add_(0, index.view(-1), gradient.mul(ctx.lam).view(-1))
-            index += (n - x)[:, None] * (length * channels)
-            entries.scatter_add_(0, index.view(-1), gradient.mul(1 - ctx.lam).view(-1))
+            entries = result.view(-1)
+            for rows in _blocks(len(x), _cached_rows(gradient)):
+                index = _entries_of(positions[rows], x[rows], length)
+                entries.scatter_add_(0, index.view(-1), gradient[rows].mul(ctx.lam).view(-1))
+                index += (n[rows] - x[rows])[:, None] * (length * channels)
+                entries.scatter_add_(0, index.view(-1), gradient[rows].mul(1 - ctx.lam).view(-1))
         return result, None, None, None, None, None
 
 
 def _mixed_pool(
     flat: Tensor, x: Tensor, n: Tensor, positions: Tensor | None, lam: float, average: bool
 ) -> Tensor:
-    pooled = flat.new_zeros(())
-    if average:
-        mean = flat.mean(1)
-        pooled = torch.lerp(mean.index_select(0, n), mean.index_select(0, x), lam)
-    if positions is not None:
-        entries, index = flat.flatten(), _entries_of(positions, x, flat.shape[1])
-        first = entries.index_select(0, index.view(-1))
-        index += (n - x)[:, None] * flat[0].numel()
-        second = entries.index_select(0, index.view(-1))
-        pooled = pooled + torch.lerp(second, first, lam).view(positions.shape)
+    """Sum of average and maximum, or one of them, of the mixtures: (B, L, C) to (Q, C)."""
+    channels = flat.shape[2]
+    pooled = flat.new_zeros(len(x), channels)
+    mean, entries = flat.mean(1), flat.flatten()
+    for rows in _blocks(len(x), _cached_rows(flat)):
+        if average:
+            pooled[rows] = torch.lerp(mean.index_select(0, n[rows]), mean.index_select(0, x[rows]), lam)
+        if positions is not None:
+            index = _entries_of(positions[rows], x[rows], flat.shape[1])
+            first = entries.index_select(0, index.view(-1))
+            index += (n[rows] - x[rows])[:, None] * flat[0].numel()
+            second = entries.index_select(0, index.view(-1))
+            pooled[rows] += torch.lerp(second, first, lam).view(-1, channels)
     return pooled
+
+
+def _cached_rows(like: Tensor) -> int:
+    """Rows of (rows, C) intermediate results that stay in the cache of a CPU; on other devices all are one block."""
+    return max(1, 2**16 // like.shape[-1]) if like.device.type == "cpu" else 2**30
 
 
 def _entries_of(positions: Tensor, item: Tensor, length: int) -> Tensor:

@@ -1,0 +1,147 @@
+"""``wasskit metrix train``."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from wasskit.config import Command, Invocation
+from wasskit.plugins.metrix.options import TrainingOptions
+
+if typing.TYPE_CHECKING:
+    from wasskit.data.metric_sets import MetricSplits
+    from wasskit.training.run import RunDirectory
+    from wasskit.training.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetrixTrain(TrainingOptions):
+    """Options of ``wasskit metrix train``."""
+
+
+def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit import console
+    from wasskit.distributed.group import is_main
+    from wasskit.plugins.metrix.data import load_parts
+    from wasskit.plugins.metrix.figures import draw_training
+    from wasskit.plugins.metrix.tables import epochs_to_report, show_runs
+    from wasskit.training.session import training_session
+
+    with training_session(config, invocation, name=config.dataset) as session:
+        config = session.config
+        parts = load_parts(config)
+        named = (parts.train, parts.val, parts.test, parts.gallery)
+        for note in dict.fromkeys(note for part in named if part is not None for note in part.notes):
+            console.log(console.escape(note))
+        summary = _train(session, parts)
+        run, baseline = session.run, None
+        reports = {_name(config): epochs_to_report(run)}
+        if config.compares:
+            console.log("The baseline, with the same budget:")
+            baseline = _train_baseline(session, parts, invocation)
+            reports["baseline"] = epochs_to_report(baseline)
+        content = {**summary, "epochs_reported": reports[_name(config)]}
+        if baseline is not None:
+            content["baseline"] = reports["baseline"]
+        run.write_summary(content)
+        figures = draw_training(run, baseline, _name(config)) if is_main() else []
+
+    gallery = f" in a gallery of {len(parts.gallery):,}" if parts.gallery is not None else ""
+    show_runs(
+        f"{config.dataset}: {len(parts.test):,} queries{gallery} of {len(parts.test.classes):,} classes never "
+        f"trained on (percent)",
+        reports,
+        run.paper,
+    )
+    rate = f", {summary['samples_per_second']:,.0f} images/s" if summary["samples_per_second"] else ""
+    console.log(f"Trained in {summary['wall_seconds']:.1f} s{rate}.")
+    path = console.escape(str(run.path))
+    if not config.json:
+        for figure in figures:
+            console.result(f"Figure: {console.escape(str(figure))}")
+        console.result("Next:")
+        for line in (f"wasskit metrix evaluate {path}", f"wasskit metrix search {path} 0"):
+            console.result(f"  {line}")
+    return content | {"run": str(run.path), "figures": [str(figure) for figure in figures]}
+
+
+def _train(session: Session[MetrixTrain], parts: MetricSplits) -> dict[str, Any]:
+    """One training in the session's run directory; its summary."""
+    from wasskit import console
+    from wasskit.plugins.metrix.data import train_loader
+    from wasskit.plugins.metrix.tables import skipped_steps
+    from wasskit.plugins.metrix.task import build_task
+
+    config = session.config
+    task = build_task(config, parts, session.device)
+    source = train_loader(config, parts.train, session.device)
+    try:
+        summary = session.trainer(task, source).fit(resume=session.checkpoint)
+    finally:
+        source.close()
+        for loader in task.loaders.values():
+            loader.close()
+    if config.mode != "baseline":
+        for reason, steps in task.skipped.items():
+            console.warn(f"{steps} of {summary.steps} steps mixed nothing: {reason}.")
+    return summary.as_dict() | {
+        "skipped_share": skipped_steps(session.run.metrics()),
+        "skipped_steps": dict(task.skipped),
+    }
+
+
+def _train_baseline(
+    session: Session[MetrixTrain], parts: MetricSplits, invocation: Invocation
+) -> RunDirectory:
+    """The same training without mixing, in the folder ``baseline`` of the run; resumed where it was left."""
+    from wasskit.config import to_options
+    from wasskit.distributed.group import broadcast_object
+    from wasskit.training.checkpoint import seed_all
+    from wasskit.training.run import RunDirectory
+    from wasskit.training.session import Session
+
+    config = replace(session.config, mode="baseline", published=False, compare="no")
+    path = session.run.path / "baseline"
+    begun = broadcast_object(path.is_dir() and any((path / "checkpoints").glob("last.pt")))
+    if begun:
+        run = RunDirectory.open(path)
+    else:
+        if broadcast_object((path / "config.toml").is_file()):
+            run = RunDirectory.open(path)
+        else:
+            run = RunDirectory.create(
+                path,
+                command=invocation.command,
+                options=to_options(config),
+                seed=config.seed,
+                device=session.device,
+                argv=invocation.argv,
+            )
+    seed_all(config.seed)
+    checkpoint = run.checkpoints / "last.pt" if begun else None
+    _train(Session(config, session.device, run, checkpoint), parts)
+    return run
+
+
+def _name(config: TrainingOptions) -> str:
+    return "baseline" if config.mode == "baseline" else f"Metrix/{config.mode}"
+
+
+command = Command(
+    "metrix train",
+    MetrixTrain,
+    body,
+    "Train an embedding for retrieval of unseen classes, with mixed pairs (Metrix) or without.\n\n"
+    "The objective is the clean metric loss plus w times the same loss of mixed pairs, whose labels are mixed "
+    "alike. Training and test classes are disjoint; sets without such a split train on every other class."
+    " Reported are the last epoch, the best on held-out training classes (--validation) and the "
+    "best on the test set, which is what published tables show.",
+    (
+        "wasskit metrix train",
+        "wasskit metrix train --dataset cub --data-root DATA --image-size 64 --in-memory --backbone resnet18",
+        "wasskit metrix train --recipe metrix/cub/contrastive-feature --data-root DATA --pretrained",
+        "wasskit metrix train --loss proxyanchor --mode embed --validation 0.2",
+    ),
+)

@@ -1,0 +1,144 @@
+"""The parts of a data set as `wasskit metrix` uses them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wasskit.data.base import ImageDataset, read_image
+from wasskit.data.decode import to_memory
+from wasskit.data.folder import load_folder
+from wasskit.data.loaders import EvalLoader, TrainLoader
+from wasskit.data.metric_sets import MetricSplits, load_metric_splits
+from wasskit.data.registry import Corrupt
+from wasskit.data.samplers import ClassBalancedSampler
+from wasskit.data.transforms import Augment, Draws, Normalise, PerImage, ResizeCrop, train_transform
+from wasskit.data.views import RandomViews, ViewDistribution, resized_crop
+from wasskit.errors import UserError
+from wasskit.plugins.metrix.options import TrainingOptions
+
+
+class ResizedCropAndFlip(RandomViews):
+    """Random resized crop and flip of a batch in memory, each image its own."""
+
+    def __init__(self, normalise: Normalise, min_crop: float) -> None:
+        super().__init__(normalise, (ViewDistribution(scale=(min_crop, 1.0)),))
+
+    def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor]:
+        size = images.shape[2]
+        p = self.distributions[0].parameters(draws["uniform"][:, 0].to(images.device), *images.shape[2:])
+        return (self.normalise(resized_crop(images, p.top, p.left, p.height, p.width, p.flip, size)),)
+
+
+def augmentation(dataset: ImageDataset, min_crop: float) -> Augment | PerImage:
+    """Random resized crop and flip; for grey images in memory (characters) the small affine map of their kind."""
+    if dataset.in_memory:
+        if dataset.channels == 1:
+            return train_transform(dataset)
+        return ResizedCropAndFlip(Normalise(dataset.mean, dataset.std), min_crop)
+    from torchvision.transforms import v2
+
+    pipeline = v2.Compose(
+        [
+            v2.RandomResizedCrop(dataset.image_size, scale=(min_crop, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+        ]
+    )
+    return PerImage(pipeline, finish=Normalise(dataset.mean, dataset.std))
+
+
+def load_parts(config: TrainingOptions) -> MetricSplits:
+    """Training, validation and test parts of the run's data set."""
+    parts = load_metric_splits(
+        config.dataset,
+        root=config.data_root,
+        validation=config.validation,
+        corrupt=config.corrupt,
+        seed=config.seed,
+        image_size=config.image_size,
+    )
+    return decoded(parts, config.corrupt) if config.in_memory else parts
+
+
+def decoded(parts: MetricSplits, corrupt: str) -> MetricSplits:
+    """The parts with every image decoded to a square in memory."""
+    fields = {field.name: getattr(parts, field.name) for field in dataclasses.fields(parts)}
+    held = {
+        name: part if part is None or part.in_memory else to_memory(part, corrupt=corrupt)
+        for name, part in fields.items()
+    }
+    return MetricSplits(**held)
+
+
+def train_loader(config: TrainingOptions, train: ImageDataset, device: torch.device) -> TrainLoader:
+    """Random batches, or class-balanced ones with ``images_per_class``."""
+    sampler = None
+    if config.images_per_class is not None:
+        sampler = ClassBalancedSampler(train.labels, config.batch_size, config.images_per_class, config.seed)
+    return TrainLoader(
+        train,
+        config.batch_size,
+        augmentation(train, config.min_crop),
+        device=device,
+        seed=config.seed,
+        workers=config.workers,
+        sampler=sampler,
+    )
+
+
+def eval_loader(
+    dataset: ImageDataset,
+    device: torch.device,
+    *,
+    squares: bool = False,
+    batch_size: int = 256,
+    workers: int | None = None,
+) -> EvalLoader:
+    """Batches to embed. ``squares``: files are resized to the very square that a set in memory was decoded to."""
+    transform = None
+    if squares and not dataset.in_memory:
+        transform = PerImage(ResizeCrop(dataset.image_size), finish=Normalise(dataset.mean, dataset.std))
+    return EvalLoader(dataset, min(batch_size, len(dataset)), transform, device, workers)
+
+
+def parts_of_model(
+    description: Mapping[str, Any], *, dataset: str | None, root: Path | None, corrupt: Corrupt
+) -> MetricSplits:
+    """The parts that a trained model is measured on: those of its training, or of another data set as it sees them.
+
+    Training classes that the model has not learned from are its validation part.
+    """
+    name = dataset or str(description["dataset"])
+    parts = load_metric_splits(name, root=root, corrupt=corrupt, image_size=int(description["image_size"]))
+    if parts.test.channels != description["channels"]:
+        raise UserError(
+            f"{name} has images of {parts.test.channels} channels, but the model was trained on "
+            f"{description['channels']}; choose another data set."
+        )
+    train, val = parts.train, None
+    learned = set(description["classes"])
+    kept = [number for number, label in enumerate(train.classes) if label in learned]
+    if name == description["dataset"] and 0 < len(kept) < len(train.classes):
+        rest = [number for number in range(len(train.classes)) if number not in set(kept)]
+        train, val = train.select_classes(kept), train.select_classes(rest)
+    for part in (train, val, parts.test, parts.gallery):
+        if part is not None:
+            part.mean, part.std = tuple(description["mean"]), tuple(description["std"])
+    return MetricSplits(train, val, parts.test, parts.gallery)
+
+
+def open_images(
+    path: Path, description: Mapping[str, Any], *, corrupt: Corrupt = "refuse", name: str = "imagefolder"
+) -> ImageDataset:
+    """The images of a folder, of a CSV of path,label, or one image file, as the model sees them."""
+    settings: dict[str, Any] = {key: description[key] for key in ("image_size", "channels", "mean", "std")}
+    if path.is_file() and path.suffix.lower() != ".csv":
+        read_image(path)
+        return ImageDataset(name, "all", (), paths=[path], **settings)
+    return load_folder(path, corrupt=corrupt, name=name, **settings)

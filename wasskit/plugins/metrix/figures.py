@@ -1,0 +1,216 @@
+"""Figures of ``wasskit metrix``: learning curves, recall over K, pictures of what was retrieved, similarities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wasskit.data.base import ImageDataset
+from wasskit.evaluation.embedding import Features
+from wasskit.evaluation.retrieval import nearest
+from wasskit.training.figures import COLOURS, figure, save_figure, series_style
+from wasskit.training.run import Metric, RunDirectory
+
+
+def draw_training(run: RunDirectory, baseline: RunDirectory | None, name: str) -> list[Path]:
+    """The figures of a finished training, from its ``metrics.csv`` and that of its baseline."""
+    runs = {name: run.metrics()}
+    if baseline is not None:
+        runs["baseline"] = baseline.metrics()
+    drawn = [draw_curves(run.figures / "learning_curves.png", runs)]
+    finals = {label: final_recalls(rows) for label, rows in runs.items()}
+    if len(next(iter(finals.values()))) > 1:
+        drawn.append(draw_recalls(run.figures / "recall.png", finals))
+    return drawn
+
+
+def final_recalls(rows: Sequence[Metric], split: str = "test") -> dict[int, float]:
+    """The last recall@K of a split, by K."""
+    found = {
+        int(row.metric.partition("@")[2]): row.value
+        for row in rows
+        if row.split == split and row.metric.startswith("recall@")
+    }
+    return dict(sorted(found.items()))
+
+
+def draw_curves(path: Path, runs: Mapping[str, Sequence[Metric]]) -> Path:
+    """Training loss and recall@1 over the epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    fig, axes = figure(1, 2, width="double")
+    losses, recalls = axes[0]
+    for number, (name, rows) in enumerate(runs.items()):
+        style = {**series_style(number), "marker": None}
+        for axis, split, metric, label in (
+            (losses, "train", "loss", name),
+            (recalls, "test", "recall@1", f"{name}, test"),
+            (recalls, "val", "recall@1", f"{name}, validation"),
+        ):
+            points = [(row.epoch, row.value) for row in rows if (row.split, row.metric) == (split, metric)]
+            if points:
+                axis.plot(
+                    *zip(*points, strict=True),
+                    label=label,
+                    **{**style, "alpha": 0.5 if split == "val" else 1},
+                )
+    losses.set_xlabel("epoch")
+    losses.set_ylabel("loss (its own of each run)" if len(runs) > 1 else "loss")
+    recalls.set_xlabel("epoch")
+    recalls.set_ylabel("recall@1 (%), unseen classes")
+    for axis in (losses, recalls):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.legend()
+    return save_figure(fig, path)
+
+
+def draw_recalls(path: Path, series: Mapping[str, Mapping[int, float]]) -> Path:
+    """recall@K over K on a logarithmic axis, one line per run."""
+    from matplotlib.ticker import NullLocator
+
+    fig, ax = figure(width=4.5)
+    for number, (name, values) in enumerate(series.items()):
+        ax.plot(list(values), list(values.values()), label=name, **series_style(number))
+    ks = sorted({k for values in series.values() for k in values})
+    ax.set_xscale("log")
+    ax.set_xticks(ks, [str(k) for k in ks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("K")
+    ax.set_ylabel("recall@K (%)")
+    ax.legend()
+    return save_figure(fig, path)
+
+
+def draw_neighbours(
+    path: Path,
+    queries: Sequence[Image.Image],
+    found: Sequence[Sequence[Image.Image]],
+    *,
+    similarities: Sequence[Sequence[float]],
+    right: Sequence[Sequence[bool | None]],
+    titles: Sequence[str] | None = None,
+) -> Path:
+    """Queries in the first column, what they retrieve in the others, best first.
+
+    A frame says whether the class is the query's: solid where it is, dashed where it is not, none where it is unknown.
+    """
+    rows, columns = len(queries), 1 + max(len(row) for row in found)
+    fig, axes = figure(rows, columns, width=min(7.2, 0.9 * columns), height=1.08 * rows + 0.3)
+    axes = np.asarray(axes).reshape(rows, columns)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for row in range(rows):
+        _show(axes[row, 0], queries[row], (titles[row] if titles else "query"))
+        for column, image in enumerate(found[row], start=1):
+            mark = right[row][column - 1]
+            ax = axes[row, column]
+            _show(ax, image, f"{similarities[row][column - 1]:.2f}")
+            if mark is not None:
+                ax.set_axis_on()
+                ax.grid(visible=False)
+                ax.set_xticks([])
+                ax.set_yticks([])
+                for spine in ax.spines.values():
+                    spine.set(
+                        visible=True,
+                        linewidth=2.0,
+                        color=COLOURS["blue"] if mark else COLOURS["vermilion"],
+                        linestyle="-" if mark else (0, (2, 1.5)),
+                        capstyle="butt",
+                    )
+    return save_figure(fig, path)
+
+
+def _show(ax: object, image: Image.Image, title: str) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(ax, Axes)
+    small = max(image.size) < 64
+    grey = image.mode == "L"
+    # Pixels of tiny images as squares, anything else as a picture.
+    ax.imshow(
+        np.asarray(image),
+        cmap="gray" if grey else None,
+        interpolation="nearest" if small else "antialiased",
+        vmin=0 if grey else None,
+        vmax=_white(image) if grey else None,
+    )
+    ax.set_title(title, pad=2)
+
+
+def _white(image: Image.Image) -> int:
+    """White of a grey picture: its own largest value, so that dim characters are seen."""
+    return max(int(np.asarray(image).max()), 1)
+
+
+def draw_similarities(path: Path, positive: Tensor, negative: Tensor) -> Path:
+    """Histograms of each query's similarity to its nearest positive and to its nearest negative."""
+    fig, ax = figure(width=4.5)
+    low = float(min(positive.min(), negative.min()))
+    edges = np.linspace(low, 1.0, 41)
+    for number, (name, values) in enumerate((("nearest positive", positive), ("nearest negative", negative))):
+        style = series_style(number)
+        ax.hist(
+            values.cpu().numpy(), bins=list(edges), histtype="step", label=name, linewidth=1.4,
+            color=style["color"], linestyle=style["linestyle"],
+        )  # fmt: skip
+    ax.set_xlabel("cosine similarity")
+    ax.set_ylabel("queries")
+    ax.legend(loc="upper left")
+    return save_figure(fig, path)
+
+
+def picture(dataset: ImageDataset, index: int, side: int = 160) -> Image.Image:
+    """Image ``index`` as it is drawn: small enough for a page."""
+    image = dataset.image(index)
+    image.thumbnail((side, side))
+    return image
+
+
+def draw_retrieved(
+    path: Path,
+    queries: tuple[ImageDataset, Features],
+    gallery: tuple[ImageDataset, Features],
+    *,
+    own: bool,
+    number: int,
+    columns: int = 7,
+    seed: int = 0,
+) -> Path:
+    """Random queries of a data set with their nearest images; ``own``: the queries search one another."""
+    dataset, features = queries
+    searched, items = gallery
+    chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:number]
+    similarities, indices = nearest(features.features[chosen], columns + own, gallery=items.features)
+    found: list[list[Image.Image]] = []
+    scores: list[list[float]] = []
+    right: list[list[bool | None]] = []
+    titles: list[str] = []
+    for row, query in enumerate(chosen.tolist()):
+        hits = [
+            (s, i)
+            for s, i in zip(similarities[row].tolist(), indices[row].tolist(), strict=True)
+            if not (own and i == query)
+        ][:columns]
+        found.append([picture(searched, i) for _, i in hits])
+        scores.append([s for s, _ in hits])
+        label = features.labels[query]
+        right.append([bool(items.labels[i] == label) for _, i in hits])
+        titles.append(_short(dataset.classes[int(label)]))
+    return draw_neighbours(
+        path,
+        [picture(dataset, i) for i in chosen.tolist()],
+        found,
+        similarities=scores,
+        right=right,
+        titles=titles,
+    )
+
+
+def _short(name: str, most: int = 12) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -1,0 +1,204 @@
+"""The network under the losses, and trained models as they are found on disk.
+
+A model is described by a JSON-like mapping that travels inside checkpoints and exported weights, so that
+nothing but the file is needed to rebuild it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wasskit.data.base import ImageDataset
+from wasskit.errors import UserError
+from wasskit.models.backbones import Backbone, build_backbone
+from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.models.export import load_weights
+from wasskit.models.heads import AverageMaxPool, LinearEmbedding
+from wasskit.plugins.metrix.options import TrainingOptions
+from wasskit.training.checkpoint import load_checkpoint
+from wasskit.training.run import RunDirectory
+
+KIND = "metrix"
+
+
+class FeatureMaps(nn.Module):
+    """A backbone up to its last feature maps: images (B, channels, H, W) to (B, C, H', W')."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone.feature_maps(images)
+
+
+class MetricNetwork(nn.Module):
+    """Images (B, channels, H, W) to unit embeddings (B, dim).
+
+    Backbone, sum of average and maximum over the positions of its last maps, linear layer, L2 norm. A
+    backbone without maps (a transformer) keeps its own pooling, ``pooling="own"``. With ``freeze_batch_norm``
+    the normalisation layers of the backbone always use their running statistics.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        dim: int,
+        *,
+        pooling: Literal["avgmax", "own"] = "avgmax",
+        freeze_batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.trunk = FeatureMaps(backbone)
+        self.pooling = pooling
+        self.pool = AverageMaxPool()
+        width = backbone.map_channels if pooling == "avgmax" else backbone.num_features
+        self.head = LinearEmbedding(width, dim, kaiming=True)
+        self.freeze_batch_norm = freeze_batch_norm
+
+    def maps_and_embeddings(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The last feature maps, where the network pools them itself, and the embeddings."""
+        if self.pooling == "own":
+            return None, self.head(self.trunk.backbone(images))
+        maps = self.trunk(images)
+        return maps, self.head(self.pool(maps))
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Pooled features to embeddings before they are normalised."""
+        return F.linear(pooled, self.head.weight, self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.maps_and_embeddings(images)[1]
+
+    def train(self, mode: bool = True) -> MetricNetwork:
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.trunk.modules():
+                # By name, so that synchronised batch norm is met as well.
+                if "BatchNorm" in type(module).__name__:
+                    module.eval()
+        return self
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and how to build it again.
+
+    ``description``: ``backbone``, ``stem``, ``pooling``, ``embedding_size``, ``dataset``, ``classes`` (those
+    it was trained on), ``image_size``, ``channels``, ``mean``, ``std``, ``in_memory``.
+    """
+
+    network: MetricNetwork
+    description: Mapping[str, Any]
+
+
+def describe(config: TrainingOptions, train: ImageDataset) -> dict[str, Any]:
+    """The description of the model that a configuration trains on a data set."""
+    backbone = config.backbone or (TINY if train.image_size <= SMALL_IMAGE else "resnet50")
+    return {
+        "kind": KIND,
+        "backbone": backbone,
+        "stem": config.stem if not (config.pretrained and config.stem == "auto") else "standard",
+        "pooling": "avgmax",
+        "embedding_size": config.embedding_size or (64 if backbone == TINY else 512),
+        "dataset": config.dataset,
+        "classes": list(train.classes),
+        "image_size": train.image_size,
+        "channels": train.channels,
+        "mean": list(train.mean),
+        "std": list(train.std),
+        "in_memory": train.in_memory,
+    }
+
+
+def build_model(description: Mapping[str, Any], *, freeze_batch_norm: bool = False, **weights: Any) -> Model:
+    """An untrained model.
+
+    ``weights``: ``pretrained``, ``weights``, ``download`` of :func:`wasskit.models.backbones.build_backbone`.
+    """
+    backbone = build_backbone(
+        description["backbone"],
+        image_size=description["image_size"],
+        channels=description["channels"],
+        stem=description["stem"],
+        **weights,
+    )
+    pooling = description["pooling"]
+    network = MetricNetwork(
+        backbone, description["embedding_size"], pooling=pooling, freeze_batch_norm=freeze_batch_norm
+    )
+    return Model(network, dict(description))
+
+
+def gives_maps(backbone: str, **options: Any) -> bool:
+    """Whether a backbone ends in feature maps. A transformer does not; only timm's may be one."""
+    from wasskit.models.catalog import library_of
+
+    if library_of(backbone)[0] != "timm":
+        return True
+    built = build_backbone(backbone, **options).eval()
+    example = torch.zeros(1, options["channels"], options["image_size"], options["image_size"])
+    try:
+        with torch.no_grad():
+            built.feature_maps(example)
+    except UserError:
+        return False
+    return True
+
+
+def data_root_of(path: Path) -> Path | None:
+    """The data root that a run was trained with, where ``path`` belongs to a run."""
+    if path.suffix == ".safetensors":
+        return None
+    root = RunDirectory.find(path, plugin="metrix")[0].options.get("data_root")
+    return Path(root) if root else None
+
+
+def results_folder(path: Path, output: Path | None) -> Path:
+    """Where results about a model go: the folder asked for, its run directory, or the folder beside the weights."""
+    if output is not None:
+        return output
+    return path.parent if path.suffix == ".safetensors" else RunDirectory.find(path, plugin="metrix")[0].path
+
+
+def load_model(
+    path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
+) -> Model:
+    """A trained model in evaluation mode, from a run directory, one of its checkpoints, or exported weights.
+
+    Raises:
+        UserError: there is nothing of ours at ``path``, or it is damaged.
+    """
+    if path.suffix == ".safetensors":
+        state, description = load_weights(path)
+        if description.get("kind") != KIND:
+            raise UserError(
+                f"{path} holds a model of `wasskit {description.get('kind')}`, not of `wasskit metrix`."
+            )
+    else:
+        run, file = RunDirectory.find(path, plugin="metrix")
+        if file is None:
+            file = run.checkpoints / f"{checkpoint}.pt"
+            if not file.is_file():
+                raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
+        content = load_checkpoint(file)
+        description = content["extra"]["model"]
+        prefix = "network."
+        state = {
+            key[len(prefix) :]: value for key, value in content["task"].items() if key.startswith(prefix)
+        }
+    model = build_model(description)
+    try:
+        model.network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"The weights in {path} do not fit the model they describe: {reason}") from None
+    model.network.to(device).eval()
+    return model

@@ -1,0 +1,240 @@
+"""Options that the commands of ``wasskit metrix`` share. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wasskit.config import CommandOptions, argument, option
+from wasskit.errors import UserError
+from wasskit.options import (
+    BackboneOptions,
+    DataOptions,
+    DataRootOptions,
+    DeviceOptions,
+    LoopOptions,
+    OptimizerOptions,
+    RunOptions,
+    complete_datasets,
+    complete_local_paths,
+    complete_runs,
+    override,
+)
+
+RECALLS = {"sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30, 40, 50)}
+"""The K at which recall is published for a data set; elsewhere 1, 2, 4, 8."""
+
+
+def published_recalls(dataset: str) -> tuple[int, ...]:
+    """The K at which recall is usually given for a data set."""
+    return RECALLS.get(dataset, (1, 2, 4, 8))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(CommandOptions):
+    """The objective: clean loss + w * mixed loss."""
+
+    loss: Literal["contrastive", "multisimilarity", "proxyanchor"] = option(
+        "contrastive", help="Metric loss.", panel="Method"
+    )
+    mode: Literal["baseline", "input", "feature", "embed"] = option(
+        "feature", help="What is mixed: nothing, images, last feature maps, embeddings.", panel="Method"
+    )
+    mix_weight: float = option(0.4, help="Weight w of the mixed loss.", panel="Method", min=0)
+    alpha: float = option(2.0, help="lambda is drawn from Beta(alpha, alpha).", panel="Method", above=0)
+    pairs: Literal["both", "positive-negative", "anchor-negative"] = option(
+        "both",
+        help="Pairs that are mixed; `both`: one of the two kinds at random, each step.",
+        panel="Method",
+    )
+    hardest: int | None = option(
+        None,
+        help="Mix with this many of the negatives nearest to the anchor.",
+        panel="Method",
+        min=1,
+        show_default="all; 1 in input mode",
+    )
+    max_triples: int | None = option(
+        None,
+        help="Draw so many mixed pairs a step, at most.",
+        panel="Method",
+        min=1,
+        show_default="all",
+    )
+    published: bool = option(
+        False,
+        help="Reproduce the authors' code where it departs from their paper (contrastive loss only).",
+        panel="Method",
+        flag="--published",
+    )
+    margin: float = option(
+        0.5, help="Contrastive: distance from which negatives are left alone.", panel="Method", above=0, max=2
+    )
+    similarity_scales: tuple[float, ...] = option(
+        (18.0, 75.0, 0.77),
+        help="Multi-similarity: beta, gamma and the threshold m.",
+        panel="Method",
+        above=0,
+    )
+    proxy_scales: tuple[float, ...] = option(
+        (32.0, 0.1), help="Proxy-anchor: scale alpha and margin delta.", panel="Method", min=0
+    )
+    embedding_size: int | None = option(
+        None,
+        help="Dimension of the embedding.",
+        panel="Model",
+        min=1,
+        show_default="512; 64 with the tiny backbone",
+    )
+    freeze_batch_norm: bool = option(
+        False, help="Keep batch norm at the statistics it starts with.", panel="Model"
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        for name, values, count in (
+            ("similarity-scales", self.similarity_scales, 3),
+            ("proxy-scales", self.proxy_scales, 2),
+        ):
+            if len(values) != count:
+                raise UserError(f"--{name} takes {count} numbers separated by commas, not {len(values)}.")
+        if self.published and self.loss != "contrastive":
+            raise UserError(
+                f"--published: the authors' code trains the contrastive loss only, not {self.loss}; leave it out."
+            )
+        if (
+            self.loss == "proxyanchor"
+            and self.mode in ("input", "feature")
+            and self.pairs == "anchor-negative"
+        ):
+            raise UserError(
+                f"--pairs anchor-negative: proxies have no image and no feature map to mix in {self.mode} mode; "
+                "use --mode embed or --pairs positive-negative."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, LoopOptions, OptimizerOptions):
+    """Everything one training of ``wasskit metrix`` depends on."""
+
+    epochs: int = override(LoopOptions, "epochs", 20)
+    batch_size: int = override(LoopOptions, "batch_size", 100)
+    optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "adam")
+    lr: float = override(OptimizerOptions, "lr", 1e-3)
+    weight_decay: float = override(OptimizerOptions, "weight_decay", 1e-4)
+    lr_decay_step: int = option(
+        10, help="Epochs after which the learning rate drops, again and again.", panel="Optimisation", min=1
+    )
+    lr_decay_gamma: float = option(
+        0.3, help="Factor of each drop of the learning rate.", panel="Optimisation", above=0, max=1
+    )
+    head_epochs: int = option(
+        0,
+        help="First epochs, in which only the embedding layer and the proxies learn.",
+        panel="Optimisation",
+        min=0,
+    )
+    proxy_lr_factor: float = option(
+        100.0, help="Learning rate of the proxies over that of the network.", panel="Optimisation", above=0
+    )
+    clip_value: float | None = option(
+        10.0, help="Largest entry of the gradient.", panel="Optimisation", above=0
+    )
+    images_per_class: int | None = option(
+        None,
+        help="Class-balanced batches of this many images per class.",
+        panel="Data",
+        min=1,
+        show_default="random batches",
+    )
+    validation: float = option(
+        0.0,
+        help="Share of the training classes kept for choosing the best epoch.",
+        panel="Data",
+        min=0,
+        below=1,
+    )
+    min_crop: float = option(
+        0.08,
+        help="Smallest share of its area that a random crop of a colour image keeps.",
+        panel="Data",
+        above=0,
+        max=1,
+    )
+    in_memory: bool = option(
+        False, help="Decode all images once, to squares, and keep them in memory.", panel="Data"
+    )
+    recall: tuple[int, ...] | None = option(
+        None,
+        help="The K of recall@K.",
+        panel="Run",
+        min=1,
+        show_default="as published for the data set",
+    )
+    compare: Literal["auto", "yes", "no"] = option(
+        "auto",
+        help="Also train the baseline with the same budget, in the run's folder baseline/ (auto: for digits).",
+        panel="Run",
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if self.batch_size < 2:
+            raise UserError("--batch-size: a batch of one image holds no pair; take at least 2.")
+        if self.images_per_class is not None and self.batch_size % self.images_per_class:
+            raise UserError(
+                f"--images-per-class {self.images_per_class} does not divide --batch-size {self.batch_size}; "
+                "make the batch a multiple of it."
+            )
+        if self.head_epochs >= self.epochs:
+            raise UserError(
+                f"--head-epochs {self.head_epochs} leaves none of the {self.epochs} epochs to the backbone; "
+                "take fewer."
+            )
+
+    @property
+    def recalls(self) -> tuple[int, ...]:
+        """The K of recall@K in force, always with 1."""
+        return tuple(sorted({1, *(self.recall or published_recalls(self.dataset))}))
+
+    @property
+    def compares(self) -> bool:
+        """Whether the baseline is trained too."""
+        wanted = self.compare == "yes" or (self.compare == "auto" and self.dataset == "digits")
+        return wanted and self.mode != "baseline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgument(DeviceOptions):
+    """The trained model a command works with."""
+
+    model: Path = argument(
+        help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
+        complete=lambda typed: [*complete_runs(typed), *complete_local_paths(typed)],
+        metavar="RUN",
+    )
+    checkpoint: Literal["last", "best"] = option(
+        "last", help="Which checkpoint of a run directory.", panel="Model"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDataOptions(ModelArgument, DataRootOptions):
+    """The trained model and the data it is applied to."""
+
+    dataset: str | None = option(
+        None,
+        help="Data set.",
+        panel="Data",
+        metavar="NAME",
+        complete=lambda typed: complete_datasets(typed, "metric"),
+        show_default="the one it was trained on",
+    )
+    batch_size: int = option(256, help="Images per batch.", panel="Machine", min=1, short="-b")
+    output: Path | None = option(
+        None,
+        help="Folder for results and figures.",
+        panel="Output",
+        show_default="the run directory, or beside the weights",
+    )

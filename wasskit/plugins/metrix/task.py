@@ -1,0 +1,160 @@
+"""The training task: one network, one metric loss of clean and of mixed pairs, recall on unseen classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from wasskit.data.loaders import Batch, EvalLoader
+from wasskit.data.metric_sets import MetricSplits
+from wasskit.data.seeds import derive_seed
+from wasskit.distributed.group import world_size
+from wasskit.errors import UserError
+from wasskit.evaluation.embedding import extract_features
+from wasskit.plugins.metrix.data import eval_loader
+from wasskit.plugins.metrix.losses import MetrixLoss
+from wasskit.plugins.metrix.measure import retrieval_percent
+from wasskit.plugins.metrix.network import Model, build_model, describe, gives_maps
+from wasskit.plugins.metrix.options import TrainingOptions
+from wasskit.plugins.metrix.pairs import KINDS
+from wasskit.training.optim import build_optimizer
+from wasskit.training.schedules import step_decay, warmup
+from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
+
+MAP_LIMIT = 10**9
+"""Queries times gallery items up to which mAP@R is measured at every evaluation; recall is always."""
+
+
+class MetrixTask(Task):
+    """Trains a :class:`Model`. ``loaders`` evaluate: "test", and where there are any "val" and "gallery"."""
+
+    def __init__(self, model: Model, config: TrainingOptions, loaders: Mapping[str, EvalLoader]) -> None:
+        super().__init__()
+        self.network = model.network
+        self.model = model
+        self.config = config
+        self.loaders = dict(loaders)
+        self.objective = MetrixLoss(
+            config.loss,
+            config.mode,
+            weight=config.mix_weight,
+            alpha=config.alpha,
+            num_classes=len(model.description["classes"]),
+            embedding_dim=int(model.description["embedding_size"]),
+            kinds=KINDS if config.pairs == "both" else (config.pairs,),
+            hardest=config.hardest,
+            max_triples=config.max_triples,
+            published=config.published,
+            margin=config.margin,
+            similarity_scales=_three(config.similarity_scales),
+            proxy_scales=_two(config.proxy_scales),
+        )
+        self.monitor = "val/recall@1" if "val" in loaders else "test/recall@1"
+        self.skipped: dict[str, int] = {}
+
+    def networks(self) -> list[nn.Module]:
+        return [self.network.trunk]
+
+    def optimisations(self, plan: Plan) -> list[Optimisation]:
+        config = self.config
+        groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
+        proxies = list(self.objective.parameters())
+        if proxies:
+            groups.append({"params": proxies, "lr": config.lr * config.proxy_lr_factor})
+        optimizer = build_optimizer(
+            config.optimizer, groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        decay = step_decay(config.lr_decay_step * plan.steps_per_epoch, config.lr_decay_gamma)
+        return [Optimisation(optimizer, warmup(config.warmup_epochs * plan.steps_per_epoch, decay))]
+
+    def start_epoch(self, progress: Progress) -> None:
+        self.network.trunk.requires_grad_(progress.epoch >= self.config.head_epochs)
+
+    def losses(self, batch: Batch, progress: Progress) -> Losses:
+        maps, embeddings = self.network.maps_and_embeddings(batch.images)
+        terms = self.objective(
+            embeddings,
+            batch.labels,
+            maps=maps,
+            head=self.network.project,
+            images=batch.images,
+            network=self.network,
+            # A function of the step alone: equal on all ranks, and when a run resumes.
+            rng=np.random.default_rng(derive_seed(self.config.seed, "mixing", progress.step)),
+        )
+        if self.config.mode == "baseline":
+            return Losses(terms.total, {"clean": terms.clean})
+        if terms.skipped:
+            self.skipped[terms.skipped] = self.skipped.get(terms.skipped, 0) + 1
+        return Losses(
+            terms.total,
+            {
+                "clean": terms.clean,
+                "mixed": terms.mixed,
+                "triples": float(terms.triples),
+                "skipped": float(bool(terms.skipped)),
+            },
+        )
+
+    def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
+        features = {name: extract_features(self.network, loader) for name, loader in self.loaders.items()}
+        gallery = features.pop("gallery", None)
+        results = {}
+        for split, queries in features.items():
+            searched = gallery if split == "test" else None
+            size = len(queries.labels) * len((searched or queries).labels)
+            results[split] = retrieval_percent(
+                queries, searched, self.config.recalls, map_r=size <= MAP_LIMIT
+            )
+        return results
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"model": dict(self.model.description), "skipped": dict(self.skipped)}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.skipped = dict(state["skipped"])
+
+
+def build_task(config: TrainingOptions, parts: MetricSplits, device: torch.device) -> MetrixTask:
+    """The task of a configuration: ``tiny`` for images up to 64 pixels, ResNet-50 for larger ones, unless named."""
+    description = describe(config, parts.train)
+    shape = {"image_size": parts.train.image_size, "channels": parts.train.channels}
+    if not gives_maps(description["backbone"], **shape):
+        if config.mode == "feature":
+            raise UserError(
+                f"--mode feature: {description['backbone']} ends in tokens, not in feature maps; choose a "
+                "convolutional --backbone, or --mode embed or input."
+            )
+        description["pooling"] = "own"
+    model = build_model(
+        description,
+        freeze_batch_norm=config.freeze_batch_norm,
+        pretrained=config.pretrained,
+        weights=config.weights,
+        download=config.download,
+    )
+    if world_size() > 1 and not config.freeze_batch_norm:
+        from wasskit.distributed.norm import convert_sync_batchnorm
+
+        convert_sync_batchnorm(model.network)
+    names = {"test": parts.test, "val": parts.val, "gallery": parts.gallery}
+    loaders = {
+        name: eval_loader(part, device, batch_size=max(config.batch_size, 256), workers=config.workers)
+        for name, part in names.items()
+        if part is not None
+    }
+    return MetrixTask(model, config, loaders)
+
+
+def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
+    a, b, c = values
+    return a, b, c
+
+
+def _two(values: tuple[float, ...]) -> tuple[float, float]:
+    a, b = values
+    return a, b
