@@ -61,7 +61,7 @@ def test_pretraining_records_everything(pretrained: Path) -> None:
     assert list(compared) == ["raw pixels", "untrained", "trained"]
     # Raw pixels do well on digits as they are, and badly on crops: a property of the data, not of the training.
     assert compared["raw pixels"]["knn10_top1"] > 97
-    assert compared["raw pixels"]["knn10_top1_cropped"] < 70
+    assert compared["raw pixels"]["knn10_top1_cropped"] < 80
     with np.load(pretrained / "spectrum.npz") as curves:
         assert set(curves) == {"untrained", "trained"}
         assert (np.diff(curves["trained"]) <= 0).all()
@@ -88,7 +88,7 @@ def test_every_method_trains(method: str, options: tuple[str, ...], run_cli: Any
     state = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["task"]
     if method == "moco":
         assert state["queue.keys"].shape == (4096, 16)
-        assert int(state["queue.position"]) == 4 * 2 * 256
+        assert int(state["queue.position"]) == 9 * 2 * 128
     if options[0] == "--no-predictor":
         assert not any(key.startswith("predictor") for key in state)
 

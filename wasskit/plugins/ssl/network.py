@@ -28,7 +28,7 @@ from wasskit.training.run import RunDirectory
 KIND = "ssl"
 
 NATURAL = ViewDistribution()
-CHARACTERS = ViewDistribution(scale=(0.3, 1.0), flip=0.0, grey=0.0, blur=0.0, solarise=0.0)
+CHARACTERS = ViewDistribution(scale=(0.5, 1.0), flip=0.0, grey=0.0, blur=0.0, solarise=0.0)
 
 
 class Encoder(nn.Module):

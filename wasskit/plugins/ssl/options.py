@@ -69,7 +69,7 @@ class ViewOptions(CommandOptions):
     )
     crop_min: float | None = option(
         None, help="Smallest crop, as a share of the area.", panel="Views", above=0, max=1,
-        show_default="natural 0.08, characters 0.3",
+        show_default="natural 0.08, characters 0.5",
     )  # fmt: skip
     flip: float | None = option(
         None, help="Probability of a left-right flip.", panel="Views", min=0, max=1,
@@ -131,7 +131,7 @@ class PretrainOptions(
         "sync", help="Batch norm over the batch of all processes, or of each.", panel="Model"
     )
     epochs: int = override(LoopOptions, "epochs", 60)
-    batch_size: int = override(LoopOptions, "batch_size", 256)
+    batch_size: int = override(LoopOptions, "batch_size", 128)
     eval_every: int = override(LoopOptions, "eval_every", 10)
     optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "lars")
     lr: float = override(
