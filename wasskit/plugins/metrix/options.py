@@ -118,7 +118,7 @@ class MethodOptions(CommandOptions):
 class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, LoopOptions, OptimizerOptions):
     """Everything one training of ``wasskit metrix`` depends on."""
 
-    epochs: int = override(LoopOptions, "epochs", 20)
+    epochs: int = override(LoopOptions, "epochs", 10)
     batch_size: int = override(LoopOptions, "batch_size", 100)
     optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "adam")
     lr: float = override(OptimizerOptions, "lr", 1e-3)

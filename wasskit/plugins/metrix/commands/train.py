@@ -141,7 +141,7 @@ command = Command(
     (
         "wasskit metrix train",
         "wasskit metrix train --dataset cub --data-root DATA --image-size 64 --in-memory --backbone resnet18",
-        "wasskit metrix train --recipe metrix/cub/contrastive-feature --data-root DATA --pretrained",
+        "wasskit metrix train --recipe metrix/cub-contrastive-feature --data-root DATA",
         "wasskit metrix train --loss proxyanchor --mode embed --validation 0.2",
     ),
 )
