@@ -41,12 +41,12 @@ def w2_uniformity(
 
         W2^2 = |mu|^2 + 1 + tr S - (2 / sqrt m) tr S^{1/2},   S the covariance (1/N)     (Fang et al. 2024)
 
-    With Z_c the centred features, tr S^{1/2} = |Z_c|_* / sqrt N, whose gradient is the polar factor of Z_c
-    over sqrt N: finite at any rank. ``features`` (N, m) of any floating dtype; the result is float64 for
-    float64 features, else float32, computed in float64 from the smaller Gram matrix (``method="eigh"``), or
-    by float32 matrix products (``"polar"``, for GPUs: about 1e-6 in the value). ``ridge`` adds that multiple
-    of I to S. 0 at uniformity, sqrt 2 where all features are one point, 1 where all are zero. Raises
-    ``UserError`` unless N >= 1, m >= 1.
+    With Z_c the centred features, tr S^{1/2} = |Z_c|_* / sqrt N, whose gradient is the polar factor of Z_c over sqrt
+    N: finite at any rank. It is found from the smaller Gram matrix in float64 (``method="eigh"``), or by float32
+    matrix products (``"polar"``, for GPUs: about 1e-6 in the value). ``ridge`` adds that multiple of I to S.
+
+    ``features`` (N, m) of any floating dtype; the result is float64 for float64 features, else float32. It is 0 at
+    uniformity, sqrt 2 where all features are one point, 1 where all are zero. Raises ``UserError`` unless N, m >= 1.
     """
     _shape(features)
     z = _wide(features)
@@ -121,7 +121,7 @@ def gaussian_uniformity(
         z = _unit(z)
     size = block or (1024 if z.device.type == "cpu" else 8192)
     if sharded and world_size() > 1:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(z):
             log_sum, _ = _log_potential(
                 z, t, size, bounded=normalise, with_gradient=False, share=(rank(), world_size())
             )
@@ -136,7 +136,8 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: b
     Float64 for float64 features, else float32. Raises ``UserError`` where the shapes differ.
     """
     if first.shape != second.shape:
-        raise UserError(f"Alignment compares two views of the same samples, got {_pair(first, second)}.")
+        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise UserError(f"Alignment compares two views of the same samples, got {shapes}.")
     a, b = _wide(first), _wide(second)
     if normalise:
         a, b = _unit(a), _unit(b)
@@ -255,10 +256,6 @@ def _shape(features: Tensor) -> tuple[int, int]:
     return features.shape[0], features.shape[1]
 
 
-def _pair(first: Tensor, second: Tensor) -> str:
-    return f"{tuple(first.shape)} and {tuple(second.shape)}"
-
-
 def _unit(features: Tensor) -> Tensor:
     return functional.normalize(features, dim=-1)
 
@@ -278,8 +275,7 @@ def _distance(second_moment: Tensor, root_trace: Tensor, m: int) -> Tensor:
 
 
 def _without_noise(eigenvalues: Tensor, n: int, second_moment: Tensor) -> Tensor:
-    """Eigenvalues lambda = s^2 / n of a covariance, descending, with those that are rounding noise set to
-    0."""
+    """Eigenvalues lambda = s^2 / n of a covariance, descending, with those that are rounding noise set to 0."""
     eigenvalues = eigenvalues.clamp_min(0)
     noise = noise_level(n, len(eigenvalues), second_moment.sqrt(), eigenvalues[0].sqrt())
     return torch.where(eigenvalues.sqrt() > noise, eigenvalues, 0.0)
