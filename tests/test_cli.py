@@ -103,7 +103,10 @@ def test_unforeseen_errors_show_their_traceback_and_exit_1(
         (OSError(28, "No space left on device", "/x/last.pt"), 2, "disk is full (/x/last.pt)"),
         (PermissionError(13, "Permission denied", "/x"), 2, "No permission (/x)"),
         (FileNotFoundError(2, "No such file or directory", "/x"), 2, "No such file or directory: /x"),
+        (FileExistsError(17, "File exists", "/x"), 2, "File exists: /x"),
         (MemoryError(), 1, "out of memory"),
+        (RuntimeError("[...] DefaultCPUAllocator: can't allocate memory: 1 bytes"), 1, "out of memory"),
+        (UnicodeEncodeError("utf-8", "n\udcff", 1, 2, "surrogates not allowed"), 2, "rename it (n\\udcff)"),
     ],
 )
 def test_errors_of_the_machine_are_sentences(
@@ -117,6 +120,18 @@ def test_errors_of_the_machine_are_sentences(
     assert result.exit_code == code
     assert fragment in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("torchrun", [True, False])
+def test_a_wrong_request_is_said_once_however_the_ranks_were_started(
+    monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any], torchrun: bool
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    if torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    result = run_cli("recipes", "show", "nosuch")
+    assert result.exit_code == 2
+    assert ("(rank 1) No recipe named 'nosuch'" in result.stderr) is not torchrun
 
 
 def test_a_broken_foreign_plugin_is_one_line_and_breaks_nothing(
@@ -188,6 +203,9 @@ def test_recipes_can_be_listed_shown_copied_and_validated(
         ('command = "mrl trian"\n', ["There is no command `wasskit mrl trian`"]),
         ("[options]\nepochs = 3\n", ["does not say which command"]),
         ("command = \n", ["not valid TOML", "line 1"]),
+        ('command = "plot curves"\n', ["takes no recipe"]),
+        ('command = "mrl train"\n[paper]\nmetrics = 3\n', ["'paper.metrics'", "table"]),
+        ('command = "mrl train"\n[options]\nbatch-size = 8\nbatch_size = 9\n', ["twice"]),
     ],
 )
 def test_faulty_recipes_are_refused_with_file_and_key(
@@ -199,6 +217,36 @@ def test_faulty_recipes_are_refused_with_file_and_key(
     assert result.exit_code == 2
     for fragment in [*fragments, "faulty.toml"]:
         assert fragment in words(result.stderr)
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "mark.toml"
+    path.write_text('command = "mrl train"\n', encoding="utf-8-sig")
+    assert run_cli("recipes", "validate", path).exit_code == 0
+
+
+def test_names_are_printed_as_they_are(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    name = next(iter(recipe_names()))
+    copied = run_cli("recipes", "copy", name, tmp_path / "[bold] :smile: x.toml")
+    assert "[bold] :smile: x.toml" in copied.stdout
+
+
+def test_a_sentence_does_not_change_the_name_that_it_begins_with(
+    run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert run_cli("mrl", "evaluate", "mine").stderr.startswith("Error: mine is no run directory")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors in a shell")
+def test_closed_streams_and_names_that_are_no_text_are_survived() -> None:
+    wasskit = [sys.executable, "-m", "wasskit"]
+    closed = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *wasskit, "recipes", "list"], check=False)
+    assert closed.returncode == 0
+    code = "import sys; from wasskit import cli; cli.run = lambda argv: print('n\\udcff') or 0; cli.main()"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert printed.stdout == "n\\udcff\n"
 
 
 def test_a_recipe_of_another_command_is_refused(

@@ -16,6 +16,7 @@ from wasskit.config import (
     RecipeOptions,
     argument,
     check_keys,
+    display,
     fields_of,
     fixed_keys,
     kind_of,
@@ -83,6 +84,8 @@ def test_command_line_texts_become_typed_values() -> None:
         ({"lr": "0"}, ["--lr", "above 0"]),
         ({"lr": "nan"}, ["--lr", "finite"]),
         ({"lr": "inf"}, ["--lr", "finite"]),
+        ({"lr": "1e300"}, ["--lr", "too large"]),
+        ({"epochs": "1" + "0" * 400}, ["--epochs", "too large"]),
         ({"dims": "8,x"}, ["--dims", "whole numbers"]),
         ({"dims": "8,0"}, ["--dims", "at least 1"]),
         ({"mode": "fats"}, ["--mode", "fast, slow", "Did you mean 'fast'?"]),
@@ -106,6 +109,7 @@ def test_bad_values_are_refused_with_option_and_range(given: dict[str, str], fra
         ({"w2": 1}, ["Key 'w2'", "true or false"]),
         ({"dims": 8}, ["Key 'dims'", "list"]),
         ({"lr": -1}, ["Key 'lr'", "above 0"]),
+        ({"lr": 10**400}, ["Key 'lr'", "number"]),
         ({"json": True}, ["Unknown key 'json'"]),
         ({"label": 3}, ["Key 'label'", "text"]),
     ],
@@ -119,6 +123,15 @@ def test_bad_recipe_keys_are_refused_with_key_and_file(options: dict[str, Any], 
 
 def test_recipe_keys_may_be_written_as_on_the_command_line() -> None:
     assert check_keys(Sample, {"lr": 1, "dims": [1, 2]}, "x") == {"lr": 1.0, "dims": (1, 2)}
+
+
+def test_numbers_are_displayed_in_full() -> None:
+    assert [display(x) for x in (1.0, 2e-5, 0.12345678, 2**31 - 1)] == [
+        "1",
+        "2e-05",
+        "0.12345678",
+        "2147483647",
+    ]
 
 
 def test_command_line_wins_over_recipe_over_default(tmp_path: Path) -> None:

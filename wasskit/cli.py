@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -192,6 +194,8 @@ def validate_recipe(named: str) -> str:
         command = find_command(recipe.command)
     except UserError as error:
         raise UserError(f"Recipe {path}: {error}") from None
+    if not issubclass(command.options, _config.RecipeOptions):
+        raise UserError(f"Recipe {path}: `wasskit {recipe.command}` takes no recipe.")
     try:
         values = _config.check_keys(command.options, recipe.options, f"recipe {path}")
         _config.build(command.options, values)
@@ -230,6 +234,8 @@ def build_root(called: str | None = None) -> Any:
     targets = plugin_targets()
     if called in targets:
         targets = {called: targets[called]}
+    elif called in (RECIPES.name, COMPLETIONS.name, *GENERAL.commands):
+        targets = {}
     for name, target in targets.items():
         entry = _plugin_entry(name, target)
         if entry is not None:
@@ -273,6 +279,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _report(error: Exception) -> int:
     from wasskit import console
+    from wasskit.data.catalog import CARDS
 
     sentence, code = _explain(error)
     if console.is_verbose() or sentence is None:
@@ -285,10 +292,11 @@ def _report(error: Exception) -> int:
             "please report the lines above with the command."
         )
     rank = os.environ.get("RANK")
-    if rank not in (None, "0") and code == 2:
-        return code
+    if rank not in (None, "0") and code == 2 and "TORCHELASTIC_RUN_ID" in os.environ:
+        return code  # torchrun shows every rank's words; our launcher those of the rank that failed
     prefix = "" if rank in (None, "0") else f"(rank {rank}) "
-    if sentence.split(" ")[0].isalpha():
+    first = sentence.split(" ")[0]
+    if first.isalpha() and not os.path.lexists(first) and first not in CARDS:
         sentence = sentence[0].upper() + sentence[1:]
     if sentence[-1].isalnum() or sentence[-1] in "\"')":
         sentence += "."
@@ -309,19 +317,33 @@ def _explain(error: Exception) -> tuple[str | None, int]:
             )
         if isinstance(error, PermissionError):
             return f"No permission{where}: choose another folder or change its permissions.", 2
-        if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) and error.filename:
+        if error.filename and error.strerror:
             return f"{error.strerror}: {error.filename}.", 2
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        name = error.object[:200].encode("utf-8", "backslashreplace").decode()
+        return f"A name is not valid UTF-8, which the files of a run cannot hold: rename it ({name}).", 2
     if type(error).__name__ == "OutOfMemoryError" and type(error).__module__.startswith("torch"):
         return (
             f"The device ran out of memory ({str(error).splitlines()[0]}): use a smaller --batch-size or "
             "--accumulate, or --precision bf16.",
             1,
         )
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _lacks_memory(str(error))):
         return "This machine ran out of memory: use a smaller batch or fewer workers.", 1
     return None, 1
 
 
+def _lacks_memory(message: str) -> bool:
+    """Whether a RuntimeError of torch says that a tensor does not fit into the host's memory."""
+    return "can't allocate memory" in message or "Storage size calculation overflowed" in message
+
+
 def main() -> None:
     """Entry point of the console script."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that are no text
     sys.exit(run(sys.argv[1:]))

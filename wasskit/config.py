@@ -32,6 +32,8 @@ Completer = Callable[[str], Iterable[str | tuple[str, str]]]
 
 _METADATA = "wasskit"
 _NONE = "none"
+_LARGEST = {int: 2**63 - 1, float: 3.4e38}
+"""What a tensor's whole number and a single-precision number can hold."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def fields_of(config_class: type[CommandOptions]) -> tuple[Field, ...]:
             if _METADATA in f.metadata
         ]
         general = {f.name for f in dataclasses.fields(RecipeOptions)}
-        found.sort(key=lambda f: (not f.option.positional, f.name in general))
+        found.sort(key=lambda f: (not f.option.positional, not f.option.positional and f.name in general))
         _fields_cache[config_class] = tuple(found)
     return _fields_cache[config_class]
 
@@ -300,7 +302,7 @@ def _scalar(f: Field, value: Any, where: str) -> Any:
             raise wrong
         try:
             return base(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise wrong from None
     if isinstance(value, Path) and base is Path:
         return value
@@ -320,8 +322,10 @@ def _check(f: Field, value: Any, where: str) -> Any:
             f"{where}: {value!r} is not one of {', '.join(f.choices)}.{_nearest(value, f.choices)}"
         )
     if f.kind.base in (int, float):
-        if not math.isfinite(value):
+        if value != value or abs(value) == math.inf:
             raise UserError(f"{where}: expected a finite number, got {value}.")
+        if abs(value) > _LARGEST[f.kind.base]:
+            raise UserError(f"{where}: {str(value)[:24]}... is too large a number.")
         if (
             (o.min is not None and value < o.min)
             or (o.max is not None and value > o.max)
@@ -336,13 +340,13 @@ def bounds_phrase(o: Option) -> str:
     """The range of an option in words, empty if it has none."""
     parts = []
     if o.min is not None:
-        parts.append(f"at least {o.min:g}")
+        parts.append(f"at least {display(o.min)}")
     if o.above is not None:
-        parts.append(f"above {o.above:g}")
+        parts.append(f"above {display(o.above)}")
     if o.max is not None:
-        parts.append(f"at most {o.max:g}")
+        parts.append(f"at most {display(o.max)}")
     if o.below is not None:
-        parts.append(f"below {o.below:g}")
+        parts.append(f"below {display(o.below)}")
     return " and ".join(parts)
 
 
@@ -360,7 +364,8 @@ def display(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
     return str(value)
 
 
@@ -384,6 +389,8 @@ def check_keys(config_class: type[CommandOptions], options: Mapping[str, Any], s
         name = key.replace("-", "_")
         if name not in known:
             raise UserError(f"Unknown key {key!r} in {source}.{_nearest(name, known)}")
+        if name in values:
+            raise UserError(f"Key {key!r} in {source} is there twice, once with - and once with _: keep one.")
         values[name] = coerce(known[name], value, f"Key {key!r} in {source}")
     return values
 
@@ -510,7 +517,7 @@ class Command(Generic[C]):
         values: dict[str, Any] = {}
         recipe = None
         named = given.get("recipe")
-        if isinstance(named, str) and "recipe" in by_name:
+        if isinstance(named, str) and issubclass(self.options, RecipeOptions):
             from wasskit.recipes import load_recipe
 
             recipe = load_recipe(named, command=self.path)

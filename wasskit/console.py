@@ -49,7 +49,7 @@ def stderr() -> Console:
     """The console of logs, progress and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
 
 def stdout() -> Console:
@@ -59,7 +59,7 @@ def stdout() -> Console:
     if _state.json:
         return stderr()
     terminal = sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 140)
+    return Console(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 140)
 
 
 def log(message: str) -> None:

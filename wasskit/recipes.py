@@ -77,7 +77,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -133,6 +133,8 @@ def parse_recipe(name: str, path: Path) -> Recipe:
             raise UserError(
                 f"Unknown key 'paper.{key}' in recipe {path}: known are {', '.join(sorted(_PAPER_KEYS))}."
             )
+    if not isinstance(document.get("paper", {}).get("metrics", {}), dict):
+        raise UserError(f"'paper.metrics' in recipe {path} must be a table of numbers.")
     return Recipe(name, path, document)
 
 

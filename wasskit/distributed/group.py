@@ -221,6 +221,8 @@ def _choose_device(spec: str, *, distributed: bool) -> torch.device:
         device = torch.device(spec)
     except RuntimeError:
         raise UserError(f"Unknown device {spec!r}: choose auto, cpu, cuda, cuda:N or mps.") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"Device {spec!r} is not supported: choose auto, cpu, cuda, cuda:N or mps.")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
