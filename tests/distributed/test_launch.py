@@ -330,6 +330,21 @@ def test_usr1_is_passed_on_and_ends_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
+def test_nohup_outlives_the_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start(tmp_path, CATCHER)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(20) == 143
+    assert [(tmp_path / f"heard{place}").read_text() for place in range(2)] == ["SIGTERM "] * 2
+
+
+@pytest.mark.distributed
 def test_the_third_request_kills(tmp_path: Path) -> None:
     process = start(tmp_path, STUBBORN)
     for _ in range(3):

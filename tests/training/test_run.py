@@ -52,7 +52,13 @@ def test_config_is_a_recipe(tmp_path: Path) -> None:
 
 def test_taken_names(tmp_path: Path) -> None:
     path = tmp_path / "digits"
-    create(path)
+    taken = create(path)
+    with pytest.raises(
+        UserError, match="already holds a run without a checkpoint: start it over by --requeue"
+    ):
+        create(path)
+    taken.checkpoints.mkdir()
+    (taken.checkpoints / "last.pt").write_bytes(b"")
     with pytest.raises(UserError, match=f"already holds a run: go on with it by --resume {path}"):
         create(path)
     assert [create(path, numbered=True).path.name for _ in range(2)] == ["digits-2", "digits-3"]
@@ -132,9 +138,33 @@ def test_refused_directories(tmp_path: Path) -> None:
     run = create(tmp_path / "r")
     with pytest.raises(UserError, match="of `wasskit mrl train`, not of `wasskit ssl`"):
         RunDirectory.open(run.path, plugin="ssl")
-    (run.path / "config.toml").write_text("command = ")
-    with pytest.raises(UserError, match=r"config\.toml"):
-        RunDirectory.open(run.path)
+    for text in ("command = ", "", "command = 3", 'command = "mrl train"\noptions = 3'):
+        (run.path / "config.toml").write_text(text)
+        with pytest.raises(UserError, match=r"config\.toml"):
+            RunDirectory.open(run.path)
+
+
+def test_damaged_records_are_named_and_do_not_stop_a_resume(tmp_path: Path) -> None:
+    run = create(tmp_path / "r")
+    for content in (b"1,2,train,loss,0.5\nx,2,train,loss,0.5\n", b"\xff\xfe\n"):
+        (run.path / "metrics.csv").write_bytes(content)
+        with pytest.raises(UserError, match=r"metrics\.csv is damaged"):
+            run.metrics()
+    for text in ("{", "[]"):
+        (run.path / "environment.json").write_text(text)
+        run.record_resume(argv=["mrl", "train", "--resume", "r"])
+        assert len(run.environment["resumed"]) == 1
+
+
+def test_a_name_that_is_no_text_is_refused_and_nothing_stays(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not valid UTF-8"):
+        RunDirectory.create(tmp_path / "r", command="mrl train", options={"data_root": "n\udcff"}, argv=[])
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_run_may_be_named_like_a_checkpoint(tmp_path: Path) -> None:
+    run = create(tmp_path / "digits.pt")
+    assert RunDirectory.find(run.path)[0].path == run.path
 
 
 def test_resumes_are_recorded(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from wasskit.errors import Interrupted
+
 QUICK = ("--epochs", "2", "--no-tensorboard", "--batch-size", "256")
 
 
@@ -76,6 +78,33 @@ def test_a_requeued_run_that_never_saved_starts_over(run_cli: Callable[..., Any]
         path.unlink()
     assert run_cli(*argv).exit_code == 0
     assert (tmp_path / "r" / "metrics.csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "stop", [KeyboardInterrupt(), Interrupted(signal.SIGTERM, "Stopped before its first step.")]
+)
+def test_a_request_withdrawn_before_the_first_step_leaves_nothing(
+    run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("wasskit.plugins.mrl.task.build_task", stopped)
+    result = run_cli("mrl", "train", *QUICK, "--run-dir", "r")
+    assert result.exit_code == (130 if isinstance(stop, KeyboardInterrupt) else 143)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_run_without_a_checkpoint_says_how_to_start_over(
+    run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
+) -> None:
+    assert run_cli("mrl", "train", *QUICK, "--run-dir", "r").exit_code == 0
+    for path in (tmp_path / "r" / "checkpoints").iterdir():
+        path.unlink()
+    for argv in ((), ("--resume",)):
+        result = run_cli("mrl", "train", *QUICK, "--run-dir", "r", *argv)
+        assert result.exit_code == 2
+        assert "--requeue" in words(result.stderr)
 
 
 @pytest.mark.slow

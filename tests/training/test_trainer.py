@@ -312,7 +312,9 @@ def test_nothing_saved_yet_is_said(tmp_path: Path) -> None:
         fit(Linear(lambda step, loss: loss * math.nan), make_run(tmp_path / "r"))
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138), ("SIGHUP", 129)]
+)
 def test_signals_save_and_stop(tmp_path: Path, name: str, code: int) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
@@ -323,6 +325,14 @@ def test_signals_save_and_stop(tmp_path: Path, name: str, code: int) -> None:
     assert saved(run)["state"]["step"] == 4
     assert signal.getsignal(number) == before
     assert run.summary is None
+
+
+def test_nohup_outlives_the_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        make_trainer(make_run(tmp_path / "r"), ToyTask(signal_self(int(signal.SIGHUP), 3))).fit()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_second_ctrl_c_stops_at_once() -> None:

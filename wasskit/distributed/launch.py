@@ -178,6 +178,8 @@ def _received_signals() -> Iterator[list[int]]:
     before = {}
     try:
         for number in _FORWARDED:
+            if signal.getsignal(number) == signal.SIG_IGN and number == getattr(signal, "SIGHUP", None):
+                continue  # nohup asks to outlive the terminal
             before[number] = signal.signal(number, lambda caught, frame: received.append(caught))
     except ValueError:
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shlex
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +86,9 @@ class Checkpoints:
         except UserError as error:
             for older in (self.previous, self.best):
                 if older.is_file() and older.resolve() != path.resolve() and _is_whole(older):
-                    raise UserError(f"{error} An older one is whole: go on with --resume {older}") from error
+                    raise UserError(
+                        f"{error} An older one is whole: go on with --resume {shlex.quote(str(older))}"
+                    ) from error
             raise
         if path.resolve() == self.last.resolve():
             self._last_is_whole = True

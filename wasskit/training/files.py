@@ -61,8 +61,15 @@ def replace_file(
 
 
 def replace_text(path: Path, text: str) -> None:
-    """:func:`replace_file` for text."""
-    replace_file(path, lambda file: file.write(text.encode()))
+    """:func:`replace_file` for text; a name in it that is no text is a ``UserError`` too."""
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        name = text[: error.end].splitlines()[-1].encode("utf-8", "backslashreplace").decode()
+        raise UserError(
+            f"Cannot write {path}: a name in it is not valid UTF-8 ({name}...); rename that file or folder."
+        ) from error
+    replace_file(path, lambda file: file.write(content))
 
 
 def sync_folder(folder: Path) -> None:

@@ -101,6 +101,8 @@ class RunDirectory:
                 run._write_start(seed, device, argv)
             except WasskitError as error:
                 refusal = str(error)
+                if made is not None:
+                    run.discard_unless_begun()
         made, refusal = broadcast_object((made, refusal))
         if made is None or refusal is not None:
             raise UserError(refusal or f"Cannot make {path}.")
@@ -122,6 +124,9 @@ class RunDirectory:
         if not (path / "config.toml").is_file():
             raise UserError(f"{path} is no run directory: it has no config.toml.")
         run = cls(path, read_toml(path / "config.toml"))
+        tables = [run.document.get(name, {}) for name in ("options", "paper")]
+        if not (isinstance(run.document.get("command"), str) and all(isinstance(t, dict) for t in tables)):
+            raise UserError(f"{path / 'config.toml'} is damaged: it is not the configuration of a run.")
         if plugin is not None and run.command.split()[:1] != [plugin]:
             raise UserError(f"{path} is a run of `wasskit {run.command}`, not of `wasskit {plugin}`.")
         return run
@@ -130,10 +135,10 @@ class RunDirectory:
     def find(cls, path: Path | str, *, plugin: str | None = None) -> tuple[RunDirectory, Path | None]:
         """The run at ``path`` and, where ``path`` names a checkpoint in a run directory, that checkpoint."""
         path = Path(path)
-        if path.suffix == ".pt":
+        if path.suffix == ".pt" and not path.is_dir():
             if not path.is_file():
                 raise UserError(f"There is no checkpoint at {path}.")
-            return cls.open(path.absolute().parents[1], plugin=plugin), path
+            return cls.open(path.absolute().parent.parent, plugin=plugin), path
         return cls.open(path, plugin=plugin), None
 
     # --- What is in it ------------------------------------------------------------------------------------------------
@@ -191,8 +196,12 @@ class RunDirectory:
     ) -> None:
         """Note in ``environment.json`` under what circumstances the run goes on."""
         if _writes():
-            environment = self.environment
-            environment.setdefault("resumed", []).append(describe_environment(seed, device, argv))
+            now = describe_environment(seed, device, argv)
+            try:
+                environment = self.environment
+            except UserError:  # a lost record is no reason not to go on
+                environment = {}
+            environment["resumed"] = [*environment.get("resumed", []), now]
             replace_text(self.path / "environment.json", _json(environment))
 
     def log(self, epoch: int, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -260,12 +269,15 @@ def read_metrics(path: Path) -> list[Metric]:
     """The rows of a ``metrics.csv``. A line that a kill cut short is left out; a missing file has no rows."""
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
     rows = []
-    for fields in csv.reader(io.StringIO(whole)):
-        if len(fields) == len(_HEADER) and fields[0] != "epoch":
-            rows.append(Metric(int(fields[0]), int(fields[1]), fields[2], fields[3], float(fields[4])))
+    try:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        for fields in csv.reader(io.StringIO(whole)):
+            if len(fields) == len(_HEADER) and fields[0] != "epoch":
+                rows.append(Metric(int(fields[0]), int(fields[1]), fields[2], fields[3], float(fields[4])))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}): repair that line or remove the file.") from error
     return rows
 
 
@@ -330,8 +342,13 @@ def _make(path: Path, numbered: bool) -> Path:
                 if not path.is_dir():
                     raise UserError(f"{path} is a file: choose another --run-dir.") from None
                 if any(path.iterdir()):
-                    held = "a run" if (path / "config.toml").is_file() else "other files"
-                    advice = f"go on with it by --resume {path}, or " if held == "a run" else ""
+                    held, advice = "other files", ""
+                    if (path / "config.toml").is_file():
+                        held, advice = "a run", f"go on with it by --resume {shlex.quote(str(path))}, or "
+                        if not any(
+                            (path / "checkpoints" / f"{name}.pt").is_file() for name in ("last", "previous")
+                        ):
+                            held, advice = "a run without a checkpoint", "start it over by --requeue, or "
                     raise UserError(
                         f"{path} already holds {held}: {advice}choose another --run-dir."
                     ) from None
@@ -377,7 +394,9 @@ def _json(content: Mapping[str, Any]) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path}: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"Cannot read {path}: it is damaged.")
     return content

@@ -12,6 +12,7 @@ A command's body reads::
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 from wasskit import console
 from wasskit.config import Invocation, check_keys, fixed_keys, recipe_fields, to_options
 from wasskit.distributed.group import broadcast_object, group, is_main
-from wasskit.errors import UserError
+from wasskit.errors import Interrupted, UserError
 from wasskit.options import RunOptions
 from wasskit.training.checkpoint import seed_all
 from wasskit.training.logging import make_reporter
@@ -112,8 +113,8 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
         seed_all(config.seed)
         try:
             yield Session(config, device, run, checkpoint)
-        except UserError:
-            # A request that turns out to be wrong before the first step leaves nothing behind.
+        except (UserError, Interrupted, KeyboardInterrupt):
+            # A request that is wrong, or withdrawn, before the first step leaves nothing behind.
             if found is None and is_main():
                 run.discard_unless_begun()
             raise
@@ -150,8 +151,8 @@ def _find_checkpoint(config: RunOptions, chosen: Path, numbered: bool) -> tuple[
             stopped_early = not numbered and (chosen / "config.toml").is_file()
             return (chosen, None) if stopped_early else None
         raise UserError(
-            f"There is nothing to resume: {chosen} holds no checkpoint. Name the run by --resume PATH, or leave "
-            "--resume out to start it."
+            f"There is nothing to resume: {chosen} holds no checkpoint. Name the run by --resume PATH, or start "
+            "it by --requeue instead."
         )
     latest = max(begun, key=lambda path: (path / "config.toml").stat().st_mtime)
     return latest, _existing(RunDirectory.open(latest), word)
@@ -164,9 +165,10 @@ def _existing(run: RunDirectory, word: str) -> Path:
     other = "previous" if word == "last" else "last"
     if (run.checkpoints / f"{other}.pt").is_file():
         raise UserError(
-            f"{run.path} has no {word}.pt, but a {other}.pt: go on with --resume {run.checkpoints / other}.pt"
+            f"{run.path} has no {word}.pt, but a {other}.pt: go on with "
+            f"--resume {shlex.quote(f'{run.checkpoints / other}.pt')}"
         )
-    raise UserError(f"{run.path} has no checkpoint yet: start another run.")
+    raise UserError(f"{run.path} has no checkpoint yet: start it over by --run-dir and --requeue.")
 
 
 def _resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -453,7 +454,7 @@ class Trainer:
         if state.step and self._saved_at != state.step:
             self._save()
         saved = (
-            f"; its state is saved, go on with --resume {self.run.path}"
+            f"; its state is saved, go on with --resume {shlex.quote(str(self.run.path))}"
             if state.step
             else " before its first step"
         )
@@ -637,8 +638,11 @@ class _StopSignals:
         self.received: int | None = None
         self._when = 0.0
         self._before: dict[int, Any] = {}
-        names = ("SIGTERM", "SIGINT", "SIGUSR1")
+        names = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
         self._numbers = [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
+        # nohup asks to outlive the terminal.
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            self._numbers.remove(signal.SIGHUP)
 
     def __enter__(self) -> _StopSignals:
         if threading.current_thread() is threading.main_thread():
