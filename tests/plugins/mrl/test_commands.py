@@ -184,6 +184,32 @@ def test_export_serves_instead_of_the_run(run_cli: Cli, trained: Path, tmp_path:
     from_run = json_of(run_cli("mrl", "evaluate", trained, "--no-neighbours", "--json"))
     from_file = json_of(run_cli("mrl", "evaluate", target, "--no-neighbours", "--json"))
     assert from_file["metrics"] == from_run["metrics"]
+    again = run_cli("mrl", "export", target)
+    assert again.exit_code == 2
+    assert "--output" in again.stderr
+    assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"command": "ssl train"}, {"extra": {}}, {"extra": {"model": {}}}, {"extra": 3}, {"task": "x"}]
+)
+def test_foreign_checkpoints_are_refused_in_a_sentence(
+    run_cli: Cli, trained: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    shutil.copytree(trained, tmp_path / "r")
+    path = tmp_path / "r" / "checkpoints" / "last.pt"
+    content = load_checkpoint(path)
+    path.unlink()
+    torch.save({**content, **change}, path)
+    result = run_cli("mrl", "evaluate", tmp_path / "r", "--no-neighbours")
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_what_comes_next_can_be_pasted(run_cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a [b] c"
+    result = run_cli("mrl", "train", *FAST, "--run-dir", path, "--data-root", tmp_path, "--epochs", "1")
+    assert f"wasskit mrl evaluate '{path}' --data-root {tmp_path}" in result.stdout
 
 
 @pytest.mark.slow
@@ -395,7 +421,9 @@ def test_a_full_disk_loses_nothing(
         (("classify", "RUN", "--thresholds", "1.5"), "out of range"),
         (("embed", "RUN", "no/images"), "no/images"),
         (("embed", "RUN", "no/images", "--dim", "9"), "--dim: 9 is larger than the embedding"),
+        (("embed", "RUN", "no/images", "--output", "."), "is a folder; name a .npy file"),
         (("export", "RUN", "--output", "model.bin"), "must end in .safetensors"),
+        (("evaluate", "RUN", "--device", "meta"), "'meta' is not supported"),
         (("sweep",), "at least one axis"),
         (("sweep", "bata=1,2"), "Did you mean 'beta'?"),
         (("sweep", "beta=-1"), "out of range"),

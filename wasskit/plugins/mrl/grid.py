@@ -271,11 +271,11 @@ class _Stop:
     passed_on = False
 
     def __enter__(self) -> _Stop:
-        names = ("SIGINT", "SIGTERM", "SIGUSR1")
-        self._before = {
-            number: signal.signal(number, self._note)
-            for number in (getattr(signal, name) for name in names if hasattr(signal, name))
-        }
+        names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+        numbers = {name: getattr(signal, name) for name in names if hasattr(signal, name)}
+        if "SIGHUP" in numbers and signal.getsignal(numbers["SIGHUP"]) == signal.SIG_IGN:
+            del numbers["SIGHUP"]  # nohup asks to outlive the terminal
+        self._before = {number: signal.signal(number, self._note) for number in numbers.values()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -28,7 +28,7 @@ def load_model(
     Raises:
         UserError: there is nothing of ours at ``path``, or it is damaged.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and not path.is_dir():
         state, description = load_weights(path)
         if description.get("kind") != KIND:
             raise UserError(
@@ -45,12 +45,17 @@ def load_model(
             if not file.is_file():
                 raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
         content = load_checkpoint(file)
-        state, description = content["task"], content["extra"]["model"]
-    model = build_model(description)
-    holder = nn.ModuleDict({"network": model.network, "objective": model.objective})
+        if content.get("command") != "mrl train":
+            raise UserError(f"{file} is no checkpoint of `wasskit mrl train`: name another.")
+        try:
+            state, description = content["task"], content["extra"]["model"]
+        except (KeyError, TypeError):
+            raise UserError(f"{file} does not describe its model: name another checkpoint.") from None
     try:
+        model = build_model(description)
+        holder = nn.ModuleDict({"network": model.network, "objective": model.objective})
         holder.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"The weights in {path} do not fit the model they describe: {reason}") from None
     holder.to(device).eval()
@@ -107,6 +112,6 @@ def results_folder(config: ModelDataOptions) -> Path:
     """Where results go: ``--output``, else the run directory, else the folder of the weights."""
     if config.output is not None:
         return config.output
-    if config.model.suffix == ".pt":
-        return config.model.absolute().parents[1]
-    return config.model if config.model.is_dir() else config.model.parent
+    if config.model.is_dir():
+        return config.model
+    return config.model.absolute().parent.parent if config.model.suffix == ".pt" else config.model.parent

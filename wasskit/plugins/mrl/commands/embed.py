@@ -56,6 +56,8 @@ def body(config: MrlEmbed, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.network import PrefixEmbedder
     from wasskit.plugins.mrl.trained import load_model
 
+    if config.output.is_dir():
+        raise UserError(f"--output: {config.output} is a folder; name a .npy file in it.")
     with group(config.device) as device:
         model = load_model(config.model, device, config.checkpoint)
         dim = model.dims[-1] if config.dim is None else config.dim

@@ -48,8 +48,13 @@ def body(config: MrlExport, invocation: Invocation) -> Mapping[str, Any]:
     dim = model.dims[-1] if config.dim is None else config.dim
     if dim > model.dims[-1]:
         raise UserError(f"--dim: {dim} is larger than the embedding, which has {model.dims[-1]} coordinates.")
-    folder = config.model if config.model.is_dir() else config.model.absolute().parents[1]
-    path = config.output or folder / "export" / "model.safetensors"
+    if config.output is not None:
+        path = config.output
+    elif config.model.is_dir() or config.model.suffix == ".pt":
+        folder = config.model if config.model.is_dir() else config.model.absolute().parent.parent
+        path = folder / "export" / "model.safetensors"
+    else:
+        raise UserError(f"{config.model} is exported already: name the file to write by --output.")
     if path.suffix != ".safetensors":
         raise UserError(f"--output: {path} must end in .safetensors.")
     if config.model.resolve() == path.resolve():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,6 @@ def body(config: MrlTrain, invocation: Invocation) -> Mapping[str, Any]:
         run = session.run
         figures = draw_training(run) if is_main() else []
 
-    path = console.escape(str(run.path))
     show_dimensions(
         f"{config.dataset}/test, {len(test):,} images, after {summary.epochs:g} epochs (percent)",
         task.objective.dims,
@@ -49,13 +49,11 @@ def body(config: MrlTrain, invocation: Invocation) -> Mapping[str, Any]:
     if not config.json:
         for figure in figures:
             console.result(f"Figure: {console.escape(str(figure))}")
+        data = f" --data-root {shlex.quote(str(config.data_root))}" if config.data_root is not None else ""
         console.result("Next:")
-        for line in (
-            f"wasskit mrl evaluate {path}",
-            f"wasskit mrl retrieve {path}",
-            f"wasskit mrl classify {path}",
-        ):
-            console.result(f"  {line}")
+        for name in ("evaluate", "retrieve", "classify"):
+            line = f"wasskit mrl {name} {shlex.quote(str(run.path))}{data}"
+            console.result(f"  {console.escape(line)}")
     return summary.as_dict() | {"run": str(run.path), "figures": [str(figure) for figure in figures]}
 
 
