@@ -29,9 +29,11 @@ def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.tables import epochs_to_report, show_runs
     from wasskit.training.session import training_session
 
+    # Before there is a run directory, so that a data set that is not there leaves none behind.
+    parts = load_parts(config) if config.resume is None and not config.requeue else None
     with training_session(config, invocation, name=config.dataset) as session:
         config = session.config
-        parts = load_parts(config)
+        parts = parts or load_parts(config)
         named = (parts.train, parts.val, parts.test, parts.gallery)
         for note in dict.fromkeys(note for part in named if part is not None for note in part.notes):
             console.log(console.escape(note))
