@@ -325,7 +325,8 @@ def _check(f: Field, value: Any, where: str) -> Any:
         if value != value or abs(value) == math.inf:
             raise UserError(f"{where}: expected a finite number, got {value}.")
         if abs(value) > _LARGEST[f.kind.base]:
-            raise UserError(f"{where}: {str(value)[:24]}... is too large a number.")
+            typed = str(value) if abs(value) < 10**24 or isinstance(value, float) else f"{str(value)[:24]}..."
+            raise UserError(f"{where}: {typed} is too large a number.")
         if (
             (o.min is not None and value < o.min)
             or (o.max is not None and value > o.max)
