@@ -41,7 +41,7 @@ def image_folders(root: Path, size: int) -> tuple[ImageDomain, ImageDomain]:
         if test_folder.is_dir():
             test = folder_images(test_folder, size)
         else:
-            count = max(len(train) // 8, 1)
+            count = max(len(train) // 8, min(2, len(train) // 2))
             train, test = train[count:], train[:count]
         domains.append(ImageDomain(letter, train, test))
     return domains[0], domains[1]
@@ -55,8 +55,8 @@ def folder_images(folder: Path, size: int) -> Tensor:
             "as in CycleGAN's data sets."
         )
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    if len(paths) < 2:
-        raise UserError(f"{folder} holds {len(paths)} images: a domain needs at least two.")
+    if len(paths) < 4:
+        raise UserError(f"{folder} holds {len(paths)} images: a domain needs at least four.")
     arrays = [np.asarray(read_image(path, 3).resize((size, size))) for path in paths]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 

@@ -29,8 +29,12 @@ class PotentialOptions(CommandOptions):
         "networks trained to the identity first (the published way).",
         panel="Potentials",
     )
-    start_samples: int = option(
-        131072, help="Points from which the two covariances are estimated.", panel="Potentials", min=2
+    start_samples: int | None = option(
+        None,
+        help="Points from which the two covariances are estimated.",
+        panel="Potentials",
+        min=2,
+        show_default="32768 and 4096 per dimension",
     )
     pretrain_steps: int = option(
         2000, help="Steps of training to the identity, for --start pretrain.", panel="Potentials", min=1

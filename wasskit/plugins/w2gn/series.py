@@ -76,9 +76,7 @@ def run_one(
             console.log(known.note)
         x = sampler(known.source, config.seed, "source", config.sampling, device)
         y = sampler(known.target, config.seed, "target", config.sampling, device)
-        samples = config.start_samples or 32768 + 4096 * dim
-        prepared = dataclasses.replace(config, start_samples=samples)
-        transport = dense_transport(prepared, known.dim, x, y, hidden=hidden(known.dim))
+        transport = dense_transport(config, known.dim, x, y, hidden=hidden(known.dim))
         refine: Refine = config.refine if config.refine != "none" else "lbfgs"
         evaluate = evaluation(known, refine)
         begun = evaluate(transport.to(device), None)["test"]

@@ -140,7 +140,8 @@ def dense_transport(
     """
     start: Any = {"identity": "identity", "pretrain": "plain"}.get(options.start)
     if start is None:
-        first, second = (streamed_moments(chunks(draw, options.start_samples)) for draw in (x, y))
+        count = options.start_samples or 32768 + 4096 * dim
+        first, second = (streamed_moments(chunks(draw, count)) for draw in (x, y))
         start = balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second))
     transport = W2GN.dense(
         dim,

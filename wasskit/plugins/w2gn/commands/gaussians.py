@@ -31,12 +31,6 @@ class W2gnGaussians(TransportOptions, SamplingOptions):
         help="Widths of the hidden layers; by default the published ones, at least 128, 128, 64 and the dimension.",
     )
     strong_convexity: float = override(PotentialOptions, "strong_convexity", 1e-6)
-    start_samples: int = override(
-        PotentialOptions,
-        "start_samples",
-        0,
-        help="Points for the covariances; 0: 32768 and 4096 per dimension.",
-    )
     steps: int = override(StepOptions, "steps", 1000)
     lr: float = override(StepOptions, "lr", 5e-4)
     refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "lbfgs")

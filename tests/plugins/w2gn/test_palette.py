@@ -1,0 +1,142 @@
+"""Maps of colours on images of any size, and the images that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wasskit.errors import UserError
+from wasskit.plugins.w2gn.palette import (
+    ColourTable,
+    colour_measure,
+    colours_of,
+    map_image,
+    map_pixels,
+    read_pixels,
+    sample_photographs,
+    save_pixels,
+)
+
+
+def darker(points: Tensor) -> Tensor:
+    return 0.5 * points + 0.1
+
+
+def picture(
+    height: int = 40, width: int = 30, seed: int = 0
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_table_equals_the_map_on_every_pixel() -> None:
+    pixels = picture(600, 50)
+    calls = []
+
+    def counted(points: Tensor) -> Tensor:
+        calls.append(len(points))
+        return darker(points)
+
+    table = ColourTable(counted)
+    expected = np.clip(np.rint(255 * (0.5 * pixels.astype(np.float32) / 255 + 0.1)), 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(map_pixels(pixels, table), expected)
+    assert sum(calls) == len(np.unique(pixels.reshape(-1, 3), axis=0))
+    map_pixels(pixels, table)
+    assert sum(calls) == len(np.unique(pixels.reshape(-1, 3), axis=0))
+
+
+def test_image_files_keep_their_size(tmp_path: Path) -> None:
+    source = save_pixels(picture(), tmp_path / "a.png")
+    map_image(source, tmp_path / "out" / "b.png", ColourTable(darker))
+    np.testing.assert_array_equal(
+        read_pixels(tmp_path / "out" / "b.png"), map_pixels(picture(), ColourTable(darker))
+    )
+    with pytest.raises(UserError, match=r"Cannot write .*\.xyz"):
+        map_image(source, tmp_path / "b.xyz", ColourTable(darker))
+
+
+@pytest.mark.parametrize("tile", [(16, 32), None])
+def test_tiffs_are_mapped_in_tiles(
+    tmp_path: Path, tile: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr("wasskit.plugins.w2gn.palette._LARGE", 100)
+    pixels = picture(70, 90)
+    layout = {"tile": tile} if tile else {"rowsperstrip": 16}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **layout)
+    with pytest.raises(UserError, match="name of a TIFF"):
+        map_image(tmp_path / "a.tif", tmp_path / "b.png", ColourTable(darker))
+    map_image(tmp_path / "a.tif", tmp_path / "b.tif", ColourTable(darker))
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "b.tif"), map_pixels(pixels, ColourTable(darker))
+    )
+    assert tifffile.TiffFile(tmp_path / "b.tif").pages[0].is_tiled == (tile is not None)
+    assert len(colours_of(tmp_path / "a.tif", 500)) < 2000
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_images_that_are_no_palettes_are_refused(tmp_path: Path) -> None:
+    grey = picture()[..., 0]
+    cases = {
+        "grey.png": (Image.fromarray(grey), "is a grey image"),
+        "alpha.png": (Image.fromarray(np.dstack([picture(), grey])), "has an alpha channel"),
+        "deep.png": (Image.fromarray(grey.astype(np.uint16) * 257), "more than 8 bits"),
+        "cmyk.jpg": (Image.fromarray(picture()).convert("CMYK"), "is a CMYK image"),
+    }
+    for name, (image, reason) in cases.items():
+        image.save(tmp_path / name)
+        with pytest.raises(UserError, match=reason):
+            read_pixels(tmp_path / name)
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(UserError, match="not a readable image"):
+        read_pixels(tmp_path / "text.png")
+    with pytest.raises(UserError, match="no image"):
+        read_pixels(tmp_path / "absent.png")
+
+
+def test_sixteen_bit_colour_png_is_refused(tmp_path: Path) -> None:
+    # A 1x1 RGB PNG with 16 bits per channel, which Pillow would open as 8-bit RGB.
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    content = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(7)))
+        + chunk(b"IEND", b"")
+    )
+    (tmp_path / "deep.png").write_bytes(content)
+    with pytest.raises(UserError, match="more than 8 bits"):
+        read_pixels(tmp_path / "deep.png")
+
+
+def test_foreign_tiffs_are_refused(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    arrays = {
+        "grey.tif": (picture()[..., 0], "grey image", "minisblack"),
+        "deep.tif": (picture().astype(np.uint16), "not 8 bits", "rgb"),
+    }
+    for name, (array, reason, photometric) in arrays.items():
+        tifffile.imwrite(tmp_path / name, array, photometric=photometric)
+        with pytest.raises(UserError, match=reason):
+            read_pixels(tmp_path / name)
+
+
+def test_colour_measure_spreads_colours_over_a_grey_level() -> None:
+    colours = torch.tensor([[10, 20, 30], [200, 100, 50]], dtype=torch.uint8)
+    points = 255 * colour_measure(colours).draw(4000, 0)
+    assert torch.equal(points.round()[:, 0].unique(), torch.tensor([10.0, 200.0]))
+    assert float((points - points.round()).std()) == pytest.approx(12**-0.5, rel=0.05)
+
+
+def test_sample_photographs_are_there() -> None:
+    for path in sample_photographs():
+        assert read_pixels(path).shape == (427, 640, 3)
