@@ -80,7 +80,8 @@ def test_published_algorithm_runs(run_cli: RunCli, tmp_path: Path) -> None:
     result = summary(
         run_cli(
             "w2gn", "toy", *SMALL, "--start", "pretrain", "--pretrain-steps", "20", "--refine", "none", "--steps", "10",
-            "--rank", "3", "--betas", "0.8,0.99", "--conjugate-betas", "0.4,0.4", "--schedule", "constant", "--lr", "0.001",
+            "--rank", "3", "--betas", "0.8,0.99", "--conjugate-betas", "0.4,0.4", "--schedule", "constant",
+            "--lr", "0.001",
             "--ema", "0", "--sampling", "random", "--test-size", "200", "--run-dir", tmp_path / "run", "--json",
         )
     )  # fmt: skip
@@ -296,8 +297,8 @@ def test_clouds_in_space(run_cli: RunCli, tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", generator.normal(size=(300, 3)) * [1, 2, 0.5] + 4)
     result = summary(
         run_cli(
-            "w2gn", "toy", "--source", tmp_path / "a.npy", "--target", tmp_path / "b.npy", "--no-whiten", *SMALL, "--steps",
-            "10", "--test-size", "300", "--run-dir", tmp_path / "run", "--json",
+            "w2gn", "toy", "--source", tmp_path / "a.npy", "--target", tmp_path / "b.npy", "--no-whiten", *SMALL,
+            "--steps", "10", "--test-size", "300", "--run-dir", tmp_path / "run", "--json",
         )
     )  # fmt: skip
     assert result["final"]["test/energy_forward"] < 0.05

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wasskit.data.base import read_image
+from wasskit.data.base import ImageDataset, read_image
 from wasskit.data.seeds import derive_seed
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.palette import read_pixels, sample_photographs
@@ -45,6 +45,21 @@ def image_folders(root: Path, size: int) -> tuple[ImageDomain, ImageDomain]:
             train, test = train[count:], train[:count]
         domains.append(ImageDomain(letter, train, test))
     return domains[0], domains[1]
+
+
+def folder_dataset(folder: Path, size: int) -> tuple[ImageDataset, ImageDataset]:
+    """The images below a folder as training and test set (every tenth), read from disk when they are needed."""
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}: give one that holds images.")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if len(paths) < 20:
+        raise UserError(f"{folder} holds {len(paths)} images: an autoencoder needs at least twenty.")
+    train = [path for i, path in enumerate(paths) if i % 10]
+
+    def dataset(split: str, chosen: list[Path]) -> ImageDataset:
+        return ImageDataset(folder.name, split, ("image",), paths=chosen, image_size=size)
+
+    return dataset("train", train), dataset("test", paths[::10])
 
 
 def folder_images(folder: Path, size: int) -> Tensor:

@@ -17,6 +17,12 @@ from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, Ste
 class W2gnLatent(TransportOptions, DataOptions):
     """Options of ``wasskit w2gn latent``."""
 
+    images: Path | None = option(
+        None,
+        help="A folder of images instead of a data set; every tenth tests.",
+        panel="Data",
+        complete=complete_local_paths,
+    )
     latent: int = option(16, help="Dimension of the latent space.", panel="Autoencoder", min=1)
     filters: int = option(32, help="Channels of its first convolution.", panel="Autoencoder", min=1)
     autoencoder: Path | None = option(
@@ -69,13 +75,16 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
         load_autoencoder,
     )
     from wasskit.plugins.w2gn.generation import LatentQuality, fid_scores
+    from wasskit.plugins.w2gn.imagery import folder_dataset
     from wasskit.plugins.w2gn.staged import train_staged
     from wasskit.plugins.w2gn.training import next_steps, say_where
     from wasskit.training.session import training_session
 
-    with training_session(config, invocation, name=config.dataset) as session:
+    named = config.dataset if config.images is None else config.images.name
+    with training_session(config, invocation, name=named) as session:
         config = session.config
-        parts = [
+        parts = [] if config.images is None else list(folder_dataset(config.images, config.image_size or 64))
+        parts = parts or [
             load_dataset(
                 config.dataset,
                 split,
@@ -99,7 +108,7 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
         quality = LatentQuality(stage, config.seed)
         trained = train_staged(
             session, stage, config.latent, quality, first_steps=steps, floor=config.start_floor,
-            about={"dataset": config.dataset, "space": "latent"},
+            about={"dataset": named, "space": "latent"},
         )  # fmt: skip
         final = dict(trained.summary.final)
         final["test/reconstruction"] = stage.reconstruction_error()
@@ -146,7 +155,7 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
         table += [[f"FID, {word}", final[f"test/fid_{key}"]] for key, word in
                   (("reconstructed", "reconstructions"), ("raw", "decoded normal"), ("mapped", "decoded W2GN map"))
                   if f"test/fid_{key}" in final]  # fmt: skip
-        console.table(f"{config.dataset}, {config.latent} latent dimensions", ["", "value"], table, digits=4)
+        console.table(f"{named}, {config.latent} latent dimensions", ["", "value"], table, digits=4)
         if label:
             console.result(f"FID by {label}, {config.fid_samples} samples")
         say_where(figures, trained.map_path)
@@ -166,7 +175,7 @@ command = Command(
     "where weights are given.",
     (
         "wasskit w2gn latent",
-        "wasskit w2gn latent --dataset celeba --image-size 64 --latent 128 --filters 128",
+        "wasskit w2gn latent --images img_align_celeba --image-size 64 --latent 128 --filters 128",
         "wasskit w2gn latent --autoencoder runs/w2gn/digits/autoencoder.pt --inception-weights inception.pth",
     ),
 )
