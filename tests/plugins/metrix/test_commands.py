@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -332,3 +335,51 @@ def test_real_birds(run_cli: Run, data_root: Path, tmp_path: Path, words: Callab
     assert "a subset, the whole set has" in words(result.stderr)
     assert "1,167 queries of 20 classes never trained on" in words(result.stdout)
     assert "baseline last epoch" in words(result.stdout)
+
+
+def command(*argv: str | Path) -> list[str]:
+    return [sys.executable, "-m", "wasskit", "metrix", *map(str, argv)]
+
+
+@pytest.mark.slow
+def test_a_stopped_process_resumes_to_the_same_bits(run_cli: Run, trained: Path, tmp_path: Path) -> None:
+    options = (*QUICK, "--epochs", "3", "--validation", "0.4", "--run-dir", tmp_path / "r")
+    with subprocess.Popen(command("train", *options), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 1"):
+                break
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 143, rest
+    assert "--resume" in rest
+    stopped = torch.load(tmp_path / "r" / "checkpoints" / "last.pt", weights_only=True)["state"]["step"]
+    assert stopped < RunDirectory.open(trained).summary["steps"]  # type: ignore[index]
+    result = run_cli("metrix", "train", "--resume", tmp_path / "r")
+    assert result.exit_code == 0, result.stderr
+    for part in (".", "baseline"):
+        whole, resumed = last_weights(trained / part), last_weights(tmp_path / "r" / part)
+        assert all(torch.equal(whole[key], value) for key, value in resumed.items())
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    runs = []
+    for nproc in (1, 2):
+        path = tmp_path / str(nproc)
+        argv = command(
+            "train", *QUICK, "--mode", "feature", "--loss", "multisimilarity", "--epochs", "1", "--log-every", "1",
+            "--compare", "no", "--device", "cpu", "--nproc", str(nproc), "--run-dir", path,
+        )  # fmt: skip
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        runs.append(RunDirectory.open(path))
+    one, two = (run.metrics("train", "loss") for run in runs)
+    assert len(one) == len(two) > 5
+    # The same batches and pairs; sums over ranks round differently, and training amplifies that.
+    assert [row.value for row in two[:3]] == pytest.approx([row.value for row in one[:3]], rel=1e-3)
+    triples = [[row.value for row in run.metrics("train", "triples")] for run in runs]
+    assert triples[0] == triples[1]
+    final = [run.metrics("test", "recall@1")[-1].value for run in runs]
+    assert final[1] == pytest.approx(final[0], abs=2.0)
