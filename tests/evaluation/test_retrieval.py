@@ -227,6 +227,23 @@ def test_agrees_with_pytorch_metric_learning() -> None:
     assert ours["map@r"] == pytest.approx(theirs["mean_average_precision_at_r"])
 
 
+@pytest.mark.parametrize("ties", ["pessimistic", "optimistic"])
+@pytest.mark.parametrize("own", [True, False])
+def test_counting_and_sorting_rank_alike(ties: Ties, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wasskit.evaluation import retrieval
+
+    generator = torch.Generator().manual_seed(16)
+    # Exact products with many ties, classes of 1 to 12, several tiles.
+    x = torch.randint(-2, 3, (2600, 5), generator=generator).float()
+    labels = torch.randint(450, (2600,), generator=generator)
+    y = torch.randint(-2, 3, (1500, 5), generator=generator).float()
+    gallery: dict[str, Any] = {} if own else {"gallery": y, "gallery_labels": labels[:1500]}
+    counted = retrieval_metrics(x, labels, recall=(1, 7), map_k=(3, 30), metric="dot", ties=ties, **gallery)
+    monkeypatch.setattr(retrieval, "COUNTED", 0)
+    ranked = retrieval_metrics(x, labels, recall=(1, 7), map_k=(3, 30), metric="dot", ties=ties, **gallery)
+    assert counted == pytest.approx(ranked, abs=1e-12)
+
+
 def test_faiss_gives_the_same() -> None:
     pytest.importorskip("faiss")
     x, labels = clustered(300, 12, 30, seed=13, dtype=torch.float32)

@@ -277,27 +277,42 @@ class _Sets:
         return positives
 
 
+COUNTED = 32
+"""Up to so many positives per query, their ranks are counts; beyond, finding the largest negatives is cheaper."""
+
+
 def _best_ranks(sets: _Sets, ties: Ties, sharded: bool) -> Tensor:
-    """Rank of the best positive of each sorted query: one plus a count of larger similarities.
+    """Rank of the best positive of each sorted query: one plus a count of larger similarities."""
+    before = _negatives_before(sets, _best_positives(sets, 1), ties, sharded)
+    return torch.where(sets.positives > 0, before[:, 0] + 1, UNRANKED)
+
+
+def _best_positives(sets: _Sets, number: int) -> Tensor:
+    """Similarities of each query's most similar positives, falling, (Q, number); -inf where it has fewer."""
+    best = sets.queries.new_full((len(sets.queries), number), -torch.inf)
+    for rows in _blocks(len(best), 512 if sets.queries.device.type == "cpu" else 8192):
+        columns = sets.columns(rows)
+        found = min(number, columns.stop - columns.start)
+        if found > 0:
+            similarities = sets.queries[rows] @ sets.gallery[columns].T
+            best[rows, :found] = sets.positive_similarities(rows, similarities).topk(found, dim=1).values
+    return best
+
+
+def _negatives_before(sets: _Sets, thresholds: Tensor, ties: Ties, sharded: bool) -> Tensor:
+    """How many negatives of each query reach each of its thresholds: (Q, J) and (Q, J) int64.
 
     The similarities are formed tile by tile, each tile small enough to stay in the cache while it is
     compared. Where they are symmetric a tile above the diagonal serves its rows and its columns, which halves
     the matrix product.
     """
     height, width = (512, 1024) if sets.queries.device.type == "cpu" else (8192, 8192)
-    share, shares = _shard(sharded)
-    best = sets.queries.new_full((len(sets.queries),), -torch.inf)
-    for rows in _blocks(len(best), height):
-        columns = sets.columns(rows)
-        if columns.stop > columns.start:
-            similarities = sets.queries[rows] @ sets.gallery[columns].T
-            best[rows] = sets.positive_similarities(rows, similarities).amax(1)
-
-    larger = torch.ge if ties == "pessimistic" else torch.gt
     if sets.symmetric:
         height = width
-    # The counts of one tile are below 2^24, hence exact as floats, and a float comparison sums fastest.
-    before = torch.zeros_like(best, dtype=torch.int64)
+    share, shares = _shard(sharded)
+    larger = torch.ge if ties == "pessimistic" else torch.gt
+    levels = thresholds.T.contiguous()
+    before = torch.zeros_like(levels, dtype=torch.int64)
     query_ends, gallery_ends = sets.query_labels.tolist(), sets.gallery_labels.tolist()
     tile = 0
     for rows in _blocks(len(sets.queries), height):
@@ -313,20 +328,20 @@ def _best_ranks(sets: _Sets, ties: Ties, sharded: bool) -> Tensor:
                 and gallery_ends[columns.start] <= query_ends[rows.stop - 1]
             ):
                 similarities.masked_fill_(sets.same_label(rows, columns), -torch.inf)
+            # The counts of one tile are below 2^24, hence exact as floats, and a float comparison sums fastest.
             counted = torch.empty_like(similarities)
-            larger(similarities, best[rows, None], out=counted)
-            before[rows] += counted.sum(1).long()
-            if sets.symmetric and columns.start > rows.start:
-                larger(similarities, best[None, columns], out=counted)
-                before[columns] += counted.sum(0).long()
-    if shares > 1:
-        before = _sum_over_ranks(before)
-    return torch.where(sets.positives > 0, before + 1, UNRANKED)
+            for level, total in zip(levels, before, strict=True):
+                larger(similarities, level[rows, None], out=counted)
+                total[rows] += counted.sum(1).long()
+                if sets.symmetric and columns.start > rows.start:
+                    larger(similarities, level[None, columns], out=counted)
+                    total[columns] += counted.sum(0).long()
+    return (_sum_over_ranks(before) if shares > 1 else before).T
 
 
 @dataclass(frozen=True)
 class _Measures:
-    ranks: Tensor  # (Q,) rank of the best positive, in sorted order; empty if not asked for
+    ranks: Tensor  # (Q,) rank of the best positive, in sorted order
     precisions: Tensor  # float64: one mAP@K per K, then mAP@R if asked for
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -344,6 +359,23 @@ def _average_precisions(
     full_ranks: bool = False,
 ) -> _Measures:
     """mAP at each K of ``map_k`` and at R, from the positives and as many negatives as can matter."""
+    counts = sets.positives
+    most = int(counts.max())
+    needed = min(most, max(most if at_r else 0, *map_k, 1))
+    if needed <= COUNTED:
+        before = _negatives_before(sets, _best_positives(sets, max(needed, 1)), ties, sharded)
+        ranks, total = before[:, 0] + 1, _sum_of_precisions(before, counts, map_k, at_r)
+    else:
+        ranks, total = _ranked_by_sorting(sets, map_k, ties, sharded, at_r, full_ranks)
+    answered = counts > 0
+    ranks = torch.where(answered, ranks, UNRANKED)
+    return _Measures(ranks, total / (answered.sum() if lone == "skip" else len(counts)))
+
+
+def _ranked_by_sorting(
+    sets: _Sets, map_k: Sequence[int], ties: Ties, sharded: bool, at_r: bool, full_ranks: bool
+) -> tuple[Tensor, Tensor]:
+    """Ranks of the best positives (if ``full_ranks``) and sums of average precisions, block of rows by block."""
     larger = torch.ge if ties == "pessimistic" else torch.gt
     share, shares = _shard(sharded)
     device = sets.queries.device
@@ -356,11 +388,9 @@ def _average_precisions(
         columns = sets.columns(rows)
         similarities = sets.queries[rows] @ sets.gallery.T
         positives = sets.positive_similarities(rows, similarities[:, columns])
-        similarities[:, columns].masked_fill_(
-            sets.same_label(rows, columns), -torch.inf
-        )  # negatives are left
-        relevant = counts[rows, None]
-        most = int(relevant.max())
+        # From here on the negatives alone.
+        similarities[:, columns].masked_fill_(sets.same_label(rows, columns), -torch.inf)
+        most = int(counts[rows].max())
         if most == 0:
             continue
         limit = max(most if at_r else 0, *map_k, 1)
@@ -370,19 +400,27 @@ def _average_precisions(
         negatives = _largest(similarities, min(limit, similarities.shape[1]))[0]
         # Ascending in -similarity; "right" counts the equal ones too.
         before = torch.searchsorted(-negatives, -positives, right=ties == "pessimistic")
-        place = torch.arange(1, positives.shape[1] + 1, device=device)
-        rank = before + place
-        precision = place / rank.double()
-        exists = place <= relevant
-        limits = [torch.full_like(relevant, k) for k in map_k] + ([relevant] if at_r else [])
-        for column, k in enumerate(limits):
-            hits = torch.where(exists & (rank <= k), precision, 0.0)
-            total[column] += (hits.sum(1, keepdim=True) / torch.minimum(relevant, k).clamp(min=1)).sum()
+        total += _sum_of_precisions(before, counts[rows], map_k, at_r)
     if shares > 1:
         ranks, total = _sum_over_ranks(ranks), _sum_over_ranks(total)
-    answered = counts > 0
-    ranks = torch.where(answered, ranks, UNRANKED)
-    return _Measures(ranks, total / (answered.sum() if lone == "skip" else len(counts)))
+    return ranks, total
+
+
+def _sum_of_precisions(before: Tensor, counts: Tensor, map_k: Sequence[int], at_r: bool) -> Tensor:
+    """Sums over queries of AP@K for each K and of AP@R: the j-th positive follows ``before[:, j - 1]`` negatives."""
+    place = torch.arange(1, before.shape[1] + 1, device=before.device)
+    rank = before + place
+    precision = place / rank.double()
+    relevant = counts[:, None]
+    limits = [torch.full_like(relevant, k) for k in map_k] + ([relevant] if at_r else [])
+    sums = [
+        (
+            torch.where((place <= relevant) & (rank <= k), precision, 0.0).sum(1, keepdim=True)
+            / torch.minimum(relevant, k).clamp(min=1)
+        ).sum()
+        for k in limits
+    ]
+    return torch.stack(sums)
 
 
 def _faiss_measures(
