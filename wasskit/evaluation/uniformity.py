@@ -332,17 +332,14 @@ def _log_potential(
     sum is reduced over ranks.
     """
     n = len(z)
-    scaled, minus, ones = (
-        math.sqrt(2 * t) * z,
-        -t * z.square().sum(dim=1, keepdim=True),
-        torch.ones_like(z[:, :1]),
-    )
-    left, right = torch.cat([scaled, minus, ones], dim=1), torch.cat([scaled, ones, minus], dim=1)
+    minus = -t * z.square().sum(dim=1, keepdim=True)
     starts = [(i, j) for i in range(0, n, block) for j in range(i, n, block)][share[0] :: share[1]]
     buffer = z.new_empty(min(block, n) ** 2)
 
     def exponents(i: int, j: int) -> Tensor:
-        rows, columns = left[i : i + block], right[j : j + block]
+        a, b = minus[i : i + block], minus[j : j + block]
+        rows = torch.cat([2 * t * z[i : i + block], a, torch.ones_like(a)], dim=1)
+        columns = torch.cat([z[j : j + block], torch.ones_like(b), b], dim=1)
         out = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
         return torch.mm(rows, columns.mT, out=out)
 
