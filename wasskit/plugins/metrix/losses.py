@@ -242,12 +242,12 @@ class MetrixLoss(nn.Module):
             if images is None or network is None:
                 raise ValueError("input mode needs images, the images of the batch, and network")
             source = gather(images)
-            cosine = self._cosines(
-                lambda x, n: network(torch.lerp(source[n], source[x], mixing.lam)),
-                anchors,
-                triples,
-                len(source),
-            )
+
+            def mix(x: Tensor, n: Tensor) -> Tensor:
+                first, second = (source[index.to(device, non_blocking=True)] for index in (x, n))
+                return network(torch.lerp(second, first, mixing.lam))
+
+            cosine = self._cosines(mix, anchors, triples, len(source))
 
         anchor = triples.anchor.to(device, non_blocking=True)
         if self.loss == "contrastive":
@@ -306,7 +306,7 @@ class MetrixLoss(nn.Module):
         def share(x: Tensor, n: Tensor) -> Tensor:
             # Equal shares, the last one filled up with pairs that the concatenation drops again.
             each = -(-len(x) // world_size())
-            mine = torch.arange(rank() * each, (rank() + 1) * each, device=x.device).clamp(max=len(x) - 1)
+            mine = torch.arange(rank() * each, (rank() + 1) * each).clamp(max=len(x) - 1)
             return gather_with_grad(embed(x[mine], n[mine]))[: len(x)]
 
         return pair_cosines(share, anchors, triples, items)

@@ -74,10 +74,11 @@ def embedding_cosines(anchors: Tensor, items: Tensor, triples: Triples, mixing: 
 def pair_cosines(
     embed: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, triples: Triples, items: int
 ) -> Tensor:
-    """cos(a, v) of every triple, (T,); ``embed(x, n)`` gives the embeddings (Q, D) of the distinct pairs."""
+    """cos(a, v) of every triple, (T,); ``embed(x, n)`` gives the embeddings (Q, D) of the distinct pairs, which it
+    gets as indices on the host, by ascending x."""
     x, n, pair = unique_pairs(triples, items)
     device = anchors.device
-    mixed = embed(x.to(device, non_blocking=True), n.to(device, non_blocking=True))
+    mixed = embed(x, n)
     # Scaled after the product: the (Q, D) unit vectors of the mixtures are never formed.
     length = torch.linalg.vector_norm(mixed, dim=1, keepdim=True).clamp(min=EPS)
     cosines = mixed @ F.normalize(anchors, dim=1).T / length
@@ -97,14 +98,15 @@ def feature_embeddings(
 ) -> Tensor:
     """Embeddings (Q, D) of the mixed feature maps ``lam * maps[x] + (1 - lam) * maps[n]``.
 
-    ``maps`` (B, C, H, W); ``x`` and ``n`` (Q,); ``head`` maps pooled features (q, C) to embeddings (q, D),
-    row by row. Pooling is the sum of the average and the maximum over the positions, or one of them. No
+    ``maps`` (B, C, H, W); ``x`` and ``n`` (Q,), best on the host; ``head`` maps pooled features (q, C) to
+    embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions, or one of them. No
     mixture is stored: per pair and channel one byte remains (the position of the maximum), and the backward
     pass pools again, chunk by chunk of ``chunk_bytes`` pooled features.
     """
     # (B, H W, C): free of cost where the maps have channels last.
     flat = maps.flatten(2).mT.contiguous()
     positions = mixed_argmax(flat.detach(), x, n, lam) if maximum else None
+    x, n = (index.to(maps.device, non_blocking=True) for index in (x, n))
     size = max(1, chunk_bytes // (maps.shape[1] * maps.element_size()))
     parts = []
     for rows in _blocks(len(x), size):
@@ -215,14 +217,20 @@ def mixed_argmax(flat: Tensor, x: Tensor, n: Tensor, lam: float) -> Tensor:
     width = min(channels, 512) if on_cpu else channels
     if 3 * len(x) > items * items:
         # Dense: the wanted pairs of a block of x are picked from all its pairs.
+        x, n = x.cpu(), n.cpu()
         order = x.argsort(stable=True)
-        ends = torch.searchsorted(x[order], torch.arange(items + 1, device=x.device)).tolist()
+        ends = torch.searchsorted(x[order], torch.arange(items + 1)).tolist()
         for block in _blocks(items, max(1, tile // (items * width))):
             wanted = order[ends[block.start] : ends[block.stop]]
+            row, column, place = (
+                index.to(flat.device, non_blocking=True)
+                for index in (x[wanted] - block.start, n[wanted], wanted)
+            )
             for part in _blocks(channels, width):
                 best = _running_argmax(flat[block, None, :, part], flat[None, :, :, part], lam)
-                result[wanted, part] = best[x[wanted] - block.start, n[wanted]].to(result.dtype)
+                result[place, part] = best[row, column].to(result.dtype)
         return result
+    x, n = (index.to(flat.device, non_blocking=True) for index in (x, n))
     for rows in _blocks(len(x), max(1, tile // width)):
         for part in _blocks(channels, width):
             result[rows, part] = _running_argmax(flat[x[rows], :, part], flat[n[rows], :, part], lam).to(
