@@ -99,9 +99,9 @@ def feature_embeddings(
     """Embeddings (Q, D) of the mixed feature maps ``lam * maps[x] + (1 - lam) * maps[n]``.
 
     ``maps`` (B, C, H, W); ``x`` and ``n`` (Q,), best on the host; ``head`` maps pooled features (q, C) to
-    embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions, or one of them. No
-    mixture is stored: per pair and channel one byte remains (the position of the maximum), and the backward
-    pass pools again, chunk by chunk of ``chunk_bytes`` pooled features.
+    embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions, or one
+    of them. No mixture is stored: per pair and channel one byte remains (the position of the maximum), and the
+    backward pass pools again, chunk by chunk of ``chunk_bytes`` pooled features.
     """
     # (B, H W, C): free of cost where the maps have channels last.
     flat = maps.flatten(2).mT.contiguous()
