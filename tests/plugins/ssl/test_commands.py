@@ -171,9 +171,12 @@ def test_images_without_labels(run_cli: Any, tmp_path: Path) -> None:
     assert {key.partition("/")[2] for key in json.loads(result.stdout)["final"]} == {
         "w2", "lu", "alignment", "effective_rank",
     }  # fmt: skip
-    refused = run_cli("ssl", "linear", tmp_path / "run", "--data-root", folder, "--workers", "0")
-    assert refused.exit_code == 2
-    assert "labels" in refused.stderr
+    for command in ("linear", "knn"):
+        refused = run_cli("ssl", command, tmp_path / "run", "--data-root", folder, "--workers", "0")
+        assert refused.exit_code == 2
+        assert "needs labels" in refused.stderr
+    measured = run_cli("ssl", "evaluate", tmp_path / "run", "--data-root", folder, "--workers", "0", "--json")
+    assert set(json.loads(measured.stdout)) == {"w2", "lu", "alignment", "effective_rank", "spectrum"}
 
 
 BAD = [

@@ -8,7 +8,7 @@ from wasskit import console
 from wasskit.distributed.group import is_main
 from wasskit.evaluation.linear import ProbeProtocol
 from wasskit.models.export import save_weights
-from wasskit.plugins.ssl.evaluation import Metrics, linear_accuracy
+from wasskit.plugins.ssl.evaluation import Metrics, linear_accuracy, require_labels
 from wasskit.plugins.ssl.measure import Measurement
 from wasskit.plugins.ssl.options import ProbeOptions
 
@@ -23,7 +23,9 @@ def probe(measurement: Measurement, options: ProbeOptions) -> tuple[Metrics, Pat
         if epoch % every == 0:
             console.log(f"linear probe, epoch {epoch}/{options.probe_epochs}: {top1:.2f} %")
 
-    train, test = measurement.split("train"), measurement.split("test")
+    train = measurement.split("train")
+    require_labels(train, "A linear probe")
+    test = measurement.split("test")
     metrics, classifier = linear_accuracy(
         backbone,
         train,

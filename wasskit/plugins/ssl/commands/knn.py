@@ -22,8 +22,9 @@ def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.results import paper_of, record, show_metrics
 
     with measuring(config) as measurement:
-        bank, test = measurement.split("train"), measurement.split("test")
+        bank = measurement.split("train")
         neighbours = Neighbours.among(bank, config.k, config.temperature)
+        test = measurement.split("test")
         backbone, settings = measurement.model.encoder.backbone, measurement.settings
         metrics = neighbours.measure(
             features_of(backbone, bank, settings), features_of(backbone, test, settings)
