@@ -1,0 +1,155 @@
+"""Training steps per second of W2GN against the plain form with a differentiated backward pass.
+
+The baseline computes both maps by ``torch.autograd.grad(create_graph=True)`` and evaluates the potential at
+the detached inverse anew, as the published code does; everything else (networks, batch, optimiser,
+projection) is the same, and so are the losses, which are compared before anything is timed.
+
+    python benchmarks/w2gn_step.py [--compile] [--threads N] [--device cuda] [--seconds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wasskit.models.icnn import DenseICNN
+from wasskit.plugins.w2gn.objective import cyclic_objective, refined_objective
+
+CASES = [
+    ("2-D, 128-128-64, rank 3, batch 1024", 2, (128, 128, 64), 3, 1024),
+    ("64-D, 128-128-64, batch 1024", 64, (128, 128, 64), 1, 1024),
+    ("256-D, 256-256-256, batch 256", 256, (256, 256, 256), 1, 256),
+]
+
+Loss = Callable[[DenseICNN, DenseICNN, Tensor, Tensor], Tensor]
+
+
+def plain_value(net: DenseICNN, x: Tensor) -> Tensor:
+    """The network as its formula reads."""
+    h = x
+    for i, layer in enumerate(net.quadratics):
+        squares = x.matmul(layer.quadratic_decomposed.transpose(1, 0)).transpose(1, 0).square().sum(1)
+        q = squares + F.linear(x, layer.weight, layer.bias)
+        h = q if i == 0 else F.celu(F.linear(h, net.hidden_weights[i - 1]) + q)
+    return F.linear(h, net.final_layer.weight).squeeze(1) + 0.5 * net.strong_convexity * x.square().sum(1)
+
+
+def plain_map(net: DenseICNN, x: Tensor) -> Tensor:
+    """Its gradient by a differentiated backward pass."""
+    return torch.autograd.grad(plain_value(net, x).sum(), x, create_graph=True)[0]
+
+
+def plain_loss(psi: DenseICNN, conjugate: DenseICNN, x: Tensor, y: Tensor) -> Tensor:
+    """The objective with both cycle terms, lambda 10."""
+    x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
+    back = plain_map(conjugate, y)
+    correlation = plain_value(psi, x).mean() - plain_value(psi, back.detach()).mean()
+    cycle_y = (plain_map(psi, back) - y).square().mean()
+    cycle_x = (plain_map(conjugate, plain_map(psi, x)) - x).square().mean()
+    return correlation + 10.0 * (cycle_y + cycle_x)
+
+
+def fast_loss(psi: DenseICNN, conjugate: DenseICNN, x: Tensor, y: Tensor) -> Tensor:
+    """The same by closed-form maps."""
+    return cyclic_objective(psi, conjugate, x, y, cycle_x=10.0, cycle_y=10.0).total
+
+
+def solved_loss(psi: DenseICNN, conjugate: DenseICNN, x: Tensor, y: Tensor) -> Tensor:
+    """The objective with solved conjugates, ten evaluations each."""
+    return refined_objective(psi, conjugate, x, y, evaluations=10).total
+
+
+def pair(dim: int, hidden: tuple[int, ...], rank: int, device: torch.device) -> tuple[DenseICNN, DenseICNN]:
+    torch.manual_seed(0)
+    psi, conjugate = (DenseICNN(dim, hidden, rank, strong_convexity=1.0).to(device) for _ in range(2))
+    return psi, conjugate
+
+
+def best_times(
+    forms: dict[str, Loss],
+    make: Callable[[], tuple[DenseICNN, DenseICNN]],
+    x: Tensor,
+    y: Tensor,
+    seconds: float,
+) -> dict[str, float]:
+    """Best wall time in seconds of a whole step of each form; they take turns, so that a busy moment
+    hits all alike.
+    """
+    steps = {name: training_step(loss, make(), x, y) for name, loss in forms.items()}
+    for step in steps.values():
+        for _ in range(3):
+            step()
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds * len(forms):
+        for name, step in steps.items():
+            wait(x)
+            began = time.perf_counter()
+            step()
+            wait(x)
+            times[name].append(time.perf_counter() - began)
+    return {name: min(values) for name, values in times.items()}
+
+
+def training_step(loss: Loss, nets: tuple[DenseICNN, DenseICNN], x: Tensor, y: Tensor) -> Callable[[], None]:
+    """Loss, backward, Adam, projection."""
+    psi, conjugate = nets
+    parameters = [*psi.parameters(), *conjugate.parameters()]
+    optimiser = torch.optim.Adam(parameters, 1e-4, betas=(0.8, 0.99), fused=True)
+
+    def step() -> None:
+        value = loss(psi, conjugate, x, y)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        psi.convexify()
+        conjugate.convexify()
+
+    return step
+
+
+def wait(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
+def compiled(loss: Loss, device: torch.device) -> Loss:
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    return torch.compile(loss, mode=mode, dynamic=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--compile", action="store_true", help="also time the compiled objective")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=5.0, help="per measurement")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    print(
+        f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads; steps per second (ratio to plain)"
+    )
+    for title, dim, hidden, rank, batch in CASES:
+        x, y = torch.randn(2, batch, dim, device=device)
+        values = [loss(*pair(dim, hidden, rank, device), x, y).item() for loss in (plain_loss, fast_loss)]
+        assert abs(values[0] - values[1]) < 1e-4 * abs(values[0]), values
+        forms: dict[str, Loss] = {"plain": plain_loss, "closed form": fast_loss}
+        if arguments.compile:
+            forms["closed form, compiled"] = compiled(fast_loss, device)
+        forms["solved conjugates"] = solved_loss
+        print(title)
+        torch._dynamo.reset()
+        times = best_times(forms, lambda: pair(dim, hidden, rank, device), x, y, arguments.seconds)  # noqa: B023
+        for name, seconds in times.items():
+            print(f"  {name:24s} {1 / seconds:8.1f}   {times['plain'] / seconds:5.2f}x", flush=True)
+
+
+if __name__ == "__main__":
+    main()
