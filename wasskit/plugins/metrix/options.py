@@ -123,8 +123,12 @@ class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, L
     optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "adam")
     lr: float = override(OptimizerOptions, "lr", 1e-3)
     weight_decay: float = override(OptimizerOptions, "weight_decay", 1e-4)
-    lr_decay_step: int = option(
-        10, help="Epochs after which the learning rate drops, again and again.", panel="Optimisation", min=1
+    lr_decay_step: int | None = option(
+        None,
+        help="Epochs after which the learning rate drops, again and again.",
+        panel="Optimisation",
+        min=1,
+        show_default="a third of the epochs",
     )
     lr_decay_gamma: float = option(
         0.3, help="Factor of each drop of the learning rate.", panel="Optimisation", above=0, max=1
@@ -192,6 +196,11 @@ class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, L
                 f"--head-epochs {self.head_epochs} leaves none of the {self.epochs} epochs to the backbone; "
                 "take fewer."
             )
+
+    @property
+    def decay_epochs(self) -> int:
+        """Epochs between drops of the learning rate."""
+        return self.lr_decay_step or -(-self.epochs // 3)
 
     @property
     def recalls(self) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class MetrixTask(Task):
         optimizer = build_optimizer(
             config.optimizer, groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        decay = step_decay(config.lr_decay_step * plan.steps_per_epoch, config.lr_decay_gamma)
+        decay = step_decay(config.decay_epochs * plan.steps_per_epoch, config.lr_decay_gamma)
         return [Optimisation(optimizer, warmup(config.warmup_epochs * plan.steps_per_epoch, decay))]
 
     def start_epoch(self, progress: Progress) -> None:

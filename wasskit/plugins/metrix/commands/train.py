@@ -23,7 +23,7 @@ class MetrixTrain(TrainingOptions):
 
 def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
-    from wasskit.distributed.group import is_main
+    from wasskit.distributed.group import broadcast_object, is_main
     from wasskit.plugins.metrix.data import load_parts
     from wasskit.plugins.metrix.figures import draw_training
     from wasskit.plugins.metrix.tables import epochs_to_report, show_runs
@@ -39,11 +39,12 @@ def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
             console.log(console.escape(note))
         summary = _train(session, parts)
         run, baseline = session.run, None
-        reports = {_name(config): epochs_to_report(run)}
+        # Records are rank 0's alone.
+        reports = {_name(config): broadcast_object(epochs_to_report(run) if is_main() else {})}
         if config.compares:
             console.log("The baseline, with the same budget:")
             baseline = _train_baseline(session, parts, invocation)
-            reports["baseline"] = epochs_to_report(baseline)
+            reports["baseline"] = broadcast_object(epochs_to_report(baseline) if is_main() else {})
         content = {**summary, "epochs_reported": reports[_name(config)]}
         if baseline is not None:
             content["baseline"] = reports["baseline"]
