@@ -222,3 +222,20 @@ def test_plain_start_has_no_quadratic_form() -> None:
     assert isinstance(transport.psi, DenseICNN)
     assert isinstance(transport.frozen_copy().psi, DenseICNN)
     assert not any(p.requires_grad for p in transport.frozen_copy().parameters())
+
+
+@pytest.mark.parametrize("refine", ["none", "lbfgs"])
+def test_compiled_objective_equals_eager(refine: Any) -> None:
+    torch.manual_seed(5)
+    x, y = torch.randn(2, 40, 3)
+    transport = W2GN.dense(3, start=(x, y + 1), hidden=(6, 5), refine=refine, evaluations=3, cycle_x=1.0)
+    with torch.no_grad():
+        for p in transport.parameters():
+            p.add_(0.02 * torch.rand_like(p))
+    compiled = torch.compile(transport, backend="aot_eager", fullgraph=True)
+    expected, got = transport(x, y), compiled(x, y)
+    for a, b in zip(expected, got, strict=True):
+        torch.testing.assert_close(a, b)
+    gradients = torch.autograd.grad(expected.total, list(transport.parameters()))
+    for a, b in zip(gradients, torch.autograd.grad(got.total, list(transport.parameters())), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

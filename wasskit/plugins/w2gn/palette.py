@@ -54,7 +54,10 @@ def read_pixels(path: Path) -> Pixels:
             bits.
     """
     if path.suffix.lower() in TIFF and (page := tiff_page(path)) is not None:
-        array: Pixels = page.asarray()
+        try:
+            array: Pixels = page.asarray()
+        except ValueError as error:
+            raise UserError(f"{path} cannot be decoded: {error}.") from error
         return array
     try:
         with unlimited(), Image.open(path) as image:
@@ -144,12 +147,24 @@ def colours_of(path: Path, limit: int = 1 << 22) -> Tensor:
         height, width = page.shape[:2]
         if height * width > _LARGE:
             step = -(-height * width // limit)
-            parts = [
-                data.reshape(-1, 3)[::step] for data, *_ in page.segments(maxworkers=1) if data is not None
-            ]
-            return torch.from_numpy(np.concatenate(parts))
+            try:
+                segments = [data for data, *_ in page.segments(maxworkers=1, func=thinned(step))]
+            except ValueError as error:
+                raise UserError(f"{path} cannot be decoded: {error}.") from error
+            return torch.from_numpy(np.concatenate([part for part in segments if len(part)]))
     pixels = read_pixels(path).reshape(-1, 3)
     return torch.from_numpy(np.ascontiguousarray(pixels[:: -(-len(pixels) // (16 * limit))]))
+
+
+def thinned(step: int) -> Callable[[Any], tuple[Pixels, int]]:
+    """Every ``step``-th pixel of a decoded segment of a TIFF."""
+
+    def pick(segment: Any) -> tuple[Pixels, int]:
+        data = segment[0]
+        empty = np.zeros((0, 3), np.uint8)
+        return (empty if data is None else np.ascontiguousarray(data.reshape(-1, 3)[::step])), segment[1]
+
+    return pick
 
 
 def colour_measure(colours: Tensor) -> Measure:
@@ -257,12 +272,16 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
     layout: dict[str, Any] = (
         {"tile": (page.tilelength, page.tilewidth)} if page.is_tiled else {"rowsperstrip": page.rowsperstrip}
     )
+    if page.compression in (tifffile.COMPRESSION.ADOBE_DEFLATE, tifffile.COMPRESSION.DEFLATE):
+        layout["compression"] = "zlib"
     size = page.shape[0] * page.shape[1] * 3
     partial = destination.with_name(f".{destination.name}.partial")
     try:
         with tifffile.TiffWriter(partial, bigtiff=size > 1 << 31) as writer:
             writer.write(segments(), shape=page.shape, dtype=np.uint8, photometric="rgb", **layout)
         partial.replace(destination)
+    except ValueError as error:
+        raise UserError(f"{page.parent.filename} cannot be decoded: {error}.") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -68,13 +68,15 @@ class TransportTask(Task):
         rest = cosine(max(length - options.warmup_steps, 1)) if options.schedule == "cosine" else constant()
         schedule = delayed(first, lambda step: warmup(options.warmup_steps, rest)(step - first + 1))
 
+        fused = next(self.transport.parameters()).device.type in ("cpu", "cuda")
+
         def adam(module: nn.Module, betas: Sequence[float], lr: float = options.lr) -> torch.optim.Adam:
             return torch.optim.Adam(
                 module.parameters(),
                 lr,
                 betas=(betas[0], betas[1]),
                 weight_decay=options.weight_decay,
-                fused=True,
+                fused=fused,
             )
 
         transport = self.transport
