@@ -269,9 +269,9 @@ def test_sigterm_and_resume_in_a_real_process(tmp_path: Path) -> None:
         "--w2",
         *QUICK,
         "--epochs",
-        "40",
+        "16",
         "--eval-every",
-        "40",
+        "16",
     ]
     killed = subprocess.Popen([*command, "--run-dir", str(tmp_path / "run")], env=environment)
     metrics = tmp_path / "run" / "metrics.csv"
