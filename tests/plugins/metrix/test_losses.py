@@ -339,6 +339,28 @@ def test_modes_agree_where_mixing_commutes_with_the_network(loss: LossName, mode
     assert terms.total.item() == pytest.approx(expected.total.item(), rel=1e-10)
 
 
+@pytest.mark.parametrize("mode", ["embed", "feature", "input"])
+def test_autocast_leaves_similarities_exact(mode: Mode) -> None:
+    """Only network and head run in bf16: exponents of 75 times a similarity would not stand its 8 bits."""
+    generator = torch.Generator().manual_seed(6)
+    labels = torch.arange(4).repeat_interleave(3)
+    images = F.normalize(torch.randn(12, 10, 1, 1, generator=generator), dim=1)
+    module = build("multisimilarity", mode)
+
+    def total() -> Tensor:
+        terms = module(
+            images.flatten(1), labels, mixing=Mixing(0.3, "positive-negative"), maps=images,
+            head=lambda pooled: pooled, images=images, network=lambda x: x.flatten(1),
+        )  # fmt: skip
+        assert terms.total.dtype == torch.float32
+        value: Tensor = terms.total
+        return value
+
+    expected = total()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert total().item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_draws_come_from_the_generator() -> None:
     x, labels = balanced()
     loss = MetrixLoss("contrastive", max_triples=20)

@@ -2,15 +2,13 @@
 
 For an anchor a with positives P(a), negatives N(a) and similarity s the clean losses have the form
 
-    l(a)  = tau( sigma+( sum_{p in P(a)} rho+(s(a, p)) ) + sigma-( sum_{n in N(a)} rho-(s(a, n)) ) ),
+    l(a)  = tau( sigma+( sum_P(a) rho+(s(a, p)) ) + sigma-( sum_N(a) rho-(s(a, n)) ) ),
 
 and a set V(a) of mixed items v with labels y in [0, 1] gives
 
-    l~(a) = tau( sigma+( sum_{v in V(a)} y rho+(s(a, v)) ) + sigma-( sum_{v in V(a)} (1 - y) rho-(s(a, v)) )
-    ),
+    l~(a) = tau( sigma+( sum_V(a) y rho+(s(a, v)) ) + sigma-( sum_V(a) (1 - y) rho-(s(a, v)) ) ),
 
-Venkataramanan et al., "It Takes Two to Tango: Mixup for Deep Metric Learning", ICLR 2022, equations (4) and
-(8), with
+(Venkataramanan et al., "It Takes Two to Tango: Mixup for Deep Metric Learning", ICLR 2022), with
 
     contrastive        tau, sigma+- identity            rho+ = -s                 rho- = [s - m]+
     multi-similarity   sigma+ = log(1 + .) / beta       rho+ = e^(-beta (s - m))
@@ -66,9 +64,10 @@ def chord(cosine: Tensor) -> Tensor:
 
 
 def mixed_contrastive(cosine: Tensor, lam: float, *, margin: float = 0.5) -> Tensor:
-    """nz{lam d_t} + nz{(1 - lam) [margin - d_t]+} over the cosines (T,) of all triples; nz is the mean of the
-    non-zero
-    terms."""
+    """nz{lam d_t} + nz{(1 - lam) [margin - d_t]+} over the cosines (T,) of all triples.
+
+    nz is the mean of the non-zero terms, d_t the distance of the unit vectors.
+    """
     distance = chord(cosine)
     return mean_nonzero(lam * distance) + mean_nonzero((1 - lam) * F.relu(margin - distance))
 
@@ -275,7 +274,7 @@ class MetrixLoss(nn.Module):
         if self.hardest is None:
             negatives = pairs.all_negatives(negative)
         else:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
                 similarity = (F.normalize(anchors, dim=1) @ F.normalize(embeddings, dim=1).T).cpu()
             negatives = pairs.hardest_negatives(negative, similarity, self.hardest)
             if self.published and self.mode == "input":

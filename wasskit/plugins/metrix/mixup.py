@@ -2,13 +2,11 @@
 
 A mixture is m = lambda x + (1 - lambda) n. Its similarity to the anchor a needs
 
-    embeddings     no mixture at all: <a, m> = lambda <a, x> + (1 - lambda) <a, n>, and |m| follows from <x,
-    n>, so all
-                   triples are read off one B x B Gram matrix;
-    feature maps   pooling and the head once per distinct pair (x, n). The average of a mixture is the mixture
-    of the
-                   averages; its maximum is taken in chunks of which only the arg-max is kept;
-    images         the network once per distinct pair.
+* for embeddings no mixture at all: <a, m> = lambda <a, x> + (1 - lambda) <a, n>, and |m| follows from <x, n>, so
+  all triples are read off one B x B Gram matrix;
+* for feature maps pooling and the head once per distinct pair (x, n). The average of a mixture is the mixture of
+  the averages; its maximum is taken in chunks, of which only the arg-max is kept;
+* for images the network once per distinct pair.
 """
 
 from __future__ import annotations
@@ -74,14 +72,18 @@ def embedding_cosines(anchors: Tensor, items: Tensor, triples: Triples, mixing: 
 def pair_cosines(
     embed: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, triples: Triples, items: int
 ) -> Tensor:
-    """cos(a, v) of every triple, (T,); ``embed(x, n)`` gives the embeddings (Q, D) of the distinct pairs, which it
-    gets as indices on the host, by ascending x."""
+    """cos(a, v) of every triple, (T,), in the dtype of the anchors (K, D).
+
+    ``embed(x, n)`` gives the embeddings (Q, D) of the distinct pairs, whose indices it gets on the host, by
+    ascending x. Autocast is for ``embed`` alone: the losses put similarities into exponents.
+    """
     x, n, pair = unique_pairs(triples, items)
     device = anchors.device
-    mixed = embed(x, n)
-    # Scaled after the product: the (Q, D) unit vectors of the mixtures are never formed.
-    length = torch.linalg.vector_norm(mixed, dim=1, keepdim=True).clamp(min=EPS)
-    cosines = mixed @ F.normalize(anchors, dim=1).T / length
+    mixed = embed(x, n).to(anchors.dtype)
+    with torch.autocast(device.type, enabled=False):
+        # Scaled after the product: the (Q, D) unit vectors of the mixtures are never formed.
+        length = torch.linalg.vector_norm(mixed, dim=1, keepdim=True).clamp(min=EPS)
+        cosines = mixed @ F.normalize(anchors, dim=1).T / length
     return _entries(cosines, pair.to(device, non_blocking=True), triples.anchor.to(device, non_blocking=True))
 
 

@@ -3,7 +3,7 @@
 A triple t = (a, x, n) stands for the anchor a and the mixed item v = lambda x + (1 - lambda) n with the mixed
 label lambda. Its negative n has another class than a; x is a positive of a (positive-negative mixing, V(a) =
 P(a) x N(a)) or a itself (anchor-negative mixing, V(a) = {a} x N(a)); Venkataramanan et al., "It Takes Two to
-Tango: Mixup for Deep Metric Learning", ICLR 2022, section 3.3.
+Tango: Mixup for Deep Metric Learning", ICLR 2022.
 
 Lists are made on the host, from the host's copy of the labels: their lengths are then known without waiting
 for a device, and a thousand integers are cheaper moved than awaited.
