@@ -89,7 +89,7 @@ class MethodOptions(CommandOptions):
 class TrainingOptions(RunOptions, LoopOptions, OptimizerOptions, BackboneOptions, DataOptions, MethodOptions):
     """Everything one training of ``wasskit mrl`` depends on. The defaults are the paper's best setting."""
 
-    epochs: int = override(LoopOptions, "epochs", 40)
+    epochs: int = override(LoopOptions, "epochs", 25)
     clip_norm: float | None = override(OptimizerOptions, "clip_norm", 1.0)
     sync_bn: bool = option(
         True,
