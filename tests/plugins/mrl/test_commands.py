@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,8 @@ def test_real_photographs(run_cli: Cli, data_root: Path, tmp_path: Path) -> None
     """One epoch on the CIFAR-10 there is, shrunk to 8 pixels: better than chance."""
     summary = json_of(
         run_cli(
-            "mrl", "train", "--dataset", "cifar10", "--data-root", data_root, "--image-size", "8", "--epochs", "1",
-            "--dims", "8,64", "--lr", "0.05", "--run-dir", tmp_path / "r", "--json", "-q",
+            "mrl", "train", "--dataset", "cifar10", "--data-root", data_root, "--image-size", "8",
+            "--epochs", "1", "--dims", "8,64", "--lr", "0.05", "--run-dir", tmp_path / "r", "--json", "-q",
         )
     )  # fmt: skip
     assert summary["final"]["test/top1@64"] > 15
@@ -487,72 +487,75 @@ def test_a_truncated_checkpoint_is_named_and_the_previous_one_offered(
     assert run_cli("mrl", "train", "--resume", copy / "checkpoints" / "previous.pt").exit_code == 0
 
 
+@pytest.fixture
+def one_thread() -> Iterator[dict[str, str]]:
+    """Sums in the same order here and in processes started with this environment."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield {**os.environ, "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+def test_interrupted_and_resumed_equals_uninterrupted(
+    run_cli: Cli, one_thread: dict[str, str], tmp_path: Path
+) -> None:
     """SIGTERM within an epoch, then ``--resume``: the final weights are the same bit for bit. After SIGKILL
     too.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "wasskit",
+    arguments = (
         "mrl",
         "train",
         "--epochs",
         "4",
         "--dims",
         "2,16",
-        "-b",
-        "128",
-    ]
-    command += ["--log-every", "1", "--quiet"]
-
-    def train(path: Path, *options: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*command, "--run-dir", str(path), *options], env=environment)
-
-    assert train(tmp_path / "whole").wait() == 0
+        "--log-every",
+        "1",
+        "--quiet",
+        "--run-dir",
+    )
+    assert run_cli(*arguments, tmp_path / "whole").exit_code == 0
     expected = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")
-    per_epoch = expected["steps_per_epoch"]
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         path = tmp_path / number.name
-        process = train(path)
+        process = subprocess.Popen([sys.executable, "-m", "wasskit", *arguments, path], env=one_thread)
         metrics = path / "metrics.csv"
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             rows = metrics.read_text().splitlines() if metrics.is_file() else []
             steps = [int(row.split(",")[1]) for row in rows[1:] if row.count(",") == 4]
-            if steps and max(steps) > per_epoch + 3:
+            if steps and max(steps) > expected["steps_per_epoch"] + 3:
                 break
             time.sleep(0.01)
         process.send_signal(number)
         assert process.wait() == code
         stopped = load_checkpoint(path / "checkpoints" / "last.pt")["state"]
         assert 0 < stopped["step"] < expected["state"]["step"]
-        assert train(path, "--resume").wait() == 0
+        assert run_cli(*arguments, path, "--resume").exit_code == 0
         resumed = load_checkpoint(path / "checkpoints" / "last.pt")
         for name, tensor in expected["task"].items():
             assert torch.equal(resumed["task"][name], tensor), (number, name)
-        assert (path / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
+        assert metrics.read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one(run_cli: Cli, one_thread: dict[str, str], tmp_path: Path) -> None:
     """``--nproc 2``: the losses of one process step by step, and accuracies of every image counted once."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = ("mrl", "train", "--epochs", "1", "--dims", "2,16", "--log-every", "1", "--lr", "0.01", "-q")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run_cli(*arguments, "--run-dir", one).exit_code == 0
+    command = [sys.executable, "-m", "wasskit", *arguments, "--run-dir", two, "--nproc", "2"]
+    subprocess.run(command, env=one_thread, capture_output=True, check=True)
     finals, losses = [], []
-    for nproc in ("1", "2"):
-        command = [
-            sys.executable, "-m", "wasskit", "mrl", "train", "--epochs", "1", "--dims", "2,16", "--json",
-            "--log-every", "1", "--lr", "0.01", "--nproc", nproc, "--run-dir", str(tmp_path / nproc), "-q",
-        ]  # fmt: skip
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        finals.append(json.loads(done.stdout)["final"])
-        rows = RunDirectory.open(tmp_path / nproc).metrics("train")
+    for path in (one, two):
+        run = RunDirectory.open(path)
+        rows = run.metrics("train")
         losses.append(
             {name: [row.value for row in rows if row.metric == name] for name in ("loss", "wasserstein")}
         )
+        finals.append((run.summary or {})["final"])
     # Cross entropies are logged as means over the ranks' shares, divergences are those of the whole batch.
     assert losses[1]["wasserstein"] == pytest.approx(losses[0]["wasserstein"], rel=1e-3)
     assert losses[1]["loss"] == pytest.approx(losses[0]["loss"], rel=1e-3)
