@@ -546,7 +546,7 @@ def test_two_processes_train_as_one(run_cli: Cli, one_thread: dict[str, str], tm
     arguments = ("mrl", "train", "--epochs", "1", "--dims", "2,16", "--log-every", "1", "--lr", "0.01", "-q")
     one, two = tmp_path / "one", tmp_path / "two"
     assert run_cli(*arguments, "--run-dir", one).exit_code == 0
-    command = [sys.executable, "-m", "wasskit", *arguments, "--run-dir", two, "--nproc", "2"]
+    command = [sys.executable, "-m", "wasskit", *arguments, "--run-dir", str(two), "--nproc", "2"]
     subprocess.run(command, env=one_thread, capture_output=True, check=True)
     finals, losses = [], []
     for path in (one, two):
