@@ -125,7 +125,8 @@ def main() -> None:
         theirs, mine = (sum(pair) for pair in zip(sums["pairs"], sums["mixed loss"], strict=True))
         print(f"batch {batch:>4}  pairs and mixed loss together: {theirs / mine:.0f}x", flush=True)
         whole = MetrixLoss("contrastive")
-        both = measure(lambda w=whole, x=x, y=labels: w(x, y, mixing=mixing).total.backward(), options.device)  # type: ignore[misc]
+        step = lambda w=whole, x=x, y=labels, m=mixing: w(x, y, mixing=m).total.backward()  # noqa: E731
+        both = measure(step, options.device)
         print(f"batch {batch:>4}  MetrixLoss, clean and mixed, with its pairs: {both:.2f}", flush=True)
 
 

@@ -114,7 +114,8 @@ def main() -> None:
             # The calculator leaves out queries without a second item of their class.
             answered = float(recall_at_k(x, labels, 1, lone="skip"))
             print(
-                f"        calculator {their_seconds:.2f} ({their_seconds / seconds:.1f}x), process peak {peak:.0f} MiB; "
+                f"        calculator {their_seconds:.2f} ({their_seconds / seconds:.1f}x), "
+                f"process peak {peak:.0f} MiB; "
                 f"precision@1 {theirs:.6f} against {answered:.6f}",
                 flush=True,
             )
