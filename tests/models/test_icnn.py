@@ -252,3 +252,26 @@ def test_wrapped_potentials_are_affine_maps_plus_the_network() -> None:
             p.zero_()
     network.strong_convexity = 0.0
     assert relative(potential.gradient(x), (x - mean) @ transform.T @ transform / 1.7 + image) < 1e-12
+
+
+def test_centred_networks_bend_amid_the_points() -> None:
+    torch.manual_seed(7)
+    dense, conv = DenseICNN(5, (12, 9, 6), 2), ConvICNN((8, 12), width=6)
+    x, images = 3 * torch.randn(300, 5) + 1, torch.rand(40, 3, 8, 12)
+    conv.convexify()
+    dense.center(x)
+    conv.center(images)
+    h = dense.quadratics[0](x)
+    assert h.mean(0).abs().max() < 1e-5
+    for layer, weight in zip(dense.quadratics[1:], dense.hidden_weights, strict=True):
+        u = layer(x) + h @ weight.T
+        assert u.mean(0).abs().max() < 1e-5
+        h = torch.celu(u)
+    h = conv.first_linear(images) + conv.first_squared(images).square()
+    assert h.mean((0, 2, 3)).abs().max() < 1e-5
+    for layer in conv.convex[:-1]:
+        h = layer(h)
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+            assert h.transpose(0, 1).flatten(1).mean(1).abs().max() < 1e-4
+            assert float(h.std()) == pytest.approx(1.0, rel=1e-3)
+    assert torch.isfinite(conv(images)).all()

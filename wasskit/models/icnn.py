@@ -88,8 +88,9 @@ class ConvexQuadratic(nn.Module):
     def __init__(self, in_features: int, out_features: int, rank: int) -> None:
         super().__init__()
         scale = in_features**-0.5
+        # On white inputs the squares then have mean 1/2, half the variance of the linear part.
         self.quadratic_decomposed = nn.Parameter(
-            torch.randn(in_features, rank, out_features) * scale * rank**-0.5
+            torch.randn(in_features, rank, out_features) * scale * (2 * rank) ** -0.5
         )
         self.weight = nn.Parameter(torch.randn(out_features, in_features) * scale)
         self.bias = nn.Parameter(torch.zeros(out_features))
@@ -481,6 +482,33 @@ class ConvICNN(Potential):
         for layer in self.convex:
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 layer.weight.clamp_(min=0.0)
+
+    @torch.no_grad()
+    def center(self, x: Tensor) -> None:
+        """Scale the layers and set their biases so that, over the images ``x`` (N, C, H, W), the values that enter
+        every activation have mean zero in each channel and variance one over all.
+        """
+        last = cast(nn.Conv2d, self.first_linear[-1])
+        squared = self.first_squared(x)
+        scale = squared.std().clamp_min(1e-12)
+        cast(nn.Conv2d, self.first_squared[-1]).weight.div_(scale)
+        h = self.first_linear(x) + (squared / scale).square()
+        assert last.bias is not None
+        last.bias.sub_(channel_means(h))
+        h = h - channel_means(h).view(1, -1, 1, 1)
+        for layer in self.convex[:-1]:
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                out = layer(h)
+                means, spread = channel_means(out), out.std().clamp_min(1e-12)
+                assert layer.bias is not None
+                layer.weight.div_(spread)
+                layer.bias.sub_(means).div_(spread)
+            h = layer(h)
+
+
+def channel_means(h: Tensor) -> Tensor:
+    """Means over all axes but the second."""
+    return h.transpose(0, 1).flatten(1).mean(1)
 
 
 def transposed(layer: nn.Conv2d, k: Tensor, shape: torch.Size) -> Tensor:

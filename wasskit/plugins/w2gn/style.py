@@ -103,7 +103,10 @@ def conv_transport(config: W2gnStyle, first: Tensor, second: Tensor) -> W2GN:
         coordinates = balance(
             colours[0].mean, colours[0].covariance, colours[1].mean, colours[1].covariance, 1e-3
         )
-    return W2GN(pair[0], pair[1], coordinates=coordinates, **objective_settings(config))
+    transport = W2GN(pair[0], pair[1], coordinates=coordinates, **objective_settings(config))
+    if config.start != "pretrain":
+        transport.center(scaled(first[:256]), scaled(second[:256]))
+    return transport
 
 
 def pixels(images: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class W2gnBenchmark(TransportOptions, SamplingOptions):
         PotentialOptions,
         "hidden",
         (),
-        help="Widths of the hidden layers; by default twice those of the pair's own networks.",
+        help="Widths of the hidden layers; by default at least 128, 128, 64, and 2 D, 2 D, D.",
     )
     steps: int = override(StepOptions, "steps", 8000)
     lr: float = override(StepOptions, "lr", 1e-2)
@@ -55,7 +55,7 @@ def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.series import run_series
 
     def hidden(dim: int) -> tuple[int, ...]:
-        return config.hidden or (max(2 * dim, 64), max(2 * dim, 64), max(dim, 32))
+        return config.hidden or (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
 
     def pair(settled: Any, dim: int) -> Any:
         place = settled.pairs or data_root(settled.data_root) / "w2benchmark"

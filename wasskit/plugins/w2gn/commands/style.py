@@ -23,7 +23,7 @@ class W2gnStyle(TransportOptions):
     image_size: int = option(24, help="Side of the images in pixels.", panel="Data", min=8, max=512)
     patches: int = option(2048, help="Patches of each photograph, without --images.", panel="Data", min=16)
     width: int = option(
-        24, help="Channels of the convolutions (128 as published).", panel="Potentials", min=1
+        16, help="Channels of the convolutions (128 as published).", panel="Potentials", min=1
     )
     start: Literal["gaussian", "identity", "pretrain"] = override(
         PotentialOptions,
@@ -35,9 +35,9 @@ class W2gnStyle(TransportOptions):
     strong_convexity: float = override(PotentialOptions, "strong_convexity", 0.0)
     pretrain_steps: int = override(PotentialOptions, "pretrain_steps", 500)
     refine_evaluations: int = override(ObjectiveOptions, "refine_evaluations", 4)
-    steps: int = override(StepOptions, "steps", 400)
+    steps: int = override(StepOptions, "steps", 300)
     batch_size: int = override(StepOptions, "batch_size", 16)
-    lr: float = override(StepOptions, "lr", 1e-3)
+    lr: float = override(StepOptions, "lr", 3e-3)
     ema: float = override(StepOptions, "ema", 0.99)
 
 

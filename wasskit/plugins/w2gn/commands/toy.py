@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
-from wasskit.options import complete_local_paths
-from wasskit.plugins.w2gn.options import SamplingOptions, TransportOptions
+from wasskit.options import complete_local_paths, override
+from wasskit.plugins.w2gn.options import SamplingOptions, StepOptions, TransportOptions
 
 MEASURES = (
     "8gaussians",
@@ -49,6 +49,7 @@ class W2gnToy(TransportOptions, SamplingOptions):
     whiten: bool = option(
         True, help="Give the target mean 0 and covariance the identity, as published.", panel="Data"
     )
+    steps: int = override(StepOptions, "steps", 1000)
     test_size: int = option(
         4096, help="Points of each measure in evaluations and figures.", panel="Run", min=100
     )
