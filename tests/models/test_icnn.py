@@ -261,6 +261,8 @@ def test_centred_networks_bend_amid_the_points() -> None:
     conv.convexify()
     dense.center(x)
     conv.center(images)
+    dense.requires_grad_(False)
+    conv.requires_grad_(False)
     h = dense.quadratics[0](x)
     assert h.mean(0).abs().max() < 1e-5
     for layer, weight in zip(dense.quadratics[1:], dense.hidden_weights, strict=True):
@@ -269,9 +271,9 @@ def test_centred_networks_bend_amid_the_points() -> None:
         h = torch.celu(u)
     h = conv.first_linear(images) + conv.first_squared(images).square()
     assert h.mean((0, 2, 3)).abs().max() < 1e-5
-    for layer in conv.convex[:-1]:
-        h = layer(h)
-        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+    for stage in conv.convex[:-1]:
+        h = stage(h)
+        if isinstance(stage, (torch.nn.Conv2d, torch.nn.Linear)):
             assert h.transpose(0, 1).flatten(1).mean(1).abs().max() < 1e-4
             assert float(h.std()) == pytest.approx(1.0, rel=1e-3)
     assert torch.isfinite(conv(images)).all()
