@@ -499,7 +499,8 @@ class ConvICNN(Potential):
         for layer in self.convex[:-1]:
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 out = layer(h)
-                means, spread = channel_means(out), out.std().clamp_min(1e-12)
+                means = channel_means(out)
+                spread = (out - means.view(1, -1, *[1] * (out.ndim - 2))).std().clamp_min(1e-12)
                 assert layer.bias is not None
                 layer.weight.div_(spread)
                 layer.bias.sub_(means).div_(spread)
