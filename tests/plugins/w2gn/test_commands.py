@@ -194,6 +194,28 @@ def test_domain_on_digits(run_cli: RunCli, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "classifier.pt").is_file()
 
 
+@pytest.mark.parametrize("stop_at", [30, 70])
+def test_domain_stopped_in_either_stage_goes_on(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    from wasskit.plugins.w2gn.stages import TwoStages
+
+    options = ("w2gn", "domain", *SMALL, "--classifier-steps", "60", "--steps", "20")
+    whole = summary(run_cli(*options, "--run-dir", tmp_path / "whole", "--json"))
+    plain = TwoStages.step
+
+    def stop(self: TwoStages, batch: Any, stepper: Any) -> Any:
+        if stepper.progress.step == stop_at:
+            raise KeyboardInterrupt
+        return plain(self, batch, stepper)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TwoStages, "step", stop)
+        assert run_cli(*options, "--run-dir", tmp_path / "half").exit_code == 130
+    resumed = summary(run_cli("w2gn", "domain", "--resume", tmp_path / "half", "--json"))
+    assert resumed["final"] == whole["final"]
+
+
 def test_latent_on_digits_and_a_loaded_autoencoder(run_cli: RunCli, tmp_path: Path) -> None:
     shared = ("--latent", "4", "--filters", "8", "--steps", "20")
     result = summary(
