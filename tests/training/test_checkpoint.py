@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import OrderedDict
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -134,30 +139,89 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+# Writers that are killed are forked from a server without threads: in a fork of this process, whose OpenMP threads may
+# be running, torch could wait for ever.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["wasskit.training.checkpoint"])
+
+
+def write_on(folder: Path, first: int, saves: Connection, kill_at: int | None) -> None:
+    """Save one checkpoint after another, sending how long each took; or two, killed at an access to the file system.
+
+    Args:
+        kill_at: the access (an open, link, rename, removal ..., counted from 0 after loading) at which to be killed.
+    """
+    torch.set_num_threads(1)
+    writer = Checkpoints(folder)
+    writer.load()
+    accesses = itertools.count()
+
+    def killer(event: str, _: object) -> None:
+        if event in ("open", "os.link", "os.rename", "os.remove", "os.mkdir") and next(accesses) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if kill_at is not None:
+        sys.addaudithook(killer)
+    for number in range(first, first + 2) if kill_at is not None else itertools.count(first):
+        began = time.perf_counter()
+        writer.save(state(number, 300_000), best=number % 2 == 0)
+        saves.send(time.perf_counter() - began)
+
+
+def writer_of(folder: Path, first: int, kill_at: int | None = None) -> tuple[ForkServerProcess, Connection]:
+    ours, theirs = _SERVER.Pipe()
+    process = _SERVER.Process(target=write_on, args=(folder, first, theirs, kill_at), daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def check_after_kill(kept: Checkpoints, reached: int) -> int:
+    """All three files are whole and belong together; the number of the last save."""
+    last = int(value_of(kept.last))
+    assert last >= reached
+    assert value_of(kept.previous if kept.previous.exists() else kept.last) in (last, last - 1)
+    assert value_of(kept.best) >= last - last % 2, "last.pt knows of a best.pt that was never written"
+    return last
+
+
 def test_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path)
     kept.save(state(0), best=True)
     chance = random.Random(0)
     reached = 0
-    for _ in range(12):
-        child = os.fork()
-        if child == 0:
-            writer = Checkpoints(tmp_path)
-            writer.load()
-            for number in range(reached + 1, 10_000):
-                writer.save(state(number, 300_000), best=number % 2 == 0)
-            os._exit(0)
-        time.sleep(0.03 + 0.1 * chance.random())
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        last = int(value_of(kept.last))
-        assert last >= reached
-        assert value_of(kept.previous if kept.previous.exists() else kept.last) in (last, last - 1)
-        assert value_of(kept.best) >= last - last % 2, "last.pt knows of a best.pt that was never written"
-        reached = last
-    assert reached > 3
+    for _ in range(8):
+        process, saves = writer_of(tmp_path, reached + 1)
+        for _ in range(chance.randint(1, 3)):
+            assert saves.poll(60), "the writer saves nothing"
+            took = saves.recv()
+            reached += 1
+        time.sleep(took * chance.random())  # somewhere within the next save
+        process.kill()
+        process.join()
+        reached = check_after_kill(kept, reached)
     Checkpoints(tmp_path).save(state(reached + 1))
     assert not list(tmp_path.glob(".*")), "leftovers of killed writers are swept up"
+
+
+def test_kill_at_every_access_to_the_file_system(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path)
+    kept.save(state(0), best=True)
+    reached = 0
+    for access in itertools.count():
+        process, saves = writer_of(tmp_path, reached + 1, access)
+        process.join(60)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        while saves.poll():
+            try:
+                saves.recv()
+            except EOFError:
+                break
+            reached += 1
+        reached = check_after_kill(kept, reached)
+        if process.exitcode == 0:
+            break
+    assert access >= 12, "two saves open, link and rename at least so often"
 
 
 def test_failing_write_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
