@@ -374,6 +374,31 @@ def test_python_dash_m_is_the_same_command() -> None:
     assert done.stdout == f"wasskit {__version__}\n"
 
 
+def test_an_interrupt_while_importing_is_quiet(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "wasskit", "--version"],
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_waiting_threads_sleep_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(
+        "import os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules); raise KeyboardInterrupt\n"
+    )
+    said = []
+    for given in ({}, {"OMP_WAIT_POLICY": "ACTIVE"}):
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        done = subprocess.run(
+            [sys.executable, "-m", "wasskit"],
+            capture_output=True, text=True, cwd=tmp_path,
+            env={**environment, **given, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        )  # fmt: skip
+        said.append(done.stdout.split())
+    assert said == [["PASSIVE", "False"], ["ACTIVE", "False"]]
+
+
 def test_run_restores_the_command_line_for_nested_calls() -> None:
     from wasskit import config
 

@@ -339,7 +339,7 @@ def _lacks_memory(message: str) -> bool:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line of this process and leave with its exit code."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller

@@ -276,7 +276,7 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     from wasskit.plugins.mrl.options import TrainingOptions
 
     axes: dict[str, list[Any]] = {"method": ["mwrl", "independent"], "seed": [0, 1]}
-    points = plan_points(TrainingOptions(), axes, (2, 8), 256)
+    points = plan_points(TrainingOptions(dims=(2, 8)), axes, lambda config: 256)
     accuracies = {"mwrl": [(50.0, 80.0), (60.0, 90.0)], "independent": [(30.0, 70.0), (40.0, 90.0)]}
     for point in points:
         pair = accuracies[point.settings["method"]][point.settings["seed"]]
@@ -307,19 +307,36 @@ def test_a_failed_training_is_named(run_cli: Cli, words: Words, tmp_path: Path) 
 def test_grids_are_parsed() -> None:
     from wasskit.plugins.mrl.grid import parse_axes, plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
+    from wasskit.plugins.mrl.task import backbone_width
 
     axes = parse_axes(["wasserstein-weight=0.1", "1", "dims=2:8,8:32", "tied=true"])
     assert axes == {"wasserstein_weight": [0.1, 1.0], "dims": [(2, 8), (8, 32)], "tied": [True]}
-    points = plan_points(TrainingOptions(), axes, (2, 4), 256)
+    points = plan_points(TrainingOptions(), axes, backbone_width)
     assert [p.settings["wasserstein_weight"] for p in points] == [0.1, 0.1, 1.0, 1.0]
     (name, config), *_ = points[1].trainings.items()
     assert name == "wasserstein_weight-0.1__dims-8:32__tied-true"
     assert (config.dims, config.tied, config.wasserstein_weight) == ((8, 32), True, 0.1)
-    independent = plan_points(TrainingOptions(), {"method": ["independent"]}, (8, 256), 256)[0].trainings
-    assert [(c.dims, c.embedding, c.wasserstein_weight) for c in independent.values()] == [
+    alone = plan_points(TrainingOptions(dims=(8, 256)), {"method": ["independent"]}, backbone_width)[0]
+    assert [(c.dims, c.embedding, c.wasserstein_weight) for c in alone.trainings.values()] == [
         ((8,), "linear", 0.0),
         ((256,), "identity", 0.0),
     ]
+
+
+def test_each_backbone_of_a_grid_has_its_own_dimensions() -> None:
+    from wasskit.plugins.mrl.grid import plan_points
+    from wasskit.plugins.mrl.options import TrainingOptions
+    from wasskit.plugins.mrl.task import backbone_width
+
+    axes: dict[str, list[Any]] = {"backbone": ["tiny", "resnet18"], "method": ["mwrl", "independent"]}
+    points = plan_points(TrainingOptions(), axes, backbone_width)
+    largest = [max(d for c in point.trainings.values() for d in c.dims or ()) for point in points]
+    assert largest == [256, 256, 512, 512]
+    assert [len(point.trainings) for point in points] == [1, 8, 1, 9]
+    whole = [c.dims for p in points for c in p.trainings.values() if c.embedding == "identity"]
+    assert whole == [(256,), (512,)]
+    chosen = plan_points(TrainingOptions(dims=(4, 8)), axes, backbone_width)
+    assert {c.dims for p in chosen for c in p.trainings.values()} == {(4, 8), (4,), (8,)}
 
 
 # --- Wrong requests: one sentence, exit code 2, nothing lost

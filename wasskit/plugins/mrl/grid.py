@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from wasskit.data.base import cores
 from wasskit.distributed.launch import find_devices
 from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
-from wasskit.plugins.mrl.options import TrainingOptions, methods
+from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
 from wasskit.training.files import replace_text, writing
 from wasskit.training.run import RunDirectory
 
@@ -53,8 +53,7 @@ class Point:
     """Path below the folder of the grid -> configuration."""
 
 
-# --- The grid
-# ---------------------------------------------------------------------------------------------------------
+# --- The grid ---------------------------------------------------------------------------------------------------------
 
 
 def parse_axes(words: Iterable[str]) -> dict[str, list[Any]]:
@@ -103,23 +102,26 @@ def _method(name: str) -> str:
     return name
 
 
-def plan_points(base: TrainingOptions, axes: Axes, dims: tuple[int, ...], width: int) -> list[Point]:
+def plan_points(base: TrainingOptions, axes: Axes, width: Callable[[TrainingOptions], int]) -> list[Point]:
     """The combinations of the axes.
 
     Args:
-        dims: the nested dimensions where no axis sets them.
-        width: features of the backbone: alone, a network of this dimension has no embedding layer, as
-            published.
+        width: the number of features of a configuration's backbone. It gives the nested dimensions where
+            neither the base nor an axis does; and a network of this dimension, trained alone, has no
+            embedding layer, as published.
     """
-    shared = {name: getattr(base, name) for name in recipe_fields(MrlTrain)} | {"dims": dims}
+    shared = {name: getattr(base, name) for name in recipe_fields(MrlTrain)}
     points = []
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
         method = settings.get("method", "mwrl")
         given = {key: value for key, value in settings.items() if key != "method"}
         options = {**shared, **methods()[method], **given}
+        if options["dims"] is None:
+            options["dims"] = default_dims(width(build(MrlTrain, options)))
         name = "__".join(f"{key}-{_folder(value)}" for key, value in settings.items())
         if method == "independent":
+            features = width(build(MrlTrain, options))
             trainings = {
                 f"{name}/dim-{d}": build(
                     MrlTrain,
@@ -127,7 +129,7 @@ def plan_points(base: TrainingOptions, axes: Axes, dims: tuple[int, ...], width:
                         **options,
                         "dims": (d,),
                         "ce_weights": None,
-                        "embedding": "identity" if d == width else "linear",
+                        "embedding": "identity" if d == features else "linear",
                     },
                 )
                 for d in options["dims"]
@@ -142,8 +144,7 @@ def _folder(value: Any) -> str:
     return display(value).replace(",", ":").replace("/", "_")
 
 
-# --- Training
-# ---------------------------------------------------------------------------------------------------------
+# --- Training ---------------------------------------------------------------------------------------------------------
 
 
 def train_all(
@@ -286,8 +287,7 @@ class _Stop:
         self.signal = self.signal or number
 
 
-# --- Results
-# ----------------------------------------------------------------------------------------------------------
+# --- Results ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -385,12 +385,10 @@ def run_grid(
     ``--json`` prints.
     """
     from wasskit.plugins.mrl.figures import draw_dimensions
-    from wasskit.plugins.mrl.options import default_dims
     from wasskit.plugins.mrl.task import backbone_width
 
     root = config.run_dir or Path("runs") / "mrl" / (config.name or default)
-    width = backbone_width(config)
-    points = plan_points(config, axes, config.dims or default_dims(width), width)
+    points = plan_points(config, axes, backbone_width)
     trainings = {name: training for point in points for name, training in point.trainings.items()}
     folder = open_folder(root, command, config, argv)
     console.log(f"{len(trainings)} trainings in {console.escape(str(root))}")

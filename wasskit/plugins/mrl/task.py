@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -108,8 +109,12 @@ def backbone_width(config: TrainingOptions) -> int:
     """The number of features of the configuration's backbone, without reading the data set."""
     card = CARDS[config.dataset]
     size = config.image_size or card.image_size
-    name = backbone_name(config, size)
-    return build_backbone(name, image_size=size, channels=card.channels, stem=config.stem).num_features
+    return _width(backbone_name(config, size), size, card.channels, config.stem)
+
+
+@functools.lru_cache
+def _width(backbone: str, image_size: int, channels: int, stem: str) -> int:
+    return build_backbone(backbone, image_size=image_size, channels=channels, stem=stem).num_features
 
 
 def build_task(
