@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,44 @@ def test_w2_is_finite_on_whatever_a_network_may_give(
         assert x.grad.abs().max() < 1e-2
     if kind == "zero":
         torch.testing.assert_close(value.item(), 1.0, rtol=0, atol=0)
+
+
+def other_view(x: Tensor) -> Tensor:
+    return features("isotropic", x.shape[0], x.shape[1], seed=9).to(x.dtype)
+
+
+MEASURES: dict[str, Callable[..., Tensor]] = {
+    "w2": w2_uniformity,
+    "w2-polar": partial(w2_uniformity, method="polar"),
+    "lu": gaussian_uniformity,
+    "alignment": lambda x, **options: alignment(x, other_view(x), **options),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_zero_feature_among_others_counts_as_zero_and_has_no_gradient(
+    name: str, dtype: torch.dtype
+) -> None:
+    """It has no direction: dividing by a length that is merely kept from 0 gives gradients of 1e11 there."""
+    x = features("isotropic", 24, 6).to(dtype)
+    zero = torch.arange(24) % 8 == 3
+    x[zero] = 0
+    x[11, 2] = 1e-15
+    leaf = x.clone().requires_grad_()
+    value = MEASURES[name](leaf)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    assert (gradient[zero] == 0).all()
+
+    exact = torch.where(zero[:, None], 0, x.double()).requires_grad_()
+    unit = torch.where(zero[:, None], 0, normalize(exact))
+    expected = MEASURES[name](unit, normalise=False)
+    (expected_gradient,) = torch.autograd.grad(expected, exact)
+    torch.testing.assert_close(
+        value.item(), expected.item(), rtol=1e-5 if dtype == torch.float32 else 2e-2, atol=0
+    )
+    error = (gradient - expected_gradient)[~zero].norm() / expected_gradient[~zero].norm()
+    assert error < (1e-4 if dtype == torch.float32 else 2e-2)
 
 
 def test_gradients_stay_bounded_as_the_features_collapse() -> None:

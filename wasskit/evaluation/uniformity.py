@@ -33,6 +33,8 @@ __all__ = [
     "w2_uniformity",
 ]
 
+_SHORTEST = 1e-12
+
 
 def w2_uniformity(
     features: Tensor, *, normalise: bool = True, ridge: float = 0.0, method: Method = "eigh"
@@ -257,7 +259,10 @@ def _shape(features: Tensor) -> tuple[int, int]:
 
 
 def _unit(features: Tensor) -> Tensor:
-    return functional.normalize(features, dim=-1)
+    """Rows divided by their length. A row no longer than 1e-12 has no direction: it becomes 0, without a gradient."""
+    length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    unit: Tensor = features / torch.where(length > _SHORTEST, length, torch.inf)
+    return unit
 
 
 def _wide(features: Tensor) -> Tensor:
