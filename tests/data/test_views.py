@@ -205,6 +205,15 @@ def test_crop_parameters_have_torchvisions_distribution() -> None:
     assert min(int(p.top.min()), int(p.left.min())) >= 0
 
 
+def test_the_largest_uniform_number_keeps_the_crop_inside() -> None:
+    """Float32 rounds its product with a count of places up to the count, for one count in four."""
+    largest = torch.full((1, 36), 1 - 2.0**-24)
+    for size in (32, 96, 100, 224):
+        p = ViewDistribution(scale=(0.1, 0.2)).parameters(largest, size, size)
+        assert int(p.top + p.height) == size
+        assert int(p.left + p.width) == size
+
+
 @pytest.mark.parametrize(
     ("height", "width", "expected"), [(10, 90, (10, 13)), (90, 10, (13, 10)), (16, 16, (16, 16))]
 )

@@ -157,9 +157,14 @@ class ViewDistribution:
             whole_width = round(height * self.ratio[1])
         h = torch.where(found, heights.gather(1, first)[:, 0], whole_height).long()
         w = torch.where(found, widths.gather(1, first)[:, 0], whole_width).long()
-        top = torch.where(found, (uniform[:, _TOP] * (height - h + 1)).long(), (height - h) // 2)
-        left = torch.where(found, (uniform[:, _LEFT] * (width - w + 1)).long(), (width - w) // 2)
+        top = torch.where(found, _below(uniform[:, _TOP], height - h + 1), (height - h) // 2)
+        left = torch.where(found, _below(uniform[:, _LEFT], width - w + 1), (width - w) // 2)
         return top, left, h, w
+
+
+def _below(uniform: Tensor, count: Tensor) -> Tensor:
+    """Integers of 0, ..., count - 1, from numbers in [0, 1) whose product with ``count`` may round up to it."""
+    return torch.minimum((uniform * count).long(), count - 1)
 
 
 class RandomViews(RandomAugment):
