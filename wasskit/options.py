@@ -16,10 +16,14 @@ from wasskit.errors import UserError
 
 
 def override(group: type[CommandOptions], name: str, default: Any, *, help: str | None = None) -> Any:
-    """The declaration of an inherited option with another default (and, if given, another help)."""
+    """The declaration of an inherited option with another default (and, if given, another help).
+
+    A default that is a value is shown as such, whatever words the group has for its own.
+    """
     inherited = next(f for f in dataclasses.fields(group) if f.name == name)
     (key, declared), *_ = inherited.metadata.items()
-    changed = dataclasses.replace(declared, help=help) if help is not None else declared
+    words = declared.show_default if default is None else None
+    changed = dataclasses.replace(declared, help=declared.help if help is None else help, show_default=words)
     return dataclasses.field(default=default, metadata={key: changed})
 
 

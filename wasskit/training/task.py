@@ -85,6 +85,10 @@ class Stepper(Protocol):
     progress: Progress
     device: torch.device
 
+    @property
+    def final(self) -> bool:
+        """Whether this batch is the last of its step: the one after which ``update`` updates."""
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the run: put the forward pass inside, the backward pass outside."""
 

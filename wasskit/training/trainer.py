@@ -563,10 +563,10 @@ class _Stepper:
             [parameter for group in o.optimizer.param_groups for parameter in group["params"]]
             for o in self.optimisations
         ]
-        self._size, self._final, self._updated = 1, True, False
+        self._size, self.final, self._updated = 1, True, False
 
     def begin(self, size: int, *, final: bool) -> None:
-        self._size, self._final = size, final
+        self._size, self.final = size, final
         self.norms = {}
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -585,7 +585,7 @@ class _Stepper:
         unknown = set(names) - {o.name for o in self.optimisations}
         if unknown:
             raise ValueError(f"no optimisation is named {', '.join(sorted(unknown))}")
-        if not self._final:
+        if not self.final:
             return
         for place, o in enumerate(self.optimisations):
             if not names or o.name in names:

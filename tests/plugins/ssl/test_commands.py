@@ -37,7 +37,8 @@ def pretrained(run_cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ssl") / "byol"
     result = run_cli("ssl", "byol", "--w2", *QUICK, "--run-dir", path)
     assert result.exit_code == 0, result.stderr
-    assert "k-NN top-1" in result.stdout
+    assert "10-NN top-1" in result.stdout
+    assert "digits/test, 10-NN top-1 (percent)" in result.stdout
     for row in ("raw pixels", "untrained", "trained"):
         assert row in result.stdout
     assert f"wasskit ssl evaluate {path}" in result.stdout.replace("\n", "")
@@ -175,7 +176,9 @@ def test_images_without_labels(run_cli: Any, tmp_path: Path) -> None:
         refused = run_cli("ssl", command, tmp_path / "run", "--data-root", folder, "--workers", "0")
         assert refused.exit_code == 2
         assert "needs labels" in refused.stderr
-    measured = run_cli("ssl", "evaluate", tmp_path / "run", "--data-root", folder, "--workers", "0", "--json")
+    # The images are where the run found them.
+    measured = run_cli("ssl", "evaluate", tmp_path / "run", "--workers", "0", "--json")
+    assert "imagefolder/train" in measured.stderr
     assert set(json.loads(measured.stdout)) == {"w2", "lu", "alignment", "effective_rank", "spectrum"}
 
 
@@ -188,6 +191,8 @@ BAD = [
     (("moco", "--queue", "100"), "--queue"),
     (("moco", "--shuffle"), "--batch-norm local"),
     (("byol", "--batch-size", "5000"), "fewer than one batch"),
+    (("byol", "--w2-weight", "0.5"), "add --w2"),
+    (("barlow", "--w2", "--lu-weight-final", "1"), "add --lu"),
     (("zerocl", "--along", "rows"), "rows"),
     (("byol", "--crop-min", "0"), "--crop-min"),
     (("byol", "--dataset", "cifar11"), "cifar10"),
@@ -202,6 +207,7 @@ def test_bad_requests_are_one_sentence(
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_runs_of_others_and_missing_runs_are_refused(pretrained: Path, run_cli: Any, tmp_path: Path) -> None:
@@ -296,17 +302,50 @@ def test_sigterm_and_resume_in_a_real_process(tmp_path: Path) -> None:
     assert not torch.equal(step["task"]["queue.keys"], parts["task"]["queue.keys"])
 
 
-def test_recipes_cover_the_published_table() -> None:
-    names = recipe_names("ssl")
-    for dataset in ("cifar10", "cifar100"):
-        rows = [name for name in names if name.startswith(f"ssl/{dataset}-")]
-        assert len(rows) == 12
-        for name in rows:
+# Fang et al. 2024, table 2: linear Acc@1 and Acc@5, W2, L_U and alignment on CIFAR-10, then on CIFAR-100.
+TABLE = """
+moco       90.65 99.81 1.06 -3.75 0.51   60.27 86.29 1.07 -3.60 0.46
+moco-lu    90.98 99.67 0.98 -3.82 0.53   61.21 87.32 0.98 -3.81 0.52
+moco-w2    91.41 99.68 0.33 -3.84 0.63   63.68 88.48 0.28 -3.86 0.66
+byol       89.53 99.71 1.21 -2.99 0.31   63.66 88.81 1.20 -2.87 0.33
+byol-lu    90.09 99.75 1.09 -3.66 0.40   62.68 88.44 1.08 -3.70 0.51
+byol-w2    90.31 99.77 0.38 -3.90 0.65   65.16 89.25 0.36 -3.91 0.69
+barlow     91.16 99.80 0.22 -3.91 0.75   68.19 90.64 0.23 -3.91 0.75
+barlow-lu  91.38 99.77 0.21 -3.92 0.76   68.41 90.99 0.22 -3.91 0.76
+barlow-w2  91.43 99.78 0.19 -3.92 0.76   68.47 90.64 0.19 -3.91 0.79
+zerocl     91.35 99.74 0.15 -3.94 0.70   68.50 90.97 0.15 -3.93 0.75
+zerocl-lu  91.28 99.74 0.15 -3.94 0.72   68.44 90.91 0.15 -3.93 0.74
+zerocl-w2  91.42 99.82 0.14 -3.94 0.71   68.55 91.02 0.14 -3.94 0.76
+"""
+
+
+def test_recipes_carry_the_published_table_and_setting() -> None:
+    names = set(recipe_names("ssl"))
+    keys = [f"test/{key}" for key in ("linear_top1", "linear_top5", "w2", "lu", "alignment")]
+    rows = [line.split() for line in TABLE.split("\n") if line]
+    assert names == {
+        f"ssl/{dataset}-{row}"
+        for row, *_ in rows
+        for dataset in ("cifar10", "cifar100", "stl10", "tiny-imagenet")
+    }
+    for row, *figures in rows:
+        method, _, term = row.partition("-")
+        for place, dataset in enumerate(("cifar10", "cifar100")):
+            name = f"ssl/{dataset}-{row}"
             recipe = parse_recipe(name, recipes_folder() / f"{name}.toml")
-            assert set(recipe.paper["metrics"]) == {
-                f"test/{key}" for key in ("linear_top1", "linear_top5", "w2", "lu", "alignment")
-            }
-    assert {name for name in names if "stl10" in name or "tiny" in name}
+            published = [float(figure) for figure in figures[5 * place : 5 * place + 5]]
+            assert [recipe.paper["metrics"][key] for key in keys] == published, name
+            options = recipe.options
+            assert recipe.command == f"ssl {method}"
+            assert (options["dataset"], options["stem"], options["batch_size"]) == (
+                dataset,
+                "small-pad2",
+                256,
+            )
+            assert (options["epochs"], options["lr"], options["bias_lr"]) == (500, 0.2, 0.005)
+            assert [options.get(key, False) for key in ("w2", "lu")] == [term == "w2", term == "lu"]
+            # Without a predictor nothing but the uniformity term keeps BYOL from collapsing.
+            assert options.get("predictor", True) == (row != "byol-lu")
 
 
 @pytest.mark.slow

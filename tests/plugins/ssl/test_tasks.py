@@ -77,6 +77,7 @@ class Recorder:
     """A stepper that notes what happens between the parts of a step."""
 
     device = torch.device("cpu")
+    final = True
 
     def __init__(self, progress: Progress, look: Callable[[], Any]) -> None:
         self.progress = progress
@@ -111,6 +112,19 @@ def test_byol_moves_its_target_after_the_forward_pass_and_before_the_update() ->
     assert [name for name, _ in recorder.seen] == ["forward", "update"]
     torch.testing.assert_close(recorder.seen[0][1], before)
     torch.testing.assert_close(recorder.seen[1][1], 0.9 * before + 0.1 * online)
+
+
+def test_byol_keeps_its_target_while_a_step_gathers_gradients() -> None:
+    task = cast(ByolTask, build("byol"))
+    nn.init.constant_(next(task.encoder.parameters()), 0.3)
+    before, online = first(task.target), first(task.encoder)
+    recorder = Recorder(progress_at(0), lambda: first(task.target))
+    for final in (False, False, True):
+        recorder.final = final
+        task.step(next(Views().batches(0)), recorder)
+    forward = [target for name, target in recorder.seen if name == "forward"]
+    torch.testing.assert_close(forward, [before] * 3)
+    torch.testing.assert_close(first(task.target), 0.9 * before + 0.1 * online)
 
 
 def test_moco_moves_its_keys_first_and_queues_them_last() -> None:
@@ -179,6 +193,12 @@ def test_term_is_weighted_by_the_epoch() -> None:
         assert losses.terms["w2_weight"] == pytest.approx(weight)
         expected = losses.terms["method"] + weight * losses.terms["w2"]
         torch.testing.assert_close(losses.total, expected)
+
+
+def test_weight_stays_where_it_starts_unless_an_end_is_given() -> None:
+    assert CONFIG.term_weights == (0.0, 0.0)
+    assert replace(CONFIG, w2=True, w2_weight=0.2).term_weights == (0.2, 0.2)
+    assert replace(CONFIG, lu=True, lu_weight=3.0, lu_weight_final=0.0).term_weights == (3.0, 0.0)
 
 
 def test_moving_average_leaves_buffers_alone() -> None:

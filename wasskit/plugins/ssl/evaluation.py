@@ -110,6 +110,14 @@ def is_labelled(dataset: ImageDataset) -> bool:
     return dataset.labels is not None and not bool((dataset.labels < 0).any())
 
 
+def without_labels(test: ImageDataset) -> str:
+    """What is said where accuracies cannot be measured."""
+    return (
+        f"The images have no labels: W2, L_U and alignment are measured, on {test.name}/{test.split}; "
+        "k-NN and a linear probe are not."
+    )
+
+
 def bank_and_test(load: Callable[[str], ImageDataset]) -> tuple[ImageDataset | None, ImageDataset]:
     """The labelled training images that vote in k-NN (None where there are none) and the images to measure on.
 

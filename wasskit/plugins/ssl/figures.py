@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wasskit.plugins.ssl.results import knn_heading
 from wasskit.training.figures import COLOURS, figure, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
@@ -26,8 +27,7 @@ def draw_training(run: RunDirectory) -> Path:
         _legend_above(losses)
     knn = sorted({row.metric for row in rows if row.split == "test" and row.metric.startswith("knn")})
     for name in knn:
-        k, _, top = name.partition("_")
-        _curve(accuracy, rows, "test", name, f"{k[3:]}-NN, {top.replace('top', 'top-')}")
+        _curve(accuracy, rows, "test", name, knn_heading(name))
     accuracy.set_ylabel("test accuracy (%)")
     if knn:
         _legend_above(accuracy)
@@ -66,7 +66,7 @@ def draw_comparison(path: Path, found: Mapping[str, Mapping[str, float]], title:
     ax.set_ylim(0, 108)
     ax.set_yticks(range(0, 101, 20))
     ax.grid(axis="x", visible=False)
-    ax.set_ylabel("k-NN top-1 (%)")
+    ax.set_ylabel(f"{knn_heading(next(iter(found[groups[0]])))} (%)")
     ax.set_xlabel(title)
     _legend_above(ax, columns=2)
     return save_figure(fig, path)

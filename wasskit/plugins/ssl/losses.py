@@ -64,8 +64,7 @@ def in_full_precision(loss: Loss) -> Loss:
     return cast(Loss, wrapped)
 
 
-# --- BYOL
-# ----------------------------------------------------------------------------------------------------
+# --- BYOL ---------------------------------------------------------------------------------------------------
 
 
 @in_full_precision
@@ -81,8 +80,7 @@ def byol_loss(prediction1: Tensor, prediction2: Tensor, target1: Tensor, target2
     return 2 * (1 - crossed.mean()) + 2 * (1 - reverse.mean())
 
 
-# --- MoCo v2
-# -------------------------------------------------------------------------------------------------
+# --- MoCo v2 ------------------------------------------------------------------------------------------------
 
 
 @in_full_precision
@@ -141,8 +139,7 @@ class KeyQueue(nn.Module):
         self.position.add_(len(joined)).remainder_(len(self))
 
 
-# --- Barlow Twins
-# --------------------------------------------------------------------------------------------
+# --- Barlow Twins -------------------------------------------------------------------------------------------
 
 
 @in_full_precision
@@ -166,8 +163,7 @@ def _standardise(x: Tensor) -> Tensor:
     return (x - mean) * (variance + _EPS).rsqrt()
 
 
-# --- Zero-CL
-# -------------------------------------------------------------------------------------------------
+# --- Zero-CL ------------------------------------------------------------------------------------------------
 
 
 @in_full_precision
@@ -216,8 +212,7 @@ def zca_matrix(x: Tensor, solver: Solver = "auto") -> Tensor:
     return lower
 
 
-# --- Uniformity terms
-# ----------------------------------------------------------------------------------------
+# --- Uniformity terms ---------------------------------------------------------------------------------------
 
 
 class W2UniformityLoss(nn.Module):
@@ -227,9 +222,9 @@ class W2UniformityLoss(nn.Module):
     together, over all ranks. Add it to the loss of a self-supervised method with a weight of its own.
 
     Args:
-        ridge: multiple of the identity added to the covariance (published with MoCo v2: 1e-4). solver:
-        ``"eigh"`` (float64 eigenvalues), ``"polar"`` (float32 matrix products), or ``"auto"``: polar on a
-            GPU, eigh elsewhere.
+        ridge: multiple of the identity added to the covariance (published with MoCo v2: 1e-4).
+        solver: ``"eigh"`` (float64 eigenvalues), ``"polar"`` (float32 matrix products), or ``"auto"``: polar on a GPU,
+            eigh elsewhere.
     """
 
     def __init__(self, ridge: float = 0.0, solver: Solver = "auto") -> None:

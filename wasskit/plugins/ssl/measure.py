@@ -17,7 +17,7 @@ from wasskit.errors import UserError
 from wasskit.plugins.ssl.evaluation import Settings
 from wasskit.plugins.ssl.network import Model, load_model
 from wasskit.plugins.ssl.options import MeasureOptions, ModelArgument
-from wasskit.plugins.ssl.results import results_folder
+from wasskit.plugins.ssl.results import data_root_of, results_folder
 from wasskit.training.checkpoint import seed_all
 
 
@@ -30,12 +30,13 @@ class Measurement:
     dataset: str
     settings: Settings
     folder: Path
+    data_root: Path | None = None
 
     def split(self, name: str) -> ImageDataset:
         """A split of the data set, at the size and with the normalisation the model was trained with."""
         config, description = self.config, self.model.description
         found = load_dataset(
-            self.dataset, name, root=config.data_root, download=config.download, corrupt=config.corrupt,
+            self.dataset, name, root=self.data_root, download=config.download, corrupt=config.corrupt,
             image_size=description["image_size"],
         )  # fmt: skip
         return fitted(found, self.model)
@@ -54,12 +55,15 @@ def measuring(config: MeasureOptions) -> Iterator[Measurement]:
     with group(config.device) as device:
         seed_all(config.seed)
         model = load_model(config.run, device, config.checkpoint)
+        dataset = config.dataset or model.description["dataset"]
+        own = dataset == model.description["dataset"]
         yield Measurement(
             model,
             config,
-            config.dataset or model.description["dataset"],
+            dataset,
             settings_of(config, device, config.seed),
             results_folder(config.run, config.output),
+            config.data_root or (data_root_of(config.run) if own else None),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,8 @@ from wasskit.options import (
     override,
 )
 
+_TERMS = {"w2": "W2", "lu": "L_U"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class UniformityOptions(CommandOptions):
@@ -29,18 +32,19 @@ class UniformityOptions(CommandOptions):
 
     w2: bool = option(False, help="Add the W2 distance to uniformity to the loss.", panel="Uniformity")
     w2_weight: float = option(1.0, help="Weight of the W2 term at the start.", panel="Uniformity", min=0)
-    w2_weight_final: float = option(
-        1.0,
-        help="Weight of the W2 term in the last epoch, reached on a straight line.",
-        panel="Uniformity",
-        min=0,
-    )
+    w2_weight_final: float | None = option(
+        None, help="Weight of the W2 term in the last epoch, reached on a straight line.", panel="Uniformity", min=0,
+        show_default="that at the start",
+    )  # fmt: skip
     w2_ridge: float = option(
         0.0, help="Multiple of the identity added to the covariance.", panel="Uniformity", min=0
     )
     lu: bool = option(False, help="Add L_U, the log mean Gaussian potential, instead.", panel="Uniformity")
     lu_weight: float = option(1.0, help="Weight of L_U at the start.", panel="Uniformity", min=0)
-    lu_weight_final: float = option(1.0, help="Weight of L_U in the last epoch.", panel="Uniformity", min=0)
+    lu_weight_final: float | None = option(
+        None, help="Weight of L_U in the last epoch.", panel="Uniformity", min=0,
+        show_default="that at the start",
+    )  # fmt: skip
     solver: Literal["auto", "eigh", "polar"] = option(
         "auto",
         help="Matrix roots by float64 eigenvalues or by float32 products (auto: products on a GPU).",
@@ -52,10 +56,30 @@ class UniformityOptions(CommandOptions):
         if self.w2 and self.lu:
             raise UserError("--w2 and --lu are two terms for the same end: give one of them.")
 
+    def refuse_idle_settings(self, given: Iterable[str]) -> None:
+        """Raises ``UserError`` where the command line sets up a term (names of fields in ``given``) that is not on."""
+        for name in sorted(given):
+            term, _, setting = name.partition("_")
+            if setting and term in _TERMS and term != self.term:
+                flag = name.replace("_", "-")
+                raise UserError(
+                    f"--{flag} is a setting of the {_TERMS[term]} term: add --{term} for it to count."
+                )
+
     @property
     def term(self) -> Literal["w2", "lu"] | None:
         """The term that is asked for."""
         return "w2" if self.w2 else "lu" if self.lu else None
+
+    @property
+    def term_weights(self) -> tuple[float, float]:
+        """Weight of the term at the start and in the last epoch; zeros without a term."""
+        if self.term is None:
+            return 0.0, 0.0
+        start, end = (
+            (self.w2_weight, self.w2_weight_final) if self.w2 else (self.lu_weight, self.lu_weight_final)
+        )
+        return start, start if end is None else end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +162,7 @@ class PretrainOptions(
         OptimizerOptions, "lr", 0.2, help="Learning rate (peak) of a batch of 256; scaled to the batch."
     )
     bias_lr: float = option(
-        0.005, help="The same for biases and norms.", panel="Optimisation", above=0,
+        0.005, help="Learning rate of biases and norms, likewise.", panel="Optimisation", above=0,
     )  # fmt: skip
     weight_decay: float = override(OptimizerOptions, "weight_decay", 1e-4)
     warmup_epochs: int = override(

@@ -23,6 +23,7 @@ from wasskit.plugins.ssl.evaluation import (
     comparison,
     spectrum_of,
     standard_metrics,
+    without_labels,
 )
 from wasskit.plugins.ssl.figures import draw_comparison, draw_spectrum, draw_training
 from wasskit.plugins.ssl.network import Encoder, build_encoder, describe, views_of
@@ -39,6 +40,8 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
     """Train, evaluate, compare with raw pixels and the untrained backbone, draw, report."""
     method = invocation.command.split()[-1]
     name = "-".join(part for part in (method, config.term, config.dataset) if part)
+    if config.resume is None:
+        config.refuse_idle_settings(invocation.given)
     with training_session(config, invocation, name=name) as session:
         config, run = session.config, session.run
         train, bank, test = splits_of(config)
@@ -48,7 +51,7 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
         views = views_of(description)
         neighbours = None if bank is None else Neighbours.among(bank, config.knn_k)
         if neighbours is None:
-            console.log("The images have no labels: W2, L_U and alignment are measured, k-NN is not.")
+            console.log(without_labels(test))
         settings = Settings(
             session.device, max(256, config.batch_size), config.workers, config.precision, config.seed
         )
@@ -97,9 +100,10 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
     rows = {"last": _of_test(summary.final)}
     if summary.best is not None:
         rows[f"best (epoch {summary.best.epoch})"] = _of_test(summary.best.metrics)
-    show_metrics(f"{config.dataset}/test, after {summary.epochs:g} epochs", rows, run.paper)
+    measured_on = f"{test.name}/{test.split}"
+    show_metrics(f"{measured_on}, after {summary.epochs:g} epochs", rows, run.paper)
     if compared:
-        show_comparison(compared, config.dataset)
+        show_comparison(compared, measured_on)
     rate = f", {summary.samples_per_second:,.0f} images/s" if summary.samples_per_second else ""
     console.log(
         f"Trained in {summary.wall_seconds:.1f} s{rate}, {100 * summary.waiting_share:.1f} % of it waiting for data."
@@ -109,12 +113,8 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
         for figure in figures:
             console.result(f"Figure: {console.escape(str(figure))}")
         console.result("Next:")
-        for line in (
-            f"wasskit ssl evaluate {path}",
-            f"wasskit ssl linear {path}",
-            f"wasskit ssl export {path}",
-        ):
-            console.result(f"  {line}")
+        for command in ("evaluate", *(["linear"] if bank is not None else []), "export"):
+            console.result(f"  wasskit ssl {command} {path}")
     return summary.as_dict() | {
         "run": str(run.path),
         "comparison": compared,

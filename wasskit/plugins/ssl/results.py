@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,24 @@ from wasskit.errors import UserError
 from wasskit.training.files import replace_file, replace_text, writing
 from wasskit.training.run import RunDirectory
 
-HEADINGS = {
-    "linear_top1": "Linear top-1",
-    "linear_top5": "top-5",
-    "linear_best_top1": "best top-1",
-    "knn": "k-NN top-1",
-    "w2": "W2",
-    "lu": "L_U",
-    "alignment": "Alignment",
-    "effective_rank": "Effective rank",
-}
-"""Metrics by their key, with their headings; ``knn`` stands for the run's own k."""
+_PROBE = {"linear_top1": "Linear top-1", "linear_top5": "top-5", "linear_best_top1": "best top-1"}
+_UNIFORMITY = {"w2": "W2", "lu": "L_U", "alignment": "Alignment", "effective_rank": "Effective rank"}
+
+
+def knn_heading(metric: str) -> str:
+    """A k-NN metric in words: ``knn200_top1`` is "200-NN top-1", ``knn20t0.07_top5`` "20-NN (T = 0.07) top-5"."""
+    found = re.fullmatch(r"knn(\d+)(?:t([^_]+))?_top(\d+)(?:_cropped)?", metric)
+    if found is None:
+        raise ValueError(f"{metric!r} is no k-NN metric")
+    k, temperature, top = found.groups()
+    return f"{k}-NN{'' if temperature is None else f' (T = {temperature})'} top-{top}"
+
+
+def _headings(metrics: Iterable[str]) -> dict[str, str]:
+    """The metrics that tables show, in their order, with their headings."""
+    given = dict.fromkeys(metrics)
+    knn = {key: knn_heading(key) for key in given if key.startswith("knn") and key.endswith("_top1")}
+    return {key: name for key, name in {**_PROBE, **knn, **_UNIFORMITY}.items() if key in given}
 
 
 def results_folder(path: Path, output: Path | None) -> Path:
@@ -32,6 +40,14 @@ def results_folder(path: Path, output: Path | None) -> Path:
     if path.suffix == ".safetensors":
         return path.parent
     return RunDirectory.find(path, plugin="ssl")[0].path
+
+
+def data_root_of(path: Path) -> Path | None:
+    """The data root that a run was trained with, if it is still there; None for exported weights."""
+    if path.suffix == ".safetensors":
+        return None
+    root = RunDirectory.find(path, plugin="ssl")[0].options.get("data_root")
+    return Path(root) if root and Path(root).exists() else None
 
 
 def paper_of(path: Path) -> Mapping[str, Any]:
@@ -73,29 +89,21 @@ def show_metrics(
     published = (paper or {}).get("metrics", {})
     if published:
         everything["published"] = {key.partition("/")[2]: value for key, value in published.items()}
-    plain = {name: _by_heading(values) for name, values in everything.items()}
-    keys = [key for key in HEADINGS if any(key in values for values in plain.values())]
+    headings = _headings(key for values in everything.values() for key in values)
     console.table(
         title,
-        ["", *(HEADINGS[key] for key in keys)],
-        [[name, *(values.get(key) for key in keys)] for name, values in plain.items()],
+        ["", *headings.values()],
+        [[name, *(values.get(key) for key in headings)] for name, values in everything.items()],
     )
     if published and (paper or {}).get("source"):
         console.log(f"Published: {console.escape(str((paper or {})['source']))}")
 
 
-def _by_heading(values: Mapping[str, float]) -> dict[str, float]:
-    return {"knn" if _is_knn(key) else key: value for key, value in values.items()}
-
-
-def _is_knn(key: str) -> bool:
-    return key.startswith("knn") and key.endswith("_top1")
-
-
-def show_comparison(found: Mapping[str, Mapping[str, float]], dataset: str) -> None:
+def show_comparison(found: Mapping[str, Mapping[str, float]], title: str) -> None:
     """Print k-NN accuracies of several representations on whole and on cropped test images."""
+    protocol = knn_heading(next(iter(next(iter(found.values())))))
     console.table(
-        f"k-NN top-1 on {dataset}/test (percent)",
+        f"{title}, {protocol} (percent)",
         ["representation", "whole images", "random crops"],
         [[name, *values.values()] for name, values in found.items()],
         best={1: "max", 2: "max"},

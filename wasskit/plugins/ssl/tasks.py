@@ -30,7 +30,7 @@ from wasskit.plugins.ssl.losses import (
 )
 from wasskit.plugins.ssl.network import Encoder
 from wasskit.plugins.ssl.options import PretrainOptions
-from wasskit.training.optim import build_optimizer, split_parameters
+from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.schedules import Schedule, cosine, warmup_cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, Task
 
@@ -59,13 +59,11 @@ class PretrainTask(Task):
         self.measure = evaluate
         self.epochs = config.epochs
         self.uniformity: nn.Module | None = None
-        self.weights = (0.0, 0.0)
+        self.weights = config.term_weights
         if config.w2:
             self.uniformity = W2UniformityLoss(config.w2_ridge, config.solver)
-            self.weights = (config.w2_weight, config.w2_weight_final)
         elif config.lu:
             self.uniformity = LogUniformityLoss()
-            self.weights = (config.lu_weight, config.lu_weight_final)
 
     @abstractmethod
     def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,11 +84,9 @@ class PretrainTask(Task):
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         config = self.config
         scale = config.batch_size * config.accumulate / 256
-        weights, others = split_parameters(self)
-        groups = [
-            {"params": weights, "lr": config.lr * scale, "weight_decay": config.weight_decay},
-            {"params": others, "lr": config.bias_lr * scale, "weight_decay": 0.0},
-        ]
+        groups = parameter_groups(
+            self, lr=config.lr * scale, weight_decay=config.weight_decay, bias_lr=config.bias_lr * scale
+        )
         optimizer = build_optimizer(config.optimizer, groups, lr=config.lr * scale, momentum=config.momentum)
         return [Optimisation(optimizer, published_schedule(plan, config.warmup_epochs))]
 
@@ -134,7 +130,6 @@ class ByolTask(PretrainTask):
         self.predictor: nn.Module = nn.Identity() if predictor is None else MLP((width, predictor, width))
         self.target = deepcopy(encoder).requires_grad_(False)
         self.target_momentum = momentum
-        self._moved_at = -1
 
     def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z1, z2 = self.encoder(first), self.encoder(second)
@@ -147,8 +142,7 @@ class ByolTask(PretrainTask):
             losses = self.losses(batch, stepper.progress)
         stepper.backward(losses.total)
         # As published: the target moves towards the network that has just been seen, before that is updated.
-        if self._moved_at != stepper.progress.step:
-            self._moved_at = stepper.progress.step
+        if stepper.final:
             move_towards(self.target, self.encoder, self.target_momentum)
         stepper.update()
         return losses

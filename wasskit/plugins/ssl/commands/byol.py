@@ -16,7 +16,6 @@ class Byol(PretrainOptions):
     """Options of ``wasskit ssl byol``."""
 
     w2_weight: float = override(UniformityOptions, "w2_weight", 0.2)
-    w2_weight_final: float = override(UniformityOptions, "w2_weight_final", 0.2)
     predictor: bool = option(True, help="Predict the target's projection by a network.", panel="Method")
     predictor_hidden: int | None = option(
         None, help="Hidden width of the predictor.", panel="Method", min=1, show_default="the projector's"

@@ -20,7 +20,13 @@ class Evaluate(MeasureOptions, NeighbourOptions, ProbeOptions):
 def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import is_main
-    from wasskit.plugins.ssl.evaluation import Neighbours, bank_and_test, spectrum_of, standard_metrics
+    from wasskit.plugins.ssl.evaluation import (
+        Neighbours,
+        bank_and_test,
+        spectrum_of,
+        standard_metrics,
+        without_labels,
+    )
     from wasskit.plugins.ssl.figures import draw_spectrum
     from wasskit.plugins.ssl.measure import measuring
     from wasskit.plugins.ssl.probe import probe
@@ -41,11 +47,9 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
             save_spectra(folder / f"spectrum-{measurement.key}.npz", {measurement.key: spectrum})
             draw_spectrum(figure, {measurement.key: spectrum}, width)
     if bank is None:
-        console.log(
-            "The images have no labels: W2, L_U and alignment are measured, k-NN and the probe are not."
-        )
+        console.log(without_labels(test))
     show_metrics(
-        f"{measurement.dataset}/test, {len(test):,} images", {config.run.name: metrics}, paper_of(config.run)
+        f"{test.name}/{test.split}, {len(test):,} images", {config.run.name: metrics}, paper_of(config.run)
     )
     if not config.json and is_main():
         console.result(f"Spectrum: {len(spectrum)} of {width} singular values are not zero.")

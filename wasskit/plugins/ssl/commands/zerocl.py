@@ -16,9 +16,9 @@ class ZeroCl(PretrainOptions):
     """Options of ``wasskit ssl zerocl``."""
 
     w2_weight: float = override(UniformityOptions, "w2_weight", 30.0)
-    w2_weight_final: float = override(UniformityOptions, "w2_weight_final", 0.0)
+    w2_weight_final: float | None = override(UniformityOptions, "w2_weight_final", 0.0)
     lu_weight: float = override(UniformityOptions, "lu_weight", 30.0)
-    lu_weight_final: float = override(UniformityOptions, "lu_weight_final", 0.0)
+    lu_weight_final: float | None = override(UniformityOptions, "lu_weight_final", 0.0)
     along: Literal["feature", "instance", "both"] = option(
         "feature", help="What is whitened: features over the batch, instances over the features, or both.",
         panel="Method",
