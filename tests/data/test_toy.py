@@ -12,6 +12,7 @@ import torch
 
 from wasskit.data.toy import (
     MEASURES,
+    SCRAMBLED_ANEW_UP_TO,
     Whitening,
     cloud,
     gaussian,
@@ -22,6 +23,7 @@ from wasskit.data.toy import (
     modes,
     normal,
     ring_centers,
+    sobol_points,
     swiss_roll,
 )
 from wasskit.errors import UserError
@@ -77,6 +79,23 @@ def test_draws_are_pure_and_follow_the_measure(scheme: Any) -> None:
     assert torch.isfinite(first).all()
     torch.testing.assert_close(first.mean(0), torch.tensor([1.0, -1.0]), rtol=0, atol=0.12)
     torch.testing.assert_close(first.T.cov(), torch.tensor([[4.0, 2.0], [2.0, 1.25]]), rtol=0, atol=0.3)
+
+
+@pytest.mark.parametrize("dim", [2, SCRAMBLED_ANEW_UP_TO + 36])
+def test_sobol_points_are_uniform_and_even(dim: int) -> None:
+    draws = torch.stack([sobol_points(256, dim, seed) for seed in range(60)])
+    assert draws.min() >= 0
+    assert draws.max() <= 1
+    # Any one point is uniform over the draws; in each draw every 256th of every side holds one point.
+    first = draws[:, 0]
+    assert (first.mean(0) - 0.5).abs().max() < 5 * (1 / 12 / 60) ** 0.5
+    assert (first.var(0) - 1 / 12).abs().mean() < 0.02
+    assert ((draws[:5] * 256).long().sort(1).values == torch.arange(256)[:, None]).all()
+    assert torch.equal(draws[7], sobol_points(256, dim, 7))
+    assert not torch.equal(draws[7], draws[8])
+    # Averages of products of two coordinates, which no single coordinate decides, are better than at random, too.
+    products = (2 * draws[..., 0] - 1) * (2 * draws[..., 1] - 1)
+    assert products.mean(1).std() < 0.6 * (1 / 9 / 256) ** 0.5
 
 
 def test_sobol_batches_vary_less() -> None:

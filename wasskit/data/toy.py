@@ -7,6 +7,7 @@ every batch still follows the measure exactly, but its averages vary much less f
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,8 +43,7 @@ class Measure:
         """``count`` points (count, dim), a pure function of the seed's parts and the scheme."""
         number = derive_seed(*seed)
         if scheme == "sobol":
-            engine = torch.quasirandom.SobolEngine(self.uniforms, scramble=True, seed=number % 2**31)
-            u = engine.draw(count).to(device)
+            u = sobol_points(count, self.uniforms, number).to(device)
         else:
             generator = torch.Generator(device).manual_seed(number)
             u = torch.rand(count, self.uniforms, device=device, generator=generator)
@@ -52,6 +52,32 @@ class Measure:
     def mapped(self, function: Callable[[Tensor], Tensor], dim: int | None = None) -> Measure:
         """The image of this measure under a function of points."""
         return Measure(dim or self.dim, self.uniforms, lambda u: function(self.transform(u)))
+
+
+SCRAMBLED_ANEW_UP_TO = 64
+"""Dimension up to which every draw of Sobol points is scrambled anew."""
+
+
+def sobol_points(count: int, dim: int, seed: int) -> Tensor:
+    """Randomised Sobol points (count, dim) in [0, 1), float32: each is uniform, together they are spread evenly.
+
+    To scramble takes 1 ms in two dimensions, but 26 ms in 256 and a second in 4096. In many dimensions all draws
+    therefore share one scrambling and differ by a random digital shift, which suffices for both properties
+    (L'Ecuyer and Lemieux, 2002).
+    """
+    if dim <= SCRAMBLED_ANEW_UP_TO:
+        return torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed % 2**31).draw(count)
+    bits = torch.quasirandom.SobolEngine.MAXBIT
+    whole = (scrambled_engine(dim).reset().draw(count, dtype=torch.float64) * 2.0**bits).long()
+    generator = torch.Generator().manual_seed(seed)
+    shifted: Tensor = whole ^ torch.randint(2**bits, (dim,), generator=generator)
+    return (shifted.double() / 2.0**bits).float()
+
+
+@functools.lru_cache(maxsize=4)
+def scrambled_engine(dim: int) -> torch.quasirandom.SobolEngine:
+    """The one scrambling in ``dim`` dimensions."""
+    return torch.quasirandom.SobolEngine(dim, scramble=True, seed=0)
 
 
 def normal(dim: int) -> Measure:
