@@ -116,6 +116,23 @@ def test_tensorflow_pools_ignore_the_padding() -> None:
     assert not torch.allclose(ours[:, -32:], theirs[:, -32:])
 
 
+@pytest.mark.slow
+def test_torchvision_weights_see_what_torchvision_shows_them(tmp_path: Path) -> None:
+    from torchvision.models import inception_v3
+
+    torch.manual_seed(5)
+    original = inception_v3(weights=None, transform_input=True, init_weights=False).eval()
+    torch.save(original.state_dict(), tmp_path / "weights.pth")
+    features = InceptionFeatures(tmp_path / "weights.pth")
+    assert features.implementation == "inception-v3-torchvision"
+    images = torch.rand(1, 3, 299, 299)
+    original.fc = torch.nn.Identity()
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    with torch.no_grad():
+        expected = original((images - mean) / std)
+        torch.testing.assert_close(features(images), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_missing_and_foreign_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file of Inception weights at .*absent\.pth"):
         InceptionFeatures(tmp_path / "absent.pth")

@@ -83,8 +83,9 @@ class InceptionFeatures(nn.Module):
     Two kinds of files are known, by the number of their classes: 1,008 are the TensorFlow weights of the
     original score, ported to PyTorch (``pt_inception-2015-12-05-*.pth``), which need average pools that
     ignore the padding and a maximum pool in the last block; 1,000 are torchvision's own
-    (``inception_v3_google-*.pth``). Scores of the two are not comparable, so ``implementation`` and
-    ``checksum`` belong beside every score.
+    (``inception_v3_google-*.pth``). Both take pixels in [-1, 1]: torchvision's, too, come from TensorFlow, and
+    its ``transform_input`` undoes the usual normalisation. Scores of the two are not comparable, so
+    ``implementation`` and ``checksum`` belong beside every score.
     """
 
     def __init__(self, weights: str | Path) -> None:
@@ -132,13 +133,7 @@ class InceptionFeatures(nn.Module):
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         images = F.interpolate(images, (299, 299), mode="bilinear", align_corners=False)
-        if self.implementation == "inception-v3-tensorflow":
-            images = 2.0 * images - 1.0
-        else:
-            mean = images.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-            std = images.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-            images = (images - mean) / std
-        features: Tensor = self.network(images)
+        features: Tensor = self.network(2.0 * images - 1.0)
         return features
 
 
