@@ -137,6 +137,8 @@ def test_balanced_coordinates_make_the_optimal_map_the_identity() -> None:
     torch.testing.assert_close(moved1, moved2)
     assert moved1.trace().item() == pytest.approx(dim)
     x, y = torch.randn(2, 30, dim, dtype=torch.float64)
+    expected = (x - mean1) @ gaussian_transport_map(first, second) + mean2
+    torch.testing.assert_close(b.gaussian_map(x), expected)
     products = (b.source(x) * b.target(y)).sum(1).mean()
     torch.testing.assert_close(b.inner_products(products, x, y), (x * y).sum(1).mean())
     torch.testing.assert_close(b.source_back(b.source(x)), x)

@@ -167,6 +167,11 @@ class Balance(NamedTuple):
         back = along_channels(self.target_transform.mT, x) / self.scale
         return back + like_channels(self.source_mean, x)
 
+    def gaussian_map(self, x: Tensor) -> Tensor:
+        """Points of the first measure under the optimal map between the two Gaussians."""
+        moved = along_channels(self.source_transform.mT, self.source(x)) / self.scale
+        return moved + like_channels(self.target_mean, x)
+
     def to(self, like: Tensor) -> Balance:
         """The same coordinates in the dtype and on the device of ``like``."""
         return Balance(*(t.to(like) for t in self))

@@ -17,7 +17,7 @@ from wasskit.evaluation.transport import gaussian_distance
 from wasskit.ot.energy import energy_distance
 from wasskit.plugins.w2gn.objective import W2GN
 from wasskit.plugins.w2gn.options import divided_batch
-from wasskit.plugins.w2gn.stages import FirstStage, Points
+from wasskit.plugins.w2gn.stages import FirstStage, Points, balanced
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
@@ -153,11 +153,21 @@ class Adaptation:
         }
         return results
 
-    def baselines(self, seed: int = 0) -> dict[str, float]:
-        """Accuracies on the source's test images without a map and by discrete optimal transport."""
+    @torch.no_grad()
+    def baselines(self, seed: int = 0, floor: float = 1e-3) -> dict[str, float]:
+        """Accuracies on the source's test images without a map, by the map between the Gaussians of the features,
+        and by discrete optimal transport.
+
+        Args:
+            floor: of the Gaussian map, see `wasskit.ot.gaussian.balance`.
+        """
         known, source = self.known(), self.stage.source
         before = known["source_test"]
+        linear = balanced(known["source_train"], known["target_train"], floor).to(before).gaussian_map(before)
+        logits = self.stage.classifier.fc3(linear).argmax(1).cpu()
         return {
+            "knn_gaussian": self.nearest(linear, source.test_labels),
+            "classifier_gaussian": 100.0 * float((logits == source.test_labels).float().mean()),
             "knn_before": self.nearest(before, source.test_labels),
             "classifier_before": self.stage.accuracy(source.test_images, source.test_labels),
             "knn_discrete": self.nearest(

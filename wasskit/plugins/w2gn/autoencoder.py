@@ -160,6 +160,12 @@ class AutoencoderStage(FirstStage):
         """Images of a data set, (B, C, S, S) in [-1, 1]."""
         return loaded(dataset, index, self.autoencoder.image_size, self.autoencoder.channels)
 
+    def images_of(self, dataset: ImageDataset, count: int) -> Tensor:
+        """The first ``count`` images of a data set, (B, C, S, S) in [0, 1], on the autoencoder's device."""
+        device = next(self.autoencoder.parameters()).device
+        index = torch.arange(min(count, len(dataset)))
+        return (self.load(dataset, index).to(device) + 1.0) / 2.0
+
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         adam = torch.optim.Adam(self.autoencoder.parameters(), self.lr)
         return [Optimisation(adam, cosine(plan.total_steps, end=0.02), "autoencoder")]

@@ -16,14 +16,14 @@ from wasskit.evaluation.transport import (
     gaussian_distance,
 )
 from wasskit.ot.energy import energy_distance
-from wasskit.ot.gaussian import Moments, square_root_factor, streamed_moments
+from wasskit.ot.gaussian import square_root_factor, streamed_moments
 from wasskit.plugins.w2gn.autoencoder import AutoencoderStage
 from wasskit.plugins.w2gn.objective import W2GN
 from wasskit.training.task import Progress
 
 
 class LatentQuality:
-    """Distances of mapped normals to the latents of test images."""
+    """Distances of mapped normals, and of the images decoded from them, to those of the test images."""
 
     def __init__(self, stage: AutoencoderStage, seed: int, count: int = 2048) -> None:
         self.stage = stage
@@ -31,7 +31,7 @@ class LatentQuality:
         generator = torch.Generator().manual_seed(derive_seed(seed, "test normal"))
         self._normal = torch.randn(count, stage.autoencoder.latent, generator=generator)
         self._test: Tensor | None = None
-        self._moments: Moments | None = None
+        self._training: Tensor | None = None
         self._before: dict[str, float] | None = None
 
     @property
@@ -45,30 +45,49 @@ class LatentQuality:
             self._test = self.stage.latents(self.stage.test)
         return self._test
 
+    def training_latents(self) -> Tensor:
+        """Latents of the training images; made once as well."""
+        if self._training is None:
+            self._training = self.stage.latents(self.stage.images)
+        return self._training
+
     def gaussian_samples(self, count: int) -> Tensor:
         """Samples of the Gaussian with the moments of the training latents."""
-        if self._moments is None:
-            self._moments = streamed_moments([self.stage.latents(self.stage.images)])
-        moments = self._moments
+        moments = streamed_moments([self.training_latents()])
         z = self.normal[:count].double()
         return (z @ square_root_factor(moments.covariance).T + moments.mean).float()
 
     def __call__(self, transport: W2GN, progress: Progress | None) -> dict[str, dict[str, float]]:
         latents, normal = self.test_latents(), self.normal
         mapped = transport.forward_map(normal)
-        generator = torch.Generator(latents.device).manual_seed(0)
-        theta = torch.randn(128, latents.shape[1], generator=generator, device=latents.device)
         if self._before is None:
-            gaussian = self.gaussian_samples(len(normal))
-            self._before = {
-                "energy_before": float(energy_distance(normal, latents, theta)),
-                "energy_gaussian": float(energy_distance(gaussian, latents, theta)),
+            samples = {
+                "before": normal,
+                "gaussian": self.gaussian_samples(len(normal)),
+                "training": self.training_latents()[: len(normal)],
             }
-        after = {
-            "energy_forward": float(energy_distance(mapped, latents, theta)),
-            "moments_forward": gaussian_distance(mapped, latents),
+            self._before = {
+                name: value
+                for key, points in samples.items()
+                for name, value in self.distances(key, points).items()
+            }
+        moments = {"moments_forward": gaussian_distance(mapped, latents)}
+        return {"test": self._before | self.distances("forward", mapped) | moments}
+
+    def distances(self, key: str, points: Tensor) -> dict[str, float]:
+        """Energy distances of latents, and of the images decoded from them, to those of the test images."""
+        latents = self.test_latents()
+        images = self.stage.images_of(self.stage.test, len(self.normal)).flatten(1)
+        decoded = self.stage.decode(points).flatten(1)
+        generator = torch.Generator(latents.device).manual_seed(0)
+        theta, directions = (
+            torch.randn(128, width, generator=generator, device=latents.device)
+            for width in (latents.shape[1], images.shape[1])
+        )
+        return {
+            f"energy_{key}": float(energy_distance(points, latents, theta)),
+            f"images_{key}": float(energy_distance(decoded, images, directions)),
         }
-        return {"test": self._before | after}
 
 
 @torch.no_grad()

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.data.seeds import derive_seed
+from wasskit.distributed.collectives import broadcast_module
 from wasskit.distributed.group import rank, world_size
-from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
+from wasskit.ot.gaussian import Balance, balance, shrunk_covariance, streamed_moments
 from wasskit.plugins.w2gn.options import divided_batch
 from wasskit.plugins.w2gn.task import Pair, TransportTask
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
@@ -85,6 +86,8 @@ class TwoStages(Task):
         then.
         """
         if self._points is None:
+            # Running statistics are each rank's own until then; every rank maps the points of rank 0's network.
+            broadcast_module(self.first)
             self.first.eval()
             with torch.no_grad():
                 self._points = Points(*(points.contiguous() for points in self.first.points()))
@@ -101,11 +104,7 @@ class TwoStages(Task):
         """
         transport = self.second.transport
         if self.gaussian_start:
-            moments = [streamed_moments(part.split(65536)) for part in points]
-            covariances = [shrunk_covariance(m) for m in moments]
-            transport.move_to(
-                balance(moments[0].mean, covariances[0], moments[1].mean, covariances[1], self.floor)
-            )
+            transport.move_to(balanced(points.x, points.y, self.floor))
         if not self.second.pretrain:
             transport.center(points.x[:4096], points.y[:4096])
         self.second.averaged.load_state_dict(transport.state_dict())
@@ -134,6 +133,12 @@ class TwoStages(Task):
             return Pair(chosen(x, share, seed, "source", place), chosen(y, share, seed, "target", place))
 
         return StepSource(draw, batch_size=batch_size)
+
+
+def balanced(x: Tensor, y: Tensor, floor: float) -> Balance:
+    """Coordinates in which the optimal map between the (shrunk) Gaussians of two samples is the identity."""
+    first, second = (streamed_moments(part.split(65536)) for part in (x, y))
+    return balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second), floor)
 
 
 def chosen(points: Tensor, count: int, *seed: int | str) -> Tensor:

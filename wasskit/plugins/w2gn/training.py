@@ -75,7 +75,10 @@ def train(
 
 
 def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transport: W2GN) -> Summary:
-    """Run the loop for ``steps`` steps, with evaluations and checkpoints at the cadence of the options."""
+    """Run the loop for ``steps`` steps, with evaluations and checkpoints at the cadence of the options.
+
+    The task is left in evaluation mode: what follows only uses its networks.
+    """
     options: TransportOptions = session.config
     every = options.eval_every or max(steps // 10, 1)
     if options.compile:
@@ -89,7 +92,9 @@ def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transpo
         compile=False,
         clip_norm=None,
     )
-    return trainer.fit(resume=session.checkpoint)
+    summary = trainer.fit(resume=session.checkpoint)
+    task.eval()
+    return summary
 
 
 def history(session: Session[Any], split: str, names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:

@@ -89,7 +89,7 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
             about={"source": config.source, "target": config.target},
         )  # fmt: skip
         final = dict(trained.summary.final)
-        before = adaptation.baselines(config.seed)
+        before = adaptation.baselines(config.seed, config.start_floor)
         final |= {f"test/{name}": value for name, value in before.items()}
         final["test/classifier_target"] = stage.accuracy(target.test_images, target.test_labels)
         figures: list[Path | None] = []
@@ -119,6 +119,7 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
             ["", "1-NN", "classifier"],
             [
                 ["before", final["test/knn_before"], final["test/classifier_before"]],
+                ["Gaussian map", final["test/knn_gaussian"], final["test/classifier_gaussian"]],
                 ["discrete optimal transport", final["test/knn_discrete"], None],
                 ["W2GN map", final["test/knn_mapped"], final["test/classifier_mapped"]],
                 [f"({config.target} test images themselves)", None, final["test/classifier_target"]],

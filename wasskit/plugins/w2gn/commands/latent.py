@@ -125,12 +125,9 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
             from wasskit.plugins.w2gn import figures as draw
 
             count = 48
-            real = stage.load(stage.test, torch.arange(min(count, len(stage.test)))).to(session.device)
-            with torch.no_grad():
-                restored = (autoencoder(real)[0] + 1) / 2
             rows = {
-                "test images": (real + 1) / 2,
-                "their reconstructions": restored,
+                "test images": stage.images_of(stage.test, count),
+                "their reconstructions": stage.decode(quality.test_latents()[:count]),
                 "decoded normal samples": stage.decode(normal[:count]),
                 "decoded samples of the Gaussian of the latents": stage.decode(
                     quality.gaussian_samples(count)
@@ -147,17 +144,31 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
             figures.append(draw.principal_planes(session.run.figures / "latents.png", clouds))
             torch.save(autoencoder.state_dict(), session.run.path / "autoencoder.pt")
         table = [
-            ["energy distance to the latents, normal", final["test/energy_before"]],
-            ["  Gaussian of the latents", final["test/energy_gaussian"]],
-            ["  W2GN map", final["test/energy_forward"]],
-            ["squared error of reconstructed pixels", final["test/reconstruction"]],
+            [word, final[f"test/energy_{key}"], final[f"test/images_{key}"]]
+            for key, word in (
+                ("before", "normal"),
+                ("gaussian", "Gaussian of the latents"),
+                ("forward", "normal, mapped by W2GN"),
+                ("training", "(latents of the training images)"),
+            )
         ]
-        table += [[f"FID, {word}", final[f"test/fid_{key}"]] for key, word in
-                  (("reconstructed", "reconstructions"), ("raw", "decoded normal"), ("mapped", "decoded W2GN map"))
-                  if f"test/fid_{key}" in final]  # fmt: skip
-        console.table(f"{named}, {config.latent} latent dimensions", ["", "value"], table, digits=4)
+        console.table(
+            f"{named}, {config.latent} latent dimensions: energy distances to the test images",
+            ["samples", "latents", "decoded"],
+            table,
+            digits=5,
+        )
+        console.result(f"Squared error of reconstructed pixels: {final['test/reconstruction']:.4f}")
         if label:
-            console.result(f"FID by {label}, {config.fid_samples} samples")
+            fids = [
+                [word, final[f"test/fid_{key}"]]
+                for key, word in (
+                    ("reconstructed", "reconstructions"),
+                    ("raw", "decoded normal"),
+                    ("mapped", "decoded W2GN map"),
+                )
+            ]
+            console.table(f"FID by {label}, {config.fid_samples} samples", ["images", "FID"], fids)
         say_where(figures, trained.map_path)
         next_steps(f"wasskit w2gn latent --autoencoder {session.run.path / 'autoencoder.pt'} --steps 4000")
     return trained.summary.as_dict() | {
