@@ -10,7 +10,6 @@ import torch
 
 from wasskit.errors import UserError
 from wasskit.models.icnn import DenseICNN
-from wasskit.plugins.w2gn.maps import load_map, save_map
 from wasskit.plugins.w2gn.objective import W2GN
 from wasskit.plugins.w2gn.pairs import (
     PUBLISHED_BENCHMARK,
@@ -22,7 +21,6 @@ from wasskit.plugins.w2gn.pairs import (
     made_pair,
     published_mixture,
 )
-from wasskit.plugins.w2gn.plane import reached
 
 
 def test_gaussian_pair_has_the_published_spectrum_and_its_closed_form() -> None:
@@ -93,29 +91,3 @@ def test_damaged_pairs_are_refused(tmp_path: Path) -> None:
         benchmark_file(tmp_path / "half.npz")
     with pytest.raises(UserError, match="no benchmark pair at"):
         benchmark_file(tmp_path / "absent.npz")
-
-
-def test_reached_modes() -> None:
-    centers = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]], dtype=torch.float64)
-    points = torch.cat([center + 0.1 * torch.randn(50, 2) for center in centers[:3]])
-    assert reached(points, centers, 1.0) == 3
-
-
-def test_maps_are_saved_whole(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    transport = W2GN.dense(3, start=(torch.randn(500, 3), 2 * torch.randn(500, 3) + 1), hidden=(6, 5), rank=2)
-    with torch.no_grad():
-        for p in transport.parameters():
-            p.add_(0.05 * torch.randn_like(p))
-    transport.convexify()
-    path = save_map(tmp_path / "map.safetensors", transport, space="points")
-    again, header = load_map(path, dim=3)
-    x = torch.randn(50, 3)
-    assert torch.equal(again.forward_map(x), transport.forward_map(x))
-    assert torch.equal(again.inverse_map(x), transport.inverse_map(x))
-    assert header["space"] == "points"
-    with pytest.raises(UserError, match="dimension 3, not points of dimension 2"):
-        load_map(path, dim=2)
-    (tmp_path / "other.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="safetensors"):
-        load_map(tmp_path / "other.safetensors")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wasskit.data.toy import Measure, Whitening, measure, modes
+from wasskit.data.toy import MEASURES, Measure, Whitening, measure, modes, normal
 from wasskit.errors import UserError
 from wasskit.evaluation.transport import forward_inverse_error
 from wasskit.ot.energy import energy_distance
@@ -26,33 +26,46 @@ def measures(config: W2gnToy) -> tuple[Measure, Measure, Whitening | None]:
         UserError: a name is unknown, a file unreadable, or the dimensions differ.
     """
     source, target = measure(config.source), measure(config.target)
-    if config.source == "normal" and target.dim != 2:
-        from wasskit.data.toy import normal
-
+    if config.source == "normal":
         source = normal(target.dim)
+    elif config.target == "normal":
+        target = normal(source.dim)
     if source.dim != target.dim:
         raise UserError(
             f"--source {config.source} has dimension {source.dim} and --target {config.target} dimension {target.dim}: "
             "a map needs two clouds of the same dimension."
         )
-    if not config.whiten:
+    if not (config.target in MEASURES if config.whiten is None else config.whiten):
         return source, target, None
     whitening = Whitening(target.draw(100_000, config.seed, "whitening"))
     return source, target.mapped(whitening), whitening
 
 
-def evaluation(name: str, x: Tensor, y: Tensor, whitening: Whitening | None) -> Evaluate:
+def evaluation(
+    name: str, target: Measure, x: Tensor, y: Tensor, whitening: Whitening | None, seed: int = 0
+) -> Evaluate:
     """Energy distances of both maps on test points, the cycle error, the distance, and the modes that are
     reached.
 
-    ``energy_floor`` is the distance between the two halves of the target's test points: what a perfect map
-    scores on samples of half this size is about as much.
+    ``energy_floor`` is what the unbiased estimate, whose mean is then zero, comes to between two samples of the
+    target of the test points' number: its root mean square over eight pairs.
+
+    Args:
+        name: of the target, by which its modes are known.
+        x, y: test points (N, D) of the two measures.
+        whitening: what the target was whitened by.
     """
     generator = torch.Generator(x.device).manual_seed(0)
     directions = torch.randn(256, x.shape[1], generator=generator, device=x.device)
-    half = len(y) // 2
-    floor = float(energy_distance(y[:half], y[half:], directions).abs())
+    samples = [target.draw(len(y), seed, "floor", i, device=y.device) for i in range(16)]
+    distances = [energy_distance(a, b, directions) for a, b in zip(samples[::2], samples[1::2], strict=True)]
+    floor = float(torch.stack(distances).square().mean().sqrt())
     mixture = modes(name)
+
+    def near(points: Tensor) -> tuple[int, float]:
+        assert mixture is not None
+        plain = points.double() if whitening is None else whitening.undo(points.double())
+        return modes_reached(plain.cpu(), *mixture)
 
     def evaluate(transport: W2GN, progress: Progress) -> dict[str, dict[str, float]]:
         forward, inverse = transport.forward_map(x), transport.inverse_map(y)
@@ -65,21 +78,22 @@ def evaluation(name: str, x: Tensor, y: Tensor, whitening: Whitening | None) -> 
             "half_w2": float(transport.half_squared_distance(objective, x, y)),
         }
         if mixture is not None:
-            centers, std = mixture
-            plain = forward.double() if whitening is None else whitening.undo(forward.double())
-            values["modes"] = float(reached(plain.cpu(), centers, std))
-            values["modes_of"] = float(len(centers))
+            reached, share = near(forward)
+            values |= {"modes": float(reached), "modes_of": float(len(mixture[0]))}
+            values |= {"near_modes": share, "near_modes_target": near(y)[1]}
         return {"test": values}
 
     return evaluate
 
 
-def reached(points: Tensor, centers: Tensor, std: float) -> int:
-    """How many modes get at least half their share of points within three standard deviations."""
-    distances = torch.cdist(points, centers.to(points))
-    near = distances.min(1)
-    counts = torch.bincount(near.indices[near.values < 3.0 * std], minlength=len(centers))
-    return int((counts >= 0.5 * len(points) / len(centers)).sum())
+def modes_reached(points: Tensor, centers: Tensor, std: float) -> tuple[int, float]:
+    """How many modes get at least half their share of points (N, 2) within three standard deviations, and the
+    percentage of points that lie that near to any.
+    """
+    nearest = torch.cdist(points, centers.to(points)).min(1)
+    near = nearest.values < 3.0 * std
+    counts = torch.bincount(nearest.indices[near], minlength=len(centers))
+    return int((counts >= 0.5 * len(points) / len(centers)).sum()), 100.0 * float(near.double().mean())
 
 
 def plane_grid(points: Tensor, lines: int = 21) -> Tensor:

@@ -46,8 +46,11 @@ class W2gnToy(TransportOptions, SamplingOptions):
         complete=complete_measures,
         metavar="NAME|PATH",
     )
-    whiten: bool = option(
-        True, help="Give the target mean 0 and covariance the identity, as published.", panel="Data"
+    whiten: bool | None = option(
+        None,
+        help="Give the target mean 0 and covariance the identity, as published.",
+        panel="Data",
+        show_default="for named targets; points of a file stay where they are",
     )
     steps: int = override(StepOptions, "steps", 1000)
     test_size: int = option(
@@ -71,7 +74,7 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
         transport = dense_transport(config, source.dim, x, y)
         test_x = source.draw(config.test_size, config.seed, "test source", device=device)
         test_y = target.draw(config.test_size, config.seed, "test target", device=device)
-        evaluate = evaluation(config.target, test_x, test_y, whitening)
+        evaluate = evaluation(config.target, target, test_x, test_y, whitening, config.seed)
         trained = train(
             session, transport, x, y, evaluate, monitor="test/energy_forward",
             about={"source": config.source, "target": config.target},
@@ -98,18 +101,20 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
                     folder / "energy.png",
                     {names[k]: v for k, v in series.items()},
                     ylabel="energy distance",
-                    lines={"two samples of the target": final["test/energy_floor"]},
+                    lines={"two samples of the target (rms)": final["test/energy_floor"]},
                 )
             )
         rows = [
             ["energy distance, forward", final["test/energy_forward"]],
             ["energy distance, inverse", final["test/energy_inverse"]],
-            ["  between two samples of the target", final["test/energy_floor"]],
+            ["  between two samples of the target (rms)", final["test/energy_floor"]],
             ["forward and back, % of the variance", final["test/cycle_error"]],
             ["half squared W2 distance", final["test/half_w2"]],
         ]
         if "test/modes" in final:
-            rows.append([f"modes reached of {int(final['test/modes_of'])}", final["test/modes"]])
+            rows.append([f"modes reached, of {final['test/modes_of']:.0f}", f"{final['test/modes']:.0f}"])
+            rows.append(["points within 3 std of a mode, %", final["test/near_modes"]])
+            rows.append(["  of the target", final["test/near_modes_target"]])
         console.table(f"{config.source} to {config.target}", ["on test points", "value"], rows, digits=5)
         say_where(figures, trained.map_path)
         next_steps(
@@ -129,6 +134,6 @@ command = Command(
     (
         "wasskit w2gn toy",
         "wasskit w2gn toy --target swissroll --steps 4000",
-        "wasskit w2gn toy --source a.npy --target b.npy --no-whiten",
+        "wasskit w2gn toy --source a.npy --target b.npy",
     ),
 )
