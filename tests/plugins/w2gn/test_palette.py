@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from wasskit.plugins.w2gn.palette import (
     ColourTable,
     colour_measure,
     colours_of,
+    lossless_suffix,
     map_image,
     map_pixels,
     read_pixels,
@@ -64,7 +66,7 @@ def test_tiffs_are_mapped_in_tiles(
     tmp_path: Path, tile: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tifffile = pytest.importorskip("tifffile")
-    monkeypatch.setattr("wasskit.plugins.w2gn.palette._LARGE", 100)
+    monkeypatch.setattr("wasskit.plugins.w2gn.palette.LARGE", 100)
     pixels = picture(70, 90)
     layout = {"tile": tile} if tile else {"rowsperstrip": 16}
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **layout)
@@ -118,16 +120,87 @@ def test_sixteen_bit_colour_png_is_refused(tmp_path: Path) -> None:
         read_pixels(tmp_path / "deep.png")
 
 
-def test_foreign_tiffs_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tile", [(16, 16), None])
+def test_foreign_tiffs_are_refused(tmp_path: Path, tile: tuple[int, int] | None) -> None:
     tifffile = pytest.importorskip("tifffile")
-    arrays = {
-        "grey.tif": (picture()[..., 0], "grey image", "minisblack"),
-        "deep.tif": (picture().astype(np.uint16), "not 8 bits", "rgb"),
+    alpha = np.dstack([picture(), picture()[..., 0]])
+    arrays: dict[str, tuple[Any, str, dict[str, Any]]] = {
+        "grey.tif": (picture()[..., 0], "is a grey image", {"photometric": "minisblack"}),
+        "deep.tif": (picture().astype(np.uint16), "8 bits per channel", {"photometric": "rgb"}),
+        "alpha.tif": (alpha, "has an alpha channel", {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+        "lab.tif": (picture(), "is a (CIE)?LAB image", {"photometric": "cielab"}),
     }
-    for name, (array, reason, photometric) in arrays.items():
-        tifffile.imwrite(tmp_path / name, array, photometric=photometric)
+    for name, (array, reason, options) in arrays.items():
+        tifffile.imwrite(tmp_path / name, array, tile=tile, **options)
         with pytest.raises(UserError, match=reason):
             read_pixels(tmp_path / name)
+
+
+def test_sixteen_bit_tiff_is_refused_without_the_library(tmp_path: Path) -> None:
+    # One strip of 2 x 1 pixels with 16 bits per channel, which Pillow would open as 8-bit RGB.
+    import struct
+
+    def entry(tag: int, kind: int, count: int, value: int) -> bytes:
+        return struct.pack("<HHII", tag, kind, count, value)
+
+    entries = [
+        entry(256, 3, 1, 2), entry(257, 3, 1, 1), entry(258, 3, 3, 8 + 2 + 10 * 12 + 4), entry(259, 3, 1, 1),
+        entry(262, 3, 1, 2), entry(273, 4, 1, 8 + 2 + 10 * 12 + 4 + 6), entry(277, 3, 1, 3), entry(278, 3, 1, 1),
+        entry(279, 4, 1, 12), entry(284, 3, 1, 1),
+    ]  # fmt: skip
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    (tmp_path / "deep.tif").write_bytes(content + struct.pack("<3H", 16, 16, 16) + bytes(12))
+    with pytest.raises(UserError, match="more than 8 bits"):
+        read_pixels(tmp_path / "deep.tif")
+
+
+def test_photographs_are_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(40, 30)).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "turned.png"), np.rot90(picture(40, 30), -1))
+
+
+def test_embedded_profiles_are_taken_into_srgb(tmp_path: Path) -> None:
+    swapped = minimal_profile("GBR")
+    Image.fromarray(picture()).save(tmp_path / "plain.png", icc_profile=minimal_profile("RGB"))
+    Image.fromarray(picture()).save(tmp_path / "swapped.png", icc_profile=swapped)
+    close = np.abs(read_pixels(tmp_path / "plain.png").astype(int) - picture())
+    assert close.max() <= 2
+    turned = np.abs(read_pixels(tmp_path / "swapped.png").astype(int) - picture()[..., [1, 2, 0]])
+    assert turned.mean() < 3
+    Image.fromarray(picture()).save(tmp_path / "broken.png", icc_profile=b"no profile")
+    np.testing.assert_array_equal(read_pixels(tmp_path / "broken.png"), picture())
+
+
+def minimal_profile(order: str) -> bytes:
+    """sRGB with its three colourants in another order and another name."""
+    from PIL import ImageCms
+
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(data[128:132], "big")
+    names = {b"rXYZ": "R", b"gXYZ": "G", b"bXYZ": "B"}
+    for i in range(count):
+        place = 132 + 12 * i
+        if (tag := bytes(data[place : place + 4])) in names:
+            data[place : place + 4] = (order["RGB".index(names[tag])].lower() + "XYZ").encode()
+    return bytes(data.replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be")))
+
+
+def test_colours_of_a_tiled_image_hold_no_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr("wasskit.plugins.w2gn.palette.LARGE", 100)
+    columns = np.broadcast_to(np.arange(1, 91, dtype=np.uint8)[None, :, None], (70, 90, 3))
+    tifffile.imwrite(tmp_path / "a.tif", columns, photometric="rgb", tile=(32, 32))
+    colours = colours_of(tmp_path / "a.tif", 700)
+    assert colours.min() > 0
+    # Every column of pixels is met.
+    assert len(colours[:, 0].unique()) == 90
+
+
+def test_results_are_named_after_their_originals() -> None:
+    names = {"a.jpg": ".png", "a.PNG": ".png", "slide.svs": ".tif", "big.btf": ".tif", "scan.TIFF": ".tiff"}
+    assert {name: lossless_suffix(Path(name)) for name in names} == names
 
 
 def test_colour_measure_spreads_colours_over_a_grey_level() -> None:

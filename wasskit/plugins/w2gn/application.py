@@ -12,7 +12,7 @@ import torch
 from wasskit.data.toy import load_points
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.objective import W2GN, Refine
-from wasskit.plugins.w2gn.palette import ColourTable, colour_function, map_image, read_pixels, save_pixels
+from wasskit.plugins.w2gn.palette import read_pixels, save_pixels
 from wasskit.training.files import replace_file, writing
 
 
@@ -56,19 +56,14 @@ def apply_to_points(
     replace_file(destination, lambda file: np.save(file, mapped.cpu().numpy()))
 
 
-def apply_to_images(
-    transport: W2GN,
-    header: Mapping[str, Any],
-    source: Path,
-    destination: Path,
-    inverse: bool,
-    refine: Refine,
-    device: torch.device,
+def apply_to_image(
+    transport: W2GN, header: Mapping[str, Any], source: Path, destination: Path, inverse: bool, refine: Refine
 ) -> None:
-    """Map an image file: its colours in tiles, or the whole image where the map is one of images."""
-    if is_colour_map(header):
-        map_image(source, destination, ColourTable(colour_function(transport, inverse, refine), device))
-        return
+    """Map an image file by a map of images.
+
+    Raises:
+        UserError: the image is not 8-bit RGB, or of another size than the map's.
+    """
     size = tuple(header["potential"]["image_size"])
     pixels = read_pixels(source)
     if pixels.shape[:2] != size:
@@ -76,6 +71,7 @@ def apply_to_images(
             f"{source} has {pixels.shape[0]}x{pixels.shape[1]} pixels; the map takes {size[0]}x{size[1]}: resize it "
             "first."
         )
+    device = next(transport.parameters()).device
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device, torch.float32) / 127.5 - 1.0
     mapped = transport.inverse_map(image, refine=refine) if inverse else transport.forward_map(image)
     array = ((mapped[0] + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()

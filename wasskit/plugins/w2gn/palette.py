@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,18 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from wasskit.data.toy import Measure
+from wasskit.data.toy import Measure, normal
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.objective import W2GN, Refine
 
 Pixels = NDArray[np.uint8]
 TIFF = (".tif", ".tiff", ".btf", ".svs")
 _TILE_ROWS = 512
-_LARGE = 1 << 26
-"""Pixels from which a TIFF is read and written in tiles."""
+LARGE = 1 << 26
+"""Pixels from which an image is shown in no figure, and a TIFF read and written in tiles."""
 
 
 def sample_photographs() -> tuple[Path, Path]:
@@ -47,13 +48,15 @@ def sample_photographs() -> tuple[Path, Path]:
 
 
 def read_pixels(path: Path) -> Pixels:
-    """An 8-bit RGB image as (H, W, 3) uint8.
+    """An 8-bit RGB image as (H, W, 3) uint8, upright and, where a colour profile is embedded, in sRGB.
+
+    A tiled or very large TIFF is taken as it is stored.
 
     Raises:
         UserError: the file is missing or damaged; the image is grey, has an alpha channel or more than 8
             bits.
     """
-    if path.suffix.lower() in TIFF and (page := tiff_page(path)) is not None:
+    if (page := tiled_page(path)) is not None:
         try:
             array: Pixels = page.asarray()
         except ValueError as error:
@@ -62,11 +65,36 @@ def read_pixels(path: Path) -> Pixels:
     try:
         with unlimited(), Image.open(path) as image:
             check_mode(path, image)
-            return np.array(image.convert("RGB"))
+            return np.array(in_srgb(ImageOps.exif_transpose(image)))
     except FileNotFoundError:
         raise UserError(f"There is no image {path}.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} is not a readable image: {error}.") from error
+
+
+def in_srgb(image: Image.Image) -> Image.Image:
+    """The image in RGB, converted from its embedded colour profile where that is another than sRGB."""
+    profile, image = image.info.get("icc_profile"), image.convert("RGB")
+    if not profile:
+        return image
+    try:
+        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(embedded).lower():
+            return image
+        converted = ImageCms.profileToProfile(
+            image, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    return image if converted is None else converted
+
+
+def pixel_count(path: Path) -> int:
+    """Pixels of an image file, without decoding it."""
+    if (page := tiled_page(path)) is not None:
+        return int(page.shape[0] * page.shape[1])
+    with unlimited(), Image.open(path) as image:
+        return int(image.width * image.height)
 
 
 def check_mode(path: Path, image: Image.Image) -> None:
@@ -78,7 +106,7 @@ def check_mode(path: Path, image: Image.Image) -> None:
         raise UserError(
             f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant."
         )
-    if "A" in mode or "a" in mode or "transparency" in image.info:
+    if mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
         raise UserError(
             f"{path} has an alpha channel: flatten it onto a background and save it as RGB first."
         )
@@ -87,7 +115,9 @@ def check_mode(path: Path, image: Image.Image) -> None:
 
 
 def sixteen_bit(path: Path, image: Image.Image) -> bool:
-    """Whether a PNG has 16 bits per channel, which Pillow hides by dropping the lower eight."""
+    """Whether a PNG or TIFF has 16 bits per channel, which Pillow hides by dropping the lower eight."""
+    if image.format == "TIFF":
+        return any(bits > 8 for bits in getattr(image, "tag_v2", {}).get(258, ()))
     if image.format != "PNG":
         return False
     with path.open("rb") as file:
@@ -108,9 +138,11 @@ def unlimited() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def tiff_page(path: Path) -> Any | None:
-    """The first page of a TIFF, if the library for tiled ones is installed; None to leave it to Pillow."""
-    if importlib.util.find_spec("tifffile") is None or not path.is_file():
+def tiled_page(path: Path) -> Any | None:
+    """The first page of a TIFF that is tiled or very large, if the library for these is installed; None leaves
+    the file to Pillow.
+    """
+    if path.suffix.lower() not in TIFF or not path.is_file() or importlib.util.find_spec("tifffile") is None:
         return None
     import tifffile
 
@@ -118,51 +150,68 @@ def tiff_page(path: Path) -> Any | None:
         page: Any = tifffile.TiffFile(path).pages[0]
     except (tifffile.TiffFileError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable TIFF: {error}.") from error
+    if not page.is_tiled and page.imagewidth * page.imagelength <= LARGE:
+        return None
+    check_page(path, page)
+    return page
+
+
+def check_page(path: Path, page: Any) -> None:
+    """Refuse a page that is not 8-bit RGB, each with what to do about it."""
     if page.dtype is None or page.dtype != np.uint8:
         raise UserError(
             f"{path} has {page.dtype} samples, not 8 bits per channel: convert it to 8-bit RGB first."
         )
-    channels = page.shape[2] if len(page.shape) == 3 else 1
-    if channels == 1:
+    if page.samplesperpixel == 1:
         raise UserError(
             f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant."
         )
-    if channels == 4:
+    if page.samplesperpixel == 4:
         raise UserError(
             f"{path} has an alpha channel: flatten it onto a background and save it as RGB first."
         )
-    if channels != 3 or page.planarconfig != 1:
+    # JPEG in YCbCr is decoded to RGB; without that compression the samples would stay as they are.
+    space = getattr(page.photometric, "name", str(page.photometric))
+    if space != "RGB" and not (space == "YCBCR" and "JPEG" in getattr(page.compression, "name", "")):
+        raise UserError(f"{path} is a {space} image: convert it to RGB first.")
+    if page.samplesperpixel != 3 or page.planarconfig != 1:
         raise UserError(
-            f"{path} has {channels} channels stored apart: convert it to interleaved 8-bit RGB first."
+            f"{path} has {page.samplesperpixel} channels stored apart: convert it to interleaved 8-bit RGB first."
         )
-    return page
 
 
 def colours_of(path: Path, limit: int = 1 << 22) -> Tensor:
     """Colours of an image, (N, 3) uint8: all pixels, or about ``limit`` evenly spread ones of a large image.
 
-    A large tiled TIFF is read tile by tile.
+    A large TIFF is read tile by tile.
     """
-    if path.suffix.lower() in TIFF and (page := tiff_page(path)) is not None:
-        height, width = page.shape[:2]
-        if height * width > _LARGE:
-            step = -(-height * width // limit)
-            try:
-                segments = [data for data, *_ in page.segments(maxworkers=1, func=thinned(step))]
-            except ValueError as error:
-                raise UserError(f"{path} cannot be decoded: {error}.") from error
-            return torch.from_numpy(np.concatenate([part for part in segments if len(part)]))
+    page = tiled_page(path)
+    if page is not None and (count := page.imagelength * page.imagewidth) > LARGE:
+        try:
+            pick = thinned(page, count // limit)
+            segments = [data for data, *_ in page.segments(maxworkers=1, func=pick)]
+        except ValueError as error:
+            raise UserError(f"{path} cannot be decoded: {error}.") from error
+        return torch.from_numpy(np.concatenate([part for part in segments if len(part)]))
     pixels = read_pixels(path).reshape(-1, 3)
-    return torch.from_numpy(np.ascontiguousarray(pixels[:: -(-len(pixels) // (16 * limit))]))
+    return torch.from_numpy(every(pixels, 1 if len(pixels) <= LARGE else len(pixels) // limit))
 
 
-def thinned(step: int) -> Callable[[Any], tuple[Pixels, int]]:
-    """Every ``step``-th pixel of a decoded segment of a TIFF."""
+def every(pixels: Pixels, step: int) -> Pixels:
+    """About every ``step``-th pixel of (N, 3): an odd step, which visits all columns of tiles of even width."""
+    return np.ascontiguousarray(pixels[:: step | 1])
+
+
+def thinned(page: Any, step: int) -> Callable[[Any], tuple[Pixels, int]]:
+    """Every ``step``-th pixel of a decoded segment of a page, without the padding of tiles at the edges."""
 
     def pick(segment: Any) -> tuple[Pixels, int]:
-        data = segment[0]
-        empty = np.zeros((0, 3), np.uint8)
-        return (empty if data is None else np.ascontiguousarray(data.reshape(-1, 3)[::step])), segment[1]
+        data, index = segment[0], segment[1]
+        if data is None:
+            return np.zeros((0, 3), np.uint8), index
+        height, width = page.imagelength - index[2], page.imagewidth - index[3]
+        inside = data.reshape(data.shape[-3:])[:height, :width]
+        return every(inside.reshape(-1, 3), step), index
 
     return pick
 
@@ -212,12 +261,32 @@ class ColourTable:
 
 
 def colour_function(
-    transport: W2GN, inverse: bool = False, refine: Refine = "none"
+    transport: W2GN, inverse: bool = False, refine: Refine = "none", smooth: float = 0.0
 ) -> Callable[[Tensor], Tensor]:
-    """The forward or inverse map as a function of points."""
-    if inverse:
-        return lambda points: transport.inverse_map(points, refine=refine)
-    return transport.forward_map
+    """The forward or inverse map as a function of points (N, 3) in [0, 1].
+
+    Args:
+        smooth: standard deviation, in grey levels, of a normal over which the map is averaged. The average
+            ``E T(x + s Z)`` is the gradient of the potential's convolution with that normal, hence monotone as
+            well; where the optimal map jumps between neighbouring colours, as it does where a palette falls apart,
+            the average turns the jump, and the noise of compression that it would magnify, into a gradation.
+    """
+
+    def exact(points: Tensor) -> Tensor:
+        return transport.inverse_map(points, refine=refine) if inverse else transport.forward_map(points)
+
+    if smooth == 0.0:
+        return exact
+    offsets = smooth / 255.0 * normal(3).draw(8, 0, scheme="sobol")
+
+    def averaged(points: Tensor) -> Tensor:
+        total = torch.zeros_like(points)
+        for offset in offsets.to(points):
+            # In pairs of opposite offsets, so that a linear map stays what it is.
+            total += exact(points + offset) + exact(points - offset)
+        return total / (2 * len(offsets))
+
+    return averaged
 
 
 def map_pixels(pixels: Pixels, table: ColourTable) -> Pixels:
@@ -238,15 +307,14 @@ def map_image(source: Path, destination: Path, table: ColourTable) -> None:
 
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix.lower() in TIFF and (page := tiff_page(source)) is not None:
-            height, width = page.shape[:2]
-            if height * width > _LARGE or page.is_tiled:
-                if destination.suffix.lower() not in TIFF:
-                    raise UserError(
-                        f"{source} is mapped in tiles: give its image the name of a TIFF, not {destination}."
-                    )
+        if (page := tiled_page(source)) is not None:
+            if destination.suffix.lower() in TIFF:
                 map_tiles(page, destination, table)
                 return
+            if page.shape[0] * page.shape[1] > LARGE:
+                raise UserError(
+                    f"{source} is mapped in tiles: give its image the name of a TIFF, not {destination}."
+                )
         save_pixels(map_pixels(read_pixels(source), table), destination)
 
 
@@ -278,12 +346,25 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
     partial = destination.with_name(f".{destination.name}.partial")
     try:
         with tifffile.TiffWriter(partial, bigtiff=size > 1 << 31) as writer:
-            writer.write(segments(), shape=page.shape, dtype=np.uint8, photometric="rgb", **layout)
+            writer.write(
+                segments(),
+                shape=page.shape,
+                dtype=np.uint8,
+                photometric="rgb",
+                iccprofile=page.iccprofile,
+                **layout,
+            )
         partial.replace(destination)
     except ValueError as error:
         raise UserError(f"{page.parent.filename} cannot be decoded: {error}.") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def lossless_suffix(path: Path) -> str:
+    """The suffix of a mapped image by that of its original: large ones stay TIFFs, others become PNGs."""
+    suffix = path.suffix.lower()
+    return (suffix if suffix in (".tif", ".tiff") else ".tif") if suffix in TIFF else ".png"
 
 
 def save_pixels(pixels: Pixels, path: Path) -> Path:

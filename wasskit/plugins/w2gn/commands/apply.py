@@ -30,6 +30,13 @@ class W2gnApply(DeviceOptions):
     refine: Literal["none", "lbfgs", "newton"] = option(
         "none", help="Solve for the inverse of the forward map instead of using the second network."
     )
+    smooth: float | None = option(
+        None,
+        help="For maps of colours: average the map over a normal of this many grey levels (0: the map itself).",
+        min=0,
+        max=64,
+        show_default="as in its training",
+    )
     output: Path | None = option(
         None,
         help="Where to write: a file for one input, a folder for several.",
@@ -46,13 +53,20 @@ class W2gnApply(DeviceOptions):
 def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import group
-    from wasskit.plugins.w2gn.application import apply_to_images, apply_to_points, is_colour_map, map_file
+    from wasskit.plugins.w2gn.application import apply_to_image, apply_to_points, is_colour_map, map_file
     from wasskit.plugins.w2gn.maps import load_map
+    from wasskit.plugins.w2gn.palette import ColourTable, colour_function, map_image
 
     with group(config.device) as device:
         path = map_file(config.map)
         transport, header = load_map(path)
         transport = transport.to(device)
+        table: ColourTable | None = None
+        if is_colour_map(header):
+            smooth = header.get("smooth", 0.0) if config.smooth is None else config.smooth
+            table = ColourTable(colour_function(transport, config.inverse, config.refine, smooth), device)
+        elif config.smooth is not None:
+            raise UserError(f"--smooth is for maps of colours, which {path} is not.")
         inputs = [Path(word).expanduser() for word in config.inputs]
         written: list[Path] = []
         for source in inputs:
@@ -64,12 +78,15 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
             if source.suffix == ".npy":
                 apply_to_points(transport, header, source, destination, config.inverse, config.refine)
             else:
-                if not is_colour_map(header) and "image_size" not in header["potential"]:
+                if table is None and "image_size" not in header["potential"]:
                     raise UserError(
                         f"{path} maps points of dimension {header['potential']['dim']}, not the colours of "
                         f"images: give a .npy file instead of {source}."
                     )
-                apply_to_images(transport, header, source, destination, config.inverse, config.refine, device)
+                if table is not None:
+                    map_image(source, destination, table)
+                else:
+                    apply_to_image(transport, header, source, destination, config.inverse, config.refine)
             written.append(destination)
             console.result(f"Written: {console.escape(str(destination))}")
     return {"map": str(path), "outputs": [str(p) for p in written]}
@@ -77,8 +94,10 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
 
 def output_path(config: W2gnApply, source: Path, several: bool) -> Path:
     """Where the image of one input goes."""
+    from wasskit.plugins.w2gn.palette import lossless_suffix
+
     tail = "inverse" if config.inverse else "mapped"
-    suffix = source.suffix if source.suffix.lower() in (".npy", ".tif", ".tiff", ".png") else ".png"
+    suffix = ".npy" if source.suffix == ".npy" else lossless_suffix(source)
     name = f"{source.stem}-{tail}{suffix}"
     if config.output is None:
         return source.with_name(name)

@@ -30,6 +30,14 @@ class W2gnColor(TransportOptions, SamplingOptions):
         None, help="The second photograph, for recipes.", panel="Data", complete=complete_local_paths
     )
     steps: int = override(StepOptions, "steps", 1500)
+    smooth: float = option(
+        6.0,
+        help="Average the map over a normal of this many grey levels when images are written, which softens its "
+        "jumps (0: the map itself).",
+        panel="Output",
+        min=0,
+        max=64,
+    )
     save_map: Path | None = option(
         None,
         help="Also save the map here.",
@@ -55,21 +63,27 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
     import dataclasses
     import shutil
 
+    import torch
+
     from wasskit import console
-    from wasskit.data.toy import checked_points
     from wasskit.distributed.group import is_main
+    from wasskit.ot.energy import energy_distance, random_directions
     from wasskit.plugins.w2gn.clouds import cloud_evaluation
     from wasskit.plugins.w2gn.palette import (
+        LARGE,
         ColourTable,
         colour_function,
         colour_measure,
         colours_of,
+        lossless_suffix,
         map_image,
+        pixel_count,
         read_pixels,
         sample_photographs,
     )
     from wasskit.plugins.w2gn.task import dense_transport
     from wasskit.plugins.w2gn.training import history, next_steps, sampler, save_clouds, say_where, train
+    from wasskit.training.files import writing
     from wasskit.training.session import training_session
 
     if config.images:
@@ -84,46 +98,43 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
         device = session.device
         x = sampler(measures[0], config.seed, "source", config.sampling, device)
         y = sampler(measures[1], config.seed, "target", config.sampling, device)
-        test_x = checked_points(x(-(10**6), config.test_size), str(paths[0]))
-        test_y = checked_points(y(-(10**6), config.test_size), str(paths[1]))
+        test_x, test_y = (draw(-(10**6), config.test_size) for draw in (x, y))
         transport = dense_transport(config, 3, x, y)
         trained = train(
             session, transport, x, y, cloud_evaluation(test_x, test_y), monitor="test/energy_forward",
-            about={"space": "rgb", "source": paths[0].name, "target": paths[1].name},
+            about={
+                "space": "rgb", "smooth": config.smooth, "source": paths[0].name, "target": paths[1].name,
+            },
         )  # fmt: skip
         maps = trained.transport.to(device)
+        written = [colour_function(maps, inverse, smooth=config.smooth) for inverse in (False, True)]
         results: list[Path] = []
         figures: list[Path | None] = []
         if is_main():
-            for path, inverse, word in ((paths[0], False, "forward"), (paths[1], True, "inverse")):
-                suffix = path.suffix if path.suffix.lower() in (".tif", ".tiff") else ".png"
-                destination = session.run.path / f"{path.stem}-{word}{suffix}"
-                map_image(path, destination, ColourTable(colour_function(maps, inverse), device))
+            for path, function, word in zip(paths, written, ("forward", "inverse"), strict=True):
+                destination = session.run.path / f"{path.stem}-{word}{lossless_suffix(path)}"
+                map_image(path, destination, ColourTable(function, device))
                 results.append(destination)
             if config.save_map is not None:
-                shutil.copyfile(trained.map_path, config.save_map)
+                with writing(config.save_map):
+                    config.save_map.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(trained.map_path, config.save_map)
             from wasskit.plugins.w2gn import figures as draw
 
             folder = session.run.figures
-            names = [
-                f"{paths[0].stem}",
-                f"{paths[0].stem}, mapped",
-                f"{paths[1].stem}",
-                f"{paths[1].stem}, mapped",
-            ]
-            clouds = [test_x, maps.forward_map(test_x), test_y, maps.inverse_map(test_y)]
+            first, second = (path.stem for path in paths)
+            if first == second:
+                first, second = f"{first} (source)", f"{second} (target)"
+            names = [first, f"{first}, mapped", second, f"{second}, mapped"]
+            clouds = [test_x, written[0](test_x), test_y, written[1](test_y)]
             arrays = dict(zip(("source", "forward", "target", "inverse"), clouds, strict=True))
             save_clouds(session.run.path / "palette.npz", **arrays)
             order = [0, 1, 2, 2, 3, 0]
             panels = {f"{'abcdef'[i]}) {names[j]}": clouds[j] for i, j in enumerate(order)}
             figures.append(draw.palettes(folder / "palettes.png", panels))
             shown = [paths[0], results[0], paths[1], results[1]]
-            small = {
-                name: thumbnail(read_pixels, path)
-                for name, path in zip(names, shown, strict=True)
-                if small_enough(path)
-            }
-            if len(small) == 4:
+            if max(pixel_count(path) for path in shown) <= LARGE:
+                small = {name: thumbnail(read_pixels(path)) for name, path in zip(names, shown, strict=True)}
                 figures.append(draw.pictures(folder / "images.png", small))
             series = history(session, "test", ["energy_forward", "energy_inverse"])
             curves = {name.removeprefix("energy_"): values for name, values in series.items()}
@@ -131,14 +142,22 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
             figures.append(
                 draw.curves(folder / "energy.png", curves, ylabel="energy distance of palettes", lines=start)
             )
-        final = trained.summary.final
+        final = dict(trained.summary.final)
+        theta = random_directions(256, 3, like=test_x, generator=torch.Generator(device).manual_seed(0))
+        for word, function, x_points, y_points in (
+            ("forward", written[0], test_x, test_y),
+            ("inverse", written[1], test_y, test_x),
+        ):
+            final[f"test/energy_{word}_written"] = float(energy_distance(function(x_points), y_points, theta))
         console.table(
             f"{paths[0].name} and {paths[1].name}",
             ["palettes", "value"],
             [
                 ["energy distance before", final["test/energy_before"]],
                 ["energy distance, forward", final["test/energy_forward"]],
+                ["  as written (--smooth)", final["test/energy_forward_written"]],
                 ["energy distance, inverse", final["test/energy_inverse"]],
+                ["  as written (--smooth)", final["test/energy_inverse_written"]],
                 ["forward and back, % of the variance", final["test/cycle_error"]],
                 ["half squared W2 distance", final["test/half_w2"]],
             ],
@@ -152,22 +171,19 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
             f"wasskit w2gn apply {trained.map_path} IMAGE --inverse",
         )
     return trained.summary.as_dict() | {
+        "final": final,
         "map": str(trained.map_path),
         "images": [str(path) for path in results],
         "run": str(session.run.path),
     }
 
 
-def small_enough(path: Path, limit: int = 1 << 28) -> bool:
-    """Whether an image can be shown whole in a figure."""
-    return path.stat().st_size < limit
+def thumbnail(pixels: Any, side: int = 900) -> Any:
+    """An image (H, W, 3) reduced to about ``side`` pixels."""
+    import numpy as np
+    from PIL import Image
 
-
-def thumbnail(read: Any, path: Path, side: int = 900) -> Any:
-    """An image thinned to about ``side`` pixels."""
-    pixels = read(path)
-    step = max(1, max(pixels.shape[:2]) // side)
-    return pixels[::step, ::step]
+    return np.asarray(Image.fromarray(pixels).reduce(max(1, max(pixels.shape[:2]) // side)))
 
 
 command = Command(
