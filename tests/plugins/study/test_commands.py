@@ -34,6 +34,8 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "half.npy", x.astype(np.float16))
     np.save(folder / "words.npy", np.array([["a", "b"]]))
     np.save(folder / "short.npy", x[:5])
+    np.save(folder / "nan.npy", np.where(np.arange(600)[:, None] == 7, np.nan, x))
+    np.save(folder / "flat.npy", x.ravel())
     (folder / "broken.npy").write_bytes(b"\x93NUMPY nonsense")
     (folder / "table.csv").write_text("1,2\n")
     return folder
@@ -188,6 +190,12 @@ def test_measure_takes_half_precision_and_a_run_that_holds_embeddings(
         (["measure", "{e}/broken.npy"], "as a .npy array"),
         (["measure", "{e}/words.npy"], "must hold real numbers"),
         (["measure", "{e}/uniform.npy", "--pairs", "{e}/short.npy"], "two views of the same samples"),
+        (
+            ["measure", "{e}/nan.npy"],
+            "nan.npy: 1 of 600 rows hold NaN or infinite values, the first is row 7",
+        ),
+        (["measure", "{e}/uniform.npy", "--pairs", "{e}/nan.npy"], "nan.npy: 1 of 600 rows hold NaN"),
+        (["measure", "{e}/flat.npy"], "flat.npy must be a matrix (N, m)"),
         (["measure", "{e}"], "holds several embeddings"),
         (["measure", "{empty}"], "holds no embeddings"),
         (["collapse", "--levels", "1"], "--levels: 1.0 is out of range, expected at least 0 and below 1"),
@@ -218,8 +226,18 @@ def test_bad_requests_are_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
+def test_cloning_studies_of_one_run_keep_their_metrics_apart(run_cli: Cli, tmp_path: Path) -> None:
+    run_cli(
+        "study", "all", "--quick", "--only", "fbc,icc", "--seeds", "1", "--run-dir", tmp_path / "run", "-q"
+    )
+    metrics = RunDirectory.open(tmp_path / "run", plugin="study").metrics()
+    assert {row.split.partition("-")[0] for row in metrics} == {"fbc", "icc"}
+    places = [(row.split, row.metric, row.step) for row in metrics]
+    assert len(places) == len(set(places))
+
+
 def test_published_table_is_the_papers(reference: Reference) -> None:
-    from wasskit.plugins.study.cases import collapsed
+    from wasskit.plugins.study.cases import Case, collapsed
     from wasskit.plugins.study.published import published
 
     study = reference("ssl_study_collapse")
@@ -231,3 +249,18 @@ def test_published_table_is_the_papers(reference: Reference) -> None:
             assert (found.neg_w2, found.neg_lu) == pytest.approx(
                 (study["published_neg_w2"][i, j], study["published_neg_lu"][i, j]), abs=1e-9
             )
+    study = reference("ssl_study_dimension")
+    for i, eta in enumerate((0.75, 0.5, 0.25, 0.0)):
+        for j, m in enumerate(2 ** np.arange(2, 13)):
+            found = published(Case("dimension", int(m), eta, 1, int(m)))
+            assert found == pytest.approx(
+                (study["published_neg_w2"][i, j], study["published_neg_lu"][i, j]), abs=1e-9
+            )
+    for kind in ("fcc", "fbc", "icc"):
+        study = reference(f"ssl_study_{kind}")
+        levels = np.atleast_1d(study["levels" if kind != "icc" else "level"])
+        neg_w2, neg_lu = (np.atleast_2d(study[f"published_{key}"]) for key in ("neg_w2", "neg_lu"))
+        for i, eta in enumerate(levels):
+            for j, k in enumerate(study["times"]):
+                found = published(Case(kind, int(study["D"]), float(eta), 1, 32, int(k)))
+                assert found == pytest.approx((neg_w2[i, j], neg_lu[i, j]), abs=1e-9)

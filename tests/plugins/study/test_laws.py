@@ -101,6 +101,17 @@ def test_cloned_instances_against_the_reference(reference: Reference) -> None:
         assert -laws.cloned_instances_lu(first, int(study["N"]), int(k) + 1) == pytest.approx(value, abs=1e-9)
 
 
+def test_nearest_neighbour_by_hand() -> None:
+    # On the circle the share within r is 2 arcsin(r/2) / pi, on the ordinary sphere r^2 / 4.
+    share = 1 - 2 ** (-1 / 99)
+    assert laws.nearest_neighbour_distance(2, 100) == pytest.approx(2 * math.sin(math.pi * share / 2))
+    assert laws.nearest_neighbour_distance(3, 100) == pytest.approx(2 * math.sqrt(share))
+    assert laws.nearest_neighbour_distance(3, 2) == pytest.approx(math.sqrt(2))
+    assert laws.nearest_neighbour_distance(3, 10**9) == pytest.approx(
+        2 * math.sqrt(math.log(2) / 1e9), rel=1e-6
+    )
+
+
 @pytest.mark.parametrize("m", [2, 3, 4, 9, 64])
 def test_coordinate_distances_against_quadrature(m: int) -> None:
     tv, w1 = laws.coordinate_distances(m)

@@ -26,7 +26,12 @@ def clusters(count: int, noise: float) -> Tensor:
 CONSTRUCTED = {
     "uniform": (normal(N, M), ["healthy"]),
     "uniform, few rows": (normal(300, 200), ["healthy"]),
-    "fewer rows than dimensions": (normal(60, 128), ["healthy"]),
+    "fewer rows than dimensions": (normal(60, 128), ["undecided"]),
+    "half collapsed, but fewer rows": (
+        torch.cat([normal(60, 64), torch.zeros(60, 64)], 1),
+        ["undecided"],
+    ),
+    "two rows": (normal(2, M), ["undecided"]),
     "slightly uneven": (normal(N, M) * 0.98 ** torch.arange(M), ["healthy"]),
     "plane": (normal(N, 2), ["healthy"]),
     "half collapsed": (torch.cat([normal(N, M // 2), torch.zeros(N, M // 2)], 1), ["dimensional collapse"]),
@@ -45,9 +50,17 @@ CONSTRUCTED = {
     "nearly one point": (normal(1, M) + 1e-3 * normal(N, M, seed=3), ["complete collapse"]),
     "a mean far away": (normal(N, M) + 20, ["complete collapse"]),
     "cloned four times": (normal(N // 4, M).repeat(4, 1), ["few distinct instances"]),
-    "100 tight clusters": (clusters(100, 0.02), ["few distinct instances"]),
-    "10 tight clusters": (clusters(10, 0.02), ["few distinct instances", "dimensional collapse"]),
+    "100 tight clusters": (clusters(100, 0.02), ["clusters"]),
+    "10 tight clusters": (clusters(10, 0.02), ["clusters", "dimensional collapse"]),
+    "10 less tight clusters": (clusters(10, 0.3), ["clusters", "mean shift", "dimensional collapse"]),
+    "a point and its opposite": (
+        torch.randint(2, (N, 1), generator=torch.Generator().manual_seed(5)).mul(2).sub(1)
+        * (normal(1, M) + 0.05 * normal(N, M, seed=4)),
+        ["clusters", "dimensional collapse"],
+    ),
+    "clusters of two": (normal(N // 2, M).repeat(2, 1) + 0.02 * normal(N, M, seed=6), ["clusters"]),
     "wide clusters": (clusters(100, 0.5), ["healthy"]),
+    "arcs in the plane": (torch.cat([normal(N, 3), torch.zeros(N, 1)], 1), ["healthy"]),
 }
 
 
@@ -58,6 +71,41 @@ def test_verdicts(name: str) -> None:
     kinds = [finding.kind for finding in found]
     assert kinds == expected or (name == "10 tight clusters" and set(expected) <= set(kinds))
     assert all(finding.sentence.endswith((".", "W2.")) for finding in found)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_the_scale_of_the_embeddings_does_not_matter(scale: float) -> None:
+    x, y = normal(300, 12).double(), normal(300, 12, seed=1).double()
+    plain, scaled = (measure_embeddings(f * x, pairs_of=f * y) for f in (1.0, scale))
+    for name in ("w2", "lu", "mean_norm", "effective_rank", "alignment", "neighbour", "distinct"):
+        assert getattr(scaled, name) == pytest.approx(getattr(plain, name), rel=1e-6), name
+    assert scaled.norm_mean == pytest.approx(scale * plain.norm_mean)
+    assert verdict(scaled) == verdict(plain)
+
+
+def test_clusters_are_counted_and_measured() -> None:
+    measured = measure_embeddings(clusters(20, 0.05))
+    assert measured.clusters == pytest.approx(20, rel=0.05)
+    # Two of one cluster differ by noise of deviation 0.05 sqrt 2 per unit of the centre's deviation.
+    assert measured.within == pytest.approx(0.05 * 2**0.5, rel=0.1)
+    assert measured.typical == pytest.approx(2**0.5, rel=0.1)
+    assert measure_embeddings(normal(N, M)).clusters is None
+    sampled = measure_embeddings(normal(40, 16).repeat(200, 1) + 1e-3 * normal(8000, 16, seed=1))
+    assert (sampled.n, sampled.sampled) == (8000, 4096)
+    assert sampled.clusters == pytest.approx(40, rel=0.02)
+
+
+def test_the_nearest_neighbour_of_uniform_points_is_where_it_should_be() -> None:
+    for n, m in ((4000, 2), (3000, 5), (1000, 200)):
+        measured = measure_embeddings(normal(n, m))
+        assert measured.neighbour == pytest.approx(measured.neighbour_expected, rel=0.1 if m == 2 else 0.02)
+
+
+def test_zero_rows_have_no_alignment() -> None:
+    x, y = normal(100, 8), normal(100, 8, seed=1)
+    with_zeros = torch.cat([x, torch.zeros(2, 8)]), torch.cat([y, normal(2, 8, seed=2)])
+    expected = float(alignment(x.double(), y.double()))
+    assert measure_embeddings(with_zeros[0], pairs_of=with_zeros[1]).alignment == pytest.approx(expected)
 
 
 def test_figures_are_those_of_the_evaluation() -> None:
@@ -114,9 +162,9 @@ def test_uniform_spectrum_is_that_of_a_uniform_sample(shape: tuple[int, int]) ->
     [
         (torch.ones(5), "must be a matrix"),
         (torch.ones(5, 1), "m >= 2"),
-        (torch.zeros(5, 4), "At least two"),
-        (torch.ones(1, 4), "At least two"),
-        (torch.tensor([[1.0, 2], [3, float("nan")], [0, 1]]), "first in row 1"),
+        (torch.zeros(5, 4), "at least two"),
+        (torch.ones(1, 4), "at least two"),
+        (torch.tensor([[1.0, 2], [3, float("nan")], [0, 1]]), "1 of 3 rows hold NaN .* first is row 1"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(features: Tensor, fragment: str) -> None:

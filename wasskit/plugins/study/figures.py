@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +21,10 @@ Array = NDArray[np.float64]
 
 W2_LABEL = r"$-\mathcal{W}_2$"
 LU_LABEL = r"$-\mathcal{L}_\mathcal{U}$"
-_LARGE_GAP = 0.01
+#: Natural logarithms that a spectrum's axis spans at least: a factor of 20.
+_SPECTRUM_RANGE = 3.0
+#: Share of a panel's height from which the bias of finite samples is drawn.
+_LARGE_GAP = 0.005
 
 
 def metric_panels(
@@ -36,7 +40,10 @@ def metric_panels(
     """
     fig, axes = figure(1, 2, width="double", ratio=0.82)
     left, right = axes[0]
-    dotted = False
+    everything = [o for points in series.values() for _, o in points]
+    shown = [value for o in everything for value in (o.neg_w2, o.neg_w2_exact)]
+    gaps = [abs(o.neg_w2_expected - o.neg_w2_exact) for o in everything]
+    dotted = max(gaps) > _LARGE_GAP * (max(shown) - min(shown))
     for number, (label, points) in enumerate(series.items()):
         x = [place for place, _ in points]
         at_cases = [(place, o.neg_lu_exact, o.neg_w2_exact) for place, o in points]
@@ -46,8 +53,7 @@ def metric_panels(
             _measured_and_exact(
                 ax, number, label, x, values, [e[0] for e in exact], [e[column] for e in exact]
             )
-        if max(abs(o.neg_w2_expected - o.neg_w2_exact) for _, o in points) > _LARGE_GAP:
-            dotted = True
+        if dotted:
             right.plot(
                 x, [o.neg_w2_expected for _, o in points], linestyle=":", linewidth=1, marker="none",
                 color=series_style(number)["color"],
@@ -57,7 +63,7 @@ def metric_panels(
         ax.set_ylabel(label)
         if log2:
             ax.set_xscale("log", base=2)
-    _legend_above(fig, left, dotted=dotted)
+    _legend_above(fig, left, expected_at=everything[0].n if dotted else None)
     return fig
 
 
@@ -78,8 +84,11 @@ def _measured_and_exact(
     )  # fmt: skip
 
 
-def _legend_above(fig: Figure, ax: Axes, *, dotted: bool, series: bool = True) -> None:
-    """One legend for all panels, where it covers nothing: the series, then what markers and lines are."""
+def _legend_above(fig: Figure, ax: Axes, *, expected_at: int | None = None, series: bool = True) -> None:
+    """One legend for all panels, where it covers nothing: the series, then what markers and lines are.
+
+    ``expected_at``: points of the samples whose expected values are drawn as dots.
+    """
     from matplotlib.lines import Line2D
 
     grey = "0.35"
@@ -89,9 +98,10 @@ def _legend_above(fig: Figure, ax: Axes, *, dotted: bool, series: bool = True) -
     labels = [str(container.get_label()) for container in ax.containers] if series else []
     entries.append(Line2D([], [], color=grey, linewidth=1))
     labels.append("exact")
-    if dotted:
+    if expected_at is not None:
         entries.append(Line2D([], [], color=grey, linewidth=1, linestyle=":"))
-        labels.append("expected at $N$")
+        thousands = f"{expected_at:,}".replace(",", r"\,")
+        labels.append(f"expected at $N = {thousands}$")
     if not series:
         entries.insert(0, Line2D([], [], color=grey, marker="o", markersize=3.8, linestyle="none"))
         labels.insert(0, "samples")
@@ -224,38 +234,37 @@ def shift_panels(rows: Sequence[Mapping[str, Any]], curve: Sequence[tuple[float,
     for column, (ax, metric, label) in enumerate(panels, start=1):
         values = [(row[metric], row[f"{metric}_se"]) for row in rows]
         _measured_and_exact(ax, 0, "samples", k, values, [c[0] for c in curve], [c[column] for c in curve])
-        ax.set_xscale("symlog", base=2, linthresh=0.5)
+        # Linear up to the first doubling, with a slope that is continuous there: linscale / (1 - 1/2) = 1 / ln 2.
+        ax.set_xscale("symlog", base=2, linthresh=0.5, linscale=0.5 / math.log(2))
         ax.set_xticks(k, [f"{x:g}" for x in k])
         ax.minorticks_off()
         ax.set_xlabel("shift $k$ of both coordinates")
         ax.set_ylabel(label)
-    _legend_above(fig, axes[0, 0], dotted=False, series=False)
+    _legend_above(fig, axes[0, 0], series=False)
     return fig
 
 
 def spectrum_panel(spectrum: Array, ideal: Array) -> Figure:
     """Logarithms of the covariance's eigenvalues, descending, against those of a uniform sample of the same size."""
-    fig, ax = figure(1, 1, width="single", ratio=0.75)
+    fig, ax = figure(1, 1, width="single", ratio=0.78)
     index = np.arange(1, len(spectrum) + 1)
     finite = np.isfinite(spectrum)
-    ax.plot(
-        index,
-        ideal,
-        color="0.45",
-        linestyle="--",
-        linewidth=1.1,
-        marker="none",
-        label="uniform, same N and m",
-    )
     marker = "o" if finite.sum() <= 40 else "none"
     ax.plot(
         index[finite], spectrum[finite], color=COLOURS["blue"], linestyle="-", linewidth=1.5, marker=marker,
         markersize=3, label="embeddings",
     )  # fmt: skip
+    ax.plot(index, ideal, color="0.25", linestyle="--", linewidth=1.1, marker="none", label="uniform sample")
     if not finite.all():
         ax.axvspan(finite.sum() + 0.5, len(spectrum) + 0.5, color="0.9", zorder=0, label="zero")
     ax.set_xlabel("rank of the singular value")
     ax.set_ylabel("log of the singular value")
     ax.set_xlim(0.5, len(spectrum) + 0.5)
-    ax.legend()
+    # A flat spectrum should look flat.
+    low, high = ax.get_ylim()
+    missing = max(0.0, _SPECTRUM_RANGE - (high - low)) / 2
+    ax.set_ylim(low - missing, high + missing)
+    fig.legend(
+        loc="outside upper center", ncols=3, frameon=False, fontsize=8, handlelength=1.6, columnspacing=1.2
+    )
     return fig

@@ -22,6 +22,7 @@ __all__ = [
     "coordinate_cdf",
     "coordinate_distances",
     "gaussian_cdf",
+    "nearest_neighbour_distance",
     "pair_density_distances",
     "projected_normal_metrics",
     "spectral_loss",
@@ -80,6 +81,17 @@ def spectral_loss(d: int, n: int) -> float:
     if g > 1:
         spread /= math.sqrt(g)
     return float(spread * math.sqrt(1 - 1 / n))
+
+
+def nearest_neighbour_distance(m: int, n: int) -> float:
+    """Median distance of a point to the nearest of n - 1 others, all uniform on the unit sphere of R^m, m >= 2.
+
+    The others are farther than r with the chance (1 - F(r))^(n-1), F(r) the share of the sphere within r: that of the
+    points whose coordinate along the point exceeds 1 - r^2/2, for which (1 + Y)/2 ~ Beta((m-1)/2, (m-1)/2).
+    """
+    share = -math.expm1(-math.log(2) / (n - 1))
+    # By symmetry 1 - Y at the upper tail is 1 + Y at the lower, without cancellation.
+    return math.sqrt(4 * special.betaincinv((m - 1) / 2, (m - 1) / 2, share))
 
 
 @dataclass(frozen=True)

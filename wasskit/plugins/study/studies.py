@@ -78,6 +78,7 @@ def cloning_report(
 
     return study_report(
         kind, f"{title} (m = {config.dim})", run_cases(kind, cases, config, n, device),
-        step=lambda o: o.case.k, split=lambda o: f"collapsed-{percent(o.case.eta)}", metric_suffix=lambda o: "",
+        step=lambda o: o.case.k, split=lambda o: f"{kind}-collapsed-{percent(o.case.eta)}",
+        metric_suffix=lambda o: "",
         series=level, x=lambda o: o.case.k, xlabel=xlabel,
     )  # fmt: skip

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wasskit.errors import UserError
-from wasskit.evaluation.uniformity import FeatureMoments, alignment
-from wasskit.plugins.study.laws import SphereLaw, spectral_loss, sphere_lu
+from wasskit.evaluation.uniformity import FeatureMoments
+from wasskit.plugins.study.laws import SphereLaw, nearest_neighbour_distance, spectral_loss, sphere_lu
 from wasskit.plugins.study.samples import log_potentials
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Measurement",
     "as_mapping",
     "cautions",
+    "check_embeddings",
     "measure_embeddings",
     "uniform_spectrum",
     "verdict",
@@ -41,8 +42,10 @@ _USED = 0.75
 _SHIFTED = 0.1
 #: tr S below which all features are one point.
 _POINT = 0.01
-#: Share of distinct instances below which they count as few.
+#: Share of distinct instances, or of clusters, below which they count as few.
 _DISTINCT = 0.55
+#: Twice the radius holds at most this many times the pairs where the radius separates clusters.
+_PLATEAU = 1.25
 _BATCH = 4096
 _NEIGHBOURS = 4096
 
@@ -52,14 +55,16 @@ class Measurement:
     """Everything that is measured of (N, m) embeddings, each row divided by its length.
 
     Args:
-        zeros: rows of length 0, which lie on no sphere and are left out.
+        zeros: rows of length 0, which lie on no sphere and are left out (of the alignment, pairs with such a row).
         w2_expected, lu_uniform: what N uniform points would show.
         used_dims, used_dims_expected: d* and its value for N uniform points.
         location, spread: the shares |mu|^2 and the covariance's part of W2^2.
         distinct: rows that differ.
-        clusters: one over the chance that two rows (nearly) coincide, among at most 4096; ``neighbour`` the median
-            distance to the nearest other row there, ``neighbour_expected`` what it would be for points spread over
-            the used dimensions.
+        clusters: one over the chance that two rows, drawn with replacement from the ``sampled`` ones (at most 4096),
+            belong to one cluster; None where there are none. ``within`` and ``typical`` are the root mean square
+            distances of two rows of one cluster, and of any two.
+        neighbour, neighbour_expected: median distance to the nearest other of the sampled rows, and its value for
+            uniform points.
         norm_mean, norm_sd: of the lengths before division.
         spectrum: log singular values of the covariance (1/(N-1)), descending.
     """
@@ -82,7 +87,9 @@ class Measurement:
     used_dims: float
     used_dims_expected: float
     distinct: int
-    clusters: float
+    clusters: float | None
+    within: float
+    typical: float
     sampled: int
     neighbour: float
     neighbour_expected: float
@@ -118,89 +125,118 @@ def measure_embeddings(
     Raises:
         UserError: wrong shapes, values that are not finite, fewer than two rows that are not zero.
     """
-    _check(features, "The embeddings")
-    lengths = torch.cat(
-        [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64) for rows in features.split(_BATCH)]
-    )
+    check_embeddings(features, "The embeddings")
+    lengths = torch.cat([_unit(rows)[1] for rows in features.split(_BATCH)])
     kept = lengths > 0
-    if int(kept.sum()) < 2:
-        raise UserError("At least two embeddings that are not zero vectors are needed to measure uniformity.")
     aligned = None
     if pairs_of is not None:
-        _check(pairs_of, "The pairs")
-        aligned = float(alignment(features.double(), pairs_of.double()))
+        check_embeddings(pairs_of, "The pairs")
+        aligned = _alignment(features, pairs_of)
     zeros = int((~kept).sum())
     if zeros:
         features, lengths = features[kept], lengths[kept]
     n, m = features.shape
 
-    moments = FeatureMoments()
-    for rows in features.split(_BATCH):
-        moments.update(rows.to(device))
+    # Rows of a file are often ordered by class: tiles of neighbours would not be a sample of all pairs.
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    moments = FeatureMoments(normalise=False)
+    z = torch.empty(n, m, dtype=torch.float32, device=device)
+    codes = []
+    for places, rows in zip(order.split(_BATCH), z.split(_BATCH), strict=True):
+        unit = _unit(features[places])[0].to(device)
+        moments.update(unit)
+        codes.append(_codes(unit))
+        rows.copy_(unit)
     spectrum = moments.spectrum().cpu()
     eigenvalues = spectrum.exp() * ((n - 1) / n)
     root_trace = float(eigenvalues.sqrt().sum())
     location, trace = float(moments.mean.square().sum()), float(moments.covariance.trace())
-
-    # Rows of a file are often ordered by class: tiles of neighbours would not be a sample of all pairs.
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    rows = features[order].float().to(device)
-    inverse = (1 / lengths[order])[:, None].to(device)
-    ((lu,),), visited = log_potentials(rows, [m], inverse, [t], pairs=pairs)
-    few = rows[:_NEIGHBOURS].double() * inverse[:_NEIGHBOURS]
-    used = root_trace**2 / trace if trace > 0 else 0.0
-    expected_used = m * spectral_loss(m, n) ** 2
-    neighbour, neighbour_expected, clusters = _neighbours(few, used, trace)
+    ones = torch.ones(n, 1, dtype=z.dtype, device=device)
+    ((lu,),), visited = log_potentials(z, [m], ones, [t], pairs=pairs)
+    few = _unit(features[order[:_NEIGHBOURS]])[0].to(device)
+    neighbour, clusters, within = _clusters(few, trace)
     return Measurement(
         n=n, m=m, zeros=zeros, w2=float(moments.w2()),
         w2_expected=math.sqrt(2 - 2 * SphereLaw(m, n).root_trace / math.sqrt(m)),
         lu=lu, lu_uniform=sphere_lu(m, t), lu_pairs=visited, t=t, mean_norm=math.sqrt(location), location=location,
         spread=1 + trace - 2 / math.sqrt(m) * root_trace, trace=trace, effective_rank=float(moments.effective_rank()),
-        numerical_rank=int(torch.isfinite(spectrum).sum()), used_dims=used, used_dims_expected=expected_used,
-        distinct=_distinct(features, lengths), clusters=clusters, sampled=len(few), neighbour=neighbour,
-        neighbour_expected=neighbour_expected, norm_mean=float(lengths.mean()), norm_sd=float(lengths.std()),
-        alignment=aligned, spectrum=spectrum,
+        numerical_rank=int(torch.isfinite(spectrum).sum()),
+        used_dims=root_trace**2 / trace if trace > 0 else 0.0, used_dims_expected=m * spectral_loss(m, n) ** 2,
+        distinct=len(torch.unique(torch.cat(codes), dim=0)), clusters=clusters, within=within,
+        typical=math.sqrt(2 * trace), sampled=len(few), neighbour=neighbour,
+        neighbour_expected=nearest_neighbour_distance(m, len(few)), norm_mean=float(lengths.mean()),
+        norm_sd=float(lengths.std()), alignment=aligned, spectrum=spectrum,
     )  # fmt: skip
 
 
-def _check(features: Tensor, what: str) -> None:
+def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows divided by their length, in float64, and the lengths; zero rows stay. Safe at any magnitude."""
+    wide = rows.double()
+    largest = wide.abs().amax(dim=1, keepdim=True)
+    scaled = wide / torch.where(largest > 0, largest, 1.0)
+    norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    return scaled / torch.where(norm > 0, norm, 1.0), (norm * largest)[:, 0]
+
+
+def _alignment(first: Tensor, second: Tensor) -> float | None:
+    """mean |z - z'|^2 over the pairs without a zero vector, which has no direction; None where there are none."""
+    total, count = 0.0, 0
+    for a, b in zip(first.split(_BATCH), second.split(_BATCH), strict=True):
+        (one, lengths), (other, others) = _unit(a), _unit(b)
+        both = (lengths > 0) & (others > 0)
+        total += float((one - other)[both].square().sum())
+        count += int(both.sum())
+    return total / count if count else None
+
+
+def check_embeddings(features: Tensor, what: str) -> None:
+    """Raises ``UserError`` unless they are a matrix (N, m), m >= 2, finite, and two rows are not zero."""
     if features.dim() != 2 or features.shape[1] < 2:
         raise UserError(
             f"{what} must be a matrix (N, m) with one row per sample and m >= 2, got shape {tuple(features.shape)}."
         )
-    for start in range(0, len(features), _BATCH):
-        bad = ~torch.isfinite(features[start : start + _BATCH]).all(dim=1)
-        if bool(bad.any()):
-            row = start + int(bad.nonzero()[0])
-            raise UserError(f"{what} hold NaN or infinite values, first in row {row}.")
+    finite = torch.cat([torch.isfinite(rows).all(dim=1) for rows in features.split(_BATCH)])
+    if not bool(finite.all()):
+        bad = (~finite).nonzero()[:, 0]
+        raise UserError(
+            f"{what}: {len(bad):,} of {len(features):,} rows hold NaN or infinite values, the first is row "
+            f"{int(bad[0])} (counted from 0)."
+        )
+    if sum(int(rows.any(dim=1).sum()) for rows in features.split(_BATCH)) < 2:
+        raise UserError(
+            f"{what}: uniformity is measured on at least two embeddings that are not zero vectors."
+        )
 
 
-def _distinct(features: Tensor, lengths: Tensor) -> int:
-    """How many directions differ by more than 1e-6 in two random projections."""
+def _codes(unit: Tensor) -> Tensor:
+    """Two random projections of each row of unit length, in steps of 1e-6: rows that differ in them are distinct."""
     generator = torch.Generator().manual_seed(0)
-    axes = torch.randn(features.shape[1], 2, generator=generator, dtype=torch.float64)
-    codes = torch.cat(
-        [
-            torch.round(1e6 * (rows.double() @ axes) / scale[:, None]).long()
-            for rows, scale in zip(features.split(_BATCH), lengths.split(_BATCH), strict=True)
-        ]
-    )
-    return len(torch.unique(codes, dim=0))
+    axes = torch.randn(unit.shape[1], 2, generator=generator, dtype=torch.float64).to(unit.device)
+    return torch.round(1e6 * (unit @ axes)).long()
 
 
-def _neighbours(z: Tensor, used: float, trace: float) -> tuple[float, float, float]:
-    """Median distance to the nearest other row; what to expect of it; and the number of clusters.
+def _clusters(z: Tensor, trace: float) -> tuple[float, float | None, float]:
+    """Median distance to the nearest other row; the number of clusters; the distance within them.
 
-    Points spread over d dimensions have their neighbours at about n^(-1/(d-1)) of the typical distance sqrt(2 tr S).
-    Rows closer than a fifth of that belong to one cluster; one over the chance that two rows do is their number.
+    Where rows form clusters, the number of pairs within a radius hardly grows between the largest distance inside of a
+    cluster and the smallest between two: it has a plateau. On a cloud spread over d dimensions it grows like the
+    radius to the power d. The largest radius, of those in steps of a quarter octave below half of the typical distance
+    sqrt(2 tr S), whose double holds at most 1.25 times as many pairs (a row with itself included) separates clusters;
+    one over the chance that two rows are within it is their number.
     """
     n = len(z)
-    squared = (2 - 2 * (z @ z.mT)).clamp_min_(0)
-    squared.fill_diagonal_(torch.inf)
-    nearest = float(squared.min(dim=1).values.median().sqrt())
-    expected = math.sqrt(2 * trace) * n ** (-1 / max(1.0, used - 1))
-    together = float((squared < (expected / 5) ** 2).sum()) / n**2 + 1 / n
-    return nearest, expected, 1 / together
+    squared = (2 - 2 * (z @ z.mT)).clamp_min_(0).fill_diagonal_(0)
+    nearest = float(squared.clone().fill_diagonal_(torch.inf).amin(dim=1).median().sqrt())
+    steps = [2 * trace * 2 ** (-place / 2) for place in range(64)]
+    held = [int((squared <= radius).sum()) for radius in steps]
+    for radius, inner, outer in zip(steps[4:], held[4:], held, strict=False):
+        if outer <= _PLATEAU * inner:
+            pairs = inner - n
+            if pairs:
+                within = math.sqrt(float(squared[squared <= radius].sum()) / pairs)
+                return nearest, n * n / inner, within
+            break
+    return nearest, None, 0.0
 
 
 def verdict(x: Measurement) -> list[Finding]:
@@ -222,12 +258,12 @@ def verdict(x: Measurement) -> list[Finding]:
                 "L_U and the count do.",
             )
         )
-    elif x.neighbour < x.neighbour_expected / 5 and x.clusters <= _DISTINCT * x.sampled:
+    elif x.clusters is not None and x.clusters <= _DISTINCT * x.sampled:
         findings.append(
             Finding(
-                "few distinct instances",
-                f"Many embeddings nearly coincide, as if there were only about {x.clusters:,.0f} of them: tight "
-                "clusters within which instances can hardly be told apart.",
+                "clusters",
+                f"The embeddings form about {_count(x.clusters)} clusters: two within one are {x.within:.2g} apart, "
+                f"any two {x.typical:.2g}. Classes may be told apart, instances within a cluster hardly.",
             )
         )
     if x.location > _SHIFTED + 4 / x.n:
@@ -249,13 +285,21 @@ def verdict(x: Measurement) -> list[Finding]:
                 + (f"; {empty} dimensions are empty." if empty else "."),
             )
         )
+    if not findings and x.n <= x.m:
+        findings.append(
+            Finding(
+                "undecided",
+                f"Nothing speaks of collapse, but {x.n:,} embeddings span at most {x.n - 1} of {x.m} dimensions, "
+                "whatever the others do.",
+            )
+        )
     if not findings:
         findings.append(
             Finding(
                 "healthy",
                 f"No collapse: {_count(x.used_dims)} of {x.m} dimensions in use (uniform: "
-                f"{_count(x.used_dims_expected)}), mean length {x.mean_norm:.2f}, W2 {x.w2:.2f} "
-                f"against {x.w2_expected:.2f} of a uniform sample.",
+                f"{_count(x.used_dims_expected)}), mean length {x.mean_norm:.2g}, W2 {x.w2:.3f} "
+                f"against {x.w2_expected:.3f} of a uniform sample.",
             )
         )
     return findings

@@ -41,17 +41,26 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
 
     from wasskit import console
     from wasskit.plugins.study.report import finish, study_run, write_report
-    from wasskit.plugins.study.verdict import as_mapping, cautions, measure_embeddings, verdict
+    from wasskit.plugins.study.verdict import (
+        as_mapping,
+        cautions,
+        check_embeddings,
+        measure_embeddings,
+        verdict,
+    )
 
     started = time.perf_counter()
     path = _find(config.file)
     features = _load(path)
+    check_embeddings(features, str(path))
     views = _load(config.pairs) if config.pairs is not None else None
     if views is not None and views.shape != features.shape:
         raise UserError(
             f"{config.pairs} holds {tuple(views.shape)} and {path} {tuple(features.shape)}: pairs are two views of the "
             "same samples, row by row."
         )
+    if views is not None:
+        check_embeddings(views, str(config.pairs))
     with study_run(config, invocation, f"measure-{path.stem}") as (run, device):
         wanted = None if config.exact_lu else 100_000_000
         measured = measure_embeddings(
@@ -84,7 +93,9 @@ def _find(path: Path) -> Path:
                 "and name the file."
             )
         if len(found) > 1:
-            names = ", ".join(str(f.relative_to(path)) for f in found)
+            names = ", ".join(
+                [*(str(f.relative_to(path)) for f in found[:6]), *(["..."] if found[6:] else [])]
+            )
             raise UserError(f"{path} holds several embeddings ({names}): name one of the files.")
         return found[0]
     if path.suffix != ".npy":
@@ -119,6 +130,7 @@ def _report(path: Path, x: Measurement, summary: Mapping[str, Any]) -> Report:
 
     ideal = uniform_spectrum(x.n, x.m)
     spectrum = np.asarray(x.spectrum)
+    nearest = "distance to the nearest" + (f" of {x.sampled:,}" if x.sampled < x.n else "")
     rows: list[tuple[str, Any, Any]] = [
         ("W2", x.w2, x.w2_expected),
         ("  squared, by the mean", x.location, 1 / x.n),
@@ -129,7 +141,7 @@ def _report(path: Path, x: Measurement, summary: Mapping[str, Any]) -> Report:
         ("effective rank", x.effective_rank, _entropy_rank(ideal)),
         ("numerical rank", x.numerical_rank, min(x.m, x.n - 1)),
         ("distinct embeddings", x.distinct, x.n),
-        ("nearest, in dimensions used", x.neighbour, x.neighbour_expected),
+        (nearest, x.neighbour, x.neighbour_expected),
         ("norm before division", x.norm_mean, None),
         ("  standard deviation", x.norm_sd, None),
     ]
