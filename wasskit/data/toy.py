@@ -104,7 +104,10 @@ def gaussian_mixture(centers: Tensor, factors: Tensor | float) -> Measure:
         component = (u[:, 0] * count).long().clamp_(max=count - 1)
         z = torch.special.ndtri(u[:, 1:])
         if isinstance(factors, Tensor):
-            z = torch.einsum("nij,nj->ni", factors.to(u)[component], z)
+            # One product per component, of which every point keeps its own: a factor gathered for every point would
+            # move D^2 numbers per point.
+            images = torch.einsum("kij,nj->nki", factors.to(u), z)
+            z = images[torch.arange(len(u), device=u.device), component]
         else:
             z = factors * z
         points: Tensor = centers.to(u)[component] + z
