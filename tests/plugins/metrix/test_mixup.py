@@ -14,7 +14,7 @@ from wasskit.plugins.metrix.mixup import (
     draw_mixing,
     embedding_cosines,
     feature_embeddings,
-    mixed_argmax,
+    mixed_maximum,
     pair_cosines,
 )
 from wasskit.plugins.metrix.pairs import (
@@ -116,19 +116,24 @@ def test_feature_maps_mix_as_if_stored(average: bool, maximum: bool, few: bool, 
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("positions", [1, 30, 300])
-def test_argmax_is_the_first_of_several(positions: int) -> None:
+@pytest.mark.parametrize("window", [(1, 1), (5, 6), (1, 30), (30, 10)])
+@pytest.mark.parametrize("lam", [0.0, 0.25, 1.0])
+def test_maximum_is_the_first_of_several(window: tuple[int, int], lam: float) -> None:
     generator = torch.Generator().manual_seed(4)
     # Rectified maps are full of equal zeros; steps of 1/4 keep every sum exact.
-    maps = torch.randint(-2, 3, (12, positions, 6), generator=generator).clamp(min=0).float()
-    x = torch.randint(12, (40,), generator=generator)
-    n = torch.randint(12, (40,), generator=generator)
-    found = mixed_argmax(maps, x, n, 0.25)
-    expected = (0.25 * maps[x] + 0.75 * maps[n]).max(1).indices
-    assert torch.equal(found.long(), expected)
-    x, n = torch.cartesian_prod(torch.arange(12), torch.arange(12)).unbind(1)
-    expected = (0.25 * maps[x] + 0.75 * maps[n]).max(1).indices
-    assert torch.equal(mixed_argmax(maps, x, n, 0.25).long(), expected)
+    maps = torch.randint(-2, 3, (12, window[0] * window[1], 6), generator=generator).clamp(min=0).float()
+    few = torch.randint(12, (2, 40), generator=generator)
+    every = torch.cartesian_prod(torch.arange(12), torch.arange(12)).T
+    for x, n in (few, every, every.flip(0), every[:, ::5]):
+        values, positions = mixed_maximum(maps, x, n, lam, window)
+        # Scanned from the back, so that the first of equals is the last to be kept.
+        mixed = lam * maps[x] + (1 - lam) * maps[n]
+        best, first = mixed[:, -1], torch.full(mixed[:, 0].shape, mixed.shape[1] - 1)
+        for k in range(mixed.shape[1] - 2, -1, -1):
+            first = torch.where(mixed[:, k] >= best, k, first)
+            best = torch.maximum(best, mixed[:, k])
+        assert torch.equal(values, best)
+        assert torch.equal(positions.long(), first)
 
 
 def test_memory_does_not_grow_with_the_pairs() -> None:

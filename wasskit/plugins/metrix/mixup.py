@@ -5,7 +5,7 @@ A mixture is m = lambda x + (1 - lambda) n. Its similarity to the anchor a needs
 * for embeddings no mixture at all: <a, m> = lambda <a, x> + (1 - lambda) <a, n>, and |m| follows from <x, n>, so
   all triples are read off one B x B Gram matrix;
 * for feature maps pooling and the head once per distinct pair (x, n). The average of a mixture is the mixture of
-  the averages; its maximum is taken in chunks, of which only the arg-max is kept;
+  the averages; its maximum is taken in chunks, of which only the positions are kept;
 * for images the network once per distinct pair.
 """
 
@@ -100,20 +100,20 @@ def feature_embeddings(
 ) -> Tensor:
     """Embeddings (Q, D) of the mixed feature maps ``lam * maps[x] + (1 - lam) * maps[n]``.
 
-    ``maps`` (B, C, H, W); ``x`` and ``n`` (Q,), best on the host; ``head`` maps pooled features (q, C) to
-    embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions, or one
-    of them. No mixture is stored: per pair and channel one byte remains (the position of the maximum), and the
-    backward pass pools again, chunk by chunk of ``chunk_bytes`` pooled features.
+    ``maps`` (B, C, H, W); ``x`` and ``n`` (Q,), best on the host and equal x together; ``head`` maps pooled features
+    (q, C) to embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions,
+    or one of them. The pairs are pooled in chunks of ``chunk_bytes`` pooled features. Of several chunks none is
+    kept: per pair and channel one byte remains (the position of the maximum), from which the backward pass pools
+    again.
     """
     # (B, H W, C): free of cost where the maps have channels last.
     flat = maps.flatten(2).mT.contiguous()
-    positions = mixed_argmax(flat.detach(), x, n, lam) if maximum else None
-    x, n = (index.to(maps.device, non_blocking=True) for index in (x, n))
-    size = max(1, chunk_bytes // (maps.shape[1] * maps.element_size()))
-    parts = []
-    for rows in _blocks(len(x), size):
-        chosen = positions[rows] if positions is not None else None
-        parts.append(_embed_chunk(head, flat, x[rows], n[rows], chosen, lam, average))
+    window = (maps.shape[2], maps.shape[3]) if maximum else None
+    chunks = list(_blocks(len(x), max(1, chunk_bytes // (maps.shape[1] * maps.element_size()))))
+    parts = [
+        _embed_chunk(head, flat, x[rows], n[rows], lam, average, window, keep=len(chunks) == 1)
+        for rows in chunks
+    ]
     return torch.cat(parts)
 
 
@@ -122,37 +122,59 @@ def _embed_chunk(
     flat: Tensor,
     x: Tensor,
     n: Tensor,
-    positions: Tensor | None,
     lam: float,
     average: bool,
+    window: tuple[int, int] | None,
+    *,
+    keep: bool,
 ) -> Tensor:
-    """``head`` of the pooled mixtures, which its graph forms anew when it needs them instead of keeping them."""
-    pooled: Tensor = _MixedPool.apply(flat, x, n, positions, lam, average)
+    """``head`` of the pooled mixtures; unless ``keep``, its graph forms them anew when it needs them."""
+    pooled, positions = _MixedPool.apply(flat, x, n, lam, average, window)
+    if keep:
+        return head(pooled)
 
     def pack(saved: Tensor) -> Tensor | None:
         return None if saved.data_ptr() == pooled.data_ptr() and saved.shape == pooled.shape else saved
 
     def unpack(saved: Tensor | None) -> Tensor:
-        return _mixed_pool(flat.detach(), x, n, positions, lam, average) if saved is None else saved
+        return saved if saved is not None else _pool_again(flat.detach(), x, n, positions, lam, average)
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         return head(pooled)
 
 
 class _MixedPool(Function):
-    """Pooled mixtures (Q, C) of ``flat`` (B, L, C). Kept for the backward: the arg-max, one byte per entry."""
+    """Pooled mixtures (Q, C) of ``flat`` (B, H W, C), and the positions of their maxima (Q, C), or None.
+
+    ``window``: H and W, where the maximum is a part of the pooling. The positions are all that is kept for the
+    backward pass.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, flat: Tensor, x: Tensor, n: Tensor, positions: Tensor | None, lam: float, average: bool
-    ) -> Tensor:
+        ctx: Any,
+        flat: Tensor,
+        x: Tensor,
+        n: Tensor,
+        lam: float,
+        average: bool,
+        window: tuple[int, int] | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        if window is not None:
+            pooled, positions = mixed_maximum(flat, x, n, lam, window)
+            ctx.mark_non_differentiable(positions)
+        else:
+            pooled, positions = flat.new_zeros(len(x), flat.shape[2]), None
+        x, n = (index.to(flat.device, non_blocking=True) for index in (x, n))
+        if average:
+            _add_average(pooled, flat, x, n, lam)
         ctx.save_for_backward(x, n, positions)
         ctx.shape, ctx.lam, ctx.average = flat.shape, lam, average
-        return _mixed_pool(flat, x, n, positions, lam, average)
+        return pooled, positions
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         x, n, positions = ctx.saved_tensors
         items, length, channels = ctx.shape
         if ctx.average:
@@ -172,22 +194,30 @@ class _MixedPool(Function):
         return result, None, None, None, None, None
 
 
-def _mixed_pool(
+def _add_average(pooled: Tensor, flat: Tensor, x: Tensor, n: Tensor, lam: float) -> None:
+    """Add the average of the mixtures, which is the mixture of the averages: (B, L, C) to (Q, C)."""
+    mean = flat.mean(1)
+    for rows in _blocks(len(x), _cached_rows(flat)):
+        pooled[rows] += torch.lerp(mean.index_select(0, n[rows]), mean.index_select(0, x[rows]), lam)
+
+
+def _pool_again(
     flat: Tensor, x: Tensor, n: Tensor, positions: Tensor | None, lam: float, average: bool
 ) -> Tensor:
-    """Sum of average and maximum, or one of them, of the mixtures: (B, L, C) to (Q, C)."""
+    """The pooled mixtures once more, from the ``positions`` of their maxima: (B, L, C) to (Q, C)."""
     channels = flat.shape[2]
     pooled = flat.new_zeros(len(x), channels)
-    mean, entries = flat.mean(1), flat.flatten()
-    for rows in _blocks(len(x), _cached_rows(flat)):
-        if average:
-            pooled[rows] = torch.lerp(mean.index_select(0, n[rows]), mean.index_select(0, x[rows]), lam)
-        if positions is not None:
+    x, n = (index.to(flat.device, non_blocking=True) for index in (x, n))
+    entries = flat.flatten()
+    if positions is not None:
+        for rows in _blocks(len(x), _cached_rows(flat)):
             index = _entries_of(positions[rows], x[rows], flat.shape[1])
             first = entries.index_select(0, index.view(-1))
             index += (n[rows] - x[rows])[:, None] * flat[0].numel()
             second = entries.index_select(0, index.view(-1))
-            pooled[rows] += torch.lerp(second, first, lam).view(-1, channels)
+            pooled[rows] = torch.lerp(second, first, lam).view(-1, channels)
+    if average:
+        _add_average(pooled, flat, x, n, lam)
     return pooled
 
 
@@ -204,59 +234,60 @@ def _entries_of(positions: Tensor, item: Tensor, length: int) -> Tensor:
 
 
 @torch.no_grad()
-def mixed_argmax(flat: Tensor, x: Tensor, n: Tensor, lam: float) -> Tensor:
-    """Position of the maximum over dimension 1 of ``lam * flat[x] + (1 - lam) * flat[n]``, (Q, C).
+def mixed_maximum(
+    flat: Tensor, x: Tensor, n: Tensor, lam: float, window: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Maximum over dimension 1 of ``lam * flat[x] + (1 - lam) * flat[n]`` and its position, the first of equals.
 
-    ``flat`` (B, L, C); uint8, or int16 for L > 256. The mixtures are formed position by position in tiles
-    that fit the cache: all items against all where most pairs are wanted, else the pairs alone.
+    ``flat`` (B, H W, C) with ``window`` (H, W); ``x`` and ``n`` (Q,) best on the host and equal x together. Returns
+    (Q, C) twice, the positions as uint8, or int16 for more than 256. The mixtures are formed in tiles: an item
+    against all others where most of its pairs are wanted, else the pairs alone.
     """
     items, length, channels = flat.shape
-    result = torch.empty(
+    values = flat.new_empty(len(x), channels)
+    positions = torch.empty(
         (len(x), channels), dtype=torch.uint8 if length <= 256 else torch.int16, device=flat.device
     )
-    on_cpu = flat.device.type == "cpu"
-    tile = 2**17 if on_cpu else 2**26  # pairs times channels
-    width = min(channels, 512) if on_cpu else channels
-    if 3 * len(x) > items * items:
-        # Dense: the wanted pairs of a block of x are picked from all its pairs.
-        x, n = x.cpu(), n.cpu()
-        order = x.argsort(stable=True)
-        ends = torch.searchsorted(x[order], torch.arange(items + 1)).tolist()
-        for block in _blocks(items, max(1, tile // (items * width))):
-            wanted = order[ends[block.start] : ends[block.stop]]
-            row, column, place = (
-                index.to(flat.device, non_blocking=True)
-                for index in (x[wanted] - block.start, n[wanted], wanted)
-            )
-            for part in _blocks(channels, width):
-                best = _running_argmax(flat[block, None, :, part], flat[None, :, :, part], lam)
-                result[place, part] = best[row, column].to(result.dtype)
-        return result
-    x, n = (index.to(flat.device, non_blocking=True) for index in (x, n))
-    for rows in _blocks(len(x), max(1, tile // width)):
-        for part in _blocks(channels, width):
-            result[rows, part] = _running_argmax(flat[x[rows], :, part], flat[n[rows], :, part], lam).to(
-                result.dtype
-            )
-    return result
+    tile = 2**21 if flat.device.type == "cpu" else 2**26
+    each = max(1, tile // (length * channels))  # mixtures
+    room = flat.new_empty(0)
 
+    def maximum(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal room
+        shape = torch.broadcast_shapes(first.shape, second.shape)
+        number = shape.numel()
+        if room.numel() < number:
+            # One allocation for all tiles: fresh pages cost more than the sums that fill them.
+            room = flat.new_empty(number)
+        mixture = torch.lerp(second, first, lam, out=room[:number].view(shape))
+        # Images with channels last, as (N, C, H, W).
+        images = mixture.view(-1, *window, channels).permute(0, 3, 1, 2)
+        value, position = F.max_pool2d(images, window, return_indices=True)
+        return value.view(-1, channels), position.view(-1, channels)
 
-def _running_argmax(first: Tensor, second: Tensor, lam: float) -> Tensor:
-    """Arg-max over the last but one dimension of the mixtures of two broadcast tensors, the first of equals.
-
-    In the dtype of the input: comparisons that stay within one dtype are several times faster than others.
-    """
-    firsts, seconds = first.unbind(-2), second.unbind(-2)
-    best = torch.lerp(seconds[0], firsts[0], lam)
-    mixture, improved = torch.empty_like(best), torch.empty_like(best)
-    position = torch.zeros_like(best)
-    for k in range(1, len(firsts)):
-        torch.lerp(seconds[k], firsts[k], lam, out=mixture)
-        torch.gt(mixture, best, out=improved)
-        # k only grows, so the latest improvement is the maximum of all: no masked write.
-        torch.maximum(position, improved.mul_(k), out=position)
-        torch.maximum(best, mixture, out=best)
-    return position
+    x, n = x.cpu(), n.cpu()
+    distinct, counts = x.unique_consecutive(return_counts=True)
+    if 2 * len(x) <= len(distinct) * items:
+        x, n = (index.to(flat.device, non_blocking=True) for index in (x, n))
+        for rows in _blocks(len(x), each):
+            values[rows], position = maximum(flat[x[rows]], flat[n[rows]])
+            positions[rows] = position.to(positions.dtype)
+        return values, positions
+    # The wanted pairs of a block of items are picked from all its pairs.
+    ends = [0, *counts.cumsum(0).tolist()]
+    run = torch.arange(len(distinct)).repeat_interleave(counts)
+    for block in _blocks(len(distinct), max(1, each // items)):
+        rows = slice(ends[block.start], ends[block.stop])
+        pick = (run[rows] - block.start) * items + n[rows]
+        firsts, pick = (index.to(flat.device, non_blocking=True) for index in (distinct[block], pick))
+        # Several items at a time have room for all others, a single one may not.
+        tiles = [maximum(flat[firsts, None], flat[None, others]) for others in _blocks(items, each)]
+        value, position = (
+            torch.cat(part) if len(tiles) > 1 else part[0] for part in zip(*tiles, strict=True)
+        )
+        values[rows] = value.index_select(0, pick)
+        positions[rows] = position.to(positions.dtype).index_select(0, pick)
+    return values, positions
 
 
 def _entries(matrix: Tensor, row: Tensor, column: Tensor) -> Tensor:
