@@ -47,12 +47,18 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Metric]]) -> Path:
     losses, recalls = axes[0]
     for number, (name, rows) in enumerate(runs.items()):
         style = {**series_style(number), "marker": None}
+        per_epoch = max(row.step for row in rows) / max(row.epoch for row in rows)
         for axis, split, metric, label in (
             (losses, "train", "loss", name),
             (recalls, "test", "recall@1", f"{name}, test"),
             (recalls, "val", "recall@1", f"{name}, validation"),
         ):
-            points = [(row.epoch, row.value) for row in rows if (row.split, row.metric) == (split, metric)]
+            # By steps: losses are logged within epochs too.
+            points = [
+                (row.step / per_epoch, row.value)
+                for row in rows
+                if (row.split, row.metric) == (split, metric)
+            ]
             if points:
                 axis.plot(
                     *zip(*points, strict=True),
