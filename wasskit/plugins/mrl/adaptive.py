@@ -44,9 +44,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Quality in percent and cost of one way to retrieve or classify; ``mflops`` are 10^6 multiply-adds per
-    query.
-    """
+    """Quality in percent and cost, in multiply-adds per query or image, of one way to retrieve or classify."""
 
     name: str
     text: str

@@ -84,7 +84,7 @@ def draw_curves(path: Path, rows: Sequence[Metric]) -> Path:
     losses, accuracies = axes.flat
     steps_per_epoch = _steps_per_epoch(rows)
     names = ("ce", "wasserstein")
-    labels = {"ce": "cross entropy, mean over dimensions", "wasserstein": "sum of Sinkhorn divergences"}
+    labels = {"ce": "cross entropies (mean)", "wasserstein": "Sinkhorn divergences (sum)"}
     for name in names:
         points = [
             (row.step / steps_per_epoch, row.value)

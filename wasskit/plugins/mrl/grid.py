@@ -38,6 +38,7 @@ from wasskit.distributed.launch import find_devices
 from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
+from wasskit.plugins.mrl.tables import CLASSIFICATION
 from wasskit.training.files import replace_text, writing
 from wasskit.training.run import RunDirectory
 
@@ -407,11 +408,12 @@ def run_grid(
                 root / "figures" / "dimensions.png", dims, series, deviations=bars, label="test top-1 (%)"
             )
         )
-    show_rows(config.dataset, rows, dims)
-    published = (paper or {}).get("metrics", {})
+    published = published_rows(rows, (paper or {}).get("metrics", {}))
+    show_rows(config.dataset, rows, dims, published)
     if published:
-        listed = ", ".join(f"{name} {value}" for name, value in published.items())
-        console.log(f"Published ({(paper or {}).get('source', 'paper')}): {listed}")
+        console.log(
+            f"Published: {console.escape(str((paper or {}).get('source', 'the recipe does not say where')))}"
+        )
     if not config.json:
         console.result(f"Table: {console.escape(str(table))}")
         for figure in figures:
@@ -428,8 +430,23 @@ def run_grid(
     return result
 
 
-def show_rows(dataset: str, rows: Sequence[Row], dims: Sequence[int]) -> None:
-    """Print the means over the dimensions, then top-1 at each dimension, with deviations over the seeds."""
+def published_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The published means over the dimensions by the rows' names, from a recipe's ``[paper.metrics]``.
+
+    A grid's recipe has a table of metrics for each row, ``[paper.metrics."beta 0.1"]``; metrics without a table are
+    those of a grid of one row.
+    """
+    flat = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
+    tables = {row.name: metrics.get(row.name, flat if len(rows) == 1 else {}) for row in rows}
+    return {name: table for name, table in tables.items() if table}
+
+
+def show_rows(
+    dataset: str, rows: Sequence[Row], dims: Sequence[int], published: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Print the means over the dimensions, beside the published ones where there are any, then top-1 at each
+    dimension, with deviations over the seeds.
+    """
 
     def text(row: Row, name: str) -> str | None:
         if name not in row.mean:
@@ -439,11 +456,18 @@ def show_rows(dataset: str, rows: Sequence[Row], dims: Sequence[int]) -> None:
 
     seeds = max(row.seeds for row in rows)
     over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
-    headings = {"top1": "Top-1", "top5": "Top-5", "map10": "mAP@10"}
+    beside = [name for name in CLASSIFICATION if any(f"test/{name}" in one for one in published.values())]
     console.table(
         f"{dataset}/test, means over the dimensions (percent{over})",
-        ["setting", *headings.values()],
-        [[row.name or "all", *(text(row, name) for name in headings)] for row in rows],
+        ["setting", *CLASSIFICATION.values(), *(f"published {CLASSIFICATION[name]}" for name in beside)],
+        [
+            [
+                row.name or "all",
+                *(text(row, name) for name in CLASSIFICATION),
+                *(published.get(row.name, {}).get(f"test/{name}") for name in beside),
+            ]
+            for row in rows
+        ],
     )
     console.table(
         f"{dataset}/test, Top-1 at each dimension (percent{over})",

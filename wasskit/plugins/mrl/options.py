@@ -101,7 +101,7 @@ class TrainingOptions(RunOptions, LoopOptions, OptimizerOptions, BackboneOptions
         super().validate()
         if self.batch_size < 2 * self.nproc:
             raise UserError(
-                f"--batch-size: {self.batch_size} gives a process less than 2 images, too few for batch "
+                f"--batch-size: {self.batch_size} gives a process fewer than 2 images, too few for batch "
                 f"normalisation and for clouds to compare; take at least {2 * self.nproc}."
             )
 

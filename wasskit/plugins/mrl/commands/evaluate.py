@@ -71,14 +71,18 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
             console.log(
                 f"{dataset.name} has other classes than the model's: its classifiers are not measured."
             )
+        k = config.k
         if config.neighbours:
             train = None
             if config.split != "train":
                 bank_set = open_split(model, config, "train")
                 bank = embed_split(model, config, bank_set, device)
                 train = bank.features, labels_of(bank, bank_set)
+                if k > len(bank_set):
+                    k = len(bank_set)
+                    console.log(f"There are {k} training images: k-NN takes them all.")
             values |= neighbour_metrics(
-                features.features, labels, dims, train=train, k=config.k, temperature=config.temperature
+                features.features, labels, dims, train=train, k=k, temperature=config.temperature
             )
         if not values:
             raise UserError("--no-neighbours leaves nothing to measure on a data set of other classes.")
@@ -96,7 +100,7 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         "protocol": {
             "top1, top5, map10": "classifier of each trained dimension on the normalised prefix; map10 is "
             "the mean reciprocal rank of the true class within the first 10",
-            "knn": f"{config.k} nearest training images, votes exp(cosine / {config.temperature:g})",
+            "knn": f"{k} nearest training images, votes exp(cosine / {config.temperature:g})",
             "precision1, retrieval_map10": f"every image of {split} queries all others; by min(R, 10)",
         },
         "metrics": metrics,
