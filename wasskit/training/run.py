@@ -13,7 +13,9 @@ No file holds the directory's own path: it may be moved.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import functools
 import importlib.metadata
 import io
@@ -36,6 +38,7 @@ from wasskit.training.files import replace_text, writing
 
 __all__ = ["Metric", "RunDirectory", "read_metrics"]
 
+_LOCK = ".lock"
 _HEADER = ("epoch", "step", "split", "metric", "value")
 _PACKAGES = (
     "wasskit", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm", "geomloss", "pytorch-metric-learning",
@@ -138,7 +141,13 @@ class RunDirectory:
         if path.suffix == ".pt" and not path.is_dir():
             if not path.is_file():
                 raise UserError(f"There is no checkpoint at {path}.")
-            return cls.open(path.absolute().parent.parent, plugin=plugin), path
+            run = path.absolute().parent.parent
+            if not (run / "config.toml").is_file():
+                raise UserError(
+                    f"{path} lies in no run directory: name a checkpoint where it was written, as "
+                    f"RUN/checkpoints/{path.name}."
+                )
+            return cls.open(run, plugin=plugin), path
         return cls.open(path, plugin=plugin), None
 
     # --- What is in it ------------------------------------------------------------------------------------------------
@@ -242,9 +251,35 @@ class RunDirectory:
             content = {"command": self.command, **summary, **({"paper": self.paper} if self.paper else {})}
             replace_text(self.path / "summary.json", _json(content))
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Inside, no other process trains in this directory. On several ranks all enter; the claim is rank 0's.
+
+        The lock falls with the process, however that ends, and is not inherited by a loader's workers.
+
+        Raises:
+            UserError: another process has the claim.
+        """
+        from wasskit.distributed.group import broadcast_object
+
+        with contextlib.ExitStack() as stack:
+            refusal: str | None = None
+            if _writes():
+                try:
+                    stack.enter_context(_locked(self.path / _LOCK))
+                except _Taken as taken:
+                    refusal = (
+                        f"Another process ({taken}) is training in {self.path}: wait for it, stop it, or choose "
+                        "another --run-dir."
+                    )
+            refusal = broadcast_object(refusal)
+            if refusal is not None:
+                raise UserError(refusal)
+            yield
+
     def discard_unless_begun(self) -> None:
         """Remove the directory if no step of the run has been recorded and nothing was saved or drawn."""
-        started = {"config.toml", "environment.json", "metrics.csv"}
+        started = {"config.toml", "environment.json", "metrics.csv", _LOCK}
         files = {path for path in self.path.rglob("*") if path.is_file()}
         drafts = {path for path in files if path.parent.name == "tensorboard"}
         if {path.name for path in files - drafts} <= started and not self.metrics():
@@ -263,6 +298,35 @@ class RunDirectory:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+class _Taken(Exception):
+    """A lock that another process holds; says which."""
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock on a file, made where it is missing; nothing where the system knows no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with writing(path):
+        file = path.open("a+", encoding="utf-8")
+    with file:
+        try:
+            # Record locks: unlike those of flock they work over NFS, and forks have no share in them.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                raise _Taken(file.read().strip() or "unknown") from None
+        else:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+        yield
 
 
 def read_metrics(path: Path) -> list[Metric]:

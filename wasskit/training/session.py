@@ -88,8 +88,8 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
         name: the run directory's name under ``runs/<plugin>/`` where the user chose none; numbered if taken.
 
     Raises:
-        UserError: the run directory is taken, there is nothing to resume from, or what is asked for contradicts
-            the run to be resumed.
+        UserError: the run directory is taken, or in use by another process; there is nothing to resume from; what is
+            asked for contradicts the run to be resumed.
     """
     with group(config.device) as device:
         plugin = invocation.command.split()[0]
@@ -107,12 +107,16 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
         else:
             run, checkpoint = RunDirectory.open(found[0]), found[1]
             config = _resumed_config(config, invocation, run)
-            run.record_resume(seed=config.seed, device=device, argv=invocation.argv)
-            origin = f"from {checkpoint.name}" if checkpoint else "from the start: it holds no checkpoint"
-            console.log(f"Resuming {console.escape(str(run.path))} {origin}")
-        seed_all(config.seed)
         try:
-            yield Session(config, device, run, checkpoint)
+            with run.claimed():
+                if found is not None:
+                    run.record_resume(seed=config.seed, device=device, argv=invocation.argv)
+                    origin = (
+                        f"from {checkpoint.name}" if checkpoint else "from the start: it holds no checkpoint"
+                    )
+                    console.log(f"Resuming {console.escape(str(run.path))} {origin}")
+                seed_all(config.seed)
+                yield Session(config, device, run, checkpoint)
         except (UserError, Interrupted, KeyboardInterrupt):
             # A request that is wrong, or withdrawn, before the first step leaves nothing behind.
             if found is None and is_main():

@@ -496,6 +496,7 @@ class Trainer:
             "rates": self.stepper.rates,
             "scaler": self.stepper.scaler.state_dict() if self.stepper.scaler is not None else None,
             "ranks": world_size(),
+            "threads": torch.get_num_threads(),
             "rng": {name: stack_ranks(value) for name, value in rng_state(self.device).items()},
             "meter": self.meter.state_dict(),
             "metrics_rows": self.run.rows if is_main() else 0,
@@ -539,6 +540,11 @@ class Trainer:
             seed_all(rank_seed(self.seed) + self._state.step)
             self.reporter.message(
                 f"resumed on {world_size()} ranks instead of {content['ranks']}: random numbers start anew"
+            )
+        threads = content.get("threads", torch.get_num_threads())
+        if self.device.type == "cpu" and threads != torch.get_num_threads():
+            self.reporter.message(
+                f"resumed on {torch.get_num_threads()} threads instead of {threads}: sums may round differently"
             )
         if self.run is not None:
             self.run.keep_metrics(content["metrics_rows"], self._state.step)
