@@ -127,7 +127,7 @@ class MetrixLoss(nn.Module):
     ``hardest`` restricts the negatives of every anchor to the most similar ones (default: 1 for "input", else
     all); ``max_triples`` draws a subset of the triples. Proxies have no feature map and no image: with
     "proxyanchor" the anchor itself is mixed in "embed" mode only, the other two always mix positives with
-    negatives.
+    negatives. Proxies of classes that the batch lacks take part in the clean loss alone.
 
     ``published`` reproduces the authors' code where it departs from the paper (contrastive loss only):
     "embed" and "feature" use the first positive of an anchor alone, "input" takes another item for the
