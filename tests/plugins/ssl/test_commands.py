@@ -302,6 +302,26 @@ def test_sigterm_and_resume_in_a_real_process(tmp_path: Path) -> None:
     assert not torch.equal(step["task"]["queue.keys"], parts["task"]["queue.keys"])
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """The whole command, views and batch norm included: the same networks, queue and metrics, up to rounding."""
+    command = [sys.executable, "-m", "wasskit", "ssl", "moco", "--w2", *QUICK, "--epochs", "1", "--json"]
+    found = {}
+    for count in (1, 2):
+        path = tmp_path / str(count)
+        result = subprocess.run(
+            [*command, "--nproc", str(count), "--run-dir", str(path)],
+            check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        found[count] = json.loads(result.stdout), load_checkpoint(path / "checkpoints" / "last.pt")["task"]
+    assert "2 processes; batch norm takes the statistics of all processes together" in result.stderr
+    (alone, state), (together, joined) = found[1], found[2]
+    assert together["final"] == pytest.approx(alone["final"], rel=1e-3)
+    for name, value in state.items():
+        torch.testing.assert_close(joined[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
 # Fang et al. 2024, table 2: linear Acc@1 and Acc@5, W2, L_U and alignment on CIFAR-10, then on CIFAR-100.
 TABLE = """
 moco       90.65 99.81 1.06 -3.75 0.51   60.27 86.29 1.07 -3.60 0.46

@@ -66,7 +66,7 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
         task.monitor = None if neighbours is None else f"test/{neighbours.name}_top1"
         synchronise(task)
         if world_size() > 1:
-            console.log(f"Batch norm over {world_size()} processes: {config.batch_norm}.")
+            console.log(f"{world_size()} processes; batch norm takes the statistics {task.batch_statistics}.")
         source = TrainLoader(
             train, config.batch_size, random_views(train, views, views), device=session.device,
             seed=config.seed, workers=config.workers,

@@ -78,6 +78,11 @@ class PretrainTask(Task):
         name = self.config.term or ""
         return Losses(loss + weight * term, {"method": loss, name: term, f"{name}_weight": weight})
 
+    @property
+    def batch_statistics(self) -> str:
+        """How batch norm deals with several processes, in words."""
+        return "of all processes together" if self.config.batch_norm == "sync" else "of each process alone"
+
     def networks(self) -> list[nn.Module]:
         return [child for child in self.children() if isinstance(child, (Encoder, MLP))]
 
@@ -182,6 +187,11 @@ class MocoTask(PretrainTask):
         k1, k2 = (F.normalize(self._key(view).float()) for view in (first, second))
         self._keys = (k1, k2)
         return moco_loss(q1, q2, k1, k2, self.queue.keys, self.temperature), q1, q2
+
+    @property
+    def batch_statistics(self) -> str:
+        shuffled = ", with the images of the keys dealt anew to them" if self.shuffled else ""
+        return super().batch_statistics + shuffled
 
     @torch.no_grad()
     def _key(self, images: Tensor) -> Tensor:
