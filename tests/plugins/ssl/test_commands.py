@@ -182,6 +182,26 @@ def test_images_without_labels(run_cli: Any, tmp_path: Path) -> None:
     assert set(json.loads(measured.stdout)) == {"w2", "lu", "alignment", "effective_rank", "spectrum"}
 
 
+def test_stl10_trains_on_its_unlabelled_part_and_votes_by_its_labelled_one(
+    run_cli: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 6), ("unlabeled", 10), ("test", 4)):
+        rng.integers(0, 256, (count, 3, 96, 96), dtype=np.uint8).tofile(folder / f"{name}_X.bin")
+        (np.arange(count, dtype=np.uint8) % 3 + 1).tofile(folder / f"{name}_y.bin")
+    data = ("--dataset", "stl10", "--data-root", tmp_path, "--image-size", "16", "--backbone", "tiny")
+    result = run_cli(
+        "ssl", "zerocl", *data, *QUICK, "--batch-size", "8", "--run-dir", tmp_path / "run", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "stl10/train+unlabelled: 16 of 105,000 images" in result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["steps"] == 2 * (16 // 8)
+    assert "test/knn6_top1" in summary["final"]
+
+
 BAD = [
     (("byol", "--w2", "--w2-weight", "-0.2"), "--w2-weight"),
     (("barlow", "--w2-weight-final", "-1"), "--w2-weight-final"),
