@@ -32,7 +32,7 @@ from typing import Any
 
 from wasskit.distributed.launch import _environments
 
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 600.0
 _ROOT = str(Path(__file__).parents[2])
 
 

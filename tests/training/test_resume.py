@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,38 +113,56 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         make_trainer(run).fit(resume=True)
 
 
-def program(path: Path, mode: str, pause: float = 0.0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.training.toy", str(path), mode, str(pause)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+Program = Callable[..., "subprocess.Popen[str]"]
 
 
-def wait_for_rows(run: Path, rows: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (run / "metrics.csv").is_file() and len((run / "metrics.csv").read_text().splitlines()) > rows:
-            return
+@pytest.fixture
+def program() -> Iterator[Program]:
+    """Start :mod:`tests.training.toy` in a process of its own; none outlives the test."""
+    started = []
+
+    def start(path: Path, mode: str, halt: int = -1) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.training.toy", str(path), mode, str(halt)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        started.append(
+            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
         time.sleep(0.005)
-    raise AssertionError(f"no {rows} metrics in a minute")
 
 
 @pytest.mark.slow
-def test_a_real_process_stopped_and_killed(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert program(whole, "fresh").wait(60) == 0
-    first = program(broken, "fresh", 0.05)
-    wait_for_rows(broken, 8)
+def test_a_real_process_stopped_and_killed(tmp_path: Path, program: Program) -> None:
+    """SIGTERM within the second epoch; then SIGKILL within the third, whose checkpoint is that of its start."""
+    whole, broken, halted = tmp_path / "whole", tmp_path / "broken", tmp_path / "halted"
+    assert program(whole, "fresh").wait(300) == 0
+    first = program(broken, "fresh", halt=5)
+    wait_for(halted, first)
     first.send_signal(signal.SIGTERM)
-    _, said = first.communicate(timeout=60)
+    halted.unlink()
+    _, said = first.communicate(timeout=300)
     assert first.returncode == 143
-    assert "Stopped by SIGTERM" in said
+    assert "Stopped by SIGTERM after step 6 of 16" in said
     assert "Traceback" not in said
-    second = program(broken, "resume", 0.05)
-    wait_for_rows(broken, 30)
+    second = program(broken, "resume", halt=10)
+    wait_for(halted, second)
     second.kill()
-    second.wait(60)
-    assert 0 < load_checkpoint(broken / "checkpoints" / "last.pt")["state"]["step"] < 16
-    assert program(broken, "resume").wait(60) == 0
+    second.wait()
+    halted.unlink()
+    assert load_checkpoint(broken / "checkpoints" / "last.pt")["state"]["step"] == 8
+    assert program(broken, "resume").wait(300) == 0
     assert_same_run(broken, whole)
 
 

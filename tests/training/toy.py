@@ -126,10 +126,22 @@ def make_run(path: Path) -> RunDirectory:
     )
 
 
-def main(path: str, mode: str, pause: str) -> int:
-    """Train in ``path``, ``mode`` fresh or resume, with a pause in seconds before each step."""
+def main(path: str, mode: str, halt: str) -> int:
+    """Train in ``path``, ``mode`` fresh or resume. Before the step ``halt`` the file ``halted`` is made beside
+    ``path``, and the step is taken when that is gone.
+    """
     torch.set_num_threads(1)
-    task = ToyTask(lambda step: time.sleep(float(pause)))
+    halted = Path(path).with_name("halted")
+    ahead = {int(halt)}
+
+    def wait(step: int) -> None:
+        if step in ahead:
+            ahead.remove(step)  # a step of several batches comes here for each
+            halted.touch()
+            while halted.exists():
+                time.sleep(0.01)
+
+    task = ToyTask(wait)
     try:
         run = RunDirectory.open(path) if mode == "resume" else make_run(Path(path))
         make_trainer(run, task).fit(resume=mode == "resume")
