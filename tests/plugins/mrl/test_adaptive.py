@@ -13,6 +13,7 @@ from wasskit.plugins.mrl.adaptive import (
     cascade_outcome,
     classifier_outcomes,
     funnel_plans,
+    occurring_thresholds,
     retrieval_outcome,
     retrieve,
     single_shots,
@@ -113,6 +114,21 @@ def test_cascade_by_hand() -> None:
     assert outcome.metrics["share@4"] == pytest.approx(100 / 3)
     tied = cascade_outcome(logits, labels, (2, 4, 8), 0.9, tied=True)
     assert tied.operations == pytest.approx(2 * (2 + 4 + 8) / 3)
+
+
+def test_thresholds_lie_where_the_classifiers_probabilities_do() -> None:
+    """Hardly confident classifiers, as those of unit embeddings: every threshold stops some images early, not all."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 500, 10, generator=generator) * torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
+    labels = torch.randint(0, 10, (500,), generator=generator)
+    thresholds = occurring_thresholds(logits)
+    confidences = logits.softmax(-1).amax(-1).flatten()
+    expected = torch.quantile(confidences.double(), torch.arange(0.1, 0.95, 0.1, dtype=torch.float64))
+    assert thresholds == pytest.approx(expected.tolist(), rel=5e-3)
+    dims = [cascade_outcome(logits, labels, (2, 4, 8), t, tied=False).metrics["mean_dim"] for t in thresholds]
+    assert dims == sorted(dims)
+    assert all(2 < dim < 8 for dim in dims)
+    assert occurring_thresholds(torch.zeros(2, 4, 5)) == [0.2]
 
 
 def test_cascade_limits() -> None:

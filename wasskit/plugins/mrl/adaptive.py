@@ -152,6 +152,16 @@ def cascade_outcome(
     return Outcome("cascade", f"{threshold:g}", metrics, paid * logits.shape[-1])
 
 
+def occurring_thresholds(logits: Tensor) -> list[float]:
+    """The deciles of the largest probabilities of all classifiers, rising, to three digits; labels are not looked at.
+
+    logits (K, N, C). A fixed grid would lie beyond what classifiers of unit embeddings ever reach.
+    """
+    confidences = logits.softmax(-1).amax(-1).flatten().sort().values
+    places = torch.arange(1, 10, device=logits.device) * (len(confidences) - 1) // 10
+    return sorted({float(f"{value:.3g}") for value in confidences[places].tolist()})
+
+
 def classifier_outcomes(logits: Tensor, labels: Tensor, dims: Sequence[int]) -> list[Outcome]:
     """Each classifier alone."""
     return [

@@ -131,6 +131,7 @@ def draw_costs(
                     ha="center", fontsize=6, color=style["color"],
                 )  # fmt: skip
     ax.set_xscale("log")
+    ax.margins(y=0.12)  # room for the texts beside the outermost points
     ax.set_xlabel(cost)
     ax.set_ylabel(label)
     if title:
