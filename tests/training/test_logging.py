@@ -43,6 +43,25 @@ def test_plain_lines() -> None:
     assert lines[3] == "[done]"
 
 
+def test_a_run_of_steps_speaks_of_no_epochs() -> None:
+    from rich.console import Console
+
+    plain, bar = io.StringIO(), io.StringIO()
+    for reporter in (
+        PlainReporter(plain, interval=0.0),
+        RichReporter(Console(file=bar, force_terminal=True)),
+    ):
+        reporter.start(40, 0, None)
+        reporter.advance(20, None, 0.0)
+        reporter.evaluation(1, 20, {"test": {"uvp": 0.5}})
+        reporter.stop()
+    lines = plain.getvalue().splitlines()
+    assert lines[0] == "training for 40 steps"
+    assert lines[2] == "step 20: test uvp 0.5"
+    assert "step 20: test uvp 0.5" in bar.getvalue()
+    assert "epoch" not in plain.getvalue() + bar.getvalue()
+
+
 def test_plain_lines_keep_their_distance() -> None:
     stream = io.StringIO()
     reporter = PlainReporter(stream, interval=60.0)

@@ -17,8 +17,8 @@ __all__ = ["EventWriter", "PlainReporter", "Reporter", "RichReporter", "SilentRe
 class Reporter(Protocol):
     """Where the loop reports. Values are means on the host; nothing here waits for a device."""
 
-    def start(self, total_steps: int, step: int, steps_per_epoch: int) -> None:
-        """The run begins, or goes on at ``step``."""
+    def start(self, total_steps: int, step: int, steps_per_epoch: int | None) -> None:
+        """The run begins, or goes on at ``step``. ``steps_per_epoch`` is None for a run that is counted in steps."""
 
     def advance(self, step: int, rate: float | None, waiting: float) -> None:
         """``step`` updates are done; ``rate`` in samples per second, ``waiting`` the share of time spent on data."""
@@ -39,7 +39,7 @@ class Reporter(Protocol):
 class SilentReporter:
     """Says nothing."""
 
-    def start(self, total_steps: int, step: int, steps_per_epoch: int) -> None: ...
+    def start(self, total_steps: int, step: int, steps_per_epoch: int | None) -> None: ...
 
     def advance(self, step: int, rate: float | None, waiting: float) -> None: ...
 
@@ -60,13 +60,12 @@ class PlainReporter:
         self._interval = interval
         self._loss: float | None = None
 
-    def start(self, total_steps: int, step: int, steps_per_epoch: int) -> None:
+    def start(self, total_steps: int, step: int, steps_per_epoch: int | None) -> None:
         self._total, self._first = total_steps, step
         self._began = self._said = time.monotonic()
-        epochs = total_steps / steps_per_epoch
-        self.message(
-            f"training for {epochs:.4g} epochs, {total_steps} steps" + (f", from step {step}" if step else "")
-        )
+        self._by_epoch = steps_per_epoch is not None
+        epochs = f"{total_steps / steps_per_epoch:.4g} epochs, " if steps_per_epoch is not None else ""
+        self.message(f"training for {epochs}{total_steps} steps" + (f", from step {step}" if step else ""))
 
     def advance(self, step: int, rate: float | None, waiting: float) -> None:
         now = time.monotonic()
@@ -85,8 +84,9 @@ class PlainReporter:
         self._loss = values.get("loss")
 
     def evaluation(self, epoch: int, step: int, results: Mapping[str, Mapping[str, float]]) -> None:
+        place = f"epoch {epoch}, step {step}" if self._by_epoch else f"step {step}"
         for split, values in results.items():
-            self.message(f"epoch {epoch}, step {step}: {split} {_listed(values)}")
+            self.message(f"{place}: {split} {_listed(values)}")
 
     def message(self, text: str) -> None:
         print(text, file=self._stream or sys.stderr, flush=True)
@@ -102,7 +102,7 @@ class RichReporter:
         self._progress: Any = None
         self._loss = ""
 
-    def start(self, total_steps: int, step: int, steps_per_epoch: int) -> None:
+    def start(self, total_steps: int, step: int, steps_per_epoch: int | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
@@ -124,12 +124,14 @@ class RichReporter:
     def advance(self, step: int, rate: float | None, waiting: float) -> None:
         if self._progress is None:
             return
-        epoch = -(-step // self._per_epoch)
+        described = "training"
+        if self._per_epoch is not None:
+            described = f"epoch {-(-step // self._per_epoch)}/{-(-self._total // self._per_epoch)}"
         speed = f" {rate:.4g} samples/s" if rate is not None else ""
         self._progress.update(
             self._bar,
             completed=step,
-            description=f"epoch {epoch}/{-(-self._total // self._per_epoch)}",
+            description=described,
             note=f"{self._loss}{speed} {waiting:.0%} waiting",
         )
 
@@ -137,8 +139,9 @@ class RichReporter:
         self._loss = f"loss {values['loss']:.4g}" if "loss" in values else ""
 
     def evaluation(self, epoch: int, step: int, results: Mapping[str, Mapping[str, float]]) -> None:
+        place = f"epoch {epoch}" if self._per_epoch is not None else f"step {step}"
         for split, values in results.items():
-            self.message(f"epoch {epoch}: {split} {_listed(values)}")
+            self.message(f"{place}: {split} {_listed(values)}")
 
     def message(self, text: str) -> None:
         if self._progress is not None:

@@ -179,6 +179,7 @@ class Trainer:
         self.reporter: Reporter = reporter if reporter is not None and is_main() else SilentReporter()
         self.tensorboard = tensorboard
 
+        self._by_epoch = epochs is not None
         self.steps_per_epoch = -(-source.steps_per_epoch // accumulate)
         self.total_steps = epochs * self.steps_per_epoch if epochs is not None else int(steps or 0)
         unit = self.steps_per_epoch if epochs is not None else 1
@@ -229,7 +230,7 @@ class Trainer:
                 self._events = EventWriter(self.run.tensorboard, first_step=state.step + 1 if resume else 0)
             except OSError as error:
                 self._without_tensorboard(error)
-        self.reporter.start(self.total_steps, state.step, self.steps_per_epoch)
+        self.reporter.start(self.total_steps, state.step, self.steps_per_epoch if self._by_epoch else None)
         self._mark = time.perf_counter()
         try:
             with _StopSignals() as self._stop:
