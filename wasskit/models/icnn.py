@@ -484,6 +484,19 @@ class ConvICNN(Potential):
                 layer.weight.clamp_(min=0.0)
 
     @torch.no_grad()
+    def thin_out(self, inputs: int = 3) -> None:
+        """Leave every unit behind the first layer about ``inputs`` of its inputs, drawn at random, with
+        non-negative weights.
+
+        Sums of many features with non-negative weights are all but the same average; of few, they differ from unit
+        to unit, as the training needs.
+        """
+        for layer in self.convex[:-1]:
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                kept = torch.rand_like(layer.weight) < inputs / layer.weight[0].numel()
+                layer.weight.abs_().mul_(kept)
+
+    @torch.no_grad()
     def center(self, x: Tensor) -> None:
         """Scale the layers and set their biases so that, over the images ``x`` (N, C, H, W), the values that enter
         every activation have mean zero in each channel and variance one over all.
@@ -527,18 +540,27 @@ class QuadraticPotential(Potential):
     strong convexity) without any pre-training. Unlike a fixed ``1/2 |x|^2`` the learned form leaves the
     curvature free to fall below one.
 
+    Over images the quadratic form varies with the number of pixels, and a network whose values are of the size of
+    one would have nothing to say beside it. `center` then sets a ``gain``, by which the network is multiplied: with
+    it, output weights of the size of one make the network vary as much as the form does.
+
     Args:
         dim: dimension of the points; ``L`` is then a matrix (D, D). None, for images: a number.
     """
+
+    gain: Tensor | None
 
     def __init__(self, network: Potential, dim: int | None = None) -> None:
         super().__init__()
         self.network = network
         self.factor = nn.Parameter(torch.ones(()) if dim is None else torch.eye(dim))
+        self.register_buffer("gain", torch.ones(()) if dim is None else None)
         output = (
             network.convex[-1] if isinstance(network, ConvICNN) else getattr(network, "final_layer", None)
         )
+        self.outputs = 1
         if isinstance(output, nn.Linear):
+            self.outputs = output.in_features
             with torch.no_grad():
                 output.weight.zero_()
 
@@ -548,23 +570,31 @@ class QuadraticPotential(Potential):
 
     def forward(self, x: Tensor) -> Tensor:
         value: Tensor = self.network(x)
+        if self.gain is not None:
+            value = self.gain * value
         return value + 0.5 * self.lift(x).flatten(1).square().sum(1)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = self.network.value_and_gradient(x)
+        if self.gain is not None:
+            value, gradient = self.gain * value, self.gain * gradient
         lifted = self.lift(x)
         form = lifted @ self.factor if self.factor.ndim else lifted * self.factor
         return value + 0.5 * lifted.flatten(1).square().sum(1), gradient + form
 
     def hessian(self, x: Tensor) -> Tensor:
         factor = self.factor if self.factor.ndim else self.factor * torch.eye(x.shape[1]).to(x)
-        return self.network.hessian(x) + factor.t() @ factor
+        hessian = self.network.hessian(x)
+        return (hessian if self.gain is None else self.gain * hessian) + factor.t() @ factor
 
     def convexify(self) -> None:
         self.network.convexify()
 
+    @torch.no_grad()
     def center(self, x: Tensor) -> None:
         self.network.center(x)
+        if self.gain is not None:
+            self.gain.copy_((0.5 * x.flatten(1).square().sum(1)).std() / self.outputs)
 
 
 class AffinePotential(Potential):

@@ -96,6 +96,8 @@ def conv_transport(config: W2gnStyle, first: Tensor, second: Tensor) -> W2GN:
     for _ in range(2):
         network = ConvICNN(config.image_size, 3, config.width, config.strong_convexity)
         network.convexify()
+        if config.start != "pretrain":
+            network.thin_out()
         pair.append(network if config.start == "pretrain" else QuadraticPotential(network))
     coordinates = None
     if config.start == "gaussian":

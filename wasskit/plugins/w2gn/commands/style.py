@@ -34,9 +34,9 @@ class W2gnStyle(TransportOptions):
     )
     strong_convexity: float = override(PotentialOptions, "strong_convexity", 0.0)
     pretrain_steps: int = override(PotentialOptions, "pretrain_steps", 500)
-    refine_evaluations: int = override(ObjectiveOptions, "refine_evaluations", 4)
+    refine_evaluations: int = override(ObjectiveOptions, "refine_evaluations", 8)
     steps: int = override(StepOptions, "steps", 300)
-    batch_size: int = override(StepOptions, "batch_size", 16)
+    batch_size: int = override(StepOptions, "batch_size", 32)
     lr: float = override(StepOptions, "lr", 3e-3)
     ema: float = override(StepOptions, "ema", 0.99)
 
