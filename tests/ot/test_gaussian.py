@@ -153,3 +153,17 @@ def test_balance_of_a_degenerate_cloud_is_finite() -> None:
     b = balance(torch.zeros(6), covariance(6, 2), torch.zeros(6), covariance(6))
     assert torch.isfinite(b.source_transform).all()
     assert torch.isfinite(b.target_transform).all()
+
+
+def test_balance_with_a_single_point_maps_onto_it() -> None:
+    torch.manual_seed(8)
+    cloud, point = covariance(3), torch.zeros(3, 3, dtype=torch.float64)
+    there = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    x = torch.randn(5, 3, dtype=torch.float64)
+    onto = balance(torch.zeros(3), cloud, there, point)
+    torch.testing.assert_close(onto.gaussian_map(x), there.expand(5, 3), rtol=0, atol=1e-4)
+    between = balance(torch.zeros(3), point, there, point)
+    torch.testing.assert_close(between.gaussian_map(torch.zeros(1, 3, dtype=torch.float64)), there[None])
+    away = balance(there, point, torch.zeros(3), cloud)
+    assert torch.isfinite(away.source_transform).all()
+    torch.testing.assert_close(away.gaussian_map(there[None]), torch.zeros(1, 3, dtype=torch.float64))

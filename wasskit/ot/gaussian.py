@@ -135,10 +135,10 @@ def shrunk_covariance(moments: Moments) -> Tensor:
     return (1.0 - weight) * covariance + weight * trace / dim * eye
 
 
-def raised(covariance: Tensor, floor: float) -> Tensor:
-    """The covariance with its eigenvalues raised to ``floor`` times the mean one where they are smaller."""
+def raised(covariance: Tensor, lowest: float) -> Tensor:
+    """The covariance with its eigenvalues raised to ``lowest`` where they are smaller."""
     values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    lifted: Tensor = (vectors * values.clamp_min(floor * float(values.mean()))) @ vectors.mT
+    lifted: Tensor = (vectors * values.clamp_min(lowest)) @ vectors.mT
     return lifted
 
 
@@ -204,10 +204,16 @@ def balance(
     Because ``<x', y'> = c <x - m1, y - m2>``, couplings, convex potentials and optimal maps correspond one to
     one. With ``T`` the optimal map of the covariances, ``A = sqrt(c) T^{1/2}`` gives both clouds the
     covariance ``c T^{1/2} S1 T^{1/2}``; ``c`` is chosen to make its mean eigenvalue one. Eigenvalues of both
-    covariances are raised to ``floor`` times the mean one, so that ``A`` is invertible.
+    covariances are raised to ``floor`` times the mean one, so that ``A`` is invertible; that of a single point
+    counts as 1e-12 of the other's.
     """
     dim = len(covariance1)
-    first, second = raised(covariance1, floor), raised(covariance2, floor)
+    means = [float(covariance.diagonal().mean()) for covariance in (covariance1, covariance2)]
+    least = 1e-12 * max(means) or 1.0
+    first, second = (
+        raised(covariance, floor * max(mean, least))
+        for covariance, mean in zip((covariance1, covariance2), means, strict=True)
+    )
     transport = gaussian_transport_map(first, second)
     root = symmetric_power(transport, 0.5)
     scale = dim / (root @ first @ root).trace()

@@ -60,7 +60,8 @@ def limits(axes: Sequence[Any], points: Tensor) -> None:
     """The same square window on all axes, around all but the outermost points."""
     a = points.cpu().numpy()
     low, high = np.quantile(a, 0.001, axis=0), np.quantile(a, 0.999, axis=0)
-    middle, half = (low + high) / 2, 0.55 * float((high - low).max())
+    # A single point has no extent of its own.
+    middle, half = (low + high) / 2, 0.55 * (float((high - low).max()) or 1.0)
     for ax in axes:
         ax.set_xlim(middle[0] - half, middle[0] + half)
         ax.set_ylim(middle[1] - half, middle[1] + half)
