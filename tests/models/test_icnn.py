@@ -52,6 +52,12 @@ def test_dense_reference(reference: Reference, name: str, prefix: str) -> None:
     x = torch.as_tensor(arrays["X"])
     assert relative(network(x), arrays[f"{prefix}_value"].squeeze(1)) < 1e-9
     assert relative(network.gradient(x), arrays[f"{prefix}_push"]) < 1e-9
+    single = dense_network(name, arrays, "raw").float()
+    if prefix == "cvx":
+        single.convexify()
+    assert relative(single.gradient(x.float()), arrays[f"{prefix}_push_f32"]) < (
+        1e-4 if network.rank > 1 or network.activation == "softplus" else 1e-5
+    )
     if f"{prefix}_hessian" in arrays:
         assert relative(network.hessian(x), arrays[f"{prefix}_hessian"]) < 1e-11
     loss = (network.gradient(x) - x).square().sum(1).mean() + 1e-3 * sum(

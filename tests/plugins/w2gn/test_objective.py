@@ -102,17 +102,31 @@ def test_reference_losses_gradients_and_steps(reference: Reference, experiment: 
         torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-8)
 
 
-def test_logged_constant_and_the_distance(reference: Reference) -> None:
-    # The published runs of this experiment log mean <Y_inv, Y> - 1/2 mean |X|^2 - 1/2 mean |Y_inv|^2 beside
-    # the loss.
-    arrays = reference("w2gn_train_toy")
-    x, y, pushed = (torch.as_tensor(arrays[name]) for name in ("X", "Y", "pushed"))
-    objective = published_loss("toy", network(arrays, "D"), network(arrays, "C"), x[0], y[0], arrays)
-    square = x[0].square().sum(1).mean() + pushed.square().sum(1).mean()
-    assert (objective.constant - square / 2).item() == pytest.approx(float(arrays["log"][0, 1]), rel=1e-9)
-    estimate = objective.half_squared_distance(x[0], y[0])
-    norms = x[0].square().sum(1).mean() + y[0].square().sum(1).mean()
-    assert estimate.item() == pytest.approx((norms / 2 - objective.correlation - objective.constant).item())
+@pytest.mark.parametrize("experiment", ["toy", "gauss", "adapt", "style", "latent"])
+def test_pushed_batches_logged_constants_and_the_distance(reference: Reference, experiment: str) -> None:
+    arrays = reference(f"w2gn_train_{experiment}")
+    x, y = (torch.as_tensor(arrays[name][0]).double() for name in "XY")
+    psi, bar = network(arrays, "D"), network(arrays, "C")
+    # The roles of the networks are swapped in one experiment: it pushes the batch of P.
+    mover, start, other = (psi, x, y) if experiment == "latent" else (bar, y, x)
+    pushed = torch.as_tensor(arrays["pushed"])
+    torch.testing.assert_close(
+        mover.gradient(start), pushed, rtol=1e-9, atol=1e-9 * float(pushed.abs().max())
+    )
+    objective = published_loss(experiment, psi, bar, x, y, arrays)
+    products = objective.constant.item()
+    assert products == pytest.approx((pushed * start).sum(1).mean().item(), rel=1e-9)
+
+    def half(points: Tensor) -> float:
+        return 0.5 * points.square().sum(1).mean().item()
+
+    # What the published runs log beside the loss: -1/2 |X|^2 - 1/2 |Y|^2, with the products where the loss lacks
+    # them; the first three experiments take the pushed batch for Y.
+    square = half(x) + half(pushed if experiment in ("toy", "gauss", "adapt") else y)
+    logged = (0.0 if experiment == "latent" else products) - square
+    assert logged == pytest.approx(float(arrays["log"][0, 1]), rel=1e-9)
+    estimate = objective.half_squared_distance(other, start).item()
+    assert estimate == pytest.approx(half(x) + half(y) - objective.correlation.item() - products)
 
 
 def test_inverse_point_enters_the_potential_without_gradient() -> None:
