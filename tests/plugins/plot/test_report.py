@@ -106,7 +106,7 @@ def test_the_page_holds_everything_and_fetches_nothing(
     ):  # fmt: skip
         assert expected in page.text, expected
     for figure in (
-        "train loss", "test top1", "test top1 at each size", "singular spectrum", "retrieval: map10", "transport",
+        "train loss", "test top-1", "test top-1 at each size", "singular spectrum", "retrieval: mAP@10", "transport",
         "palettes", "samples.png", "large.png", "drawing.svg",
     ):  # fmt: skip
         assert figure in page.images, figure
@@ -181,3 +181,15 @@ def test_a_browser_shows_the_page(run_cli: Callable[..., Any], tmp_path: Path) -
     subprocess.run([*command, (run / "report.html").as_uri()], check=True, capture_output=True, timeout=120)
     with Image.open(shot) as image:
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 20
+
+
+def test_a_study_shows_its_own_figures_and_tables(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = run_cli("study", "icc", "--quick", "--seeds", "1", "--n", "100", "--run-dir", run)
+    assert result.exit_code == 0, result.stderr
+    assert run_cli("plot", "report", run).exit_code == 0
+    source = (run / "report.html").read_text(encoding="utf-8")
+    page = Page(source)
+    assert list(page.images) == ["icc.png"]
+    assert source.index('id="figures-of-the-run"') < source.index('id="results-in-files"')
+    assert "icc.csv" in page.text

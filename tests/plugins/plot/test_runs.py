@@ -17,10 +17,12 @@ from wasskit.plugins.plot.metrics import (
     counts_epochs,
     curve,
     families,
+    heading,
     main_metrics,
     monitored,
     order_of,
     recorded,
+    unit,
     values_of,
 )
 from wasskit.plugins.plot.runs import group_runs, read_run, read_runs
@@ -52,12 +54,15 @@ def test_damage_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     (path / "config.toml").write_text("command = [broken", encoding="utf-8")
     (path / "environment.json").write_text("{", encoding="utf-8")
     with (path / "metrics.csv").open("a", encoding="utf-8") as file:
-        file.write("3,30,test,top1,nonsense\nx\n3,30,test,top1,nan\n3,30,test,top1,12")
+        file.write("3,30,test,top1,nonsense\nx\n3,30,test,top1,nan\n")
+        file.write(f'3,30,test,{"y" * 200_000},3\n3,30,test,"never closed,3\n')
+        file.write("3,30,test,map10,7.5\n3,30,test,top1,12")
     run = read_run(path)
     assert run.final()["test/top1"] == pytest.approx(top1_at(2))
     text = "; ".join(run.problems)
     assert "config.toml is not valid TOML" in text
-    assert "2 lines of metrics.csv cannot be read" in text
+    assert "3 lines of metrics.csv cannot be read" in text
+    assert run.final()["test/map10"] == 7.5
     assert "not finite are left out of test/top1" in text
     assert "environment.json cannot be read" in text
 
@@ -167,7 +172,7 @@ def test_results_of_later_measurements_belong_to_the_run(tmp_path: Path) -> None
         ("test/top1@64", "max"), ("test/recall@4", "max"), ("test/knn200_top1", "max"), ("test/map_at_r", "max"),
         ("train/loss", "min"), ("test/w2", "min"), ("test/lu", "min"), ("test/uvp_forward", "min"),
         ("test/energy_inverse", "min"), ("collapse/neg_w2@200", "max"), ("run/wall_seconds", "min"),
-        ("test/alignment", None), ("train/lr", None),
+        ("test/alignment", "min"), ("train/lr", None),
     ],
 )  # fmt: skip
 def test_names_tell_which_way_is_better(key: str, order: str | None) -> None:
@@ -257,3 +262,20 @@ def test_a_moved_run_reads_the_same(tmp_path: Path) -> None:
     before = read_run(path).final()
     moved = Path(shutil.move(path, tmp_path / "elsewhere"))
     assert read_run(moved).final() == before
+
+
+def test_metrics_are_written_as_in_papers() -> None:
+    written = {
+        "test/top1@64": "test top-1@64", "train/loss": "train loss", "test/knn10_top1": "test 10-NN top-1",
+        "test/map10": "test mAP@10", "test/map_at_r": "test MAP@R", "collapse/neg_w2@200": "collapse -W2@200",
+        "test/lu": "test L_U", "test/uvp_forward": "test L2-UVP forward", "run/wall_seconds": "wall seconds",
+        "test/precision1@8": "test precision@1@8", "test/knn": "test k-NN",
+    }  # fmt: skip
+    for key, name in written.items():
+        assert heading(key) == name
+    assert heading("test/top1", split=False) == "top-1"
+
+
+def test_shares_are_percent_where_they_are_given_so() -> None:
+    assert unit("test/top1@8", [0.5, 97.0]) == unit("test/uvp_forward", [0.2]) == " (%)"
+    assert unit("test/top1", [0.5, 0.97]) == unit("test/w2", [1.2]) == unit("train/loss", [12.0]) == ""

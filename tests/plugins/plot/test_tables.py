@@ -77,9 +77,9 @@ def test_markdown_is_a_table_and_ties_are_all_bold(run_cli: Callable[..., Any], 
 def test_csv_holds_all_digits_and_deviations_of_their_own(run_cli: Callable[..., Any], runs: Path) -> None:
     text = run_cli("plot", "table", runs, "--format", "csv", "-m", "top1", "--which", "both").stdout
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert float(rows[0]["top1, final"]) == pytest.approx(top1_at(5) + 0.5, abs=1e-12)
-    assert float(rows[0]["top1, best deviation"]) == pytest.approx(0.5**0.5)
-    assert rows[2]["top1, final deviation"] == ""
+    assert float(rows[0]["test/top1 final"]) == pytest.approx(top1_at(5) + 0.5, abs=1e-12)
+    assert float(rows[0]["test/top1 best deviation"]) == pytest.approx(0.5**0.5)
+    assert rows[2]["test/top1 final deviation"] == ""
 
 
 def test_a_mean_over_fewer_seeds_says_so(
@@ -95,7 +95,7 @@ def test_small_numbers_get_more_decimals(run_cli: Callable[..., Any], tmp_path: 
     shown = run_cli(
         "plot", "table", tmp_path / "a", "--format", "csv", "-m", "train/loss", "--digits", "4"
     ).stdout
-    assert shown.splitlines()[0] == "run,loss"
+    assert shown.splitlines()[0] == "run,train/loss"
     markdown = run_cli("plot", "table", tmp_path / "a", "--format", "markdown", "-m", "train/loss").stdout
     assert "0.164" in markdown
 

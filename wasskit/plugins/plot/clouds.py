@@ -21,8 +21,8 @@ if typing.TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_POINTS = 2_000
-_ARROWS = 250
+_POINTS = 1_000
+_ARROWS = 100
 _GRID = 21
 
 
@@ -157,10 +157,10 @@ def draw_transport(
 
 
 _LOOKS: dict[str, dict[str, Any]] = {
-    "source": {"marker": "o", "color": COLOURS["blue"]},
-    "target": {"marker": "s", "color": COLOURS["orange"]},
-    "image of the source": {"marker": "^", "color": COLOURS["green"]},
-    "image of the target": {"marker": "v", "color": COLOURS["purple"]},
+    "source": {"marker": "o", "color": COLOURS["sky"], "zorder": 1.2},
+    "target": {"marker": "s", "color": COLOURS["orange"], "zorder": 1.1},
+    "image of the source": {"marker": "^", "color": COLOURS["green"], "zorder": 1.4},
+    "image of the target": {"marker": "v", "color": COLOURS["purple"], "zorder": 1.4},
 }
 
 
@@ -168,6 +168,7 @@ def _draw_map(
     ax: Axes, start: Array, images: Array | None, goal: Array | None, names: tuple[str, str],
     rng: np.random.Generator, arrows: bool,
 ) -> None:  # fmt: skip
+    """Clouds lightly, and on top of them the arrows of a few points."""
     if goal is not None:
         _draw_points(ax, _some(goal, rng), names[1])
     chosen = rng.permutation(len(start))[:_POINTS]
@@ -177,15 +178,15 @@ def _draw_map(
         if arrows:
             few = chosen[:_ARROWS]
             ax.quiver(
-                *start[few].T, *(images[few] - start[few]).T, angles="xy", scale_units="xy", scale=1, width=0.003,
-                headwidth=4, headlength=5, color="0.25", alpha=0.4, zorder=1.5,
+                *start[few].T, *(images[few] - start[few]).T, angles="xy", scale_units="xy", scale=1, width=0.004,
+                headwidth=4.5, headlength=5.5, color="0.1", alpha=0.65, zorder=3,
             )  # fmt: skip
     _square(ax, [cloud for cloud in (start, images, goal) if cloud is not None])
 
 
-def _draw_points(ax: Axes, points: Array, name: str, size: float = 2.4) -> None:
+def _draw_points(ax: Axes, points: Array, name: str, size: float = 2.0) -> None:
     ax.plot(
-        *points.T, linestyle="", markersize=size, alpha=0.6, markeredgewidth=0, label=name, **_LOOKS[name]
+        *points.T, linestyle="", markersize=size, alpha=0.55, markeredgewidth=0, label=name, **_LOOKS[name]
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from wasskit.plugins.plot.files import CostTable
+from wasskit.plugins.plot.files import CostTable, Point
 from wasskit.plugins.plot.look import Look, style_of
-from wasskit.plugins.plot.metrics import Curve, Value, curve, families, heading, is_ranked, nested
+from wasskit.plugins.plot.metrics import Curve, Value, curve, families, heading, is_ranked, nested, unit
 from wasskit.plugins.plot.runs import Group
+from wasskit.plugins.plot.tables import decimals
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,11 +30,13 @@ def draw_curves(
     log_y: bool = False,
     columns: int | None = None,
     split: bool = False,
+    apart: bool = False,
     title: str = "",
 ) -> tuple[Figure, list[str]]:
     """One panel per metric, one line per group: the mean over seeds within a band of one standard deviation.
 
     For one group, a metric at several nested dimensions is one panel with a line for each, unless they are ``split``.
+    ``apart``: the groups of each command have panels of their own, for metrics that only share their name.
 
     Returns:
         The figure, and what could not be drawn as asked for, in words.
@@ -45,13 +48,20 @@ def draw_curves(
     for key in keys:
         at = nested(key)
         panels.setdefault(at[0] if at and at[0] in bases else key, []).append(key)
-    fig, axes = look.figure(len(panels), columns=columns)
+    numbered = list(enumerate(groups))
+    commands = list(dict.fromkeys(group.runs[0].command for group in groups)) if apart else [""]
+    places = [
+        (command, name, members, [(i, g) for i, g in numbered if not apart or g.runs[0].command == command])
+        for name, members in panels.items()
+        for command in commands
+    ]
+    fig, axes = look.figure(len(places), columns=columns)
     notes = []
-    for ax, (name, members) in zip(axes, panels.items(), strict=True):
+    for ax, (command, name, members, own) in zip(axes, places, strict=True):
         shades = _shades(len(members))
         found: list[tuple[Curve, str, dict[str, Any]]] = []
         for line, key in enumerate(members):
-            for number, group in enumerate(groups):
+            for number, group in own:
                 style = style_of(number) if len(members) == 1 else {**style_of(line), "color": shades[line]}
                 drawn = curve(group, key, epochs=epochs, smooth=smooth)
                 if drawn is None:
@@ -62,15 +72,24 @@ def draw_curves(
         markers = max((len(x) for drawn, _, _ in found for x, _ in drawn.parts), default=0) <= _MANY_POINTS
         for drawn, label, style in found:
             _draw_curve(ax, drawn, label, style if markers else {**style, "marker": ""})
-        values = [y for drawn, _, _ in found for _, ys in drawn.parts for y in ys]
+        points = [
+            point for drawn, _, _ in found for xs, ys in drawn.parts for point in zip(xs, ys, strict=True)
+        ]
+        values = [y for _, y in points]
+        if len(commands) > 1:
+            ax.set_title(command)
         ax.set_xlabel(
-            "epoch" if epochs else "step" if any(g.is_training for g in groups) else "quantity varied"
+            "epoch" if epochs else "step" if any(g.is_training for _, g in own) else "quantity varied"
         )
-        _label(ax, name)
+        _label(ax, name, values)
         if log_x:
             ax.set_xscale("log")
-        elif epochs:
-            ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        elif points:
+            # Single evaluations are no reason for ticks at fractions of a step.
+            first, last = min(x for x, _ in points), max(x for x, _ in points)
+            if last - first < 1:
+                ax.set_xlim(first - 1, last + 1)
+            ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
         if log_y and values and min(values) > 0:
             _log_axis(ax, min(values), max(values))
         elif log_y:
@@ -78,20 +97,25 @@ def draw_curves(
         if len(members) > 1:
             what = "K" if is_ranked(name) else "dimension"
             ax.legend(title=what, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
-    shared = [ax for ax, members in zip(axes, panels.values(), strict=True) if len(members) == 1]
+    shared = [ax for ax, (_, _, members, _) in zip(axes, places, strict=True) if len(members) == 1]
     return look.finish(fig, title=title, legend_from=shared), notes
 
 
-def _label(ax: Axes, key: str) -> None:
+def _label(ax: Axes, key: str, values: Iterable[float]) -> None:
     """The vertical axis: its name in lines that fit a small panel, and no magnified rounding errors."""
     import textwrap
 
-    ax.set_ylabel("\n".join(textwrap.wrap(heading(key), 18)))
-    ax.ticklabel_format(axis="y", useOffset=False)
+    ax.set_ylabel("\n".join(textwrap.wrap(heading(key) + unit(key, values), 18)))
+    _short_numbers(ax, "y")
     low, high = ax.get_ylim()
     middle = (low + high) / 2
     if high - low < 1e-4 * abs(middle):
         ax.set_ylim(middle - 0.01 * abs(middle), middle + 0.01 * abs(middle))
+
+
+def _short_numbers(ax: Axes, axis: Literal["x", "y"]) -> None:
+    """Powers of ten stand at the end of the axis instead of in each number."""
+    ax.ticklabel_format(axis=axis, style="sci", scilimits=(-3, 5), useMathText=True, useOffset=False)
 
 
 def _draw_curve(ax: Axes, drawn: Curve, label: str, style: Mapping[str, Any]) -> None:
@@ -153,18 +177,22 @@ def draw_dims(
             )  # fmt: skip
         _log2_axis(ax, numbers)
         ax.set_xlabel("K" if is_ranked(base) else "dimension")
-        _label(ax, base)
+        _label(ax, base, [own[f"{base}@{n}"].mean for own in values for n in numbers if f"{base}@{n}" in own])
         if log_y:
             ax.set_yscale("log", nonpositive="mask")
     return look.finish(fig, title=title, legend_from=axes)
 
 
 def _log2_axis(ax: Axes, numbers: Sequence[int]) -> None:
+    """A tick at every number, and as many labels as fit a panel of this width."""
     from matplotlib.ticker import NullLocator
 
     ax.set_xscale("log", base=2)
-    shown = list(numbers) if len(numbers) <= 9 else list(numbers)[:: -(-len(numbers) // 9)]
-    ax.set_xticks(shown, [str(n) for n in shown], rotation=45 if len(shown) > 6 else 0)
+    figure = ax.figure
+    columns = ax.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
+    room = max(3, int((figure.get_size_inches()[0] / columns - 0.7) / 0.26))  # type: ignore[union-attr]
+    every = -(-len(numbers) // room)
+    ax.set_xticks(list(numbers), [str(n) if place % every == 0 else "" for place, n in enumerate(numbers)])
     ax.xaxis.set_minor_locator(NullLocator())
 
 
@@ -189,6 +217,7 @@ def draw_bars(
         entries = {number: own[key] for number, own in enumerate(values) if key in own}
         low, high, bars = _limits(list(entries.values()))
         ax.set_xlim(low, high)
+        shown = decimals([entry.mean for entry in entries.values()])
         for number in range(len(groups)):
             entry, style = entries.get(number), style_of(number)
             if entry is None:
@@ -203,15 +232,19 @@ def draw_bars(
                 elinewidth=0.9, capsize=2,
             )  # fmt: skip
             ax.annotate(
-                f"{entry.mean:.4g}", (max(entry.mean + deviation, 0.0 if bars else low), number), xytext=(5, 0),
+                f"{entry.mean:.{shown}f}", (max(entry.mean + deviation, 0.0 if bars else low), number), xytext=(5, 0),
                 textcoords="offset points", va="center", fontsize=7,
             )  # fmt: skip
+        # The room for the numbers gets no ticks: percent end at 100.
+        top = max((entry.mean + (entry.deviation or 0.0) for entry in entries.values()), default=high)
+        ticks = MaxNLocator(4).tick_values(low, high)
+        ax.set_xticks([tick for tick in ticks if low <= tick <= max(top, 0.0) + 0.1 * (high - low)])
+        _short_numbers(ax, "x")
         first = place % columns == 0
         ax.set_yticks(range(len(groups)), [_wrapped(group.caption) if first else "" for group in groups])
         ax.set_ylim(len(groups) - 0.4, -0.6)
         ax.grid(visible=False, axis="y")
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.set_xlabel(heading(key))
+        ax.set_xlabel(heading(key) + unit(key, [entry.mean for entry in entries.values()]))
     return look.finish(fig, title=title)
 
 
@@ -244,6 +277,7 @@ def draw_costs(
 ) -> Figure:
     """Accuracy against cost on a logarithmic axis; one line per strategy of each run."""
     fig, (ax,) = look.figure(1, wide=look.width is None and len(tables) > 1)
+    labels: list[tuple[Point, Any]] = []
     number = 0
     for label, table in tables:
         for name, points in table.series(accuracy).items():
@@ -252,18 +286,42 @@ def draw_costs(
             ax.plot(
                 [p.cost for p in points], [p.accuracy for p in points], label=shown, markersize=3.5, **style
             )
-            for p in points if len(points) <= 12 else ():
-                ax.annotate(
-                    p.label, (p.cost, p.accuracy), xytext=(0, (4, -9, 11, -16)[number % 4]),
-                    textcoords="offset points", ha="center", fontsize=6, color=style["color"],
-                )  # fmt: skip
+            labels += [(p, style["color"]) for p in points if p.label and len(points) <= 12]
             number += 1
     ax.set_xscale("log")
     if log_y:
         ax.set_yscale("log", nonpositive="mask")
     ax.set_xlabel(tables[0][1].cost.replace("_", " "))
-    ax.set_ylabel(heading(accuracy))
-    return look.finish(fig, title=title, legend_from=[ax])
+    accuracies = [p.accuracy for _, table in tables for own in table.series(accuracy).values() for p in own]
+    ax.set_ylabel(heading(accuracy) + unit(accuracy, accuracies))
+    ax.margins(y=0.12)
+    look.finish(fig, title=title, legend_from=[ax])
+    _label_points(ax, labels)
+    return fig
+
+
+def _label_points(ax: Axes, labels: Sequence[tuple[Point, Any]]) -> None:
+    """Labels above or below their points; none where it would cover another label or leave the panel."""
+    fig = ax.get_figure(root=True)
+    assert fig is not None
+    fig.draw_without_rendering()  # the layout decides what is close to what
+    points = 72 / fig.dpi
+    inside = ax.get_window_extent()
+    bottom, top = inside.y0 * points, inside.y1 * points
+    taken: list[tuple[float, float, float]] = []
+    for p, colour in labels:
+        x, y = ax.transData.transform((p.cost, p.accuracy)) * points
+        half = 2.2 * len(p.label) + 1
+        for offset in (4, -9, 11, -16):
+            place = y + offset
+            free = all(abs(place - v) >= 7 or abs(x - u) >= half + other for u, v, other in taken)
+            if free and bottom <= place <= top - 5:
+                taken.append((x, place, half))
+                ax.annotate(
+                    p.label, (p.cost, p.accuracy), xytext=(0, offset), textcoords="offset points", ha="center",
+                    fontsize=6, color=colour,
+                )  # fmt: skip
+                break
 
 
 def _shades(count: int) -> list[Any]:

@@ -17,6 +17,8 @@ if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INCHES = {"paper": {"single": 3.5, "double": 7.2}, "screen": {"single": 6.4, "double": 11.0}}
+#: Inches.
+_LABELS, _LINE = 0.3, 0.19
 _DPI = {"paper": 300, "screen": 144}
 
 
@@ -40,13 +42,14 @@ class Look:
         """A figure of ``panels`` panels in rows, and those panels. ``wide``: two columns even for one panel."""
         if columns is None:
             columns = panels if panels <= 3 else 2 if panels == 4 else 3
-            if self.width == "single":
-                columns = min(columns, 2 if panels > 2 else 1)
+        if self.width == "single" and projection is None:
+            columns = min(columns, 2 if panels > 3 else 1)
         rows = -(-panels // columns)
         width = self.width or ("double" if columns > 1 or wide else "single")
-        fig, axes = figure(
-            rows, columns, width=_INCHES[self.style][width], ratio=ratio, projection=projection
-        )
+        inches = _INCHES[self.style][width]
+        # Ticks and labels take the same height in any panel: a narrow one gets it on top of its share.
+        height = rows * (inches / columns * ratio + (_LABELS if inches / columns < 3 else 0.0))
+        fig, axes = figure(rows, columns, width=inches, height=height, projection=projection)
         flat = [axes] if rows == columns == 1 else list(axes.flat)
         for ax in flat[panels:]:
             fig.delaxes(ax)
@@ -57,14 +60,16 @@ class Look:
     ) -> Figure:
         """Set the title (by default only on screen) and one legend for all panels, below them."""
         shown = self.title if self.title is not None else title if self.style == "screen" else ""
+        inches, height = fig.get_size_inches()
         if shown:
             fig.suptitle(shown, fontsize=11)
+            height += 1.4 * _LINE
         entries: dict[str, Any] = {}
         for ax in legend_from:
             for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
                 entries.setdefault(label, handle)
         if len(entries) > 1 or any("seeds" in label or "unfinished" in label for label in entries):
-            room = fig.get_size_inches()[0] * 72
+            room = inches * 72
             longest = max(map(len, entries)) * 4.6 + 30
             columns = max(1, min(len(entries), int(room // longest)))
             fig.legend(
@@ -76,6 +81,9 @@ class Look:
                 frameon=False,
                 markerscale=markers,
             )
+            # Title and legend are added to the panels, not taken from them.
+            height += _LINE * -(-len(entries) // columns) + 0.05
+        fig.set_size_inches(inches, height)
         return fig
 
 

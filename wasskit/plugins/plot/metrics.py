@@ -25,9 +25,10 @@ _HIGHER = re.compile(
     r"(^|_)(top\d+|acc\w*|map\w*|recall\w*|precision\w*|r|p|hits|knn\w*|cos\w*|linear\w*|f1|ndcg|"
     r"effective_rank|utili[sz]ation|samples_per_second|psnr|ssim|nmi)(@|_|$)"
 )
+_SHARE = re.compile(r"(^|_)(top\d+|acc\w*|map\w*|recall|precision\w*|r|hits|knn\w*|linear\w*)(@|_|$)")
 _LOWER = re.compile(
     r"(^|_)(loss|ce|error|w1|w2|lu|uvp|fid|mse|l2|energy|distance|divergence|bures\w*|frechet|seconds|"
-    r"wasserstein|cycle|entropy)(@|_|$)"
+    r"wasserstein|cycle|entropy|alignment)(@|_|$)"
 )
 
 
@@ -54,10 +55,36 @@ def is_ranked(base: str) -> bool:
 
 
 def heading(key: str, *, split: bool = True) -> str:
-    """A metric's name for a label: ``test top1@64``, ``train loss``."""
+    """A metric's name as a paper writes it: ``test top-1@64``, ``train loss``, ``test 10-NN top-1``, ``-W2``."""
     where, _, name = key.rpartition("/")
-    name = name.replace("_", " ")
-    return f"{where} {name}" if split and where and where != "run" else name
+    words, _, number = name.partition("@")
+    written = " ".join(_written(word) for word in words.replace("map_at_r", "MAP@R").split("_"))
+    written = re.sub(r"\bneg (?=\S)", "-", written) + (f"@{number}" if number else "")
+    return f"{where} {written}" if split and where and where != "run" else written
+
+
+_NAMES = {
+    "w1": "W1", "w2": "W2", "lu": "L_U", "uvp": "L2-UVP", "fid": "FID", "ce": "CE", "tv": "TV", "map": "mAP",
+    "knn": "k-NN",
+}  # fmt: skip
+
+
+def _written(word: str) -> str:
+    """One word of a metric's name."""
+    numbered = re.fullmatch(r"(top|map|knn|precision|recall)(\d+)", word)
+    if numbered:
+        kind, number = numbered.groups()
+        forms = {"top": f"top-{number}", "map": f"mAP@{number}", "knn": f"{number}-NN"}
+        return forms.get(kind, f"{kind}@{number}")
+    return _NAMES.get(word, word)
+
+
+def unit(key: str, values: Iterable[float]) -> str:
+    """`` (%)`` for shares that are given in percent: UVP always, accuracies and retrieval where any exceeds 1."""
+    name = key.rpartition("/")[2].lower()
+    if re.search(r"(^|_)uvp(@|_|$)", name):
+        return " (%)"
+    return " (%)" if _SHARE.search(name) and any(value > 1 for value in values) else ""
 
 
 # --- Choice -----------------------------------------------------------------------------------------------------------

@@ -76,15 +76,20 @@ class _Page:
         self.known = recorded(self.groups)
 
     def html(self, title: str) -> str:
-        sections = [
-            ("Results", self.results()),
-            ("Curves", self.curves()),
-            ("Over the dimensions", self.dims()),
-            ("Results in files", self.files()),
-            ("Figures of the run", self.samples()),
-            ("Configuration", self.configuration()),
-            ("Environment", self.environment()),
-        ]
+        files, figures = ("Results in files", self.files()), ("Figures of the run", self.samples())
+        # A study has drawn what it found: its steps are no course of training.
+        found = (
+            [
+                ("Results", self.results()),
+                ("Curves", self.curves()),
+                ("Over the dimensions", self.dims()),
+                files,
+                figures,
+            ]
+            if self.group.is_training
+            else [figures, files]
+        )
+        sections = [*found, ("Configuration", self.configuration()), ("Environment", self.environment())]
         shown = [(name, content) for name, content in sections if content]
         links = "".join(f'<a href="#{_anchor(name)}">{_text(name)}</a>' for name, _ in shown)
         body = "".join(
@@ -126,8 +131,6 @@ class _Page:
         )
 
     def results(self) -> str:
-        if not self.group.is_training:
-            return ""  # a study's last step is no result; its tables are below
         final = values_of(self.group, "final", None)
         by = self.run.monitor
         order = order_of(by) if by else None
@@ -549,7 +552,7 @@ th { border-bottom: 2px solid var(--ink); font-weight: 600; }
 th.n, td.n { text-align: right; }
 tbody tr:nth-child(even) { background: var(--pale); }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
-.figures + .figures { margin-top: 1rem; }
+.figures + .figures, .figures + .scroll { margin-top: 1rem; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figure.wide { grid-column: 1 / -1; }
 img { display: block; width: 100%; height: auto; }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import json
 import math
 import time
@@ -234,13 +233,14 @@ def _read_metrics(path: Path) -> tuple[list[Metric] | None, int]:
     except OSError:
         return None, 0
     rows, unreadable = [], 0
-    for fields in csv.reader(io.StringIO(text[: text.rfind("\n") + 1].replace("\0", ""))):
+    for line in text[: text.rfind("\n") + 1].replace("\0", "").split("\n"):
         try:
-            epoch, step, split, metric, value = fields
+            # Line by line: a quotation mark too many spoils its own line only.
+            epoch, step, split, metric, value = next(csv.reader([line])) if '"' in line else line.split(",")
             if epoch != "epoch":
                 rows.append(Metric(int(epoch), int(step), split, metric, float(value)))
-        except ValueError:
-            unreadable += bool(fields)
+        except (ValueError, csv.Error):
+            unreadable += bool(line.strip())
     return rows, unreadable
 
 

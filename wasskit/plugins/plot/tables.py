@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class Column:
 
     @property
     def name(self) -> str:
-        """What ``--json`` calls it: metrics in full, where the heading leaves out the split they share."""
+        """What ``--json`` and CSV call it: metrics as they are recorded."""
         return self.key or self.heading
 
 
@@ -139,7 +140,7 @@ def _add(
 ) -> None:
     """A metric's column; all entries that equal the best one in the decimals shown are bold."""
     order = column.order
-    shown = _digits([entry.mean for entry in entries if entry is not None], digits)
+    shown = decimals([entry.mean for entry in entries if entry is not None], digits)
     rounded = [round(entry.mean, shown) for entry in entries if entry is not None]
     best = (max if order == "max" else min)(rounded) if order is not None and len(rounded) > 1 else None
     columns.append(column)
@@ -163,7 +164,7 @@ def _add_paper(
     if all(value is None for value in published):
         return
     known = [float(value) for value in published if value is not None]
-    shown = _digits(known + [entry.mean for entry in entries if entry is not None], digits)
+    shown = decimals(known + [entry.mean for entry in entries if entry is not None], digits)
     columns += [Column(word, numeric=True, key=f"{key} {word}") for word in ("published", "difference")]
     for row, value, entry in zip(body, published, entries, strict=True):
         row.append(Cell(f"{value:.{shown}f}", float(value)) if value is not None else Cell("-"))
@@ -173,11 +174,14 @@ def _add_paper(
             row.append(Cell(f"{entry.mean - value:+.{shown}f}", entry.mean - value))
 
 
-def _digits(values: Sequence[float], chosen: int | None) -> int:
+def decimals(values: Sequence[float], chosen: int | None = None) -> int:
+    """How many to show: two from 1 on, three from a tenth on, and for smaller numbers four digits of the largest."""
     if chosen is not None:
         return chosen
     largest = max((abs(value) for value in values), default=1.0)
-    return 2 if largest >= 1 or largest == 0 else 3 if largest >= 0.1 else 5
+    if largest == 0 or largest >= 1:
+        return 2
+    return 3 if largest >= 0.1 else min(10, 3 - math.floor(math.log10(largest)))
 
 
 # --- Formats ----------------------------------------------------------------------------------------------------------
@@ -243,11 +247,11 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Numbers in full, deviations in columns of their own."""
+    """Numbers and the names of metrics in full, deviations in columns of their own."""
     spread = [any(row[i].deviation is not None for row in table.rows) for i in range(len(table.columns))]
     head: list[Any] = []
     for column, wide in zip(table.columns, spread, strict=True):
-        head += [column.heading, f"{column.heading} deviation"] if wide else [column.heading]
+        head += [column.name, f"{column.name} deviation"] if wide else [column.name]
     rows = [head]
     for row in table.rows:
         line: list[Any] = []

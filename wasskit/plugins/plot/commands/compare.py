@@ -39,10 +39,10 @@ def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.tables import make_table, records, to_terminal
 
     groups = open_groups(config)
-    known = recorded(groups)
+    every = [key for key in tabulated(groups) if not key.startswith("run/")]
+    known = recorded(groups) or every
     if not known:
         raise UserError("None of the runs has recorded a metric yet: there is nothing to compare.")
-    every = [key for key in tabulated(groups) if not key.startswith("run/")]
     shown = choose(config.metric, every) if config.metric else main_metrics(groups, known, limit=4)
     over_time = with_courses(groups, shown)
     values = choose_evaluation(config, groups)
@@ -65,7 +65,10 @@ def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
     drawn: dict[str, Any] = {}
     notes: list[str] = []
     if "loss" in wanted and with_courses(groups, ["train/loss"]):
-        drawn["loss"], more = draw_curves(groups, ["train/loss"], look, **axes, title="Training loss")
+        # Losses of different methods have nothing but their name in common.
+        drawn["loss"], more = draw_curves(
+            groups, ["train/loss"], look, **axes, apart=True, title="Training loss"
+        )
         notes += more
     if "metrics" in wanted and over_time:
         drawn["metrics"], more = draw_curves(groups, over_time, look, **axes, title="Metrics")

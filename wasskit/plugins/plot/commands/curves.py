@@ -20,14 +20,16 @@ def body(config: PlotCurves, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.common import described, open_groups, say_figures
     from wasskit.plugins.plot.draw import draw_curves
     from wasskit.plugins.plot.look import Look, save
-    from wasskit.plugins.plot.metrics import choose, counts_epochs, main_metrics, recorded
+    from wasskit.plugins.plot.metrics import choose, counts_epochs, main_metrics, recorded, with_courses
 
     groups = open_groups(config)
     known = recorded(groups)
     if not known:
         raise UserError("None of the runs has recorded a metric yet: there is nothing to draw.")
-    keys = choose(config.metric, known) if config.metric else main_metrics(groups, known, limit=3)
-    if not config.metric and "train/loss" in known and "train/loss" not in keys:
+    # What was measured once has no curve; it is drawn only where there is nothing else.
+    courses = with_courses(groups, known) or known
+    keys = choose(config.metric, known) if config.metric else main_metrics(groups, courses, limit=3)
+    if not config.metric and "train/loss" in courses and "train/loss" not in keys:
         keys = ["train/loss", *keys]
     fig, notes = draw_curves(
         groups, keys, Look(config.style, config.width, config.title), epochs=counts_epochs(groups, config.x),
