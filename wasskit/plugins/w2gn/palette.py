@@ -30,6 +30,8 @@ TIFF = (".tif", ".tiff", ".btf", ".svs")
 _TILE_ROWS = 512
 LARGE = 1 << 26
 """Pixels from which an image is shown in no figure, and a TIFF read and written in tiles."""
+BUFFER = 1 << 24
+"""Bytes that are read of a TIFF at once."""
 
 
 def sample_photographs() -> tuple[Path, Path]:
@@ -189,7 +191,7 @@ def colours_of(path: Path, limit: int = 1 << 22) -> Tensor:
     if page is not None and (count := page.imagelength * page.imagewidth) > LARGE:
         try:
             pick = thinned(page, count // limit)
-            segments = [data for data, *_ in page.segments(maxworkers=1, func=pick)]
+            segments = [data for data, *_ in page.segments(maxworkers=1, func=pick, buffersize=BUFFER)]
         except ValueError as error:
             raise UserError(f"{path} cannot be decoded: {error}.") from error
         return torch.from_numpy(np.concatenate([part for part in segments if len(part)]))
@@ -323,7 +325,7 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
     import tifffile
 
     def segments() -> Iterator[Pixels]:
-        for data, _, shape in page.segments(maxworkers=1):
+        for data, _, shape in page.segments(maxworkers=1, buffersize=BUFFER):
             if data is None:
                 blank = np.zeros(
                     (page.tilelength, page.tilewidth, 3) if page.is_tiled else shape[-3:], np.uint8
