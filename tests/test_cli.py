@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from wasskit import __version__
-from wasskit.cli import build_root, plugin_targets, run, validate_recipe
+from wasskit.cli import build_root, run, validate_recipe
 from wasskit.completion import SCRIPTS, write_scripts
+from wasskit.plugins import BUILT_IN, plugin_targets
 from wasskit.recipes import recipe_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,7 +140,7 @@ def test_a_broken_foreign_plugin_is_one_line_and_breaks_nothing(
 ) -> None:
     from wasskit import cli
 
-    targets = {**cli.BUILT_IN, "foreign": "no_such_module_anywhere:plugin"}
+    targets = {**BUILT_IN, "foreign": "no_such_module_anywhere:plugin"}
     monkeypatch.setattr(cli, "plugin_targets", lambda: targets)
     result = run_cli("--help")
     assert result.exit_code == 0
@@ -160,7 +161,7 @@ def test_a_foreign_typer_application_is_mounted(
         "@plugin.command()\ndef other(): pass\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(cli, "plugin_targets", lambda: {**cli.BUILT_IN, "foreign": "foreign_plugin:plugin"})
+    monkeypatch.setattr(cli, "plugin_targets", lambda: {**BUILT_IN, "foreign": "foreign_plugin:plugin"})
     assert "From elsewhere." in run_cli("--help").stdout
     assert run_cli("foreign", "hello").stdout == "hello from elsewhere\n"
 

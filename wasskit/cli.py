@@ -22,12 +22,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from wasskit import config as _config
 from wasskit.errors import UserError, WasskitError
-from wasskit.plugins import Plugin
+from wasskit.plugins import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
-
-BUILT_IN = {
-    name: f"wasskit.plugins.{name}:plugin" for name in ("mrl", "ssl", "metrix", "w2gn", "study", "plot")
-}
 
 GENERAL = Plugin(
     name="wasskit",
@@ -149,23 +145,6 @@ def plugin_group(plugin: Plugin) -> Any:
     return _make_group(
         plugin.name, plugin.help, {name: entry(name, text) for name, text in plugin.commands.items()}
     )
-
-
-def plugin_targets() -> dict[str, str]:
-    """Every plugin's name and where its object lives, ``module:attribute``, our own first."""
-    from importlib.metadata import entry_points
-
-    targets = dict(BUILT_IN)
-    for point in entry_points(group="wasskit.plugins"):
-        if point.name not in BUILT_IN:
-            targets[point.name] = point.value
-    return targets
-
-
-def load_plugin(target: str) -> Any:
-    """Import a plugin object named ``module:attribute``."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute or "plugin")
 
 
 def find_command(path: str) -> _config.Command[Any]:

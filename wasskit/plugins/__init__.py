@@ -6,8 +6,14 @@ A plugin is a :class:`Plugin` (or a ``typer.Typer`` application) registered unde
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+BUILT_IN = {
+    name: f"wasskit.plugins.{name}:plugin" for name in ("mrl", "ssl", "metrix", "w2gn", "study", "plot")
+}
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,8 @@ class Plugin:
         commands: name of each command -> its one-line help, in the order of ``--help``.
         package: where the commands live: command ``a-b`` is the object ``command`` (a
             :class:`wasskit.config.Command`) of the module ``<package>.a_b``.
+        embeddings: ``module:function`` that gives the embeddings of a trained run's test images, from its directory
+            and a device: ``(run: Path, device: str) -> Tensor (N, m)``. Whoever measures embeddings finds it here.
     """
 
     name: str
@@ -27,7 +35,25 @@ class Plugin:
     commands: Mapping[str, str]
     package: str
     aliases: Mapping[str, str] = field(default_factory=dict)
+    embeddings: str | None = None
 
     def module_of(self, command: str) -> str:
         """The module that declares a command; ``aliases`` let several commands share one."""
         return self.aliases.get(command, f"{self.package}.{command.replace('-', '_')}")
+
+
+def plugin_targets() -> dict[str, str]:
+    """Every plugin's name and where its object lives, ``module:attribute``, our own first."""
+    from importlib.metadata import entry_points
+
+    targets = dict(BUILT_IN)
+    for point in entry_points(group="wasskit.plugins"):
+        if point.name not in BUILT_IN:
+            targets[point.name] = point.value
+    return targets
+
+
+def load_plugin(target: str) -> Any:
+    """Import an object named ``module:attribute``; the attribute is ``plugin`` where none is named."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute or "plugin")

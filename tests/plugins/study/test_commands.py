@@ -183,6 +183,30 @@ def test_measure_takes_half_precision_and_a_run_that_holds_embeddings(
 
 
 @pytest.mark.parametrize(
+    "training",
+    [
+        ["mrl", "train", "--dims", "4,8"],
+        ["ssl", "barlow", "--projector", "32,16"],
+        ["metrix", "train", "--embedding-size", "8", "--compare", "no"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, training: list[str]) -> None:
+    run = tmp_path / "trained"
+    result = run_cli(*training, "--epochs", "1", "--backbone", "tiny", "--run-dir", run)
+    assert result.exit_code == 0, result.stderr
+    result = run_cli("study", "measure", run, "--json", "--run-dir", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    measured = json.loads(result.stdout)
+    assert measured["m"] == {"mrl": 8, "ssl": 16, "metrix": 8}[training[0]]
+    assert measured["n"] > 300
+    if training[0] == "ssl":  # what the run itself has measured of its last epoch
+        final = RunDirectory.open(run).summary["final"]  # type: ignore[index]
+        assert measured["w2"] == pytest.approx(final["test/w2"], abs=1e-4)
+        assert measured["lu"] == pytest.approx(final["test/lu"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
     ("argv", "fragment"),
     [
         (["measure", "nowhere.npy"], "There is no file or run directory nowhere.npy."),

@@ -15,4 +15,5 @@ plugin = Plugin(
         "export": "Export the weights as safetensors and ONNX.",
     },
     package="wasskit.plugins.metrix.commands",
+    embeddings="wasskit.plugins.metrix.embeddings:test_embeddings",
 )

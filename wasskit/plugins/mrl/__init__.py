@@ -18,4 +18,5 @@ plugin = Plugin(
         "export": "Export the weights as safetensors and ONNX.",
     },
     package="wasskit.plugins.mrl.commands",
+    embeddings="wasskit.plugins.mrl.embeddings:test_embeddings",
 )

@@ -19,4 +19,5 @@ plugin = Plugin(
         "export": "Export the backbone as safetensors and ONNX.",
     },
     package="wasskit.plugins.ssl.commands",
+    embeddings="wasskit.plugins.ssl.embeddings:test_embeddings",
 )

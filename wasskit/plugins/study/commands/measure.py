@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import RunOptions, complete_local_paths, override
+from wasskit.options import RunOptions, complete_local_paths, complete_runs, override
 from wasskit.plugins.study.options import MetricOptions, ReportOptions
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class StudyMeasure(ReportOptions):
     """Options of ``wasskit study measure``."""
 
     file: Path = argument(
-        help="Embeddings: a .npy file (N, m), or a run directory that holds one.", complete=complete_local_paths,
-        metavar="FILE|RUN",
+        help="Embeddings: a .npy file (N, m); or a run directory: the embeddings of its test images.",
+        complete=lambda typed: sorted({*complete_runs(typed), *complete_local_paths(typed)}), metavar="FILE|RUN",
     )  # fmt: skip
     pairs: Path | None = option(
         None, help="Second views of the same samples, row by row (.npy): adds the alignment.", panel="Study",
@@ -50,8 +50,11 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
     )
 
     started = time.perf_counter()
-    path = _find(config.file)
-    features = _load(path)
+    path = config.file
+    features = _of_run(path, config.device) if (path / "config.toml").is_file() else None
+    if features is None:
+        path = _find(path)
+        features = _load(path)
     check_embeddings(features, str(path))
     views = _load(config.pairs) if config.pairs is not None else None
     if views is not None and views.shape != features.shape:
@@ -61,7 +64,7 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
         )
     if views is not None:
         check_embeddings(views, str(config.pairs))
-    with study_run(config, invocation, f"measure-{path.stem}") as (run, device):
+    with study_run(config, invocation, f"measure-{path.resolve().stem}") as (run, device):
         wanted = None if config.exact_lu else 100_000_000
         measured = measure_embeddings(
             features, pairs_of=views, t=config.t, pairs=wanted, seed=config.seed, device=device
@@ -81,6 +84,21 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
         return finish(run, [report], started)
 
 
+def _of_run(path: Path, device: str) -> Tensor | None:
+    """The embeddings of a trained run's test images; None for a run of a method that has none."""
+    from wasskit import console
+    from wasskit.plugins import Plugin, load_plugin, plugin_targets
+    from wasskit.training.run import RunDirectory
+
+    target = plugin_targets().get(RunDirectory.open(path).command.partition(" ")[0])
+    plugin = load_plugin(target) if target else None
+    if not isinstance(plugin, Plugin) or plugin.embeddings is None:
+        return None
+    features: Tensor = load_plugin(plugin.embeddings)(path, device)
+    console.log(f"{len(features):,} test images embedded by the run {console.escape(str(path))}.")
+    return features
+
+
 def _find(path: Path) -> Path:
     """The file of embeddings that is meant."""
     if not path.exists():
@@ -89,8 +107,8 @@ def _find(path: Path) -> Path:
         found = sorted([*path.glob("*.npy"), *path.glob("embeddings/*.npy")])
         if not found:
             raise UserError(
-                f"{path} holds no embeddings (*.npy, embeddings/*.npy): save them as a matrix (N, m) with numpy.save, "
-                "and name the file."
+                f"{path} holds no embeddings: neither *.npy nor a trained run of mrl, ssl or metrix. Save them as a "
+                "matrix (N, m) with numpy.save, and name the file."
             )
         if len(found) > 1:
             names = ", ".join(
@@ -184,6 +202,7 @@ command = Command(
     "Rows are divided by their length first. Every figure stands beside what a uniform sample of the same size shows.",
     (
         "wasskit study measure embeddings.npy",
+        "wasskit study measure runs/ssl/byol-w2-digits",
         "wasskit study measure view1.npy --pairs view2.npy",
         "wasskit study measure embeddings.npy --json",
     ),
