@@ -30,6 +30,7 @@ from wasskit.ot.conjugate import Conjugate, solve_conjugate
 from wasskit.ot.gaussian import Balance, balance, shrunk_covariance, streamed_moments
 
 Refine = Literal["none", "newton", "lbfgs"]
+Dual = Literal["source", "target"]
 
 
 class Objective(NamedTuple):
@@ -181,6 +182,10 @@ class W2GN(nn.Module):
         refine: ``none`` trains by the cycle terms, else the conjugate is solved for by that method.
         evaluations: of the potential per solved conjugate.
         cycle_x, cycle_y, l1: see `cyclic_objective`.
+        dual: whose potential the dual problem is written in. ``source``: that of P, whose conjugate stands at the
+            points of Q; its optimality makes the inverse images of Q follow P. ``target``: that of Q, with the roles
+            exchanged; the images of P then follow Q, which counts where new points are drawn from P (the published
+            roles in latent spaces).
     """
 
     def __init__(
@@ -194,8 +199,10 @@ class W2GN(nn.Module):
         cycle_x: float = 1.0,
         cycle_y: float = 1.0,
         l1: float = 0.0,
+        dual: Dual = "source",
     ) -> None:
         super().__init__()
+        self.dual = dual
         self.psi = psi
         self.conjugate = conjugate
         self.refine = refine
@@ -271,12 +278,19 @@ class W2GN(nn.Module):
         coordinates = self.coordinates
         if coordinates is not None:
             x, y = coordinates.source(x), coordinates.target(y)
+        if self.dual == "source":
+            return self.objective(self.psi, self.conjugate, x, y, self.cycle_x, self.cycle_y)
+        exchanged = self.objective(self.conjugate, self.psi, y, x, self.cycle_y, self.cycle_x)
+        return exchanged._replace(cycle_x=exchanged.cycle_y, cycle_y=exchanged.cycle_x)
+
+    def objective(
+        self, first: Potential, second: Potential, x: Tensor, y: Tensor, cycle_x: float, cycle_y: float
+    ) -> Objective:
+        """The objective in the potential ``first`` of ``x``; ``second`` gives the inverse map."""
         if self.refine == "none":
-            return cyclic_objective(
-                self.psi, self.conjugate, x, y, cycle_x=self.cycle_x, cycle_y=self.cycle_y, l1=self.l1
-            )
+            return cyclic_objective(first, second, x, y, cycle_x=cycle_x, cycle_y=cycle_y, l1=self.l1)
         return refined_objective(
-            self.psi, self.conjugate, x, y, method=self.refine, evaluations=self.evaluations, l1=self.l1
+            first, second, x, y, method=self.refine, evaluations=self.evaluations, l1=self.l1
         )
 
     def potentials(self) -> tuple[Potential, Potential]:

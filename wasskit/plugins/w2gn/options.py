@@ -64,6 +64,12 @@ class ObjectiveOptions(CommandOptions):
     cycle_source: float = option(
         0.0, help="Weight of the cycle term on the source side.", panel="Objective", min=0
     )
+    dual: Literal["source", "target"] = option(
+        "source",
+        help="Whose potential the dual problem is written in: the source's, which makes the inverse images of the "
+        "target follow the source, or the target's, which makes the images of the source follow the target.",
+        panel="Objective",
+    )
     l1: float = option(0.0, help="Weight of the absolute values of all parameters.", panel="Objective", min=0)
 
 
@@ -81,10 +87,10 @@ class StepOptions(CommandOptions):
     )
     lr: float = option(1e-2, help="Learning rate of Adam (peak).", panel="Optimisation", above=0)
     betas: tuple[float, ...] = option(
-        (0.5, 0.99), help="Adam's two decay rates for the potential.", panel="Optimisation", min=0, below=1
+        (0.9, 0.99), help="Adam's two decay rates for the potential.", panel="Optimisation", min=0, below=1
     )
     conjugate_betas: tuple[float, ...] = option(
-        (0.5, 0.99), help="The same for the inverse's network.", panel="Optimisation", min=0, below=1
+        (0.9, 0.99), help="The same for the inverse's network.", panel="Optimisation", min=0, below=1
     )
     weight_decay: float = option(0.0, help="Weight decay.", panel="Optimisation", min=0)
     schedule: Literal["cosine", "constant"] = option(

@@ -169,6 +169,7 @@ def objective_settings(options: ObjectiveOptions) -> dict[str, Any]:
         "cycle_x": options.cycle_source,
         "cycle_y": options.cycle,
         "l1": options.l1,
+        "dual": options.dual,
     }
 
 

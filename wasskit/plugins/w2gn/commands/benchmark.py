@@ -40,8 +40,6 @@ class W2gnBenchmark(TransportOptions, SamplingOptions):
     )
     steps: int = override(StepOptions, "steps", 8000)
     lr: float = override(StepOptions, "lr", 1e-2)
-    betas: tuple[float, ...] = override(StepOptions, "betas", (0.9, 0.99))
-    conjugate_betas: tuple[float, ...] = override(StepOptions, "conjugate_betas", (0.9, 0.99))
     test_size: int = option(4096, help="Test points, where the pair brings none.", panel="Run", min=100)
 
 

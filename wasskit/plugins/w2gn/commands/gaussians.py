@@ -32,7 +32,7 @@ class W2gnGaussians(TransportOptions, SamplingOptions):
     )
     strong_convexity: float = override(PotentialOptions, "strong_convexity", 1e-6)
     steps: int = override(StepOptions, "steps", 300)
-    lr: float = override(StepOptions, "lr", 5e-4)
+    lr: float = override(StepOptions, "lr", 1e-4)
     refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "lbfgs")
     test_size: int = option(4096, help="Test points.", panel="Run", min=100)
 

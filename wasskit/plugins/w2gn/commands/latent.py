@@ -50,9 +50,9 @@ class W2gnLatent(TransportOptions, DataOptions):
     fid_samples: int = option(10000, help="Samples for the FID.", panel="Evaluation", min=2)
     batch_size: int = override(StepOptions, "batch_size", 512)
     steps: int = override(StepOptions, "steps", 1000)
-    lr: float = override(StepOptions, "lr", 2e-3)
+    lr: float = override(StepOptions, "lr", 3e-4)
     rank: int = override(PotentialOptions, "rank", 1)
-    refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "lbfgs")
+    dual: Literal["source", "target"] = override(ObjectiveOptions, "dual", "target")
 
     def validate(self) -> None:
         super().validate()
