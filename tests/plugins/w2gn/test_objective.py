@@ -217,6 +217,29 @@ def test_training_finds_a_translation_and_a_stretch(refine: Any) -> None:
     assert (returned - x).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("refine", ["none", "newton"])
+def test_the_other_dual_is_the_problem_with_exchanged_roles(refine: Any) -> None:
+    torch.manual_seed(6)
+    x, y = torch.randn(40, 2), torch.randn(40, 2) * 2 + 1
+    settings: dict[str, Any] = {"refine": refine, "evaluations": 20, "cycle_x": 0.7, "cycle_y": 0.2}
+    ours = W2GN.dense(2, start=(x, y), hidden=(6, 5), dual="target", **settings)
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.add_(0.02 * torch.rand_like(p))
+    objective = ours(x, y)
+    coordinates = ours.coordinates
+    assert coordinates is not None
+    moved = coordinates.target(y), coordinates.source(x)
+    mirrored = W2GN(ours.conjugate, ours.psi, refine=refine, evaluations=20, cycle_x=0.2, cycle_y=0.7)
+    expected = mirrored(*moved)
+    torch.testing.assert_close(objective.total, expected.total)
+    torch.testing.assert_close(objective.cycle_x, expected.cycle_y)
+    plain = W2GN(ours.psi, ours.conjugate, coordinates=coordinates, **settings)
+    # Both duals estimate the same distance, up to how little the two potentials are each other's conjugates.
+    estimates = [w.half_squared_distance(w(x, y), x, y).item() for w in (ours, plain)]
+    assert estimates[0] == pytest.approx(estimates[1], rel=0.2)
+
+
 def test_identity_pretraining_lowers_its_loss() -> None:
     torch.manual_seed(4)
     psi = DenseICNN(2, (16, 8))
