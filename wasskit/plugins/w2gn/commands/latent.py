@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
 from wasskit.options import DataOptions, complete_local_paths, override
-from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StepOptions, TransportOptions
+from wasskit.plugins.w2gn.options import PotentialOptions, StepOptions, TransportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,6 @@ class W2gnLatent(TransportOptions, DataOptions):
     steps: int = override(StepOptions, "steps", 1000)
     lr: float = override(StepOptions, "lr", 3e-4)
     rank: int = override(PotentialOptions, "rank", 1)
-    dual: Literal["source", "target"] = override(ObjectiveOptions, "dual", "target")
 
     def validate(self) -> None:
         super().validate()
