@@ -175,3 +175,60 @@ def test_real_folders(data_root: Path) -> None:
     held = to_memory(faces, 32)
     assert held.images is not None
     assert held.images.shape == (400, 1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["path,label", "label,path", ",path,label", "filename,class", "image_path,target", "Image, Labels", ""],
+)
+def test_csv_columns_are_found_by_their_heading(pets: Path, heading: str) -> None:
+    values = {"cat": "cat/0.jpg", "dog": "dog/0.jpg"}
+    table = pets / "some.csv"
+    names = [name.strip().lower() for name in heading.split(",")] if heading else ["path", "label"]
+
+    def row(number: int, label: str) -> str:
+        cells = {"": str(number), "label": label, "class": label, "target": label, "labels": label}
+        return ",".join(cells.get(name, values[label]) for name in names)
+
+    lines = ([heading] if heading else []) + [row(i, label) for i, label in enumerate(values)]
+    table.write_text("\n".join(lines))
+    dataset = load_folder(table)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [0, 1]
+    assert dataset.paths is not None
+    assert dataset.paths[0] == pets / "cat/0.jpg"
+
+
+def test_a_label_called_image_is_no_heading(pets: Path) -> None:
+    table = pets / "some.csv"
+    table.write_text("cat/0.jpg,image\ndog/0.jpg,drawing\n")
+    assert load_folder(table).classes == ("drawing", "image")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path;label\ncat/0.jpg;1\n", "separated by ';'"),
+        ("path\tlabel\ncat/0.jpg\t1\n", "separated by"),
+        ("path,species\ncat/0.jpg,cat\n", "columns path, species, none of them for labels"),
+        ("path,label,class\ncat/0.jpg,a,b\n", "more than one column for the label"),
+        ("path,label\ncat/0.jpg,a\ncat/0.jpg,b\n", "lines 2 and 3 name the same image"),
+        ("path,label\n,a\n", "line 2 names no image"),
+    ],
+)
+def test_a_csv_that_would_be_misread_is_refused(pets: Path, text: str, message: str) -> None:
+    (pets / "some.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_folder(pets / "some.csv")
+
+
+def test_numbered_classes_come_in_numerical_order(pets: Path) -> None:
+    files = [f"cat/{i}.jpg" for i in range(4)]
+    for labels, order in (
+        (("10", "9", "-1", "2"), ("-1", "2", "9", "10")),
+        (("10.0", "9.0", "2.5", "2.0"), ("2.0", "2.5", "9.0", "10.0")),
+        (("--1", "10", "9", "b"), ("--1", "10", "9", "b")),
+    ):
+        (pets / "some.csv").write_text("".join(f"{f},{c}\n" for f, c in zip(files, labels, strict=True)))
+        assert load_folder(pets / "some.csv").classes == order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,12 @@ SUFFIXES = frozenset(
 )
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _SPLIT_NAMES = {name: split for split, names in _SPLIT_FOLDERS.items() for name in names}
+_HEADINGS = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path"),
+    "label": ("label", "labels", "class", "class_name", "target"),
+    "split": ("split",),
+}
+_COLUMN_NAMES = {name: column for column, names in _HEADINGS.items() for name in names}
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -100,8 +107,8 @@ def load_folder(
     * A folder of class folders: "all", or a fixed stratified "train" (80 %) and "test" (20 %).
     * A folder of images: unlabelled, "all" or "train".
     * A CSV file, or a folder that holds ``images.csv`` or ``labels.csv``: columns path, label and, if wanted,
-      split (train, val, test), with or without that heading; paths relative to the file. Without the split
-      column it is divided like class folders.
+      split (train, val, test), in that order or as a heading names them; paths relative to the file. Without
+      the split column it is divided like class folders.
 
     ``scan``: see `wasskit.data.decode.without_bad_images`. Raises `UserError` for whatever is not there.
     """
@@ -203,25 +210,52 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {file}: {error}; it should be a CSV of path,label in UTF-8") from error
     columns = ["path", "label", "split"]
-    if rows and rows[0][1][0].strip().lower() in ("path", "file", "filename", "image"):
-        columns = [cell.strip().lower() for cell in rows[0][1]]
-        columns[0] = "path"
+    heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    # A label may be called "image", so a line that names an image file is no heading.
+    if any(_COLUMN_NAMES.get(cell) == "path" for cell in heading) and not any(
+        Path(cell).suffix in SUFFIXES for cell in heading
+    ):
+        columns = [_COLUMN_NAMES.get(cell, "") for cell in heading]
+        twice = [name for name in _HEADINGS if columns.count(name) > 1]
+        if twice:
+            raise UserError(f"{file} has more than one column for the {twice[0]}: {', '.join(heading)}")
+        if len(columns) > 1 and "label" not in columns and "split" not in columns:
+            raise UserError(
+                f"{file} has the columns {', '.join(heading)}, none of them for labels; name it label"
+            )
         rows = rows[1:]
     if not rows:
         raise UserError(f"{file} has no rows; it should list one image per line, path,label")
     width = len(rows[0][1])
+    separator = next((mark for mark in ";\t" if mark in "".join(heading)), None)
+    if width == 1 and separator is not None:
+        raise UserError(
+            f"the columns of {file} are separated by {separator!r}; it should be a CSV with commas, path,label"
+        )
+    where = columns.index("path")
     for number, row in rows:
-        if len(row) != width or not row[0].strip():
+        if len(row) != width:
             raise UserError(
                 f"{file} line {number} has {len(row)} columns, the first {width}; it should be path,label"
             )
+        if where >= width or not row[where].strip():
+            raise UserError(f"{file} line {number} names no image; it should be path,label")
 
     def column(name: str) -> list[str] | None:
         place = columns.index(name) if name in columns else width
         return [row[place].strip() for _, row in rows] if place < width else None
 
-    paths = [file.parent / row[0].strip() for _, row in rows]
+    paths = [file.parent / row[where].strip() for _, row in rows]
     given = column("label")
+    facts: dict[Path, tuple[int, list[str]]] = {}
+    for (number, row), path in zip(rows, paths, strict=True):
+        rest = [cell.strip() for cell, name in zip(row, columns, strict=False) if name in ("label", "split")]
+        first, before = facts.setdefault(path, (number, rest))
+        if rest != before:
+            raise UserError(
+                f"{file} lines {first} and {number} name the same image with different labels or splits; "
+                "keep one of them"
+            )
     splits = column("split")
     if splits is not None:
         unknown = sorted({part for part in splits if part.lower() not in _SPLIT_NAMES})
@@ -237,10 +271,12 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
 
 def _sorted_names(names: Iterable[str]) -> list[str]:
     """Numbers by their value, anything else by the alphabet."""
-    names = list(names)
-    if all(name.lstrip("-").isdecimal() for name in names):
-        return sorted(names, key=int)
-    return sorted(names)
+    names = sorted(names)
+    try:
+        values = {name: float(name) for name in names}
+    except ValueError:
+        return names
+    return sorted(names, key=values.__getitem__) if all(map(math.isfinite, values.values())) else names
 
 
 def _without_missing(dataset: ImageDataset, corrupt: str) -> ImageDataset:
