@@ -83,3 +83,12 @@ def test_wrong_requests() -> None:
         RankCounts().topk(11)
     with pytest.raises(UserError, match="no samples"):
         RankCounts().topk(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_integer_type_do(dtype: torch.dtype) -> None:
+    logits = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(9) % 4
+    assert torch.equal(class_ranks(logits, labels.to(dtype)), class_ranks(logits, labels))
+    with pytest.raises(ValueError, match="labels must be integers"):
+        class_ranks(logits, labels.float())

@@ -102,3 +102,19 @@ def test_wrong_requests() -> None:
         knn_accuracy(train, labels, train, labels, k=1, temperature=0.0)
     with pytest.raises(UserError, match="at least one test sample"):
         knn_accuracy(train, labels, train[:0], labels[:0], k=1)
+
+
+def test_features_and_labels_that_mean_nothing_are_refused() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(12, 3, generator=generator), torch.randn(5, 3, generator=generator)
+    labels, answers = torch.arange(12) % 3, torch.arange(5) % 3
+    expected = knn_accuracy(bank, labels, queries, answers, 4)
+    assert knn_accuracy(bank, labels.to(torch.uint8), queries, answers.short(), 4) == expected
+    with pytest.raises(UserError, match="NaN or infinite"):
+        knn_accuracy(bank, labels, queries * torch.nan, answers, 4)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        knn_accuracy(bank / 0, labels, queries, answers, 4)
+    with pytest.raises(UserError, match="labels are integers"):
+        knn_accuracy(bank, labels.float(), queries, answers, 4)
+    with pytest.raises(UserError, match=r"features of shape \(N, D\)"):
+        knn_accuracy(bank[:, 0], labels, queries[:, 0], answers, 4)

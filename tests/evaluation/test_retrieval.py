@@ -277,3 +277,12 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         recall_at_k(labels[:, None], labels)
     with pytest.raises(ValueError, match="one item only"):
         nearest(x[:1], 1)
+
+
+def test_unknown_choices_are_refused() -> None:
+    embeddings, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
+    for measure in (recall_at_k, map_at_r):
+        with pytest.raises(ValueError, match="ties must be pessimistic or optimistic, not 'random'"):
+            measure(embeddings, labels, ties="random")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="lone must be zero or skip, not 'drop'"):
+            measure(embeddings, labels, lone="drop")  # type: ignore[arg-type]

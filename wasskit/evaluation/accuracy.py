@@ -17,14 +17,16 @@ from wasskit.errors import UserError
 def class_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Rank of each sample's true class among its logits.
 
-    logits (..., N, C) of any floating type, labels (N,) int64 in [0, C); returns int64 (..., N), one plus the
-    number of strictly larger logits. Ties count in favour of the true class. Logits that are not comparable
-    count against it: a true class of NaN has rank C + 1, so a diverged head never scores.
+    logits (..., N, C) of any floating type, labels (N,) of any integer type in [0, C); returns int64 (..., N),
+    one plus the number of strictly larger logits. Ties count in favour of the true class. Logits that are not
+    comparable count against it: a true class of NaN has rank C + 1, so a diverged head never scores.
     """
     if logits.ndim < 2 or labels.shape != logits.shape[-2:-1]:
         shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"logits (..., N, C) and labels (N,) expected, not {shapes}")
-    index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
+    if labels.is_floating_point():
+        raise ValueError(f"labels must be integers, not {labels.dtype}")
+    index = labels.long().expand(logits.shape[:-1]).unsqueeze(-1)
     true = logits.gather(-1, index)
     # "not less or equal" rather than "greater": the two differ for NaN only.
     return (~(logits <= true)).sum(dim=-1) + 1

@@ -74,6 +74,7 @@ def knn_ranks(
     _check_k(k, len(train_features))
     if len(test_features) == 0:
         return torch.empty(0, dtype=torch.int64, device=test_labels.device)
+    train_labels, test_labels = train_labels.long(), test_labels.long()
     num_classes = int(torch.maximum(train_labels.max(), test_labels.max())) + 1
     class_index = torch.arange(num_classes, device=test_labels.device)
     ranks = []
@@ -113,15 +114,15 @@ def knn_accuracy(
 ) -> Tensor:
     """Accuracy of k-nearest-neighbour classification, in [0, 1].
 
-    train_features (N, D), train_labels (N,) int64, test_features (M, D), test_labels (M,) int64, on one
-    device; features need not be normalised. ``weights="exp"`` votes with exp(cosine / temperature), the
+    train_features (N, D), train_labels (N,), test_features (M, D), test_labels (M,), on one device, labels of
+    any integer type; features need not be normalised. ``weights="exp"`` votes with exp(cosine / temperature), the
     temperature 1 if None; ``"uniform"`` counts heads. Returns float64 (len(topk),), or a scalar for the
     default top-1: the share of test samples whose true class is among the t classes with the most votes
     (ties: see :func:`knn_ranks`).
 
     ``sharded=True``: all processes hold all features, each classifies its share of the test samples, and the
     counts are summed; the result is the same on each. Raises UserError for k > N, a temperature that is not
-    positive, or sets that do not fit together.
+    positive, features that are not finite, or sets that do not fit together.
     """
     _check(train_features, train_labels, test_features, test_labels, temperature, weights)
     total = len(test_features)
@@ -170,6 +171,12 @@ def _check(
             f"k-NN needs a label per sample: there are {len(train_labels)} for {len(train_features)} training "
             f"and {len(test_labels)} for {len(test_features)} test samples."
         )
+    if train_labels.is_floating_point() or test_labels.is_floating_point():
+        raise UserError(f"k-NN labels are integers, not {train_labels.dtype} and {test_labels.dtype}.")
+    if train_features.ndim != 2 or test_features.ndim != 2 or train_labels.ndim != 1 or test_labels.ndim != 1:
+        raise UserError("k-NN needs features of shape (N, D) and labels of shape (N,).")
+    if not (bool(train_features.isfinite().all()) and bool(test_features.isfinite().all())):
+        raise UserError("k-NN features contain NaN or infinite values: no neighbour is nearest.")
     if bool((train_labels < 0).any()) or bool((test_labels < 0).any()):
         raise UserError("k-NN needs a label per sample, and some samples have none: choose a labelled split.")
     if train_features.shape[1] != test_features.shape[1]:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -64,7 +64,8 @@ def recall_at_k(
     Returns float64: a scalar for one ``k``, else of shape (len(k),). Raises ``ValueError`` for mismatched
     shapes, an empty set, ``k`` < 1 or embeddings that are not finite.
     """
-    several = not isinstance(k, int)
+    _check_choices(ties, lone)
+    several = isinstance(k, Sequence)
     wanted = torch.tensor(_positive_numbers("k", k if isinstance(k, Sequence) else (k,)))
     ranks = best_positive_rank(
         embeddings,
@@ -122,6 +123,7 @@ def map_at_r(
 
     Arguments as for :func:`recall_at_k`.
     """
+    _check_choices(ties, lone)
     sets = _prepare(embeddings, labels, gallery, gallery_labels, metric)
     return _average_precisions(sets, (), ties, lone, sharded).precisions[-1]
 
@@ -142,6 +144,7 @@ def map_at_k(
 
     Arguments as for :func:`recall_at_k`.
     """
+    _check_choices(ties, lone)
     sets = _prepare(embeddings, labels, gallery, gallery_labels, metric)
     return _average_precisions(
         sets, _positive_numbers("k", (k,)), ties, lone, sharded, at_r=False
@@ -169,6 +172,7 @@ def retrieval_metrics(
     ``map@r``. Other arguments as for :func:`recall_at_k`. ``backend="faiss"`` ranks with a flat faiss index
     instead (the extra ``faiss``); equal similarities then stand in the order in which faiss returns them.
     """
+    _check_choices(ties, lone)
     recall = _positive_numbers("recall", recall)
     map_k = _positive_numbers("map_k", map_k)
     sets = _prepare(embeddings, labels, gallery, gallery_labels, metric)
@@ -203,6 +207,7 @@ def best_positive_rank(
 
     Arguments as for :func:`recall_at_k`.
     """
+    _check_choices(ties)
     sets = _prepare(embeddings, labels, gallery, gallery_labels, metric)
     ranks = torch.empty_like(sets.order)
     ranks[sets.order] = _best_ranks(sets, ties, sharded)
@@ -567,6 +572,12 @@ def _sum_over_ranks(x: Tensor) -> Tensor:
     from wasskit.distributed.collectives import reduce_sum
 
     return reduce_sum(x)
+
+
+def _check_choices(ties: str, lone: str = "zero") -> None:
+    for name, value, known in (("ties", ties, get_args(Ties)), ("lone", lone, get_args(Lone))):
+        if value not in known:
+            raise ValueError(f"{name} must be {' or '.join(known)}, not {value!r}")
 
 
 def _positive_numbers(name: str, values: Sequence[int]) -> tuple[int, ...]:

@@ -395,3 +395,8 @@ def test_what_cannot_be_computed_is_refused() -> None:
         MetrixLoss(mode="feature")(x, labels)
     with pytest.raises(ValueError, match="needs images"):
         MetrixLoss(mode="input")(x, labels)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown mode 'embeddings': baseline, input, feature, embed"):
+        MetrixLoss("contrastive", "embeddings")  # type: ignore[arg-type]

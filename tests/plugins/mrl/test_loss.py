@@ -293,3 +293,17 @@ def test_two_ranks_equal_one(sinkhorn: Any, tied: bool) -> None:
         assert len(found[2]) == len(expected[2]) == 4
         for ours, theirs in zip(found[2], expected[2], strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sinkhorn": "annealed"}, "sinkhorn must be"),
+        ({"beta": -1.0}, "beta must be"),
+        ({"blur": 0.0}, "blur must be"),
+        ({"num_classes": 0}, "num_classes must be"),
+    ],
+)
+def test_wrong_settings_fail_when_the_loss_is_built(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MatryoshkaWassersteinLoss(**{"num_classes": 3, "dims": (2, 4), **settings})

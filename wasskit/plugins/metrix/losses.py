@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -160,6 +160,8 @@ class MetrixLoss(nn.Module):
         from pytorch_metric_learning import distances
         from pytorch_metric_learning import losses as clean
 
+        if mode not in get_args(Mode):
+            raise ValueError(f"unknown mode {mode!r}: {', '.join(get_args(Mode))}")
         if published and loss != "contrastive":
             raise ValueError(
                 "the published code trains the contrastive loss only: leave published off for " + loss

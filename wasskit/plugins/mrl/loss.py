@@ -81,8 +81,16 @@ class MatryoshkaWassersteinLoss(nn.Module):
         weights = [1.0] * len(self.dims) if ce_weights is None else list(ce_weights)
         if len(weights) != len(self.dims):
             raise ValueError(f"{len(self.dims)} dimensions need as many weights, not {len(weights)}")
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, not {num_classes}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
+        if not (math.isfinite(beta) and beta >= 0):
+            raise ValueError(f"beta must be zero or positive, not {beta}")
+        if not (math.isfinite(blur) and blur > 0):
+            raise ValueError(f"blur must be positive, not {blur}")
+        if sinkhorn not in ("exact", "geomloss"):
+            raise ValueError(f"sinkhorn must be 'exact' or 'geomloss', not {sinkhorn!r}")
         self.alpha = alpha
         self.wasserstein_weight = wasserstein_weight
         self.beta = beta
