@@ -242,6 +242,25 @@ def test_a_zero_feature_among_others_counts_as_zero_and_has_no_gradient(
     assert error < (1e-4 if dtype == torch.float32 else 2e-2)
 
 
+@pytest.mark.parametrize("method", ["eigh", "polar"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_features_that_are_not_finite_give_nan_not_an_error(
+    shape: tuple[int, int], bad: float, method: Method
+) -> None:
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    features[1, 2] = bad
+    features.requires_grad_()
+    value = w2_uniformity(features, method=method)
+    (gradient,) = torch.autograd.grad(value, features)
+    assert value.isnan()
+    assert gradient.isnan().any()
+    assert singular_spectrum(features.detach()).isnan().any()
+    moments = FeatureMoments()
+    moments.update(features.detach())
+    assert moments.w2().isnan()
+
+
 def test_gradients_stay_bounded_as_the_features_collapse() -> None:
     """The gradient of tr S^{1/2} is a polar factor over sqrt N: no longer than sqrt(rank / N), however close
     to collapse."""

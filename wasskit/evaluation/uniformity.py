@@ -21,7 +21,7 @@ from torch.nn import functional
 from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
-from wasskit.ot.polar import Method, noise_level, nuclear_norm_and_polar_factor
+from wasskit.ot.polar import Method, noise_level, nuclear_norm_and_polar_factor, symmetric_eigenvalues
 from wasskit.ot.precision import full_precision
 
 __all__ = [
@@ -84,7 +84,7 @@ class _W2(Function):
         value = _distance(second_moment + m * ridge, norm / math.sqrt(n), m)
         if polar is not None:
             # At W2 = 0 the distance has a kink; 0 is among its subgradients.
-            inverse = torch.where(value > 0, 1 / value, 0.0)
+            inverse = torch.where(value == 0, 0.0, 1 / value)
             gradient = polar[:n].mul_(-inverse / math.sqrt(m * n)).addcmul_(wide, inverse / n)
             ctx.save_for_backward(gradient.to(z.dtype))
         return value
@@ -241,7 +241,7 @@ class FeatureMoments:
 
     def _eigenvalues(self) -> Tensor:
         """Eigenvalues of the covariance, descending; those that are float32 rounding noise are 0."""
-        eigenvalues = torch.linalg.eigvalsh(self.covariance).flip(0)
+        eigenvalues = symmetric_eigenvalues(self.covariance).flip(0)
         second_moment = self.mean.square().sum() + self.covariance.trace()
         return _without_noise(eigenvalues, self.count, second_moment)
 
@@ -275,15 +275,15 @@ def _wide(features: Tensor) -> Tensor:
 def _distance(second_moment: Tensor, root_trace: Tensor, m: int) -> Tensor:
     """sqrt(E|z|^2 + 1 - (2 / sqrt m) tr S^{1/2}); gradient 0 where rounding leaves nothing under the root."""
     squared = second_moment + 1 - 2 / math.sqrt(m) * root_trace
-    positive = squared > 0
-    return torch.where(positive, squared, 1.0).sqrt() * positive
+    nothing = squared <= 0
+    return torch.where(nothing, 1.0, squared).sqrt() * ~nothing
 
 
 def _without_noise(eigenvalues: Tensor, n: int, second_moment: Tensor) -> Tensor:
     """Eigenvalues lambda = s^2 / n of a covariance, descending, with those that are rounding noise set to 0."""
     eigenvalues = eigenvalues.clamp_min(0)
     noise = noise_level(n, len(eigenvalues), second_moment.sqrt(), eigenvalues[0].sqrt())
-    return torch.where(eigenvalues.sqrt() > noise, eigenvalues, 0.0)
+    return torch.where(eigenvalues.sqrt() <= noise, 0.0, eigenvalues)
 
 
 @torch.no_grad()
@@ -294,7 +294,7 @@ def _covariance_eigenvalues(features: Tensor, normalise: bool) -> tuple[Tensor, 
     n, m = _shape(z)
     centred = z - z.mean(dim=0)
     gram = centred.mT @ centred if n >= m else centred @ centred.mT
-    eigenvalues = (torch.linalg.eigvalsh(gram) / n).flip(0)
+    eigenvalues = (symmetric_eigenvalues(gram) / n).flip(0)
     eigenvalues = functional.pad(eigenvalues, (0, m - len(eigenvalues)))
     return _without_noise(eigenvalues, n, z.square().sum() / n), n
 

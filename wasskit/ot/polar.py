@@ -35,6 +35,7 @@ __all__ = [
     "nuclear_norm_and_polar_factor",
     "polar_factor",
     "polar_schedule",
+    "symmetric_eigenvalues",
 ]
 
 Method = Literal["eigh", "polar"]
@@ -117,16 +118,25 @@ def _by_eigenvalues(
     float64."""
     wide = wide.double()
     gram = wide @ wide.mT
+    # The solvers answer NaN by an error on one rank; a NaN in the value reaches every rank and names the step.
+    finite = torch.isfinite(gram).all()
+    gram = torch.where(finite, gram, 0.0)
     if with_inverse:
         eigenvalues, vectors = torch.linalg.eigh(gram)
     else:
         eigenvalues = torch.linalg.eigvalsh(gram)
     singular = eigenvalues.clamp_min(0).sqrt()
     kept = singular > noise(singular[-1])
-    value = torch.where(kept, singular, 0).sum()
+    value = torch.where(finite, torch.where(kept, singular, 0).sum(), torch.nan)
     if not with_inverse:
         return value, None
     return value, (vectors * torch.where(kept, 1 / singular, 0)) @ vectors.mT
+
+
+def symmetric_eigenvalues(matrix: Tensor) -> Tensor:
+    """Eigenvalues, ascending, of a symmetric matrix (m, m); NaN, all of them, where an entry is not finite."""
+    finite = torch.isfinite(matrix).all()
+    return torch.where(finite, torch.linalg.eigvalsh(torch.where(finite, matrix, 0.0)), torch.nan)
 
 
 def polar_factor(matrix: Tensor, *, smallest: float = 1e-4, floor: Tensor | None = None) -> Tensor:
