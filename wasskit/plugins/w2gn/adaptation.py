@@ -182,21 +182,26 @@ def nearest_labels(queries: Tensor, references: Tensor, labels: Tensor, chunk: i
     return labels[torch.cat(found)]
 
 
-def discrete_map(x: Tensor, y: Tensor, seed: int, repeats: int = 4) -> Tensor:
+def discrete_map(x: Tensor, y: Tensor, seed: int, repeats: int = 4, size: int = 2048) -> Tensor:
     """Discrete optimal transport of points: the mean of the partners in optimal assignments to random
     parts of ``y``.
+
+    An assignment takes time of the order of the cube of its size: ``x`` is mapped ``size`` points at a time.
     """
     from scipy.optimize import linear_sum_assignment
 
     generator = torch.Generator().manual_seed(derive_seed(seed, "assignment"))
-    total = torch.zeros_like(x)
-    for _ in range(repeats):
-        enough = len(y) >= len(x)
-        index = torch.randperm(len(y), generator=generator)[: len(x)] if enough else torch.randint(
-            len(y), (len(x),), generator=generator
-        )  # fmt: skip
-        part = y[index.to(y.device)]
-        cost = torch.cdist(x.double(), part.double()).square().cpu().numpy()
-        _, partner = linear_sum_assignment(cost)
-        total += part[torch.from_numpy(np.asarray(partner)).to(y.device)]
-    return total / repeats
+    mapped = []
+    for points in x.split(size):
+        total = torch.zeros_like(points)
+        for _ in range(repeats):
+            if len(y) >= len(points):
+                index = torch.randperm(len(y), generator=generator)[: len(points)]
+            else:
+                index = torch.randint(len(y), (len(points),), generator=generator)
+            part = y[index.to(y.device)]
+            cost = torch.cdist(points.double(), part.double()).square().cpu().numpy()
+            _, partner = linear_sum_assignment(cost)
+            total += part[torch.from_numpy(np.asarray(partner)).to(y.device)]
+        mapped.append(total / repeats)
+    return torch.cat(mapped)

@@ -1,0 +1,30 @@
+"""Discrete optimal transport of features, in parts and whole."""
+
+from __future__ import annotations
+
+import torch
+
+from wasskit.plugins.w2gn.adaptation import discrete_map, nearest_labels
+
+
+def test_discrete_transport_of_a_shift_finds_every_partner() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(30, 3)
+    order = torch.randperm(30)
+    # A shift is optimal whatever its length: each point's partner is its own image.
+    torch.testing.assert_close(discrete_map(x, (x + 5)[order], 0), x + 5)
+
+
+def test_parts_cover_all_points_with_few_targets() -> None:
+    torch.manual_seed(1)
+    x, y = torch.randn(50, 2), torch.randn(7, 2)
+    mapped = discrete_map(x, y, 0, repeats=1, size=20)
+    assert mapped.shape == x.shape
+    assert torch.cdist(mapped, y).min(1).values.max() < 1e-6
+    assert torch.equal(mapped, discrete_map(x, y, 0, repeats=1, size=20))
+
+
+def test_nearest_labels_in_chunks() -> None:
+    references = torch.tensor([[0.0], [10.0], [20.0]])
+    queries = torch.tensor([[1.0], [19.0], [11.0], [-3.0]])
+    assert nearest_labels(queries, references, torch.tensor([4, 5, 6]), chunk=3).tolist() == [4, 6, 5, 4]
