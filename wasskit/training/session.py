@@ -106,7 +106,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
             console.log(f"Run directory: {console.escape(str(run.path))}")
         else:
             run, checkpoint = RunDirectory.open(found[0]), found[1]
-            config = _resumed_config(config, invocation, run)
+            config = resumed_config(config, invocation, run)
         try:
             with run.claimed():
                 if found is not None:
@@ -175,7 +175,7 @@ def _existing(run: RunDirectory, word: str) -> Path:
     raise UserError(f"{run.path} has no checkpoint yet: start it over by --run-dir and --requeue.")
 
 
-def _resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
+def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     """The configuration of the run, with what the command line may change; what it may not is refused by name."""
     if run.command != invocation.command:
         raise UserError(

@@ -58,6 +58,7 @@ STAGED = ("--eval-every", "10", "--steps", "12")
         (("toy", *SMALL, *CLOUD, "--target", "moons"), 8),
         (("toy", *SMALL, *CLOUD, "--start", "pretrain", "--pretrain-steps", "6", "--refine", "none"), 4),
         (("toy", *SMALL, *CLOUD, "--dropout", "0.1", "--sampling", "random"), 9),
+        (("gaussians", "--dim", "3", *SMALL, *CLOUD), 8),
         (("color", *SMALL, *CLOUD, "--smooth", "0"), 10),
         (("style", *STAGED, "--image-size", "8", "--width", "2", "--patches", "32", "--batch-size", "4"), 7),
         (("domain", *SMALL, *STAGED, "--classifier-steps", "20"), 15),
@@ -89,6 +90,48 @@ def test_stopped_and_resumed_equals_one_run(
     assert resumed["final"] == whole["final"]
     maps = [load_map(tmp_path / name / "map.safetensors")[0].state_dict() for name in ("whole", "half")]
     assert all(torch.equal(maps[0][name], maps[1][name]) for name in maps[0])
+
+
+def test_a_series_stopped_in_its_second_dimension_goes_on(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("w2gn", "gaussians", "--dim", "2,3,4", *SMALL, *CLOUD)
+    whole = summary(run_cli(*options, "--run-dir", tmp_path / "whole", "--json"))
+    after_update, starts = TransportTask.after_update, []
+
+    def stop(self: Any, progress: Any) -> None:
+        after_update(self, progress)
+        starts.extend([progress.step] * (progress.step == 0))
+        if len(starts) == 2 and progress.step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    half = tmp_path / "half"
+    with monkeypatch.context() as patch:
+        patch.setattr(TransportTask, "after_update", stop)
+        assert run_cli(*options, "--run-dir", half).exit_code == 130
+    assert (half / "d2" / "summary.json").is_file()
+    assert not (half / "d4").exists()
+    refused = run_cli("w2gn", "gaussians", "--resume", half, "--dim", "2,3")
+    assert refused.exit_code == 2
+    assert "--dim" in refused.stderr
+    resumed = summary(run_cli("w2gn", "gaussians", "--resume", half, "--json"))
+    for dim in ("2", "3", "4"):
+        assert resumed["dimensions"][dim]["scores"] == whole["dimensions"][dim]["scores"]
+    assert run_cli("w2gn", "gaussians", "--dim", "2,3", "--run-dir", half).exit_code == 2
+
+
+def test_series_nobody_named_are_numbered(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("w2gn", "gaussians", "--dim", "2,3", *SMALL, "--steps", "2", "--test-size", "100")
+    refused = run_cli("w2gn", "gaussians", "--resume")
+    assert refused.exit_code == 2
+    assert "nothing to resume" in refused.stderr
+    for _ in range(2):
+        assert run_cli(*options).exit_code == 0
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("runs/w2gn/*/d*"))
+    assert names == [f"runs/w2gn/{name}/d{dim}" for name in ("gaussians-2", "gaussians") for dim in (2, 3)]
 
 
 def test_published_algorithm_runs(run_cli: RunCli, tmp_path: Path) -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from wasskit import console
-from wasskit.config import Invocation
-from wasskit.distributed.group import is_main
+from wasskit.config import Invocation, to_options
+from wasskit.distributed.group import barrier, group, is_main
+from wasskit.errors import UserError
 from wasskit.plugins.w2gn.objective import Refine
 from wasskit.plugins.w2gn.pairs import KnownPair, evaluation
 from wasskit.plugins.w2gn.task import dense_transport
 from wasskit.plugins.w2gn.training import history, next_steps, sampler, say_where, train
+from wasskit.recipes import read_toml
 from wasskit.training.files import replace_text
-from wasskit.training.session import training_session
+from wasskit.training.run import RunDirectory
+from wasskit.training.session import resumed_config, training_session
+
+SERIES = "series.toml"
+"""The settings of a series of dimensions, in the folder of its runs."""
 
 
 def run_series(
@@ -24,33 +34,41 @@ def run_series(
     invocation: Invocation,
     pair: Callable[[Any, int], KnownPair],
     *,
-    hidden: Callable[[int], tuple[int, ...]],
+    hidden: Callable[[Any, int], tuple[int, ...]],
     published: Mapping[str, Mapping[int, Any]],
     base_name: str,
 ) -> dict[str, Any]:
     """Train on the pair of every dimension and print the table.
 
-    Several dimensions lie in ``d2``, ``d4``, ... of one folder; with ``--resume`` those that are finished
-    are kept.
+    Several dimensions lie in ``d2``, ``d4``, ... of one folder, with the series' own settings in ``series.toml``;
+    with ``--resume`` those that are finished are kept.
 
     Args:
         pair: settled configuration and dimension to the pair.
-        hidden: widths of the hidden layers by dimension.
+        hidden: widths of the hidden layers, likewise.
         published: rows of the table, by dimension.
         base_name: of the run directory, where the user chose none.
     """
-    several = len(config.dim) > 1
-    base = config.run_dir or Path("runs") / "w2gn" / (config.name or base_name)
-    results: dict[int, dict[str, Any]] = {}
-    for dim in config.dim:
-        own = dataclasses.replace(config, dim=(dim,))
-        if several:
-            again = config.resume is not None or config.requeue
-            own = dataclasses.replace(own, run_dir=base / f"d{dim}", name=None, resume=None, requeue=again)
-        given = invocation.given - ({"dim", "run_dir", "name", "resume"} if several else set())
-        results[dim] = run_one(
-            own, dataclasses.replace(invocation, given=given), pair, dim, hidden, f"{base_name}-{dim}"
-        )
+    with group(config.device):
+        base, config = settled(config, invocation, base_name)
+        several = len(config.dim) > 1
+        barrier()  # every rank has read what is there before rank 0 writes
+        if several and is_main() and not (base / SERIES).is_file():
+            base.mkdir(parents=True, exist_ok=True)
+            document = {"command": invocation.command, "options": to_options(config)}
+            replace_text(base / SERIES, tomli_w.dumps(document))
+        results: dict[int, dict[str, Any]] = {}
+        for dim in config.dim:
+            own = dataclasses.replace(config, dim=(dim,))
+            given = invocation.given
+            if several:
+                again = config.resume is not None or config.requeue
+                own = dataclasses.replace(
+                    own, run_dir=base / f"d{dim}", name=None, resume=None, requeue=again
+                )
+                given = given - {"dim", "run_dir", "name", "resume"}
+            own_invocation = dataclasses.replace(invocation, given=given)
+            results[dim] = run_one(own, own_invocation, pair, dim, hidden, f"{base_name}-{dim}")
     show(results, published, title=f"w2gn {base_name}, L2-UVP in %")
     summary = {"dimensions": {str(dim): result for dim, result in results.items()}}
     if several and is_main():
@@ -60,12 +78,47 @@ def run_series(
     return summary if several else results[config.dim[0]] | summary
 
 
+def settled(config: Any, invocation: Invocation, base_name: str) -> tuple[Path, Any]:
+    """The folder of the series and its configuration: when resuming, the series' own, or that of the one run named.
+
+    Raises:
+        UserError: there is nothing to resume, what is asked for contradicts it, or the folder is taken.
+    """
+    chosen = config.run_dir or Path("runs") / "w2gn" / (config.name or base_name)
+    named = config.resume if config.resume not in (None, "last", "previous") else None
+    place = Path(named) if named is not None else chosen
+    if (place / SERIES).is_file():
+        if config.resume is not None or config.requeue:
+            series = RunDirectory(place, read_toml(place / SERIES))
+            return place, resumed_config(config, invocation, series)
+        if config.run_dir is not None or config.name is not None:
+            raise UserError(
+                f"{place} holds a series already: go on with --resume {shlex.quote(str(place))}, or choose another "
+                "--run-dir."
+            )
+    if named is not None and "dim" not in invocation.given:
+        run, _ = RunDirectory.find(named, plugin="w2gn")
+        config = dataclasses.replace(config, dim=tuple(run.options.get("dim", config.dim)))
+    if len(config.dim) > 1:
+        if config.resume is not None:
+            raise UserError(
+                f"There is nothing to resume: {place} holds no series of dimensions. Start it by --requeue instead, "
+                "or name the run of one dimension by --resume PATH."
+            )
+        if config.run_dir is None and config.name is None:
+            names = itertools.chain(
+                [place], (place.with_name(f"{place.name}-{i}") for i in itertools.count(2))
+            )
+            place = next(name for name in names if not name.exists())
+    return place, config
+
+
 def run_one(
     config: Any,
     invocation: Invocation,
     pair: Callable[[Any, int], KnownPair],
     dim: int,
-    hidden: Callable[[int], tuple[int, ...]],
+    hidden: Callable[[Any, int], tuple[int, ...]],
     name: str,
 ) -> dict[str, Any]:
     """One dimension: its run directory, training, figure and scores."""
@@ -76,7 +129,7 @@ def run_one(
             console.log(known.note)
         x = sampler(known.source, config.seed, "source", config.sampling, device)
         y = sampler(known.target, config.seed, "target", config.sampling, device)
-        transport = dense_transport(config, known.dim, x, y, hidden=hidden(known.dim))
+        transport = dense_transport(config, known.dim, x, y, hidden=hidden(config, known.dim))
         refine: Refine = config.refine if config.refine != "none" else "lbfgs"
         evaluate = evaluation(known, refine)
         begun = evaluate(transport.to(device), None)["test"]

@@ -54,8 +54,8 @@ def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
     )
     from wasskit.plugins.w2gn.series import run_series
 
-    def hidden(dim: int) -> tuple[int, ...]:
-        return config.hidden or (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
+    def hidden(settled: Any, dim: int) -> tuple[int, ...]:
+        return settled.hidden or (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
 
     def pair(settled: Any, dim: int) -> Any:
         place = settled.pairs or data_root(settled.data_root) / "w2benchmark"

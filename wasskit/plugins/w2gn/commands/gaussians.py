@@ -41,8 +41,8 @@ def body(config: W2gnGaussians, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.pairs import PUBLISHED_GAUSSIANS, gaussian_pair
     from wasskit.plugins.w2gn.series import run_series
 
-    def hidden(dim: int) -> tuple[int, ...]:
-        return config.hidden or (max(128, dim), max(128, dim), max(64, dim))
+    def hidden(settled: Any, dim: int) -> tuple[int, ...]:
+        return settled.hidden or (max(128, dim), max(128, dim), max(64, dim))
 
     def pair(settled: Any, dim: int) -> Any:
         return gaussian_pair(dim, settled.seed, settled.test_size)
