@@ -58,7 +58,10 @@ class W2gnDomain(TransportOptions):
     hidden: tuple[int, ...] = override(PotentialOptions, "hidden", (128, 128, 64))
     steps: int = override(StepOptions, "steps", 1000)
     lr: float = override(StepOptions, "lr", 1e-3)
-    refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "lbfgs")
+    # Published weights. Solved conjugates match the few features more closely, and classify the images worse for it.
+    refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "none")
+    cycle: float = override(ObjectiveOptions, "cycle", 500.0)
+    cycle_source: float = override(ObjectiveOptions, "cycle_source", 500.0)
 
     def validate(self) -> None:
         super().validate()
