@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,9 +31,15 @@ class Measurement:
     settings: Settings
     folder: Path
     data_root: Path | None = None
+    _loaded: dict[str, ImageDataset] = field(default_factory=dict, repr=False)
 
     def split(self, name: str) -> ImageDataset:
-        """A split of the data set, at the size and with the normalisation the model was trained with."""
+        """A split of the data set, at the size and with the normalisation the model was trained with; read once."""
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def _load(self, name: str) -> ImageDataset:
         config, description = self.config, self.model.description
         found = load_dataset(
             self.dataset, name, root=self.data_root, download=config.download, corrupt=config.corrupt,
