@@ -37,6 +37,7 @@ def draw_training(run: RunDirectory) -> Path:
     _legend_above(measures)
     for ax in axes.flat:
         ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     return save_figure(fig, run.figures / "learning_curves.png")
 
 
