@@ -186,6 +186,7 @@ class FeatureMoments:
         self.count = 0
         self.mean = torch.zeros(0, dtype=torch.float64)
         self.scatter = torch.zeros(0, 0, dtype=torch.float64)
+        self._found: Tensor | None = None
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
@@ -198,12 +199,14 @@ class FeatureMoments:
         self._merge(n, mean, centred.mT @ centred)
 
     def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        """Join the moments of other features; ``scatter`` becomes this object's own."""
+        self._found = None
         if self.count == 0:
             self.count, self.mean, self.scatter = count, mean, scatter
             return
         total = self.count + count
         delta = mean - self.mean
-        self.scatter = self.scatter + scatter + torch.outer(delta, delta) * (self.count * count / total)
+        self.scatter.add_(scatter).addr_(delta, delta, alpha=self.count * count / total)
         self.mean = self.mean + delta * (count / total)
         self.count = total
 
@@ -240,10 +243,12 @@ class FeatureMoments:
         return _entropy_rank(self._eigenvalues())
 
     def _eigenvalues(self) -> Tensor:
-        """Eigenvalues of the covariance, descending; those that are float32 rounding noise are 0."""
-        eigenvalues = symmetric_eigenvalues(self.covariance).flip(0)
-        second_moment = self.mean.square().sum() + self.covariance.trace()
-        return _without_noise(eigenvalues, self.count, second_moment)
+        """Eigenvalues of the covariance, descending; those that are float32 rounding noise are 0. Found once."""
+        if self._found is None:
+            eigenvalues = torch.linalg.eigvalsh(self.covariance).flip(0)
+            second_moment = self.mean.square().sum() + self.covariance.trace()
+            self._found = _without_noise(eigenvalues, self.count, second_moment)
+        return self._found
 
     def _require(self, count: int) -> None:
         if self.count < count:

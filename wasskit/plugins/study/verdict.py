@@ -228,7 +228,9 @@ def _clusters(z: Tensor, trace: float) -> tuple[float, float | None, float]:
     squared = (2 - 2 * (z @ z.mT)).clamp_min_(0).fill_diagonal_(0)
     nearest = float(squared.clone().fill_diagonal_(torch.inf).amin(dim=1).median().sqrt())
     steps = [2 * trace * 2 ** (-place / 2) for place in range(64)]
-    held = [int((squared <= radius).sum()) for radius in steps]
+    edges = torch.tensor(steps[::-1], dtype=squared.dtype, device=squared.device)
+    found = torch.bincount(torch.bucketize(squared, edges).view(-1), minlength=len(steps) + 1)
+    held = found[:-1].cumsum(0).flip(0).tolist()  # pairs at most as far apart as each step
     for radius, inner, outer in zip(steps[4:], held[4:], held, strict=False):
         if outer <= _PLATEAU * inner:
             pairs = inner - n
