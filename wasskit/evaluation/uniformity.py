@@ -245,7 +245,7 @@ class FeatureMoments:
     def _eigenvalues(self) -> Tensor:
         """Eigenvalues of the covariance, descending; those that are float32 rounding noise are 0. Found once."""
         if self._found is None:
-            eigenvalues = torch.linalg.eigvalsh(self.covariance).flip(0)
+            eigenvalues = symmetric_eigenvalues(self.covariance).flip(0)
             second_moment = self.mean.square().sum() + self.covariance.trace()
             self._found = _without_noise(eigenvalues, self.count, second_moment)
         return self._found
