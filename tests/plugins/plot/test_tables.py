@@ -123,3 +123,16 @@ def test_wrong_requests_are_one_sentence(
     assert result.exit_code == 2
     assert message in words(result.stderr)
     assert "Traceback" not in result.stderr
+
+
+def test_differences_are_as_fine_as_the_published_figures(
+    run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "a", paper={"source": "x", "metrics": {"test/top1": 91.0625}})
+    text = run_cli("plot", "table", tmp_path / "a", "--against-paper", "-m", "top1", "--format", "csv").stdout
+    assert "91.0625" in text
+    text = run_cli(
+        "plot", "table", tmp_path / "a", "--against-paper", "-m", "top1", "--format", "markdown"
+    ).stdout
+    assert f"{top1_at(5):.4f}" in text
+    assert f"{top1_at(5) - 91.0625:+.4f}" in text

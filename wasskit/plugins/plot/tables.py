@@ -87,6 +87,7 @@ def make_table(
             row.append(Cell(_state(group)))
     one_split = len({key.rpartition("/")[0] for key in keys}) == 1
     for key in keys:
+        places = _as_published(groups, key) if against_paper and digits is None else digits
         for which, entries in values.items():
             name = heading(key, split=not one_split) + (f", {which}" if len(values) > 1 else "")
             full = f"{key} {which}" if len(values) > 1 else key
@@ -95,10 +96,10 @@ def make_table(
                 body,
                 Column(name, order_of(key), numeric=True, key=full),
                 [own.get(key) for own in entries],
-                digits,
+                places,
             )
             if against_paper and which == next(iter(values)):
-                _add_paper(columns, body, key, groups, [own.get(key) for own in entries], digits)
+                _add_paper(columns, body, key, groups, [own.get(key) for own in entries], places)
     sources = [str(group.paper["source"]) for group in groups if against_paper and group.paper.get("source")]
     return Table(columns, body, list(dict.fromkeys(sources)), _partial(groups, values, keys))
 
@@ -154,6 +155,13 @@ def _add(
                 text, entry.mean, entry.deviation, bold=best is not None and round(entry.mean, shown) == best
             )
         )
+
+
+def _as_published(groups: Sequence[Group], key: str) -> int | None:
+    """The decimals of the published figures, at least two, so that the difference is told as finely as they are."""
+    published = [group.paper.get("metrics", {}).get(key) for group in groups]
+    places = [len(f"{float(value)!r}".partition(".")[2]) for value in published if value is not None]
+    return max(2, *places) if places else None
 
 
 def _add_paper(
