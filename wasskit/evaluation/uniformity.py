@@ -21,7 +21,13 @@ from torch.nn import functional
 from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
-from wasskit.ot.polar import Method, noise_level, nuclear_norm_and_polar_factor, symmetric_eigenvalues
+from wasskit.ot.polar import (
+    Method,
+    noise_level,
+    nuclear_norm_and_inverse_root,
+    nuclear_norm_and_polar_factor,
+    symmetric_eigenvalues,
+)
 from wasskit.ot.precision import full_precision
 
 __all__ = [
@@ -67,25 +73,12 @@ class _W2(Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, ridge: float, method: Method) -> Tensor:
-        n, m = z.shape
-        wide = z.double()
-        second_moment = wide.square().sum() / n
-        centred = wide - wide.mean(dim=0)
-        if ridge:
-            centred = torch.cat(
-                [centred, math.sqrt(n * ridge) * torch.eye(m, dtype=wide.dtype, device=z.device)]
-            )
-        norm, polar = nuclear_norm_and_polar_factor(
-            centred,
-            magnitude=(n * second_moment).sqrt(),
-            method=method,
-            with_polar=ctx.needs_input_grad[0],
+        by_gram = method == "eigh" and not ridge
+        with_gradient = ctx.needs_input_grad[0]
+        value, gradient = (
+            _w2_by_gram(z, with_gradient) if by_gram else _w2_by_polar(z, ridge, method, with_gradient)
         )
-        value = _distance(second_moment + m * ridge, norm / math.sqrt(n), m)
-        if polar is not None:
-            # At W2 = 0 the distance has a kink; 0 is among its subgradients.
-            inverse = torch.where(value == 0, 0.0, 1 / value)
-            gradient = polar[:n].mul_(-inverse / math.sqrt(m * n)).addcmul_(wide, inverse / n)
+        if gradient is not None:
             ctx.save_for_backward(gradient.to(z.dtype))
         return value
 
@@ -94,6 +87,58 @@ class _W2(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (own,) = ctx.saved_tensors
         return gradient.to(own) * own, None, None
+
+
+def _w2_by_gram(z: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """W2 and its gradient, float64, with two products against the features in all.
+
+    With G the smaller Gram matrix of Z_c, the gradient is ((I / N - G^{-1/2} / sqrt(m N)) Z_c + 1 mu^T / N) / W2 for
+    N < m, and with the matrix on the other side else.
+    """
+    n, m = z.shape
+    centred = z.to(torch.float64, copy=True)
+    mean = centred.mean(dim=0)
+    centred -= mean
+    second_moment = torch.linalg.vector_norm(centred).square() / n + mean.square().sum()
+    with full_precision(z):
+        norm, root = nuclear_norm_and_inverse_root(
+            centred, (n * second_moment).sqrt(), with_inverse=with_gradient
+        )
+        value = _distance(second_moment, norm / math.sqrt(n), m)
+        if root is None:
+            return value, None
+        inverse = _inverse_distance(value)
+        factor = root.mul_(-inverse / math.sqrt(m * n))
+        factor.diagonal().add_(inverse / n)
+        pair = (factor, centred) if n < m else (centred, factor)
+        return value, torch.addmm(mean * (inverse / n), *pair)
+
+
+def _w2_by_polar(
+    z: Tensor, ridge: float, method: Method, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """W2 and its gradient, float64, from the polar factor of the centred features above those of the ridge."""
+    n, m = z.shape
+    wide = z.double()
+    second_moment = wide.square().sum() / n
+    centred = wide - wide.mean(dim=0)
+    if ridge:
+        eye = torch.eye(m, dtype=wide.dtype, device=z.device)
+        centred = torch.cat([centred, math.sqrt(n * ridge) * eye])
+    magnitude = (n * second_moment).sqrt()
+    norm, polar = nuclear_norm_and_polar_factor(
+        centred, magnitude=magnitude, method=method, with_polar=with_gradient
+    )
+    value = _distance(second_moment + m * ridge, norm / math.sqrt(n), m)
+    if polar is None:
+        return value, None
+    inverse = _inverse_distance(value)
+    return value, polar[:n].mul_(-inverse / math.sqrt(m * n)).addcmul_(wide, inverse / n)
+
+
+def _inverse_distance(value: Tensor) -> Tensor:
+    """1 / W2; 0 at W2 = 0, where the distance has a kink and 0 is among its subgradients."""
+    return torch.where(value == 0, 0.0, 1 / value)
 
 
 def gaussian_uniformity(

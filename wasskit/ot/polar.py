@@ -15,8 +15,7 @@ the singular values (Amsel, Persson, Musco and Gower, "The Polar Express", 2025,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -32,6 +31,7 @@ __all__ = [
     "Method",
     "noise_level",
     "nuclear_norm",
+    "nuclear_norm_and_inverse_root",
     "nuclear_norm_and_polar_factor",
     "polar_factor",
     "polar_schedule",
@@ -100,8 +100,7 @@ def nuclear_norm_and_polar_factor(
     # Autocast would turn the products into bfloat16, and with it the spectrum into noise.
     with full_precision(matrix):
         if method == "eigh":
-            noise = partial(noise_level, n, m, magnitude)
-            value, inverse_root = _by_eigenvalues(wide, noise, with_polar)
+            value, inverse_root = nuclear_norm_and_inverse_root(matrix, magnitude, with_inverse=with_polar)
             polar = None if inverse_root is None else inverse_root.to(matrix.dtype) @ wide
         else:
             polar = polar_factor(wide.float(), floor=_EPS * magnitude).to(matrix.dtype)
@@ -111,12 +110,17 @@ def nuclear_norm_and_polar_factor(
     return value, polar
 
 
-def _by_eigenvalues(
-    wide: Tensor, noise: Callable[[Tensor], Tensor], with_inverse: bool
+@torch.no_grad()
+def nuclear_norm_and_inverse_root(
+    matrix: Tensor, magnitude: Tensor, *, with_inverse: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """Nuclear norm of X (n, m), n <= m, and (X X^T)^{-1/2} (n, n) on its range, both float64, from X X^T in
-    float64."""
-    wide = wide.double()
+    """Nuclear norm of ``matrix`` X (N, m) and, on request, the inverse root of its smaller Gram matrix on its range.
+
+    That is (X X^T)^{-1/2} for N < m, else (X^T X)^{-1/2}; both results float64, found by eigenvalues in float64.
+    ``magnitude`` (float64) as in :func:`nuclear_norm_and_polar_factor`.
+    """
+    n, m = matrix.shape
+    wide = (matrix if n < m else matrix.mT).double()
     gram = wide @ wide.mT
     # The solvers answer NaN by an error on one rank; a NaN in the value reaches every rank and names the step.
     finite = torch.isfinite(gram).all()
@@ -126,7 +130,7 @@ def _by_eigenvalues(
     else:
         eigenvalues = torch.linalg.eigvalsh(gram)
     singular = eigenvalues.clamp_min(0).sqrt()
-    kept = singular > noise(singular[-1])
+    kept = singular > noise_level(n, m, magnitude, singular[-1])
     value = torch.where(finite, torch.where(kept, singular, 0).sum(), torch.nan)
     if not with_inverse:
         return value, None
