@@ -276,3 +276,9 @@ def test_compiled_objective_equals_eager(refine: Any) -> None:
     gradients = torch.autograd.grad(expected.total, list(transport.parameters()))
     for a, b in zip(gradients, torch.autograd.grad(got.total, list(transport.parameters())), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"refine": "bfgs"}, {"dual": "both"}, {"start": "gaussian"}])
+def test_unknown_words_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"unknown {next(iter(wrong))}"):
+        W2GN.dense(2, hidden=(4,), **wrong)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -202,6 +202,10 @@ class W2GN(nn.Module):
         dual: Dual = "source",
     ) -> None:
         super().__init__()
+        if refine not in get_args(Refine):
+            raise ValueError(f"unknown refine {refine!r}: {', '.join(get_args(Refine))}")
+        if dual not in get_args(Dual):
+            raise ValueError(f"unknown dual {dual!r}: {', '.join(get_args(Dual))}")
         self.dual = dual
         self.psi = psi
         self.conjugate = conjugate
@@ -242,6 +246,8 @@ class W2GN(nn.Module):
         if start == "plain":
             return cls(build(), build(), **settings)
         coordinates: Balance | None = None
+        if isinstance(start, str) and start != "identity":
+            raise ValueError(f"unknown start {start!r}: identity, plain, a pair of samples or a Balance")
         if isinstance(start, Balance):
             coordinates = start
         elif isinstance(start, tuple):
