@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-# As the command line does, before torch is imported: threads that wait sleep, and a busy machine stays bearable.
+# Before torch is imported: threads that wait sleep at once, and a machine that is busy with tests stays bearable.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REFERENCE = Path(__file__).parent / "reference"
