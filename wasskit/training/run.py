@@ -36,7 +36,7 @@ from wasskit.errors import UserError, WasskitError
 from wasskit.recipes import read_toml
 from wasskit.training.files import replace_text, writing
 
-__all__ = ["Metric", "RunDirectory", "read_metrics"]
+__all__ = ["Metric", "RunDirectory", "numbered_names", "read_metrics"]
 
 _LOCK = ".lock"
 _HEADER = ("epoch", "step", "split", "metric", "value")
@@ -397,7 +397,7 @@ def _describe_device(device: Any) -> dict[str, Any]:
 def _make(path: Path, numbered: bool) -> Path:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for candidate in _names(path) if numbered else [path]:
+        for candidate in numbered_names(path) if numbered else [path]:
             try:
                 candidate.mkdir()
             except FileExistsError:
@@ -420,7 +420,8 @@ def _make(path: Path, numbered: bool) -> Path:
     raise AssertionError("unreachable")
 
 
-def _names(path: Path) -> Iterator[Path]:
+def numbered_names(path: Path) -> Iterator[Path]:
+    """``path``, ``path-2``, ``path-3``, ...: for names that nobody chose."""
     yield path
     number = 2
     while True:

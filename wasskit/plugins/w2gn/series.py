@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from wasskit.plugins.w2gn.task import dense_transport
 from wasskit.plugins.w2gn.training import history, next_steps, sampler, say_where, train
 from wasskit.recipes import read_toml
 from wasskit.training.files import replace_text
-from wasskit.training.run import RunDirectory
+from wasskit.training.run import RunDirectory, numbered_names
 from wasskit.training.session import resumed_config, training_session
 
 SERIES = "series.toml"
@@ -106,10 +105,7 @@ def settled(config: Any, invocation: Invocation, base_name: str) -> tuple[Path, 
                 "or name the run of one dimension by --resume PATH."
             )
         if config.run_dir is None and config.name is None:
-            names = itertools.chain(
-                [place], (place.with_name(f"{place.name}-{i}") for i in itertools.count(2))
-            )
-            place = next(name for name in names if not name.exists())
+            place = next(name for name in numbered_names(place) if not name.exists())
     return place, config
 
 
