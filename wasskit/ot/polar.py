@@ -120,8 +120,7 @@ def nuclear_norm_and_inverse_root(
     ``magnitude`` (float64) as in :func:`nuclear_norm_and_polar_factor`.
     """
     n, m = matrix.shape
-    wide = (matrix if n < m else matrix.mT).double()
-    gram = wide @ wide.mT
+    gram = _lower_gram((matrix if n < m else matrix.mT).double())
     # The solvers answer NaN by an error on one rank; a NaN in the value reaches every rank and names the step.
     finite = torch.isfinite(gram).all()
     gram = torch.where(finite, gram, 0.0)
@@ -135,6 +134,21 @@ def nuclear_norm_and_inverse_root(
     if not with_inverse:
         return value, None
     return value, (vectors * torch.where(kept, 1 / singular, 0)) @ vectors.mT
+
+
+def _lower_gram(wide: Tensor, block: int = 128) -> Tensor:
+    """Lower triangle of X X^T for X (n, m), n <= m; the eigen-solvers read no more. Above the diagonal blocks: 0.
+
+    On the CPU, where products of a block's size already run at full speed, that is little over half the work.
+    """
+    if wide.device.type != "cpu":
+        return wide @ wide.mT
+    n = wide.shape[0]
+    gram = wide.new_zeros(n, n)
+    for start in range(0, n, block):
+        stop = start + block
+        torch.mm(wide[start:stop], wide[:stop].mT, out=gram[start:stop, :stop])
+    return gram
 
 
 def symmetric_eigenvalues(matrix: Tensor) -> Tensor:
