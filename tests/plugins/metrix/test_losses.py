@@ -11,14 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wasskit.plugins.metrix.losses import (
+    Half,
+    LinearSum,
     LogSum,
     LossName,
     MetrixLoss,
     Mode,
     chord,
+    cosine_contrastive,
     mean_nonzero,
     mixed_contrastive,
-    mixed_log_sum,
+    mixed_generic,
 )
 from wasskit.plugins.metrix.mixup import Mixing, embedding_cosines
 from wasskit.plugins.metrix.pairs import (
@@ -33,13 +36,18 @@ from wasskit.plugins.metrix.pairs import (
 Reference = Callable[[str], dict[str, Any]]
 BATCHES = ["mixed24", "balanced20", "mixed36", "single12"]
 LOSSES: list[LossName] = ["contrastive", "multisimilarity", "proxyanchor"]
+FORMS = [*LOSSES, "cosine"]
+"""The losses, and the contrastive one with cosine similarities."""
 MODES: list[Mode] = ["baseline", "input", "feature", "embed"]
 SHORT: dict[str, Kind] = {"pn": "positive-negative", "an": "anchor-negative"}
 
 
-def build(loss: LossName, mode: Mode = "embed", **options: Any) -> MetrixLoss:
+def build(form: str, mode: Mode = "embed", **options: Any) -> MetrixLoss:
     torch.manual_seed(0)
-    return MetrixLoss(loss, mode, num_classes=8, embedding_dim=10, **options)
+    loss: Any = form
+    if form == "cosine":
+        loss, options = "contrastive", {"distance": "cosine"} | options
+    return MetrixLoss(loss, mode, **{"num_classes": 8, "embedding_dim": 10} | options)
 
 
 def balanced(classes: int = 4, each: int = 3, dim: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -89,27 +97,102 @@ def test_reference_losses_and_gradients(reference: Reference, batch: str) -> Non
     assert checked >= 2
 
 
+HALVES: dict[str, tuple[Half, Half]] = {
+    "contrastive": (LinearSum(), LinearSum(0.5)),
+    "ms": (LogSum(-18.0, 0.77, 18.0), LogSum(75.0, 0.77, 75.0)),
+}
+
+
 @pytest.mark.parametrize("batch", BATCHES)
-def test_reference_of_the_paper_form(reference: Reference, batch: str) -> None:
-    """Multi-similarity by the paper's formula, averaged over anchors with both a positive and a negative."""
+@pytest.mark.parametrize("loss", ["contrastive", "ms"])
+def test_reference_of_the_paper_form(reference: Reference, batch: str, loss: str) -> None:
+    """The paper's formula, averaged over anchors with both a positive and a negative."""
     numbers = reference(f"metrix_pairs_{batch}")
     labels = torch.from_numpy(numbers["labels"])
     x = F.normalize(torch.from_numpy(numbers["embeddings"]))
     positive, negative = relations(labels, labels, own=True)
-    halves = LogSum(-18.0, 0.77, 18.0), LogSum(75.0, 0.77, 75.0)
+    halves = HALVES[loss]
     both = positive.any(1) & negative.any(1)
     for i, lam in enumerate(numbers["lams"].tolist()):
         clean = sum(
             half.per_anchor((x @ x.T)[mask], mask.nonzero()[:, 0], len(x), 1.0)[both].mean()
             for half, mask in zip(halves, (positive, negative), strict=True)
         )
-        assert float(clean) == pytest.approx(numbers["generic_ms"][i, 0], rel=1e-10)
+        expected = numbers[f"generic_{loss}"][i]
+        assert float(clean) == pytest.approx(expected[0], rel=1e-10)
         negatives = all_negatives(negative)
         lists = (positive_negative(positive, negatives), anchor_negative(both.nonzero()[:, 0], negatives))
         for column, (kind, triples) in enumerate(zip(KINDS, lists, strict=True), start=1):
             cosine = embedding_cosines(x, x, triples, Mixing(lam, kind))
-            mixed = mixed_log_sum(cosine, triples.anchor, len(x), lam, *halves)
-            assert mixed.item() == pytest.approx(numbers["generic_ms"][i, column], rel=1e-10)
+            mixed = mixed_generic(cosine, triples.anchor, len(x), lam, *halves)
+            assert mixed.item() == pytest.approx(expected[column], rel=1e-10)
+
+
+def looped(x: Tensor, labels: list[int], lam: float | None, kind: Kind, margin: float = 0.5) -> Tensor:
+    """The contrastive loss of the paper, item by item: clean without a lambda, else mixed."""
+    losses = []
+    for a, label in enumerate(labels):
+        positives = [p for p, other in enumerate(labels) if other == label and p != a]
+        negatives = [n for n, other in enumerate(labels) if other != label]
+        if not positives or not negatives:
+            continue
+        if lam is None:
+            items = [(x[p], 1.0) for p in positives] + [(x[n], 0.0) for n in negatives]
+        else:
+            firsts = positives if kind == "positive-negative" else [a]
+            items = [(lam * x[f] + (1 - lam) * x[n], lam) for f in firsts for n in negatives]
+        mixed = torch.stack([item for item, _ in items])
+        y = torch.tensor([share for _, share in items], dtype=x.dtype)
+        s = F.cosine_similarity(mixed, x[a : a + 1], dim=1)
+        losses.append((-y * s + (1 - y) * F.relu(s - margin)).sum())
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["embed", "feature", "input"])
+def test_cosine_form_in_every_mode(reference: Reference, batch: str, kind: Kind, mode: Mode) -> None:
+    """Values as in the reference, gradients as of a plain loop, through a linear network without effect."""
+    numbers = reference(f"metrix_pairs_{batch}")
+    labels = torch.from_numpy(numbers["labels"])
+    images = F.normalize(torch.from_numpy(numbers["embeddings"]))
+    weight = torch.eye(images.shape[1], dtype=torch.float64, requires_grad=True)
+    objective = MetrixLoss("contrastive", mode, distance="cosine", hardest=None if mode == "embed" else 99)
+    for i, lam in enumerate(numbers["lams"].tolist()):
+        x = images @ weight
+        terms = objective(
+            x,
+            labels,
+            mixing=Mixing(lam, kind),
+            # The sum of average and maximum of a single position is twice its value.
+            maps=images[:, :, None, None] / 2,
+            head=lambda pooled: pooled @ weight,
+            images=images,
+            network=lambda mixed: mixed @ weight,
+        )
+        clean, *both = numbers["generic_contrastive"][i]
+        mixed = both[KINDS.index(kind)]
+        values = (clean, mixed, clean + 0.4 * mixed)
+        assert [v.item() for v in (terms.clean, terms.mixed, terms.total)] == pytest.approx(values, rel=1e-10)
+        for ours, known in ((terms.clean, None), (terms.mixed, lam)):
+            theirs = looped(x, labels.tolist(), known, kind)
+            gradients = [torch.autograd.grad(v, weight, retain_graph=True)[0] for v in (ours, theirs)]
+            torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
+
+
+def test_cosine_form_is_a_sum_of_the_library() -> None:
+    """With the positives' margin at 1, pytorch-metric-learning's sum of pairs differs by a constant for each."""
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.losses import ContrastiveLoss
+    from pytorch_metric_learning.reducers import SumReducer
+
+    x, labels = balanced(4, 3)
+    x.requires_grad_()
+    theirs = ContrastiveLoss(1.0, 0.3, distance=CosineSimilarity(), reducer=SumReducer())(x, labels)
+    ours = cosine_contrastive(x, labels, margin=0.3)
+    assert ours.item() == pytest.approx((theirs.item() - 4 * 3 * 2) / 12, rel=1e-10)
+    gradients = [torch.autograd.grad(value, x)[0] for value in (ours, theirs / 12)]
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-12)
 
 
 class Network(torch.nn.Module):
@@ -177,6 +260,7 @@ def test_clean_parts_are_those_of_the_library(loss: LossName) -> None:
         positive, negative = relations(anchor_labels, labels, own=loss != "proxyanchor")
         cosine = anchors @ x.T
         ours = torch.zeros((), dtype=x.dtype)
+        assert module.halves is not None
         for half, mask in zip(module.halves, (positive, negative), strict=True):
             ours = ours + half.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), 1.0).mean()
     assert ours.item() == pytest.approx(clean.item(), rel=1e-10)
@@ -185,9 +269,9 @@ def test_clean_parts_are_those_of_the_library(loss: LossName) -> None:
     )
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", FORMS)
 @pytest.mark.parametrize("lam", [1.0, 0.0])
-def test_ends_of_lambda_are_the_clean_halves(loss: LossName, lam: float) -> None:
+def test_ends_of_lambda_are_the_clean_halves(loss: str, lam: float) -> None:
     """At lambda = 1 the mixed loss is the clean positive half, every p as often as it met a negative; at 0 the
     negative half. With one negative per anchor, or for a mean over pairs, the clean half itself remains."""
     x, labels = balanced(8)
@@ -203,17 +287,18 @@ def test_ends_of_lambda_are_the_clean_halves(loss: LossName, lam: float) -> None
         return
     mask, other = (positive, negative) if lam else (negative, positive)
     repeated = float(other.sum(1)[0])
-    log_sum = module.halves[0 if lam else 1]
-    half = log_sum.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), repeated).mean()
+    assert module.halves is not None
+    clean_half = module.halves[0 if lam else 1]
+    half = clean_half.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), repeated).mean()
     assert terms.mixed.item() == pytest.approx(half.item(), rel=1e-9)
     if lam == 1:
         once = build(loss, hardest=1).double()(x, labels, mixing=Mixing(1.0, "positive-negative"))
-        half = log_sum.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), 1.0).mean()
+        half = clean_half.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), 1.0).mean()
         assert once.mixed.item() == pytest.approx(half.item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_anchor_negative_mixing_at_zero_is_the_clean_negative_half(loss: LossName) -> None:
+@pytest.mark.parametrize("loss", FORMS)
+def test_anchor_negative_mixing_at_zero_is_the_clean_negative_half(loss: str) -> None:
     x, labels = balanced(8)
     module = build(loss).double()
     terms = module(x, labels, mixing=Mixing(0.0, "anchor-negative"))
@@ -224,29 +309,27 @@ def test_anchor_negative_mixing_at_zero_is_the_clean_negative_half(loss: LossNam
     if loss == "contrastive":
         half = mean_nonzero(F.relu(0.5 - chord(cosine)))
     else:
+        assert module.halves is not None
         half = module.halves[1].per_anchor(cosine, negative.nonzero()[:, 0], len(anchors), 1.0).mean()
     assert terms.mixed.item() == pytest.approx(half.item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", FORMS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_against_finite_differences(loss: LossName, kind: Kind) -> None:
+def test_gradients_against_finite_differences(loss: str, kind: Kind) -> None:
     x, labels = balanced(3, 2, 4)
-    torch.manual_seed(1)
-    module = MetrixLoss(
-        loss, num_classes=3, embedding_dim=4, similarity_scales=(2.0, 5.0, 0.5), proxy_scales=(4.0, 0.1)
-    )
-    module = module.double()
+    scales: dict[str, Any] = {"similarity_scales": (2.0, 5.0, 0.5), "proxy_scales": (4.0, 0.1)}
+    module = build(loss, num_classes=3, embedding_dim=4, **scales).double()
     assert torch.autograd.gradcheck(
         lambda y: module(y, labels, mixing=Mixing(0.35, kind)).total, (x.clone().requires_grad_(),)
     )
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", FORMS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
-def test_degenerate_batches_are_finite_and_say_so(loss: LossName, mode: Mode, kind: Kind, lam: float) -> None:
+def test_degenerate_batches_are_finite_and_say_so(loss: str, mode: Mode, kind: Kind, lam: float) -> None:
     module = build(loss, mode)
     weight = torch.nn.Parameter(torch.randn(10, 6, generator=torch.Generator().manual_seed(3)))
     batches = {
@@ -293,6 +376,13 @@ def test_no_positive_is_named() -> None:
     # Anchors without a positive still mix with their negatives, as in the published code.
     terms = MetrixLoss("contrastive")(x, torch.arange(6), mixing=Mixing(0.5, "anchor-negative"))
     assert terms.triples == 30
+    # In the paper's sums they have no part, in the clean loss no more than in the mixed one.
+    for kind in KINDS:
+        terms = build("cosine")(x, torch.arange(6), mixing=Mixing(0.5, kind))
+        assert (terms.triples, terms.clean.item()) == (0, 0.0)
+        assert "no item of the batch has a positive" in terms.skipped
+    lonely = build("cosine")(x, torch.tensor([0, 0, 1, 2, 3, 3]), mixing=Mixing(0.5, "anchor-negative"))
+    assert lonely.triples == 4 * 4
     x, labels = balanced()
     terms = MetrixLoss("contrastive", published=True)(x, labels, mixing=Mixing(0.5, "anchor-negative"))
     assert "published" in terms.skipped
@@ -315,9 +405,9 @@ def test_contrastive_counts_non_zero_terms_only() -> None:
     assert mixed_contrastive(cosine[:0], 0.25).item() == 0.0
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", FORMS)
 @pytest.mark.parametrize("mode", ["embed", "feature", "input"])
-def test_modes_agree_where_mixing_commutes_with_the_network(loss: LossName, mode: Mode) -> None:
+def test_modes_agree_where_mixing_commutes_with_the_network(loss: str, mode: Mode) -> None:
     """A linear network with 1 x 1 maps: mixing before or after it is the same."""
     generator = torch.Generator().manual_seed(5)
     labels = torch.arange(4).repeat_interleave(3)
@@ -389,6 +479,10 @@ def test_what_cannot_be_computed_is_refused() -> None:
         MetrixLoss("multisimilarity", published=True)
     with pytest.raises(ValueError, match="num_classes"):
         MetrixLoss("proxyanchor")
+    with pytest.raises(ValueError, match="Euclidean distances: leave published or cosine off"):
+        MetrixLoss("contrastive", published=True, distance="cosine")
+    with pytest.raises(ValueError, match="unknown distance 'manhattan': euclidean, cosine"):
+        MetrixLoss("contrastive", distance="manhattan")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown loss"):
         MetrixLoss("triplet")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs maps"):

@@ -39,10 +39,11 @@ def one_step(task: MetrixTask, parts: MetricSplits, step: int = 0) -> Any:
     return losses
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "multisimilarity", "proxyanchor"])
+@pytest.mark.parametrize("loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor"])
 @pytest.mark.parametrize("mode", ["baseline", "input", "feature", "embed"])
 def test_every_loss_trains_in_every_mode(parts: MetricSplits, loss: str, mode: str) -> None:
-    task = task_of(parts, loss=loss, mode=mode, batch_size=20, embedding_size=8)
+    form = {"loss": "contrastive", "distance": "cosine"} if loss == "cosine" else {"loss": loss}
+    task = task_of(parts, mode=mode, batch_size=20, embedding_size=8, **form)
     losses = one_step(task, parts)
     assert losses.total.isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.network.parameters())
@@ -171,6 +172,8 @@ def test_choices_that_contradict_each_other() -> None:
         ({"batch_size": 20, "images_per_class": 3}, "does not divide"),
         ({"epochs": 3, "head_epochs": 3}, "leaves none"),
         ({"loss": "multisimilarity", "published": True}, "contrastive loss only"),
+        ({"published": True, "distance": "cosine"}, "compares Euclidean distances"),
+        ({"distance": "cosine", "margin": 1.5}, "no cosine is larger"),
         ({"similarity_scales": (1.0, 2.0)}, "takes 3 numbers"),
         ({"loss": "proxyanchor", "pairs": "anchor-negative"}, "no image and no feature map"),
     ):

@@ -19,16 +19,19 @@ and a set V(a) of mixed items v with labels y in [0, 1] gives
 All mixed items of a step share the label y = lambda. At lambda = 1 only the positive term is left, with every
 positive as often as it was mixed; at lambda = 0 only the negative term.
 
-The contrastive loss follows the published implementation, not the formula: s = -d with the Euclidean distance
-d of unit vectors, m = -0.5 (a negative margin of 0.5), and in place of the sum over each anchor's pairs the
-mean over the non-zero terms of the whole batch. The clean losses are those of pytorch-metric-learning.
+The contrastive loss has two forms. By default it follows the published implementation, not the formula: s = -d
+with the Euclidean distance d of unit vectors, m = -0.5 (a negative margin of 0.5), and in place of the sum over
+each anchor's pairs the mean over the non-zero terms of the whole batch. ``distance="cosine"`` is the formula as it
+stands: cosine similarities, m = 0.5, sums over each anchor's pairs, averaged over the anchors that have both a
+positive and a negative. The other clean losses are those of pytorch-metric-learning.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -49,6 +52,7 @@ from wasskit.plugins.metrix.pairs import KINDS, Kind, Triples
 
 LossName = Literal["contrastive", "multisimilarity", "proxyanchor"]
 Mode = Literal["baseline", "input", "feature", "embed"]
+Distance = Literal["euclidean", "cosine"]
 
 
 def mean_nonzero(x: Tensor) -> Tensor:
@@ -72,6 +76,42 @@ def mixed_contrastive(cosine: Tensor, lam: float, *, margin: float = 0.5) -> Ten
     return mean_nonzero(lam * distance) + mean_nonzero((1 - lam) * F.relu(margin - distance))
 
 
+def cosine_contrastive(embeddings: Tensor, labels: Tensor, *, margin: float = 0.5) -> Tensor:
+    """Contrastive loss by the paper's formula, mean_a [ -sum_P(a) s(a, p) + sum_N(a) [s(a, n) - margin]+ ].
+
+    s is the cosine of two rows of ``embeddings`` (B, D), ``labels`` (B,) integers. The mean is over the anchors
+    that have both a positive and a negative; 0 where there is none.
+    """
+    x = F.normalize(embeddings, dim=1)
+    cosine = x @ x.T
+    positive, negative = pairs.relations(labels, labels, own=True)
+    terms = torch.where(positive, -cosine, F.relu(cosine - margin) * negative)
+    counted = positive.any(1) & negative.any(1)
+    return (terms.sum(1) * counted).sum() / counted.sum().clamp(min=1)
+
+
+class Half(Protocol):
+    """The positive or the negative half of a generic loss: sigma( sum_t weight rho(s_t) ) of each anchor."""
+
+    def per_anchor(self, cosine: Tensor, anchor: Tensor, anchors: int, weight: float) -> Tensor:
+        """(K,) of the ``anchors``, from similarities (T,) and the anchor of each (T,); 0 without terms."""
+        ...
+
+
+class LinearSum(NamedTuple):
+    """One half of the contrastive loss in the paper's form, sigma the identity.
+
+    rho(s) = -s without a ``margin`` (positives), else [s - margin]+ (negatives).
+    """
+
+    margin: float | None = None
+
+    def per_anchor(self, cosine: Tensor, anchor: Tensor, anchors: int, weight: float) -> Tensor:
+        """sum_t weight rho(s_t) of each anchor, (K,)."""
+        terms = -cosine if self.margin is None else F.relu(cosine - self.margin)
+        return cosine.new_zeros(anchors).index_add(0, anchor, weight * terms)
+
+
 class LogSum(NamedTuple):
     """One half of a log-sum loss: rho(s) = exp(scale (s - shift)), sigma(x) = log(1 + x) / divisor."""
 
@@ -89,10 +129,10 @@ class LogSum(NamedTuple):
         return (top + torch.log1p(total + torch.expm1(-top))) / self.divisor
 
 
-def mixed_log_sum(
-    cosine: Tensor, anchor: Tensor, anchors: int, lam: float, positive: LogSum, negative: LogSum
+def mixed_generic(
+    cosine: Tensor, anchor: Tensor, anchors: int, lam: float, positive: Half, negative: Half
 ) -> Tensor:
-    """Mean log-sum loss over those of the K ``anchors`` that have a mixed pair; ``cosine``, ``anchor`` (T,)."""
+    """Mean of l~(a) over those of the K ``anchors`` that have a mixed pair; ``cosine``, ``anchor`` (T,)."""
     halves = positive.per_anchor(cosine, anchor, anchors, lam) + negative.per_anchor(
         cosine, anchor, anchors, 1 - lam
     )
@@ -124,6 +164,12 @@ class MetrixLoss(nn.Module):
     embeddings (q, D); pooling is the sum of average and maximum over the positions. "input" needs ``images``
     (B, ...) and ``network``, which maps images to embeddings. "baseline" mixes nothing.
 
+    ``distance`` is for the contrastive loss. "euclidean" is the published implementation: means over the non-zero
+    terms of the batch, ``margin`` the distance from which negatives are left alone. "cosine" is the paper's
+    formula: sums over the pairs of each anchor, ``margin`` the similarity up to which negatives are left alone;
+    anchors without a positive take no part. An anchor has |P| times as many mixed pairs as negatives, so the mixed
+    sum outweighs the clean one unless ``weight``, ``hardest`` or ``max_triples`` hold it down.
+
     ``hardest`` restricts the negatives of every anchor to the most similar ones (default: 1 for "input", else
     all); ``max_triples`` draws a subset of the triples. Proxies have no feature map and no image: with
     "proxyanchor" the anchor itself is mixed in "embed" mode only, the other two always mix positives with
@@ -151,6 +197,7 @@ class MetrixLoss(nn.Module):
         hardest: int | None = None,
         max_triples: int | None = None,
         published: bool = False,
+        distance: Distance = "euclidean",
         margin: float = 0.5,
         similarity_scales: tuple[float, float, float] = (18.0, 75.0, 0.77),
         proxy_scales: tuple[float, float] = (32.0, 0.1),
@@ -166,11 +213,20 @@ class MetrixLoss(nn.Module):
             raise ValueError(
                 "the published code trains the contrastive loss only: leave published off for " + loss
             )
+        if distance not in get_args(Distance):
+            raise ValueError(f"unknown distance {distance!r}: {', '.join(get_args(Distance))}")
+        if published and distance == "cosine":
+            raise ValueError("the published code compares Euclidean distances: leave published or cosine off")
         self.loss, self.mode, self.weight, self.alpha, self.margin = loss, mode, weight, alpha, margin
         self.published, self.max_triples = published, max_triples
         self.hardest = 1 if hardest is None and mode == "input" else hardest
         self.kinds = kinds
-        if loss == "contrastive":
+        self.halves: tuple[Half, Half] | None = None
+        """The two halves of the mixed loss; None for the published contrastive loss, which has no such form."""
+        if loss == "contrastive" and distance == "cosine":
+            self.clean: Any = partial(cosine_contrastive, margin=margin)
+            self.halves = LinearSum(), LinearSum(margin)
+        elif loss == "contrastive":
             self.clean = clean.ContrastiveLoss(0.0, margin, distance=distances.LpDistance())
         elif loss == "multisimilarity":
             beta, gamma, base = similarity_scales
@@ -251,10 +307,10 @@ class MetrixLoss(nn.Module):
             cosine = self._cosines(mix, anchors, triples, len(source))
 
         anchor = triples.anchor.to(device, non_blocking=True)
-        if self.loss == "contrastive":
+        if self.halves is None:
             mixed = mixed_contrastive(cosine, mixing.lam, margin=self.margin)
         else:
-            mixed = mixed_log_sum(cosine, anchor, len(anchors), mixing.lam, *self.halves)
+            mixed = mixed_generic(cosine, anchor, len(anchors), mixing.lam, *self.halves)
         weight = self.weight
         if self.published and self.mode == "embed" and mixing.kind == "anchor-negative":
             weight = 0.3
@@ -271,8 +327,13 @@ class MetrixLoss(nn.Module):
     ) -> tuple[Triples, str]:
         """The triples of a step, on the host, and why there are none (or "")."""
         positive, negative = pairs.relations(anchor_labels, labels, own=self.loss != "proxyanchor")
-        if self.published and mixing.kind == "anchor-negative":
-            negative = negative & ~positive.any(1, keepdim=True)
+        if self.loss == "contrastive" and mixing.kind == "anchor-negative":
+            answered = positive.any(1, keepdim=True)
+            if self.published:
+                negative = negative & ~answered
+            elif self.halves is not None:
+                # The same anchors as in the clean loss.
+                negative = negative & answered
         if self.hardest is None:
             negatives = pairs.all_negatives(negative)
         else:
@@ -292,7 +353,7 @@ class MetrixLoss(nn.Module):
             return triples, ""
         if len(anchor_labels) and not (labels != labels[0]).any():
             return triples, "the batch holds one class only: nothing to mix"
-        if mixing.kind == "positive-negative":
+        if not positive.any():
             return triples, "no item of the batch has a positive: nothing to mix"
         return triples, "every item of the batch has a positive: the published code mixes nothing"
 

@@ -68,8 +68,18 @@ class MethodOptions(CommandOptions):
         panel="Method",
         flag="--published",
     )
+    distance: Literal["euclidean", "cosine"] = option(
+        "euclidean",
+        help="Contrastive: distances and means of non-zero terms, as published, or the paper's formula with cosine "
+        "similarities and sums.",
+        panel="Method",
+    )
     margin: float = option(
-        0.5, help="Contrastive: distance from which negatives are left alone.", panel="Method", above=0, max=2
+        0.5,
+        help="Contrastive: distance from which, or cosine up to which, negatives are left alone.",
+        panel="Method",
+        above=0,
+        max=2,
     )
     similarity_scales: tuple[float, ...] = option(
         (18.0, 75.0, 0.77),
@@ -103,6 +113,17 @@ class MethodOptions(CommandOptions):
             raise UserError(
                 f"--published: the authors' code trains the contrastive loss only, not {self.loss}; leave it out."
             )
+        if self.distance == "cosine" and self.loss == "contrastive":
+            if self.published:
+                raise UserError(
+                    "--published: the authors' code compares Euclidean distances; leave out --distance cosine or "
+                    "--published."
+                )
+            if self.margin >= 1:
+                raise UserError(
+                    f"--margin {self.margin:g}: no cosine is larger, so every negative would be left alone; choose "
+                    "less than 1 with --distance cosine."
+                )
         if (
             self.loss == "proxyanchor"
             and self.mode in ("input", "feature")

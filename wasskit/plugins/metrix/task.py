@@ -49,6 +49,7 @@ class MetrixTask(Task):
             hardest=config.hardest,
             max_triples=config.max_triples,
             published=config.published,
+            distance=config.distance,
             margin=config.margin,
             similarity_scales=_three(config.similarity_scales),
             proxy_scales=_two(config.proxy_scales),
