@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from wasskit.data.base import ImageDataset, PathTable, UnreadableImage, read_image
 from wasskit.errors import UserError
@@ -45,6 +45,31 @@ def test_modes_become_eight_bit(tmp_path: Path) -> None:
     assert int(cmyk.max()) <= 2, "full black ink is black"
     Image.new("1", (4, 5), 1).save(tmp_path / "bit.png")
     assert pixel(tmp_path / "bit.png") == (255, 255, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_photographs_are_set_upright(tmp_path: Path, mode: str, orientation: int) -> None:
+    """As viewers show them: Pillow's own function is the reference."""
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    notes = Image.Exif()
+    notes[0x0112] = orientation
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "phone.png", exif=notes)
+    with Image.open(tmp_path / "phone.png") as stored:
+        assert stored.size == (6, 4)
+        upright = ImageOps.exif_transpose(stored).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "phone.png")), np.asarray(upright))
+    by_number = ImageDataset("x", "all", (), reader=lambda _: Image.open(tmp_path / "phone.png"), size=1)
+    np.testing.assert_array_equal(np.asarray(by_number.image(0)), np.asarray(upright))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_unreadable_notes_of_the_camera_cost_no_image(tmp_path: Path) -> None:
+    Image.new("RGB", (6, 4), (9, 9, 9)).save(
+        tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f nothing"
+    )
+    assert read_image(tmp_path / "a.jpg").size == (6, 4)
 
 
 def test_a_wrong_suffix_does_not_matter(tmp_path: Path) -> None:

@@ -214,6 +214,7 @@ def test_a_label_called_image_is_no_heading(pets: Path) -> None:
         ("path,species\ncat/0.jpg,cat\n", "columns path, species, none of them for labels"),
         ("path,label,class\ncat/0.jpg,a,b\n", "more than one column for the label"),
         ("path,label\ncat/0.jpg,a\ncat/0.jpg,b\n", "lines 2 and 3 name the same image"),
+        ("path,label\ncat/0.jpg,a\ndog/../cat/0.jpg,b\n", "lines 2 and 3 name the same image"),
         ("path,label\n,a\n", "line 2 names no image"),
     ],
 )
@@ -232,3 +233,18 @@ def test_numbered_classes_come_in_numerical_order(pets: Path) -> None:
     ):
         (pets / "some.csv").write_text("".join(f"{f},{c}\n" for f, c in zip(files, labels, strict=True)))
         assert load_folder(pets / "some.csv").classes == order
+
+
+@pytest.mark.parametrize("split", ["", ",train"])
+def test_an_image_that_a_csv_names_twice_counts_once(pets: Path, split: str) -> None:
+    files = sorted(str(path.relative_to(pets)) for path in pets.rglob("*.jpg"))
+    rows = [f"{again}{file},{file.split('/')[0]}{split}" for again in ("", "./", "cat/../") for file in files]
+    (pets / "some.csv").write_text("\n".join(rows))
+    everything = load_folder(pets / "some.csv")
+    assert everything.paths is not None
+    assert [path.relative_to(pets).as_posix() for path in everything.paths] == files
+    assert f"{2 * len(files)} rows of" in everything.notes[0]
+    if not split:
+        parts = [load_folder(pets / "some.csv", part) for part in ("train", "test")]
+        seen = [path.resolve() for part in parts for path in part.paths or ()]
+        assert len(seen) == len(set(seen)) == len(files)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
-from wasskit.data.sets.cifar import read_pickle
+from wasskit.data.sets.cifar import PUBLISHED_MD5, read_pickle
 from wasskit.data.sets.folders import IMAGENET100_WNIDS
 from wasskit.errors import UserError
 
@@ -73,7 +73,36 @@ class TestDigits:
         assert abs(float(scaled.std()) - train.std[0]) < 1e-3
 
 
+FETCH = """
+import sys, time
+from pathlib import Path
+from wasskit.data.registry import Request
+from wasskit.data.catalog import CARDS
+
+root = Path(sys.argv[1])
+
+def download(request, target):
+    with (root / "log").open("a") as log:
+        log.write("begun ")
+    time.sleep(0.5)
+    target.mkdir()
+    for name in ("train.npz", "test.npz"):
+        (target / name).touch()
+
+print(Request(CARDS["cifar10-jpeg"], "cifar10-jpeg", "train", root, True, True, "refuse", 0).obtain(download))
+"""
+
+
 class TestRegistry:
+    def test_processes_that_want_the_same_set_download_it_once(self, tmp_path: Path) -> None:
+        processes = [
+            subprocess.Popen([sys.executable, "-c", FETCH, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        found = {process.communicate()[0].strip() for process in processes}
+        assert found == {str(tmp_path / "cifar10-jpeg")}
+        assert (tmp_path / "log").read_text() == "begun "
+
     def test_unknown_names_get_the_nearest(self) -> None:
         with pytest.raises(UserError, match="did you mean cifar10"):
             load_dataset("cifar1O", "train")
@@ -144,6 +173,32 @@ class TestCifar:
         train = load_dataset("cifar10", "train", root=tmp_path)
         assert labels_of(train).tolist() == [0, 1, 2, 9] * 5
         assert images_of(train)[:, 0, 0, 0].tolist() == [i for i in range(5) for _ in range(4)]
+
+    def test_the_published_sums_are_those_of_torchvision(self) -> None:
+        from torchvision.datasets import CIFAR10, CIFAR100
+
+        theirs = {
+            f"{folder}/{name}": md5
+            for kind, folder in ((CIFAR10, "cifar-10-batches-py"), (CIFAR100, "cifar-100-python"))
+            for name, md5 in (*kind.train_list, *kind.test_list)
+        }
+        assert theirs == PUBLISHED_MD5
+
+    def test_a_whole_set_that_is_not_the_published_one_is_noted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "cifar-100-python"
+        folder.mkdir()
+        content = {"data": np.zeros((10_000, 3072), np.uint8), "fine_labels": [0] * 10_000}
+        for name in ("train", "test"):
+            (folder / name).write_bytes(pickle.dumps(content, protocol=4))
+        (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"c{i}" for i in range(100)]}))
+        (note,) = load_dataset("cifar100", "test", root=tmp_path).notes
+        assert "not the published file" in note
+        assert str(folder / "test") in note
+        md5 = hashlib.md5((folder / "test").read_bytes()).hexdigest()
+        monkeypatch.setitem(PUBLISHED_MD5, "cifar-100-python/test", md5)
+        assert load_dataset("cifar100", "test", root=tmp_path).notes == ()
 
     @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
     def test_all_pickle_protocols(self, tmp_path: Path, protocol: int) -> None:
@@ -358,25 +413,128 @@ class TestImageNet100:
         test = load_dataset("imagenet100", "test", root=tree)
         assert [test.classes[c] for c in labels_of(test).tolist()] == ["n02090622"]
 
-    def test_the_hugging_face_copy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_hugging_face_copy_needs_its_package(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "imagenet100").mkdir()
         (tmp_path / "imagenet100" / "dataset_dict.json").write_text("{}")
-
-        class Table:
-            features = types.MappingProxyType({"label": types.SimpleNamespace(names=["hen", "cock"])})
-
-            def __getitem__(self, key: int | str) -> Any:
-                return (
-                    [1, 0, 1] if key == "label" else {"image": Image.new("L", (5, 5), int(key)), "label": 1}
-                )
-
-        library = types.ModuleType("datasets")
-        library.load_from_disk = lambda path: {"train": Table(), "validation": Table()}  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "datasets", library)
-        train = load_dataset("imagenet100", "train", root=tmp_path)
-        assert labels_of(train).tolist() == [1, 0, 1]
-        assert train.image(2).getpixel((0, 0)) == (2, 2, 2)
-        assert train.subset([2]).image(0).getpixel((0, 0)) == (2, 2, 2)
         monkeypatch.setitem(sys.modules, "datasets", None)
         with pytest.raises(UserError, match=r"wasskit\[datasets\]"):
             load_dataset("imagenet100", "train", root=tmp_path)
+
+
+def write_hugging_face(
+    folder: Path, rows: dict[str, list[bytes]], *, layout: str = "disk", classes: int = 100
+) -> None:
+    """A copy like the public one; ``rows``: the files of each split, of the classes 0, 1, ... in turn."""
+    library = pytest.importorskip("datasets")
+    names = library.ClassLabel(names=[f"class {c}" for c in range(classes)])
+    features = library.Features({"image": library.Image(), "label": names})
+    tables = library.DatasetDict(
+        {
+            split: library.Dataset.from_dict(
+                {
+                    "image": [{"bytes": file, "path": None} for file in files],
+                    "label": [i % classes for i in range(len(files))],
+                },
+                features=features,
+            )
+            for split, files in rows.items()
+        }
+    )
+    if layout == "disk":
+        tables.save_to_disk(str(folder))
+        return
+    (folder / "data").mkdir(parents=True)
+    for split, table in tables.items():
+        table.to_parquet(str(folder / "data" / f"{split}-00000-of-00001-0123456789abcdef.parquet"))
+
+
+def encoded(colour: tuple[int, ...], mode: str = "RGB", suffix: str = "png", turn: int = 1) -> bytes:
+    stream, notes = io.BytesIO(), Image.Exif()
+    notes[0x0112] = turn
+    Image.new(mode, (8, 6), colour if len(colour) > 1 else colour[0]).save(stream, suffix, exif=notes)
+    return stream.getvalue()
+
+
+class TestHuggingFaceCopy:
+    @pytest.fixture(autouse=True)
+    def _cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        library = pytest.importorskip("datasets")
+        monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    @pytest.mark.parametrize("layout", ["disk", "parquet"])
+    def test_all_modes_are_read_upright(self, tmp_path: Path, layout: str) -> None:
+        files = [encoded((i, 2, 3)) for i in range(100)]
+        files[3] = encoded((40,), "L")
+        files[5] = encoded((0, 0, 0, 255), "CMYK", "jpeg")
+        files[7] = encoded((7, 7, 7), turn=6)
+        write_hugging_face(
+            tmp_path / "imagenet-100", {"train": files, "validation": files[:50]}, layout=layout
+        )
+        train = load_dataset("imagenet100", "train", root=tmp_path)
+        assert labels_of(train).tolist() == list(range(100))
+        assert train.classes[99] == "class 99"
+        assert [train.image(i).getpixel((0, 0)) for i in (2, 3)] == [(2, 2, 3), (40, 40, 40)]
+        assert int(np.asarray(train.image(5)).max()) <= 2
+        assert (train.image(2).size, train.image(7).size) == ((8, 6), (6, 8))
+        assert train.subset([9]).image(0).getpixel((0, 0)) == (9, 2, 3)
+        assert pickle.loads(pickle.dumps(train)).image(9).getpixel((0, 0)) == (9, 2, 3)
+        test = load_dataset("imagenet100", "test", root=tmp_path)
+        assert len(test) == 50
+        assert test.notes == ("imagenet100/test: 50 of 5,000 images",)
+
+    def test_damaged_images_are_named_or_left_out(self, tmp_path: Path) -> None:
+        files = [encoded((i, 2, 3)) for i in range(100)]
+        files[11] = files[11][:60]
+        write_hugging_face(tmp_path / "imagenet100", {"train": files, "validation": files[:5]})
+        with pytest.raises(UserError, match="1 of 100 images cannot be read: imagenet100/train number 11"):
+            load_dataset("imagenet100", "train", root=tmp_path)
+        kept = load_dataset("imagenet100", "train", root=tmp_path, corrupt="skip")
+        assert (len(kept), len(kept.skipped)) == (99, 1)
+        assert kept.image(11).getpixel((0, 0)) == (12, 2, 3)
+        assert int(labels_of(kept)[11]) == 12
+
+    @pytest.mark.parametrize(
+        ("classes", "splits", "message"),
+        [
+            (100, ("train",), "has no split 'validation': it has train"),
+            (10, ("train", "validation"), "should have the 100 classes .* have 10, 10"),
+        ],
+    )
+    def test_another_set_is_refused(
+        self, tmp_path: Path, classes: int, splits: tuple[str, ...], message: str
+    ) -> None:
+        files = [encoded((i, 2, 3)) for i in range(10)]
+        write_hugging_face(tmp_path / "imagenet100", dict.fromkeys(splits, files), classes=classes)
+        with pytest.raises(UserError, match=message):
+            load_dataset("imagenet100", "test", root=tmp_path)
+
+    def test_columns_must_be_those_of_the_public_copy(self, tmp_path: Path) -> None:
+        library = pytest.importorskip("datasets")
+        table = library.Dataset.from_dict({"image": ["x"], "label": [1]})
+        library.DatasetDict(train=table).save_to_disk(str(tmp_path / "imagenet100"))
+        with pytest.raises(UserError, match=r"columns image and label.*it has image, label"):
+            load_dataset("imagenet100", "train", root=tmp_path)
+
+    def test_a_download_that_was_cut_short_is_not_taken_for_a_copy(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        library = pytest.importorskip("datasets")
+        files = [encoded((i, 2, 3)) for i in range(100)]
+        write_hugging_face(tmp_path / "public", {"train": files, "validation": files})
+
+        class Cut:
+            def save_to_disk(self, path: str) -> None:
+                write_hugging_face(Path(path), {"train": files})
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(library, "load_dataset", lambda name: Cut())
+        with pytest.raises(KeyboardInterrupt):
+            load_dataset("imagenet100", "train", root=tmp_path / "data", download=True)
+        with pytest.raises(UserError, match="is not in"):
+            load_dataset("imagenet100", "train", root=tmp_path / "data")
+        monkeypatch.setattr(
+            library, "load_dataset", lambda name: library.load_from_disk(str(tmp_path / "public"))
+        )
+        assert len(load_dataset("imagenet100", "test", root=tmp_path / "data", download=True)) == 100

@@ -159,10 +159,8 @@ class ImageDataset:
         if self.paths is not None:
             return read_image(self.paths[index], self.channels)
         assert self.reader is not None
-        try:
-            return to_mode(self.reader(index), self.channels)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnreadableImage(BadImage(f"{self.name}/{self.split} number {index}", str(error))) from error
+        reader = self.reader
+        return _read(lambda: reader(index), f"{self.name}/{self.split} number {index}", self.channels)
 
     def images_on(self, device: torch.device) -> Tensor:
         """The in-memory images on a device, kept there for the next caller."""
@@ -245,30 +243,35 @@ class _Reindexed:
 
 
 def read_image(path: str | Path, channels: int = 3) -> Image.Image:
-    """Decode an image file completely, as mode L (``channels`` 1) or RGB; the first frame of an animation.
+    """Decode an image file completely, upright, as mode L (``channels`` 1) or RGB; the first frame of an animation.
 
     Raises `UnreadableImage` for whatever keeps the pixels from being had: no file, no rights, truncated, not
     an image.
     """
+    return _read(lambda: Image.open(path), str(path), channels)
+
+
+def _read(opened: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with opened() as image:
             return to_mode(image, channels)
     except FileNotFoundError as error:
-        raise UnreadableImage(BadImage(str(path), "no such file")) from error
+        raise UnreadableImage(BadImage(name, "no such file")) from error
     except UnidentifiedImageError as error:
-        raise UnreadableImage(BadImage(str(path), "not an image, or damaged at its start")) from error
+        raise UnreadableImage(BadImage(name, "not an image, or damaged at its start")) from error
     # Damaged files make the decoders raise nearly anything (EOFError, struct.error, ZeroDivisionError, ...).
     except Exception as error:
-        raise UnreadableImage(BadImage(str(path), str(error) or type(error).__name__)) from error
+        raise UnreadableImage(BadImage(name, str(error) or type(error).__name__)) from error
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Any PIL image as 8-bit L or RGB.
+    """Any PIL image as 8-bit L or RGB, turned as its camera says.
 
     16-bit grey is scaled (PIL alone would clip it to white), floats are read as [0, 1] where they fit in it
     and as [0, 255] otherwise, and transparent pixels are laid on white.
     """
     image.load()
+    turn = _turn_of(image)
     if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.float64)
         image = Image.fromarray(np.clip(np.rint(values / 257.0), 0, 255).astype(np.uint8))
@@ -279,7 +282,29 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
-    return image.convert("L" if channels == 1 else "RGB")
+    image = image.convert("L" if channels == 1 else "RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What sets an image upright that its camera stored as the sensor lay; None where nothing has to be done."""
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    # Notes of the camera that cannot be read leave the pixels as good as they are.
+    except Exception:
+        return None
 
 
 def cores() -> int:

@@ -108,7 +108,7 @@ def load_folder(
     * A folder of images: unlabelled, "all" or "train".
     * A CSV file, or a folder that holds ``images.csv`` or ``labels.csv``: columns path, label and, if wanted,
       split (train, val, test), in that order or as a heading names them; paths relative to the file. Without
-      the split column it is divided like class folders.
+      the split column it is divided like class folders. An image that several rows name counts once.
 
     ``scan``: see `wasskit.data.decode.without_bad_images`. Raises `UserError` for whatever is not there.
     """
@@ -126,6 +126,11 @@ def load_folder(
         if table.suffix.lower() != ".csv":
             raise UserError(f"{table} is neither a folder nor a CSV file of path,label")
         paths, labels, classes, split_of = read_csv(table)
+        paths, labels, split_of, repeats = _once(paths, labels, split_of)
+        if repeats:
+            notes.append(
+                f"{repeats:,} rows of {table} name an image that an earlier row names; it counts once"
+            )
         if split_of is not None and split != "all":
             index = [i for i, part in enumerate(split_of) if part == split]
             if not index:
@@ -166,6 +171,25 @@ def load_folder(
     if table is not None:
         dataset = _without_missing(dataset, corrupt)
     return without_bad_images(dataset, corrupt, scan=scan)
+
+
+def _once(
+    paths: list[Path], labels: list[int] | None, splits: list[str] | None
+) -> tuple[list[Path], list[int] | None, list[str] | None, int]:
+    """The rows without those that repeat an earlier one, and how many these are.
+
+    An image that is there twice could lie in the training and in the test part.
+    """
+    seen: dict[str, int] = {}
+    for i, path in enumerate(paths):
+        seen.setdefault(os.path.normpath(path), i)
+    first = list(seen.values())
+    return (
+        [paths[i] for i in first],
+        None if labels is None else [labels[i] for i in first],
+        None if splits is None else [splits[i] for i in first],
+        len(paths) - len(first),
+    )
 
 
 def _split_folder(path: Path, split: str) -> tuple[Path, Path | None, bool]:
@@ -247,10 +271,10 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
 
     paths = [file.parent / row[where].strip() for _, row in rows]
     given = column("label")
-    facts: dict[Path, tuple[int, list[str]]] = {}
+    facts: dict[str, tuple[int, list[str]]] = {}
     for (number, row), path in zip(rows, paths, strict=True):
         rest = [cell.strip() for cell, name in zip(row, columns, strict=False) if name in ("label", "split")]
-        first, before = facts.setdefault(path, (number, rest))
+        first, before = facts.setdefault(os.path.normpath(path), (number, rest))
         if rest != before:
             raise UserError(
                 f"{file} lines {first} and {number} name the same image with different labels or splits; "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,47 @@ class Request:
         if found is None:
             raise missing_dataset(self.card, self.root)
         return found
+
+    def obtain(self, download: Callable[[Request, Path], object]) -> Path:
+        """As `find`, but a missing set is downloaded first where that is asked for.
+
+        ``download(request, folder)`` puts it into a folder of its name in the root. The ranks of a run, and runs at the
+        same time, take turns: the first downloads and the others find the set there.
+        """
+        assert self.card is not None
+        if not self.download or locate(self.card, self.root) is not None:
+            return self.find()
+        target = self.root / self.name
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with _turn(self.root / f".{self.name}.lock"):
+                if locate(self.card, self.root) is None:
+                    download(self, target)
+        except UserError:
+            raise
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise UserError(f"downloading {self.name} to {target} failed: {reason}") from error
+        return self.find()
+
+    def count_notes(self, count: int) -> list[str]:
+        """A note about a set of which not all images are there."""
+        assert self.card is not None
+        whole = self.card.counts[self.split]
+        return [] if count == whole else [f"{self.name}/{self.split}: {count:,} of {whole:,} images"]
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Wait for the lock on a file and hold it; nothing where the system knows no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("a") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
 
 
 Loader = Callable[[Request], ImageDataset]

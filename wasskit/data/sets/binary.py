@@ -14,19 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from wasskit.data.base import BadImage, ImageDataset
-from wasskit.data.catalog import locate
 from wasskit.data.decode import decode_all, drop_bad_images, to_memory
 from wasskit.data.folder import list_images, read_class_folders
-from wasskit.data.registry import Request, missing_dataset, register
+from wasskit.data.registry import Request, register
 from wasskit.errors import UserError
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-def _count_note(request: Request, count: int) -> list[str]:
-    assert request.card is not None
-    whole = request.card.counts[request.split]
-    return [] if count == whole else [f"{request.name}/{request.split}: {count:,} of {whole:,} images"]
 
 
 @register("cifar10-jpeg")
@@ -47,7 +40,7 @@ def cifar10_jpeg(request: Request) -> ImageDataset:
         images=images,
         mean=request.card.mean,
         std=request.card.std,
-        notes=[*_count_note(request, len(labels)), "pixels went through JPEG: not the published CIFAR-10"],
+        notes=[*request.count_notes(len(labels)), "pixels went through JPEG: not the published CIFAR-10"],
     )
     return drop_bad_images(dataset, bad, request.corrupt)
 
@@ -83,11 +76,7 @@ def stl10(request: Request) -> ImageDataset:
     "train+unlabelled"."""
     card = request.card
     assert card is not None
-    base = locate(card, request.root)
-    if base is None and request.download:
-        base = _download_stl10(request)
-    if base is None:
-        raise missing_dataset(card, request.root)
+    base = request.obtain(_download_stl10)
     folder = base / "stl10_binary"
     names = folder / "class_names.txt"
     classes = names.read_text().split() if names.exists() else [str(c) for c in range(1, 11)]
@@ -114,7 +103,7 @@ def stl10(request: Request) -> ImageDataset:
         images=images[0] if len(images) == 1 else torch.cat(images),
         mean=card.mean,
         std=card.std,
-        notes=_count_note(request, count),
+        notes=request.count_notes(count),
     )
 
 
@@ -134,16 +123,11 @@ def _read_stl10_images(path: Path) -> Tensor:
     return torch.from_numpy(images)
 
 
-def _download_stl10(request: Request) -> Path:
+def _download_stl10(request: Request, target: Path) -> None:
     from torchvision import datasets
 
-    target = request.root / request.name
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        datasets.STL10(str(target), split="train", download=True)
-    except Exception as error:
-        raise UserError(f"downloading stl10 to {target} failed: {error}") from error
-    return target
+    target.mkdir(exist_ok=True)
+    datasets.STL10(str(target), split="train", download=True)
 
 
 @register("tiny-imagenet")
@@ -173,7 +157,7 @@ def tiny_imagenet(request: Request) -> ImageDataset:
         image_size=64,
         mean=card.mean,
         std=card.std,
-        notes=[*notes, *_count_note(request, len(paths))],
+        notes=[*notes, *request.count_notes(len(paths))],
     )
     if not paths:
         raise UserError(f"{folder / request.split} holds no images; unpack tiny-imagenet-200.zip again")

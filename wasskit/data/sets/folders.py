@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,9 @@ import torch
 from PIL import Image
 
 from wasskit.data.base import ImageDataset
-from wasskit.data.catalog import locate
 from wasskit.data.decode import without_bad_images
 from wasskit.data.folder import class_folders, list_images, load_folder
-from wasskit.data.registry import Request, missing_dataset, register
+from wasskit.data.registry import Request, register
 from wasskit.errors import UserError
 
 HUGGING_FACE_COPY = "clane9/imagenet-100"
@@ -61,11 +62,7 @@ def imagenet100(request: Request) -> ImageDataset:
     """
     card = request.card
     assert card is not None
-    base = locate(card, request.root)
-    if base is None and request.download:
-        base = _download(request)
-    if base is None:
-        raise missing_dataset(card, request.root)
+    base = request.obtain(_download)
     if (base / "dataset_dict.json").exists() or any(base.glob("data/train-*.parquet")):
         return _hugging_face(request, base)
     data = base / "ILSVRC" / "Data" / "CLS-LOC"
@@ -85,16 +82,13 @@ def imagenet100(request: Request) -> ImageDataset:
         paths = [path for wnid in classes for path in list_images(folder / wnid)]
         number = {wnid: i for i, wnid in enumerate(classes)}
         labels = [number[path.relative_to(folder).parts[0]] for path in paths]
-    whole = card.counts[request.split]
     dataset = ImageDataset(
         request.name,
         request.split,
         classes,
         labels=torch.tensor(labels, dtype=torch.int64),
         paths=paths,
-        notes=[]
-        if len(paths) == whole
-        else [f"imagenet100/{request.split}: {len(paths):,} of {whole:,} images"],
+        notes=request.count_notes(len(paths)),
     )
     return without_bad_images(dataset, request.corrupt)
 
@@ -114,15 +108,14 @@ def _validation_by_table(folder: Path, table: Path, classes: list[str]) -> tuple
 
 
 class _Column:
-    """The images of a Hugging Face table, decoded one at a time."""
+    """The images of a Hugging Face table, one at a time as their files' bytes are."""
 
     def __init__(self, table: Any) -> None:
         self.table = table
 
     def __call__(self, index: int) -> Image.Image:
-        image = self.table[int(index)]["image"]
-        assert isinstance(image, Image.Image)
-        return image
+        stored = self.table[int(index)]["image"]
+        return Image.open(stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"]))
 
 
 def _datasets() -> Any:
@@ -136,25 +129,55 @@ def _datasets() -> Any:
 
 
 def _hugging_face(request: Request, base: Path) -> ImageDataset:
+    assert request.card is not None
     library = _datasets()
     try:
         if (base / "dataset_dict.json").exists():
             tables = library.load_from_disk(str(base))
         else:
             tables = library.load_dataset(str(base))
-        table = tables["train" if request.split == "train" else "validation"]
-        labels = torch.tensor(list(table["label"]), dtype=torch.int64)
-        classes = list(table.features["label"].names)
+        features = {name: dict(table.features) for name, table in tables.items()}
     except Exception as error:
         raise UserError(f"cannot read the Hugging Face data set in {base}: {error}") from error
-    return ImageDataset(request.name, request.split, classes, labels=labels, reader=_Column(table))
-
-
-def _download(request: Request) -> Path:
-    library = _datasets()
-    target = request.root / request.name
+    wanted = "train" if request.split == "train" else "validation"
+    if wanted not in features:
+        raise UserError(
+            f"the Hugging Face data set in {base} has no split {wanted!r}: it has {', '.join(features)}; "
+            f"get the whole of {HUGGING_FACE_COPY}"
+        )
+    classes: list[Any] = [getattr(columns.get("label"), "names", None) for columns in features.values()]
+    if "image" not in features[wanted] or None in classes:
+        raise UserError(
+            f"the Hugging Face data set in {base} should have the columns image and label, label naming its "
+            f"classes, as {HUGGING_FACE_COPY} has; it has {', '.join(features[wanted])}"
+        )
+    if len(classes[0]) != request.card.num_classes or any(names != classes[0] for names in classes):
+        counts = ", ".join(str(len(names)) for names in classes)
+        raise UserError(
+            f"the Hugging Face data set in {base} should have the {request.card.num_classes} classes of "
+            f"{HUGGING_FACE_COPY}, the same in every split; its splits {', '.join(features)} have {counts}"
+        )
     try:
-        library.load_dataset(HUGGING_FACE_COPY).save_to_disk(str(target))
+        # Undecoded, so that each image is read as those of folders are.
+        table = tables[wanted].cast_column("image", library.Image(decode=False))
+        labels = torch.tensor(list(table["label"]), dtype=torch.int64)
     except Exception as error:
-        raise UserError(f"downloading {HUGGING_FACE_COPY} to {target} failed: {error}") from error
-    return target
+        raise UserError(f"cannot read the Hugging Face data set in {base}: {error}") from error
+    dataset = ImageDataset(
+        request.name,
+        request.split,
+        classes[0],
+        labels=labels,
+        reader=_Column(table),
+        notes=request.count_notes(len(labels)),
+    )
+    return without_bad_images(dataset, request.corrupt)
+
+
+def _download(request: Request, target: Path) -> None:
+    library = _datasets()
+    # A copy that a kill cut short must not be taken for a whole one.
+    draft = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    library.load_dataset(HUGGING_FACE_COPY).save_to_disk(str(draft))
+    draft.rename(target)
