@@ -482,6 +482,25 @@ class Command(Generic[C]):
             filled.append(f"{word}={optional[word]}" if bare else word)
         return filled
 
+    def refuse_repeated_lists(self, parameters: Sequence[Any]) -> None:
+        """Refuse a list option that is given more than once, as only its last value would count.
+
+        Args:
+            parameters: the parser's parameter of each option on the command line, in their order.
+
+        Raises:
+            UserError: names the option.
+        """
+        lists = {f.name: f for f in fields_of(self.options) if f.kind.sequence and not f.option.positional}
+        seen: set[str] = set()
+        for parameter in parameters:
+            f = lists.get(parameter.name)
+            if f is not None and f.name in seen:
+                raise UserError(
+                    f"{f.flag} is given more than once: it takes {f.kind.phrase}, as in {f.flag} A,B."
+                )
+            seen.add(parameter.name)
+
     def _function(self) -> Callable[..., None]:
         import typer
 
@@ -560,7 +579,10 @@ def _command_class(declared: Command[Any]) -> Any:
 
     class DeclaredCommand(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            return super().parse_args(ctx, declared.fill_optional_values(args))
+            filled = declared.fill_optional_values(args)
+            if not ctx.resilient_parsing:
+                declared.refuse_repeated_lists(self.make_parser(ctx).parse_args(args=list(filled))[2])
+            return super().parse_args(ctx, filled)
 
     return DeclaredCommand
 
