@@ -61,6 +61,12 @@ def test_taken_names(tmp_path: Path) -> None:
     (taken.checkpoints / "last.pt").write_bytes(b"")
     with pytest.raises(UserError, match=f"already holds a run: go on with it by --resume {path}"):
         create(path)
+    with pytest.raises(UserError, match="already holds a run: choose another --run-dir"):
+        create(path, resumable=False)
+    with pytest.raises(
+        UserError, match="already holds a run of `wasskit mrl train`: choose another --run-dir"
+    ):
+        create(path, command="study fbc")
     assert [create(path, numbered=True).path.name for _ in range(2)] == ["digits-2", "digits-3"]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")

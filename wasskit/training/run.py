@@ -77,6 +77,7 @@ class RunDirectory:
         seed: int | None = None,
         device: Any = None,
         argv: Sequence[str] | None = None,
+        resumable: bool = True,
     ) -> RunDirectory:
         """Make a new run directory. On several ranks all call it; rank 0 makes it and all get the same.
 
@@ -86,6 +87,7 @@ class RunDirectory:
             paper: the recipe's published figures.
             numbered: where ``path`` is taken, take ``path-2``, ``path-3``, ...; for names that nobody chose.
             argv: the command line after ``wasskit``; by default this process's.
+            resumable: whether the command has ``--resume`` and ``--requeue``, which a refusal then advises.
 
         Raises:
             UserError: the directory has content already, or cannot be made.
@@ -99,7 +101,7 @@ class RunDirectory:
         refusal: str | None = None
         if is_main():
             try:
-                made = _make(Path(path), numbered)
+                made = _make(Path(path), numbered, command, resumable)
                 run = cls(made, document)
                 run._write_start(seed, device, argv)
             except WasskitError as error:
@@ -394,7 +396,7 @@ def _describe_device(device: Any) -> dict[str, Any]:
     return {"type": device.type, "name": name, "ranks": world_size(), "threads": torch.get_num_threads()}
 
 
-def _make(path: Path, numbered: bool) -> Path:
+def _make(path: Path, numbered: bool, command: str, resumable: bool) -> Path:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for candidate in numbered_names(path) if numbered else [path]:
@@ -406,18 +408,28 @@ def _make(path: Path, numbered: bool) -> Path:
                 if not path.is_dir():
                     raise UserError(f"{path} is a file: choose another --run-dir.") from None
                 if any(path.iterdir()):
-                    held, advice = "other files", ""
-                    if (path / "config.toml").is_file():
-                        held, advice = "a run", f"go on with it by --resume {shlex.quote(str(path))}, or "
-                        if not any(
-                            (path / "checkpoints" / f"{name}.pt").is_file() for name in ("last", "previous")
-                        ):
-                            held, advice = "a run without a checkpoint", "start it over by --requeue, or "
-                    raise UserError(
-                        f"{path} already holds {held}: {advice}choose another --run-dir."
-                    ) from None
+                    raise UserError(_refusal(path, command, resumable)) from None
             return candidate
     raise AssertionError("unreachable")
+
+
+def _refusal(path: Path, command: str, resumable: bool) -> str:
+    """What the directory holds, and what to do about it."""
+    held, advice = "other files", ""
+    if (path / "config.toml").is_file():
+        try:
+            other = RunDirectory.open(path)
+        except UserError:
+            held = "a damaged run"
+        else:
+            held = "a run"
+            if other.command != command:
+                held = f"a run of `wasskit {other.command}`"
+            elif resumable and other.has_checkpoint:
+                advice = f"go on with it by --resume {shlex.quote(str(path))}, or "
+            elif resumable:
+                held, advice = "a run without a checkpoint", "start it over by --requeue, or "
+    return f"{path} already holds {held}: {advice}choose another --run-dir."
 
 
 def numbered_names(path: Path) -> Iterator[Path]:

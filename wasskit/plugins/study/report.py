@@ -70,6 +70,7 @@ def study_run(config: ReportOptions, invocation: Invocation, name: str) -> Itera
             options=to_options(config), numbered=config.run_dir is None and config.name is None,
             paper=invocation.recipe.get("paper") if invocation.recipe else None,
             seed=getattr(config, "seed", None), device=device, argv=invocation.argv,
+            resumable=False,
         )  # fmt: skip
         console.log(f"Run directory: {console.escape(str(run.path))}")
         yield run, device
