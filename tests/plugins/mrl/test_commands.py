@@ -248,15 +248,22 @@ def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_pa
         "--run-dir",
         tmp_path,
     )
-    result = run_cli("mrl", "sweep", "seed=0,1", *small, "--jobs", "2")
+    recipe = tmp_path.with_name("recipe.toml")
+    recipe.write_text(
+        'command = "mrl sweep"\n[paper]\nsource = "A paper"\n[paper.metrics]\n"test/top1" = 12.34\n'
+    )
+    result = run_cli("mrl", "sweep", "seed=0,1", *small, "--jobs", "2", "--recipe", recipe)
     assert result.exit_code == 0, result.stderr
     assert "±" in result.stdout
+    assert "12.34" in result.stdout
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["trainings"] == ["seed-0", "seed-1"]
     assert (tmp_path / "figures" / "dimensions.png").is_file()
     again = run_cli("mrl", "sweep", "seed=0,1", *small)
     assert "2 of 2 trainings are finished already" in again.stderr
-    assert again.stdout == result.stdout
+    assert again.stdout == result.stdout, "the folder keeps the published figures"
+    repeated = run_cli("mrl", "sweep", "--recipe", tmp_path / "config.toml", "--run-dir", tmp_path)
+    assert repeated.stdout == result.stdout, "and the whole grid"
     other = run_cli("mrl", "sweep", "seed=0,1", *small, "--lr", "0.2")
     assert other.exit_code == 2
     assert "lr (0.1 there, 0.2 now)" in words(other.stderr)

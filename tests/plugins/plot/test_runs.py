@@ -36,6 +36,14 @@ def test_a_finished_run_is_read_whole(tmp_path: Path) -> None:
     assert run.final()["run/wall_seconds"] == 12.5
 
 
+def test_published_figures_of_the_settings_of_a_grid_are_of_no_one_run(tmp_path: Path) -> None:
+    paper = {"source": "x", "metrics": {"test/top1": 1.0, "beta 0.1": {"test/top1": 2.0}}}
+    assert read_run(make_run(tmp_path / "a", paper=paper)).paper == {
+        "source": "x",
+        "metrics": {"test/top1": 1.0},
+    }
+
+
 def test_an_unfinished_run_tells_how_far_it_has_come(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "a", epochs=3, planned=10, finished=False))
     assert run.state.startswith("unfinished, at epoch 3 of 10, step 30, last written")

@@ -358,7 +358,13 @@ def write_rows(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def open_folder(path: Path, command: str, config: TrainingOptions, argv: Sequence[str]) -> RunDirectory:
+def open_folder(
+    path: Path,
+    command: str,
+    config: TrainingOptions,
+    argv: Sequence[str],
+    paper: Mapping[str, Any] | None = None,
+) -> RunDirectory:
     """The folder of a grid, made or reopened."""
     if (path / "config.toml").is_file():
         folder = RunDirectory.open(path, plugin="mrl")
@@ -368,7 +374,9 @@ def open_folder(path: Path, command: str, config: TrainingOptions, argv: Sequenc
                 "choose another --run-dir."
             )
         return folder
-    return RunDirectory.create(path, command=command, options=to_options(config), seed=config.seed, argv=argv)
+    return RunDirectory.create(
+        path, command=command, options=to_options(config), paper=paper, seed=config.seed, argv=argv
+    )
 
 
 def run_grid(
@@ -391,7 +399,8 @@ def run_grid(
     root = config.run_dir or Path("runs") / "mrl" / (config.name or default)
     points = plan_points(config, axes, backbone_width)
     trainings = {name: training for point in points for name, training in point.trainings.items()}
-    folder = open_folder(root, command, config, argv)
+    folder = open_folder(root, command, config, argv, paper)
+    paper = paper or folder.paper
     console.log(f"{len(trainings)} trainings in {console.escape(str(root))}")
     train_all(root, trainings, jobs=jobs, nproc=nproc, download=config.download)
 
@@ -408,12 +417,10 @@ def run_grid(
                 root / "figures" / "dimensions.png", dims, series, deviations=bars, label="test top-1 (%)"
             )
         )
-    published = published_rows(rows, (paper or {}).get("metrics", {}))
+    published = published_rows(rows, paper.get("metrics", {}))
     show_rows(config.dataset, rows, dims, published)
     if published:
-        console.log(
-            f"Published: {console.escape(str((paper or {}).get('source', 'the recipe does not say where')))}"
-        )
+        console.log(f"Published: {console.escape(str(paper.get('source', 'the recipe does not say where')))}")
     if not config.json:
         console.result(f"Table: {console.escape(str(table))}")
         for figure in figures:

@@ -275,7 +275,14 @@ def _measured(evaluation: Mapping[str, Any] | None, options: Any) -> dict[str, f
 
 def _paper(document: Mapping[str, Any], summary: Mapping[str, Any] | None) -> Mapping[str, Any]:
     paper = document.get("paper") or (summary or {}).get("paper") or {}
-    return paper if isinstance(paper, Mapping) else {}
+    if not isinstance(paper, Mapping):
+        return {}
+    metrics = paper.get("metrics", {})
+    if not isinstance(metrics, Mapping):
+        return {key: value for key, value in paper.items() if key != "metrics"}
+    # The recipe of a grid has a table of figures for each of its settings; they are of no one run.
+    numbers = {key: value for key, value in metrics.items() if not isinstance(value, Mapping)}
+    return {**paper, "metrics": numbers}
 
 
 # --- Grouping and labels ----------------------------------------------------------------------------------------------

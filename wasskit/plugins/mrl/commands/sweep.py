@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wasskit.config import Command, Invocation, argument, option
@@ -40,7 +40,9 @@ class MrlSweep(GridOptions):
 def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.grid import parse_axes, run_grid
 
-    axes = parse_axes((*config.axes, *config.grid))
+    # The folder's configuration holds the whole grid, however its axes were given.
+    config = replace(config, axes=(), grid=(*config.axes, *config.grid))
+    axes = parse_axes(config.grid)
     paper = invocation.recipe.get("paper") if invocation.recipe else None
     return run_grid(
         config,
