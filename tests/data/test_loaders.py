@@ -258,6 +258,21 @@ def test_balanced_batches_through_the_loader() -> None:
         assert torch.bincount(batch.labels).sort().values[-4:].tolist() == [3] * 4
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_share_balanced_batches(ranks: int) -> None:
+    data = fake()
+
+    def batches(rank: int, world_size: int) -> list[Batch]:
+        sampler = ClassBalancedSampler(data.labels, 12, 4, seed=2)
+        return epoch(TrainLoader(data, 12, sampler=sampler, rank=rank, world_size=world_size))
+
+    whole = batches(0, 1)
+    for batch, *parts in zip(whole, *(batches(rank, ranks) for rank in range(ranks)), strict=True):
+        assert same(batch, joined(*parts))
+        shares = [set(part.indices.tolist()) for part in parts]
+        assert sum(map(len, shares)) == len(set().union(*shares)) == 12, "no image at two ranks"
+
+
 def test_unlabelled_sets_give_minus_one() -> None:
     data = fake()
     data.labels = None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from wasskit.data.samplers import ClassBalancedSampler, RandomSampler
 from wasskit.data.seeds import derive_seed, sample_seed
@@ -83,6 +87,45 @@ def test_balanced_batches() -> None:
         assert int(uses.max() - uses.min()) <= 1, f"class {c} of {n} images is used evenly"
     assert torch.equal(order, sampler.order(2))
     assert not torch.equal(order, sampler.order(3))
+    assert torch.equal(order, ClassBalancedSampler(labels, 12, 4, seed=0).order(2))
+    assert not torch.equal(order, ClassBalancedSampler(labels, 12, 4, seed=1).order(2))
+
+
+def groups(labels: Tensor, order: Tensor, batch: int, each: int) -> Tensor:
+    """The classes of each batch, (batches, batch / each), once they have been found to be whole and distinct."""
+    classes = labels[order].view(-1, batch // each, each)
+    assert bool((classes == classes[:, :, :1]).all()), "groups of one class"
+    drawn = classes[:, :, 0]
+    assert all(len(set(row)) == len(row) for row in drawn.tolist()), "no class twice in a batch"
+    return drawn
+
+
+def test_balanced_batches_are_those_of_the_published_sampler(
+    reference: Callable[[str], dict[str, Any]],
+) -> None:
+    """As many batches, of the same make; within a class the published one draws with replacement, ours without."""
+    numbers = reference("metrix_sampler")
+    labels, theirs = torch.from_numpy(numbers["ys"]), torch.from_numpy(numbers["indices"])
+    batch, each = int(numbers["batch_size"]), int(numbers["images_per_class"])
+    ours = ClassBalancedSampler(labels, batch, each, seed=int(numbers["seed"]))
+    assert len(ours) == len(theirs)
+    assert groups(labels, ours.order(0), batch, each).shape == groups(labels, theirs, batch, each).shape
+    assert len(theirs.view(-1, each)[0].unique()) < each
+    assert all(len(group.unique()) == each for group in ours.order(0).view(-1, each))
+
+
+def test_an_epoch_covers_what_it_can() -> None:
+    labels = torch.arange(60) % 6
+    # Every batch holds all classes: an epoch is a permutation.
+    order = ClassBalancedSampler(labels, 12, 2, seed=0).order(4)
+    groups(labels, order, 12, 2)
+    assert order.sort().values.tolist() == list(range(60))
+    # Otherwise the classes are drawn, and every image is met over the epochs, those of small classes too.
+    labels = torch.cat([torch.full((n,), c) for c, n in enumerate([30, 2, 9, 19])])
+    sampler = ClassBalancedSampler(labels, 8, 4, seed=0)
+    met = torch.cat([sampler.order(epoch) for epoch in range(12)])
+    groups(labels, met, 8, 4)
+    assert met.unique().tolist() == list(range(60))
 
 
 def test_classes_of_balanced_batches_are_uniform() -> None:

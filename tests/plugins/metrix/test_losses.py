@@ -451,6 +451,36 @@ def test_autocast_leaves_similarities_exact(mode: Mode) -> None:
         assert total().item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("loss", FORMS)
+def test_input_mode_mixes_with_the_hardest_negative(loss: str) -> None:
+    """One negative for each anchor, the most similar; the network sees each mixed image once."""
+    x, labels = balanced(5, 3)
+    seen: list[Tensor] = []
+
+    def network(images: Tensor) -> Tensor:
+        seen.append(images)
+        return images @ x.new_ones(15, 10)
+
+    module = build(loss, "input").double()
+    # Image i is the i-th unit vector, so a mixture tells what it is made of.
+    terms = module(
+        x, labels, mixing=Mixing(0.25, "positive-negative"), images=torch.eye(15).double(), network=network
+    )
+    expected = set()
+    anchors, classes = (x, labels) if loss != "proxyanchor" else (F.normalize(module.clean.proxies), range(5))
+    for a, label in enumerate(classes):
+        wrong = [n for n in range(15) if labels[n] != label]
+        hardest = max(wrong, key=lambda n: (anchors[a] @ x[n]).item())
+        own = [p for p in range(15) if labels[p] == label and (loss == "proxyanchor" or p != a)]
+        expected |= {(p, hardest) for p in own}
+    (images,) = seen
+    assert torch.equal(images.sort(1).values[:, -3:], x.new_tensor([0.0, 0.25, 0.75]).expand(len(images), 3))
+    found = list(zip(images.eq(0.25).nonzero()[:, 1].tolist(), images.argmax(1).tolist(), strict=True))
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+    assert terms.triples == (15 if loss == "proxyanchor" else 30)
+
+
 def test_draws_come_from_the_generator() -> None:
     x, labels = balanced()
     loss = MetrixLoss("contrastive", max_triples=20)

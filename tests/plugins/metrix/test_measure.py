@@ -62,8 +62,27 @@ def test_mixing_cannot_raise_utilisation() -> None:
     shape = geometry(test, train, mixed=500)
     assert 0 < shape.mixed_utilisation <= shape.utilisation
     assert shape.utilisation == pytest.approx(utilisation(test.features, train.features), rel=1e-6)
-    assert shape.uniformity < 0
     assert shape.mixed <= 500
+
+
+def test_geometry_item_by_item() -> None:
+    test, train = features(30, 4, 9), features(40, 6, 10)
+    shape = geometry(test, train, mixed=60, alpha=2.0, seed=3)
+    x, y = test.features.double(), train.features.double()
+    potentials = [math.exp(-2 * float((x[i] - x[j]).square().sum())) for i in range(30) for j in range(i)]
+    assert shape.uniformity == pytest.approx(math.log(sum(potentials) / len(potentials)), rel=1e-6)
+    positive = [
+        float((x[i] - x[j]).square().sum())
+        for i in range(30)
+        for j in range(i)
+        if test.labels[i] == test.labels[j]
+    ]
+    assert shape.alignment == pytest.approx(sum(positive) / len(positive), rel=1e-6)
+    mixtures = mix_pairs(train.features, train.labels, 60, 2.0, 3).double()
+    for found, items in ((shape.utilisation, y), (shape.mixed_utilisation, torch.cat([y, mixtures]))):
+        nearest = [min(float((q - item).square().sum()) for item in items) for q in x]
+        assert found == pytest.approx(sum(nearest) / 30, rel=1e-5)
+    assert shape.mixed == len(mixtures)
 
 
 def test_retrieval_is_in_percent() -> None:

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wasskit.data.metric_sets import MetricSplits
 from wasskit.data.transforms import PerImage
 from wasskit.errors import UserError
+from wasskit.evaluation.embedding import extract_features
 from wasskit.plugins.metrix import network as networks
 from wasskit.plugins.metrix.commands.train import MetrixTrain
 from wasskit.plugins.metrix.data import augmentation, load_parts, train_loader
 from wasskit.plugins.metrix.network import MetricNetwork, build_model, describe
 from wasskit.plugins.metrix.task import MetrixTask, build_task
+from wasskit.training.run import RunDirectory
+from wasskit.training.session import Session
 from wasskit.training.task import Plan, Progress
+from wasskit.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -78,6 +84,105 @@ def test_only_the_head_learns_at_first(parts: MetricSplits) -> None:
     task.start_epoch(Progress(0, 2, 100, 10))
     one_step(task, parts)
     assert all(p.grad is not None for p in task.network.parameters())
+
+
+def trainer_of(task: MetrixTask, parts: MetricSplits, path: Path) -> Trainer:
+    """The loop as the command builds it."""
+    run = RunDirectory.create(path, command="metrix train", options={}, seed=0)
+    session = Session(task.config, CPU, run, None)
+    return session.trainer(task, train_loader(task.config, parts.train, CPU), tensorboard=False)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_run_leaves_the_backbone_alone_while_the_head_warms_up(
+    parts: MetricSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    """Bit for bit, in spite of weight decay; the statistics of batch norm stay as well where they are frozen."""
+    task = task_of(
+        parts, loss="proxyanchor", mode="embed", batch_size=150, epochs=3, head_epochs=2, max_triples=200,
+        weight_decay=0.1, freeze_batch_norm=frozen,
+    )  # fmt: skip
+    states: list[dict[str, Tensor]] = []
+
+    def snapshot(progress: Progress) -> dict[str, dict[str, float]]:
+        states.append({name: value.clone() for name, value in task.state_dict().items()})
+        return {"test": {"recall@1": 0.0}}
+
+    monkeypatch.setattr(task, "evaluate", snapshot)
+    snapshot(Progress(0, 0, 1, 1))
+    trainer_of(task, parts, tmp_path / "r").fit()
+    assert len(states) == 4
+    trunk = {name for name, _ in task.named_parameters() if name.startswith("network.trunk.")}
+    others = {name for name, _ in task.named_parameters()} - trunk
+    statistics = {name for name in states[0] if name.endswith(("running_mean", "running_var"))}
+    assert trunk
+    assert statistics
+    assert others == {"network.head.weight", "network.head.bias", "objective.clean.proxies"}
+    for number, (before, after) in enumerate(pairwise(states)):
+        kept = {name for name in before if torch.equal(before[name], after[name])}
+        assert not others & kept
+        assert (trunk <= kept) if number < 2 else not trunk & kept
+        assert (statistics <= kept) if frozen else not statistics & kept
+
+
+def test_a_run_clips_gradients_and_drops_its_rate(parts: MetricSplits, tmp_path: Path) -> None:
+    """Entries at 10, as published; the rate of network and proxies by gamma after every two epochs."""
+    task = task_of(
+        parts, loss="proxyanchor", mode="embed", batch_size=150, epochs=5, max_triples=200, mix_weight=1e6,
+        optimizer="sgd", lr=1e-6, lr_decay_step=2, lr_decay_gamma=0.1, proxy_lr_factor=50.0, eval_every=0,
+    )  # fmt: skip
+    trainer = trainer_of(task, parts, tmp_path / "r")
+    rates: list[list[float]] = []
+    largest: list[float] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        largest.append(
+            max(
+                float(p.grad.abs().max())
+                for g in optimizer.param_groups
+                for p in g["params"]
+                if p.grad is not None
+            )
+        )
+
+    trainer.optimisations[0].optimizer.register_step_pre_hook(note)
+    trainer.fit()
+    assert largest == [10.0] * len(largest)
+    each = trainer.steps_per_epoch
+    assert len(rates) == 5 * each
+    for step, (network, proxies) in enumerate(rates):
+        expected = 1e-6 * 0.1 ** (step // each // 2)
+        assert network == pytest.approx(expected, rel=1e-9)
+        assert proxies == pytest.approx(50 * expected, rel=1e-9)
+
+
+def test_queries_search_the_gallery_alone(parts: MetricSplits) -> None:
+    """The In-Shop protocol, query by query: found at K if fewer than K garments of others are as near as the best."""
+    order = torch.randperm(len(parts.test), generator=torch.Generator().manual_seed(1)).tolist()
+    query, gallery = parts.test.subset(order[:40]), parts.test.subset(order[40:100])
+    held = MetricSplits(parts.train, parts.train.subset(range(50)), query, gallery)
+    task = task_of(held, mode="baseline", dataset="inshop")
+    task.eval()
+    features = {name: extract_features(task.network, loader) for name, loader in task.loaders.items()}
+    results = task.evaluate(Progress(0, 0, 1, 1))
+    searched = {"test": "gallery", "val": "val"}
+    for split, found in results.items():
+        asked, items = features[split], features[searched[split]]
+        worst = []
+        for i, (x, label) in enumerate(zip(asked.features, asked.labels, strict=True)):
+            right: list[float] = []
+            wrong: list[float] = []
+            for j, (y, other) in enumerate(zip(items.features, items.labels, strict=True)):
+                if split == "val" and i == j:
+                    continue
+                (right if other == label else wrong).append(float(x @ y))
+            worst.append(sum(s >= max(right) for s in wrong))
+        for k in (1, 10, 20, 30, 40, 50):
+            expected = 100 * sum(count < k for count in worst) / len(worst)
+            assert found[f"recall@{k}"] == pytest.approx(expected, abs=1e-9)
+        assert found["precision@1"] == found["recall@1"]
+    assert 0 < results["test"]["recall@1"] < 100
 
 
 def test_optimiser_and_schedule(parts: MetricSplits) -> None:
