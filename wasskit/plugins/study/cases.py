@@ -19,8 +19,9 @@ from typing import Literal, Protocol
 
 from wasskit.plugins.study.laws import SphereLaw, cloned_instances_lu
 from wasskit.plugins.study.options import Rounding, kept_and_total
+from wasskit.plugins.study.sampling import Expected, root_of_gamma, sphere_excess, sphere_lu_error
 
-__all__ = ["Case", "Kind", "Outcome", "collapsed", "metrics", "outcomes"]
+__all__ = ["Case", "Kind", "Outcome", "collapsed", "expected", "metrics", "outcomes"]
 
 Kind = Literal["collapse", "dimension", "fcc", "fbc", "icc"]
 
@@ -56,7 +57,8 @@ class Outcome:
 
     Args:
         n, pairs: points of each sample, and pairs that its L_U is the mean over.
-        neg_w2, neg_lu: means over seeds; ``*_se`` their standard errors, None for a single seed.
+        neg_w2, neg_lu: means over seeds; ``*_se`` their standard errors from the seeds' scatter, None for a single
+            seed; ``*_law_se`` the standard errors that the law gives them.
         neg_w2_expected: what a sample of n points is expected to show.
         neg_w2_exact, neg_lu_exact: of the law itself.
     """
@@ -66,11 +68,23 @@ class Outcome:
     pairs: int
     neg_w2: float
     neg_w2_se: float | None
+    neg_w2_law_se: float
     neg_w2_expected: float
     neg_w2_exact: float
     neg_lu: float
     neg_lu_se: float | None
+    neg_lu_law_se: float
     neg_lu_exact: float
+
+    @property
+    def w2_deviation(self) -> float:
+        """W2's distance from its expectation at N, in standard errors of the law."""
+        return (self.neg_w2 - self.neg_w2_expected) / self.neg_w2_law_se
+
+    @property
+    def lu_deviation(self) -> float:
+        """L_U's distance from its exact value, in standard errors of the law."""
+        return (self.neg_lu - self.neg_lu_exact) / self.neg_lu_law_se
 
 
 def collapsed(
@@ -91,6 +105,23 @@ def metrics(case: Case, sphere: Sphere, n: int, t: float = 2.0) -> tuple[float, 
     return math.sqrt(max(0.0, w2_squared)), lu
 
 
+def expected(case: Case, n: int, pairs: int, t: float = 2.0) -> Expected:
+    """What one sample of ``n`` points is to show of a case, with L_U over ``pairs`` pairs; see ``sampling``.
+
+    With r = sqrt(d / total), W2^2 = clones + 1 - 2 r + r (2 - 2 tr S^{1/2} / sqrt d).
+    """
+    clones, blocks = (case.k + 1 if case.kind == kind else 1 for kind in ("fcc", "fbc"))
+    share = math.sqrt(case.kept / (case.total * blocks))
+    excess, variance = sphere_excess(case.kept, n)
+    w2, w2_error = root_of_gamma(clones + 1 - 2 * share + share * excess, share**2 * variance)
+    lu_error = sphere_lu_error(case.kept, pairs, t * clones)
+    if case.kind == "icc" and case.k > 0:
+        # A point and its clones are always together; the other pairs, which vary, make up the rest of the potential.
+        together = cloned_instances_lu(-math.inf, n, case.k + 1)
+        lu_error *= -math.expm1(together - cloned_instances_lu(SphereLaw(case.kept).lu(t), n, case.k + 1))
+    return Expected(w2, w2_error, lu_error)
+
+
 def needed_ts(cases: Iterable[Case], t: float) -> list[float]:
     """The t at which L_U of the spheres is needed, ascending multiples of ``t``."""
     return [t * k for k in sorted({1} | {case.k + 1 for case in cases if case.kind == "fcc"})]
@@ -106,10 +137,13 @@ def outcomes(
         w2, w2_se = _mean([-value for value, _ in measured])
         lu, lu_se = _mean([-value for _, value in measured])
         exact_w2, exact_lu = metrics(case, SphereLaw(case.kept), n, t)
-        expected_w2, _ = metrics(case, SphereLaw(case.kept, n), n, t)
+        one = expected(case, n, pairs, t)
+        w2_law_se, lu_law_se = (error / math.sqrt(len(spheres)) for error in (one.w2_error, one.lu_error))
         results.append(
-            Outcome(case, n, pairs, w2, w2_se, 0 - expected_w2, 0 - exact_w2, lu, lu_se, 0 - exact_lu)
-        )
+            Outcome(
+                case, n, pairs, w2, w2_se, w2_law_se, 0 - one.w2, 0 - exact_w2, lu, lu_se, lu_law_se, 0 - exact_lu,
+            )
+        )  # fmt: skip
     return results
 
 

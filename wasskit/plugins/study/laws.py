@@ -18,12 +18,14 @@ from scipy import integrate, optimize, special
 
 __all__ = [
     "SphereLaw",
+    "circle_moments",
     "cloned_instances_lu",
     "coordinate_cdf",
     "coordinate_distances",
     "gaussian_cdf",
     "nearest_neighbour_distance",
     "pair_density_distances",
+    "projected_normal_density",
     "projected_normal_metrics",
     "spectral_loss",
     "sphere_lu",
@@ -96,22 +98,21 @@ def nearest_neighbour_distance(m: int, n: int) -> float:
 
 @dataclass(frozen=True)
 class SphereLaw:
-    """The uniform law on the unit sphere of R^kept, or, where ``n`` is given, what to expect of a sample of it.
+    """The uniform law on the unit sphere of R^kept.
 
     The same three figures as a measured sample has, so that every study states its metrics once for both.
     """
 
     kept: int
-    n: int | None = None
     second_moment: float = 1.0
 
     @property
     def root_trace(self) -> float:
         """tr S^{1/2}."""
-        return math.sqrt(self.kept) * (1.0 if self.n is None else spectral_loss(self.kept, self.n))
+        return math.sqrt(self.kept)
 
     def lu(self, t: float) -> float:
-        """L_U: unbiased up to its logarithm, hence the same for samples."""
+        """L_U."""
         return sphere_lu(self.kept, t)
 
 
@@ -220,16 +221,9 @@ def projected_normal_metrics(shift: float, t: float = 2.0) -> tuple[float, float
     cosine moments a_n. Hence mu = a_1, S has the eigenvalues (1 + a_2)/2 - a_1^2 and (1 - a_2)/2, and, since exp(2t
     cos) = I_0(2t) + 2 sum_n I_n(2t) cos(n .), L_U = -2t + log(I_0(2t) + 2 sum_n I_n(2t) a_n^2).
     """
-    s = math.sqrt(2) * shift
-    # The density is smooth and periodic with a width of 1/s: equal weights converge faster than any power.
-    nodes = max(256, 16 * math.ceil(s + 1))
-    theta = 2 * np.pi * np.arange(nodes) / nodes
-    u = s * np.cos(theta)
-    log_part = 0.5 * math.log(2 * math.pi) + special.log_ndtr(u) - (s * np.sin(theta)) ** 2 / 2
-    density = math.exp(-s * s / 2) + u * np.exp(log_part)
-    density /= density.sum()
-    orders = np.arange(0, 80)
-    moments = (density * np.cos(orders[:, None] * theta)).sum(axis=1)
+    theta, density = projected_normal_density(shift)
+    orders = np.arange(80)
+    moments = circle_moments(theta, density, orders)
     first = float(moments[1])
     # (1 - a_2)/2 = E sin^2 loses nothing to cancellation where the angle has collapsed.
     across = float((density * np.sin(theta) ** 2).sum())
@@ -238,3 +232,22 @@ def projected_normal_metrics(shift: float, t: float = 2.0) -> tuple[float, float
     w2 = math.sqrt(max(0.0, 2 - math.sqrt(2) * root_trace))
     weights = special.ive(orders, 2 * t) * np.where(orders == 0, 1.0, 2.0)
     return w2, math.log(float((weights * moments**2).sum())), abs(first)
+
+
+def projected_normal_density(shift: float) -> tuple[Array, Array]:
+    """Equally spaced angles about the direction of the mean, and their probabilities."""
+    s = math.sqrt(2) * shift
+    # The density is smooth and periodic with a width of 1/s: equal weights converge faster than any power.
+    nodes = max(256, 16 * math.ceil(s + 1))
+    theta = 2 * np.pi * np.arange(nodes) / nodes
+    u = s * np.cos(theta)
+    log_part = 0.5 * math.log(2 * math.pi) + special.log_ndtr(u) - (s * np.sin(theta)) ** 2 / 2
+    density = math.exp(-s * s / 2) + u * np.exp(log_part)
+    density /= density.sum()
+    return theta, density
+
+
+def circle_moments(theta: Array, density: Array, orders: NDArray[np.int64]) -> Array:
+    """a_n = E cos(n theta) for every n of ``orders``."""
+    moments: Array = (density * np.cos(orders[:, None] * theta)).sum(axis=1)
+    return moments

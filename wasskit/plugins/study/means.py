@@ -14,13 +14,21 @@ from wasskit.plugins.study.figures import circle_panels, shift_panels
 from wasskit.plugins.study.laws import projected_normal_metrics
 from wasskit.plugins.study.report import Report, Table
 from wasskit.plugins.study.samples import log_potentials
+from wasskit.plugins.study.sampling import projected_normal_sample
+from wasskit.plugins.study.uniformity import agreement, deviations
 
 __all__ = ["means_report"]
 
 _SHOWN = 300
 _COLUMNS = (
-    "k", "neg_w2", "neg_w2_se", "neg_w2_exact", "neg_lu", "neg_lu_se", "neg_lu_exact", "mean_norm", "mean_norm_exact",
+    "k", "neg_w2", "neg_w2_se", "neg_w2_law_se", "neg_w2_expected", "neg_w2_exact", "neg_lu", "neg_lu_se",
+    "neg_lu_law_se", "neg_lu_exact", "mean_norm", "mean_norm_exact",
 )  # fmt: skip
+_HEADINGS = {
+    "k": "k", "neg_w2": "-W2", "neg_w2_se": "± W2", "neg_w2_expected": "expected at N", "neg_w2_exact": "exact W2",
+    "neg_lu": "-L_U", "neg_lu_se": "± L_U", "neg_lu_exact": "exact L_U", "mean_norm": "|mean|",
+    "mean_norm_exact": "exact |mean|",
+}  # fmt: skip
 
 
 def means_report(
@@ -48,7 +56,14 @@ def means_report(
         mean = values.mean(axis=0)
         error = values.std(axis=0, ddof=1) / math.sqrt(len(seeds)) if len(seeds) > 1 else [None] * 3
         w2, exact_lu, norm = projected_normal_metrics(shift, t)
-        entries = (shift, mean[0], error[0], 0 - w2, mean[1], error[1], 0 - exact_lu, mean[2], norm)
+        one = projected_normal_sample(shift, n, visited, t)
+        w2_law_se, lu_law_se = (
+            deviation / math.sqrt(len(seeds)) for deviation in (one.w2_error, one.lu_error)
+        )
+        entries = (
+            shift, mean[0], error[0], w2_law_se, 0 - one.w2, 0 - w2, mean[1], error[1], lu_law_se, 0 - exact_lu,
+            mean[2], norm,
+        )  # fmt: skip
         row: dict[str, Any] = {
             key: None if entry is None else float(entry) for key, entry in zip(_COLUMNS, entries, strict=True)
         }
@@ -58,12 +73,15 @@ def means_report(
     for shift in (0.0, *places):
         w2, exact_lu, _ = projected_normal_metrics(float(shift), t)
         curve.append((float(shift), 0 - exact_lu, 0 - w2))
+    deviation = {
+        metric: [
+            (row[f"neg_{metric}"] - row[f"neg_{metric}_{law}"]) / row[f"neg_{metric}_law_se"] for row in rows
+        ]
+        for metric, law in (("w2", "expected"), ("lu", "exact"))
+    }
     return Report(
         name="means", title="Means: x/|x| for x ~ N(k (1, 1), I)",
-        shown=Table(
-            ("k", "-W2", "± W2", "exact W2", "-L_U", "± L_U", "exact L_U", "|mean|", "exact |mean|"),
-            [_shown(row) for row in rows],
-        ),
+        shown=Table(list(_HEADINGS.values()), [_shown(row) for row in rows]),
         tables={"means": Table(_COLUMNS, [list(row.values()) for row in rows])},
         figures={"means-circle": circle_panels(shown), "means": shift_panels(rows, curve)},
         summary={
@@ -72,6 +90,9 @@ def means_report(
                 f"{metric}_exact": max(abs(row[f"neg_{metric}"] - row[f"neg_{metric}_exact"]) for row in rows)
                 for metric in ("w2", "lu")
             },
+            "standard_errors": {
+                "w2_expected_at_n": deviations(deviation["w2"]), "lu_exact": deviations(deviation["lu"]),
+            },
         },
         metrics=[
             (place, "means", {key: row[key] for key in ("k", "neg_w2", "neg_lu", "mean_norm")})
@@ -79,6 +100,7 @@ def means_report(
         ],
         notes=(
             f"N = {n:,}. -W2 falls to -sqrt 2 and -L_U to 0 as all points become one, though x keeps its covariance.",
+            agreement(deviation["w2"], deviation["lu"]),
         ),
     )  # fmt: skip
 
@@ -86,7 +108,8 @@ def means_report(
 def _shown(row: dict[str, Any]) -> list[Any]:
     """A row for the terminal: standard errors by their first digit."""
     cells: list[Any] = []
-    for key, value in row.items():
+    for key in _HEADINGS:
+        value = row[key]
         if key == "k":
             cells.append(f"{value:g}")
         else:

@@ -21,11 +21,11 @@ from wasskit.plugins.study.samples import SphereSample, draw_normals, measure_pr
 if typing.TYPE_CHECKING:
     from wasskit.plugins.study.cases import Sphere
 
-__all__ = ["run_cases", "study_report"]
+__all__ = ["agreement", "deviations", "run_cases", "study_report"]
 
 _CSV = (
-    "m", "eta", "kept", "total", "k", "n", "lu_pairs", "neg_w2", "neg_w2_se", "neg_w2_expected", "neg_w2_exact",
-    "neg_lu", "neg_lu_se", "neg_lu_exact", "published_neg_w2", "published_neg_lu",
+    "m", "eta", "kept", "total", "k", "n", "lu_pairs", "neg_w2", "neg_w2_se", "neg_w2_law_se", "neg_w2_expected",
+    "neg_w2_exact", "neg_lu", "neg_lu_se", "neg_lu_law_se", "neg_lu_exact", "published_neg_w2", "published_neg_lu",
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def _csv_row(o: Outcome) -> list[Any]:
     paper = published(o.case)
     return [
         o.case.m, o.case.eta, o.case.kept, o.case.total, o.case.k, o.n, o.pairs, o.neg_w2, o.neg_w2_se,
-        o.neg_w2_expected, o.neg_w2_exact, o.neg_lu, o.neg_lu_se, o.neg_lu_exact,
+        o.neg_w2_law_se, o.neg_w2_expected, o.neg_w2_exact, o.neg_lu, o.neg_lu_se, o.neg_lu_law_se, o.neg_lu_exact,
         *((paper.neg_w2, paper.neg_lu) if paper else (None, None)),
     ]  # fmt: skip
 
@@ -158,6 +158,10 @@ def _summary(found: Sequence[Outcome]) -> dict[str, Any]:
             "w2_exact": max(abs(o.neg_w2 - o.neg_w2_exact) for o in found),
             "lu_exact": max(abs(o.neg_lu - o.neg_lu_exact) for o in found),
         },
+        "standard_errors": {
+            "w2_expected_at_n": deviations([o.w2_deviation for o in found]),
+            "lu_exact": deviations([o.lu_deviation for o in found]),
+        },
     }
     known = [(o, p) for o, p in paper if p is not None]
     if known:
@@ -178,12 +182,36 @@ def _notes(found: Sequence[Outcome]) -> list[str]:
     )
     notes = [
         f"N = {n:,}; ±: standard error over seeds; exact: the law itself; expected at N: W2 of a sample of "
-        f"N points; L_U over {share}."
+        f"N points; L_U over {share}.",
+        agreement([o.w2_deviation for o in found], [o.lu_deviation for o in found]),
     ]
     if any(published(o.case) for o in found) and n != PUBLISHED_SIZES[kind]:
         size = PUBLISHED_SIZES[kind]
         notes.append(f"The paper's figures carry the bias of N = {size:,} points: compare with --n {size}.")
     return notes
+
+
+def deviations(values: Sequence[float]) -> dict[str, float]:
+    """Of differences in standard errors: the largest, and the shares within one and within two (of a normal: 68 and
+    95 %)."""
+    sizes = [abs(value) for value in values]
+    return {
+        "largest": max(sizes),
+        "within_one": sum(size <= 1 for size in sizes) / len(sizes),
+        "within_two": sum(size <= 2 for size in sizes) / len(sizes),
+    }
+
+
+def agreement(w2: Sequence[float], lu: Sequence[float]) -> str:
+    """A sentence on how the samples differ from what the law lets expect, in the law's own standard errors."""
+    parts = []
+    for name, values in (("W2", w2), ("L_U", lu)):
+        found = deviations(values)
+        parts.append(
+            f"{name} {found['within_one']:.0%} of the rows within one, {found['within_two']:.0%} within two, "
+            f"at most {found['largest']:.1f}"
+        )
+    return f"Against the law, in its own standard errors: {'; '.join(parts)}."
 
 
 def percent(share: float) -> int:

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.uniformity import FeatureMoments
-from wasskit.plugins.study.laws import SphereLaw, nearest_neighbour_distance, spectral_loss, sphere_lu
+from wasskit.plugins.study.laws import nearest_neighbour_distance, spectral_loss, sphere_lu
 from wasskit.plugins.study.samples import log_potentials
+from wasskit.plugins.study.sampling import root_of_gamma, sphere_excess
 
 __all__ = [
     "Finding",
@@ -157,7 +158,7 @@ def measure_embeddings(
     neighbour, clusters, within = _clusters(few, trace)
     return Measurement(
         n=n, m=m, zeros=zeros, w2=float(moments.w2()),
-        w2_expected=math.sqrt(2 - 2 * SphereLaw(m, n).root_trace / math.sqrt(m)),
+        w2_expected=root_of_gamma(*sphere_excess(m, n))[0],
         lu=lu, lu_uniform=sphere_lu(m, t), lu_pairs=visited, t=t, mean_norm=math.sqrt(location), location=location,
         spread=1 + trace - 2 / math.sqrt(m) * root_trace, trace=trace, effective_rank=float(moments.effective_rank()),
         numerical_rank=int(torch.isfinite(spectrum).sum()),
