@@ -83,6 +83,19 @@ def test_wrong_requests() -> None:
         RankCounts().topk(11)
     with pytest.raises(UserError, match="no samples"):
         RankCounts().topk(1)
+    logits = torch.zeros(3, 4)
+    for labels, message in (
+        ([0, 4, 1], "between 0 and 3, as there are 4 logits, but they range from 0 to 4"),
+        ([0, -1, 1], "but they range from -1 to 1"),
+    ):
+        for measure in (class_ranks, topk_accuracy, class_map_at_k):
+            with pytest.raises(ValueError, match=message):
+                measure(logits, torch.tensor(labels))
+    for measure in (topk_accuracy, class_map_at_k):
+        with pytest.raises(ValueError, match="k must be at least 1, not 0"):
+            measure(logits, torch.zeros(3, dtype=torch.int64), 0)
+        with pytest.raises(ValueError, match=r"integers, not torch.bool"):
+            measure(logits, torch.zeros(3, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])

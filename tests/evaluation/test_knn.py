@@ -118,3 +118,10 @@ def test_features_and_labels_that_mean_nothing_are_refused() -> None:
         knn_accuracy(bank, labels.float(), queries, answers, 4)
     with pytest.raises(UserError, match=r"features of shape \(N, D\)"):
         knn_accuracy(bank[:, 0], labels, queries[:, 0], answers, 4)
+    with pytest.raises(UserError, match=r"features of shape \(N, D\)"):
+        knn_accuracy(bank[0], labels, queries, answers, 4)
+    with pytest.raises(UserError, match=r"1.5 neighbours among 12"):
+        knn_accuracy(bank, labels, queries, answers, 1.5)  # type: ignore[arg-type]
+    for topk in ((), (0,)):
+        with pytest.raises(UserError, match="topk cannot be"):
+            knn_accuracy(bank, labels, queries, answers, 4, topk=topk)

@@ -277,6 +277,16 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         recall_at_k(labels[:, None], labels)
     with pytest.raises(ValueError, match="one item only"):
         nearest(x[:1], 1)
+    with pytest.raises(ValueError, match=r"10 integers, one per row, not torch.bool"):
+        map_at_r(x, labels > 0)
+    with pytest.raises(ValueError, match=r"not torch.int64 of shape \(10, 1\)"):
+        map_at_k(x, labels[:, None], 3)
+    with pytest.raises(ValueError, match=r"k must be whole numbers of at least 1, not \[1.5\]"):
+        recall_at_k(x, labels, 1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="k names no rank"):
+        recall_at_k(x, labels, ())
+    with pytest.raises(ValueError, match="backend must be exact or faiss, not 'annoy'"):
+        retrieval_metrics(x, labels, backend="annoy")  # type: ignore[arg-type]
 
 
 def test_unknown_choices_are_refused() -> None:

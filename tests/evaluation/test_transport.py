@@ -70,6 +70,17 @@ def test_perfect_constant_and_opposite_maps() -> None:
     )
     with pytest.raises(ValueError, match="shape"):
         l2_uvp(x, target[:10])
+    for points in (x[0], x[:0]):
+        with pytest.raises(ValueError, match=r"rows of a matrix \(N, D\), N at least 1"):
+            l2_uvp(points, points)
+
+
+def test_moments_that_do_not_match_are_refused() -> None:
+    mean, covariance = torch.zeros(3), torch.eye(3)
+    assert frechet_distance(mean, covariance, mean + 1, covariance.double()) == pytest.approx(3)
+    for second in ((torch.zeros(2), torch.eye(2)), (mean, torch.ones(3)), (mean[None], covariance)):
+        with pytest.raises(ValueError, match=r"two means \(D,\) and covariances \(D, D\)"):
+            frechet_distance(mean, covariance, *second)
 
 
 def test_gaussian_distance_vanishes_after_the_optimal_map() -> None:

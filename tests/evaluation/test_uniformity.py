@@ -420,3 +420,12 @@ def test_wrong_shapes_are_refused() -> None:
         w2_uniformity(torch.ones(2, 4), method="svd")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="at least 1"):
         FeatureMoments().w2()
+    with pytest.raises(UserError, match=r"matrix \(N, m\) of at least one row, got \(4,\)"):
+        alignment(torch.ones(4), torch.ones(4))
+    with pytest.raises(UserError, match="cannot be negative, as -1 is"):
+        w2_uniformity(torch.ones(2, 4), ridge=-1.0)
+    with pytest.raises(UserError, match="blocks of at least one row, not of 0"):
+        gaussian_uniformity(torch.ones(2, 4), block=0)
+    for measure in (w2_uniformity, gaussian_uniformity, singular_spectrum, effective_rank):
+        with pytest.raises(UserError, match=r"real numbers, got torch.complex64"):
+            measure(torch.ones(3, 4, dtype=torch.complex64))

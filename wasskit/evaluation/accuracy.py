@@ -19,13 +19,15 @@ def class_ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
     logits (..., N, C) of any floating type, labels (N,) of any integer type in [0, C); returns int64 (..., N),
     one plus the number of strictly larger logits. Ties count in favour of the true class. Logits that are not
-    comparable count against it: a true class of NaN has rank C + 1, so a diverged head never scores.
+    comparable count against it: a true class of NaN has rank C + 1, so a diverged head never scores. Labels on an
+    accelerator are not looked at, which would wait for it.
     """
     if logits.ndim < 2 or labels.shape != logits.shape[-2:-1]:
         shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"logits (..., N, C) and labels (N,) expected, not {shapes}")
-    if labels.is_floating_point():
-        raise ValueError(f"labels must be integers, not {labels.dtype}")
+    _check_integers(labels)
+    if labels.device.type == "cpu":
+        _check_range(logits, labels)
     index = labels.long().expand(logits.shape[:-1]).unsqueeze(-1)
     true = logits.gather(-1, index)
     # "not less or equal" rather than "greater": the two differ for NaN only.
@@ -35,8 +37,10 @@ def class_ranks(logits: Tensor, labels: Tensor) -> Tensor:
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     """Share of samples whose true class is among the k largest logits, in [0, 1].
 
-    logits (..., N, C), labels (N,); returns float64 (...). Ties count in favour of the true class.
+    logits (..., N, C), labels (N,); returns float64 (...). Ties count in favour of the true class. Raises
+    ``ValueError`` for labels outside [0, C), shapes that do not match, or ``k`` < 1.
     """
+    _check_measure(logits, labels, k)
     return (class_ranks(logits, labels) <= k).to(torch.float64).mean(dim=-1)
 
 
@@ -45,10 +49,36 @@ def class_map_at_k(logits: Tensor, labels: Tensor, k: int = 10) -> Tensor:
 
     One class is relevant to a sample, so its average precision is 1 / rank if rank <= k, else 0. This is not
     a retrieval precision: no other sample is looked at. logits (..., N, C), labels (N,); returns float64
-    (...).
+    (...). Raises as :func:`topk_accuracy`.
     """
+    _check_measure(logits, labels, k)
     ranks = class_ranks(logits, labels).to(torch.float64)
     return torch.where(ranks <= k, 1 / ranks, 0.0).mean(dim=-1)
+
+
+def _check_measure(logits: Tensor, labels: Tensor, k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    _check_integers(labels)
+    if logits.ndim >= 2:
+        _check_range(logits, labels)
+
+
+def _check_integers(labels: Tensor) -> None:
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integers, not {labels.dtype}")
+
+
+def _check_range(logits: Tensor, labels: Tensor) -> None:
+    if not labels.numel():
+        return
+    classes = logits.shape[-1]
+    lowest, highest = (int(value) for value in labels.long().aminmax())
+    if lowest < 0 or highest >= classes:
+        raise ValueError(
+            f"labels must lie between 0 and {classes - 1}, as there are {classes} logits, but they range from "
+            f"{lowest} to {highest}"
+        )
 
 
 class RankCounts:

@@ -8,6 +8,7 @@ Self-Supervised Learning", with T = 0.07 that of Wu et al. (2018).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -125,6 +126,8 @@ def knn_accuracy(
     positive, features that are not finite, or sets that do not fit together.
     """
     _check(train_features, train_labels, test_features, test_labels, temperature, weights)
+    if not topk or any(t < 1 for t in topk):
+        raise UserError(f"k-NN accuracies are top-1, top-2, ...: topk cannot be {tuple(topk)}.")
     total = len(test_features)
     if total == 0:
         raise UserError("k-NN needs at least one test sample: is the test split empty?")
@@ -151,8 +154,12 @@ def _unit(features: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=1)
 
 
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral)
+
+
 def _check_k(k: int, samples: int) -> None:
-    if not 1 <= k <= samples:
+    if not _is_integer(k) or not 1 <= k <= samples:
         raise UserError(
             f"k-NN asks for {k} neighbours among {samples} training samples: choose 1 to {samples}."
         )
@@ -166,6 +173,8 @@ def _check(
     temperature: float | None,
     weights: str,
 ) -> None:
+    if train_features.ndim != 2 or test_features.ndim != 2 or train_labels.ndim != 1 or test_labels.ndim != 1:
+        raise UserError("k-NN needs features of shape (N, D) and labels of shape (N,).")
     if len(train_features) != len(train_labels) or len(test_features) != len(test_labels):
         raise UserError(
             f"k-NN needs a label per sample: there are {len(train_labels)} for {len(train_features)} training "
@@ -173,8 +182,6 @@ def _check(
         )
     if train_labels.is_floating_point() or test_labels.is_floating_point():
         raise UserError(f"k-NN labels are integers, not {train_labels.dtype} and {test_labels.dtype}.")
-    if train_features.ndim != 2 or test_features.ndim != 2 or train_labels.ndim != 1 or test_labels.ndim != 1:
-        raise UserError("k-NN needs features of shape (N, D) and labels of shape (N,).")
     if not (bool(train_features.isfinite().all()) and bool(test_features.isfinite().all())):
         raise UserError("k-NN features contain NaN or infinite values: no neighbour is nearest.")
     if bool((train_labels < 0).any()) or bool((test_labels < 0).any()):

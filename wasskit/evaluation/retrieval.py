@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -66,7 +67,9 @@ def recall_at_k(
     """
     _check_choices(ties, lone)
     several = isinstance(k, Sequence)
-    wanted = torch.tensor(_positive_numbers("k", k if isinstance(k, Sequence) else (k,)))
+    wanted = _positive_numbers("k", k if isinstance(k, Sequence) else (k,))
+    if not wanted:
+        raise ValueError("k names no rank: give at least one number")
     ranks = best_positive_rank(
         embeddings,
         labels,
@@ -79,7 +82,7 @@ def recall_at_k(
     if lone == "skip":
         ranks = ranks[ranks != UNRANKED]
     # One comparison per k rather than one (N, len(k)) table: k is short, N is not.
-    recalls = torch.stack([(ranks <= limit).double().mean() for limit in wanted.tolist()])
+    recalls = torch.stack([(ranks <= limit).double().mean() for limit in wanted])
     return recalls if several else recalls[0]
 
 
@@ -173,6 +176,8 @@ def retrieval_metrics(
     instead (the extra ``faiss``); equal similarities then stand in the order in which faiss returns them.
     """
     _check_choices(ties, lone)
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be exact or faiss, not {backend!r}")
     recall = _positive_numbers("recall", recall)
     map_k = _positive_numbers("map_k", map_k)
     sets = _prepare(embeddings, labels, gallery, gallery_labels, metric)
@@ -475,9 +480,9 @@ def _prepare(
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels go together: give both or neither")
     for name, x, y in (("embeddings", embeddings, labels), ("gallery", gallery, gallery_labels)):
-        if x is not None and y is not None and (y.ndim != 1 or len(y) != len(x) or y.is_floating_point()):
+        if x is not None and y is not None and (x.ndim < 1 or y.shape != x.shape[:1] or not _are_integers(y)):
             raise ValueError(
-                f"labels of the {name} must be {len(x)} integers, one per row, "
+                f"labels of the {name} must be {len(x) if x.ndim else 0} integers, one per row, "
                 f"not {y.dtype} of shape {tuple(y.shape)}"
             )
     own = gallery is None
@@ -581,6 +586,14 @@ def _check_choices(ties: str, lone: str = "zero") -> None:
 
 
 def _positive_numbers(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    if any(value < 1 for value in values):
-        raise ValueError(f"{name} must be at least 1, not {list(values)}")
+    if not all(_is_positive_integer(value) for value in values):
+        raise ValueError(f"{name} must be whole numbers of at least 1, not {list(values)}")
     return tuple(values)
+
+
+def _is_positive_integer(value: object) -> bool:
+    return isinstance(value, Integral) and int(value) >= 1
+
+
+def _are_integers(labels: Tensor) -> bool:
+    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)

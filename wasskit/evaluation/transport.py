@@ -33,6 +33,10 @@ def l2_uvp(mapped: Tensor, target: Tensor, variance: float | Tensor | None = Non
         raise ValueError(
             f"maps of the same points have the same shape, not {tuple(mapped.shape)} and {tuple(target.shape)}"
         )
+    if mapped.ndim < 2 or len(mapped) == 0:
+        raise ValueError(
+            f"points are the rows of a matrix (N, D), N at least 1, not of {tuple(mapped.shape)}"
+        )
     mapped, target = mapped.double(), target.double()
     if variance is None:
         variance = target.var(0, correction=0).sum()
@@ -63,8 +67,12 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
     It is `wasskit.ot.gaussian.bures_wasserstein_squared`, accurate for singular covariances, where a matrix
     square root of the product is not.
     """
-    arguments = (mean1, covariance1, mean2, covariance2)
-    return float(bures_wasserstein_squared(*(torch.as_tensor(a).double() for a in arguments)))
+    arguments = [torch.as_tensor(a).double() for a in (mean1, covariance1, mean2, covariance2)]
+    size = arguments[0].shape
+    if len(size) != 1 or [a.shape for a in arguments] != 2 * [size, 2 * size]:
+        shapes = ", ".join(str(tuple(a.shape)) for a in arguments)
+        raise ValueError(f"two means (D,) and covariances (D, D) are compared, not {shapes}")
+    return float(bures_wasserstein_squared(*arguments))
 
 
 def gaussian_distance(x: Tensor, y: Tensor) -> float:

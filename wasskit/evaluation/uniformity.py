@@ -57,6 +57,8 @@ def w2_uniformity(
     uniformity, sqrt 2 where all features are one point, 1 where all are zero. Raises ``UserError`` unless N, m >= 1.
     """
     _shape(features)
+    if ridge < 0:
+        raise UserError(f"The ridge of W2 is added to a covariance and cannot be negative, as {ridge:g} is.")
     z = _wide(features)
     if normalise:
         z = _unit(z)
@@ -159,6 +161,8 @@ def gaussian_uniformity(
     float32; 0 where all features are one point.
     """
     n, _ = _shape(features)
+    if block is not None and block < 1:
+        raise UserError(f"L_U goes through blocks of at least one row, not of {block}.")
     z = _wide(features)
     if n < 2:
         raise UserError(
@@ -185,6 +189,7 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: b
     if first.shape != second.shape:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise UserError(f"Alignment compares two views of the same samples, got {shapes}.")
+    _shape(first)
     a, b = _wide(first), _wide(second)
     if normalise:
         a, b = _unit(a), _unit(b)
@@ -317,6 +322,8 @@ def _unit(features: Tensor) -> Tensor:
 
 def _wide(features: Tensor) -> Tensor:
     """Half precision as float32; and on the CPU where the device knows no float64."""
+    if features.is_complex():
+        raise UserError(f"Features must be real numbers, got {features.dtype}.")
     if features.device.type == "mps":
         features = features.cpu()
     return features if features.dtype == torch.float64 else features.float()

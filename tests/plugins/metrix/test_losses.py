@@ -521,6 +521,87 @@ def test_what_cannot_be_computed_is_refused() -> None:
         MetrixLoss(mode="input")(x, labels)
 
 
+@pytest.mark.parametrize("loss", FORMS)
+def test_batches_that_are_none_are_refused(loss: str) -> None:
+    x, labels = balanced()
+    module = build(loss).double()
+    for embeddings, classes, message in (
+        (x[0], labels, r"matrix \(B, D\), not torch.float64 of shape \(10,\)"),
+        (x[None], labels, r"matrix \(B, D\), not torch.float64 of shape \(1, 12, 10\)"),
+        (x.long(), labels, r"floating-point matrix \(B, D\), not torch.int64"),
+        (x, labels[:5], r"12 integers, one per embedding, not torch.int64 of shape \(5,\)"),
+        (x, labels[:, None], r"12 integers, one per embedding, not torch.int64 of shape \(12, 1\)"),
+        (x, labels.double(), "12 integers, one per embedding, not torch.float64"),
+        (x, labels > 1, "12 integers, one per embedding, not torch.bool"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            module(embeddings, classes)
+    # Any integers name classes.
+    mixing = Mixing(0.4, "positive-negative")
+    wide, narrow = (module(x, y, mixing=mixing).total.item() for y in (labels, labels.to(torch.int16)))
+    assert wide == narrow
+
+
+def test_batches_that_do_not_fit_the_proxies_are_refused() -> None:
+    x, labels = balanced()
+    module = build("proxyanchor").double()
+    with pytest.raises(ValueError, match="the proxies have 10 dimensions, the embeddings 7"):
+        module(x[:, :7], labels)
+    for shift, message in (
+        (-1, "labels 0 to 7, but the labels range from -1 to 2"),
+        (6, "range from 6 to 9"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            module(x, labels + shift)
+
+
+def test_maps_and_images_that_do_not_fit_are_refused() -> None:
+    x, labels = balanced()
+    mixing = Mixing(0.4, "positive-negative")
+    maps = torch.randn(12, 6, 2, 2, dtype=torch.float64)
+    for given, width, message in (
+        (
+            maps[:5],
+            10,
+            r"feature maps \(12, C, H, W\) of the batch, not torch.float64 of shape \(5, 6, 2, 2\)",
+        ),
+        (maps[:, :, 0, 0], 10, r"of shape \(12, 6\)"),
+        (maps.long(), 10, "not torch.int64"),
+        (maps.float(), 10, "maps are torch.float32, the embeddings torch.float64: take one precision"),
+        (maps, 7, r"of 108 mixtures must have the shape \(108, 10\) that the batch's have, not \(108, 7\)"),
+    ):
+        head = torch.nn.Linear(6, width).double()
+        with pytest.raises(ValueError, match=message):
+            MetrixLoss(mode="feature", hardest=None)(x, labels, maps=given, head=head, mixing=mixing)
+    for images, message in (
+        (maps[:5], r"the 12 floating-point images of the batch, not torch.float64 of shape \(5, 6, 2, 2\)"),
+        (maps.byte(), "images of the batch, not torch.uint8"),
+        (maps, r"that the batch's have, not \(\d+, 24\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MetrixLoss(mode="input")(
+                x, labels, images=images, network=lambda images: images.flatten(1), mixing=mixing
+            )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": -0.1}, "weight must be at least 0, not -0.1"),
+        ({"hardest": 0}, "hardest must be at least 1, not 0"),
+        ({"max_triples": 0}, "max_triples must be at least 1, not 0"),
+        ({"alpha": 0.0}, "alpha must be positive, not 0.0"),
+        ({"kinds": ()}, "positive-negative or anchor-negative or both"),
+        ({"kinds": ("pn",)}, "not \\('pn',\\)"),
+        ({"similarity_scales": (1.0, 2.0)}, "similarity_scales are 3 numbers, not 2"),
+        ({"proxy_scales": (1.0,)}, "proxy_scales are 2 numbers, not 1"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MetrixLoss("contrastive", **options)
+
+
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown mode 'embeddings': baseline, input, feature, embed"):
         MetrixLoss("contrastive", "embeddings")  # type: ignore[arg-type]

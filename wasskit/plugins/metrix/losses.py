@@ -80,14 +80,30 @@ def cosine_contrastive(embeddings: Tensor, labels: Tensor, *, margin: float = 0.
     """Contrastive loss by the paper's formula, mean_a [ -sum_P(a) s(a, p) + sum_N(a) [s(a, n) - margin]+ ].
 
     s is the cosine of two rows of ``embeddings`` (B, D), ``labels`` (B,) integers. The mean is over the anchors
-    that have both a positive and a negative; 0 where there is none.
+    that have both a positive and a negative; 0 where there is none. Raises ``ValueError`` for other shapes and types.
     """
+    _check_batch(embeddings, labels)
     x = F.normalize(embeddings, dim=1)
     cosine = x @ x.T
     positive, negative = pairs.relations(labels, labels, own=True)
     terms = torch.where(positive, -cosine, F.relu(cosine - margin) * negative)
     counted = positive.any(1) & negative.any(1)
     return (terms.sum(1) * counted).sum() / counted.sum().clamp(min=1)
+
+
+def _check_batch(embeddings: Tensor, labels: Tensor) -> None:
+    """Refuse what is no batch, by shapes and types alone: values would have to be waited for."""
+    if embeddings.ndim != 2 or not embeddings.is_floating_point():
+        raise ValueError(
+            f"embeddings must be a floating-point matrix (B, D), not {embeddings.dtype} of shape "
+            f"{tuple(embeddings.shape)}"
+        )
+    integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.shape != embeddings.shape[:1] or not integers:
+        raise ValueError(
+            f"labels must be {len(embeddings)} integers, one per embedding, not {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
+        )
 
 
 class Half(Protocol):
@@ -213,6 +229,23 @@ class MetrixLoss(nn.Module):
             raise ValueError(
                 "the published code trains the contrastive loss only: leave published off for " + loss
             )
+        for name, value, least in (
+            ("weight", weight, 0),
+            ("hardest", hardest, 1),
+            ("max_triples", max_triples, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+        for name, scales, count in (
+            ("similarity_scales", similarity_scales, 3),
+            ("proxy_scales", proxy_scales, 2),
+        ):
+            if len(scales) != count:
+                raise ValueError(f"{name} are {count} numbers, not {len(scales)}")
+        if alpha <= 0:
+            raise ValueError(f"lambda is drawn from Beta(alpha, alpha): alpha must be positive, not {alpha}")
+        if not kinds or not set(kinds) <= set(KINDS):
+            raise ValueError(f"kinds names pairs to mix, {' or '.join(KINDS)} or both, not {kinds!r}")
         if distance not in get_args(Distance):
             raise ValueError(f"unknown distance {distance!r}: {', '.join(get_args(Distance))}")
         if published and distance == "cosine":
@@ -258,11 +291,13 @@ class MetrixLoss(nn.Module):
         """Loss of ``embeddings`` (B, D) with ``labels`` (B,).
 
         ``rng`` draws lambda, the kind of pairs and any subset (default: seeded by torch's generator); ranks
-        must pass equal ones. ``mixing`` fixes lambda and the kind instead.
+        must pass equal ones. ``mixing`` fixes lambda and the kind instead. Raises ``ValueError`` for shapes and
+        types that do not fit together.
         """
+        self._check(embeddings, labels, maps, images)
         device = embeddings.device
         embeddings = gather_with_grad(embeddings.float() if embeddings.dtype != torch.float64 else embeddings)
-        labels = gather(labels)
+        labels = gather(labels.long())
         with torch.autocast(device.type, enabled=False):
             clean = self.clean(embeddings, labels)
         if self.mode == "baseline":
@@ -315,6 +350,39 @@ class MetrixLoss(nn.Module):
         if self.published and self.mode == "embed" and mixing.kind == "anchor-negative":
             weight = 0.3
         return MetrixTerms(clean + weight * mixed, clean, mixed, len(triples), "")
+
+    def _check(self, embeddings: Tensor, labels: Tensor, maps: Tensor | None, images: Tensor | None) -> None:
+        _check_batch(embeddings, labels)
+        batch = len(embeddings)
+        if self.loss == "proxyanchor":
+            classes, dim = self.clean.proxies.shape
+            if embeddings.shape[1] != dim:
+                raise ValueError(f"the proxies have {dim} dimensions, the embeddings {embeddings.shape[1]}")
+            # On an accelerator the values would have to be waited for.
+            if labels.device.type == "cpu" and batch and not 0 <= labels.min() <= labels.max() < classes:
+                raise ValueError(
+                    f"there are proxies for labels 0 to {classes - 1}, but the labels range from "
+                    f"{int(labels.min())} to {int(labels.max())}"
+                )
+        if self.mode == "feature" and maps is not None:
+            if maps.ndim != 4 or len(maps) != batch or not maps.is_floating_point():
+                raise ValueError(
+                    f"maps must be the floating-point feature maps ({batch}, C, H, W) of the batch, not {maps.dtype} "
+                    f"of shape {tuple(maps.shape)}"
+                )
+            if (maps.dtype == torch.float64) != (embeddings.dtype == torch.float64):
+                raise ValueError(
+                    f"maps are {maps.dtype}, the embeddings {embeddings.dtype}: take one precision"
+                )
+        if (
+            self.mode == "input"
+            and images is not None
+            and not (images.shape[:1] == embeddings.shape[:1] and images.is_floating_point())
+        ):
+            raise ValueError(
+                f"images must be the {batch} floating-point images of the batch, not {images.dtype} of shape "
+                f"{tuple(images.shape)}"
+            )
 
     def triples(
         self,

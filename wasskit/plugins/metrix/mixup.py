@@ -80,6 +80,11 @@ def pair_cosines(
     x, n, pair = unique_pairs(triples, items)
     device = anchors.device
     mixed = embed(x, n).to(anchors.dtype)
+    if mixed.shape != (len(x), anchors.shape[1]):
+        raise ValueError(
+            f"the embeddings of {len(x)} mixtures must have the shape {(len(x), anchors.shape[1])} that the batch's "
+            f"have, not {tuple(mixed.shape)}"
+        )
     with torch.autocast(device.type, enabled=False):
         # Scaled after the product: the (Q, D) unit vectors of the mixtures are never formed.
         length = torch.linalg.vector_norm(mixed, dim=1, keepdim=True).clamp(min=EPS)
