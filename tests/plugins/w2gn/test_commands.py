@@ -218,6 +218,16 @@ def test_color_and_apply(run_cli: RunCli, tmp_path: Path) -> None:
     assert "--force" in refused.stderr
 
 
+def test_toy_says_which_modes_it_misses_and_what_to_try(run_cli: RunCli, tmp_path: Path) -> None:
+    result = run_cli(
+        "w2gn", "toy", *SMALL, "--target", "49gaussians", "--steps", "1", "--run-dir", tmp_path / "run"
+    )
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stderr.split())
+    assert "of 49 modes get less than half their share of points: train longer (--steps 3)" in said
+    assert "wasskit w2gn toy --recipe w2gn/toy-49gaussians" in said
+
+
 def test_apply_to_points(run_cli: RunCli, tmp_path: Path, toy_run: Path) -> None:
     if not (toy_run / "map.safetensors").is_file():
         pytest.skip("the toy run is missing")
