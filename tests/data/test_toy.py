@@ -85,12 +85,12 @@ def test_draws_are_pure_and_follow_the_measure(scheme: Any) -> None:
 def test_sobol_points_are_uniform_and_even(dim: int) -> None:
     draws = torch.stack([sobol_points(256, dim, seed) for seed in range(60)])
     assert draws.min() >= 0
-    assert draws.max() <= 1
+    assert draws.max() < 1
     # Any one point is uniform over the draws; in each draw every 256th of every side holds one point.
     first = draws[:, 0]
     assert (first.mean(0) - 0.5).abs().max() < 5 * (1 / 12 / 60) ** 0.5
     assert (first.var(0) - 1 / 12).abs().mean() < 0.02
-    assert ((draws[:5] * 256).long().sort(1).values == torch.arange(256)[:, None]).all()
+    assert ((draws * 256).long().sort(1).values == torch.arange(256)[:, None]).all()
     assert torch.equal(draws[7], sobol_points(256, dim, 7))
     assert not torch.equal(draws[7], draws[8])
     # Averages of products of two coordinates, which no single coordinate decides, are better than at random, too.

@@ -71,7 +71,8 @@ def sobol_points(count: int, dim: int, seed: int) -> Tensor:
     whole = (scrambled_engine(dim).reset().draw(count, dtype=torch.float64) * 2.0**bits).long()
     generator = torch.Generator().manual_seed(seed)
     shifted: Tensor = whole ^ torch.randint(2**bits, (dim,), generator=generator)
-    return (shifted.double() / 2.0**bits).float()
+    # As many bits as a float holds: rounding would carry a point into the next cell, or to 1.
+    return (shifted >> (bits - 24)).float() / 2.0**24
 
 
 @functools.lru_cache(maxsize=4)
