@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,13 @@ def images(n: int = 6, size: int = 32, channels: int = 3, seed: int = 0) -> Tens
 
 def uniform(n: int, seed: int = 0) -> Tensor:
     return TwoViews(PLAIN).draw(n, torch.Generator().manual_seed(seed))["uniform"][:, 0]
+
+
+def parameters_of(transform: v2.Transform, *inputs: Tensor) -> dict[str, Any]:
+    """What a transform of torchvision draws for its inputs; older versions call the method _get_params."""
+    draw = getattr(transform, "make_params", None) or transform._get_params
+    parameters: dict[str, Any] = draw(list(inputs))
+    return parameters
 
 
 def identity(n: int, size: int) -> ViewParameters:
@@ -193,7 +201,7 @@ def test_crop_parameters_have_torchvisions_distribution() -> None:
     torch.manual_seed(0)
     picture = torch.zeros(3, height, width)
     crop = v2.RandomResizedCrop(16, distribution.scale, distribution.ratio)
-    theirs = [crop.make_params([picture]) for _ in range(n)]
+    theirs = [parameters_of(crop, picture) for _ in range(n)]
     made = {"top": p.top, "left": p.left, "height": p.height, "width": p.width}
     for name, values in made.items():
         expected = [params[name] for params in theirs]
@@ -222,7 +230,7 @@ def test_crop_falls_back_to_the_middle(height: int, width: int, expected: tuple[
     ratio."""
     p = ViewDistribution(scale=(1.3, 1.3)).parameters(uniform(5), height, width)
     torch.manual_seed(0)
-    theirs = v2.RandomResizedCrop(8, (1.3, 1.3)).make_params([torch.zeros(3, height, width)])
+    theirs = parameters_of(v2.RandomResizedCrop(8, (1.3, 1.3)), torch.zeros(3, height, width))
     assert (int(p.height[0]), int(p.width[0])) == expected == (theirs["height"], theirs["width"])
     assert (int(p.top[0]), int(p.left[0])) == (theirs["top"], theirs["left"])
 
@@ -232,7 +240,7 @@ def test_colour_parameters_have_torchvisions_distribution() -> None:
     p = ViewDistribution(jitter=1.0).parameters(uniform(n), 8, 8)
     torch.manual_seed(1)
     jitter = v2.ColorJitter(0.4, 0.4, 0.2, 0.1)
-    theirs = [jitter.make_params([]) for _ in range(n)]
+    theirs = [parameters_of(jitter) for _ in range(n)]
     for column, name in enumerate(("brightness_factor", "contrast_factor", "saturation_factor")):
         assert stats.ks_2samp(p.blend[:, column].numpy(), [float(t[name]) for t in theirs]).pvalue > 1e-3, (
             name
