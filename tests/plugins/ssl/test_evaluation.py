@@ -26,6 +26,8 @@ from wasskit.plugins.ssl.evaluation import (
     alignment_of_views,
     comparison,
     crops_alone,
+    features_and_projections,
+    features_of,
     linear_accuracy,
     standard_metrics,
     view_batches,
@@ -126,6 +128,28 @@ def test_metrics_by_hand() -> None:
     # No change at all makes equal views, whose alignment is 0.
     still = replace(crops_alone(VIEWS), scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     assert alignment_of_views(network, test, still, settings) == pytest.approx(0.0, abs=1e-10)
+
+
+def test_images_are_encoded_once_for_all_measures() -> None:
+    """What is there already is taken as it is, and no figure changes by it."""
+    network, bank, test, settings = encoder(), toy(), toy("test", 33), Settings(batch_size=16)
+    encoded = features_and_projections(network, test, settings)
+    assert torch.equal(encoded[0].features, features_of(network.backbone, test, settings).features)
+    assert standard_metrics(network, bank, test, VIEWS, Neighbours(5), settings, encoded=encoded) == measured(
+        16
+    )
+    shuffled = (encoded[0], encoded[1] * torch.linspace(0, 1, encoded[1].shape[1]))
+    changed = standard_metrics(network, bank, test, VIEWS, Neighbours(5), settings, encoded=shuffled)
+    assert changed["w2"] != measured(16)["w2"]
+
+    def probed(known: Features | None) -> dict[str, float]:
+        protocol = ProbeProtocol(epochs=3)
+        return linear_accuracy(
+            network.backbone, bank, test, VIEWS, protocol, settings, num_features=10, probe_batch_size=12, known=known
+        )[0]  # fmt: skip
+
+    assert probed(encoded[0]) == probed(None)
+    assert probed(replace(encoded[0], labels=(encoded[0].labels + 1) % 3)) != probed(None)
 
 
 def _normalised(dataset: ImageDataset) -> Tensor:

@@ -24,6 +24,7 @@ from wasskit.models.heads import AverageMaxPool, LinearEmbedding
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
+from wasskit.training.trained import is_exported
 
 KIND = "metrix"
 
@@ -153,21 +154,6 @@ def gives_maps(backbone: str, **options: Any) -> bool:
     return True
 
 
-def data_root_of(path: Path) -> Path | None:
-    """The data root that a run was trained with, where ``path`` belongs to a run."""
-    if path.suffix == ".safetensors":
-        return None
-    root = RunDirectory.find(path, plugin="metrix")[0].options.get("data_root")
-    return Path(root) if root else None
-
-
-def results_folder(path: Path, output: Path | None) -> Path:
-    """Where results about a model go: the folder asked for, its run directory, or the folder beside the weights."""
-    if output is not None:
-        return output
-    return path.parent if path.suffix == ".safetensors" else RunDirectory.find(path, plugin="metrix")[0].path
-
-
 def load_model(
     path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
 ) -> Model:
@@ -176,7 +162,7 @@ def load_model(
     Raises:
         UserError: there is nothing of ours at ``path``, or it is damaged.
     """
-    if path.suffix == ".safetensors":
+    if is_exported(path):
         state, description = load_weights(path)
         if description.get("kind") != KIND:
             raise UserError(

@@ -18,6 +18,7 @@ from wasskit.plugins.mrl.network import KIND, Model, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
+from wasskit.training.trained import data_root_of, is_exported
 
 
 def load_model(
@@ -28,7 +29,7 @@ def load_model(
     Raises:
         UserError: there is nothing of ours at ``path``, or it is damaged.
     """
-    if path.suffix == ".safetensors" and not path.is_dir():
+    if is_exported(path):
         state, description = load_weights(path)
         if description.get("kind") != KIND:
             raise UserError(
@@ -73,7 +74,7 @@ def open_split(model: Model, config: ModelDataOptions, split: str) -> ImageDatas
     dataset = load_dataset(
         config.dataset or described["dataset"],
         split,
-        root=config.data_root,
+        root=config.data_root or data_root_of(config.model, config.dataset, plugin="mrl"),
         download=config.download,
         corrupt=config.corrupt,
         image_size=described["image_size"],
@@ -106,12 +107,3 @@ def labels_of(features: Features, dataset: ImageDataset) -> Tensor:
             f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
         )
     return features.labels
-
-
-def results_folder(config: ModelDataOptions) -> Path:
-    """Where results go: ``--output``, else the run directory, else the folder of the weights."""
-    if config.output is not None:
-        return config.output
-    if config.model.is_dir():
-        return config.model
-    return config.model.absolute().parent.parent if config.model.suffix == ".pt" else config.model.parent

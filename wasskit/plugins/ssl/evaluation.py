@@ -223,9 +223,13 @@ def standard_metrics(
     views: ViewDistribution,
     neighbours: Neighbours | None,
     settings: Settings,
+    *,
+    encoded: tuple[Features, Tensor] | None = None,
 ) -> Metrics:
-    """All columns but the linear probe's; without k-NN where there is no labelled ``bank``."""
-    features, projections = features_and_projections(encoder, test, settings)
+    """All columns but the linear probe's; without k-NN where there is no labelled ``bank``.
+
+    ``encoded``: :func:`features_and_projections` of ``test``, where they are there already."""
+    features, projections = encoded or features_and_projections(encoder, test, settings)
     metrics: Metrics = {}
     if bank is not None and neighbours is not None:
         metrics |= neighbours.measure(features_of(encoder.backbone, bank, settings), features)
@@ -234,9 +238,8 @@ def standard_metrics(
     return metrics
 
 
-def spectrum_of(encoder: Encoder, dataset: ImageDataset, settings: Settings) -> list[float]:
-    """Logarithms of the singular values of the projections' covariance, -inf left out."""
-    _, projections = features_and_projections(encoder, dataset, settings)
+def spectrum_of(projections: Tensor) -> list[float]:
+    """Logarithms of the singular values of the covariance of projections (N, D), -inf left out."""
     return [value for value in singular_spectrum(projections).tolist() if math.isfinite(value)]
 
 
@@ -279,12 +282,14 @@ def linear_accuracy(
     *,
     num_features: int,
     probe_batch_size: int = 256,
+    known: Features | None = None,
     after_epoch: Callable[[int, float], None] | None = None,
 ) -> tuple[Metrics, nn.Linear]:
     """The published linear probe: one layer on the frozen features of random crops and flips, tested after
     each epoch.
 
     Last and best accuracy are reported separately; ``after_epoch(epoch, top1)`` is called with percentages.
+    ``known``: the features of ``test``, where they are there already.
     """
     for dataset in (train, test):
         require_labels(dataset, "A linear probe")
@@ -292,7 +297,8 @@ def linear_accuracy(
         train, min(probe_batch_size, len(train)), random_views(train, crops_alone(views)),
         device=settings.device, seed=settings.seed, workers=settings.workers,
     )  # fmt: skip
-    known = features_of(backbone, test, settings)
+    if known is None:
+        known = features_of(backbone, test, settings)
     classifier = new_classifier(num_features, train.num_classes, seed=settings.seed).to(settings.device)
     history: list[tuple[float, float]] = []
 

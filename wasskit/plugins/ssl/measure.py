@@ -17,8 +17,8 @@ from wasskit.errors import UserError
 from wasskit.plugins.ssl.evaluation import Settings
 from wasskit.plugins.ssl.network import Model, load_model
 from wasskit.plugins.ssl.options import MeasureOptions, ModelArgument
-from wasskit.plugins.ssl.results import data_root_of, results_folder
 from wasskit.training.checkpoint import seed_all
+from wasskit.training.trained import data_root_of, results_folder
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,13 @@ def measuring(config: MeasureOptions) -> Iterator[Measurement]:
         seed_all(config.seed)
         model = load_model(config.run, device, config.checkpoint)
         dataset = config.dataset or model.description["dataset"]
-        own = dataset == model.description["dataset"]
         yield Measurement(
             model,
             config,
             dataset,
             settings_of(config, device, config.seed),
-            results_folder(config.run, config.output),
-            config.data_root or (data_root_of(config.run) if own else None),
+            results_folder(config.run, config.output, plugin="ssl"),
+            config.data_root or data_root_of(config.run, dataset, plugin="ssl"),
         )
 
 

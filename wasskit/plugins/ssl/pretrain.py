@@ -21,6 +21,7 @@ from wasskit.plugins.ssl.evaluation import (
     Settings,
     bank_and_test,
     comparison,
+    features_and_projections,
     spectrum_of,
     standard_metrics,
     without_labels,
@@ -76,8 +77,8 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
         task.eval()
         untrained = _untrained(description, config).to(session.device).eval()
         spectra = {
-            "untrained": spectrum_of(untrained, test, settings),
-            "trained": spectrum_of(task.encoder, test, settings),
+            name: spectrum_of(features_and_projections(network, test, settings)[1])
+            for name, network in {"untrained": untrained, "trained": task.encoder}.items()
         }
         compared: dict[str, dict[str, float]] = {}
         if bank is not None and neighbours is not None and train.in_memory and test.image_size <= SMALL_IMAGE:

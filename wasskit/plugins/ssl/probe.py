@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wasskit import console
 from wasskit.distributed.group import is_main
+from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.linear import ProbeProtocol
 from wasskit.models.export import save_weights
 from wasskit.plugins.ssl.evaluation import Metrics, linear_accuracy, require_labels
@@ -13,8 +14,10 @@ from wasskit.plugins.ssl.measure import Measurement
 from wasskit.plugins.ssl.options import ProbeOptions
 
 
-def probe(measurement: Measurement, options: ProbeOptions) -> tuple[Metrics, Path]:
-    """Train and test the probe; save the classifier."""
+def probe(
+    measurement: Measurement, options: ProbeOptions, known: Features | None = None
+) -> tuple[Metrics, Path]:
+    """Train and test the probe; save the classifier. ``known``: the features of the test images, if they are there."""
     model = measurement.model
     backbone = model.encoder.backbone
     every = max(1, options.probe_epochs // 10)
@@ -35,6 +38,7 @@ def probe(measurement: Measurement, options: ProbeOptions) -> tuple[Metrics, Pat
         measurement.settings,
         num_features=backbone.num_features,
         probe_batch_size=options.probe_batch_size,
+        known=known,
         after_epoch=report,
     )
     path = measurement.folder / "linear.safetensors"

@@ -12,6 +12,7 @@ from wasskit import console
 from wasskit.errors import UserError
 from wasskit.training.files import replace_file, replace_text, writing
 from wasskit.training.run import RunDirectory
+from wasskit.training.trained import is_exported
 
 _PROBE = {"linear_top1": "Linear top-1", "linear_top5": "top-5", "linear_best_top1": "best top-1"}
 _UNIFORMITY = {"w2": "W2", "lu": "L_U", "alignment": "Alignment", "effective_rank": "Effective rank"}
@@ -33,26 +34,9 @@ def _headings(metrics: Iterable[str]) -> dict[str, str]:
     return {key: name for key, name in {**_PROBE, **knn, **_UNIFORMITY}.items() if key in given}
 
 
-def results_folder(path: Path, output: Path | None) -> Path:
-    """Where the results on a model go: the folder asked for, its run directory, or beside its weights."""
-    if output is not None:
-        return output
-    if path.suffix == ".safetensors":
-        return path.parent
-    return RunDirectory.find(path, plugin="ssl")[0].path
-
-
-def data_root_of(path: Path) -> Path | None:
-    """The data root that a run was trained with, if it is still there; None for exported weights."""
-    if path.suffix == ".safetensors":
-        return None
-    root = RunDirectory.find(path, plugin="ssl")[0].options.get("data_root")
-    return Path(root) if root and Path(root).exists() else None
-
-
 def paper_of(path: Path) -> Mapping[str, Any]:
     """The published figures that the recipe of a run carried."""
-    return {} if path.suffix == ".safetensors" else RunDirectory.find(path, plugin="ssl")[0].paper
+    return {} if is_exported(path) else RunDirectory.find(path, plugin="ssl")[0].paper
 
 
 def record(folder: Path, name: str, values: Mapping[str, Any]) -> Path:

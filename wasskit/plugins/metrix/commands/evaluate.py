@@ -45,16 +45,17 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.data import eval_loader, parts_of_model
     from wasskit.plugins.metrix.figures import draw_recalls, draw_retrieved, draw_similarities
     from wasskit.plugins.metrix.measure import geometry, nearest_of_each_kind, retrieval_percent
-    from wasskit.plugins.metrix.network import data_root_of, load_model, results_folder
+    from wasskit.plugins.metrix.network import load_model
     from wasskit.plugins.metrix.tables import heading, retrieval_columns
     from wasskit.training.files import replace_text
+    from wasskit.training.trained import data_root_of, results_folder
 
     with group(config.device) as device:
         model = load_model(config.model, device, config.checkpoint)
         parts = parts_of_model(
             model.description,
             dataset=config.dataset,
-            root=config.data_root or data_root_of(config.model),
+            root=config.data_root or data_root_of(config.model, config.dataset, plugin="metrix"),
             corrupt=config.corrupt,
         )
         recalls = tuple(sorted({1, *(config.recall or published_recalls(parts.test.name))}))
@@ -86,7 +87,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         if config.geometry:
             number = config.mixtures or min(200_000, 4 * len(parts.train))
             shape = geometry(test, features["train"], mixed=number, seed=config.seed)
-        folder = results_folder(config.model, config.output)
+        folder = results_folder(config.model, config.output, plugin="metrix")
         figures = []
         if is_main():
             drawn = folder / "figures"

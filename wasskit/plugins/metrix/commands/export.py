@@ -37,10 +37,13 @@ def body(config: MetrixExport, invocation: Invocation) -> Mapping[str, Any]:
 
     from wasskit import console
     from wasskit.models.export import export_onnx, save_weights
-    from wasskit.plugins.metrix.network import load_model, results_folder
+    from wasskit.plugins.metrix.network import load_model
+    from wasskit.training.trained import results_folder
 
     model = load_model(config.model, "cpu", config.checkpoint)
-    path = config.output or results_folder(config.model, None) / "export" / "model.safetensors"
+    path = config.output
+    if path is None:
+        path = results_folder(config.model, None, plugin="metrix") / "export" / "model.safetensors"
     if path.suffix != ".safetensors":
         raise UserError(f"--output: {path} must end in .safetensors.")
     if config.model.resolve() == path.resolve():

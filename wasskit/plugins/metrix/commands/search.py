@@ -43,7 +43,8 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.evaluation.retrieval import nearest
     from wasskit.plugins.metrix.data import eval_loader, open_images, parts_of_model
     from wasskit.plugins.metrix.figures import draw_neighbours, picture
-    from wasskit.plugins.metrix.network import data_root_of, load_model, results_folder
+    from wasskit.plugins.metrix.network import load_model
+    from wasskit.training.trained import data_root_of, results_folder
 
     path = Path(config.image)
     by_number = not path.exists() and config.image.isdecimal()
@@ -56,7 +57,7 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
             parts = parts_of_model(
                 model.description,
                 dataset=config.dataset,
-                root=config.data_root or data_root_of(config.model),
+                root=config.data_root or data_root_of(config.model, config.dataset, plugin="metrix"),
                 corrupt=config.corrupt,
             )
             tested = parts.test
@@ -99,7 +100,8 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
         rows = [
             (place, s, _label(gallery, i), _name(gallery, i)) for place, (s, i) in enumerate(found, start=1)
         ]
-        figure = results_folder(config.model, config.output) / "figures" / f"search_{path.stem}.png"
+        folder = results_folder(config.model, config.output, plugin="metrix")
+        figure = folder / "figures" / f"search_{path.stem}.png"
         if is_main():
             draw_neighbours(
                 figure,

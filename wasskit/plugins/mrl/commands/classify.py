@@ -35,7 +35,8 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.adaptive import cascade_outcome, classifier_outcomes, occurring_thresholds
     from wasskit.plugins.mrl.figures import draw_costs
     from wasskit.plugins.mrl.tables import show_costs, write_result
-    from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split, results_folder
+    from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split
+    from wasskit.training.trained import results_folder
 
     if config.thresholds == ():
         raise UserError("--thresholds: give at least one probability.")
@@ -69,7 +70,7 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     }
     figures = []
     if is_main():
-        folder = results_folder(config)
+        folder = results_folder(config.model, config.output, plugin="mrl")
         path = write_result(folder / "cascade.json", result)
         figures.append(
             draw_costs(

@@ -51,7 +51,8 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.evaluation import NEIGHBOURS, between, classify_prefixes, neighbour_metrics
     from wasskit.plugins.mrl.figures import draw_dimensions
     from wasskit.plugins.mrl.tables import CLASSIFICATION, show_dimensions, write_result
-    from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split, results_folder
+    from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split
+    from wasskit.training.trained import results_folder
 
     with group(config.device) as device:
         model = load_model(config.model, device, config.checkpoint)
@@ -107,7 +108,7 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     }
     figures = []
     if is_main():
-        folder = results_folder(config)
+        folder = results_folder(config.model, config.output, plugin="mrl")
         path = write_result(folder / "evaluation.json", result)
         series = {
             heading: [values.get(f"{name}@{d}", float("nan")) for d in shown]

@@ -40,7 +40,8 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.adaptive import adaptive_plans, funnel_plans, retrieval_outcome, single_shots
     from wasskit.plugins.mrl.figures import draw_costs
     from wasskit.plugins.mrl.tables import show_costs, write_result
-    from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split, results_folder
+    from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split
+    from wasskit.training.trained import results_folder
 
     with group(config.device) as device:
         model = load_model(config.model, device, config.checkpoint)
@@ -76,7 +77,7 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     }
     figures = []
     if is_main():
-        folder = results_folder(config)
+        folder = results_folder(config.model, config.output, plugin="mrl")
         path = write_result(folder / "retrieval.json", result)
         points = {
             name: [

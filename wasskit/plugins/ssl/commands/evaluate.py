@@ -23,6 +23,7 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.evaluation import (
         Neighbours,
         bank_and_test,
+        features_and_projections,
         spectrum_of,
         standard_metrics,
         without_labels,
@@ -36,10 +37,13 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
         model, settings, folder = measurement.model, measurement.settings, measurement.folder
         bank, test = bank_and_test(measurement.split)
         neighbours = None if bank is None else Neighbours.among(bank, config.k, config.temperature)
-        metrics = standard_metrics(model.encoder, bank, test, model.views, neighbours, settings)
-        spectrum = spectrum_of(model.encoder, test, settings)
+        features, projections = encoded = features_and_projections(model.encoder, test, settings)
+        metrics = standard_metrics(
+            model.encoder, bank, test, model.views, neighbours, settings, encoded=encoded
+        )
+        spectrum = spectrum_of(projections)
         if config.probe and bank is not None:
-            metrics |= probe(measurement, config)[0]
+            metrics |= probe(measurement, config, features)[0]
         width = model.projector_width
         figure = folder / "figures" / f"spectrum-{measurement.key}.png"
         if is_main():

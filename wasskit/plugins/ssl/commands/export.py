@@ -35,10 +35,12 @@ def body(config: Export, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.models.export import export_onnx, save_weights
     from wasskit.plugins.ssl.network import load_model
-    from wasskit.plugins.ssl.results import results_folder
+    from wasskit.training.trained import results_folder
 
     model = load_model(config.run, checkpoint=config.checkpoint)
-    path = config.output or results_folder(config.run, None) / "export" / "model.safetensors"
+    path = config.output
+    if path is None:
+        path = results_folder(config.run, None, plugin="ssl") / "export" / "model.safetensors"
     path = path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
     save_weights(path, model.encoder, model.description)
     written: dict[str, Any] = {"weights": str(path)}
