@@ -595,6 +595,8 @@ def test_maps_and_images_that_do_not_fit_are_refused() -> None:
         ({"kinds": ("pn",)}, "not \\('pn',\\)"),
         ({"similarity_scales": (1.0, 2.0)}, "similarity_scales are 3 numbers, not 2"),
         ({"proxy_scales": (1.0,)}, "proxy_scales are 2 numbers, not 1"),
+        ({"proxy_scales": (0.0, 0.1)}, "must be positive: at 0 nothing is learned"),
+        ({"similarity_scales": (2.0, -1.0, 0.5)}, "must be positive: at 0 nothing is learned"),
     ],
 )
 def test_settings_out_of_bounds_are_refused(options: dict[str, Any], message: str) -> None:

@@ -242,6 +242,8 @@ class MetrixLoss(nn.Module):
         ):
             if len(scales) != count:
                 raise ValueError(f"{name} are {count} numbers, not {len(scales)}")
+        if min(*similarity_scales[:2], proxy_scales[0]) <= 0:
+            raise ValueError("the scales beta, gamma and alpha must be positive: at 0 nothing is learned")
         if alpha <= 0:
             raise ValueError(f"lambda is drawn from Beta(alpha, alpha): alpha must be positive, not {alpha}")
         if not kinds or not set(kinds) <= set(KINDS):
