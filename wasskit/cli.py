@@ -80,6 +80,9 @@ class LazyGroup(TyperGroup):
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0][:1].isalnum() and args[0] not in self.commands and not ctx.resilient_parsing:
+            # Not every version of Typer and Click names what was meant.
+            ctx.fail(f"No such command {args[0]!r}.{_config.nearest(args[0], self.commands)}")
         self._resolving = True
         try:
             return super().resolve_command(ctx, args)

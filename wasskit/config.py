@@ -319,7 +319,7 @@ def _check(f: Field, value: Any, where: str) -> Any:
     o = f.option
     if f.choices is not None and value not in f.choices:
         raise UserError(
-            f"{where}: {value!r} is not one of {', '.join(f.choices)}.{_nearest(value, f.choices)}"
+            f"{where}: {value!r} is not one of {', '.join(f.choices)}.{nearest(value, f.choices)}"
         )
     if f.kind.base in (int, float):
         if value != value or abs(value) == math.inf:
@@ -351,7 +351,8 @@ def bounds_phrase(o: Option) -> str:
     return " and ".join(parts)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that is closest to a wrong one; empty where none is close."""
     matches = difflib.get_close_matches(str(word), list(known), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
@@ -389,7 +390,7 @@ def check_keys(config_class: type[CommandOptions], options: Mapping[str, Any], s
     for key, value in options.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise UserError(f"Unknown key {key!r} in {source}.{_nearest(name, known)}")
+            raise UserError(f"Unknown key {key!r} in {source}.{nearest(name, known)}")
         if name in values:
             raise UserError(f"Key {key!r} in {source} is there twice, once with - and once with _: keep one.")
         values[name] = coerce(known[name], value, f"Key {key!r} in {source}")
@@ -640,7 +641,8 @@ def _typer_parameter(f: Field) -> Any:
     if o.choices and not o.metavar:
         metavar = "|".join(o.choices)
     if o.positional:
-        default: Any = ... if f.required else (list(f.default) if f.kind.sequence else f.default)
+        # A list's default is the configuration's own: older Click knows none for arguments that take many values.
+        default: Any = ... if f.required else (None if f.kind.sequence else f.default)
         return typer.Argument(
             default,
             help=help_text,
