@@ -114,7 +114,7 @@ def load_folder(
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"there is no folder or CSV file {path}; name one by --data-root")
+        raise UserError(f"there is no folder or CSV file {path}; name one that is there")
     table = (
         path
         if path.is_file()

@@ -247,7 +247,13 @@ def test_wrong_requests(run_cli: Run, trained: Path, tmp_path: Path, words: Call
         (("evaluate", trained, "--dataset", "fake"), "images of 3 channels"),
         (("search", trained, "99999"), "counted from 0"),
         (("search", trained, "no.jpg"), "There is no image no.jpg"),
-        (("embed", trained, tmp_path / "nowhere"), "here is no folder"),
+        (("embed", trained, tmp_path / "nowhere"), "nowhere; name one that is there"),
+        (("search", trained, "0", "--gallery", tmp_path / "nowhere"), "nowhere; name one that is there"),
+        (("search", trained, __file__), "(not an image, or damaged at its start); name another file"),
+        (
+            ("train", "--dataset", "imagefolder", "--data-root", tmp_path / "nowhere"),
+            "name one by --data-root",
+        ),
     ):
         result = run_cli("metrix", *argv)
         assert result.exit_code == 2, (argv, result.stderr)

@@ -51,6 +51,8 @@ def imagefolder(request: Request) -> ImageDataset:
         raise UserError(
             f"which images? Name their folder or CSV file by --data-root, or put them into {named}"
         )
+    if not request.root.exists():
+        raise UserError(f"there is no folder or CSV file {request.root}; name one by --data-root")
     return load_folder(request.root, request.split, corrupt=request.corrupt)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wasskit.data.base import ImageDataset, read_image
+from wasskit.data.base import ImageDataset, UnreadableImage, read_image
 from wasskit.data.decode import to_memory
 from wasskit.data.folder import load_folder
 from wasskit.data.loaders import EvalLoader, TrainLoader
@@ -139,6 +139,9 @@ def open_images(
     """The images of a folder, of a CSV of path,label, or one image file, as the model sees them."""
     settings: dict[str, Any] = {key: description[key] for key in ("image_size", "channels", "mean", "std")}
     if path.is_file() and path.suffix.lower() != ".csv":
-        read_image(path)
+        try:
+            read_image(path)
+        except UnreadableImage as error:
+            raise UserError(f"cannot read the image {error.bad}; name another file") from None
         return ImageDataset(name, "all", (), paths=[path], **settings)
     return load_folder(path, corrupt=corrupt, name=name, **settings)

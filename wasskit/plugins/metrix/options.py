@@ -110,7 +110,9 @@ class MethodOptions(CommandOptions):
             if len(values) != count:
                 raise UserError(f"--{name} takes {count} numbers separated by commas, not {len(values)}.")
         if self.proxy_scales[0] == 0:
-            raise UserError("--proxy-scales: with a scale alpha of 0 the loss is constant; choose one above 0.")
+            raise UserError(
+                "--proxy-scales: with a scale alpha of 0 the loss is constant; choose one above 0."
+            )
         if self.published and self.loss != "contrastive":
             raise UserError(
                 f"--published: the authors' code trains the contrastive loss only, not {self.loss}; leave it out."
