@@ -43,6 +43,20 @@ def test_plain_lines() -> None:
     assert lines[3] == "[done]"
 
 
+@pytest.mark.parametrize(
+    ("start", "line"),
+    [
+        ((7, 0, 7), "training for 1 epoch, 7 steps"),
+        ((1, 0, 1), "training for 1 epoch, 1 step"),
+        ((123456, 0, 1000), "training for 123.5 epochs, 123456 steps"),
+    ],
+)
+def test_one_is_no_plural(start: tuple[int, int, int], line: str) -> None:
+    stream = io.StringIO()
+    PlainReporter(stream).start(*start)
+    assert stream.getvalue().splitlines() == [line]
+
+
 def test_a_run_of_steps_speaks_of_no_epochs() -> None:
     from rich.console import Console
 

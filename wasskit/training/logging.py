@@ -64,8 +64,10 @@ class PlainReporter:
         self._total, self._first = total_steps, step
         self._began = self._said = time.monotonic()
         self._by_epoch = steps_per_epoch is not None
-        epochs = f"{total_steps / steps_per_epoch:.4g} epochs, " if steps_per_epoch is not None else ""
-        self.message(f"training for {epochs}{total_steps} steps" + (f", from step {step}" if step else ""))
+        length = _counted(total_steps, "step")
+        if steps_per_epoch is not None:
+            length = f"{_counted(total_steps / steps_per_epoch, 'epoch')}, {length}"
+        self.message(f"training for {length}" + (f", from step {step}" if step else ""))
 
     def advance(self, step: int, rate: float | None, waiting: float) -> None:
         now = time.monotonic()
@@ -197,6 +199,10 @@ class EventWriter:
 def _listed(values: Mapping[str, float], most: int = 8) -> str:
     listed = [f"{name} {value:.4g}" for name, value in values.items()]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def _counted(number: float, noun: str) -> str:
+    return f"{number:.4g} {noun}" + ("" if number == 1 else "s") if number < 1e4 else f"{number:.0f} {noun}s"
 
 
 def _clock(seconds: float) -> str:
