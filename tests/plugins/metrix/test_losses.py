@@ -27,8 +27,12 @@ from wasskit.plugins.metrix.mixup import Mixing, embedding_cosines
 from wasskit.plugins.metrix.pairs import (
     KINDS,
     Kind,
+    Ragged,
+    Triples,
     all_negatives,
     anchor_negative,
+    hardest_negatives,
+    misplaced,
     positive_negative,
     relations,
 )
@@ -95,6 +99,63 @@ def test_reference_losses_and_gradients(reference: Reference, batch: str) -> Non
             assert terms.mixed.item() == pytest.approx(numbers[f"{key}_reduced"][i].sum(), rel=1e-10)
             assert terms.triples == numbers[f"{key}_idx"].shape[1]
     assert checked >= 2
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
+    """Every published list: its indices and labels, the distance and both loss terms of each triple, the gradient."""
+    numbers = reference(f"metrix_pairs_{batch}")
+    labels = torch.from_numpy(numbers["labels"])
+    embeddings = torch.from_numpy(numbers["embeddings"]).requires_grad_()
+    unit = F.normalize(embeddings.detach())
+    cosine = unit @ unit.T
+    # About 1e-8 remains of a distance of 0, the root of the rounding of a cosine.
+    np.testing.assert_allclose(chord(cosine), numbers["distance"], rtol=1e-10, atol=1e-7)
+    positive, negative = relations(labels, labels, own=True)
+    alone = negative & ~positive.any(1, keepdim=True)
+    every, lonely, items = all_negatives(negative), all_negatives(alone), torch.arange(len(labels))
+
+    def hard(mask: Tensor, k: int) -> Ragged:
+        return misplaced(hardest_negatives(mask, cosine, k), mask)
+
+    lists: dict[str, Triples] = {
+        "embed_pn": positive_negative(positive, every, first_positive=True),
+        "embed_an": anchor_negative(items, lonely),
+        "input_pn": positive_negative(positive, hard(negative, 1)),
+        "input_pn_top3": positive_negative(positive, hard(negative, 3)),
+        "input_an": anchor_negative(items, hard(alone, 1)),
+    }
+    for name, triples in (("feature_pn", lists["embed_pn"]), ("feature_an", lists["embed_an"])):
+        rows = (triples.anchor, triples.x, triples.n) if name == "feature_pn" else (triples.anchor, triples.n)
+        np.testing.assert_array_equal(torch.stack(rows), numbers[f"{name}_idx"])
+    known = [name.removesuffix("_sim") for name in numbers if name.endswith("_sim")]
+    assert len(known) == sum(f"{key}_l{i}_sim" in numbers for key in lists for i in range(2))
+    for name in known:
+        key, _, index = name.rpartition("_l")
+        triples, lam = lists[key], float(numbers["lams"][int(index)])
+        kind = SHORT[key.split("_")[1]]
+        for part, items_of in (("anc", triples.anchor), ("pos", triples.x), ("neg", triples.n)):
+            if f"{name}_{part}" in numbers:
+                np.testing.assert_array_equal(items_of, numbers[f"{name}_{part}"])
+        np.testing.assert_array_equal(labels[triples.x], numbers[f"{name}_ypos"])
+        np.testing.assert_array_equal(labels[triples.n], numbers[f"{name}_yneg"])
+        found = embedding_cosines(embeddings, embeddings, triples, Mixing(lam, kind))
+        distance = chord(found).detach()
+        pull, push = lam * distance, (1 - lam) * F.relu(0.5 - distance)
+        for part, values in (("sim", distance), ("poslosses", pull), ("neglosses", push)):
+            np.testing.assert_allclose(values, numbers[f"{name}_{part}"], rtol=1e-10, atol=1e-12)
+        for part, values in (("pos_reduced", pull), ("neg_reduced", push)):
+            np.testing.assert_allclose(
+                mean_nonzero(values), numbers[f"{name}_{part}"], rtol=1e-10, atol=1e-14
+            )
+        (gradient,) = torch.autograd.grad(mixed_contrastive(found, lam), embeddings)
+        np.testing.assert_allclose(gradient, numbers[f"{name}_grad"], rtol=1e-6, atol=1e-10)
+    # The published lists of anchors without a positive are as intended, as long as there is such an anchor.
+    triples = lists["embed_an"]
+    np.testing.assert_array_equal(torch.stack([triples.anchor, triples.n]), numbers["fix_an_idx"])
+    for lam, expected in zip(numbers["lams"].tolist(), numbers["fix_an_reduced"].sum(1), strict=True):
+        found = embedding_cosines(embeddings, embeddings, triples, Mixing(lam, "anchor-negative"))
+        assert mixed_contrastive(found, lam).item() == pytest.approx(expected, rel=1e-10)
 
 
 HALVES: dict[str, tuple[Half, Half]] = {
@@ -236,6 +297,8 @@ def test_reference_steps(reference: Reference, batch: str, name: str) -> None:
         network=network,
     )
     assert terms.total.item() == pytest.approx(numbers[f"{name}_total"], rel=1e-8)
+    assert terms.clean.item() == pytest.approx(numbers["clean_loss"], rel=1e-8)
+    np.testing.assert_allclose(network(images).detach(), numbers["clean_embedding"], rtol=1e-10)
     terms.total.backward()
     for parameter, values in network.named_parameters():
         expected = torch.from_numpy(numbers[f"{name}_grad_{parameter}"])
