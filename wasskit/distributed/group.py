@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -135,6 +136,8 @@ def group(device: str | torch.device = "auto") -> Iterator[torch.device]:
     count as zero: weights that decay towards zero pass through them, where a CPU takes a hundred times as long.
     """
     outermost = not _initialised()
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # numpy 1 measures the smallest number once, and warns where it counts as zero
     torch.set_flush_denormal(True)
     try:
         yield init_group(device)
