@@ -149,7 +149,7 @@ def solve(
         flat, y.flatten(1), start.flatten(1), hessian=psi.hessian if method == "newton" else None, method=method,
         evaluations=evaluations, tolerance=tolerance,
     )  # fmt: skip
-    return found._replace(point=found.point.view(shape))
+    return Conjugate(found.point.view(shape), *found[1:])
 
 
 def identity_objective(psi: Potential, x: Tensor, l1: float = 0.0) -> Tensor:
