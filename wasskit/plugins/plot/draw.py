@@ -296,14 +296,12 @@ def draw_costs(
     ax.set_ylabel(heading(accuracy) + unit(accuracy, accuracies))
     ax.margins(y=0.12)
     look.finish(fig, title=title, legend_from=[ax])
-    _label_points(ax, labels)
+    _label_points(fig, ax, labels)
     return fig
 
 
-def _label_points(ax: Axes, labels: Sequence[tuple[Point, Any]]) -> None:
+def _label_points(fig: Figure, ax: Axes, labels: Sequence[tuple[Point, Any]]) -> None:
     """Labels above or below their points; none where it would cover another label or leave the panel."""
-    fig = ax.get_figure(root=True)
-    assert fig is not None
     fig.draw_without_rendering()  # the layout decides what is close to what
     points = 72 / fig.dpi
     inside = ax.get_window_extent()
