@@ -155,10 +155,10 @@ def gaussian_uniformity(
 
     (Wang and Isola 2020.) ``features`` (N, m), N >= 2, ``UserError`` otherwise. Pairs are visited in
     square blocks of the upper triangle, ``block`` rows at a time (default 1024 on the CPU, 8192 on a GPU):
-    the memory is that of one block, never N x N. Products and exponentials are taken in float32 (float64 for
-    float64 features), sums in float64. The gradient is found in the same sweep. ``sharded``: all ranks hold
-    the same features and share the blocks among them; value only. Returns float64 for float64 features, else
-    float32; 0 where all features are one point.
+    the memory is that of one block, never N x N. Products, exponentials and the sums of a block's rows are
+    taken in float32 (float64 for float64 features), the sum of all rows in float64. The gradient is found in
+    the same sweep. ``sharded``: all ranks hold the same features and share the blocks among them; value only.
+    Returns float64 for float64 features, else float32; 0 where all features are one point.
     """
     n, _ = _shape(features)
     if block is not None and block < 1:
@@ -427,10 +427,12 @@ def _log_potential(
         weights.exp_()
         if i == j:
             weights.triu_(1)
-        total += weights.sum(dtype=torch.float64)
+        # A row of a block is short enough for float32; in float64 the sum would cost more than the exponentials.
+        of_rows = weights.sum(dim=1)
+        total += of_rows.sum(dtype=torch.float64)
         if gradient is not None:
             a, b = z[i : i + block], z[j : j + block]
-            gradient[i : i + block] += weights @ b - weights.sum(dim=1, keepdim=True) * a
+            gradient[i : i + block] += weights @ b - of_rows[:, None] * a
             gradient[j : j + block] += weights.mT @ a - weights.sum(dim=0)[:, None] * b
     if share[1] > 1:
         total = reduce_sum(total)
