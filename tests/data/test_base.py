@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from wasskit.data.base import ImageDataset, PathTable, UnreadableImage, read_image
+from wasskit.data.decode import to_memory
 from wasskit.errors import UserError
 
 
@@ -62,6 +63,19 @@ def test_photographs_are_set_upright(tmp_path: Path, mode: str, orientation: int
     np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "phone.png")), np.asarray(upright))
     by_number = ImageDataset("x", "all", (), reader=lambda _: Image.open(tmp_path / "phone.png"), size=1)
     np.testing.assert_array_equal(np.asarray(by_number.image(0)), np.asarray(upright))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_in_memory_are_turned_once(tmp_path: Path, orientation: int, suffix: str) -> None:
+    path = tmp_path / f"phone.{suffix}"
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 5, 3), dtype=np.uint8)
+    notes = Image.Exif()
+    notes[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=notes)
+    held = to_memory(ImageDataset("x", "all", (), paths=[path], image_size=5)).images
+    assert held is not None
+    np.testing.assert_array_equal(held[0].permute(1, 2, 0).numpy(), np.asarray(read_image(path)))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

@@ -283,7 +283,11 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
     image = image.convert("L" if channels == 1 else "RGB")
-    return image if turn is None else image.transpose(turn)
+    if turn is not None:
+        image = image.transpose(turn)
+    # The notes of the camera go with copies: who reads them next would turn the image again.
+    image.info = {}
+    return image
 
 
 _ORIENTATION = 0x0112
