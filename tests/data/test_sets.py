@@ -84,23 +84,29 @@ root = Path(sys.argv[1])
 def download(request, target):
     with (root / "log").open("a") as log:
         log.write("begun ")
-    time.sleep(0.5)
     target.mkdir()
     for name in ("train.npz", "test.npz"):
         (target / name).touch()
+    time.sleep(0.5)
+    (target / "whole").touch()
 
-print(Request(CARDS["cifar10-jpeg"], "cifar10-jpeg", "train", root, True, True, "refuse", 0).obtain(download))
+while sys.argv[2] == "late" and not (root / "cifar10-jpeg" / "test.npz").exists():
+    time.sleep(0.01)
+found = Request(CARDS["cifar10-jpeg"], "cifar10-jpeg", "train", root, True, True, "refuse", 0).obtain(download)
+print(found, (found / "whole").exists())
 """
 
 
 class TestRegistry:
     def test_processes_that_want_the_same_set_download_it_once(self, tmp_path: Path) -> None:
         processes = [
-            subprocess.Popen([sys.executable, "-c", FETCH, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-            for _ in range(3)
+            subprocess.Popen(
+                [sys.executable, "-c", FETCH, str(tmp_path), when], stdout=subprocess.PIPE, text=True
+            )
+            for when in ("early", "early", "late")
         ]
         found = {process.communicate()[0].strip() for process in processes}
-        assert found == {str(tmp_path / "cifar10-jpeg")}
+        assert found == {f"{tmp_path / 'cifar10-jpeg'} True"}
         assert (tmp_path / "log").read_text() == "begun "
 
     def test_unknown_names_get_the_nearest(self) -> None:

@@ -51,12 +51,18 @@ class Request:
         same time, take turns: the first downloads and the others find the set there.
         """
         assert self.card is not None
-        if not self.download or locate(self.card, self.root) is not None:
+        if not self.download:
             return self.find()
-        target = self.root / self.name
+        target, lock = self.root / self.name, self.root / f".{self.name}.lock"
+        if locate(self.card, self.root) is not None:
+            # Its files may be there and not yet whole: then the lock is there, too, and held.
+            if lock.exists():
+                with _turn(lock, shared=True):
+                    pass
+            return self.find()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with _turn(self.root / f".{self.name}.lock"):
+            with _turn(lock):
                 if locate(self.card, self.root) is None:
                     download(self, target)
         except UserError:
@@ -74,15 +80,18 @@ class Request:
 
 
 @contextlib.contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """Wait for the lock on a file and hold it; nothing where the system knows no such locks."""
+def _turn(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Wait for the lock on a file and hold it; nothing where the system knows no such locks.
+
+    ``shared``: together with others that only read, for which the file need not be writable.
+    """
     try:
         import fcntl
     except ImportError:
         yield
         return
-    with path.open("a") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
+    with path.open("r" if shared else "a") as file:
+        fcntl.lockf(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
 
 
