@@ -76,13 +76,14 @@ def spectral_loss(d: int, n: int) -> float:
     than its law. As n and d grow they follow Marchenko and Pastur's law of ratio g, whose moment of order 1/2 is
     2F1(-1/2, 1/2; 2; g) = 1 - g/8 - ... (its integer moments are Narayana's polynomials 2F1(1-k, -k; 2; g)). With
     g = (d-1)/n the second order is exact at every d: E tr (d S - I)^2 / d = (d-1)/n on the sphere. The sample mean
-    takes 1/n of the trace. For g > 1 the roles of points and coordinates change places.
+    takes 1/n of the trace. For g > 1 the roles of points and coordinates change places: without their mean the points
+    have n - 1 eigenvalues, whose second order, (n - 2 + 2/n)/d, is exact as well.
     """
     g = (d - 1) / n
-    spread = special.hyp2f1(-0.5, 0.5, 2, min(g, 1 / g)) if g > 0 else 1.0
     if g > 1:
-        spread /= math.sqrt(g)
-    return float(spread * math.sqrt(1 - 1 / n))
+        spread = special.hyp2f1(-0.5, 0.5, 2, (n - 2 + 2 / n) / d)
+        return float(spread * (n - 1) / math.sqrt(n * d))
+    return float(special.hyp2f1(-0.5, 0.5, 2, g) * math.sqrt(1 - 1 / n))
 
 
 def nearest_neighbour_distance(m: int, n: int) -> float:

@@ -51,12 +51,12 @@ def sphere_excess(d: int, n: int) -> tuple[float, float]:
     degrees of freedom and the traceless part of E is isotropic, by symmetry, with (d-1)(d+2)/2. The mean beyond is
     Marchenko and Pastur's (``spectral_loss``), and 29/64 (d-1)/n^2 is what their limit leaves out at the next
     order: the third and fourth moments of E on the sphere, and the sample mean. For n < d the same goes for the Gram
-    matrix, whose entries off the diagonal have the variance 1/d, and their mean |mu|^2. Near n = d, where neither
-    order suffices, the deviation is up to a quarter too large.
+    matrix, whose entries off the diagonal have the variance 1/d, and their mean |mu|^2; its next order is 13/64
+    (n/d)^2 / sqrt(nd). Near n = d, where neither order suffices, the deviation is up to a quarter too large.
     """
     mean = 2 - 2 * spectral_loss(d, n)
     if d - 1 > n:
-        return mean, n / (4 * d**3) + 2 / (n * d**2)
+        return mean + 13 / 64 * (n / d) ** 2 / math.sqrt(n * d), n / (4 * d**3) + 2 / (n * d**2)
     return mean + 29 / 64 * (d - 1) / n**2, (d - 1) / (4 * n**2 * (d + 2)) + 2 / (d * n**2)
 
 
