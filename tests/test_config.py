@@ -165,6 +165,11 @@ def test_a_list_that_is_given_twice_is_refused(arguments: tuple[str, ...]) -> No
         COMMAND.build().main([*arguments], standalone_mode=False)
 
 
+def test_help_is_given_whatever_else_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    COMMAND.build().main(["--dims", "8", "--dims", "16", "--help"], standalone_mode=False)
+    assert "Usage:" in capsys.readouterr().out
+
+
 def test_override_keeps_the_declaration_and_changes_the_default() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Longer(Sample):

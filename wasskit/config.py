@@ -581,9 +581,11 @@ def _command_class(declared: Command[Any]) -> Any:
     class DeclaredCommand(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             filled = declared.fill_optional_values(args)
+            # First, so that --help is answered and not judged.
+            rest: list[str] = super().parse_args(ctx, list(filled))
             if not ctx.resilient_parsing:
-                declared.refuse_repeated_lists(self.make_parser(ctx).parse_args(args=list(filled))[2])
-            return super().parse_args(ctx, filled)
+                declared.refuse_repeated_lists(self.make_parser(ctx).parse_args(args=filled)[2])
+            return rest
 
     return DeclaredCommand
 
