@@ -215,6 +215,15 @@ class RunDirectory:
             environment["resumed"] = [*environment.get("resumed", []), now]
             replace_text(self.path / "environment.json", _json(environment))
 
+    def reconfigure(self, options: Mapping[str, Any], paper: Mapping[str, Any] | None = None) -> None:
+        """Record that a folder of many runs has been gone on with by another configuration; without ``paper`` the
+        published figures remain."""
+        self.document = _without_none(
+            {**self.document, "options": options, **({"paper": paper} if paper else {})}
+        )
+        if _writes():
+            self._write_configuration()
+
     def log(self, epoch: int, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append metrics, and hand them to the system at once. Raises ``UserError`` on a full disk."""
         if not _writes() or not values:
@@ -287,10 +296,13 @@ class RunDirectory:
         if {path.name for path in files - drafts} <= started and not self.metrics():
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def _write_start(self, seed: int | None, device: Any, argv: Sequence[str] | None) -> None:
+    def _write_configuration(self) -> None:
         import tomli_w
 
         replace_text(self.path / "config.toml", tomli_w.dumps(dict(self.document)))
+
+    def _write_start(self, seed: int | None, device: Any, argv: Sequence[str] | None) -> None:
+        self._write_configuration()
         replace_text(self.path / "environment.json", _json(describe_environment(seed, device, argv)))
         replace_text(self.path / "metrics.csv", _lines([_HEADER]))
 

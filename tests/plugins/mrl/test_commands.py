@@ -236,6 +236,8 @@ def test_a_moved_run_is_still_a_run(run_cli: Cli, trained: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_path: Path) -> None:
+    from wasskit.recipes import load_recipe
+
     small = (
         "--dataset",
         "fake",
@@ -267,6 +269,10 @@ def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_pa
     other = run_cli("mrl", "sweep", "seed=0,1", *small, "--lr", "0.2")
     assert other.exit_code == 2
     assert "lr (0.1 there, 0.2 now)" in words(other.stderr)
+    assert run_cli("mrl", "sweep", "seed=1", *small).exit_code == 0
+    changed = load_recipe(str(tmp_path / "config.toml"), command="mrl sweep")
+    assert (changed.options["grid"], changed.options["lr"]) == (["seed=1"], 0.1), "what the table shows"
+    assert changed.document["paper"]["source"] == "A paper"
     refused = run_cli("mrl", "evaluate", tmp_path)
     assert refused.exit_code == 2
     assert "name one of the runs in it" in words(refused.stderr)

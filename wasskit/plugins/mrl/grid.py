@@ -403,6 +403,8 @@ def run_grid(
     paper = paper or folder.paper
     console.log(f"{len(trainings)} trainings in {console.escape(str(root))}")
     train_all(root, trainings, jobs=jobs, nproc=nproc, download=config.download)
+    # The grid may have grown since the folder was made; settings that contradict its runs have been refused by now.
+    folder.reconfigure(to_options(config), paper)
 
     rows = collect(root, points)
     table = write_rows(root / "table.csv", rows)
