@@ -110,6 +110,17 @@ def test_samples_are_within_their_error_of_the_exact_values(run_cli: Cli, tmp_pa
     assert 0 < found["w2_expected_at_n"]["largest"] < 4
 
 
+@pytest.mark.parametrize("t", ["0.001", "20"])
+def test_the_bounds_of_t_give_errors_that_can_be_divided_by(run_cli: Cli, tmp_path: Path, t: str) -> None:
+    for command in (("dimension", "--dims", "2,1024"), ("means",)):
+        folder = tmp_path / command[0]
+        result = run_cli("study", *command, "--n", "50", "--seeds", "2", "--t", t, "--run-dir", folder)
+        assert result.exit_code == 0, result.stderr
+        for row in rows_of(folder / f"{command[0]}.csv"):
+            # Of two seeds in float32; rounding alone would be a hundred standard errors at much smaller t.
+            assert abs(float(row["neg_lu"]) - float(row["neg_lu_exact"])) < 6 * float(row["neg_lu_law_se"])
+
+
 def test_means_are_within_their_error_of_the_law(run_cli: Cli, tmp_path: Path) -> None:
     result = run_cli("study", "means", "--n", "2000", "--seeds", "8", "--run-dir", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
@@ -241,6 +252,7 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
         (["collapse", "--dims", "8,8"], "--dims names a value twice: 8, 8"),
         (["dimension", "--dims", "2", "--levels", "0.75"], "give larger --dims"),
         (["fcc", "--n", "1"], "--n: 1 is out of range"),
+        (["fcc", "--t", "1e-8"], "--t: 1e-08 is out of range, expected at least 0.001 and at most 20"),
         (["means", "--shifts", ""], "--shifts is empty"),
         (["all", "--only", "colapse"], "Did you mean 'collapse'?"),
         (["density", "--device", "mps"], "no float64"),

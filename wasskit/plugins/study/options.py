@@ -60,7 +60,8 @@ class MetricOptions(StudyOptions):
         None, help="Independent repetitions, with seeds from --seed on; standard errors come from them.",
         panel="Study", min=1, show_default="3; 2 with --quick",
     )  # fmt: skip
-    t: float = option(2.0, help="Sharpness of the potential in L_U.", panel="Study", above=0, max=20)
+    # Below, the rounding of L_U is as large as its scatter from sample to sample.
+    t: float = option(2.0, help="Sharpness of the potential in L_U.", panel="Study", min=0.001, max=20)
     pairs: int = option(
         100_000_000, help="Pairs of points that L_U is the mean over, where there are more: an unbiased estimate.",
         panel="Study", min=1_000_000,
