@@ -419,6 +419,12 @@ class TestImageNet100:
         test = load_dataset("imagenet100", "test", root=tree)
         assert [test.classes[c] for c in labels_of(test).tolist()] == ["n02090622"]
 
+    def test_nothing_is_downloaded_over_other_files(self, tmp_path: Path) -> None:
+        (tmp_path / "imagenet100").mkdir()
+        (tmp_path / "imagenet100" / "state.json").touch()
+        with pytest.raises(UserError, match="is there but is no copy of imagenet100: move it away"):
+            load_dataset("imagenet100", "train", root=tmp_path, download=True)
+
     def test_the_hugging_face_copy_needs_its_package(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

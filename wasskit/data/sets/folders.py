@@ -177,6 +177,11 @@ def _hugging_face(request: Request, base: Path) -> ImageDataset:
 
 
 def _download(request: Request, target: Path) -> None:
+    # Better now than when hours of downloading have nowhere to go.
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(
+            f"{target} is there but is no copy of {request.name}: move it away, or name another --data-root"
+        )
     library = _datasets()
     # A copy that a kill cut short must not be taken for a whole one.
     draft = target.with_name(f".{target.name}.partial")
