@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from wasskit.errors import Interrupted
+from wasskit.training.checkpoint import load_checkpoint, save_checkpoint
 
 QUICK = ("--epochs", "2", "--no-tensorboard", "--batch-size", "256")
 
@@ -50,6 +51,30 @@ def test_automatic_names_are_numbered_and_chosen_ones_are_not_overwritten(
     both = run_cli("mrl", "train", "--resume", "runs/mrl/digits", "--run-dir", "runs/mrl/digits-2")
     assert both.exit_code == 2
     assert "name different runs" in words(both.stderr)
+
+
+def test_runs_older_than_an_option_go_on(
+    run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
+) -> None:
+    """What a run did without the option is what the option's default stands for."""
+    argv = ("mrl", "train", *QUICK, "--run-dir", "r", "--beta", "0.2")
+    assert run_cli(*argv).exit_code == 0
+    checkpoint, recorded = tmp_path / "r" / "checkpoints" / "last.pt", tmp_path / "r" / "config.toml"
+
+    def forget(key: str) -> None:
+        content = load_checkpoint(checkpoint)
+        del content["config"][key]
+        save_checkpoint(checkpoint, content)
+        lines = recorded.read_text().splitlines(keepends=True)
+        recorded.write_text("".join(line for line in lines if not line.startswith(f"{key} = ")))
+
+    forget("label_smoothing")
+    again = run_cli("mrl", "train", "--resume", "r")
+    assert again.exit_code == 0, again.stderr
+    forget("beta")
+    other = run_cli(*argv, "--resume", "r")
+    assert other.exit_code == 2
+    assert "--beta 0.2" in words(other.stderr)
 
 
 def test_there_must_be_something_to_resume(run_cli: Callable[..., Any], words: Callable[[str], str]) -> None:

@@ -53,6 +53,7 @@ class Session(Generic[C]):
     def trainer(self, task: Task, source: Source, **settings: Any) -> Trainer:
         """The loop over ``source``, with the settings of the configuration that it knows; ``settings`` win."""
         config = self.config
+        fields = recipe_fields(type(config))
         known = {
             "device": self.device,
             "seed": config.seed,
@@ -61,7 +62,10 @@ class Session(Generic[C]):
             "checkpoint_every": config.checkpoint_every,
             "tensorboard": config.tensorboard,
             "config": to_options(config),
-            "may_differ": sorted(set(recipe_fields(type(config))) - fixed_keys(type(config))),
+            "may_differ": sorted(set(fields) - fixed_keys(type(config))),
+            "defaults": to_options(
+                replace(config, **{name: f.default for name, f in fields.items() if not f.required})
+            ),
             "reporter": make_reporter(quiet=console.is_quiet(), console=console.stderr()),
         }
         for name in (

@@ -124,6 +124,7 @@ class Trainer:
         seed: of all random numbers, each rank drawing its own.
         config: goes into the checkpoint, and a run resumes only with an equal one; by default the run's options.
         may_differ: keys of ``config`` that may differ all the same.
+        defaults: what keys of ``config`` stand for that an older checkpoint does not know.
         reporter: where progress goes.
         tensorboard: also write TensorBoard's event files.
     """
@@ -150,6 +151,7 @@ class Trainer:
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
         may_differ: Iterable[str] = (),
+        defaults: Mapping[str, Any] | None = None,
         reporter: Reporter | None = None,
         tensorboard: bool = True,
     ) -> None:
@@ -176,6 +178,7 @@ class Trainer:
         self.seed = seed
         self.config = dict(config) if config is not None else (run.options if run is not None else {})
         self.may_differ = frozenset(may_differ)
+        self.defaults = dict(defaults or {})
         self.reporter: Reporter = reporter if reporter is not None and is_main() else SilentReporter()
         self.tensorboard = tensorboard
 
@@ -513,7 +516,8 @@ class Trainer:
             raise UserError(
                 f"{where[4:].capitalize()} is of `wasskit {content['command']}`, not of `wasskit {command}`."
             )
-        check_same_config(content["config"], self.config, self.may_differ, where=where)
+        saved = {**self.defaults, **content["config"]}
+        check_same_config(saved, self.config, self.may_differ, where=where)
         position = {"steps_per_epoch": self.steps_per_epoch, "accumulate": self.accumulate}
         check_same_config({key: content[key] for key in position}, position, where=where)
         return content
