@@ -122,7 +122,7 @@ def nuclear_norm_and_inverse_root(
     n, m = matrix.shape
     gram = _lower_gram((matrix if n < m else matrix.mT).double())
     # The solvers answer NaN by an error on one rank; a NaN in the value reaches every rank and names the step.
-    finite = torch.isfinite(gram).all()
+    finite = torch.isfinite(gram.sum())
     gram = torch.where(finite, gram, 0.0)
     if with_inverse:
         eigenvalues, vectors = torch.linalg.eigh(gram)
