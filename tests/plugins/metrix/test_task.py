@@ -279,6 +279,7 @@ def test_choices_that_contradict_each_other() -> None:
         ({"loss": "multisimilarity", "published": True}, "contrastive loss only"),
         ({"published": True, "distance": "cosine"}, "compares Euclidean distances"),
         ({"distance": "cosine", "margin": 1.5}, "no cosine is larger"),
+        ({"distance": "cosine", "loss": "proxyanchor"}, "proxyanchor loss compares cosines anyway"),
         ({"similarity_scales": (1.0, 2.0)}, "takes 3 numbers"),
         ({"proxy_scales": (0.0, 0.1)}, "scale alpha of 0 the loss is constant"),
         ({"loss": "proxyanchor", "pairs": "anchor-negative"}, "no image and no feature map"),

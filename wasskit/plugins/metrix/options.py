@@ -117,7 +117,12 @@ class MethodOptions(CommandOptions):
             raise UserError(
                 f"--published: the authors' code trains the contrastive loss only, not {self.loss}; leave it out."
             )
-        if self.distance == "cosine" and self.loss == "contrastive":
+        if self.distance == "cosine":
+            if self.loss != "contrastive":
+                raise UserError(
+                    f"--distance cosine: the {self.loss} loss compares cosines anyway; leave it out, or choose "
+                    "--loss contrastive."
+                )
             if self.published:
                 raise UserError(
                     "--published: the authors' code compares Euclidean distances; leave out --distance cosine or "
