@@ -224,7 +224,7 @@ def test_toy_says_which_modes_it_misses_and_what_to_try(run_cli: RunCli, tmp_pat
     )
     assert result.exit_code == 0, result.stderr
     said = " ".join(result.stderr.split())
-    assert "of 49 modes get less than half their share of points: train longer (--steps 3)" in said
+    assert "of 49 modes get less than half the share of points: train longer (--steps 3)" in said
     assert "wasskit w2gn toy --recipe w2gn/toy-49gaussians" in said
 
 

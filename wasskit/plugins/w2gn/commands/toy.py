@@ -123,13 +123,15 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
         missed = int(final.get("test/modes_of", 0) - final.get("test/modes", 0))
         if missed:
             console.warn(
-                f"{missed} of {final['test/modes_of']:.0f} modes get less than half their share of points: train "
-                f"longer (--steps {3 * config.steps}) or wider (--hidden 256,256,128)."
+                f"{missed} of {final['test/modes_of']:.0f} modes {'gets' if missed == 1 else 'get'} less than half "
+                f"the share of points: train longer (--steps {3 * config.steps}) or wider (--hidden 256,256,128)."
             )
         say_where(figures, trained.map_path)
+        longer = config.target in _LONGER and config.steps <= W2gnToy.steps
+        another = config.target if longer else next(name for name in _LONGER if name != config.target)
         next_steps(
             f"wasskit w2gn apply {trained.map_path} POINTS.npy",
-            f"wasskit w2gn toy --recipe w2gn/toy-{config.target if config.target in _LONGER else '100gaussians'}",
+            f"wasskit w2gn toy --recipe w2gn/toy-{another}",
         )
     return trained.summary.as_dict() | {"map": str(trained.map_path), "run": str(session.run.path)}
 
