@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ import pytest
 
 # Before torch is imported: threads that wait sleep at once, and a machine that is busy with tests stays bearable.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A suite started by nohup inherits that SIGHUP is ignored, which the package respects; the tests send it to be heard.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REFERENCE = Path(__file__).parent / "reference"
 
