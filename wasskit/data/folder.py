@@ -125,8 +125,7 @@ def load_folder(
     if table is not None:
         if table.suffix.lower() != ".csv":
             raise UserError(f"{table} is neither a folder nor a CSV file of path,label")
-        paths, labels, classes, split_of = read_csv(table)
-        paths, labels, split_of, repeats = _once(paths, labels, split_of)
+        paths, labels, classes, split_of, repeats = read_csv(table)
         if repeats:
             notes.append(
                 f"{repeats:,} rows of {table} name an image that an earlier row names; it counts once"
@@ -173,25 +172,6 @@ def load_folder(
     return without_bad_images(dataset, corrupt, scan=scan)
 
 
-def _once(
-    paths: list[Path], labels: list[int] | None, splits: list[str] | None
-) -> tuple[list[Path], list[int] | None, list[str] | None, int]:
-    """The rows without those that repeat an earlier one, and how many these are.
-
-    An image that is there twice could lie in the training and in the test part.
-    """
-    seen: dict[str, int] = {}
-    for i, path in enumerate(paths):
-        seen.setdefault(os.path.normpath(path), i)
-    first = list(seen.values())
-    return (
-        [paths[i] for i in first],
-        None if labels is None else [labels[i] for i in first],
-        None if splits is None else [splits[i] for i in first],
-        len(paths) - len(first),
-    )
-
-
 def _split_folder(path: Path, split: str) -> tuple[Path, Path | None, bool]:
     """The folder of a split, the folder whose classes it shares, and whether it has yet to be divided."""
     here = {
@@ -224,8 +204,12 @@ def _divided(dataset: ImageDataset, split: str, path: Path) -> ImageDataset:
     return part
 
 
-def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[str] | None]:
-    """``(paths, labels or None, classes, splits or None)`` of a CSV file of path[,label[,split]]."""
+def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[str] | None, int]:
+    """``(paths, labels or None, classes, splits or None, repeats)`` of a CSV file of path[,label[,split]].
+
+    Of rows that name the same image the first counts, lest it lie in the training and in the test part; ``repeats``
+    is the number of the others. Raises `UserError` where they contradict each other.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = [
@@ -269,17 +253,21 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
         place = columns.index(name) if name in columns else width
         return [row[place].strip() for _, row in rows] if place < width else None
 
-    paths = [file.parent / row[where].strip() for _, row in rows]
-    given = column("label")
     facts: dict[str, tuple[int, list[str]]] = {}
-    for (number, row), path in zip(rows, paths, strict=True):
+    once = []
+    for number, row in rows:
         rest = [cell.strip() for cell, name in zip(row, columns, strict=False) if name in ("label", "split")]
-        first, before = facts.setdefault(os.path.normpath(path), (number, rest))
+        first, before = facts.setdefault(os.path.normpath(file.parent / row[where].strip()), (number, rest))
         if rest != before:
             raise UserError(
                 f"{file} lines {first} and {number} name the same image with different labels or splits; "
                 "keep one of them"
             )
+        if first == number:
+            once.append((number, row))
+    repeats, rows = len(rows) - len(once), once
+    paths = [file.parent / row[where].strip() for _, row in rows]
+    given = column("label")
     splits = column("split")
     if splits is not None:
         unknown = sorted({part for part in splits if part.lower() not in _SPLIT_NAMES})
@@ -287,10 +275,10 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
             raise UserError(f"{file} names the unknown split {unknown[0]!r}; there are train, val and test")
         splits = [_SPLIT_NAMES[part.lower()] for part in splits]
     if given is None or not any(given):
-        return paths, None, [], splits
+        return paths, None, [], splits, repeats
     classes = _sorted_names(set(given) - {""})
     number_of = {name: i for i, name in enumerate(classes)}
-    return paths, [number_of.get(name, -1) for name in given], classes, splits
+    return paths, [number_of.get(name, -1) for name in given], classes, splits, repeats
 
 
 def _sorted_names(names: Iterable[str]) -> list[str]:
