@@ -22,12 +22,11 @@ def class_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     comparable count against it: a true class of NaN has rank C + 1, so a diverged head never scores. Labels on an
     accelerator are not looked at, which would wait for it.
     """
-    if logits.ndim < 2 or labels.shape != logits.shape[-2:-1]:
-        shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
-        raise ValueError(f"logits (..., N, C) and labels (N,) expected, not {shapes}")
-    _check_integers(labels)
-    if labels.device.type == "cpu":
-        _check_range(logits, labels)
+    _check(logits, labels, ranges=labels.device.type == "cpu")
+    return _ranks(logits, labels)
+
+
+def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
     index = labels.long().expand(logits.shape[:-1]).unsqueeze(-1)
     true = logits.gather(-1, index)
     # "not less or equal" rather than "greater": the two differ for NaN only.
@@ -41,7 +40,7 @@ def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     ``ValueError`` for labels outside [0, C), shapes that do not match, or ``k`` < 1.
     """
     _check_measure(logits, labels, k)
-    return (class_ranks(logits, labels) <= k).to(torch.float64).mean(dim=-1)
+    return (_ranks(logits, labels) <= k).to(torch.float64).mean(dim=-1)
 
 
 def class_map_at_k(logits: Tensor, labels: Tensor, k: int = 10) -> Tensor:
@@ -52,25 +51,29 @@ def class_map_at_k(logits: Tensor, labels: Tensor, k: int = 10) -> Tensor:
     (...). Raises as :func:`topk_accuracy`.
     """
     _check_measure(logits, labels, k)
-    ranks = class_ranks(logits, labels).to(torch.float64)
+    ranks = _ranks(logits, labels).to(torch.float64)
     return torch.where(ranks <= k, 1 / ranks, 0.0).mean(dim=-1)
 
 
 def _check_measure(logits: Tensor, labels: Tensor, k: int) -> None:
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    _check_integers(labels)
-    if logits.ndim >= 2:
-        _check_range(logits, labels)
+    _check(logits, labels, ranges=True)
 
 
-def _check_integers(labels: Tensor) -> None:
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+def are_integers(labels: Tensor) -> bool:
+    """Whether a tensor is of an integer type, so that its entries can be labels; bool is none."""
+    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+
+
+def _check(logits: Tensor, labels: Tensor, *, ranges: bool) -> None:
+    """Refuse what does not fit together; the values of the labels are looked at for ``ranges`` alone."""
+    if logits.ndim < 2 or labels.shape != logits.shape[-2:-1]:
+        shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"logits (..., N, C) and labels (N,) expected, not {shapes}")
+    if not are_integers(labels):
         raise ValueError(f"labels must be integers, not {labels.dtype}")
-
-
-def _check_range(logits: Tensor, labels: Tensor) -> None:
-    if not labels.numel():
+    if not ranges or not labels.numel():
         return
     classes = logits.shape[-1]
     lowest, highest = (int(value) for value in labels.long().aminmax())

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
+from wasskit.evaluation.accuracy import are_integers
 
 Metric = Literal["cosine", "dot", "euclidean"]
 Ties = Literal["pessimistic", "optimistic"]
@@ -480,7 +481,7 @@ def _prepare(
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels go together: give both or neither")
     for name, x, y in (("embeddings", embeddings, labels), ("gallery", gallery, gallery_labels)):
-        if x is not None and y is not None and (x.ndim < 1 or y.shape != x.shape[:1] or not _are_integers(y)):
+        if x is not None and y is not None and (x.ndim < 1 or y.shape != x.shape[:1] or not are_integers(y)):
             raise ValueError(
                 f"labels of the {name} must be {len(x) if x.ndim else 0} integers, one per row, "
                 f"not {y.dtype} of shape {tuple(y.shape)}"
@@ -593,7 +594,3 @@ def _positive_numbers(name: str, values: Sequence[int]) -> tuple[int, ...]:
 
 def _is_positive_integer(value: object) -> bool:
     return isinstance(value, Integral) and int(value) >= 1
-
-
-def _are_integers(labels: Tensor) -> bool:
-    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)

@@ -40,6 +40,7 @@ from torch.nn import functional as F
 
 from wasskit.distributed.collectives import gather, gather_with_grad
 from wasskit.distributed.group import broadcast_object, rank, world_size
+from wasskit.evaluation.accuracy import are_integers
 from wasskit.plugins.metrix import pairs
 from wasskit.plugins.metrix.mixup import (
     Mixing,
@@ -98,8 +99,7 @@ def _check_batch(embeddings: Tensor, labels: Tensor) -> None:
             f"embeddings must be a floating-point matrix (B, D), not {embeddings.dtype} of shape "
             f"{tuple(embeddings.shape)}"
         )
-    integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if labels.shape != embeddings.shape[:1] or not integers:
+    if labels.shape != embeddings.shape[:1] or not are_integers(labels):
         raise ValueError(
             f"labels must be {len(embeddings)} integers, one per embedding, not {labels.dtype} of shape "
             f"{tuple(labels.shape)}"
