@@ -121,9 +121,7 @@ def nuclear_norm_and_inverse_root(
     """
     n, m = matrix.shape
     gram = _lower_gram((matrix if n < m else matrix.mT).double())
-    # The solvers answer NaN by an error on one rank; a NaN in the value reaches every rank and names the step.
-    finite = torch.isfinite(gram.sum())
-    gram = torch.where(finite, gram, 0.0)
+    gram, finite = _solvable(gram)
     if with_inverse:
         eigenvalues, vectors = torch.linalg.eigh(gram)
     else:
@@ -153,8 +151,17 @@ def _lower_gram(wide: Tensor, block: int = 128) -> Tensor:
 
 def symmetric_eigenvalues(matrix: Tensor) -> Tensor:
     """Eigenvalues, ascending, of a symmetric matrix (m, m); NaN, all of them, where an entry is not finite."""
-    finite = torch.isfinite(matrix).all()
-    return torch.where(finite, torch.linalg.eigvalsh(torch.where(finite, matrix, 0.0)), torch.nan)
+    solvable, finite = _solvable(matrix)
+    return torch.where(finite, torch.linalg.eigvalsh(solvable), torch.nan)
+
+
+def _solvable(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrix, zero where an entry is not finite, and whether all are: one pass over it, and no wait for a device.
+
+    The solvers answer NaN by an error on one rank; a NaN in the value reaches every rank and names the step.
+    """
+    finite = torch.isfinite(matrix.sum(dtype=torch.float64))
+    return torch.where(finite, matrix, 0.0), finite
 
 
 def polar_factor(matrix: Tensor, *, smallest: float = 1e-4, floor: Tensor | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from scipy import integrate, optimize, special
 __all__ = [
     "SphereLaw",
     "circle_moments",
+    "circle_potential",
     "cloned_instances_lu",
     "coordinate_cdf",
     "coordinate_distances",
@@ -231,8 +232,7 @@ def projected_normal_metrics(shift: float, t: float = 2.0) -> tuple[float, float
     along = max(0.0, float((density * (np.cos(theta) - first) ** 2).sum()))
     root_trace = math.sqrt(across) + math.sqrt(along)
     w2 = math.sqrt(max(0.0, 2 - math.sqrt(2) * root_trace))
-    weights = special.ive(orders, 2 * t) * np.where(orders == 0, 1.0, 2.0)
-    return w2, math.log(float((weights * moments**2).sum())), abs(first)
+    return w2, math.log(float((circle_potential(orders, t) * moments**2).sum())), abs(first)
 
 
 def projected_normal_density(shift: float) -> tuple[Array, Array]:
@@ -246,6 +246,12 @@ def projected_normal_density(shift: float) -> tuple[Array, Array]:
     density = math.exp(-s * s / 2) + u * np.exp(log_part)
     density /= density.sum()
     return theta, density
+
+
+def circle_potential(orders: NDArray[np.int64], t: float) -> Array:
+    """Coefficients of cos(n x) in exp(2t cos x - 2t), the potential of two points on the circle an angle x apart."""
+    coefficients: Array = special.ive(orders, 2 * t) * np.where(orders == 0, 1.0, 2.0)
+    return coefficients
 
 
 def circle_moments(theta: Array, density: Array, orders: NDArray[np.int64]) -> Array:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from wasskit.plugins.study.laws import circle_moments, projected_normal_density, spectral_loss, sphere_lu
+from wasskit.plugins.study.laws import (
+    circle_moments,
+    circle_potential,
+    projected_normal_density,
+    spectral_loss,
+    sphere_lu,
+)
 
 __all__ = ["Expected", "projected_normal_sample", "root_of_gamma", "sphere_excess", "sphere_lu_error"]
 
@@ -99,11 +105,10 @@ def projected_normal_sample(shift: float, n: int, pairs: int, t: float = 2.0) ->
     variance += float(hessian @ covariance**2 @ hessian) / (2 * n**2)
     w2, w2_error = root_of_gamma(mean, variance)
 
-    weights = special.ive(orders, 2 * t) * np.where(orders == 0, 1.0, 2.0)
+    weights = circle_potential(orders, t)
     at_point = (weights * moments) @ np.cos(orders[:, None] * theta)
     potential = float(density @ at_point)
     of_points = float(density @ (at_point - potential) ** 2)
-    squares = special.ive(orders, 4 * t) * np.where(orders == 0, 1.0, 2.0)
-    of_pairs = max(0.0, float((squares * moments**2).sum()) - potential**2)
+    of_pairs = max(0.0, float((circle_potential(orders, 2 * t) * moments**2).sum()) - potential**2)
     error = math.sqrt(4 * of_points / n + max(0.0, of_pairs - 2 * of_points) / pairs) / potential
     return Expected(w2, w2_error, error)
