@@ -24,6 +24,7 @@ from wasskit import config as _config
 from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
+from wasskit.system.hints import did_you_mean
 
 GENERAL = Plugin(
     name="wasskit",
@@ -82,7 +83,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0][:1].isalnum() and args[0] not in self.commands and not ctx.resilient_parsing:
             # Not every version of Typer and Click names what was meant.
-            ctx.fail(f"No such command {args[0]!r}.{_config.nearest(args[0], self.commands)}")
+            ctx.fail(f"No such command {args[0]!r}.{did_you_mean(args[0], self.commands)}")
         self._resolving = True
         try:
             return super().resolve_command(ctx, args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wasskit.errors import UserError
+from wasskit.system.files import replace_text
 
 _BASH = """\
 # Tab completion of wasskit for bash. Source this file, e.g. from ~/.bashrc.
@@ -79,7 +80,7 @@ def write_scripts(folder: Path) -> list[Path]:
     written = []
     for name, text in SCRIPTS.values():
         path = folder / name
-        path.write_text(text, encoding="utf-8", newline="\n")
+        replace_text(path, text)
         written.append(path)
     return written
 
@@ -107,7 +108,7 @@ def install(shell: str, home: Path) -> tuple[Path, Path | None]:
             "PowerShell's profile differs between systems: run `wasskit completions show powershell >> $PROFILE`."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(script(shell), encoding="utf-8", newline="\n")
+    replace_text(path, script(shell))
     if start_up is not None:
         line = f"source '{path}'"
         if shell == "zsh":

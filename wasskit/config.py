@@ -10,7 +10,6 @@ This module imports neither torch nor numpy: it is on the path of ``--help`` and
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import math
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from wasskit.errors import Interrupted, UserError
+from wasskit.system.hints import did_you_mean
 
 if typing.TYPE_CHECKING:
     import typer
@@ -319,7 +319,7 @@ def _check(f: Field, value: Any, where: str) -> Any:
     o = f.option
     if f.choices is not None and value not in f.choices:
         raise UserError(
-            f"{where}: {value!r} is not one of {', '.join(f.choices)}.{nearest(value, f.choices)}"
+            f"{where}: {value!r} is not one of {', '.join(f.choices)}.{did_you_mean(value, f.choices)}"
         )
     if f.kind.base in (int, float):
         if value != value or abs(value) == math.inf:
@@ -349,12 +349,6 @@ def bounds_phrase(o: Option) -> str:
     if o.below is not None:
         parts.append(f"below {display(o.below)}")
     return " and ".join(parts)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that is closest to a wrong one; empty where none is close."""
-    matches = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def display(value: Any) -> str:
@@ -390,7 +384,7 @@ def check_keys(config_class: type[CommandOptions], options: Mapping[str, Any], s
     for key, value in options.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise UserError(f"Unknown key {key!r} in {source}.{nearest(name, known)}")
+            raise UserError(f"Unknown key {key!r} in {source}.{did_you_mean(name, known)}")
         if name in values:
             raise UserError(f"Key {key!r} in {source} is there twice, once with - and once with _: keep one.")
         values[name] = coerce(known[name], value, f"Key {key!r} in {source}")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from wasskit.config import CommandOptions, RecipeOptions, argument, option
 from wasskit.errors import UserError
+from wasskit.system.hints import did_you_mean
 
 
 def override(group: type[CommandOptions], name: str, default: Any, *, help: str | None = None) -> Any:
@@ -177,14 +178,11 @@ class DataOptions(DataRootOptions):
 
     def validate(self) -> None:
         super().validate()
-        import difflib
-
         from wasskit.data.catalog import dataset_names
 
         known = dataset_names()
         if self.dataset not in known:
-            near = difflib.get_close_matches(self.dataset, known, n=1)
-            advice = f" Did you mean {near[0]!r}?" if near else ""
+            advice = did_you_mean(self.dataset, known)
             raise UserError(f"--dataset: {self.dataset!r} is not one of {', '.join(known)}.{advice}")
 
 

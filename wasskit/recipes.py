@@ -6,7 +6,6 @@ published, the figures under ``[paper]`` with their ``source``.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
+from wasskit.system.hints import did_you_mean
 
 _TOP_KEYS = {"command", "title", "description", "options", "paper"}
 _PAPER_KEYS = {"source", "metrics", "note"}
@@ -104,8 +104,7 @@ def find_recipe(named: str, plugin: str | None = None) -> tuple[str, Path]:
     if as_path.suffix == ".toml" or as_path.is_dir():
         raise UserError(f"No recipe file at {as_path}.")
     known = recipe_names(plugin)
-    near = difflib.get_close_matches(named, known + [n.partition("/")[2] for n in known], n=3)
-    advice = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    advice = did_you_mean(named, known + [n.partition("/")[2] for n in known], 3)
     raise UserError(f"No recipe named {named!r}.{advice} `wasskit recipes list` shows them all.")
 
 
@@ -118,8 +117,7 @@ def parse_recipe(name: str, path: Path) -> Recipe:
     document = read_toml(path)
     for key in document:
         if key not in _TOP_KEYS:
-            near = difflib.get_close_matches(key, _TOP_KEYS, n=1)
-            advice = f" Did you mean {near[0]!r}?" if near else " Settings go under [options]."
+            advice = did_you_mean(key, _TOP_KEYS, otherwise=" Settings go under [options].")
             raise UserError(f"Unknown key {key!r} in recipe {path}.{advice}")
     if not isinstance(document.get("command"), str):
         raise UserError(

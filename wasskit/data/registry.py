@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +13,8 @@ from wasskit.data.base import ImageDataset
 from wasskit.data.catalog import CARDS, DatasetCard, data_root, locate, missing_files
 from wasskit.data.splits import stratified_split
 from wasskit.errors import UserError
+from wasskit.system.hints import nearest
+from wasskit.system.locks import held
 
 Corrupt = Literal["refuse", "skip"]
 
@@ -57,12 +57,12 @@ class Request:
         if locate(self.card, self.root) is not None:
             # Its files may be there and not yet whole: then the lock is there, too, and held.
             if lock.exists():
-                with _turn(lock, shared=True):
+                with held(lock, wait=True, shared=True):
                     pass
             return self.find()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with _turn(lock):
+            with held(lock, wait=True):
                 if locate(self.card, self.root) is None:
                     download(self, target)
         except UserError:
@@ -77,22 +77,6 @@ class Request:
         assert self.card is not None
         whole = self.card.counts[self.split]
         return [] if count == whole else [f"{self.name}/{self.split}: {count:,} of {whole:,} images"]
-
-
-@contextlib.contextmanager
-def _turn(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Wait for the lock on a file and hold it; nothing where the system knows no such locks.
-
-    ``shared``: together with others that only read, for which the file need not be writable.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.open("r" if shared else "a") as file:
-        fcntl.lockf(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
 
 
 Loader = Callable[[Request], ImageDataset]
@@ -152,7 +136,7 @@ def load_dataset(
         importlib.import_module(card.module)
     if name not in _LOADERS:
         known = sorted({*CARDS, *_LOADERS})
-        close = difflib.get_close_matches(name, known, 1)
+        close = nearest(name, known)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
         raise UserError(f"no data set is called {name!r}; {hint}")
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wasskit.distributed.collectives import gather, reduce_sum
-from wasskit.distributed.group import barrier, is_main
+from wasskit.distributed.group import barrier, broadcast_object, is_main
 from wasskit.errors import RunFailed, UserError
+from wasskit.system.files import replacing
 
 Encoder = Callable[[Tensor], Tensor]
 Precision = Literal["float32", "bf16"]
@@ -139,39 +140,38 @@ def write_embeddings(
     Returns their paths. Raises UserError if they cannot be written.
     """
     path = path if path.suffix == ".npy" else path.with_name(path.name + ".npy")
-    table, partial = path.with_suffix(".csv"), path.with_name(path.name + ".partial")
+    table = path.with_suffix(".csv")
     batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
     try:
         first = next(batches, None)
         width = _width(None if first is None else first[0])
         if width == 0:
             raise UserError("there are no images to embed: is the folder empty?")
-        if is_main():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _create_npy(partial, len(names), width, dtype)
-        barrier()
-        written = 0
-        with partial.open("r+b") as file:
-            for features, _, indices in itertools.chain([] if first is None else [first], batches):
-                _write_rows(file, indices.cpu().numpy(), features.cpu().numpy().astype(dtype), len(names))
-                written += len(indices)
-        total = int(reduce_sum(torch.tensor(written)))
-        if total != len(names):
-            raise RunFailed(
-                f"{total} embeddings were computed for {len(names)} images: {path} was not written."
-            )
-        if is_main():
-            _write_table(table, names, labels, classes)
-            partial.replace(path)
+        with contextlib.ExitStack() as stack:
+            temporary = path
+            if is_main():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = stack.enter_context(replacing(path))
+                _create_npy(temporary, len(names), width, dtype)
+            temporary = broadcast_object(temporary)
+            written = 0
+            with temporary.open("r+b") as file:
+                for features, _, indices in itertools.chain([] if first is None else [first], batches):
+                    values = features.cpu().numpy().astype(dtype)
+                    _write_rows(file, indices.cpu().numpy(), values, len(names))
+                    written += len(indices)
+            total = int(reduce_sum(torch.tensor(written)))
+            if total != len(names):
+                raise RunFailed(
+                    f"{total} embeddings were computed for {len(names)} images: {path} was not written."
+                )
+            if is_main():
+                _write_table(table, names, labels, classes)
         barrier()
     except OSError as error:
         raise UserError(
             f"the embeddings could not be written to {path}: {error.strerror or error}."
         ) from error
-    finally:
-        if is_main():
-            with contextlib.suppress(OSError):
-                partial.unlink()
     return path, table
 
 
@@ -206,8 +206,10 @@ def _write_rows(file: BinaryIO, indices: NDArray[np.int64], values: NDArray[np.f
 def _write_table(
     path: Path, names: Sequence[str | Path], labels: Tensor | None, classes: Sequence[str]
 ) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         if labels is None:
             writer.writerow(["row", "path"])
@@ -217,4 +219,3 @@ def _write_table(
             for row, (name, label) in enumerate(zip(names, labels.tolist(), strict=True)):
                 known = classes[label] if classes and label >= 0 else label
                 writer.writerow([row, name, known if label >= 0 else ""])
-    partial.replace(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from wasskit.system import hints
 
 TINY = "tiny"
 
@@ -99,5 +100,5 @@ def library_of(name: str) -> tuple[str, str]:
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     """'did you mean ...?' with the nearest names, or an empty string when none is near."""
-    close = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=count)
+    close = hints.nearest(name, names, count)
     return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from wasskit import __version__
 from wasskit.errors import RunFailed, UserError
+from wasskit.system.files import replacing
 
 HEADER_KEY = "wasskit"
 
@@ -43,14 +44,10 @@ def save_weights(path: Path, weights: nn.Module | Mapping[str, Tensor], header: 
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()
     }
     metadata = {HEADER_KEY: json.dumps({**header, "version": __version__}, sort_keys=True), "format": "pt"}
-    partial = path.with_name(path.name + ".partial")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file(tensors, partial, metadata=metadata)
-            partial.replace(path)
-        finally:
-            _remove(partial)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -111,21 +108,19 @@ def export_onnx(
     device = next((p.device for p in module.parameters()), example.device)
     rows = torch.arange(3, device=example.device) % len(example)
     inputs = example[rows].to(device).contiguous()
-    partial = path.with_name(path.name + ".partial")
     module.eval()
     try:
         with torch.no_grad(), _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_onnx(partial, module, inputs, input_name, output_name)
-            error, note = _onnx_error(partial, module, inputs, input_name)
-            scale = 1 + float(module(inputs).abs().max())
-            if error is not None and not error <= tolerance * scale:
-                raise RunFailed(
-                    f"the ONNX network differs from torch's by {error:.1e}, so {path} was not written."
-                )
-            partial.replace(path)
+            with replacing(path) as temporary:
+                _write_onnx(temporary, module, inputs, input_name, output_name)
+                error, note = _onnx_error(temporary, module, inputs, input_name)
+                scale = 1 + float(module(inputs).abs().max())
+                if error is not None and not error <= tolerance * scale:
+                    raise RunFailed(
+                        f"the ONNX network differs from torch's by {error:.1e}, so {path} was not written."
+                    )
     finally:
-        _remove(partial)
         module.train(training)
     return OnnxExport(path, error, note)
 
@@ -168,11 +163,6 @@ def _onnx_error(path: Path, module: nn.Module, inputs: Tensor, input_name: str) 
         expected = module(batch).cpu().numpy()
         error = max(error, float(np.abs(found - expected).max()))
     return error, ""
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
 
 
 def _torch_version() -> tuple[int, int]:

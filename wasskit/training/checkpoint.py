@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
-from wasskit.training.files import replace_file, writing
+from wasskit.system.files import remove_leftovers, replace_file, replacing, writing
 
 __all__ = [
     "Checkpoints",
@@ -60,8 +60,7 @@ class Checkpoints:
         """
         with writing(self.last):
             self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(self.folder)
 
         def keep_others(new: Path) -> None:
             if self._last_is_whole and self.last.is_file():
@@ -269,12 +268,9 @@ def _link(source: Path, target: Path) -> None:
 
     Checkpoints are replaced, never changed in place, so two names may share one file.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.link.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        with source.open("rb") as original:
-            replace_file(target, lambda file: shutil.copyfileobj(original, file))
-        return
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)

@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.training.files import replace_file, writing
+from wasskit.system.files import replace_file, writing
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import errno
 import functools
 import importlib.metadata
 import io
@@ -34,7 +33,8 @@ from typing import Any, NamedTuple
 from wasskit.console import jsonable
 from wasskit.errors import UserError, WasskitError
 from wasskit.recipes import read_toml
-from wasskit.training.files import replace_text, writing
+from wasskit.system.files import replace_text, writing
+from wasskit.system.locks import Taken, held
 
 __all__ = ["Metric", "RunDirectory", "numbered_names", "read_metrics"]
 
@@ -277,8 +277,8 @@ class RunDirectory:
             refusal: str | None = None
             if _writes():
                 try:
-                    stack.enter_context(_locked(self.path / _LOCK))
-                except _Taken as taken:
+                    stack.enter_context(held(self.path / _LOCK))
+                except Taken as taken:
                     refusal = (
                         f"Another process ({taken}) is training in {self.path}: wait for it, stop it, or choose "
                         "another --run-dir."
@@ -312,35 +312,6 @@ class RunDirectory:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-
-class _Taken(Exception):
-    """A lock that another process holds; says which."""
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file, made where it is missing; nothing where the system knows no such locks."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with writing(path):
-        file = path.open("a+", encoding="utf-8")
-    with file:
-        try:
-            # Record locks: unlike those of flock they work over NFS, and forks have no share in them.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                file.seek(0)
-                raise _Taken(file.read().strip() or "unknown") from None
-        else:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
-            file.flush()
-        yield
 
 
 def read_metrics(path: Path) -> list[Metric]:

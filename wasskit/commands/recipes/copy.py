@@ -25,6 +25,7 @@ def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.errors import UserError
     from wasskit.recipes import find_recipe, parse_recipe
+    from wasskit.system.files import replace_file
 
     name, path = find_recipe(config.recipe)
     recipe = parse_recipe(name, path)
@@ -35,7 +36,7 @@ def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
         raise UserError(f"{target} exists already: choose another name or remove it.")
     if not target.parent.is_dir():
         raise UserError(f"There is no folder {target.parent}: make it first.")
-    target.write_bytes(path.read_bytes())
+    replace_file(target, lambda file: file.write(path.read_bytes()))
     if not config.json:
         console.result(f"Copied to {console.escape(str(target))}. Edit it, then:")
         console.result(f"  wasskit recipes validate {console.escape(str(target))}")

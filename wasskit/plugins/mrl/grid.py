@@ -39,7 +39,7 @@ from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
 from wasskit.plugins.mrl.tables import CLASSIFICATION
-from wasskit.training.files import replace_text, writing
+from wasskit.system.files import replace_text, writing
 from wasskit.training.run import RunDirectory
 
 Axes = Mapping[str, Sequence[Any]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit import console
-from wasskit.training.files import replace_text, writing
+from wasskit.system.files import replace_text, writing
 
 if typing.TYPE_CHECKING:
     from wasskit.plugins.mrl.adaptive import Outcome

@@ -6,7 +6,6 @@ Metrics are named ``split/metric`` as in ``summary.json``. ``top1@64`` is ``top1
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 import statistics
@@ -16,6 +15,7 @@ from typing import Literal
 
 from wasskit.errors import UserError
 from wasskit.plugins.plot.runs import Group, Run
+from wasskit.system.hints import did_you_mean
 
 Order = Literal["max", "min"]
 
@@ -127,8 +127,7 @@ def choose(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
         ]
         if not matches:
             names = [*known, *(key.rpartition("/")[2] for key in known)]
-            near = difflib.get_close_matches(pattern, names, n=1)
-            advice = f" Did you mean {near[0]!r}?" if near else ""
+            advice = did_you_mean(pattern, names)
             listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
             raise UserError(
                 f"--metric: no run has recorded {pattern!r}; there is {listed or 'nothing'}.{advice}"

@@ -34,8 +34,8 @@ from wasskit.plugins.plot.metrics import (
     with_courses,
 )
 from wasskit.plugins.plot.runs import Group, Run, group_runs, show_setting
+from wasskit.system.files import replace_text, writing
 from wasskit.training.figures import save_figure
-from wasskit.training.files import replace_text, writing
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure

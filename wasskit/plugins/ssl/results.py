@@ -10,7 +10,7 @@ from typing import Any
 
 from wasskit import console
 from wasskit.errors import UserError
-from wasskit.training.files import replace_file, replace_text, writing
+from wasskit.system.files import replace_file, replace_text, writing
 from wasskit.training.run import RunDirectory
 from wasskit.training.trained import is_exported
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from wasskit import console
 from wasskit.config import Invocation, to_options
 from wasskit.plugins.study.options import ReportOptions
-from wasskit.training.files import replace_text
+from wasskit.system.files import replace_text
 from wasskit.training.run import RunDirectory
 
 if typing.TYPE_CHECKING:

@@ -13,7 +13,7 @@ from wasskit.data.toy import load_points
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.objective import W2GN, Refine
 from wasskit.plugins.w2gn.palette import read_pixels, save_pixels
-from wasskit.training.files import replace_file, writing
+from wasskit.system.files import replace_file, writing
 
 
 def map_file(path: Path) -> Path:

@@ -24,6 +24,7 @@ from torch import Tensor
 from wasskit.data.toy import Measure, normal
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.objective import W2GN, Refine
+from wasskit.system.files import replace_file, replacing, writing
 
 Pixels = NDArray[np.uint8]
 TIFF = (".tif", ".tiff", ".btf", ".svs")
@@ -305,8 +306,6 @@ def map_image(source: Path, destination: Path, table: ColourTable) -> None:
     Raises:
         UserError: see `read_pixels`; the destination cannot be written.
     """
-    from wasskit.training.files import writing
-
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
         if (page := tiled_page(source)) is not None:
@@ -345,9 +344,11 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
     if page.compression in (tifffile.COMPRESSION.ADOBE_DEFLATE, tifffile.COMPRESSION.DEFLATE):
         layout["compression"] = "zlib"
     size = page.shape[0] * page.shape[1] * 3
-    partial = destination.with_name(f".{destination.name}.partial")
     try:
-        with tifffile.TiffWriter(partial, bigtiff=size > 1 << 31) as writer:
+        with (
+            replacing(destination) as temporary,
+            tifffile.TiffWriter(temporary, bigtiff=size > 1 << 31) as writer,
+        ):
             writer.write(
                 segments(),
                 shape=page.shape,
@@ -356,11 +357,8 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
                 iccprofile=page.iccprofile,
                 **layout,
             )
-        partial.replace(destination)
     except ValueError as error:
         raise UserError(f"{page.parent.filename} cannot be decoded: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def lossless_suffix(path: Path) -> str:
@@ -374,8 +372,11 @@ def save_pixels(pixels: Pixels, path: Path) -> Path:
     options: dict[str, Any] = (
         {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
     )
+    kind = Image.registered_extensions().get(path.suffix.lower())
     try:
-        Image.fromarray(pixels).save(path, **options)
+        if kind is None:
+            raise ValueError(f"unknown file extension: {path.suffix}")
+        replace_file(path, lambda file: Image.fromarray(pixels).save(file, format=kind, **options))
     except (ValueError, KeyError) as error:
         raise UserError(f"Cannot write {path}: {error}; name it .png, .jpg or .tif.") from error
     return path

@@ -20,7 +20,7 @@ from wasskit.plugins.w2gn.pairs import KnownPair, evaluation
 from wasskit.plugins.w2gn.task import dense_transport
 from wasskit.plugins.w2gn.training import history, next_steps, sampler, say_where, train
 from wasskit.recipes import read_toml
-from wasskit.training.files import replace_text
+from wasskit.system.files import replace_text
 from wasskit.training.run import RunDirectory, numbered_names
 from wasskit.training.session import resumed_config, training_session
 

@@ -17,7 +17,7 @@ from wasskit.plugins.w2gn.maps import save_map
 from wasskit.plugins.w2gn.objective import W2GN
 from wasskit.plugins.w2gn.options import TransportOptions
 from wasskit.plugins.w2gn.task import Draw, Evaluate, TransportTask, pair_source
-from wasskit.training.files import replace_file
+from wasskit.system.files import replace_file
 from wasskit.training.session import Session
 from wasskit.training.task import Source
 from wasskit.training.trainer import Summary

@@ -47,7 +47,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.measure import geometry, nearest_of_each_kind, retrieval_percent
     from wasskit.plugins.metrix.network import load_model
     from wasskit.plugins.metrix.tables import heading, retrieval_columns
-    from wasskit.training.files import replace_text
+    from wasskit.system.files import replace_text
     from wasskit.training.trained import data_root_of, results_folder
 
     with group(config.device) as device:

@@ -55,7 +55,7 @@ def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.common import described, open_groups
     from wasskit.plugins.plot.metrics import Value, choose, main_metrics, monitored, tabulated, values_of
     from wasskit.plugins.plot.tables import make_table, records, to_csv, to_latex, to_markdown, to_terminal
-    from wasskit.training.files import replace_text, writing
+    from wasskit.system.files import replace_text, writing
 
     groups = open_groups(config)
     known = tabulated(groups)

@@ -83,7 +83,7 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
     )
     from wasskit.plugins.w2gn.task import dense_transport
     from wasskit.plugins.w2gn.training import history, next_steps, sampler, save_clouds, say_where, train
-    from wasskit.training.files import writing
+    from wasskit.system.files import writing
     from wasskit.training.session import training_session
 
     if config.images:

@@ -78,6 +78,7 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.adaptation import Adaptation, ClassifierStage
     from wasskit.plugins.w2gn.staged import train_staged
     from wasskit.plugins.w2gn.training import next_steps, say_where
+    from wasskit.system.files import replace_file
     from wasskit.training.session import training_session
 
     with training_session(config, invocation, name=f"{config.source}-{config.target}") as session:
@@ -116,7 +117,10 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
                     {name: part[:count] for name, part in labels.items()},
                 )
             )
-            torch.save(stage.classifier.state_dict(), session.run.path / "classifier.pt")
+            replace_file(
+                session.run.path / "classifier.pt",
+                lambda file: torch.save(stage.classifier.state_dict(), file),
+            )
         console.table(
             f"{config.source} to {config.target}, accuracy on {config.source} test images, %",
             ["", "1-NN", "classifier"],

@@ -77,6 +77,7 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.imagery import folder_dataset
     from wasskit.plugins.w2gn.staged import train_staged
     from wasskit.plugins.w2gn.training import next_steps, say_where
+    from wasskit.system.files import replace_file
     from wasskit.training.session import training_session
 
     named = config.dataset if config.images is None else config.images.name
@@ -141,7 +142,9 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
                 "latents": quality.test_latents()[:shown],
             }
             figures.append(draw.principal_planes(session.run.figures / "latents.png", clouds))
-            torch.save(autoencoder.state_dict(), session.run.path / "autoencoder.pt")
+            replace_file(
+                session.run.path / "autoencoder.pt", lambda file: torch.save(autoencoder.state_dict(), file)
+            )
         table = [
             [word, final[f"test/energy_{key}"], final[f"test/images_{key}"]]
             for key, word in (

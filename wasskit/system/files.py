@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from wasskit.errors import UserError, WasskitError
 
-__all__ = ["replace_file", "replace_text", "writing"]
+__all__ = ["remove_leftovers", "replace_file", "replace_text", "replacing", "sync_folder", "writing"]
+
+_SUFFIX = ".tmp"
 
 
 @contextlib.contextmanager
@@ -32,36 +35,50 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def replace_file(
-    path: Path, write: Callable[[BinaryIO], object], *, before_rename: Callable[[Path], object] | None = None
-) -> None:
-    """Write a file under a temporary name, bring it to the disk and rename it over ``path``.
+@contextlib.contextmanager
+def replacing(path: Path, *, before_rename: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """Write a file under the temporary name that is yielded; when the block ends, bring it to the disk and rename it
+    over ``path``.
 
-    At any moment ``path`` holds either its old content or its whole new one. On an error the temporary file is removed.
-    ``before_rename`` is called with the temporary file when that is whole and ``path`` still the old one.
+    At any moment ``path`` holds either its old content or its whole new one. On an error or an interruption the
+    temporary file is removed. The file gets the permissions of any new file (0666 less the umask), also from a library
+    that would make it private. ``before_rename`` is called with the temporary file when that is whole and ``path``
+    still the old one.
 
     Raises:
         UserError: the file system refused (a full disk, say).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
     with writing(path):
         try:
-            with temporary.open("wb") as file:
-                write(file)
-                file.flush()
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            yield temporary
+            if stat.S_IMODE(temporary.stat().st_mode) != mode:
+                temporary.chmod(mode)
+            with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
             if before_rename is not None:
                 before_rename(temporary)
             temporary.replace(path)
-        except BaseException:
+        finally:
+            # Also after a rename: one that finds two links to one file leaves both.
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise
         sync_folder(path.parent)
 
 
+def replace_file(
+    path: Path, write: Callable[[BinaryIO], object], *, before_rename: Callable[[Path], object] | None = None
+) -> None:
+    """`replacing` for what is written by ``write(file)``."""
+    with replacing(path, before_rename=before_rename) as temporary, temporary.open("wb") as file:
+        write(file)
+
+
 def replace_text(path: Path, text: str) -> None:
-    """:func:`replace_file` for text; a name in it that is no text is a ``UserError`` too."""
+    """`replace_file` for text; a name in it that is no text is a ``UserError`` too."""
     try:
         content = text.encode()
     except UnicodeEncodeError as error:
@@ -70,6 +87,13 @@ def replace_text(path: Path, text: str) -> None:
             f"Cannot write {path}: a name in it is not valid UTF-8 ({name}...); rename that file or folder."
         ) from error
     replace_file(path, lambda file: file.write(content))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove, at any depth, the temporary files of writers that were killed. The folder is this process's alone."""
+    for leftover in folder.rglob(f".*{_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def sync_folder(folder: Path) -> None:

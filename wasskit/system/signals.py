@@ -1,0 +1,130 @@
+"""The signals that ask a process to stop: which they are, who hears them, and what becomes of them.
+
+A command that trains notes them and stops between two steps (`handled`); everywhere else they end the command by an
+exception, so that what was being written is cleaned up (`raised`); helper processes never hear them (`shielded`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+__all__ = [
+    "ECHO_SECONDS",
+    "StopRequest",
+    "Stopped",
+    "forwarded",
+    "handled",
+    "name_of",
+    "raised",
+    "shield",
+    "shielded",
+    "stop_signals",
+]
+
+#: A signal that comes twice within this time was sent once: to the process and to its group, say.
+ECHO_SECONDS = 0.5
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked to stop, and nobody was there to follow it at a better moment."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"Stopped by {name_of(signal_number)}.")
+        self.signal_number = signal_number
+
+
+class StopRequest:
+    """Notes the first request to stop, and whether it was repeated. A handler for `handled`."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.repeated = False
+        self._when = 0.0
+
+    def __call__(self, number: int) -> None:
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._when = number, now
+        elif number != self.number or now - self._when > ECHO_SECONDS:
+            self.repeated = True
+
+
+def stop_signals() -> tuple[int, ...]:
+    """The signals that ask to stop; not SIGHUP where the process shall outlive its terminal (``nohup``)."""
+    numbers = [int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name)]
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is not None and signal.getsignal(hang_up) == signal.SIG_IGN:
+        numbers.remove(hang_up)
+    return tuple(numbers)
+
+
+def forwarded(number: int) -> int:
+    """What a parent tells its children: a terminal that closes is to them a request to stop as any other."""
+    return int(signal.SIGTERM) if number == getattr(signal, "SIGHUP", None) else number
+
+
+def name_of(number: int) -> str:
+    """``SIGTERM`` for 15; the number of a signal without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@contextlib.contextmanager
+def handled(handler: Callable[[int], object]) -> Iterator[None]:
+    """Inside, the signals that ask to stop call ``handler(number)``; outside the main thread nothing changes."""
+    before = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in stop_signals():
+                before[number] = signal.signal(number, lambda caught, frame: handler(caught))
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Inside, a signal that asks to stop raises `Stopped`; the second one ends the process at once."""
+    request = StopRequest()
+
+    def follow(number: int) -> None:
+        first = request.number is None
+        request(number)
+        if request.repeated:
+            os._exit(128 + number)
+        if first:
+            raise Stopped(number)
+
+    with handled(follow):
+        yield
+
+
+def shield() -> None:
+    """Never hear the signals that ask to stop, from now on."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    else:
+        for number in stop_signals():
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Inside, this thread holds the signals that ask to stop back; processes started inside never hear them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
