@@ -25,6 +25,8 @@ from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
 from wasskit.system.hints import did_you_mean
+from wasskit.system.processes import watch_parent
+from wasskit.system.signals import Stopped, raised
 
 GENERAL = Plugin(
     name="wasskit",
@@ -253,6 +255,8 @@ def run(argv: Sequence[str]) -> int:
         return leave.code
     except KeyboardInterrupt:
         return 130
+    except Stopped as stop:
+        return 128 + stop.signal_number
     except Exception as error:
         return _report(error)
     finally:
@@ -311,6 +315,8 @@ def _explain(error: Exception) -> tuple[str | None, int]:
             "--accumulate, or --precision bf16.",
             1,
         )
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return f"A data loading process died ({error}); memory may have run out: take fewer --workers.", 1
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _lacks_memory(str(error))):
         return "This machine ran out of memory: use a smaller batch or fewer workers.", 1
     return None, 1
@@ -329,4 +335,7 @@ def main() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that are no text
-    sys.exit(run(sys.argv[1:]))
+    watch_parent()
+    with raised():
+        code = run(sys.argv[1:])
+    sys.exit(code)

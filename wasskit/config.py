@@ -13,6 +13,7 @@ import dataclasses
 import inspect
 import math
 import os
+import signal
 import sys
 import types
 import typing
@@ -23,6 +24,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from wasskit.errors import Interrupted, UserError
 from wasskit.system.hints import did_you_mean
+from wasskit.system.signals import Stopped
 
 if typing.TYPE_CHECKING:
     import typer
@@ -564,7 +566,9 @@ class Command(Generic[C]):
         try:
             result = self.body(config, invocation)
         except KeyboardInterrupt:
-            raise Interrupted(2, "Interrupted.") from None
+            raise Interrupted(signal.SIGINT, "Interrupted.") from None
+        except Stopped as stop:
+            raise Interrupted(stop.signal_number, str(stop)) from None
         if config.json and result is not None and console.is_main_process():
             console.print_json(result)
 

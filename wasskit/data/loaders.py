@@ -8,7 +8,9 @@ together, in rank order, the batch and the augmentations of one rank.
 from __future__ import annotations
 
 import atexit
-import signal
+import multiprocessing
+import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ from wasskit.data.transforms import (
 )
 from wasskit.distributed import group
 from wasskit.errors import RunFailed, UserError
+from wasskit.system.signals import shield, shielded
 
 
 @dataclass(frozen=True)
@@ -359,16 +362,15 @@ def _collate(
 def _start_worker(_: int) -> None:
     # A signal to the whole process group is for the main process, which saves its state and then ends its
     # workers; were they to die first, it would fail for want of data. Without a main process they end anyway.
-    for name in ("SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, _end_soon)
+    shield()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
 
 
-def _end_soon(*_: object) -> None:
-    # Not at once, see above; but never not at all: the interpreter's exit joins children it has sent SIGTERM.
-    signal.alarm(20)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 _LIVE: weakref.WeakSet[_Workers] = weakref.WeakSet()
@@ -432,8 +434,10 @@ class _Workers:
                 # The loader draws a seed for its workers, which must not come from the global generator.
                 generator=torch.Generator(),
             )
+        with shielded():  # also while they start
+            batches = iter(self.loader)
         try:
-            for batch in self.loader:
+            for batch in batches:
                 if isinstance(batch, _Failure):
                     raise UnreadableImage(batch.bad)
                 index, views = batch
@@ -443,7 +447,7 @@ class _Workers:
                         moved = tuple(self.finish(view) for view in moved)
                 yield index, moved
         except RuntimeError as error:
-            if "DataLoader worker" in str(error) and "exited unexpectedly" in str(error):
+            if "DataLoader worker" in str(error):
                 self.close()
                 raise RunFailed(
                     f"a data loading process died ({error}); memory may have run out: take fewer --workers"
@@ -455,4 +459,8 @@ class _Workers:
         iterator = getattr(self.loader, "_iterator", None)
         if iterator is not None and self.workers:
             iterator._shutdown_workers()
+            for worker in iterator._workers:
+                # Those that are slow to end have been sent SIGTERM, which they do not hear.
+                worker.kill()
+                worker.join()
         self.loader = None

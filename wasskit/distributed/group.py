@@ -34,8 +34,10 @@ __all__ = [
     "close_group",
     "group",
     "init_group",
+    "is_lost_peer",
     "is_main",
     "local_rank",
+    "lost_peer",
     "rank",
     "rank_seed",
     "world_size",
@@ -144,17 +146,29 @@ def group(device: str | torch.device = "auto") -> Iterator[torch.device]:
         if outermost:
             barrier()
     except RuntimeError as error:
-        if world_size() > 1 and any(sign in str(error).lower() for sign in _PEER_LOST):
-            # The rank that failed knows why: its launcher must hear of its end before it hears of this one's.
-            time.sleep(_PEER_LOST_SECONDS)
-            raise RunFailed(
-                f"Rank {rank()} lost contact with another rank; that rank's message says why."
-            ) from error
+        if is_lost_peer(error):
+            raise lost_peer() from error
         raise
     finally:
         if outermost:
             torch.set_flush_denormal(False)
             close_group()
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective has failed because another rank is gone."""
+    return world_size() > 1 and any(sign in str(error).lower() for sign in _PEER_LOST)
+
+
+def lost_peer(advice: str = "") -> RunFailed:
+    """The error for a rank that lost another one; ``advice`` is a sentence with a space before it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        # The rank that failed knows why: our launcher must hear of its end before it hears of this one's.
+        time.sleep(_PEER_LOST_SECONDS)
+    return RunFailed(
+        f"Rank {rank()} lost contact with another rank. That rank's message says why; without one it was killed, "
+        f"probably for want of memory.{advice}"
+    )
 
 
 def barrier() -> None:

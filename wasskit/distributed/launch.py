@@ -6,23 +6,28 @@ variables.
 
 from __future__ import annotations
 
-import ctypes
+import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
+from wasskit import console
 from wasskit.errors import UserError
+from wasskit.system import processes
+from wasskit.system.signals import forwarded, handled, name_of
 
-__all__ = ["Device", "find_devices", "is_launched", "launch", "parse_device_list"]
+__all__ = ["Device", "find_devices", "is_launched", "launch", "note_saved", "parse_device_list"]
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 1.0
@@ -30,17 +35,7 @@ _KILL_SECONDS = 15.0
 _PATIENCE = 3
 _TAIL_BYTES = 8192
 
-# A terminal that closes says SIGHUP; the ranks know SIGTERM as the way to stop with a checkpoint.
-_FORWARDED = {
-    getattr(signal, name): getattr(signal, sent)
-    for name, sent in (
-        ("SIGINT", "SIGINT"),
-        ("SIGTERM", "SIGTERM"),
-        ("SIGUSR1", "SIGUSR1"),
-        ("SIGHUP", "SIGTERM"),
-    )
-    if hasattr(signal, name)
-}
+_SAVED = "WASSKIT_SAVED"
 
 
 @dataclass(frozen=True)
@@ -124,12 +119,14 @@ def launch(nproc: int, argv: Sequence[str], *, program: Sequence[str] = ()) -> i
     command = [*(program or (sys.executable, "-m", "wasskit")), *argv]
     environments = _environments(nproc)
     with ExitStack() as stack:
-        received = stack.enter_context(_received_signals())
-        ranks = _Ranks()
+        received: list[int] = []
+        stack.enter_context(handled(received.append))
+        saved = Path(stack.enter_context(tempfile.TemporaryDirectory()), "saved")
+        ranks = _Ranks(saved)
         stack.callback(ranks.kill)
         for place, environment in enumerate(environments):
             errors = stack.enter_context(tempfile.TemporaryFile()) if place else None
-            ranks.start(command, environment, errors)
+            ranks.start(command, {**environment, _SAVED: str(saved)}, errors)
         return ranks.supervise(received)
 
 
@@ -171,43 +168,19 @@ def _loopback() -> str | None:
     return next((name for name in ("lo", "lo0") if name in names), None)
 
 
-@contextmanager
-def _received_signals() -> Iterator[list[int]]:
-    """Collect the signals to forward in the yielded list; outside the main thread there are none."""
-    received: list[int] = []
-    before = {}
-    try:
-        for number in _FORWARDED:
-            if signal.getsignal(number) == signal.SIG_IGN and number == getattr(signal, "SIGHUP", None):
-                continue  # nohup asks to outlive the terminal
-            before[number] = signal.signal(number, lambda caught, frame: received.append(caught))
-    except ValueError:
-        pass
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class _Ranks:
     """The processes of one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, saved: Path) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._errors: list[IO[bytes] | None] = []
+        self._saved = saved
+        self._killed: set[int] = set()
 
     def start(self, command: list[str], environment: dict[str, str], errors: IO[bytes] | None) -> None:
         """Start the next rank. With a file for its errors it has no say at the terminal."""
-        # A session of its own keeps the terminal's Ctrl-C away from the rank: it comes once, forwarded.
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=None if errors is None else subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-            preexec_fn=_end_with_parent(),
+        process = processes.start(
+            command, environment, stdout=None if errors is None else subprocess.DEVNULL, stderr=errors
         )
         self._processes.append(process)
         self._errors.append(errors)
@@ -220,7 +193,7 @@ class _Ranks:
         ended = spoken = False
         while self._running():
             while received:
-                number = _FORWARDED[received.pop(0)]
+                number = forwarded(received.pop(0))
                 self._send(number)
                 if number in (signal.SIGINT, signal.SIGTERM):
                     stops.append(number)
@@ -241,18 +214,17 @@ class _Ranks:
             return next((code for code in map(_exit_code, self._processes) if code), 0)
         if not (spoken if ended else self._agree(0, failed)):
             self._show_errors(failed)
+        if self._processes[failed].returncode < 0 and failed not in self._killed:
+            self._say_what_ended(failed)
         return _exit_code(self._processes[failed])
 
     def kill(self) -> None:
         """End every rank that has not ended well, at once and with its data loader's workers."""
-        for process in self._processes:
-            if process.poll() != 0:
-                if hasattr(os, "killpg"):
-                    with suppress(ProcessLookupError, PermissionError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                else:
-                    process.kill()
-                process.wait()
+        for place, process in enumerate(self._processes):
+            if process.poll() is None:
+                self._killed.add(place)
+            if process.returncode != 0:
+                processes.kill(process)
 
     def _running(self) -> bool:
         codes = [process.poll() for process in self._processes]
@@ -273,6 +245,17 @@ class _Ranks:
     def _agree(self, one: int, other: int) -> bool:
         return self._processes[one].returncode == self._processes[other].returncode
 
+    def _say_what_ended(self, place: int) -> None:
+        """A rank that a signal has ended had no last word: say which, by what, and what there is to go on from."""
+        number = -self._processes[place].returncode
+        cause = (
+            ", probably because memory ran out: use a smaller --batch-size, fewer --workers or fewer ranks"
+            if number == getattr(signal, "SIGKILL", None)
+            else ""
+        )
+        sentence = f"Rank {place} was ended by {name_of(number)}{cause}.{_describe_saved(self._saved)}"
+        console.stderr().print(f"[bold red]Error:[/bold red] {console.escape(sentence)}")
+
     def _show_errors(self, place: int) -> None:
         errors = self._errors[place]
         if errors is not None:
@@ -282,16 +265,32 @@ class _Ranks:
             sys.stderr.flush()
 
 
+def note_saved(run: Path, step: int | None) -> None:
+    """Tell the launcher, if there is one, where the run lies and the step of its last checkpoint (None: there is none).
+
+    It is what the launcher can say of the run when a rank is killed.
+    """
+    if path := os.environ.get(_SAVED):
+        with suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps([str(run), step]) + "\n")
+
+
+def _describe_saved(path: Path) -> str:
+    """What the ranks have noted last, in a sentence with a space before it."""
+    try:
+        *_, last = path.read_text(encoding="utf-8").splitlines()
+        run, step = json.loads(last)
+    except (OSError, ValueError):
+        return ""
+    if step is None:
+        return f" No checkpoint had been written: start {run} over by --run-dir and --requeue."
+    return (
+        f" The last checkpoint is {Path(run, 'checkpoints', 'last.pt')} (step {step}); go on with --resume "
+        f"{shlex.quote(run)}."
+    )
+
+
 def _exit_code(process: subprocess.Popen[bytes]) -> int:
     """The exit code as a shell gives it: 128 + signal for a process that a signal has ended."""
     code = process.returncode
     return code if code >= 0 else 128 - code
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """What makes a starting child end, by SIGTERM, when its launcher is killed. Linux alone has it."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    set_parent_death_signal = 1
-    return lambda: prctl(set_parent_death_signal, signal.SIGTERM)

@@ -31,8 +31,11 @@ ECHO_SECONDS = 0.5
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked to stop, and nobody was there to follow it at a better moment."""
+class Stopped(BaseException):
+    """A signal asked to stop, and nobody was there to follow it at a better moment.
+
+    No ``KeyboardInterrupt``, which libraries of command lines turn into an exit code of their own.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"Stopped by {name_of(signal_number)}.")
@@ -40,18 +43,23 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Notes the first request to stop, and whether it was repeated. A handler for `handled`."""
+    """Notes the first request to stop, and whether it was repeated. A handler for `handled`.
 
-    def __init__(self) -> None:
+    Args:
+        echo: seconds within which the same signal is no repetition.
+    """
+
+    def __init__(self, echo: float = ECHO_SECONDS) -> None:
         self.number: int | None = None
         self.repeated = False
+        self._echo = echo
         self._when = 0.0
 
     def __call__(self, number: int) -> None:
         now = time.monotonic()
         if self.number is None:
             self.number, self._when = number, now
-        elif number != self.number or now - self._when > ECHO_SECONDS:
+        elif number != self.number or now - self._when >= self._echo:
             self.repeated = True
 
 

@@ -33,8 +33,8 @@ from typing import Any, NamedTuple
 from wasskit.console import jsonable
 from wasskit.errors import UserError, WasskitError
 from wasskit.recipes import read_toml
-from wasskit.system.files import replace_text, writing
-from wasskit.system.locks import Taken, held
+from wasskit.system.files import remove_leftovers, replace_text, writing
+from wasskit.system.locks import Taken, held, holder
 
 __all__ = ["Metric", "RunDirectory", "numbered_names", "read_metrics"]
 
@@ -62,6 +62,7 @@ class RunDirectory:
         self.path = path
         self.document = document
         self._rows: int | None = None
+        self._noted: list[dict[str, Any]] | None = None
 
     # --- Making and opening -------------------------------------------------------------------------------------------
 
@@ -257,10 +258,33 @@ class RunDirectory:
         self._rows = len(kept)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write ``summary.json``, with the published figures beside the run's own."""
-        if _writes():
-            content = {"command": self.command, **summary, **({"paper": self.paper} if self.paper else {})}
+        """Write ``summary.json``, with the published figures beside the run's own; see :meth:`concluded`."""
+        content = {"command": self.command, **summary, **({"paper": self.paper} if self.paper else {})}
+        if self._noted is not None:
+            self._noted.append(content)
+        elif _writes():
             replace_text(self.path / "summary.json", _json(content))
+
+    def remove_summary(self) -> None:
+        """The run goes on: what it was when it was finished is no longer so."""
+        if _writes():
+            path = self.path / "summary.json"
+            with writing(path):
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def concluded(self) -> Iterator[None]:
+        """Inside, the summary is only noted. It is written when the block has ended well: a run that has one is done
+        with all that its command does, also after the last step.
+        """
+        noted: list[dict[str, Any]] = []
+        self._noted = noted
+        try:
+            yield
+        finally:
+            self._noted = None
+        if noted and _writes():
+            replace_text(self.path / "summary.json", _json(noted[-1]))
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -286,7 +310,14 @@ class RunDirectory:
             refusal = broadcast_object(refusal)
             if refusal is not None:
                 raise UserError(refusal)
+            if _writes():
+                remove_leftovers(self.path)
             yield
+
+    @property
+    def claimant(self) -> str | None:
+        """The other process that trains in this directory; None where none does."""
+        return holder(self.path / _LOCK)
 
     def discard_unless_begun(self) -> None:
         """Remove the directory if no step of the run has been recorded and nothing was saved or drawn."""

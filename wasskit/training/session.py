@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from wasskit.config import Invocation, check_keys, fixed_keys, recipe_fields, to
 from wasskit.distributed.group import broadcast_object, group, is_main
 from wasskit.errors import Interrupted, UserError
 from wasskit.options import RunOptions
+from wasskit.system.signals import Stopped, name_of
 from wasskit.training.checkpoint import seed_all
 from wasskit.training.logging import make_reporter
 from wasskit.training.run import RunDirectory
@@ -112,7 +114,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
             run, checkpoint = RunDirectory.open(found[0]), found[1]
             config = resumed_config(config, invocation, run)
         try:
-            with run.claimed():
+            with run.claimed(), run.concluded():
                 if found is not None:
                     run.record_resume(seed=config.seed, device=device, argv=invocation.argv)
                     origin = (
@@ -121,10 +123,17 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
                     console.log(f"Resuming {console.escape(str(run.path))} {origin}")
                 seed_all(config.seed)
                 yield Session(config, device, run, checkpoint)
-        except (UserError, Interrupted, KeyboardInterrupt):
+        except (UserError, Interrupted, KeyboardInterrupt, Stopped) as error:
             # A request that is wrong, or withdrawn, before the first step leaves nothing behind.
             if found is None and is_main():
                 run.discard_unless_begun()
+            if isinstance(error, KeyboardInterrupt | Stopped) and run.has_checkpoint:
+                number = getattr(error, "signal_number", signal.SIGINT)
+                raise Interrupted(
+                    number,
+                    f"Stopped by {name_of(number)}; what is trained is saved, go on with --resume "
+                    f"{shlex.quote(str(run.path))}",
+                ) from None
             raise
 
 

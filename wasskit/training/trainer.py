@@ -12,13 +12,11 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -26,8 +24,11 @@ from torch import Tensor, nn
 
 import wasskit
 from wasskit.distributed.collectives import average_gradients, broadcast_module, stack_ranks
-from wasskit.distributed.group import any_rank, is_main, rank, rank_seed, world_size
+from wasskit.distributed.group import any_rank, is_lost_peer, is_main, lost_peer, rank, rank_seed, world_size
+from wasskit.distributed.launch import note_saved
 from wasskit.errors import Interrupted, RunFailed, UserError, WasskitError
+from wasskit.system.processes import is_child
+from wasskit.system.signals import ECHO_SECONDS, StopRequest, handled, name_of, stop_signals
 from wasskit.training.checkpoint import (
     Checkpoints,
     check_same_config,
@@ -228,6 +229,10 @@ class Trainer:
             if self.run is not None:
                 self.run.keep_metrics(0, 0)
         state = self._state
+        if self.run is not None and is_main():
+            if not self._is_complete():
+                self.run.remove_summary()  # of a run that went further
+            note_saved(self.run.path, self._saved_at)
         if self.run is not None and self.tensorboard and is_main():
             try:
                 self._events = EventWriter(self.run.tensorboard, first_step=state.step + 1 if resume else 0)
@@ -243,6 +248,10 @@ class Trainer:
                 f"Out of memory on {self.device} at step {state.step}: choose a smaller batch, --accumulate or "
                 f"--precision bf16.{self._where_to_go_on()}"
             ) from error
+        except RuntimeError as error:
+            if not is_lost_peer(error):
+                raise
+            raise lost_peer(self._where_to_go_on()) from error
         finally:
             self.reporter.stop()
             if self._events is not None:
@@ -279,9 +288,12 @@ class Trainer:
         state = self._state
         return Progress(state.step, state.epoch, self.total_steps, self.steps_per_epoch)
 
+    def _is_complete(self) -> bool:
+        return self._state.evaluated_at == self._state.step >= self.total_steps
+
     def _train(self) -> None:
         state = self._state
-        if state.step >= self.total_steps and state.evaluated_at == state.step:
+        if self._is_complete():
             return
         self.task.train()
         self._settle()
@@ -335,11 +347,12 @@ class Trainer:
         evaluate = evaluate and state.evaluated_at != state.step
         if state.step and (state.step % self.log_every == 0 or evaluate):
             self._log()
-        if self._stop is not None and (number := self._stop.agreed()) is not None:
-            self._leave(number)
+        self._leave_if_asked()
         improved = evaluate and self._evaluate()
         if improved or (self._due(self.checkpoint_every) and self._saved_at != state.step):
             self._save(best=improved)
+        if evaluate:  # which may have taken long, and been the last thing to do
+            self._leave_if_asked()
 
     def _due(self, every: int) -> bool:
         step = self._state.step
@@ -447,12 +460,19 @@ class Trainer:
             return ""
         if not self.checkpoints.last.is_file():
             return " No checkpoint had been written."
+        assert self.run is not None
         at = f" (step {self._saved_at})" if self._saved_at is not None else ""
-        return f" The last good checkpoint is {self.checkpoints.last}{at}."
+        return (
+            f" The last good checkpoint is {self.checkpoints.last}{at}; go on with --resume "
+            f"{shlex.quote(str(self.run.path))}."
+        )
 
-    def _leave(self, number: int) -> None:
-        """Save and raise ``Interrupted``."""
-        name, state = signal.Signals(number).name, self._state
+    def _leave_if_asked(self) -> None:
+        """Where a signal has asked to stop, save and raise ``Interrupted``."""
+        number = self._stop.agreed() if self._stop is not None else None
+        if number is None:
+            return
+        name, state = name_of(number), self._state
         if self.run is None:
             raise Interrupted(number, f"Stopped by {name} after step {state.step}.")
         if state.step and self._saved_at != state.step:
@@ -482,6 +502,8 @@ class Trainer:
         if any_rank(failure is not None):
             raise failure or UserError("Rank 0 could not write the checkpoint.")
         self._saved_at = self._state.step
+        if is_main():
+            note_saved(self.run.path, self._saved_at)
         self._tick(training=False)
 
     def _content(self) -> dict[str, Any]:
@@ -639,50 +661,38 @@ class _Stepper:
         self._updated = False
 
 
-class _StopSignals:
+class _StopSignals(StopRequest):
     """Remembers a request to stop until the loop can follow it; a second Ctrl-C is followed at once."""
 
-    # A launcher that forwards a terminal's Ctrl-C makes two of one.
-    _ECHO_SECONDS = 0.5
-
     def __init__(self) -> None:
-        self.received: int | None = None
-        self._when = 0.0
-        self._before: dict[int, Any] = {}
-        names = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
-        self._numbers = [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
-        # nohup asks to outlive the terminal.
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-            self._numbers.remove(signal.SIGHUP)
+        # A launcher that forwards a terminal's Ctrl-C makes two of one.
+        super().__init__(ECHO_SECONDS if world_size() > 1 or is_child() else 0.0)
+        self._handled = contextlib.ExitStack()
 
     def __enter__(self) -> _StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            for number in self._numbers:
-                self._before[number] = signal.signal(number, self._receive)
+        self._handled.enter_context(handled(self))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._handled.close()
+        if self.number is not None and kind is None:
+            signal.raise_signal(self.number)  # too late for the loop: it is for whoever listens now
 
     def agreed(self) -> int | None:
         """The signal to follow, the same on all ranks and at the same step."""
         if world_size() == 1:
-            return self.received
-        if not any_rank(self.received is not None):
+            return self.number
+        if not any_rank(self.number is not None):
             return None
-        return next(number for number in self._numbers if any_rank(self.received == number))
+        return next(number for number in stop_signals() if any_rank(self.number == number))
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.received == number == signal.SIGINT and (
-            world_size() == 1 or now - self._when > self._ECHO_SECONDS
-        ):
+    def __call__(self, number: int) -> None:
+        first = self.number is None
+        super().__call__(number)
+        if self.repeated and self.number == number == signal.SIGINT:
             raise Interrupted(number, "Stopped at once; the run can be resumed from its last checkpoint.")
-        if self.received is None:
-            self.received, self._when = number, now
-            if number == signal.SIGINT and is_main() and sys.stderr.isatty():
-                os.write(2, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
+        if first and number == signal.SIGINT and is_main() and sys.stderr.isatty():
+            os.write(2, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
 
 
 def _describe(bad: BadStep) -> str:
