@@ -312,8 +312,9 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
 def test_a_failed_training_is_named(run_cli: Cli, words: Words, tmp_path: Path) -> None:
     options = ("--dataset", "imagefolder", "--data-root", tmp_path / "nowhere", "--backbone", "tiny")
     result = run_cli("mrl", "sweep", "seed=3", *options, "--run-dir", tmp_path / "sweep")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "1 of 1 trainings failed, first seed-3" in words(result.stderr)
+    assert "nowhere" in (tmp_path / "sweep" / "failed.json").read_text()
     assert "nowhere" in words(result.stderr)
 
 
@@ -614,3 +615,37 @@ def test_two_processes_train_as_one(run_cli: Cli, one_thread: dict[str, str], tm
     assert losses[1]["wasserstein"] == pytest.approx(losses[0]["wasserstein"], rel=1e-3)
     assert losses[1]["loss"] == pytest.approx(losses[0]["loss"], rel=1e-3)
     assert finals[1] == pytest.approx(finals[0], abs=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_a_sweep_stops_saves_and_goes_on(one_thread: dict[str, str], tmp_path: Path) -> None:
+    """SIGTERM ends the sweep with what is trained saved; after kill -9 the training saves too, and the same command
+    waits for it and goes on."""
+    pytest.importorskip("fcntl")
+    folder, run = tmp_path / "s", tmp_path / "s" / "seed-0"
+    command = [
+        *(sys.executable, "-m", "wasskit", "mrl", "sweep", "seed=0", "--epochs", "60", "--dims", "2,16"),
+        *("--no-tensorboard", "--quiet", "--run-dir", str(folder)),
+    ]
+
+    def start(step: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(command, env=one_thread, stderr=subprocess.PIPE, text=True)
+        metrics, deadline = run / "metrics.csv", time.monotonic() + 300
+        while not metrics.is_file() or f"\n{step}," not in metrics.read_text():
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return process
+
+    stopped = start(2)
+    stopped.send_signal(signal.SIGTERM)
+    _, said = stopped.communicate(timeout=300)
+    assert stopped.returncode == 143
+    assert "0 of 1 trainings are finished, 1 saved, 0 pending" in " ".join(said.split())
+    killed = start(8)
+    killed.kill()
+    killed.communicate()
+    assert subprocess.run(command, env=one_thread, check=False).returncode == 0
+    assert (folder / "table.csv").is_file()
+    assert not (folder / "failed.json").exists()

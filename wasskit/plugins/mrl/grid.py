@@ -11,8 +11,8 @@ import csv
 import dataclasses
 import io
 import itertools
+import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -39,7 +39,9 @@ from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
 from wasskit.plugins.mrl.tables import CLASSIFICATION
+from wasskit.system import processes
 from wasskit.system.files import replace_text, writing
+from wasskit.system.signals import StopRequest, forwarded, handled, name_of
 from wasskit.training.run import RunDirectory
 
 Axes = Mapping[str, Sequence[Any]]
@@ -168,51 +170,76 @@ def train_all(
     if done:
         console.log(f"{done} of {len(trainings)} trainings are finished already.")
     devices = find_devices() if next(iter(trainings.values())).device == "auto" else []
-    failed: dict[str, int] = {}
+    failed: dict[str, str] = {}
     running: dict[int, tuple[str, subprocess.Popen[bytes], float]] = {}
-    with _Stop() as stop:
-        while pending or running:
-            for slot in range(jobs):
-                if slot in running or not pending or stop.signal:
-                    continue
-                name = pending.pop(0)
-                environment = dict(os.environ)
-                environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // (jobs * nproc))))
-                if devices and nproc == 1:
-                    environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)].selector
-                process = _start(root, name, trainings[name], environment, nproc, download)
-                running[slot] = name, process, time.monotonic()
-            for slot, (name, process, began) in list(running.items()):
-                code = process.poll()
-                if code is None:
-                    continue
-                del running[slot]
-                if stop.signal:
-                    continue
-                done += 1
-                if code:
-                    failed[name] = code
-                    console.warn(f"{name} failed, see {_log_path(root, name)}")
-                else:
-                    seconds = time.monotonic() - began
-                    console.log(f"\\[{done}/{len(trainings)}] {console.escape(name)}: {seconds:.0f} s")
-            if stop.signal and not stop.passed_on:
-                for _, process, _ in running.values():
-                    process.send_signal(signal.SIGTERM)
-                stop.passed_on = True
-            time.sleep(0.05)
-        if stop.signal:
-            raise Interrupted(
-                stop.signal,
-                f"Stopped with {done} of {len(trainings)} trainings finished; the same command goes on.",
-            )
-    if failed:
-        name, code = next(iter(failed.items()))
-        message = (
-            f"{len(failed)} of {len(trainings)} trainings failed, first {name}: "
-            f"{_last_line(_log_path(root, name))}"
+    stop, passed_on = StopRequest(), False
+    try:
+        with handled(stop):
+            while running or (pending and stop.number is None):
+                for slot in range(jobs):
+                    if slot in running or not pending or stop.number is not None:
+                        continue
+                    # What the trainings of a killed sweep are still saving is waited for.
+                    free = [n for n in pending if RunDirectory(root / n, {}).claimant is None]
+                    if not free:
+                        break
+                    name = free[0]
+                    pending.remove(name)
+                    environment = dict(os.environ)
+                    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // (jobs * nproc))))
+                    if devices and nproc == 1:
+                        environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)].selector
+                    process = _start(root, name, trainings[name], environment, nproc, download)
+                    running[slot] = name, process, time.monotonic()
+                for slot, (name, process, began) in list(running.items()):
+                    code = process.poll()
+                    if code is None:
+                        continue
+                    del running[slot]
+                    if code == 0:
+                        done += 1
+                        seconds = time.monotonic() - began
+                        console.log(f"\\[{done}/{len(trainings)}] {console.escape(name)}: {seconds:.0f} s")
+                    elif stop.number is not None:
+                        pending.append(name)
+                    else:
+                        failed[name] = _last_line(_log_path(root, name)) if code > 0 else f"signal {-code}"
+                        _record_failures(root, failed)
+                        console.warn(f"{name} failed ({failed[name]}), see {_log_path(root, name)}")
+                if stop.number is not None and not passed_on:
+                    for _, process, _ in running.values():
+                        process.send_signal(forwarded(stop.number))
+                    passed_on = True
+                if stop.repeated:
+                    break
+                time.sleep(0.05)
+    finally:
+        for name, process, _ in running.values():
+            processes.kill(process)
+            pending.append(name)
+    _record_failures(root, failed)
+    if stop.number is not None:
+        saved = sum(RunDirectory(root / name, {}).has_checkpoint for name in pending)
+        raise Interrupted(
+            stop.number,
+            f"Stopped by {name_of(stop.number)}: {done} of {len(trainings)} trainings are finished, {saved} saved, "
+            f"{len(pending) - saved} pending, {len(failed)} failed; the same command goes on.",
         )
-        raise UserError(message) if code == UserError.exit_code else RunFailed(message)
+    if failed:
+        name, reason = next(iter(failed.items()))
+        raise RunFailed(
+            f"{len(failed)} of {len(trainings)} trainings failed, first {name}: {reason.rstrip('.')}. The others are "
+            "finished; the same command tries the failed ones again."
+        )
+
+
+def _record_failures(root: Path, failed: Mapping[str, str]) -> None:
+    """Keep the reasons in ``failed.json``, which is there only while a training has failed."""
+    path = root / "failed.json"
+    if failed:
+        replace_text(path, json.dumps(dict(failed), indent=2) + "\n")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _finished(path: Path, config: MrlTrain) -> bool:
@@ -250,11 +277,7 @@ def _start(
         "--quiet", "--nproc", str(nproc), *(["--download"] if download else []),
     ]  # fmt: skip
     with log.open("ab") as file:
-        # A session of its own: Ctrl-C reaches it through us, once.
-        return subprocess.Popen(
-            command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=dict(environment),
-            start_new_session=True,
-        )  # fmt: skip
+        return processes.start(command, environment, stdout=file, stderr=file)
 
 
 def _log_path(root: Path, name: str) -> Path:
@@ -264,28 +287,6 @@ def _log_path(root: Path, name: str) -> Path:
 def _last_line(path: Path) -> str:
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1].removeprefix("Error: ") if lines else "it said nothing"
-
-
-class _Stop:
-    """Remembers the first signal that asks to stop."""
-
-    signal = 0
-    passed_on = False
-
-    def __enter__(self) -> _Stop:
-        names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
-        numbers = {name: getattr(signal, name) for name in names if hasattr(signal, name)}
-        if "SIGHUP" in numbers and signal.getsignal(numbers["SIGHUP"]) == signal.SIG_IGN:
-            del numbers["SIGHUP"]  # nohup asks to outlive the terminal
-        self._before = {number: signal.signal(number, self._note) for number in numbers.values()}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.signal = self.signal or number
 
 
 # --- Results ----------------------------------------------------------------------------------------------------------
