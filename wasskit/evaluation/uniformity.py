@@ -23,6 +23,7 @@ from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
 from wasskit.ot.polar import (
     Method,
+    magnitude_of,
     noise_level,
     nuclear_norm_and_inverse_root,
     nuclear_norm_and_polar_factor,
@@ -68,16 +69,14 @@ def w2_uniformity(
     if ridge < 0:
         raise UserError(f"The ridge of W2 is added to a covariance and cannot be negative, as {ridge:g} is.")
     wide = _wide(features)
-    z = wide.double()
-    if normalise:
-        # In float64: another rounding to float32 would turn the small directions.
-        z = _unit(z)
+    # Divided in float64: another rounding to float32 would turn the small directions.
+    z = _unit(wide.double()) if normalise else wide
     value: Tensor = _W2.apply(z, ridge, method, unit_roundoff(features.dtype))
     return value.to(features.device, wide.dtype)
 
 
 class _W2(Function):
-    """The distance of float64 (N, m) features as they are, its gradient in closed form.
+    """The distance of (N, m) features as they are, float64, its gradient in closed form.
 
     W2^2 = |Z|^2 / N + 1 - 2 |Z_c|_* / sqrt(m N), so dW2 / dZ = (Z / N - P / sqrt(m N)) / W2, P the polar factor of
     Z_c. A ridge r replaces the m singular values s_i, those of missing rows included, by sqrt(s_i^2 + N r), P by
@@ -87,9 +86,9 @@ class _W2(Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, ridge: float, method: Method, roundoff: float) -> Tensor:
         distance = _w2_by_gram if method == "eigh" else _w2_by_polar
-        value, gradient = distance(z, ridge, method, roundoff, ctx.needs_input_grad[0])
+        value, gradient = distance(z.double(), ridge, method, roundoff, ctx.needs_input_grad[0])
         if gradient is not None:
-            ctx.save_for_backward(gradient)
+            ctx.save_for_backward(gradient.to(z.dtype))
         return value
 
     @staticmethod
@@ -108,13 +107,12 @@ def _w2_by_gram(
     W2 for N < m, and with the matrix on the other side else.
     """
     n, m = z.shape
-    centred = z.clone()
-    mean = centred.mean(dim=0)
-    centred -= mean
+    mean = z.mean(dim=0)
+    centred = z - mean
     second_moment = torch.linalg.vector_norm(centred).square() / n + mean.square().sum()
     with full_precision(z):
         norm, root = nuclear_norm_and_inverse_root(
-            centred, (n * second_moment).sqrt(), ridge=n * ridge, roundoff=roundoff, with_inverse=with_gradient
+            centred, magnitude_of(z), ridge=n * ridge, roundoff=roundoff, with_inverse=with_gradient
         )
         value = _ridged_distance(second_moment, norm, n, m, ridge)
         if root is None:
@@ -133,7 +131,7 @@ def _w2_by_polar(
     n, m = z.shape
     second_moment = z.square().sum() / n
     norm, polar = nuclear_norm_and_polar_factor(
-        z - z.mean(dim=0), magnitude=(n * second_moment).sqrt(), method=method, ridge=n * ridge, roundoff=roundoff,
+        z - z.mean(dim=0), magnitude=magnitude_of(z), method=method, ridge=n * ridge, roundoff=roundoff,
         with_polar=with_gradient,
     )  # fmt: skip
     value = _ridged_distance(second_moment, norm, n, m, ridge)
@@ -316,9 +314,11 @@ class FeatureMoments:
         """Eigenvalues of the covariance, descending; those that are noise are 0. Found once."""
         if self._found is None:
             eigenvalues = symmetric_eigenvalues(self.covariance).flip(0).clamp_min(0)
-            length = (self.mean.square().sum() + self.covariance.trace()).sqrt()
+            # Over sqrt N: the longest column, and a row, of features of one length.
+            squares = self.mean.square() + self.covariance.diagonal()
+            magnitude = squares.max().sqrt() + (squares.sum() / self.count).sqrt()
             singular = eigenvalues.sqrt()
-            noise = noise_level(self.count, len(singular), length, singular[0], self.roundoff)
+            noise = noise_level(self.count, len(singular), magnitude, singular[0], self.roundoff)
             self._found = torch.where(singular <= noise, 0.0, eigenvalues)
         return self._found
 
@@ -365,7 +365,7 @@ def _covariance_eigenvalues(features: Tensor, normalise: bool) -> tuple[Tensor, 
     z = _unit(z) if normalise else z
     n, m = _shape(z)
     singular = singular_values(
-        z - z.mean(dim=0), torch.linalg.matrix_norm(z), roundoff=unit_roundoff(features.dtype)
+        z - z.mean(dim=0), magnitude_of(z), roundoff=unit_roundoff(features.dtype)
     )
     return functional.pad(singular.square() / n, (0, m - len(singular))), n
 

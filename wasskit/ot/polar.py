@@ -31,6 +31,7 @@ from wasskit.ot.precision import full_precision
 
 __all__ = [
     "Method",
+    "magnitude_of",
     "noise_level",
     "nuclear_norm",
     "nuclear_norm_and_inverse_root",
@@ -55,28 +56,37 @@ _PARTING = (0.0, 2.5, -1.5)
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
-    """Largest relative error of rounding a number to ``dtype``: 2^-53 (float64), 2^-24, 2^-11 (half), 2^-8 (bfloat16)."""
-    return torch.finfo(dtype).eps / 2
+    """Largest relative error of rounding to ``dtype``: 2^-53 (float64), 2^-24, 2^-11 (half), 2^-8 (bfloat16).
+
+    That of float32 for integers, which are taken to it.
+    """
+    return torch.finfo(dtype if dtype.is_floating_point else torch.float32).eps / 2
+
+
+def magnitude_of(data: Tensor) -> Tensor:
+    """Length of the longest row plus that of the longest column of ``data`` (N, m), a float64 scalar."""
+    wide = data.double()
+    rows, columns = torch.linalg.vector_norm(wide, dim=1), torch.linalg.vector_norm(wide, dim=0)
+    return rows.max() + columns.max()
 
 
 def noise_level(n: int, m: int, magnitude: Tensor, largest: Tensor, roundoff: float) -> Tensor:
     """The singular value up to which those of a centred (n, m) matrix may be noise of rounding, a float64 scalar.
 
-        (u / sqrt 3) max(s_max, |Z|_F (1 / sqrt n + 1 / sqrt m)),    u = max(roundoff, (n + m) eps)
+        (u / sqrt 3) max(s_max, magnitude),    u = max(roundoff, (n + m) eps)
 
-    Rounding to ``roundoff`` errs by no more than that share of each entry, evenly: by 1 / sqrt 3 of it in the root mean
-    square. A random matrix with entries of size r has the largest singular value r (sqrt n + sqrt m), which gives the
-    second term, ``magnitude`` being |Z|_F, the Frobenius norm of the data before its mean was taken off; where few
-    columns hold all of the data, so do they its noise, hence s_max = ``largest``. (n + m) eps is what the decompositions
-    of this module, in float64, leave of an exactly null direction.
+    Rounding a number to ``roundoff`` errs by no more than that share of it, evenly: by 1 / sqrt 3 of it in the root mean
+    square. A matrix of independent errors has a norm near that of its longest row plus that of its longest column
+    (Bandeira and van Handel, "Sharp nonasymptotic bounds on the norm of random matrices", 2016), hence ``magnitude``,
+    the :func:`magnitude_of` the data before their mean was taken off: rounding knows no mean, and the noise of a
+    single point exceeds s_max = ``largest``. (n + m) eps is what the decompositions of this module, in float64, leave of an
+    exactly null direction.
 
-    So the noise of float32 features without a mean is at 3.4e-8 to 6.9e-8 of s_max (2.5e-8 was measured), of half
-    precision at 2.8e-4 to 5.6e-4, of bfloat16 at 2.3e-3 to 4.5e-3, of float64 near n + m times 1.3e-16; the more, the
-    flatter the spectrum and the nearer n and m. Infinite where ``largest`` is not above u |Z|_F: all is noise then.
+    Without a mean that is 3.4e-8 of s_max for float32 data, and up to twice as much the flatter the spectrum and the
+    nearer n and m (their noise, measured: 2.5e-8), 2.8e-4 for half precision, 2.3e-3 for bfloat16, 1.3e-16 (n + m) for
+    float64.
     """
-    share = max(roundoff, (n + m) * _EPS)
-    level = torch.maximum(largest, magnitude * (n**-0.5 + m**-0.5)) * (share / math.sqrt(3))
-    return torch.where(largest > share * magnitude, level, torch.inf)
+    return torch.maximum(largest, magnitude) * (max(roundoff, (n + m) * _EPS) / math.sqrt(3))
 
 
 def nuclear_norm(matrix: Tensor, *, magnitude: Tensor | None = None, method: Method = "eigh") -> Tensor:
@@ -118,9 +128,9 @@ def nuclear_norm_and_polar_factor(
     """Nuclear norm of ``matrix`` (N, m) as a float64 scalar and, on request, its polar factor (N, m) in the same
     dtype.
 
-    Singular values up to :func:`noise_level` count as zero in both. Give as ``magnitude`` the Frobenius norm of the
-    data before its mean was taken off, so that a single repeated point is recognised as one, and as ``roundoff`` that of
-    the data where it is coarser than that of ``matrix``. With a ``ridge`` r the min(N, m) singular values s are replaced
+    Singular values up to :func:`noise_level` count as zero in both. Give as ``magnitude`` the :func:`magnitude_of` the
+    data before their mean was taken off, so that a single repeated point is recognised as one, and as ``roundoff`` that
+    of the data where it is coarser than that of ``matrix``. With a ``ridge`` r the min(N, m) singular values s are replaced
     by sqrt(s^2 + r), and the polar factor's by s / sqrt(s^2 + r). The polar way takes none below 2^-24 / sqrt 3 of the
     largest for more than noise. Raises ``UserError`` for an unknown method.
     """
@@ -131,7 +141,7 @@ def nuclear_norm_and_polar_factor(
     n, m = matrix.shape
     double = matrix.double()
     wide = double if n < m else double.mT
-    magnitude = torch.linalg.matrix_norm(double) if magnitude is None else magnitude.double()
+    magnitude = magnitude_of(double) if magnitude is None else magnitude.double()
     roundoff = unit_roundoff(matrix.dtype) if roundoff is None else roundoff
     # Autocast would turn the products into bfloat16, and with it the spectrum into noise.
     with full_precision(matrix):
@@ -191,20 +201,21 @@ def _decomposed(
     roundoff = unit_roundoff(matrix.dtype) if roundoff is None else roundoff
     wide = (matrix if n < m else matrix.mT).double()
     gram, finite = _solvable(_lower_gram(wide))
-    # Rounding turns the vectors of s by eps (s_max / s)^2, and so the polar factor: no more than that of the data does.
-    least = math.sqrt(_EPS / max(2e-10, roundoff / 2))
-    vectors, small = None, 0
-    if not with_vectors:
-        singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-        small = int((singular < least * singular[-1]).sum())
-    if with_vectors or small:
+    vectors = None
+    if with_vectors:
         eigenvalues, vectors = torch.linalg.eigh(gram)
-        singular = eigenvalues.clamp_min(0).sqrt()
-        # The solver has waited for the device, so that this count costs no further wait.
-        small = int((singular < least * singular[-1]).sum())
+    else:
+        eigenvalues = torch.linalg.eigvalsh(gram)
+    singular = eigenvalues.clamp_min(0).sqrt()
     level = noise_level(n, m, magnitude, singular[-1], roundoff)
+    # Rounding turns the vectors of s by eps (s_max / s)^2, and so the polar factor: half a roundoff of the data at most,
+    # and 2e-10. To count is free of charge here: the solver has waited for the device already.
+    least = math.sqrt(_EPS / max(2e-10, roundoff / 2))
+    small = int((singular < least * singular[-1]).sum())
     if small and vectors is not None:
         singular, vectors = _resolved(wide, singular, vectors, small, level)
+    elif small:
+        singular = torch.linalg.svdvals(torch.linalg.qr(wide.mT, mode="r").R)
     singular = torch.where(finite, torch.where(singular > level, singular, 0.0), torch.nan)
     return singular, vectors
 
@@ -241,8 +252,8 @@ def _by_products(wide: Tensor, magnitude: Tensor, ridge: float, roundoff: float)
     roundoff = max(roundoff, _FINEST_BY_PRODUCTS)
     gram = matrix @ matrix.mT
     schedule, parting = _parting_schedule(roundoff / math.sqrt(3))
-    # Nothing is left of a matrix that is noise altogether, whose level is infinite.
-    scale = parting / noise_level(n, m, magnitude, _bound(gram), roundoff)
+    level = noise_level(n, m, magnitude, _bound(gram), roundoff)
+    scale = torch.where(level > 0, parting / level, 0.0)
     polar = _composed(matrix * scale, gram * scale.square(), schedule)
     return (polar * matrix).sum(), polar[:, :m]
 
@@ -317,7 +328,7 @@ def _composed(x: Tensor, gram: Tensor, schedule: tuple[tuple[float, float, float
 
 @lru_cache(maxsize=16)
 def _parting_schedule(smallest: float) -> tuple[tuple[tuple[float, float, float], ...], float]:
-    """Coefficients that map [1.5 p, 1] to 1 and [0, 0.5 p] to 0, within 1e-3, and p, a little below ``smallest``.
+    """Coefficients that map [0, 0.7 p] to [0, 1e-3] and [1.45 p, 1] to 1 within 1e-9, and p, below ``smallest``.
 
     p is where the composition for ``smallest`` reaches sqrt(2/3), from where the quintics that follow it part the
     values.
@@ -329,7 +340,7 @@ def _parting_schedule(smallest: float) -> tuple[tuple[tuple[float, float, float]
         for a, b, c in schedule:
             x = _quintic(a, b, c, x)
         low, high = (middle, high) if x < math.sqrt(2 / 3) else (low, middle)
-    return (*schedule, *(_PARTING,) * 3), low
+    return (*schedule, *(_PARTING,) * 4), low
 
 
 @lru_cache(maxsize=16)
