@@ -214,8 +214,9 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: b
 def singular_spectrum(features: Tensor, *, normalise: bool = True) -> Tensor:
     """Logarithms of the singular values, descending, of the covariance (1/(N-1)) of ``features`` (N, m).
 
-    Returns (m,) float64; -inf for those that the rounding of the features may have made, as in `w2_uniformity`. A flat spectrum is a uniform
-    representation, a cliff is dimensional collapse. Raises ``UserError`` for fewer than two features.
+    Returns (m,) float64; -inf for those that the rounding of the features may have made, as in `w2_uniformity`. A flat
+    spectrum is a uniform representation, a cliff is dimensional collapse. Raises ``UserError`` for fewer than two
+    features.
     """
     eigenvalues, n = _covariance_eigenvalues(features, normalise)
     if n < 2:
@@ -364,9 +365,7 @@ def _covariance_eigenvalues(features: Tensor, normalise: bool) -> tuple[Tensor, 
     z = _wide(features).double()
     z = _unit(z) if normalise else z
     n, m = _shape(z)
-    singular = singular_values(
-        z - z.mean(dim=0), magnitude_of(z), roundoff=unit_roundoff(features.dtype)
-    )
+    singular = singular_values(z - z.mean(dim=0), magnitude_of(z), roundoff=unit_roundoff(features.dtype))
     return functional.pad(singular.square() / n, (0, m - len(singular))), n
 
 

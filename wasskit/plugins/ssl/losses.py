@@ -223,9 +223,8 @@ class W2UniformityLoss(nn.Module):
 
     Args:
         ridge: multiple of the identity added to the covariance (published with MoCo v2: 1e-4).
-        solver: ``"eigh"`` (eigenvalues), ``"polar"`` (matrix products alone), both in float64, or ``"auto"``: polar for
-            features on a GPU, where both see whatever exceeds the features' own rounding noise, but eigh for float64 ones,
-            whose directions below 3.4e-8 of the largest polar cannot see, and for all elsewhere.
+        solver: ``"eigh"`` (eigenvalues) or ``"polar"`` (matrix products alone), both in float64, or ``"auto"``: polar
+            on a GPU, eigh elsewhere and for float64 features, whose directions below 3.4e-8 of the largest polar misses.
     """
 
     def __init__(self, ridge: float = 0.0, solver: Solver = "auto") -> None:
