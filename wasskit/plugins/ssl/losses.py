@@ -224,7 +224,8 @@ class W2UniformityLoss(nn.Module):
     Args:
         ridge: multiple of the identity added to the covariance (published with MoCo v2: 1e-4).
         solver: ``"eigh"`` (eigenvalues) or ``"polar"`` (matrix products alone), both in float64, or ``"auto"``: polar
-            on a GPU, eigh elsewhere and for float64 features, whose directions below 3.4e-8 of the largest polar misses.
+            on a GPU, eigh elsewhere and for float64 features, where polar misses directions below 3.4e-8 of the
+            largest.
     """
 
     def __init__(self, ridge: float = 0.0, solver: Solver = "auto") -> None:
