@@ -1,4 +1,4 @@
-"""W2, its gradient and the spectrum in directions far smaller than the largest, down to the features' rounding noise."""
+"""W2, its gradient and the spectrum in directions far smaller than the largest, down to the noise of rounding."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def rotated(n: int, m: int, singular: Tensor, mean: float = 0.01, seed: int = 0)
     left = noise(n, len(singular))
     left = torch.linalg.qr(left - left.mean(0))[0]
     right = torch.linalg.qr(noise(m, len(singular)))[0]
-    return (left * singular * (math.sqrt(n) / singular.norm())) @ right.mT + mean * noise(1, m) / math.sqrt(m)
+    scale = math.sqrt(n) / float(singular.norm())
+    spread: Tensor = (left * singular * scale) @ right.mT
+    return spread + mean * noise(1, m) / math.sqrt(m)
 
 
 class Exact(NamedTuple):
