@@ -171,6 +171,15 @@ def test_float64_features_show_their_spectrum_to_1e_13_of_the_largest(
     torch.testing.assert_close(effective_rank(x, normalise=False), entropy.exp(), rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize(("n", "m"), SHAPES)
+def test_float64_gradients_lose_no_digits_to_the_squares_of_a_gram_matrix(n: int, m: int) -> None:
+    """Which would leave eps / s^2 of them, 2e-8 at the share s = 1e-4, and not eps / s."""
+    x = rotated(n, m, spectrum_of("small half", min(n - 1, m), 1e-4))
+    exact = by_decomposition(x)
+    _, gradient = w2_and_gradient(x, normalise=False)
+    assert (gradient - exact.gradient).norm() < 1e-10 * exact.gradient.norm()
+
+
 @pytest.mark.parametrize("method", ["eigh", "polar"])
 @pytest.mark.parametrize("ridge", [1e-12, 1e-10, 1e-4])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
