@@ -134,8 +134,8 @@ def test_losses_as_trained_match_the_published_code(case: str, reference: Refere
         z = [normalize(torch.from_numpy(expected[f"x{view}"]).double()).requires_grad_() for view in (1, 2)]
         value = w2_uniformity(torch.cat(z), normalise=False, ridge=ridge)
         gradients = torch.autograd.grad(value, z)
-        # At rank deficiency the published values hold the square roots of rounding noise (or of the tiny
-        # ridge) in each null direction; here both count as 0.
+        # At rank deficiency the published values hold the square roots of rounding noise in each null
+        # direction; here it counts as 0.
         tolerance = 1e-9 if ridge > 1e-6 or int(expected["full_rank"]) else 1e-5
         torch.testing.assert_close(
             value.item(), float(expected[f"analytic_value_{variant}"]), rtol=tolerance, atol=0

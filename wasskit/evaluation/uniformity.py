@@ -23,10 +23,13 @@ from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
 from wasskit.ot.polar import (
     Method,
+    magnitude_of,
     noise_level,
     nuclear_norm_and_inverse_root,
     nuclear_norm_and_polar_factor,
+    singular_values,
     symmetric_eigenvalues,
+    unit_roundoff,
 )
 from wasskit.ot.precision import full_precision
 
@@ -41,6 +44,10 @@ __all__ = [
 
 _SHORTEST = 1e-12
 
+#: The square is 2^-44, or 256 times the machine epsilon of float64: what a sum of products and an eigen-solver may lose
+#: in an eigenvalue, of the largest one.
+_COVARIANCE_RESOLVES = 2.0**-22
+
 
 def w2_uniformity(
     features: Tensor, *, normalise: bool = True, ridge: float = 0.0, method: Method = "eigh"
@@ -50,8 +57,10 @@ def w2_uniformity(
         W2^2 = |mu|^2 + 1 + tr S - (2 / sqrt m) tr S^{1/2},   S the covariance (1/N)     (Fang et al. 2024)
 
     With Z_c the centred features, tr S^{1/2} = |Z_c|_* / sqrt N, whose gradient is the polar factor of Z_c over sqrt
-    N: finite at any rank. It is found from the smaller Gram matrix in float64 (``method="eigh"``), or by float32
-    matrix products (``"polar"``, for GPUs: about 1e-6 in the value). ``ridge`` adds that multiple of I to S.
+    N: finite at any rank. It is found in float64 from the smaller Gram matrix (``method="eigh"``) or by matrix products
+    (``"polar"``, for GPUs); singular values of Z_c that rounding of the features may have made count as 0, those up to
+    about 3.4e-8 of the largest (float32), 2.8e-4 (half), 2.3e-3 (bfloat16), or N + m times 1.3e-16 (float64, for which
+    polar stops at 3.4e-8 as well): see `wasskit.ot.polar.noise_level`. ``ridge`` adds that multiple of I to S.
 
     ``features`` (N, m) of any floating dtype; the result is float64 for float64 features, else float32. It is 0 at
     uniformity, sqrt 2 where all features are one point, 1 where all are zero. Raises ``UserError`` unless N, m >= 1.
@@ -59,54 +68,53 @@ def w2_uniformity(
     _shape(features)
     if ridge < 0:
         raise UserError(f"The ridge of W2 is added to a covariance and cannot be negative, as {ridge:g} is.")
-    z = _wide(features)
-    if normalise:
-        z = _unit(z)
-    value: Tensor = _W2.apply(z, ridge, method)
-    return value.to(features.device, z.dtype)
+    wide = _wide(features)
+    # Divided in float64: another rounding to float32 would turn the small directions.
+    z = _unit(wide.double()) if normalise else wide
+    value: Tensor = _W2.apply(z, ridge, method, unit_roundoff(features.dtype))
+    return value.to(features.device, wide.dtype)
 
 
 class _W2(Function):
-    """The distance of (N, m) features as they are, its gradient in closed form.
+    """The distance of (N, m) features as they are, float64, its gradient in closed form.
 
     W2^2 = |Z|^2 / N + 1 - 2 |Z_c|_* / sqrt(m N), so dW2 / dZ = (Z / N - P / sqrt(m N)) / W2, P the polar factor of
-    Z_c. A ridge r replaces Z_c by [Z_c; sqrt(N r) I], whose singular values are sqrt(s_i^2 + N r), and adds m r.
+    Z_c. A ridge r replaces the m singular values s_i, those of missing rows included, by sqrt(s_i^2 + N r), P by
+    U diag(s / sqrt(s^2 + N r)) V^T, and adds m r.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, ridge: float, method: Method) -> Tensor:
-        by_gram = method == "eigh" and not ridge
-        with_gradient = ctx.needs_input_grad[0]
-        value, gradient = (
-            _w2_by_gram(z, with_gradient) if by_gram else _w2_by_polar(z, ridge, method, with_gradient)
-        )
+    def forward(ctx: Any, z: Tensor, ridge: float, method: Method, roundoff: float) -> Tensor:
+        distance = _w2_by_gram if method == "eigh" else _w2_by_polar
+        value, gradient = distance(z.double(), ridge, method, roundoff, ctx.needs_input_grad[0])
         if gradient is not None:
             ctx.save_for_backward(gradient.to(z.dtype))
         return value
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (own,) = ctx.saved_tensors
-        return gradient.to(own) * own, None, None
+        return gradient.to(own) * own, None, None, None
 
 
-def _w2_by_gram(z: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """W2 and its gradient, float64, with two products against the features in all.
+def _w2_by_gram(
+    z: Tensor, ridge: float, method: Method, roundoff: float, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """W2 and its gradient, with two products against the features in all.
 
-    With G the smaller Gram matrix of Z_c, the gradient is ((I / N - G^{-1/2} / sqrt(m N)) Z_c + 1 mu^T / N) / W2 for
-    N < m, and with the matrix on the other side else.
+    With G the smaller Gram matrix of Z_c, the gradient is ((I / N - (G + N r I)^{-1/2} / sqrt(m N)) Z_c + 1 mu^T / N) /
+    W2 for N < m, and with the matrix on the other side else.
     """
     n, m = z.shape
-    centred = z.to(torch.float64, copy=True)
-    mean = centred.mean(dim=0)
-    centred -= mean
+    mean = z.mean(dim=0)
+    centred = z - mean
     second_moment = torch.linalg.vector_norm(centred).square() / n + mean.square().sum()
     with full_precision(z):
         norm, root = nuclear_norm_and_inverse_root(
-            centred, (n * second_moment).sqrt(), with_inverse=with_gradient
+            centred, magnitude_of(z), ridge=n * ridge, roundoff=roundoff, with_inverse=with_gradient
         )
-        value = _distance(second_moment, norm / math.sqrt(n), m)
+        value = _ridged_distance(second_moment, norm, n, m, ridge)
         if root is None:
             return value, None
         inverse = _inverse_distance(value)
@@ -117,25 +125,26 @@ def _w2_by_gram(z: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
 
 
 def _w2_by_polar(
-    z: Tensor, ridge: float, method: Method, with_gradient: bool
+    z: Tensor, ridge: float, method: Method, roundoff: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """W2 and its gradient, float64, from the polar factor of the centred features above those of the ridge."""
+    """W2 and its gradient from the polar factor of the centred features."""
     n, m = z.shape
-    wide = z.double()
-    second_moment = wide.square().sum() / n
-    centred = wide - wide.mean(dim=0)
-    if ridge:
-        eye = torch.eye(m, dtype=wide.dtype, device=z.device)
-        centred = torch.cat([centred, math.sqrt(n * ridge) * eye])
-    magnitude = (n * second_moment).sqrt()
+    second_moment = z.square().sum() / n
     norm, polar = nuclear_norm_and_polar_factor(
-        centred, magnitude=magnitude, method=method, with_polar=with_gradient
-    )
-    value = _distance(second_moment + m * ridge, norm / math.sqrt(n), m)
+        z - z.mean(dim=0), magnitude=magnitude_of(z), method=method, ridge=n * ridge, roundoff=roundoff,
+        with_polar=with_gradient,
+    )  # fmt: skip
+    value = _ridged_distance(second_moment, norm, n, m, ridge)
     if polar is None:
         return value, None
     inverse = _inverse_distance(value)
-    return value, polar[:n].mul_(-inverse / math.sqrt(m * n)).addcmul_(wide, inverse / n)
+    return value, polar.mul_(-inverse / math.sqrt(m * n)).addcmul_(z, inverse / n)
+
+
+def _ridged_distance(second_moment: Tensor, norm: Tensor, n: int, m: int, ridge: float) -> Tensor:
+    """W2 from the nuclear norm of the min(n, m) singular values sqrt(s_i^2 + n ridge) of n centred features."""
+    missing = max(m - n, 0) * math.sqrt(ridge)
+    return _distance(second_moment + m * ridge, norm / math.sqrt(n) + missing, m)
 
 
 def _inverse_distance(value: Tensor) -> Tensor:
@@ -205,8 +214,9 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: b
 def singular_spectrum(features: Tensor, *, normalise: bool = True) -> Tensor:
     """Logarithms of the singular values, descending, of the covariance (1/(N-1)) of ``features`` (N, m).
 
-    Returns (m,) float64; -inf for those that are zero up to rounding. A flat spectrum is a uniform
-    representation, a cliff is dimensional collapse. Raises ``UserError`` for fewer than two features.
+    Returns (m,) float64; -inf for those that the rounding of the features may have made, as in `w2_uniformity`. A flat
+    spectrum is a uniform representation, a cliff is dimensional collapse. Raises ``UserError`` for fewer than two
+    features.
     """
     eigenvalues, n = _covariance_eigenvalues(features, normalise)
     if n < 2:
@@ -229,10 +239,17 @@ class FeatureMoments:
 
     ``update`` takes (B, m); batches are merged by their centred second moments (Chan, Golub and LeVeque
     1979), which loses nothing to cancellation near collapse. ``reduced`` joins the ranks' shares.
+
+    A covariance holds the squares of the singular values, and float64 its eigenvalues to eps of the largest: singular
+    values of the features below 1.4e-7 of the largest (or what the rounding of the features may have made, if more)
+    count as 0, and one of the share s is off by up to 1e-14 / s of the largest. The functions of this module, which see
+    all features at once, have no such limit. ``dtype``: what the features were once rounded to, where that is coarser
+    than the dtype they are given in.
     """
 
-    def __init__(self, *, normalise: bool = True) -> None:
+    def __init__(self, *, normalise: bool = True, dtype: torch.dtype = torch.float64) -> None:
         self.normalise = normalise
+        self.roundoff = max(unit_roundoff(dtype), _COVARIANCE_RESOLVES)
         self.count = 0
         self.mean = torch.zeros(0, dtype=torch.float64)
         self.scatter = torch.zeros(0, 0, dtype=torch.float64)
@@ -241,6 +258,7 @@ class FeatureMoments:
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
         """Take in a batch (B, m)."""
+        self.roundoff = max(self.roundoff, unit_roundoff(features.dtype))
         z = _wide(features).double()
         z = _unit(z) if self.normalise else z
         n, _ = _shape(z)
@@ -264,10 +282,11 @@ class FeatureMoments:
         """The moments of all ranks' features together, the same on every rank; each must have seen some."""
         joined = FeatureMoments(normalise=self.normalise)
         self._require(1)
-        counts = gather(torch.tensor([self.count], device=self.mean.device))
+        own = torch.tensor([[self.count, self.roundoff]], dtype=torch.float64, device=self.mean.device)
         means, scatters = gather(self.mean[None]), gather(self.scatter[None])
-        for count, mean, scatter in zip(counts.tolist(), means, scatters, strict=True):
-            joined._merge(count, mean, scatter)
+        for (count, roundoff), mean, scatter in zip(gather(own).tolist(), means, scatters, strict=True):
+            joined._merge(int(count), mean, scatter)
+            joined.roundoff = max(joined.roundoff, roundoff)
         return joined
 
     @property
@@ -284,7 +303,7 @@ class FeatureMoments:
         return _distance(second_moment, singular.sum(), len(self.mean))
 
     def spectrum(self) -> Tensor:
-        """As ``singular_spectrum``."""
+        """As ``singular_spectrum``, to the resolution of a covariance."""
         self._require(2)
         return (self._eigenvalues() * (self.count / (self.count - 1))).log()
 
@@ -293,11 +312,15 @@ class FeatureMoments:
         return _entropy_rank(self._eigenvalues())
 
     def _eigenvalues(self) -> Tensor:
-        """Eigenvalues of the covariance, descending; those that are float32 rounding noise are 0. Found once."""
+        """Eigenvalues of the covariance, descending; those that are noise are 0. Found once."""
         if self._found is None:
-            eigenvalues = symmetric_eigenvalues(self.covariance).flip(0)
-            second_moment = self.mean.square().sum() + self.covariance.trace()
-            self._found = _without_noise(eigenvalues, self.count, second_moment)
+            eigenvalues = symmetric_eigenvalues(self.covariance).flip(0).clamp_min(0)
+            # Over sqrt N: the longest column, and a row, of features of one length.
+            squares = self.mean.square() + self.covariance.diagonal()
+            magnitude = squares.max().sqrt() + (squares.sum() / self.count).sqrt()
+            singular = eigenvalues.sqrt()
+            noise = noise_level(self.count, len(singular), magnitude, singular[0], self.roundoff)
+            self._found = torch.where(singular <= noise, 0.0, eigenvalues)
         return self._found
 
     def _require(self, count: int) -> None:
@@ -336,24 +359,14 @@ def _distance(second_moment: Tensor, root_trace: Tensor, m: int) -> Tensor:
     return torch.where(nothing, 1.0, squared).sqrt() * ~nothing
 
 
-def _without_noise(eigenvalues: Tensor, n: int, second_moment: Tensor) -> Tensor:
-    """Eigenvalues lambda = s^2 / n of a covariance, descending, with those that are rounding noise set to 0."""
-    eigenvalues = eigenvalues.clamp_min(0)
-    noise = noise_level(n, len(eigenvalues), second_moment.sqrt(), eigenvalues[0].sqrt())
-    return torch.where(eigenvalues.sqrt() <= noise, 0.0, eigenvalues)
-
-
 @torch.no_grad()
 def _covariance_eigenvalues(features: Tensor, normalise: bool) -> tuple[Tensor, int]:
-    """The m eigenvalues, descending, of the covariance (1/N) and N; found on the smaller Gram matrix."""
+    """The m eigenvalues, descending, of the covariance (1/N) and N; those that are noise are 0."""
     z = _wide(features).double()
     z = _unit(z) if normalise else z
     n, m = _shape(z)
-    centred = z - z.mean(dim=0)
-    gram = centred.mT @ centred if n >= m else centred @ centred.mT
-    eigenvalues = (symmetric_eigenvalues(gram) / n).flip(0)
-    eigenvalues = functional.pad(eigenvalues, (0, m - len(eigenvalues)))
-    return _without_noise(eigenvalues, n, z.square().sum() / n), n
+    singular = singular_values(z - z.mean(dim=0), magnitude_of(z), roundoff=unit_roundoff(features.dtype))
+    return functional.pad(singular.square() / n, (0, m - len(singular))), n
 
 
 def _entropy_rank(eigenvalues: Tensor) -> Tensor:

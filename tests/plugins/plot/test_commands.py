@@ -114,6 +114,18 @@ def test_spectrum_of_embeddings_is_that_of_their_covariance(
     assert json.loads(result.stdout)["spectra"]["e"] == pytest.approx(expected.tolist(), rel=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rounding_of_stored_embeddings_is_no_part_of_their_spectrum(
+    dtype: str, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 3)) @ np.linalg.qr(rng.normal(size=(12, 12)))[0][:3]
+    np.save(tmp_path / "e.npy", rows.astype(dtype))
+    result = run_cli("plot", "spectrum", tmp_path / "e.npy", "-o", tmp_path / "s.png", "--json")
+    spectrum = json.loads(result.stdout)["spectra"]["e"]
+    assert [value is not None and np.isfinite(value) for value in spectrum] == [True] * 3 + [False] * 9
+
+
 def test_spectra_of_runs_from_arrays_and_json(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", lr=0.2)
     np.savez(a / "spectrum.npz", trained=np.array([0.0, -1.0, -np.inf]))

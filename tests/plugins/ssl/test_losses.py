@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from wasskit.plugins.ssl.losses import (
     Solver,
     W2UniformityLoss,
     ZeroCl,
+    _method,
     barlow_twins_loss,
     byol_loss,
     info_nce,
@@ -257,3 +259,30 @@ def test_two_ranks_fill_the_queue_as_one() -> None:
     expected = pushed(keys)
     for result in run_ranks(pushed, 2, keys):
         torch.testing.assert_close(result, expected, rtol=0, atol=0)
+
+
+def test_products_are_never_chosen_where_they_see_less() -> None:
+    """On a GPU for all but float64 features, whose small directions they take for the noise of float32."""
+    for device, dtype, expected in (
+        ("cuda", torch.float32, "polar"), ("cuda", torch.bfloat16, "polar"), ("cuda", torch.float64, "eigh"),
+        ("cpu", torch.float32, "eigh"), ("cpu", torch.float64, "eigh"),
+    ):  # fmt: skip
+        features = cast(Tensor, SimpleNamespace(device=torch.device(device), dtype=dtype))
+        assert _method("auto", features) == expected
+        assert _method("polar", features) == "polar"
+
+
+def test_the_loss_lifts_a_nearly_collapsed_direction() -> None:
+    """At a standard deviation of 1e-5 of the largest, as any other: by 1 / sqrt(N m) along its singular vectors."""
+    n, m = 128, 16
+    x = torch.randn(n, m, generator=torch.Generator().manual_seed(0))
+    x[:, -1] *= 1e-5
+    for solver in ("eigh", "polar"):
+        leaf = x.clone().requires_grad_()
+        loss = W2UniformityLoss(solver=solver)
+        (gradient,) = torch.autograd.grad(loss(leaf), leaf)
+        column = normalize(x[:, -1] - x[:, -1].mean(), dim=0)
+        lengths = torch.linalg.vector_norm(x, dim=1)
+        # Behind the normalisation, with the row lengths taken off again; the direction's own column alone is left.
+        slope = (gradient[:, -1] * lengths) @ column
+        assert slope < -0.5 / math.sqrt(n * m)

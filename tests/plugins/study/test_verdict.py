@@ -126,6 +126,9 @@ def test_dimensions_in_use_are_those_kept() -> None:
     measured = measure_embeddings(kept, pairs=1_000_000)
     assert measured.used_dims == pytest.approx(10, rel=1e-3)
     assert measured.numerical_rank == 10
+    turned = kept[:2000] @ torch.linalg.qr(normal(40, 40))[0]
+    for dtype in (torch.float16, torch.float32):
+        assert measure_embeddings(turned.to(dtype), pairs=10_000).numerical_rank == 10
     assert "30 dimensions are empty" in verdict(measured)[0].sentence
 
 

@@ -59,7 +59,12 @@ def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]
 
     from wasskit.evaluation.uniformity import singular_spectrum
 
-    return {source.stem: singular_spectrum(torch.from_numpy(read_rows(source)), normalise=normalise).tolist()}
+    rows = torch.from_numpy(read_rows(source))
+    (stored,) = (array.dtype.name for array in arrays.values() if array.ndim == 2)
+    if stored in ("float16", "float32"):
+        # What their rounding makes is no part of the spectrum.
+        rows = rows.to(getattr(torch, stored))
+    return {source.stem: singular_spectrum(rows, normalise=normalise).tolist()}
 
 
 def _spectra_in_file(path: Path) -> dict[str, list[float]]:

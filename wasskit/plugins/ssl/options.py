@@ -47,7 +47,7 @@ class UniformityOptions(CommandOptions):
     )  # fmt: skip
     solver: Literal["auto", "eigh", "polar"] = option(
         "auto",
-        help="Matrix roots by float64 eigenvalues or by float32 products (auto: products on a GPU).",
+        help="Matrix roots by eigenvalues or by matrix products alone (auto: products on a GPU).",
         panel="Uniformity",
     )
 

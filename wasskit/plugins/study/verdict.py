@@ -140,7 +140,7 @@ def measure_embeddings(
 
     # Rows of a file are often ordered by class: tiles of neighbours would not be a sample of all pairs.
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    moments = FeatureMoments(normalise=False)
+    moments = FeatureMoments(normalise=False, dtype=features.dtype)
     z = torch.empty(n, m, dtype=torch.float32, device=device)
     codes = []
     for places, rows in zip(order.split(_BATCH), z.split(_BATCH), strict=True):

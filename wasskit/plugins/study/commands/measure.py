@@ -134,7 +134,7 @@ def _load(path: Path) -> Tensor:
         raise UserError(
             f"{path} must hold real numbers, not {getattr(values, 'dtype', type(values).__name__)}."
         )
-    if values.dtype not in (np.float32, np.float64):
+    if values.dtype not in (np.float16, np.float32, np.float64):
         values = values.astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False)))
 
