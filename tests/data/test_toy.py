@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,16 @@ def test_files_of_points_are_checked(tmp_path: Path) -> None:
         load_points(tmp_path / "absent.npy")
     with pytest.raises(UserError, match="not one of"):
         measure("9gaussians")
+
+
+@pytest.mark.parametrize("scheme", ["random", "sobol"])
+@pytest.mark.parametrize("dim", [2, SCRAMBLED_ANEW_UP_TO + 6])
+def test_rows_of_a_draw_are_parts_of_the_whole(dim: int, scheme: Any) -> None:
+    whole = normal(dim).draw(101, "seed", 3, scheme=scheme)
+    for ends in ((0, 101), (0, 50, 101), (0, 1, 2, 101)):
+        parts = [
+            normal(dim).draw(101, "seed", 3, scheme=scheme, rows=range(low, high))
+            for low, high in itertools.pairwise(ends)
+        ]
+        # The same uniform numbers to the bit, and the same function of each.
+        assert torch.equal(torch.cat(parts), whole)

@@ -21,7 +21,7 @@ from wasskit.distributed.collectives import (
     stack_ranks,
 )
 from wasskit.distributed.group import rank, world_size
-from wasskit.distributed.shard import shard_indices
+from wasskit.distributed.shard import map_shards, mean_over_shards, shard_indices, shard_weight
 from wasskit.errors import UserError
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -259,3 +259,24 @@ def test_a_failing_rank_is_reported_and_the_ranks_are_renewed() -> None:
     with pytest.raises(RankFailed, match="the reason"):
         run_ranks(fail_on_one_rank, 2)
     assert len(run_ranks(refusals, 2)) == 2
+
+
+# ---- parts of different sizes ----
+
+
+def unequal(rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A gradient from parts that a weight makes equal, a mean, and a function of all rows."""
+    x = normal(rows, 3)
+    weights = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    if len(share(x)):
+        ((share(x) @ weights).square().mean() * shard_weight(rows)).backward()
+    gradient = weights.grad if weights.grad is not None else torch.zeros(3, dtype=torch.float64)
+    mean = mean_over_shards(lambda a, b: (a * b).sum(1).mean(), x, 2 * x)
+    return reduce_sum(gradient) / world_size(), mean, map_shards(lambda part: part.cumsum(1), x)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 12])
+def test_parts_of_different_sizes_give_the_whole(rows: int) -> None:
+    expected = unequal(rows)
+    for found in run_ranks(unequal, 3, rows):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

@@ -63,3 +63,12 @@ def test_state_comes_back() -> None:
     for both in (meter, other):
         both.update(5, {"loss": torch.tensor(7.0)})
     assert meter.read() == other.read()
+
+
+def test_another_number_of_ranks_goes_on_with_the_means_of_all() -> None:
+    rows = torch.tensor([[[1.0, 10.0], [3.0, 30.0]], [[5.0, 50.0], [7.0, 70.0]]], dtype=torch.float64)
+    state = [{"names": ("loss", "term"), "watched": 1, "steps": [4, 5], "rows": rows}]
+    meter = LossMeter(CPU)
+    meter.load_state_dict(state, None)
+    meter.update(6, {"loss": torch.tensor(1.0), "term": torch.tensor(20.0)})
+    assert meter.read() == {"loss": 3.0, "term": 100 / 3}

@@ -124,6 +124,9 @@ class DenseICNN(Potential):
         strong_convexity: the factor ``s`` of the quadratic that bounds the curvature from below.
         dropout: rate applied to the outputs of every quadratic and hidden layer while training.
 
+    ``batch_part``, the size of a whole batch and the rows of it that batches in training are, makes ranks that share
+    a batch and draw the same random numbers drop what one rank would.
+
     Published state dictionaries load, with or without the container index that dropout adds to their names.
     Freshly built networks have non-negative hidden weights and are convex.
     """
@@ -150,6 +153,7 @@ class DenseICNN(Potential):
         self.activation = activation
         self.strong_convexity = strong_convexity
         self.dropout = dropout
+        self.batch_part: tuple[int, range] | None = None
         self.quadratic_layers = nn.ModuleList(ConvexQuadratic(in_dim, width, rank) for width in hidden)
         self.convex_layers = nn.ModuleList(
             nn.Linear(narrow, wide, bias=False)
@@ -225,9 +229,9 @@ class DenseICNN(Potential):
             return None
         keep = 1.0 - self.dropout
         widths = [sum(self.hidden), *self.hidden[1:]]
-        return [
-            torch.empty(len(x), n, dtype=x.dtype, device=x.device).bernoulli_(keep) / keep for n in widths
-        ]
+        size, rows = self.batch_part or (len(x), range(len(x)))
+        drawn = (torch.empty(size, n, dtype=x.dtype, device=x.device).bernoulli_(keep) for n in widths)
+        return [mask[rows.start : rows.stop] / keep for mask in drawn]
 
     def _sweep(self, x: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
         masks = self._masks(x)

@@ -124,11 +124,13 @@ class LossMeter:
             for names, rows in self._rows.items()
         ]
 
-    def load_state_dict(self, state: list[dict[str, Any]], place: int) -> None:
-        """Restore the rows of the rank ``place``."""
+    def load_state_dict(self, state: list[dict[str, Any]], place: int | None) -> None:
+        """Restore the rows of the rank ``place``; None, on another number of ranks: their means over the ranks."""
         self._rows = {
             tuple(entry["names"]): _Rows(
-                entry["watched"], list(entry["steps"]), [entry["rows"][place].clone()]
+                entry["watched"],
+                list(entry["steps"]),
+                [entry["rows"].mean(0) if place is None else entry["rows"][place].clone()],
             )
             for entry in state
         }

@@ -33,6 +33,13 @@ class Losses:
     total: Tensor
     terms: Mapping[str, Tensor | float] = field(default_factory=dict)
 
+    def weighted(self, factor: float) -> Losses:
+        """All values times a factor: that of `wasskit.distributed.shard.shard_weight`, where a rank's share of the
+        batch is not the ranks' mean one, before the backward pass."""
+        if factor == 1.0:
+            return self
+        return Losses(self.total * factor, {name: value * factor for name, value in self.terms.items()})
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -139,6 +146,10 @@ class Task(nn.Module):
     #: The metric, as ``split/metric``, that chooses ``best.pt``; None keeps no best.
     monitor: str | None = None
     monitor_mode: Literal["max", "min"] = "max"
+
+    #: Whether all ranks draw the same global random numbers, those of one rank, of which a task that draws for the
+    #: whole batch takes its share. Otherwise each rank draws its own.
+    common_draws: bool = False
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         """The optimisers and their schedules. Called once, when the parameters are on their device."""

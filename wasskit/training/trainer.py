@@ -122,7 +122,7 @@ class Trainer:
             monitored metric is the best so far.
         log_every: training losses are recorded as means over so many steps, and before each evaluation.
         evaluate_first: also evaluate before the first step.
-        seed: of all random numbers, each rank drawing its own.
+        seed: of all random numbers, each rank drawing its own unless the task asks for common ones.
         config: goes into the checkpoint, and a run resumes only with an equal one; by default the run's options.
         may_differ: keys of ``config`` that may differ all the same.
         defaults: what keys of ``config`` stand for that an older checkpoint does not know.
@@ -225,7 +225,7 @@ class Trainer:
         if resume:
             self._restore(self._read(None if resume is True else Path(resume)))
         else:
-            seed_all(rank_seed(self.seed))
+            seed_all(self._own_seed)
             if self.run is not None:
                 self.run.keep_metrics(0, 0)
         state = self._state
@@ -282,6 +282,10 @@ class Trainer:
             samples_per_second=rate,
             waiting_share=clock.waiting / clock.training if clock.training > 0 else 0.0,
         )
+
+    @property
+    def _own_seed(self) -> int:
+        return self.seed if self.task.common_draws else rank_seed(self.seed)
 
     @property
     def progress(self) -> Progress:
@@ -560,14 +564,16 @@ class Trainer:
         best = Best(**saved["best"]) if saved["best"] is not None else None
         self._state = _State(**{**saved, "best": best, "clock": _Clock(**saved["clock"])})
         self._saved_at = self._state.step
-        if content["ranks"] == world_size():
-            set_rng_state({name: value[rank()] for name, value in content["rng"].items()}, self.device)
-            self.meter.load_state_dict(content["meter"], rank())
+        as_many = content["ranks"] == world_size()
+        if as_many or self.task.common_draws:
+            place = 0 if self.task.common_draws else rank()
+            set_rng_state({name: value[place] for name, value in content["rng"].items()}, self.device)
         else:
-            seed_all(rank_seed(self.seed) + self._state.step)
+            seed_all(self._own_seed + self._state.step)
             self.reporter.message(
                 f"resumed on {world_size()} ranks instead of {content['ranks']}: random numbers start anew"
             )
+        self.meter.load_state_dict(content["meter"], rank() if as_many else None)
         threads = content.get("threads", torch.get_num_threads())
         if self.device.type == "cpu" and threads != torch.get_num_threads():
             self.reporter.message(

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from wasskit.data.domains import Domain
 from wasskit.data.seeds import derive_seed
-from wasskit.distributed.group import rank, world_size
+from wasskit.distributed.collectives import reduce_sum
+from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.evaluation.transport import gaussian_distance
 from wasskit.ot.energy import energy_distance
 from wasskit.plugins.w2gn.objective import W2GN
-from wasskit.plugins.w2gn.options import divided_batch
 from wasskit.plugins.w2gn.stages import FirstStage, Points, balanced
+from wasskit.plugins.w2gn.task import own_rows
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
@@ -60,13 +61,14 @@ class ClassifierStage(FirstStage):
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Images of the target domain with a little noise and contrast, and their labels."""
-        share = divided_batch(self.batch_size, world_size())
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "classifier", number, rank()))
-        index = torch.randint(len(self.target.train_images), (share,), generator=generator)
-        images = self.target.train_images[index]
-        contrast = 1.0 + 0.1 * (torch.rand(share, 1, 1, 1, generator=generator) - 0.5)
-        noise = 0.005 * torch.randn(images.shape, generator=generator)
-        return (images * contrast + noise).clamp(0, 1), self.target.train_labels[index]
+        rows = own_rows(self.batch_size, "the classifier's batch")
+        own = slice(rows.start, rows.stop)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "classifier", number, 0))
+        known, size = self.target.train_images, self.batch_size
+        index = torch.randint(len(known), (size,), generator=generator)[own]
+        contrast = 1.0 + 0.1 * (torch.rand(size, 1, 1, 1, generator=generator)[own] - 0.5)
+        noise = 0.005 * torch.randn(size, *known.shape[1:], generator=generator)[own]
+        return (known[index] * contrast + noise).clamp(0, 1), self.target.train_labels[index]
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         adam = torch.optim.Adam(self.classifier.parameters(), self.lr)
@@ -76,9 +78,10 @@ class ClassifierStage(FirstStage):
         images, labels = (part.to(stepper.device) for part in batch)
         with stepper.autocast():
             loss = F.cross_entropy(self.classifier(images), labels)
-        stepper.backward(loss)
+        losses = Losses(loss).weighted(shard_weight(self.batch_size))
+        stepper.backward(losses.total)
         stepper.update("classifier")
-        return Losses(loss)
+        return losses
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
         return {
@@ -87,19 +90,25 @@ class ClassifierStage(FirstStage):
 
     @torch.no_grad()
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        """Percent of images that the classifier itself gets right."""
+        """Percent of images that the classifier itself gets right. Called by all ranks."""
         device = self.classifier.fc3.weight.device
+        rows = shard_indices(len(labels))
+        own = slice(rows.start, rows.stop)
         right = [
             (self.classifier(part.to(device)).argmax(1).cpu() == known).sum()
-            for part, known in zip(images.split(1024), labels.split(1024), strict=True)
+            for part, known in zip(images[own].split(1024), labels[own].split(1024), strict=True)
         ]
-        return 100.0 * float(torch.stack(right).sum()) / len(labels)
+        return 100.0 * float(reduce_sum(torch.stack(right).sum())) / len(labels)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Features of many images (N, 84), on the classifier's device."""
+        """Features of many images (N, 84), on the classifier's device. Called by all ranks."""
         device = self.classifier.fc3.weight.device
-        return torch.cat([self.classifier.features(part.to(device)) for part in images.split(2048)])
+
+        def features(own: Tensor) -> Tensor:
+            return torch.cat([self.classifier.features(part.to(device)) for part in own.split(2048)])
+
+        return map_shards(features, images)
 
     def points(self) -> Points:
         return Points(self.features(self.source.train_images), self.features(self.target.train_images))
@@ -126,14 +135,15 @@ class Adaptation:
 
     def nearest(self, features: Tensor, labels: Tensor) -> float:
         """Percent of the features whose nearest target training feature has their label."""
-        return 100.0 * float((nearest_labels(features, *self.reference()) == labels).float().mean())
-
-    def reference(self) -> tuple[Tensor, Tensor]:
-        return self.known()["target_train"], self.stage.target.train_labels
+        known = self.known()["target_train"], self.stage.target.train_labels
+        found = map_shards(lambda own: nearest_labels(own, *known), features)
+        return 100.0 * float((found == labels).float().mean())
 
     def __call__(self, transport: W2GN, progress: Progress | None) -> dict[str, dict[str, float]]:
         known, source = self.known(), self.stage.source
-        mapped = {part: transport.forward_map(known[f"source_{part}"]) for part in ("train", "test")}
+        mapped = {
+            part: map_shards(transport.forward_map, known[f"source_{part}"]) for part in ("train", "test")
+        }
         labels = {"train": source.train_labels, "test": source.test_labels}
         results: dict[str, dict[str, float]] = {}
         for part, features in mapped.items():

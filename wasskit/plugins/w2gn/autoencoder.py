@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.seeds import derive_seed
-from wasskit.distributed.group import rank, world_size
+from wasskit.distributed.collectives import reduce_sum
+from wasskit.distributed.norm import convert_sync_batchnorm
+from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.options import divided_batch
 from wasskit.plugins.w2gn.stages import FirstStage, Points
+from wasskit.plugins.w2gn.task import own_rows
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
@@ -145,16 +147,17 @@ class AutoencoderStage(FirstStage):
         perceptual: PerceptualLoss | None = None,
     ) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
+        self.autoencoder = convert_sync_batchnorm(autoencoder)
         self.images, self.test = images, test
         self.batch_size, self.lr, self.seed = batch_size, lr, seed
         # In a list, so that its weights are no part of the checkpoints.
         self._perceptual = [perceptual]
 
     def batch(self, number: int) -> Tensor:
-        share = divided_batch(self.batch_size, world_size())
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "autoencoder", number, rank()))
-        return self.load(self.images, torch.randint(len(self.images), (share,), generator=generator))
+        rows = own_rows(self.batch_size, "--autoencoder-batch-size")
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "autoencoder", number, 0))
+        index = torch.randint(len(self.images), (self.batch_size,), generator=generator)
+        return self.load(self.images, index[rows.start : rows.stop])
 
     def load(self, dataset: ImageDataset, index: Tensor) -> Tensor:
         """Images of a data set, (B, C, S, S) in [-1, 1]."""
@@ -180,33 +183,37 @@ class AutoencoderStage(FirstStage):
                 if perceptual is None
                 else perceptual.to(images.device)(restored, images)
             )
-        stepper.backward(loss)
+        losses = Losses(loss).weighted(shard_weight(self.batch_size))
+        stepper.backward(losses.total)
         stepper.update("autoencoder")
-        return Losses(loss)
+        return losses
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
         return {"test": {"reconstruction": self.reconstruction_error()}}
 
     @torch.no_grad()
     def reconstruction_error(self) -> float:
-        """Mean squared error of test pixels, in [-1, 1]."""
+        """Mean squared error of test pixels, in [-1, 1]. Called by all ranks."""
         device = next(self.autoencoder.parameters()).device
         total, count = 0.0, 0
-        for index in torch.arange(len(self.test)).split(256):
-            images = self.load(self.test, index).to(device)
+        rows = shard_indices(len(self.test))
+        for start in range(0, len(rows), 256):
+            images = self.load(self.test, torch.tensor(rows[start : start + 256])).to(device)
             total += float((self.autoencoder(images)[0] - images).square().sum())
             count += images.numel()
-        return total / count
+        sums = reduce_sum(torch.tensor([total, count], dtype=torch.float64))
+        return float(sums[0] / sums[1])
 
     @torch.no_grad()
     def latents(self, dataset: ImageDataset) -> Tensor:
-        """Latents (N, d) of a data set."""
+        """Latents (N, d) of a data set. Called by all ranks."""
         device = next(self.autoencoder.parameters()).device
-        parts = [
-            self.autoencoder.encoder(self.load(dataset, index).to(device))
-            for index in torch.arange(len(dataset)).split(512)
-        ]
-        return torch.cat(parts)
+
+        def latents(own: Tensor) -> Tensor:
+            parts = (self.load(dataset, index).to(device) for index in own.split(512))
+            return torch.cat([self.autoencoder.encoder(images) for images in parts])
+
+        return map_shards(latents, torch.arange(len(dataset)))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wasskit.data.seeds import derive_seed
+from wasskit.distributed.shard import map_shards
 from wasskit.evaluation.transport import (
     InceptionFeatures,
     feature_moments,
@@ -59,7 +60,7 @@ class LatentQuality:
 
     def __call__(self, transport: W2GN, progress: Progress | None) -> dict[str, dict[str, float]]:
         latents, normal = self.test_latents(), self.normal
-        mapped = transport.forward_map(normal)
+        mapped = map_shards(transport.forward_map, normal)
         if self._before is None:
             samples = {
                 "before": normal,

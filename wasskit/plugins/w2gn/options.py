@@ -138,10 +138,3 @@ class SamplingOptions(CommandOptions):
 @dataclass(frozen=True, kw_only=True)
 class TransportOptions(RunOptions, PotentialOptions, ObjectiveOptions, StepOptions):
     """Everything that a training of two dense potentials needs."""
-
-
-def divided_batch(batch_size: int, ranks: int) -> int:
-    """A process's share of the batch. Raises `UserError` where it does not come out even."""
-    if batch_size % ranks:
-        raise UserError(f"--batch-size: {batch_size} does not divide over {ranks} processes.")
-    return batch_size // ranks

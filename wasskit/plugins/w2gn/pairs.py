@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from wasskit.data.seeds import derive_seed
 from wasskit.data.toy import Measure, gaussian, gaussian_mixture
+from wasskit.distributed.shard import map_shards
 from wasskit.errors import UserError
 from wasskit.evaluation.transport import l2_uvp, transport_cosine
 from wasskit.models.icnn import DenseICNN
@@ -84,10 +86,11 @@ def evaluation(pair: KnownPair, refine: Refine) -> Callable[[W2GN, Any], dict[st
     def evaluate(transport: W2GN, progress: Any) -> dict[str, dict[str, float]]:
         device = next(transport.parameters()).device
         x, y = pair.x.to(device), pair.y.to(device)
-        forward, inverse = transport.forward_map(x).cpu(), transport.inverse_map(y).cpu()
+        forward = map_shards(transport.forward_map, x).cpu()
+        inverse = map_shards(transport.inverse_map, y).cpu()
         values = pair.scores(forward, inverse)
         if refine != "none":
-            solved = transport.inverse_map(y, refine=refine).cpu()
+            solved = map_shards(partial(transport.inverse_map, refine=refine), y).cpu()
             values["uvp_inverse_solved"] = l2_uvp(solved, pair.x, pair.source_variance)
         return {"test": values}
 

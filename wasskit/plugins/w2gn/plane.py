@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from wasskit.data.toy import MEASURES, Measure, Whitening, measure, modes, normal
+from wasskit.distributed.shard import map_shards
 from wasskit.errors import UserError
 from wasskit.evaluation.transport import forward_inverse_error
 from wasskit.ot.energy import energy_distance
+from wasskit.plugins.w2gn.clouds import half_squared_distance
 from wasskit.plugins.w2gn.objective import W2GN
 from wasskit.plugins.w2gn.task import Evaluate
 from wasskit.training.task import Progress
@@ -68,14 +70,13 @@ def evaluation(
         return modes_reached(plain.cpu(), *mixture)
 
     def evaluate(transport: W2GN, progress: Progress) -> dict[str, dict[str, float]]:
-        forward, inverse = transport.forward_map(x), transport.inverse_map(y)
-        objective = transport(x, y)
+        forward, inverse = map_shards(transport.forward_map, x), map_shards(transport.inverse_map, y)
         values = {
             "energy_forward": float(energy_distance(forward, y, directions)),
             "energy_inverse": float(energy_distance(inverse, x, directions)),
             "energy_floor": floor,
-            "cycle_error": forward_inverse_error(x, transport.inverse_map(forward)),
-            "half_w2": float(transport.half_squared_distance(objective, x, y)),
+            "cycle_error": forward_inverse_error(x, map_shards(transport.inverse_map, forward)),
+            "half_w2": half_squared_distance(transport, x, y),
         }
         if mixture is not None:
             reached, share = near(forward)

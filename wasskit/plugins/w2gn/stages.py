@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.collectives import broadcast_module
-from wasskit.distributed.group import rank, world_size
 from wasskit.ot.gaussian import Balance, balance, shrunk_covariance, streamed_moments
-from wasskit.plugins.w2gn.options import divided_batch
-from wasskit.plugins.w2gn.task import Pair, TransportTask
+from wasskit.plugins.w2gn.task import Pair, TransportTask, own_rows
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
 
@@ -31,7 +29,7 @@ class FirstStage(Task):
     """What comes before the map. Subclasses also say how its points are made."""
 
     def batch(self, number: int) -> Any:
-        """The training batch ``number``."""
+        """This rank's share of the training batch ``number``."""
         raise NotImplementedError
 
     def points(self) -> Points:
@@ -62,6 +60,7 @@ class TwoStages(Task):
         super().__init__()
         self.first = first
         self.second = second
+        self.common_draws = second.common_draws
         self.length = length
         self.gaussian_start = gaussian_start
         self.floor = floor
@@ -95,6 +94,8 @@ class TwoStages(Task):
             self.first.requires_grad_(False)
             if not bool(self.begun):
                 self.start_at(self._points)
+                # One start for all ranks: eigenvectors may differ between processors.
+                broadcast_module(self.second)
             self.get_buffer("begun").fill_(True)
         return self._points
 
@@ -123,14 +124,16 @@ class TwoStages(Task):
 
     def source(self, seed: int, batch_size: int) -> StepSource:
         """The batches of both stages, each a function of its number."""
-        share, ranks, here = divided_batch(batch_size, world_size()), world_size(), rank()
+        rows = own_rows(batch_size)
 
         def draw(number: int) -> Any:
             if number < self.length:
                 return self.first.batch(number)
             x, y = self.points()
-            place = number * ranks + here
-            return Pair(chosen(x, share, seed, "source", place), chosen(y, share, seed, "target", place))
+            return Pair(
+                chosen(x, batch_size, seed, "source", number, rows=rows),
+                chosen(y, batch_size, seed, "target", number, rows=rows),
+            )
 
         return StepSource(draw, batch_size=batch_size)
 
@@ -141,7 +144,10 @@ def balanced(x: Tensor, y: Tensor, floor: float) -> Balance:
     return balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second), floor)
 
 
-def chosen(points: Tensor, count: int, *seed: int | str) -> Tensor:
-    """``count`` rows drawn with replacement."""
+def chosen(points: Tensor, count: int, *seed: int | str, rows: range | None = None) -> Tensor:
+    """``count`` points drawn with replacement; of these, ``rows`` only."""
     generator = torch.Generator().manual_seed(derive_seed(*seed))
-    return points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
+    index = torch.randint(len(points), (count,), generator=generator)
+    if rows is not None:
+        index = index[rows.start : rows.stop]
+    return points[index.to(points.device)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from wasskit import console
 from wasskit.config import Invocation
 from wasskit.distributed.group import is_main
+from wasskit.distributed.shard import map_shards
 from wasskit.evaluation.transport import forward_inverse_error
 from wasskit.models.icnn import ConvICNN, Potential, QuadraticPotential
 from wasskit.ot.energy import energy_distance
@@ -119,9 +121,9 @@ def pixels(images: Tensor) -> Tensor:
 def batches(images: Tensor, seed: int, side: str, device: torch.device) -> Draw:
     """Batches of a domain by number, mirrored at random."""
 
-    def draw(number: int, count: int) -> Tensor:
-        batch = scaled(chosen(images, count, seed, side, number))
-        mirrored = torch.arange(count) % 2 == 1
+    def draw(number: int, count: int, rows: range | None = None) -> Tensor:
+        batch = scaled(chosen(images, count, seed, side, number, rows=rows))
+        mirrored = torch.tensor(rows or range(count)) % 2 == 1
         batch[mirrored] = batch[mirrored].flip(3)
         return batch.to(device)
 
@@ -159,8 +161,8 @@ def image_evaluation(x: Tensor, y: Tensor) -> Evaluate:
     palette = torch.randn(128, 3, generator=generator, device=x.device)
 
     def evaluate(transport: W2GN, progress: Progress) -> dict[str, dict[str, float]]:
-        forward, inverse = transport.forward_map(x, 16), transport.inverse_map(y, chunk=16)
-        back = transport.inverse_map(forward, chunk=16)
+        forward = map_shards(partial(transport.forward_map, chunk=16), x)
+        inverse, back = (map_shards(partial(transport.inverse_map, chunk=16), z) for z in (y, forward))
         flat_x, flat_y = x.flatten(1), y.flatten(1)
         return {
             "test": {

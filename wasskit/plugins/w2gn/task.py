@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from wasskit.distributed.group import rank, world_size
+from wasskit.distributed.group import world_size
+from wasskit.distributed.shard import shard_indices, shard_weight
+from wasskit.errors import UserError
+from wasskit.models.icnn import DenseICNN
 from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
 from wasskit.plugins.w2gn.objective import W2GN, identity_objective
-from wasskit.plugins.w2gn.options import ObjectiveOptions, StepOptions, TransportOptions, divided_batch
+from wasskit.plugins.w2gn.options import ObjectiveOptions, StepOptions, TransportOptions
 from wasskit.training.schedules import constant, cosine, delayed, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
-Draw = Callable[[int, int], Tensor]
 Evaluate = Callable[[W2GN, Progress], Mapping[str, Mapping[str, float]]]
 
 
+class Draw(Protocol):
+    """Batches of a measure, each a function of its number."""
+
+    def __call__(self, number: int, count: int, rows: range | None = None) -> Tensor:
+        """The batch ``number``, of ``count`` points (count, ...), or ``rows`` of it."""
+
+
 class Pair(NamedTuple):
-    """A batch of either measure, (B, D) or (B, C, H, W)."""
+    """This rank's share of a batch of either measure, (B, D) or (B, C, H, W)."""
 
     x: Tensor
     y: Tensor
@@ -37,6 +46,8 @@ class TransportTask(Task):
             its copy.
         begin: steps of the run that belong to other tasks before this one.
     """
+
+    common_draws = True
 
     def __init__(
         self,
@@ -57,6 +68,11 @@ class TransportTask(Task):
         self.monitor = monitor
         self.monitor_mode = "min"
         self.begin = begin
+        self.weight = shard_weight(options.batch_size)
+        if world_size() > 1:
+            for module in transport.modules():
+                if isinstance(module, DenseICNN):
+                    module.batch_part = options.batch_size, shard_indices(options.batch_size)
 
     def networks(self) -> list[nn.Module]:
         return [self.transport]
@@ -95,8 +111,6 @@ class TransportTask(Task):
             return self.identity_step(batch, stepper)
         with stepper.autocast():
             objective = self.transport(batch.x, batch.y)
-        stepper.backward(objective.total)
-        stepper.update("psi", "conjugate")
         terms = {
             "correlation": objective.correlation,
             "half_w2": self.transport.half_squared_distance(objective, batch.x, batch.y),
@@ -106,14 +120,19 @@ class TransportTask(Task):
             terms |= {"cycle_y": objective.cycle_y, "cycle_x": objective.cycle_x}
         else:
             terms["amortisation"] = objective.amortisation
-        return Losses(objective.total, {name: value.detach() for name, value in terms.items()})
+        losses = Losses(objective.total, {name: value.detach() for name, value in terms.items()})
+        losses = losses.weighted(self.weight)
+        stepper.backward(losses.total)
+        stepper.update("psi", "conjugate")
+        return losses
 
     def identity_step(self, batch: Pair, stepper: Stepper) -> Losses:
         """Train the potential to the identity, on three times the width of the source (as published)."""
         loss = identity_objective(self.transport.psi, 3.0 * batch.x, self.transport.l1)
-        stepper.backward(loss)
+        losses = Losses(loss).weighted(self.weight)
+        stepper.backward(losses.total)
         stepper.update("identity")
-        return Losses(loss)
+        return losses
 
     def after_update(self, progress: Progress) -> None:
         self.transport.convexify()
@@ -180,11 +199,19 @@ def chunks(draw: Draw, count: int, size: int = 16384) -> Any:
 
 
 def pair_source(x: Draw, y: Draw, batch_size: int) -> StepSource:
-    """Batches of two measures, each a function of its number; every rank draws its own share."""
-    share, ranks, here = divided_batch(batch_size, world_size()), world_size(), rank()
+    """Batches of two measures, each a function of its number; every rank draws its rows of them."""
+    rows = own_rows(batch_size)
 
     def draw(number: int) -> Pair:
-        place = number * ranks + here
-        return Pair(x(place, share), y(place, share))
+        return Pair(x(number, batch_size, rows), y(number, batch_size, rows))
 
     return StepSource(draw, batch_size=batch_size)
+
+
+def own_rows(batch_size: int, flag: str = "--batch-size") -> range:
+    """This rank's rows of a batch. Raises `UserError` where a rank would have none."""
+    if batch_size < world_size():
+        raise UserError(
+            f"{flag}: {batch_size} cannot be shared by {world_size()} processes, which need one each."
+        )
+    return shard_indices(batch_size)

@@ -34,8 +34,8 @@ class Trained(NamedTuple):
 def sampler(measure: Measure, seed: int, side: str, scheme: Any, device: torch.device) -> Draw:
     """Batches of a measure by number, independent of those of the other side."""
 
-    def draw(number: int, count: int) -> Tensor:
-        return measure.draw(count, seed, side, number, scheme=scheme, device=device)
+    def draw(number: int, count: int, rows: range | None = None) -> Tensor:
+        return measure.draw(count, seed, side, number, scheme=scheme, device=device, rows=rows)
 
     return draw
 

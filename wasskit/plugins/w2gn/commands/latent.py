@@ -113,7 +113,8 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
         final = dict(trained.summary.final)
         final["test/reconstruction"] = stage.reconstruction_error()
         maps = trained.transport.to(session.device)
-        normal = quality.normal
+        normal, latents = quality.normal, quality.test_latents()
+        gaussian = quality.gaussian_samples(len(normal))
         figures: list[Path | None] = []
         label = ""
         if config.inception_weights is not None:
@@ -127,11 +128,9 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
             count = 48
             rows = {
                 "test images": stage.images_of(stage.test, count),
-                "their reconstructions": stage.decode(quality.test_latents()[:count]),
+                "their reconstructions": stage.decode(latents[:count]),
                 "decoded normal samples": stage.decode(normal[:count]),
-                "decoded samples of the Gaussian of the latents": stage.decode(
-                    quality.gaussian_samples(count)
-                ),
+                "decoded samples of the Gaussian of the latents": stage.decode(gaussian[:count]),
                 "decoded samples of the W2GN map": stage.decode(maps.forward_map(normal[:count])),
             }
             figures.append(draw.sheet(session.run.figures / "samples.png", rows, 16))
@@ -139,7 +138,7 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
             clouds = {
                 "normal": normal[:shown],
                 "normal, mapped": maps.forward_map(normal[:shown]),
-                "latents": quality.test_latents()[:shown],
+                "latents": latents[:shown],
             }
             figures.append(draw.principal_planes(session.run.figures / "latents.png", clouds))
             replace_file(
