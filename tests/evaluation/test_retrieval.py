@@ -296,3 +296,57 @@ def test_unknown_choices_are_refused() -> None:
             measure(embeddings, labels, ties="random")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="lone must be zero or skip, not 'drop'"):
             measure(embeddings, labels, lone="drop")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metric", ["dot", "cosine", "euclidean"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_one_repeated_point_scores_nothing(metric: Metric, dtype: torch.dtype) -> None:
+    """Sizes that no tile divides; more positives than are counted, and fewer."""
+    generator = torch.Generator().manual_seed(16)
+    point = torch.randn(1, 128, generator=generator, dtype=torch.float64).to(dtype)
+    for classes in (500, 5):
+        x, labels = point.repeat(2499, 1), torch.arange(2499) % classes
+        worst = retrieval_metrics(x, labels, recall=(1, 8), map_k=(3,), metric=metric)
+        # Every negative stands before every positive.
+        assert set(worst.values()) == {0.0}
+        best = retrieval_metrics(x, labels, recall=(1, 8), map_k=(3,), metric=metric, ties="optimistic")
+        assert set(best.values()) == {1.0}
+        assert retrieval_metrics(x, labels, metric=metric, gallery=x, gallery_labels=labels)["map@r"] == 0.0
+
+
+@pytest.mark.parametrize("metric", ["dot", "cosine", "euclidean"])
+@pytest.mark.parametrize("ties", ["pessimistic", "optimistic"])
+def test_duplicates_across_classes_tie(metric: Metric, ties: Ties) -> None:
+    """Each of 700 points is there three times, twice in one class and once in another, in a random order."""
+    generator = torch.Generator().manual_seed(17)
+    points = torch.randn(700, 67, generator=generator)
+    order = torch.randperm(2100, generator=generator)
+    labels = torch.cat([torch.arange(700), torch.arange(700), 700 + torch.arange(700)])[order]
+    x = points.repeat(3, 1)[order]
+    ranks = best_positive_rank(x, labels, metric=metric, ties=ties)
+    if metric == "dot":  # another, longer point may have the largest inner product
+        again = torch.randperm(2100, generator=generator)
+        assert torch.equal(
+            best_positive_rank(x[again], labels[again], metric=metric, ties=ties), ranks[again]
+        )
+    else:
+        paired = labels < 700
+        assert set(ranks[paired].tolist()) == {2 if ties == "pessimistic" else 1}
+    assert set(ranks[labels >= 700].tolist()) == {UNRANKED}
+
+
+@pytest.mark.parametrize("metric", ["dot", "euclidean"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_exact_numbers_tie_exactly(metric: Metric, dtype: torch.dtype) -> None:
+    """Small integers, a third of them repeated: all similarities are exact, and so is every rank."""
+    generator = torch.Generator().manual_seed(18)
+    x = torch.randint(-2, 3, (1301, 5), generator=generator).to(dtype)
+    labels = torch.randint(100, (1301,), generator=generator)
+    y = x.double()
+    similarity = (
+        y @ y.T if metric == "dot" else -torch.cdist(y, y, compute_mode="donot_use_mm_for_euclid_dist")
+    )
+    same = labels[:, None] == labels
+    best = similarity.masked_fill(~same | torch.eye(1301, dtype=torch.bool), -torch.inf).amax(1, keepdim=True)
+    expected = ((similarity >= best) & ~same).sum(1) + 1
+    assert torch.equal(best_positive_rank(x, labels, metric=metric), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Callable
 from typing import Any
 
@@ -167,3 +168,21 @@ def test_balance_with_a_single_point_maps_onto_it() -> None:
     away = balance(there, point, torch.zeros(3), cloud)
     assert torch.isfinite(away.source_transform).all()
     torch.testing.assert_close(away.gaussian_map(there[None]), torch.zeros(1, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("relative", [1e-2, 1e-5, 1e-8, 1e-10])
+def test_nearly_equal_gaussians_do_not_cancel(relative: float) -> None:
+    """Against 60 digits: tr S1 + tr S2 - 2 sqrt(tr S1 S2 + 2 sqrt(det S1 det S2)) for two by two covariances."""
+    first = torch.tensor([[2.0, 0.7], [0.7, 1.0]], dtype=torch.float64)
+    second = first + relative * torch.tensor([[1.0, -0.5], [-0.5, 0.25]], dtype=torch.float64)
+    with decimal.localcontext() as context:
+        context.prec = 60
+        (a, b), (_, c) = [[decimal.Decimal(v) for v in row] for row in first.tolist()]
+        (d, e), (_, f) = [[decimal.Decimal(v) for v in row] for row in second.tolist()]
+        product = a * d + 2 * b * e + c * f
+        root = ((a * c - b * b) * (d * f - e * e)).sqrt()
+        expected = float(a + c + d + f - 2 * (product + 2 * root).sqrt())
+    zero = torch.zeros(2, dtype=torch.float64)
+    value = bures_wasserstein_squared(zero, first, zero, second).item()
+    # The factors are exact to some eps = 2e-16, their difference to that over the relative difference.
+    assert value == pytest.approx(expected, rel=1e-12 + 2e-15 / relative, abs=0)

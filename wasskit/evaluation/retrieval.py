@@ -15,8 +15,10 @@ averaged over the queries. Recall needs no sorting: rank_1 is a count of larger 
 
 Ties. With ``ties="pessimistic"`` (default) a negative exactly as similar as a positive is ranked before it,
 so an embedding that has collapsed to one point scores 0 and not 1. ``ties="optimistic"`` ranks it behind,
-which is what published In-Shop evaluations do. Similarities are compared as computed in the dtype of the
-embeddings (half precision is raised to float32); float64 embeddings are ranked in float64.
+which is what published In-Shop evaluations do. Gallery items that are equal, number by number (cosines: after
+normalisation), tie exactly for every query: they are recognised by their numbers, not by their similarities, whose
+last bit depends on where in a matrix product they were computed. Other similarities are compared as computed in the
+dtype of the embeddings (half precision is raised to float32); float64 embeddings are ranked in float64.
 
 A query without a positive in the gallery can never be answered. It counts as 0, as published; ``lone="skip"``
 leaves such queries out of the average.
@@ -236,8 +238,9 @@ def nearest(
     if k < 1:
         raise ValueError("there is no other item to retrieve: the set has one item only")
     values, indices = [], []
+    twins = _first_equals(y)
     for rows in _blocks(len(x), _rows_for(len(y), x)):
-        similarities = x[rows] @ y.T
+        similarities = _all_similarities(x[rows], y, twins)
         if own:
             similarities.diagonal(rows.start).fill_(-torch.inf)
         best, which = _largest(similarities, k)
@@ -264,6 +267,7 @@ class _Sets:
     first: Tensor  # (Q,) first column of the query's label
     last: Tensor  # (Q,) one past the last
     order: Tensor  # (Q,) original index of each sorted query
+    twins: Tensor | None  # (M,) first gallery item with the same factors, None where all differ
     own: bool  # the queries are their own gallery
     symmetric: bool  # and similarity(i, j) = similarity(j, i)
 
@@ -294,24 +298,29 @@ COUNTED = 32
 
 def _best_ranks(sets: _Sets, ties: Ties, sharded: bool) -> Tensor:
     """Rank of the best positive of each sorted query: one plus a count of larger similarities."""
-    before = _negatives_before(sets, _best_positives(sets, 1), ties, sharded)
+    before = _negatives_before(sets, *_best_positives(sets, 1), ties, sharded)
     return torch.where(sets.positives > 0, before[:, 0] + 1, UNRANKED)
 
 
-def _best_positives(sets: _Sets, number: int) -> Tensor:
-    """Similarities of each query's most similar positives, falling, (Q, number); -inf where it has fewer."""
+def _best_positives(sets: _Sets, number: int) -> tuple[Tensor, Tensor]:
+    """Similarities and gallery columns of each query's most similar positives, falling, (Q, number) twice; -inf
+    and some column where it has fewer.
+    """
     best = sets.queries.new_full((len(sets.queries), number), -torch.inf)
+    which = torch.zeros_like(best, dtype=torch.int64)
     for rows in _blocks(len(best), 512 if sets.queries.device.type == "cpu" else 8192):
         columns = sets.columns(rows)
         found = min(number, columns.stop - columns.start)
         if found > 0:
             similarities = sets.queries[rows] @ sets.gallery[columns].T
-            best[rows, :found] = sets.positive_similarities(rows, similarities).topk(found, dim=1).values
-    return best
+            top = sets.positive_similarities(rows, similarities).topk(found, dim=1)
+            best[rows, :found], which[rows, :found] = top.values, top.indices + columns.start
+    return best, which
 
 
-def _negatives_before(sets: _Sets, thresholds: Tensor, ties: Ties, sharded: bool) -> Tensor:
-    """How many negatives of each query reach each of its thresholds: (Q, J) and (Q, J) int64.
+def _negatives_before(sets: _Sets, thresholds: Tensor, which: Tensor, ties: Ties, sharded: bool) -> Tensor:
+    """How many negatives of each query reach each of its thresholds, the similarities of the gallery's columns
+    ``which``: (Q, J) and (Q, J) to (Q, J) int64.
 
     The similarities are formed tile by tile, each tile small enough to stay in the cache while it is
     compared. Where they are symmetric a tile above the diagonal serves its rows and its columns, which halves
@@ -321,8 +330,20 @@ def _negatives_before(sets: _Sets, thresholds: Tensor, ties: Ties, sharded: bool
     if sets.symmetric:
         height = width
     share, shares = _shard(sharded)
-    larger = torch.ge if ties == "pessimistic" else torch.gt
     levels = thresholds.T.contiguous()
+    twins = sets.twins
+    points = [None] * len(levels) if twins is None else list(twins[which].T.contiguous())
+
+    def count(similarities: Tensor, dim: int, level: Tensor, point: Tensor | None, items: slice) -> Tensor:
+        # The counts of one tile are below 2^24, hence exact as floats, and a float comparison sums fastest.
+        level = level.unsqueeze(dim)
+        (torch.ge if ties == "pessimistic" else torch.gt)(similarities, level, out=counted)
+        if twins is not None and point is not None:
+            equal = twins[items].unsqueeze(1 - dim) == point.unsqueeze(dim)
+            equal &= similarities > -torch.inf
+            counted.masked_fill_(equal, float(ties == "pessimistic"))
+        return counted.sum(dim).long()
+
     before = torch.zeros_like(levels, dtype=torch.int64)
     query_ends, gallery_ends = sets.query_labels.tolist(), sets.gallery_labels.tolist()
     tile = 0
@@ -339,14 +360,13 @@ def _negatives_before(sets: _Sets, thresholds: Tensor, ties: Ties, sharded: bool
                 and gallery_ends[columns.start] <= query_ends[rows.stop - 1]
             ):
                 similarities.masked_fill_(sets.same_label(rows, columns), -torch.inf)
-            # The counts of one tile are below 2^24, hence exact as floats, and a float comparison sums fastest.
             counted = torch.empty_like(similarities)
-            for level, total in zip(levels, before, strict=True):
-                larger(similarities, level[rows, None], out=counted)
-                total[rows] += counted.sum(1).long()
+            for level, point, total in zip(levels, points, before, strict=True):
+                near = None if point is None else point[rows]
+                total[rows] += count(similarities, 1, level[rows], near, columns)
                 if sets.symmetric and columns.start > rows.start:
-                    larger(similarities, level[None, columns], out=counted)
-                    total[columns] += counted.sum(0).long()
+                    near = None if point is None else point[columns]
+                    total[columns] += count(similarities, 0, level[columns], near, rows)
     return (_sum_over_ranks(before) if shares > 1 else before).T
 
 
@@ -374,7 +394,7 @@ def _average_precisions(
     most = int(counts.max())
     needed = min(most, max(most if at_r else 0, *map_k, 1))
     if needed <= COUNTED:
-        before = _negatives_before(sets, _best_positives(sets, max(needed, 1)), ties, sharded)
+        before = _negatives_before(sets, *_best_positives(sets, max(needed, 1)), ties, sharded)
         ranks, total = before[:, 0] + 1, _sum_of_precisions(before, counts, map_k, at_r)
     else:
         ranks, total = _ranked_by_sorting(sets, map_k, ties, sharded, at_r, full_ranks)
@@ -397,7 +417,7 @@ def _ranked_by_sorting(
         if number % shares != share:
             continue
         columns = sets.columns(rows)
-        similarities = sets.queries[rows] @ sets.gallery.T
+        similarities = _all_similarities(sets.queries[rows], sets.gallery, sets.twins)
         positives = sets.positive_similarities(rows, similarities[:, columns])
         # From here on the negatives alone.
         similarities[:, columns].masked_fill_(sets.same_label(rows, columns), -torch.inf)
@@ -499,14 +519,47 @@ def _prepare(
     first = torch.searchsorted(item_labels, query_labels)
     last = torch.searchsorted(item_labels, query_labels, right=True)
     symmetric = own and metric != "euclidean"
-    return _Sets(queries, items, query_labels, item_labels, first, last, order, own, symmetric)
+    twins = _first_equals(items)
+    return _Sets(queries, items, query_labels, item_labels, first, last, order, twins, own, symmetric)
+
+
+def _first_equals(x: Tensor) -> Tensor | None:
+    """Index of the first row of (M, D) that equals each row, (M,), or None where no two rows are equal.
+
+    Rows are told apart by a 64-bit hash of their bits, then compared with the first of their hash; whatever a collision
+    has joined stands for itself.
+    """
+    bits = (x + 0.0).view({4: torch.int32, 8: torch.int64}[x.element_size()])  # + 0.0: -0.0 equals 0.0
+    generator = torch.Generator().manual_seed(0)
+    limits = torch.iinfo(torch.int64)
+    factors = torch.randint(limits.min, limits.max, (x.shape[1],), generator=generator).to(x.device)
+    # Integers wrap around: the sum is the same in any order.
+    hashes = torch.cat(
+        [(rows.long() * factors).sum(1) for rows in bits.split(_rows_for(x.shape[1], factors))]
+    )
+    different, group = hashes.unique(return_inverse=True)
+    if len(different) == len(x):
+        return None
+    places = torch.arange(len(x), device=x.device)
+    first = torch.full_like(different, len(x)).scatter_reduce(0, group, places, "amin")[group]
+    equal = torch.cat(
+        [(x[a] == x[b]).all(1) for a, b in zip(first.split(4096), places.split(4096), strict=True)]
+    )
+    return torch.where(equal, first, places)
+
+
+def _all_similarities(queries: Tensor, gallery: Tensor, twins: Tensor | None) -> Tensor:
+    """Similarities (Q, M) of some queries, the same to the bit for equal gallery items."""
+    similarities = queries @ gallery.T
+    return similarities if twins is None else similarities[:, twins]
 
 
 def _similarity_factors(x: Tensor, y: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
     """Factors whose product ``x @ y.T`` ranks as ``metric`` does, most similar largest.
 
     Euclidean distance is ranked by <x, y> - |y|^2 / 2, one more coordinate, about the gallery's mean so that
-    a common offset costs no digits.
+    a common offset costs no digits. The mean is rounded to a power of two near the spread: differences of numbers
+    with few digits, integers say, stay exact, and so do their ties.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(
@@ -529,6 +582,8 @@ def _similarity_factors(x: Tensor, y: Tensor, metric: Metric) -> tuple[Tensor, T
         return x, y
     if metric == "euclidean":
         centre = y.mean(0)
+        grid = torch.ldexp(torch.ones_like(centre[0]), (y - centre).abs().max().frexp().exponent - 1)
+        centre = torch.where(grid > 0, (centre / grid).round() * grid, y[0])
         x, y = x - centre, y - centre
         one = x.new_ones(len(x), 1)
         return torch.cat([x, one], 1), torch.cat([y, -y.square().sum(1, keepdim=True) / 2], 1)

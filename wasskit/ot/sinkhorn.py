@@ -136,9 +136,9 @@ def self_scaling(kernel: Tensor, steps: int | None = None) -> Tensor:
         (..., n) :math:`h = \log(u / \sqrt n)`, so that the plan is :math:`\pi_{ij} = e^{h_i} k_{ij} e^{h_j} /
         n` with both marginals 1/n up to :func:`marginal_errors`.
     """
-    return _scale(kernel.flatten(0, -3), _STEPS[kernel.dtype] if steps is None else steps)[0].view(
-        kernel.shape[:-1]
-    )
+    n = kernel.shape[-1]
+    scaling, _ = _scale(kernel.reshape(-1, n, n), _STEPS[kernel.dtype] if steps is None else steps)
+    return scaling.view(kernel.shape[:-1])
 
 
 def marginal_errors(kernel: Tensor, scaling: Tensor) -> Tensor:
@@ -221,13 +221,14 @@ class _NestedDivergences(torch.autograd.Function):
             kernel = _kernel((mixing / epsilon @ grams.view(len(blocks), -1)).view(-1, n, n))
             scaling, smoothed = _scale(kernel, steps)
             combine = x.new_tensor(problems.combine)
-            values = (
-                combine @ _dual_values(scaling, smoothed, epsilon)
-                + x.new_tensor(problems.residual) @ squares / 2
-            )
+            # The terms are of the order of eps log n, a divergence may be far smaller: their sum costs nothing in
+            # float64, and in float32 would cost its digits.
+            wide = torch.float32 if x.device.type == "mps" else torch.float64
+            values = combine.to(wide) @ _dual_values(scaling.to(wide), smoothed.to(wide), epsilon)
+            values += x.new_tensor(problems.residual, dtype=wide) @ squares.to(wide) / 2
         ctx.save_for_backward(x, kernel, scaling, combine, mixing)
         ctx.widths = problems.widths
-        return values
+        return values.to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

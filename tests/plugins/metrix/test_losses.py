@@ -670,3 +670,31 @@ def test_settings_out_of_bounds_are_refused(options: dict[str, Any], message: st
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown mode 'embeddings': baseline, input, feature, embed"):
         MetrixLoss("contrastive", "embeddings")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("width", [3, 128, 513])
+def test_a_mixture_that_equals_its_anchor_is_no_term(dtype: torch.dtype, width: int) -> None:
+    """In value and gradient, for cosines of equal points, whichever way they were rounded."""
+    x = torch.nn.functional.normalize(
+        torch.randn(200, width, generator=torch.Generator().manual_seed(0), dtype=dtype), dim=1
+    )
+    equal = (x @ x.T).diagonal()
+    apart = equal.new_tensor([0.9, -0.3])
+    cosine = torch.cat([equal, apart]).requires_grad_()
+    assert torch.equal(chord(cosine[:200]), torch.zeros(200, dtype=dtype))
+    value = mixed_contrastive(cosine, 1.0)
+    value.backward()
+    expected = (2 - 2 * apart).sqrt().mean()
+    assert value.item() == pytest.approx(expected.item(), rel=4 * torch.finfo(dtype).eps)
+    assert cosine.grad is not None
+    assert not cosine.grad[:200].any()
+    assert cosine.grad[200:].all()
+    # At lambda = 0 each of them stands within the margin by all of it.
+    assert mixed_contrastive(cosine.detach(), 0.0).item() == pytest.approx(
+        (200 * 0.5 + 0.5 - expected_near(0.9)) / 201
+    )
+
+
+def expected_near(cosine: float) -> float:
+    return float((2 - 2 * cosine) ** 0.5)

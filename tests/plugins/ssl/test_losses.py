@@ -16,7 +16,6 @@ from torch.nn.functional import normalize
 
 from tests.distributed.harness import run_ranks
 from wasskit.distributed.group import rank, world_size
-from wasskit.errors import UserError
 from wasskit.plugins.ssl.losses import (
     KeyQueue,
     LogUniformityLoss,
@@ -98,8 +97,9 @@ def test_queue_wraps_around_where_the_batch_does_not_divide_it() -> None:
         queue.push(torch.arange(start, start + 3)[:, None])
     assert queue.keys[:, 0].tolist() == [5.0, 6.0, 7.0, 8.0, 4.0]
     assert int(queue.position) == 4
-    with pytest.raises(UserError, match="6 keys, but the queue holds 5"):
-        queue.push(torch.ones(3, 1), torch.ones(3, 1))
+    queue.push(torch.arange(9.0, 12.0)[:, None], torch.arange(12.0, 15.0)[:, None])
+    assert queue.keys[:, 0].tolist() == [10.0, 11.0, 12.0, 13.0, 14.0]
+    assert int(queue.position) == 0
 
 
 def test_queue_starts_from_unit_directions_of_its_seed() -> None:
@@ -286,3 +286,25 @@ def test_the_loss_lifts_a_nearly_collapsed_direction() -> None:
         # Behind the normalisation, with the row lengths taken off again; the direction's own column alone is left.
         slope = (gradient[:, -1] * lengths) @ column
         assert slope < -0.5 / math.sqrt(n * m)
+
+
+def test_a_loss_survives_the_push_of_its_keys() -> None:
+    """Forward, push, backward: the gradient is that with the queue of the forward pass."""
+    queue = KeyQueue(16, 4)
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    query, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    info_nce(other, x, queue.keys.clone()).backward()
+    loss = info_nce(query, x, queue.keys)
+    queue.push(x)
+    loss.backward()
+    torch.testing.assert_close(query.grad, other.grad, rtol=0, atol=0)
+
+
+def test_of_a_batch_longer_than_the_queue_the_latest_keys_stay() -> None:
+    whole, parts = KeyQueue(5, 3), KeyQueue(5, 3)
+    keys = torch.randn(13, 3, generator=torch.Generator().manual_seed(2))
+    whole.push(keys)
+    for part in keys.split(4):
+        parts.push(part)
+    assert torch.equal(whole.keys, parts.keys)
+    assert whole.position.item() == parts.position.item() == 13 % 5

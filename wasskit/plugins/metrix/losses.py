@@ -62,9 +62,13 @@ def mean_nonzero(x: Tensor) -> Tensor:
 
 
 def chord(cosine: Tensor) -> Tensor:
-    """Distance sqrt(2 - 2 cos) of two unit vectors; at distance 0 the gradient is 0."""
+    """Distance sqrt(2 - 2 cos) of two unit vectors; at distance 0 the gradient is 0.
+
+    The rounding of a cosine, some sqrt(D) units of its last place, says nothing about points that near to each other:
+    up to 2 - 2 cos = 64 eps the distance is 0, so that a mixture that equals its anchor is no non-zero term.
+    """
     square = 2 - 2 * cosine
-    apart = square > 0
+    apart = square > 64 * torch.finfo(cosine.dtype).eps
     return torch.where(apart, square, 1.0).sqrt() * apart
 
 
@@ -170,6 +174,10 @@ class MetrixTerms(NamedTuple):
 
 class MetrixLoss(nn.Module):
     """A metric loss of clean embeddings plus ``weight`` times the same loss of mixed ones.
+
+    Embeddings (and proxies) are compared by their cosines, but "embed" mixes the rows as they are given, as the
+    published code does with what its network returns: pass unit vectors for mixtures on chords of the sphere. Rows of
+    different lengths shift the share lambda towards the longer one.
 
     >>> loss = MetrixLoss("multisimilarity")
     >>> terms = loss(embeddings, labels)  # (B, D) unit vectors, (B,) integers

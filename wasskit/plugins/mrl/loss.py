@@ -14,7 +14,7 @@ batch (:mod:`wasskit.ot.sinkhorn`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -97,8 +97,18 @@ class MatryoshkaWassersteinLoss(nn.Module):
         self.blur = blur
         self.label_smoothing = label_smoothing
         self.sinkhorn = sinkhorn
+        self._given_weights = weights
         self.register_buffer("ce_weights", torch.tensor(weights, dtype=torch.get_default_dtype()))
         self.classifiers = NestedClassifiers(self.dims, num_classes, tied=tied)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MatryoshkaWassersteinLoss:
+        """Convert the module, the weights from the numbers given rather than from their rounding in another dtype."""
+        before = self.ce_weights
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        unchanged = not before.is_meta and torch.equal(before, before.new_tensor(self._given_weights))
+        if unchanged and self.ce_weights.dtype != before.dtype:
+            self.ce_weights = self.ce_weights.new_tensor(self._given_weights)
+        return self
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> MatryoshkaLosses:
         """Losses of a batch: embeddings (B, D) before normalisation, labels (B,) int64.

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wasskit.distributed.collectives import gather, gather_with_grad
-from wasskit.errors import UserError
 from wasskit.evaluation.uniformity import gaussian_uniformity, w2_uniformity
 from wasskit.ot.polar import Method, polar_factor
 from wasskit.ot.precision import full_precision
@@ -124,18 +123,14 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, *keys: Tensor) -> None:
-        """Overwrite the oldest keys by those of the batch: all ranks' of the first view, then of the second.
+        """Replace the oldest keys by those of the batch: all ranks' of the first view, then of the second.
 
-        Raises ``UserError`` when a batch has more keys than the queue holds.
+        Of a batch with more keys than the queue holds, the latest stay. The keys are a new tensor, so that a loss of
+        the former ones can still be differentiated.
         """
         joined = torch.cat([gather(key.to(self.keys.dtype)) for key in keys])
-        if len(joined) > len(self):
-            raise UserError(
-                f"A batch brings {len(joined)} keys, but the queue holds {len(self)}: lengthen it by --queue, or "
-                "take a smaller batch."
-            )
-        places = (self.position + torch.arange(len(joined), device=joined.device)) % len(self)
-        self.keys.index_copy_(0, places, joined)
+        numbers = torch.arange(max(0, len(joined) - len(self)), len(joined), device=joined.device)
+        self.keys = self.keys.index_copy(0, (self.position + numbers) % len(self), joined[-len(self) :])
         self.position.add_(len(joined)).remainder_(len(self))
 
 

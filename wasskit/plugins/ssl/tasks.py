@@ -183,8 +183,8 @@ class MocoTask(PretrainTask):
         self._keys: tuple[Tensor, Tensor] | None = None
 
     def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q1, q2 = (F.normalize(self.encoder(view).float()) for view in (first, second))
-        k1, k2 = (F.normalize(self._key(view).float()) for view in (first, second))
+        q1, q2 = (_unit(self.encoder(view)) for view in (first, second))
+        k1, k2 = (_unit(self._key(view)) for view in (first, second))
         self._keys = (k1, k2)
         return moco_loss(q1, q2, k1, k2, self.queue.keys, self.temperature), q1, q2
 
@@ -257,6 +257,11 @@ class ZeroClTask(PretrainTask):
     def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z1, z2 = self.encoder(first), self.encoder(second)
         return zero_cl_loss(z1, z2, self.along, self.solver), z1, z2
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows of unit length, in float32 at least: a float64 model keeps its precision."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 @torch.no_grad()

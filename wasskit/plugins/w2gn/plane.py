@@ -91,7 +91,7 @@ def modes_reached(points: Tensor, centers: Tensor, std: float) -> tuple[int, flo
     """How many modes get at least half their share of points (N, 2) within three standard deviations, and the
     percentage of points that lie that near to any.
     """
-    nearest = torch.cdist(points, centers.to(points)).min(1)
+    nearest = torch.cdist(points, centers.to(points), compute_mode="donot_use_mm_for_euclid_dist").min(1)
     near = nearest.values < 3.0 * std
     counts = torch.bincount(nearest.indices[near], minlength=len(centers))
     return int((counts >= 0.5 * len(points) / len(centers)).sum()), 100.0 * float(near.double().mean())
