@@ -85,6 +85,46 @@ def test_wrong_requests_exit_2_with_a_hint(
         assert fragment in words(result.stderr)
 
 
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["mlr"], "No such command 'mlr' of `wasskit`. Did you mean 'mrl'?"),
+        (["mrl", "trian"], "No such command 'trian' of `wasskit mrl`. Did you mean 'train'?"),
+        (["mrl", ""], "No such command '' of `wasskit mrl`. `wasskit mrl --help` lists them."),
+        (["--versoin"], "No such option '--versoin' of `wasskit`. Did you mean '--version'?"),
+        (["mrl", "--hlep"], "No such option '--hlep' of `wasskit mrl`. Did you mean '--help'?"),
+        (
+            ["mrl", "train", "--epohcs", "3"],
+            "No such option '--epohcs' of `wasskit mrl train`. Did you mean '--epochs'?",
+        ),
+        (
+            ["mrl", "train", "--zzz"],
+            "No such option '--zzz' of `wasskit mrl train`. `wasskit mrl train --help` lists what it takes.",
+        ),
+        (["mrl", "train", "--epochs"], "--epochs of `wasskit mrl train` needs a value."),
+        (
+            ["mrl", "train", "--json=1"],
+            "--json of `wasskit mrl train` takes no value: leave out the one that is given.",
+        ),
+        (["recipes", "show"], "`wasskit recipes show` needs RECIPE: Name or path of a recipe."),
+        (
+            ["recipes", "show", "a", "b"],
+            "`wasskit recipes show`: Got unexpected extra argument(s) (b). `wasskit recipes show --help` lists what it "
+            "takes.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("json", [False, True])
+def test_command_lines_that_cannot_be_parsed_are_told_like_other_errors(
+    run_cli: Callable[..., Any], words: Callable[[str], str], argv: list[str], sentence: str, json: bool
+) -> None:
+    result = run_cli(*argv[:2], *(["--json"] if json and len(argv) > 2 else []), *argv[2:])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    # Older Click says "argument (b)" for one.
+    assert words(result.stderr).replace("argument (", "argument(s) (") == f"Error: {sentence}"
+
+
 def test_unforeseen_errors_show_their_traceback_and_exit_1(
     monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any]
 ) -> None:

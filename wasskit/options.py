@@ -96,10 +96,10 @@ class RunOptions(RecipeOptions, DeviceOptions):
 
     run_dir: Path | None = option(
         None, help="Run directory.", panel="Run", transient=True, complete=complete_runs,
-        show_default="runs/<command>/<name>",
+        show_default="runs/<method>/<name>",
     )  # fmt: skip
     name: str | None = option(
-        None, help="Name of the run directory under runs/.", panel="Run", transient=True,
+        None, help="Name of the run directory under runs/<method>/.", panel="Run", transient=True,
         show_default="from the settings",
     )  # fmt: skip
     resume: str | None = option(
@@ -143,7 +143,7 @@ class DataRootOptions(CommandOptions):
         help="Folder that holds the data sets.",
         panel="Data",
         runtime=True,
-        show_default="$WASSKIT_DATA",
+        show_default="$WASSKIT_DATA, else data",
     )
     download: bool = option(
         False,
