@@ -91,7 +91,7 @@ class LazyGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with parsing(ctx):
-            return typing.cast(list[str], super().parse_args(ctx, args))
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> None:
         """The result of a foreign command is no exit code: it is dropped."""

@@ -30,6 +30,14 @@ if typing.TYPE_CHECKING:
 C = TypeVar("C", bound="CommandOptions")
 Completer = Callable[[str], Iterable[str | tuple[str, str]]]
 
+
+@dataclass(frozen=True)
+class ByCommand:
+    """A completer whose candidates depend on the command: ``candidates(typed, command)``, say ``"mrl train"``."""
+
+    candidates: Callable[[str, str], Iterable[str | tuple[str, str]]]
+
+
 _METADATA = "wasskit"
 _NONE = "none"
 _LARGEST = {int: 2**63 - 1, float: 3.4e38}
@@ -47,7 +55,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] | None = None
-    complete: Completer | None = None
+    complete: Completer | ByCommand | None = None
     short: str | None = None
     flag: str | None = None
     metavar: str | None = None
@@ -69,7 +77,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[str] | None = None,
-    complete: Completer | None = None,
+    complete: Completer | ByCommand | None = None,
     short: str | None = None,
     flag: str | None = None,
     metavar: str | None = None,
@@ -117,7 +125,7 @@ def argument(
     default: Any = dataclasses.MISSING,
     *,
     help: str,
-    complete: Completer | None = None,
+    complete: Completer | ByCommand | None = None,
     metavar: str | None = None,
 ) -> Any:
     """Declare a positional argument. A ``tuple[T, ...]`` type takes one or more values (none, if it has a default)."""
@@ -159,14 +167,14 @@ class RecipeOptions(CommandOptions):
 
     recipe: str | None = option(
         None, help="Take settings from a recipe, by name or path; options given here win.", panel="Output",
-        complete=lambda typed: _complete_recipes(typed), transient=True,
+        complete=ByCommand(lambda typed, command: _complete_recipes(typed, command)), transient=True,
     )  # fmt: skip
 
 
-def _complete_recipes(typed: str) -> Iterable[str | tuple[str, str]]:
+def _complete_recipes(typed: str, command: str) -> Iterable[str | tuple[str, str]]:
     from wasskit.recipes import complete_recipes
 
-    return complete_recipes(typed)
+    return complete_recipes(typed, command)
 
 
 # --- Types: what a field accepts, from whichever source -------------------------------------------------------------
@@ -539,7 +547,7 @@ class Command(Generic[C]):
             inspect.Parameter(
                 f.name,
                 inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=_typer_parameter(f),
+                default=_typer_parameter(f, self.path),
                 annotation=_typer_annotation(f),
             )
             for f in fields_of(self.options)
@@ -682,7 +690,7 @@ def _typer_annotation(f: Field) -> Any:
     return str if f.required else str | None
 
 
-def _typer_parameter(f: Field) -> Any:
+def _typer_parameter(f: Field, command: str) -> Any:
     import typer
 
     o = f.option
@@ -691,6 +699,8 @@ def _typer_parameter(f: Field) -> Any:
         complete = o.complete
 
         def completion(incomplete: str) -> list[Any]:
+            if isinstance(complete, ByCommand):
+                return list(complete.candidates(incomplete, command))
             return list(complete(incomplete))
 
     elif f.choices is not None:

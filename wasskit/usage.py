@@ -1,7 +1,7 @@
 """Command lines that cannot be parsed, told like every other wrong request: one sentence, the nearest name.
 
-The parser (Click, inside or beside Typer) raises its own errors for them. They are told apart by what they carry and not
-by their class, as newer versions of Typer hold a Click of their own that is not for import.
+The parser (Click, inside or beside Typer) raises its own errors for them. They are told apart by what they carry and
+not by their class, as newer versions of Typer hold a Click of their own that is not for import.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import typer
 
 from wasskit.config import nearest
 
-_Usage = typer.BadParameter.__mro__[1]
-PARSER_ERRORS = (_Usage.__mro__[1],)
+PARSER_ERRORS: tuple[type[Exception], ...] = (typer.BadParameter.__mro__[2],)
 """``ClickException``, whichever Click Typer uses."""
 
 
@@ -26,7 +25,7 @@ def parsing(context: Any) -> Iterator[None]:
         yield
     except PARSER_ERRORS as error:
         if getattr(error, "ctx", None) is None:
-            error.ctx = context
+            error.ctx = context  # type: ignore[attr-defined]
         raise
 
 
