@@ -37,15 +37,16 @@ def test_former_names_mean_the_present_option(
     assert check_keys(declared.options, keys, "a recipe") == {name: value}
     assert current_names(declared.options, keys) == {name: value} | ({} if name != "cycle" else {"cycle": 2})
     seen: list[Any] = []
-    monkeypatch.setattr(type(declared), "resolve", lambda self, given: seen.append(given) or _stop())
+
+    def resolve(self: Any, given: Any) -> None:
+        seen.append(given)
+        raise UserError("that is enough.")
+
+    monkeypatch.setattr(type(declared), "resolve", resolve)
     result = run_cli(*command.split(), *line)
     assert result.exit_code == 2, result.stderr
     assert list(seen[0]) == [name]
     assert line[0] not in run_cli(*command.split(), "--help").stdout.split() or name == "cycle"
-
-
-def _stop() -> None:
-    raise UserError("that is enough.")
 
 
 @pytest.mark.parametrize(

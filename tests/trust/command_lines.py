@@ -133,14 +133,15 @@ class Generator:
         for f in self.random.sample(fields, min(len(fields), self.random.choice((0, 1, 1, 2, 2, 3, 6)))):
             if not f.option.positional:
                 rest += self._option(f)
-        for chance, more in (
+        extras: list[tuple[float, Callable[[], list[str]]]] = [
             (0.06, lambda: [self.random.choice(self.flags)]),
             (0.04, lambda: [self.random.choice(self.flags)[:-1], "3"]),
             (0.04, lambda: [self.random.choice(NASTY)]),
             (0.03, lambda: rest[:2]),
             (0.02, lambda: ["--help"]),
             (0.05, lambda: ["--json"]),
-        ):
+        ]
+        for chance, more in extras:
             if self._happens(chance):
                 place = self.random.randint(0, len(rest))
                 rest[place:place] = more()

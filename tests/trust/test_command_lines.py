@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +90,8 @@ def _carry_out(argv: list[str]) -> tuple[int | None, str, str]:
     return code, out.getvalue(), said
 
 
-def _faults(code: int | None, stderr: str, changed: list[str]) -> Iterator[str]:
+def _faults(code: int | None, stderr: str, changed: list[str], messages: int = 1) -> Iterator[str]:
+    """What is wrong with how a command line ended; ``messages``: how many it may print."""
     if code is None:
         yield f"hangs for more than {LONGEST} s"
     if "Traceback" in stderr or "This is a fault of wasskit" in stderr:
@@ -98,7 +100,7 @@ def _faults(code: int | None, stderr: str, changed: list[str]) -> Iterator[str]:
         if code not in (1, 2):
             yield f"exit code {code}"
         said = sum(line.startswith("Error: ") for line in stderr.splitlines())
-        if said != 1:
+        if not 1 <= said <= messages:
             yield f"{said} messages: {stderr[-300:]!r}"
     if changed:
         yield f"changed {', '.join(changed)}"
@@ -109,25 +111,34 @@ def _faults(code: int | None, stderr: str, changed: list[str]) -> Iterator[str]:
 def test_random_command_lines(scratch: Path, trials: int | None) -> None:
     generator = Generator(20240901, scratch)
     snapshot = Snapshot.of(scratch)
-    found, codes = [], {0: 0, 1: 0, 2: 0}
+    found: list[str] = []
+    codes: dict[int, int] = {}
+    begun = 0
     environment = dict(os.environ)
     for number in range(trials or SAMPLE):
         argv = generator.line(number)
         code, _, stderr = _carry_out(argv)
+        begun += "this is where the work would begin" in stderr
         changed = snapshot.restore()
-        found += [
-            f"{number}: wasskit {shlex.join(argv)[:400]}\n    {fault}"
-            for fault in _faults(code, stderr, changed)
-        ]
+        if changed and {"--overwrite", "--force"} & set(argv):
+            shutil.rmtree(scratch)
+            make_folder(scratch)
+            snapshot, changed = Snapshot.of(scratch), []
+        # `recipes validate` tells what is wrong with each of its recipes.
+        several = len(argv) if argv[:2] == ["recipes", "validate"] else 1
+        faults = _faults(code, stderr, changed, several)
+        found += [f"{number}: wasskit {shlex.join(argv)[:400]}\n    {fault}" for fault in faults]
         if changed:
             break  # the folder is no longer what the next line expects
         codes[code or 0] = codes.get(code or 0, 0) + 1
         os.chdir(scratch)
-        assert dict(os.environ) == environment or not (os.environ.clear() or os.environ.update(environment))
-    print(f"{trials or SAMPLE} command lines, exit codes {codes}, {len(found)} faults")
+        os.environ.clear()
+        os.environ.update(environment)
+    print(f"{trials or SAMPLE} command lines, exit codes {codes}, {begun} began to work, {len(found)} faults")
     assert not found, "\n".join(found[:40])
+    # The draw reaches what a command does, not only the parser.
     assert codes[0] > 0
-    assert codes[2] > 0
+    assert begun > 0
 
 
 def test_the_judge_sees_faults() -> None:

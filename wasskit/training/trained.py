@@ -21,7 +21,12 @@ def is_exported(model: Path) -> bool:
 
 
 def results_folder(
-    model: Path, output: Path | None, *, plugin: str, claim: Callable[..., None], files: Iterable[str]
+    model: Path,
+    output: Path | None,
+    *,
+    plugin: str,
+    claim: Callable[..., None] | None = None,
+    files: Iterable[str] = (),
 ) -> Path:
     """Where results about a model go: the folder asked for, its run directory, or the folder beside the weights.
 
@@ -34,7 +39,8 @@ def results_folder(
     folder = model.parent if output is None else output
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output: {folder} is a file; name a folder.")
-    claim(*(folder / name for name in files))
+    if claim is not None:
+        claim(*(folder / name for name in files))
     return folder
 
 
