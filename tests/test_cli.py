@@ -147,6 +147,7 @@ def test_unforeseen_errors_show_their_traceback_and_exit_1(
         (FileNotFoundError(2, "No such file or directory", "/x"), 2, "No such file or directory: /x"),
         (FileExistsError(17, "File exists", "/x"), 2, "File exists: /x"),
         (MemoryError(), 1, "out of memory"),
+        (RuntimeError("Symlink loop from '/x/loop'"), 2, "'/x/loop' is a link that leads back to itself"),
         (RuntimeError("[...] DefaultCPUAllocator: can't allocate memory: 1 bytes"), 1, "out of memory"),
         (UnicodeEncodeError("utf-8", "n\udcff", 1, 2, "surrogates not allowed"), 2, "rename it (n\\udcff)"),
     ],

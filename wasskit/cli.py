@@ -313,6 +313,10 @@ def _explain(error: Exception) -> tuple[str | None, int]:
             return f"No permission{where}: choose another folder or change its permissions.", 2
         if error.filename and error.strerror:
             return f"{error.strerror}: {error.filename}.", 2
+    if isinstance(error, RuntimeError) and str(error).startswith(
+        "Symlink loop from "
+    ):  # Path.resolve, until 3.12
+        return f"{str(error).removeprefix('Symlink loop from ')} is a link that leads back to itself.", 2
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         name = error.object[:200].encode("utf-8", "backslashreplace").decode()
         return f"A name is not valid UTF-8, which the files of a run cannot hold: rename it ({name}).", 2
