@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from wasskit import __version__
 from wasskit.cli import build_root, run, validate_recipe
 from wasskit.completion import SCRIPTS, write_scripts
 from wasskit.plugins import BUILT_IN, plugin_targets
-from wasskit.recipes import recipe_names
+from wasskit.recipes import load_recipe, recipe_names
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "torchvision", "numpy", "matplotlib", "sklearn", "timm", "scipy")
@@ -85,6 +86,46 @@ def test_wrong_requests_exit_2_with_a_hint(
         assert fragment in words(result.stderr)
 
 
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["mlr"], "No such command 'mlr' of `wasskit`. Did you mean 'mrl'?"),
+        (["mrl", "trian"], "No such command 'trian' of `wasskit mrl`. Did you mean 'train'?"),
+        (["mrl", ""], "No such command '' of `wasskit mrl`. `wasskit mrl --help` lists them."),
+        (["--versoin"], "No such option '--versoin' of `wasskit`. Did you mean '--version'?"),
+        (["mrl", "--hlep"], "No such option '--hlep' of `wasskit mrl`. Did you mean '--help'?"),
+        (
+            ["mrl", "train", "--epohcs", "3"],
+            "No such option '--epohcs' of `wasskit mrl train`. Did you mean '--epochs'?",
+        ),
+        (
+            ["mrl", "train", "--zzz"],
+            "No such option '--zzz' of `wasskit mrl train`. `wasskit mrl train --help` lists what it takes.",
+        ),
+        (["mrl", "train", "--epochs"], "--epochs of `wasskit mrl train` needs a value."),
+        (
+            ["mrl", "train", "--json=1"],
+            "--json of `wasskit mrl train` takes no value: leave out the one that is given.",
+        ),
+        (["recipes", "show"], "`wasskit recipes show` needs RECIPE: Name or path of a recipe."),
+        (
+            ["recipes", "show", "a", "b"],
+            "`wasskit recipes show`: Got unexpected extra argument(s) (b). `wasskit recipes show --help` lists what it "
+            "takes.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("json", [False, True])
+def test_command_lines_that_cannot_be_parsed_are_told_like_other_errors(
+    run_cli: Callable[..., Any], words: Callable[[str], str], argv: list[str], sentence: str, json: bool
+) -> None:
+    result = run_cli(*argv[:2], *(["--json"] if json and len(argv) > 2 else []), *argv[2:])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    # Older Click says "argument (b)" for one.
+    assert words(result.stderr).replace("argument (", "argument(s) (") == f"Error: {sentence}"
+
+
 def test_unforeseen_errors_show_their_traceback_and_exit_1(
     monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any]
 ) -> None:
@@ -106,6 +147,7 @@ def test_unforeseen_errors_show_their_traceback_and_exit_1(
         (FileNotFoundError(2, "No such file or directory", "/x"), 2, "No such file or directory: /x"),
         (FileExistsError(17, "File exists", "/x"), 2, "File exists: /x"),
         (MemoryError(), 1, "out of memory"),
+        (RuntimeError("Symlink loop from '/x/loop'"), 2, "'/x/loop' is a link that leads back to itself"),
         (RuntimeError("[...] DefaultCPUAllocator: can't allocate memory: 1 bytes"), 1, "out of memory"),
         (UnicodeEncodeError("utf-8", "n\udcff", 1, 2, "surrogates not allowed"), 2, "rename it (n\\udcff)"),
     ],
@@ -265,26 +307,32 @@ def test_a_recipe_of_another_command_is_refused(
 def test_the_completion_scripts_in_the_checkout_are_fresh(tmp_path: Path) -> None:
     for path in write_scripts(tmp_path):
         assert (ROOT / "completions" / path.name).read_text() == path.read_text(), (
-            "stale: run `wasskit completions write completions`"
+            "stale: run `wasskit completions write completions --overwrite`"
         )
 
 
-def _complete(line: str) -> list[str]:
+SHELLS = ("bash", "zsh", "fish")
+
+
+def _complete(line: str, shell: str = "bash", cwd: Path = ROOT) -> list[str]:
+    """The candidates that a shell is given for the last word of a command line, by the shell's own protocol."""
     words = line.split(" ")
-    environment = os.environ | {
-        "_WASSKIT_COMPLETE": "complete_bash",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(len(words) - 1),
-    }
+    asked = {
+        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": line},
+        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
     done = subprocess.run(
         [sys.executable, "-m", "wasskit"],
-        env=environment,
+        env=os.environ | {"_WASSKIT_COMPLETE": f"complete_{shell}", "PYTHONPATH": str(ROOT), **asked},
         capture_output=True,
         text=True,
         check=False,
-        cwd=ROOT,
+        cwd=cwd,
     )
-    return done.stdout.split()
+    if shell == "zsh":
+        return re.findall(r'"([^":]+)(?::[^"]*)?"', done.stdout)
+    return [entry.split("\t")[0] for entry in done.stdout.split("\n") if entry]
 
 
 @pytest.mark.parametrize(
@@ -313,6 +361,104 @@ def test_completion_offers_run_directories(tmp_path: Path, monkeypatch: pytest.M
     assert list(complete_runs("")) == ["runs/mrl/digits"]
     assert list(complete_runs("runs/m")) == ["runs/mrl/digits"]
     assert list(complete_runs("nowhere/x")) == []
+
+
+RUNS = {
+    "mrl/digits": "mrl train", "mrl/sweep": "mrl sweep", "ssl/byol": "ssl byol", "ssl/moco": "ssl moco",
+    "metrix/digits": "metrix train", "w2gn/toy": "w2gn toy", "study/icc": "study icc",
+}  # fmt: skip
+OF = {
+    "mrl train --resume": {"mrl/digits"},
+    "mrl train --run-dir": {"mrl/digits"},
+    "mrl sweep --resume": {"mrl/sweep"},
+    "ssl byol --resume": {"ssl/byol"},
+    "w2gn toy --resume": {"w2gn/toy"},
+    "mrl evaluate": {"mrl/digits"},
+    "mrl embed": {"mrl/digits"},
+    "mrl export": {"mrl/digits"},
+    "ssl evaluate": {"ssl/byol", "ssl/moco"},
+    "ssl embed": {"ssl/byol", "ssl/moco"},
+    "ssl export": {"ssl/byol", "ssl/moco"},
+    "metrix search": {"metrix/digits"},
+    "metrix export": {"metrix/digits"},
+    "w2gn apply": {"w2gn/toy"},
+    "study measure": {"mrl/digits", "mrl/sweep", "ssl/byol", "ssl/moco", "metrix/digits"},
+    "plot table": set(RUNS),
+    "plot report": set(RUNS),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of each kind."""
+    folder = tmp_path_factory.mktemp("runs-of-all-kinds")
+    for name, command in RUNS.items():
+        run = folder / "runs" / name
+        (run if command == "mrl sweep" else run / "checkpoints").mkdir(parents=True)
+        (run / "config.toml").write_text(f'command = "{command}"\n')
+    return folder
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("asked", ["mrl train --resume", "mrl evaluate", "ssl embed", "plot table"])
+def test_tab_offers_the_runs_that_a_command_takes_in_every_shell(runs: Path, asked: str, shell: str) -> None:
+    offered = {word for word in _complete(f"wasskit {asked} ", shell, runs) if word.count("/") == 2}
+    assert offered == {f"runs/{name}" for name in OF[asked]}
+
+
+@pytest.mark.parametrize("asked", OF)
+def test_every_command_completes_its_own_runs_only(
+    runs: Path, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    plugin, name, *flag = asked.split()
+    command = build_root().entries[plugin].load().entries[name].load()
+    wanted = [p for p in command.params if (flag[0] in p.opts if flag else p.param_type_name == "argument")]
+    context = command.make_context(name, [], resilient_parsing=True)
+    for typed in ("", "runs/", f"runs/{plugin}/"):
+        offered = {item.value for item in wanted[0].shell_complete(context, typed)}
+        found = {word for word in offered if (runs / word / "config.toml").is_file()}
+        reachable = {f"runs/{run}" for run in OF[asked] if f"runs/{run}".startswith(typed)}
+        assert found == reachable
+
+
+def test_recipes_are_completed_for_the_command() -> None:
+    offered = _complete("wasskit mrl sweep --recipe ")
+    assert "mrl/ablation-lambda" in offered
+    assert "mrl/imagenet100" not in offered
+
+
+@pytest.mark.parametrize(
+    ("argv", "suggested"),
+    [
+        (["recipes", "show", "imagnet100"], ["mrl/imagenet100"]),
+        (["recipes", "show", "digits-comparisn"], ["mrl/digits-comparison"]),
+        (["mrl", "train", "--recipe", "imagenet10"], ["mrl/imagenet100"]),
+        (["mrl", "train", "--recipe", "ablation-lamda"], []),
+        (["mrl", "sweep", "--recipe", "ablation-lamda"], ["mrl/ablation-lambda"]),
+        (["w2gn", "toy", "--recipe", "w2gn/toy-swisroll"], ["w2gn/toy-swissroll"]),
+    ],
+)
+def test_recipes_that_are_suggested_work(
+    run_cli: Callable[..., Any], words: Callable[[str], str], argv: list[str], suggested: list[str]
+) -> None:
+    """Each name works where the wrong one stood: it is there, and is of the command that was called."""
+    told = words(run_cli(*argv).stderr)
+    named = re.findall(r"'([^']+)'", told.partition("Did you mean")[2])
+    assert set(suggested) <= set(named)
+    assert bool(named) is bool(suggested)
+    for name in named:
+        assert run_cli("recipes", "show", name).exit_code == 0
+        if argv[0] != "recipes":
+            assert load_recipe(name, command=" ".join(argv[:2])).name == name
+
+
+def test_a_recipe_of_no_command_is_not_suggested(
+    run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text('command = "mrl trian"\n')
+    told = words(run_cli("mrl", "train", "--recipe", tmp_path / "r.toml").stderr)
+    assert "there is no such command, correct it in the recipe." in told
 
 
 @pytest.mark.parametrize("shell", sorted(SCRIPTS))

@@ -24,9 +24,9 @@ from wasskit import config as _config
 from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
-from wasskit.system.hints import did_you_mean
 from wasskit.system.processes import watch_parent
 from wasskit.system.signals import Stopped, raised
+from wasskit.usage import PARSER_ERRORS, no_such_command, parsing, sentence
 
 GENERAL = Plugin(
     name="wasskit",
@@ -83,14 +83,21 @@ class LazyGroup(TyperGroup):
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0][:1].isalnum() and args[0] not in self.commands and not ctx.resilient_parsing:
-            # Not every version of Typer and Click names what was meant.
-            ctx.fail(f"No such command {args[0]!r}.{did_you_mean(args[0], self.commands)}")
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            raise UserError(no_such_command(ctx.command_path, args[0], self.commands))
         self._resolving = True
         try:
             return super().resolve_command(ctx, args)
         finally:
             self._resolving = False
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with parsing(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> None:
+        """The result of a foreign command is no exit code: it is dropped."""
+        super().invoke(ctx)
 
 
 def _version(value: bool) -> None:
@@ -248,7 +255,9 @@ def run(argv: Sequence[str]) -> int:
             # options that `add_completion` would add to our command.
             typer.completion.completion_init()  # type: ignore[attr-defined]
         called = argv[0] if argv and not completing else None
-        build_root(called).main(args=list(argv), prog_name="wasskit", complete_var="_WASSKIT_COMPLETE")
+        code = build_root(called).main(
+            args=list(argv), prog_name="wasskit", complete_var="_WASSKIT_COMPLETE", standalone_mode=False
+        )
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     except _config._ExitWith as leave:
@@ -261,20 +270,20 @@ def run(argv: Sequence[str]) -> int:
         return _report(error)
     finally:
         _config._argv.value = previous
-    return 0
+    return code or 0
 
 
 def _report(error: Exception) -> int:
     from wasskit import console
     from wasskit.data.catalog import CARDS
 
-    sentence, code = _explain(error)
-    if console.is_verbose() or sentence is None:
+    said, code = _explain(error)
+    if console.is_verbose() or said is None:
         import traceback
 
         traceback.print_exception(error)
-    if sentence is None:
-        sentence = (
+    if said is None:
+        said = (
             f"Unexpected {type(error).__name__}: {error}. This is a fault of wasskit or of a library it uses; "
             "please report the lines above with the command."
         )
@@ -282,12 +291,12 @@ def _report(error: Exception) -> int:
     if rank not in (None, "0") and code == 2 and "TORCHELASTIC_RUN_ID" in os.environ:
         return code  # torchrun shows every rank's words; our launcher those of the rank that failed
     prefix = "" if rank in (None, "0") else f"(rank {rank}) "
-    first = sentence.split(" ")[0]
+    first = said.split(" ")[0]
     if first.isalpha() and not os.path.lexists(first) and first not in CARDS:
-        sentence = sentence[0].upper() + sentence[1:]
-    if sentence[-1].isalnum() or sentence[-1] in "\"')":
-        sentence += "."
-    console.stderr().print(f"[bold red]Error:[/bold red] {prefix}{console.escape(sentence)}")
+        said = said[0].upper() + said[1:]
+    if said[-1].isalnum() or said[-1] in "\"')":
+        said += "."
+    console.stderr().print(f"[bold red]Error:[/bold red] {prefix}{console.escape(said)}")
     return code
 
 
@@ -295,6 +304,8 @@ def _explain(error: Exception) -> tuple[str | None, int]:
     """The sentence and the exit code of an error; no sentence for what nobody foresaw."""
     if isinstance(error, WasskitError):
         return str(error), error.exit_code
+    if isinstance(error, PARSER_ERRORS):
+        return sentence(error), 2
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -306,6 +317,10 @@ def _explain(error: Exception) -> tuple[str | None, int]:
             return f"No permission{where}: choose another folder or change its permissions.", 2
         if error.filename and error.strerror:
             return f"{error.strerror}: {error.filename}.", 2
+    if isinstance(error, RuntimeError) and str(error).startswith(
+        "Symlink loop from "
+    ):  # Path.resolve, until 3.12
+        return f"{str(error).removeprefix('Symlink loop from ')} is a link that leads back to itself.", 2
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         name = error.object[:200].encode("utf-8", "backslashreplace").decode()
         return f"A name is not valid UTF-8, which the files of a run cannot hold: rename it ({name}).", 2

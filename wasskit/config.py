@@ -32,6 +32,14 @@ if typing.TYPE_CHECKING:
 C = TypeVar("C", bound="CommandOptions")
 Completer = Callable[[str], Iterable[str | tuple[str, str]]]
 
+
+@dataclass(frozen=True)
+class ByCommand:
+    """A completer whose candidates depend on the command: ``candidates(typed, command)``, say ``"mrl train"``."""
+
+    candidates: Callable[[str, str], Iterable[str | tuple[str, str]]]
+
+
 _METADATA = "wasskit"
 _NONE = "none"
 _LARGEST = {int: 2**63 - 1, float: 3.4e38}
@@ -49,7 +57,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] | None = None
-    complete: Completer | None = None
+    complete: Completer | ByCommand | None = None
     short: str | None = None
     flag: str | None = None
     metavar: str | None = None
@@ -58,6 +66,7 @@ class Option:
     positional: bool = False
     show_default: str | None = None
     optional_value: str | None = None
+    former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def option(
@@ -70,7 +79,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[str] | None = None,
-    complete: Completer | None = None,
+    complete: Completer | ByCommand | None = None,
     short: str | None = None,
     flag: str | None = None,
     metavar: str | None = None,
@@ -78,6 +87,7 @@ def option(
     runtime: bool = False,
     show_default: str | None = None,
     optional_value: str | None = None,
+    former: str | Mapping[str, Mapping[str, Any]] = "",
 ) -> Any:
     """Declare an option.
 
@@ -95,13 +105,17 @@ def option(
         runtime: where and how fast a run happens (``--device``): saved, but may change when the run is resumed.
         show_default: words for a default that is computed.
         optional_value: what the option means when it is given without a value.
+        former: the name that the option had in earlier versions, which recipes, saved runs and command lines may still
+            use; with what its values meant where they were other ones, ``{"batch_norm": {"sync": True}}``.
     """
+    if isinstance(former, str):
+        former = {former: {}} if former else {}
     metadata = {
         _METADATA: Option(
             help=help, panel=panel, min=min, max=max, above=above, below=below,
             choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
             metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
-            optional_value=optional_value,
+            optional_value=optional_value, former=former,
         )
     }  # fmt: skip
     if default is dataclasses.MISSING:
@@ -113,7 +127,7 @@ def argument(
     default: Any = dataclasses.MISSING,
     *,
     help: str,
-    complete: Completer | None = None,
+    complete: Completer | ByCommand | None = None,
     metavar: str | None = None,
 ) -> Any:
     """Declare a positional argument. A ``tuple[T, ...]`` type takes one or more values (none, if it has a default)."""
@@ -155,14 +169,14 @@ class RecipeOptions(CommandOptions):
 
     recipe: str | None = option(
         None, help="Take settings from a recipe, by name or path; options given here win.", panel="Output",
-        complete=lambda typed: _complete_recipes(typed), transient=True,
+        complete=ByCommand(lambda typed, command: _complete_recipes(typed, command)), transient=True,
     )  # fmt: skip
 
 
-def _complete_recipes(typed: str) -> Iterable[str | tuple[str, str]]:
+def _complete_recipes(typed: str, command: str) -> Iterable[str | tuple[str, str]]:
     from wasskit.recipes import complete_recipes
 
-    return complete_recipes(typed)
+    return complete_recipes(typed, command)
 
 
 # --- Types: what a field accepts, from whichever source -------------------------------------------------------------
@@ -384,13 +398,37 @@ def check_keys(config_class: type[CommandOptions], options: Mapping[str, Any], s
     known = recipe_fields(config_class)
     values = {}
     for key, value in options.items():
-        name = key.replace("-", "_")
+        where = f"Key {key!r} in {source}"
+        name, value = _current(config_class, key.replace("-", "_"), value, where)
         if name not in known:
             raise UserError(f"Unknown key {key!r} in {source}.{did_you_mean(name, known)}")
         if name in values:
-            raise UserError(f"Key {key!r} in {source} is there twice, once with - and once with _: keep one.")
-        values[name] = coerce(known[name], value, f"Key {key!r} in {source}")
+            raise UserError(f"{where} is there twice, under two spellings: keep {name!r}.")
+        values[name] = coerce(known[name], value, where)
     return values
+
+
+def current_names(config_class: type[CommandOptions], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved options of an earlier version under the names and values that they have now."""
+    return dict(_current(config_class, name, value, name) for name, value in options.items())
+
+
+def _current(config_class: type[CommandOptions], name: str, value: Any, where: str) -> tuple[str, Any]:
+    """The field that ``name`` means, whether its own name, its flag or a former one, and the value's present form."""
+    fields = fields_of(config_class)
+    if any(f.name == name for f in fields):
+        return name, value
+    for f in fields:
+        if name == f.flag[2:].replace("-", "_"):
+            return f.name, value
+        if name in f.option.former:
+            meanings = f.option.former[name]
+            if not meanings:
+                return f.name, value
+            if not isinstance(value, str) or value not in meanings:
+                raise UserError(f"{where}: {value!r} is not one of {', '.join(meanings)}.")
+            return f.name, meanings[value]
+    return name, value
 
 
 def build(config_class: type[C], values: Mapping[str, Any]) -> C:
@@ -505,10 +543,20 @@ class Command(Generic[C]):
             inspect.Parameter(
                 f.name,
                 inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=_typer_parameter(f),
+                default=_typer_parameter(f, self.path),
                 annotation=_typer_annotation(f),
             )
             for f in fields_of(self.options)
+        ]
+        parameters += [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=_former_parameter(f, name),
+                annotation=bool if _is_flag(f) and not meanings else str | None,
+            )
+            for f in fields_of(self.options)
+            for name, meanings in f.option.former.items()
         ]
 
         def call(ctx: typer.Context, **values: Any) -> None:
@@ -531,6 +579,7 @@ class Command(Generic[C]):
             The configuration, and the whole recipe if one was named.
         """
         by_name = {f.name: f for f in fields_of(self.options)}
+        given = self.current(given)
         values: dict[str, Any] = {}
         recipe = None
         named = given.get("recipe")
@@ -545,6 +594,21 @@ class Command(Generic[C]):
             values[name] = coerce(f, value, where)
         return build(self.options, values), recipe.document if recipe else None
 
+    def current(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Command line values by the names of their fields, whatever former names they were given under.
+
+        Raises:
+            UserError: an option is given under two names.
+        """
+        values: dict[str, Any] = {}
+        for typed, value in given.items():
+            flag = "--" + typed.replace("_", "-")
+            name, value = _current(self.options, typed, value, flag)
+            if name in values:
+                raise UserError(f"{flag} is the former name of --{name.replace('_', '-')}: give one of them.")
+            values[name] = value
+        return values
+
     def run(self, given: Mapping[str, Any]) -> None:
         """Resolve the configuration and call the body; on several processes if ``nproc`` asks for them."""
         from wasskit import console
@@ -552,6 +616,7 @@ class Command(Generic[C]):
         console.configure(
             quiet=bool(given.get("quiet")), verbose=bool(given.get("verbose")), json=bool(given.get("json"))
         )
+        given = self.current(given)
         config, recipe = self.resolve(given)
         argv = _argv.get() or tuple(sys.argv[1:])
         nproc = getattr(config, "nproc", 1)
@@ -576,11 +641,14 @@ class Command(Generic[C]):
 def _command_class(declared: Command[Any]) -> Any:
     from typer.core import TyperCommand
 
+    from wasskit.usage import parsing
+
     class DeclaredCommand(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             filled = declared.fill_optional_values(args)
             # First, so that --help is answered and not judged.
-            rest: list[str] = super().parse_args(ctx, list(filled))
+            with parsing(ctx):
+                rest: list[str] = super().parse_args(ctx, list(filled))
             if not ctx.resilient_parsing:
                 declared.refuse_repeated_lists(self.make_parser(ctx).parse_args(args=filled)[2])
             return rest
@@ -608,15 +676,19 @@ class _Argv:
 _argv = _Argv()
 
 
+def _is_flag(f: Field) -> bool:
+    return f.kind.base is bool and not f.kind.sequence
+
+
 def _typer_annotation(f: Field) -> Any:
-    if f.kind.base is bool and not f.kind.sequence:
-        return bool
+    if _is_flag(f):
+        return bool | None if f.kind.optional else bool
     if f.option.positional and f.kind.sequence:
         return list[str] | None if not f.required else list[str]
     return str if f.required else str | None
 
 
-def _typer_parameter(f: Field) -> Any:
+def _typer_parameter(f: Field, command: str) -> Any:
     import typer
 
     o = f.option
@@ -625,6 +697,8 @@ def _typer_parameter(f: Field) -> Any:
         complete = o.complete
 
         def completion(incomplete: str) -> list[Any]:
+            if isinstance(complete, ByCommand):
+                return list(complete.candidates(incomplete, command))
             return list(complete(incomplete))
 
     elif f.choices is not None:
@@ -651,19 +725,34 @@ def _typer_parameter(f: Field) -> Any:
             show_default=False,
         )
     names = [f.flag] + ([o.short] if o.short else [])
-    if f.kind.base is bool and not f.kind.sequence:
+    help_text += f" [dim]\\[default: {o.show_default}][/dim]" if o.show_default else ""
+    if _is_flag(f):
         if o.flag is None:
             names[0] = f"{f.flag}/--no-{f.flag[2:]}"
         return typer.Option(
-            bool(f.default), *names, help=help_text, rich_help_panel=o.panel, show_default=o.flag is None
+            f.default,
+            *names,
+            help=help_text,
+            rich_help_panel=o.panel,
+            show_default=o.flag is None and o.show_default is None,
         )
-    default = ... if f.required else (None if f.default is None else display(f.default))
+    default = ... if f.required else (display(f.default) or None if f.default is not None else None)
     return typer.Option(
         default,
         *names,
-        help=help_text + (f" [dim]\\[default: {o.show_default}][/dim]" if o.show_default else ""),
+        help=help_text,
         metavar=metavar,
         rich_help_panel=o.panel,
         autocompletion=completion,
         show_default=default is not None and default is not ... and o.show_default is None,
     )
+
+
+def _former_parameter(f: Field, name: str) -> Any:
+    """The hidden option that a former name still is."""
+    import typer
+
+    flag = "--" + name.replace("_", "-")
+    if _is_flag(f) and not f.option.former[name]:
+        return typer.Option(f.default, flag if f.option.flag else f"{flag}/--no-{flag[2:]}", hidden=True)
+    return typer.Option(None, flag, hidden=True)

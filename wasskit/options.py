@@ -6,24 +6,32 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import CommandOptions, RecipeOptions, argument, option
+from wasskit.config import ByCommand, CommandOptions, RecipeOptions, argument, option
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
 
 
-def override(group: type[CommandOptions], name: str, default: Any, *, help: str | None = None) -> Any:
+def override(
+    group: type[CommandOptions],
+    name: str,
+    default: Any,
+    *,
+    help: str | None = None,
+    show_default: str | None = None,
+) -> Any:
     """The declaration of an inherited option with another default (and, if given, another help).
 
-    A default that is a value is shown as such, whatever words the group has for its own.
+    A default that is a value is shown as such, whatever words the group has for its own; ``show_default`` gives others.
     """
     inherited = next(f for f in dataclasses.fields(group) if f.name == name)
     (key, declared), *_ = inherited.metadata.items()
-    words = declared.show_default if default is None else None
+    words = declared.show_default if default is None and show_default is None else show_default
     changed = dataclasses.replace(declared, help=declared.help if help is None else help, show_default=words)
     return dataclasses.field(default=default, metadata={key: changed})
 
@@ -49,8 +57,12 @@ def complete_devices(typed: str) -> Iterable[str]:
     return [name for name in ("auto", "cpu", "cuda", "cuda:0", "mps") if name.startswith(typed)]
 
 
-def complete_runs(typed: str) -> Iterable[str]:
-    """Run directories below what has been typed, or below ``runs/``."""
+def complete_runs(typed: str, made_by: str = "") -> Iterable[str]:
+    """Run directories below what has been typed, or below ``runs/``.
+
+    Args:
+        made_by: the command that they must be runs of, or its first word; empty: any.
+    """
     base = Path(typed) if typed else Path("runs")
     folders = [base, base.parent] if typed else [base]
     found = set()
@@ -62,7 +74,41 @@ def complete_runs(typed: str) -> Iterable[str]:
                 *folder.glob("*/*/config.toml"),
             ):
                 found.add(str(config.parent))
-    return sorted(path for path in found if path.startswith(typed))
+    return sorted(path for path in found if path.startswith(typed) and _made_by(Path(path), made_by))
+
+
+def _made_by(run: Path, command: str) -> bool:
+    """Whether a run is one of ``command``, or of a command of that plugin, by its configuration's first line."""
+    if not command:
+        return True
+    try:
+        with (run / "config.toml").open(encoding="utf-8", errors="replace") as file:
+            found = file.readline(200).partition("=")[2].strip().strip("\"'")
+    except OSError:
+        return False
+    return found == command or found.split(" ")[0] == command
+
+
+def _own_runs(typed: str, command: str) -> Iterable[str]:
+    return complete_runs(typed, command)
+
+
+def _models(typed: str, command: str) -> Iterable[str]:
+    plugin = command.split()[0]
+    runs = [run for run in complete_runs(typed, plugin) if (Path(run) / "checkpoints").is_dir()]
+    others = [
+        path
+        for path in complete_local_paths(typed)
+        if path.endswith((".pt", ".safetensors"))
+        or (path.endswith("/") and not (Path(path) / "config.toml").is_file())
+    ]
+    return sorted({*runs, *others})
+
+
+complete_own_runs = ByCommand(_own_runs)
+"""Runs of the command itself: what ``--resume`` and ``--run-dir`` go on with."""
+complete_models = ByCommand(_models)
+"""Trained models of the command's plugin: runs with checkpoints; and files of weights, by their folders."""
 
 
 def complete_local_paths(typed: str) -> Iterable[str]:
@@ -96,16 +142,16 @@ class RunOptions(RecipeOptions, DeviceOptions):
     """A run directory, its name, its seed, and how to go on with it."""
 
     run_dir: Path | None = option(
-        None, help="Run directory.", panel="Run", transient=True, complete=complete_runs,
-        show_default="runs/<command>/<name>",
+        None, help="Run directory.", panel="Run", transient=True, complete=complete_own_runs,
+        show_default="runs/<method>/<name>",
     )  # fmt: skip
     name: str | None = option(
-        None, help="Name of the run directory under runs/.", panel="Run", transient=True,
+        None, help="Name of the run directory under runs/<method>/.", panel="Run", transient=True,
         show_default="from the settings",
     )  # fmt: skip
     resume: str | None = option(
         None, help="Go on as if never stopped: alone, from the run directory's last checkpoint; or from a run "
-        "directory, a checkpoint, or `previous`.", panel="Run", transient=True, complete=complete_runs,
+        "directory, a checkpoint, or `previous`.", panel="Run", transient=True, complete=complete_own_runs,
         metavar="[PATH]", optional_value="last",
     )  # fmt: skip
     requeue: bool = option(
@@ -144,7 +190,7 @@ class DataRootOptions(CommandOptions):
         help="Folder that holds the data sets.",
         panel="Data",
         runtime=True,
-        show_default="$WASSKIT_DATA",
+        show_default="$WASSKIT_DATA, else data",
     )
     download: bool = option(
         False,
@@ -247,6 +293,41 @@ class OptimizerOptions(CommandOptions):
     warmup_epochs: int = option(
         0, help="Epochs of linear warm-up of the learning rate.", panel="Optimisation", min=0
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverwriteOptions(CommandOptions):
+    """Whether files that are there already may be replaced.
+
+    A command refuses to replace any file outside the folders that are wasskit's own: a run directory, whose results are
+    made again by measuring again, and ``plots/``.
+    """
+
+    overwrite: bool = option(
+        False,
+        help="Replace files that are there already.",
+        panel="Output",
+        transient=True,
+        flag="--overwrite",
+    )
+
+    def claim(self, *paths: Path, flag: str = "--output") -> None:
+        """Refuse to write where something is already, unless that was asked for.
+
+        Args:
+            paths: the files that are going to be written.
+            flag: the option that names another place.
+
+        Raises:
+            UserError: names the first of them that exists, or that is a folder or a device.
+        """
+        for path in paths:
+            if path.exists() and not path.is_file():
+                raise UserError(f"{path} is no file that could be replaced: choose another {flag}.")
+            if not self.overwrite and os.path.lexists(path):
+                raise UserError(
+                    f"{path} exists already: choose another {flag}, or replace it by --overwrite."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
-from wasskit.system.hints import did_you_mean
+from wasskit.system.hints import did_you_mean, nearest
 
 _TOP_KEYS = {"command", "title", "description", "options", "paper"}
 _PAPER_KEYS = {"source", "metrics", "note"}
@@ -85,12 +85,16 @@ def read_toml(path: Path) -> dict[str, Any]:
     return document
 
 
-def find_recipe(named: str, plugin: str | None = None) -> tuple[str, Path]:
+def find_recipe(named: str, command: str | None = None) -> tuple[str, Path]:
     """The name and path of a recipe given by name (with or without its plugin) or by path.
+
+    Args:
+        command: the command that it is for: its plugin may be left out of the name, and its recipes are offered.
 
     Raises:
         UserError: there is none; the nearest names are offered.
     """
+    plugin = command.split()[0] if command is not None else None
     as_path = Path(named).expanduser()
     if as_path.is_file():
         return as_path.stem, as_path
@@ -103,9 +107,23 @@ def find_recipe(named: str, plugin: str | None = None) -> tuple[str, Path]:
             return name, path
     if as_path.suffix == ".toml" or as_path.is_dir():
         raise UserError(f"No recipe file at {as_path}.")
-    known = recipe_names(plugin)
-    advice = did_you_mean(named, known + [n.partition("/")[2] for n in known], 3)
-    raise UserError(f"No recipe named {named!r}.{advice} `wasskit recipes list` shows them all.")
+    raise UserError(
+        f"No recipe named {named!r}.{_nearest(named, command)} `wasskit recipes list` shows them all."
+    )
+
+
+def _nearest(named: str, command: str | None) -> str:
+    """A hint at the recipes of a command that are named nearly so, by names that work wherever they are given."""
+    spelled: dict[str, str] = {}
+    for name in recipe_names(command.split()[0] if command is not None else None):
+        if command is None or _command_of(recipes_folder() / f"{name}.toml") == command:
+            spelled |= {name: name, name.partition("/")[2]: name}
+    near = list(dict.fromkeys(spelled[n] for n in nearest(named, spelled, 3)))
+    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def _command_of(path: Path) -> str:
+    return str(read_toml(path).get("command", ""))
 
 
 def parse_recipe(name: str, path: Path) -> Recipe:
@@ -142,24 +160,40 @@ def load_recipe(named: str, *, command: str) -> Recipe:
     Raises:
         UserError: there is none of that name, or it configures another command.
     """
-    name, path = find_recipe(named, command.split()[0])
+    name, path = find_recipe(named, command)
     recipe = parse_recipe(name, path)
     if recipe.command != command:
         raise UserError(
             f"Recipe {path} configures `wasskit {recipe.command}`, not `wasskit {command}`: "
-            f"run `wasskit {recipe.command} --recipe {named}`."
+            + (
+                f"run `wasskit {recipe.command} --recipe {named}`."
+                if _is_command(recipe.command)
+                else "there is no such command, correct it in the recipe."
+            )
         )
     return recipe
 
 
-def complete_recipes(typed: str) -> Iterable[tuple[str, str]]:
-    """Candidates for ``--recipe``: names with their titles, cheaply read."""
+def _is_command(path: str) -> bool:
+    from wasskit.plugins import Plugin, load_plugin, plugin_targets
+
+    plugin_name, _, name = path.partition(" ")
+    target = plugin_targets().get(plugin_name)
+    plugin = load_plugin(target) if target else None
+    return isinstance(plugin, Plugin) and name in plugin.commands
+
+
+def complete_recipes(typed: str, command: str | None = None) -> Iterable[tuple[str, str]]:
+    """Candidates for a recipe, of one command or of all: names with their titles, cheaply read."""
     folder = recipes_folder()
     for name in recipe_names():
         if name.startswith(typed):
-            title = ""
+            found = {}
             for line in (folder / f"{name}.toml").read_text(encoding="utf-8").splitlines():
-                if line.startswith("title"):
-                    title = line.partition("=")[2].strip().strip('"')
+                key, _, value = line.partition("=")
+                if key.strip() in ("command", "title"):
+                    found[key.strip()] = value.strip().strip('"')
+                elif line.startswith("["):
                     break
-            yield name, title
+            if command is None or found.get("command") == command:
+                yield name, found.get("title", "")

@@ -15,7 +15,7 @@ class Info(CommandOptions):
     """Options of ``wasskit info``."""
 
     data_root: Path | None = option(
-        None, help="Folder that holds the data sets.", panel="Data", show_default="$WASSKIT_DATA"
+        None, help="Folder that holds the data sets.", panel="Data", show_default="$WASSKIT_DATA, else data"
     )
 
 

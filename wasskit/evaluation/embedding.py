@@ -119,6 +119,14 @@ def extract_features(
     return Features(features[order], labels[order], indices[order])
 
 
+def embedding_files(path: Path) -> tuple[Path, Path]:
+    """The two files that :func:`write_embeddings` writes. Raises UserError where ``path`` is a folder."""
+    if path.is_dir():
+        raise UserError(f"--output: {path} is a folder; name a .npy file in it.")
+    path = path if path.suffix == ".npy" else path.with_name(path.name + ".npy")
+    return path, path.with_suffix(".csv")
+
+
 def write_embeddings(
     path: Path,
     encoder: Encoder,
@@ -139,8 +147,7 @@ def write_embeddings(
     rows to one file, which must lie where all can reach it. Both files appear only when they are complete.
     Returns their paths. Raises UserError if they cannot be written.
     """
-    path = path if path.suffix == ".npy" else path.with_name(path.name + ".npy")
-    table = path.with_suffix(".csv")
+    path, table = embedding_files(path)
     batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
     try:
         first = next(batches, None)

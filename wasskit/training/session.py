@@ -16,13 +16,14 @@ import shlex
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from wasskit import console
-from wasskit.config import Invocation, check_keys, fixed_keys, recipe_fields, to_options
+from wasskit.config import Invocation, check_keys, current_names, fixed_keys, recipe_fields, to_options
 from wasskit.distributed.group import broadcast_object, group, is_main
 from wasskit.errors import Interrupted, UserError
 from wasskit.options import RunOptions
@@ -68,6 +69,7 @@ class Session(Generic[C]):
             "defaults": to_options(
                 replace(config, **{name: f.default for name, f in fields.items() if not f.required})
             ),
+            "current_names": partial(current_names, type(config)),
             "reporter": make_reporter(quiet=console.is_quiet(), console=console.stderr()),
         }
         for name in (
@@ -199,7 +201,7 @@ def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     saved = check_keys(kind, run.options, f"{run.path / 'config.toml'}")
     asked = set(invocation.given)
     if invocation.recipe is not None:
-        asked |= {key.replace("-", "_") for key in invocation.recipe.get("options", {})}
+        asked |= set(check_keys(kind, invocation.recipe.get("options", {}), "the recipe"))
     asked &= set(fields)
     base = replace(config, **{name: saved.get(name, field.default) for name, field in fields.items()})
     contradictions = [

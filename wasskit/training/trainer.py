@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -126,6 +126,7 @@ class Trainer:
         config: goes into the checkpoint, and a run resumes only with an equal one; by default the run's options.
         may_differ: keys of ``config`` that may differ all the same.
         defaults: what keys of ``config`` stand for that an older checkpoint does not know.
+        current_names: brings the configuration of an older checkpoint to the keys and values of today.
         reporter: where progress goes.
         tensorboard: also write TensorBoard's event files.
     """
@@ -153,6 +154,7 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
         may_differ: Iterable[str] = (),
         defaults: Mapping[str, Any] | None = None,
+        current_names: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
         reporter: Reporter | None = None,
         tensorboard: bool = True,
     ) -> None:
@@ -180,6 +182,7 @@ class Trainer:
         self.config = dict(config) if config is not None else (run.options if run is not None else {})
         self.may_differ = frozenset(may_differ)
         self.defaults = dict(defaults or {})
+        self.current_names = current_names
         self.reporter: Reporter = reporter if reporter is not None and is_main() else SilentReporter()
         self.tensorboard = tensorboard
 
@@ -542,7 +545,7 @@ class Trainer:
             raise UserError(
                 f"{where[4:].capitalize()} is of `wasskit {content['command']}`, not of `wasskit {command}`."
             )
-        saved = {**self.defaults, **content["config"]}
+        saved = {**self.defaults, **self.current_names(content["config"])}
         check_same_config(saved, self.config, self.may_differ, where=where)
         position = {"steps_per_epoch": self.steps_per_epoch, "accumulate": self.accumulate}
         check_same_config({key: content[key] for key in position}, position, where=where)

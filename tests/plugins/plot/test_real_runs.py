@@ -67,6 +67,6 @@ def test_adaptive_retrieval_is_drawn_against_its_cost(run_cli: Callable[..., Any
     for command in ("retrieve", "classify"):
         assert run_cli("mrl", command, run, "--quiet").exit_code == 0
     for words, cost in ((["-m", "map10"], "operations"), (["-m", "top1", "--cost", "mean_dim"], "mean_dim")):
-        result = run_cli("plot", "retrieval", run, *words, "-o", tmp_path / "r.png", "--json")
+        result = run_cli("plot", "retrieval", run, *words, "-o", tmp_path / f"{cost}.png", "--json")
         assert result.exit_code == 0, result.stderr
         assert json.loads(result.stdout)["cost"] == cost

@@ -105,7 +105,6 @@ def test_small_numbers_get_more_decimals(run_cli: Callable[..., Any], tmp_path: 
     [
         (["-m", "topp1"], "no run has recorded 'topp1'"),
         (["-o", "table.txt"], "the format is not clear"),
-        (["--against-paper"], "None of the runs has published figures"),
         (["--which", "best", "--by", "nothing"], "no run has recorded 'nothing'"),
         (["--labels", "x,y"], "--labels names 2, but there is 1 group"),
         (["--digits", "-1"], "out of range"),
@@ -123,6 +122,16 @@ def test_wrong_requests_are_one_sentence(
     assert result.exit_code == 2
     assert message in words(result.stderr)
     assert "Traceback" not in result.stderr
+
+
+def test_runs_without_published_figures_are_tabulated_and_it_is_said(
+    run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "a")
+    shown = run_cli("plot", "table", tmp_path / "a", "--against-paper", "--format", "csv")
+    assert shown.exit_code == 0
+    assert "None of the runs has published figures" in words(shown.stderr)
+    assert shown.stdout == run_cli("plot", "table", tmp_path / "a", "--format", "csv").stdout
 
 
 def test_differences_are_as_fine_as_the_published_figures(

@@ -209,12 +209,12 @@ BAD = [
     (("byol", "--w2", "--lu"), "--w2 and --lu"),
     (("byol", "--knn-k", "2000"), "2000 neighbours"),
     (("moco", "--queue", "100"), "--queue"),
-    (("moco", "--shuffle"), "--batch-norm local"),
+    (("moco", "--shuffle"), "--no-sync-bn"),
     (("byol", "--batch-size", "5000"), "fewer than one batch"),
     (("byol", "--w2-weight", "0.5"), "add --w2"),
     (("barlow", "--w2", "--lu-weight-final", "1"), "add --lu"),
     (("zerocl", "--along", "rows"), "rows"),
-    (("byol", "--crop-min", "0"), "--crop-min"),
+    (("byol", "--min-crop", "0"), "--min-crop"),
     (("byol", "--dataset", "cifar11"), "cifar10"),
 ]
 

@@ -210,11 +210,9 @@ def test_moving_average_leaves_buffers_alone() -> None:
     torch.testing.assert_close(average.running_mean, torch.zeros(3))
 
 
-def trained(method: str, term: str, batch_norm: str = "sync") -> tuple[dict[str, Tensor], Tensor]:
+def trained(method: str, term: str, sync_bn: bool = True) -> tuple[dict[str, Tensor], Tensor]:
     """The whole state after two epochs on all ranks together, and the last loss."""
-    config = replace(
-        CONFIG, w2=term == "w2", lu=term == "lu", batch_norm=cast(Any, batch_norm), lu_weight=0.5
-    )
+    config = replace(CONFIG, w2=term == "w2", lu=term == "lu", sync_bn=sync_bn, lu_weight=0.5)
     task = build(method, config).double()
     synchronise(task)
 

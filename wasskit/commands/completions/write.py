@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, CommandOptions, Invocation, argument
+from wasskit.config import Command, Invocation, argument
+from wasskit.options import OverwriteOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionsWrite(CommandOptions):
+class CompletionsWrite(OverwriteOptions):
     """Options of ``wasskit completions write``."""
 
     folder: Path = argument(Path("completions"), help="Folder to write into (default: completions).")
@@ -19,8 +20,9 @@ class CompletionsWrite(CommandOptions):
 
 def body(config: CompletionsWrite, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
-    from wasskit.completion import write_scripts
+    from wasskit.completion import SCRIPTS, write_scripts
 
+    config.claim(*(config.folder / name for name, _ in SCRIPTS.values()), flag="folder")
     written = write_scripts(config.folder)
     if not config.json:
         for path in written:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, CommandOptions, Invocation, argument
+from wasskit.config import Command, Invocation, argument
+from wasskit.options import OverwriteOptions
 from wasskit.recipes import complete_recipes
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesCopy(CommandOptions):
+class RecipesCopy(OverwriteOptions):
     """Options of ``wasskit recipes copy``."""
 
     recipe: str = argument(help="Name of a recipe.", complete=complete_recipes)
@@ -32,8 +33,7 @@ def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
     target = config.destination or Path(path.name)
     if target.is_dir():
         target = target / path.name
-    if target.exists():
-        raise UserError(f"{target} exists already: choose another name or remove it.")
+    config.claim(target, flag="name")
     if not target.parent.is_dir():
         raise UserError(f"There is no folder {target.parent}: make it first.")
     replace_file(target, lambda file: file.write(path.read_bytes()))

@@ -15,10 +15,10 @@ from wasskit.options import (
     DeviceOptions,
     LoopOptions,
     OptimizerOptions,
+    OverwriteOptions,
     RunOptions,
     complete_datasets,
-    complete_local_paths,
-    complete_runs,
+    complete_models,
     override,
 )
 
@@ -250,8 +250,8 @@ class ModelArgument(DeviceOptions):
 
     model: Path = argument(
         help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
-        complete=lambda typed: [*complete_runs(typed), *complete_local_paths(typed)],
-        metavar="RUN",
+        complete=complete_models,
+        metavar="MODEL",
     )
     checkpoint: Literal["last", "best"] = option(
         "last", help="Which checkpoint of a run directory.", panel="Model"
@@ -259,7 +259,7 @@ class ModelArgument(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelDataOptions(ModelArgument, DataRootOptions):
+class ModelDataOptions(ModelArgument, DataRootOptions, OverwriteOptions):
     """The trained model and the data it is applied to."""
 
     dataset: str | None = option(
@@ -275,5 +275,6 @@ class ModelDataOptions(ModelArgument, DataRootOptions):
         None,
         help="Folder for results and figures.",
         panel="Output",
+        short="-o",
         show_default="the run directory, or beside the weights",
     )

@@ -16,10 +16,10 @@ from wasskit.options import (
     DeviceOptions,
     LoopOptions,
     OptimizerOptions,
+    OverwriteOptions,
     RunOptions,
     complete_datasets,
-    complete_local_paths,
-    complete_runs,
+    complete_models,
     override,
 )
 from wasskit.ot.nesting import check_dims
@@ -112,7 +112,7 @@ class ModelArgument(DeviceOptions):
 
     model: Path = argument(
         help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
-        complete=lambda typed: [*complete_runs(typed), *complete_local_paths(typed)],
+        complete=complete_models,
         metavar="MODEL",
     )
     checkpoint: Literal["last", "best"] = option(
@@ -121,7 +121,7 @@ class ModelArgument(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelDataOptions(ModelArgument, DataRootOptions):
+class ModelDataOptions(ModelArgument, DataRootOptions, OverwriteOptions):
     """The trained model and the data it is applied to."""
 
     dataset: str | None = option(
@@ -138,6 +138,7 @@ class ModelDataOptions(ModelArgument, DataRootOptions):
         None,
         help="Folder for results and figures.",
         panel="Output",
+        short="-o",
         show_default="the run directory, or beside the weights",
     )
 

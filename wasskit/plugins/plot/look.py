@@ -101,7 +101,8 @@ def save(fig: Figure, config: FigureOptions, stem: str, *, single: bool = False)
         single: the command draws one figure only, so ``--output`` may name a file.
 
     Raises:
-        UserError: ``--output`` names a file where a folder is needed, or cannot be written.
+        UserError: ``--output`` names a file where a folder is needed, or one that is there already, or cannot be
+            written.
     """
     output = config.output or Path("plots")
     suffix = output.suffix[1:].lower()
@@ -109,9 +110,13 @@ def save(fig: Figure, config: FigureOptions, stem: str, *, single: bool = False)
     if suffix in FORMATS:
         if not single:
             raise UserError(f"--output {output}: this command draws several figures, so name a folder.")
+        config.claim(output)
         return [save_figure(fig, output, dpi=dpi)]
     if output.exists() and not output.is_dir():
         raise UserError(
             f"--output {output} is a file, neither .png, .pdf nor .svg: name a folder or such a file."
         )
-    return [save_figure(fig, output / f"{stem}.{kind}", dpi=dpi) for kind in dict.fromkeys(config.format)]
+    paths = [output / f"{stem}.{kind}" for kind in dict.fromkeys(config.format)]
+    if config.output is not None:
+        config.claim(*paths)
+    return [save_figure(fig, path, dpi=dpi) for path in paths]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from wasskit.config import CommandOptions, argument, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths, complete_runs
+from wasskit.options import OverwriteOptions, complete_local_paths, complete_runs
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -35,7 +35,7 @@ class RunsArgument(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FigureOptions(CommandOptions):
+class FigureOptions(OverwriteOptions):
     """Where figures go and how they look."""
 
     output: Path | None = option(

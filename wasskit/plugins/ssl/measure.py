@@ -51,13 +51,21 @@ class Measurement:
     def key(self) -> str:
         """The entry in ``evaluation.json``: the data set's name, and the checkpoint's where it is not the
         last."""
-        best = self.config.checkpoint == "best" and self.config.run.suffix not in (".pt", ".safetensors")
-        return f"{self.dataset}@best" if best else self.dataset
+        return entry_key(self.config, self.dataset)
+
+
+def entry_key(config: MeasureOptions, dataset: str) -> str:
+    """The name of an entry in ``evaluation.json``."""
+    best = config.checkpoint == "best" and config.run.suffix not in (".pt", ".safetensors")
+    return f"{dataset}@best" if best else dataset
 
 
 @contextlib.contextmanager
-def measuring(config: MeasureOptions) -> Iterator[Measurement]:
-    """Join the ranks, choose the device, load the model."""
+def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
+    """Join the ranks, choose the device, load the model.
+
+    ``files``: what is written into the folder of results, with ``{key}`` for the entry's name; ``evaluation.json`` is
+    added to and not replaced."""
     with group(config.device) as device:
         seed_all(config.seed)
         model = load_model(config.run, device, config.checkpoint)
@@ -67,7 +75,13 @@ def measuring(config: MeasureOptions) -> Iterator[Measurement]:
             config,
             dataset,
             settings_of(config, device, config.seed),
-            results_folder(config.run, config.output, plugin="ssl"),
+            results_folder(
+                config.run,
+                config.output,
+                plugin="ssl",
+                claim=config.claim,
+                files=[name.format(key=entry_key(config, dataset)) for name in files],
+            ),
             config.data_root or data_root_of(config.run, dataset, plugin="ssl"),
         )
 

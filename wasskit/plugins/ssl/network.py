@@ -96,8 +96,8 @@ def view_distribution(options: ViewOptions, channels: int) -> ViewDistribution:
     if kind == "auto":
         kind = "characters" if channels == 1 else "natural"
     chosen = CHARACTERS if kind == "characters" else NATURAL
-    if options.crop_min is not None:
-        chosen = replace(chosen, scale=(options.crop_min, 1.0))
+    if options.min_crop is not None:
+        chosen = replace(chosen, scale=(options.min_crop, 1.0))
     named = {name: getattr(options, name) for name in ("flip", "jitter", "grey", "blur", "solarise")}
     return replace(chosen, **{name: value for name, value in named.items() if value is not None})
 

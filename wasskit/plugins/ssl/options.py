@@ -16,10 +16,10 @@ from wasskit.options import (
     DeviceOptions,
     LoopOptions,
     OptimizerOptions,
+    OverwriteOptions,
     RunOptions,
     complete_datasets,
-    complete_local_paths,
-    complete_runs,
+    complete_models,
     override,
 )
 
@@ -91,9 +91,9 @@ class ViewOptions(CommandOptions):
         help="Augmentation: natural as published; characters without flips and colours (auto: for grey images).",
         panel="Views",
     )
-    crop_min: float | None = option(
+    min_crop: float | None = option(
         None, help="Smallest crop, as a share of the area.", panel="Views", above=0, max=1,
-        show_default="natural 0.08, characters 0.5",
+        show_default="natural 0.08, characters 0.5", former="crop_min",
     )  # fmt: skip
     flip: float | None = option(
         None, help="Probability of a left-right flip.", panel="Views", min=0, max=1,
@@ -151,9 +151,10 @@ class PretrainOptions(
         None, help="Widths of the projector's layers, the last being that of the projections.", panel="Model",
         min=1, show_default="2048,2048,256; 512,512,128 on tiny",
     )  # fmt: skip
-    batch_norm: Literal["sync", "local"] = option(
-        "sync", help="Batch norm over the batch of all processes, or of each.", panel="Model"
-    )
+    sync_bn: bool = option(
+        True, help="Batch normalisation over the batch of all processes, so that N processes train as one.",
+        panel="Machine", former={"batch_norm": {"sync": True, "local": False}},
+    )  # fmt: skip
     epochs: int = override(LoopOptions, "epochs", 60)
     batch_size: int = override(LoopOptions, "batch_size", 128)
     eval_every: int = override(LoopOptions, "eval_every", 10)
@@ -187,8 +188,8 @@ class ModelArgument(DeviceOptions, DataRootOptions):
 
     run: Path = argument(
         help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
-        complete=lambda typed: [*complete_runs(typed), *complete_local_paths(typed)],
-        metavar="RUN",
+        complete=complete_models,
+        metavar="MODEL",
     )
     checkpoint: Literal["last", "best"] = option(
         "last", help="Which checkpoint of a run directory.", panel="Model"
@@ -197,7 +198,7 @@ class ModelArgument(DeviceOptions, DataRootOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOptions(ModelArgument):
+class MeasureOptions(ModelArgument, OverwriteOptions):
     """Which data to measure on."""
 
     dataset: str | None = option(
@@ -205,7 +206,7 @@ class MeasureOptions(ModelArgument):
         show_default="the one it was trained on",
     )  # fmt: skip
     output: Path | None = option(
-        None, help="Folder for results and figures.", panel="Output",
+        None, help="Folder for results and figures.", panel="Output", short="-o",
         show_default="the run directory, or beside the weights",
     )  # fmt: skip
     seed: int = option(0, help="Seed of everything random.", panel="Evaluation", min=0, max=2**31 - 1)

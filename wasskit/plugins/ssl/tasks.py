@@ -81,7 +81,7 @@ class PretrainTask(Task):
     @property
     def batch_statistics(self) -> str:
         """How batch norm deals with several processes, in words."""
-        return "of all processes together" if self.config.batch_norm == "sync" else "of each process alone"
+        return "of all processes together" if self.config.sync_bn else "of each process alone"
 
     def networks(self) -> list[nn.Module]:
         return [child for child in self.children() if isinstance(child, (Encoder, MLP))]
@@ -275,5 +275,5 @@ def move_towards(average: nn.Module, network: nn.Module, momentum: float) -> Non
 
 def synchronise(task: PretrainTask) -> None:
     """Give all batch norms the statistics of all processes together, where there are several."""
-    if world_size() > 1 and task.config.batch_norm == "sync":
+    if world_size() > 1 and task.config.sync_bn:
         convert_sync_batchnorm(task)

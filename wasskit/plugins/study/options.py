@@ -56,27 +56,28 @@ class StudyOptions(ReportOptions):
 class MetricOptions(StudyOptions):
     """How the two metrics are taken from samples."""
 
-    seeds: int | None = option(
+    repetitions: int | None = option(
         None, help="Independent repetitions, with seeds from --seed on; standard errors come from them.",
-        panel="Study", min=1, show_default="3; 2 with --quick",
+        panel="Study", min=1, show_default="3; 2 with --quick", former="seeds",
     )  # fmt: skip
     # Below, the rounding of L_U is as large as its scatter from sample to sample.
     t: float = option(2.0, help="Sharpness of the potential in L_U.", panel="Study", min=0.001, max=20)
-    pairs: int = option(
+    lu_pairs: int = option(
         100_000_000, help="Pairs of points that L_U is the mean over, where there are more: an unbiased estimate.",
-        panel="Study", min=1_000_000,
+        panel="Study", min=1_000_000, former="pairs",
     )  # fmt: skip
     exact_lu: bool = option(
         False, help="Take L_U over all pairs, whatever their number.", panel="Study", flag="--exact-lu"
     )
 
     @property
-    def repetitions(self) -> int:
-        return self.seeds or (2 if self.quick else 3)
+    def repeated(self) -> int:
+        """How many repetitions are made."""
+        return self.repetitions or (2 if self.quick else 3)
 
     @property
     def wanted_pairs(self) -> int | None:
-        return None if self.exact_lu else self.pairs
+        return None if self.exact_lu else self.lu_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,17 +137,7 @@ def kept_and_total(m: int, eta: float, rounding: Rounding = "intended") -> tuple
 
 def size_option(full: str, quick: str) -> Any:
     """The number of points, with the study's own default in its help."""
-    base = override(UniformityOptions, "n", None)
-    return _with_default(base, f"{full}; {quick} with --quick")
-
-
-def _with_default(declared: Any, words: str) -> Any:
-    import dataclasses
-
-    (key, value), *_ = declared.metadata.items()
-    return dataclasses.field(
-        default=declared.default, metadata={key: dataclasses.replace(value, show_default=words)}
-    )
+    return override(UniformityOptions, "n", None, show_default=f"{full}; {quick} with --quick")
 
 
 def require_distinct(flag: str, values: tuple[Any, ...]) -> None:

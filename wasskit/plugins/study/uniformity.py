@@ -32,13 +32,13 @@ _CSV = (
 def run_cases(
     name: str, cases: Sequence[Case], config: UniformityOptions, n: int, device: torch.device
 ) -> list[Outcome]:
-    """Measure every case on samples of ``n`` points, ``config.repetitions`` times."""
+    """Measure every case on samples of ``n`` points, ``config.repeated`` times."""
     ts = needed_ts(cases, config.t)
     spheres: list[Mapping[Case, Sphere]] = []
     pairs = 0
-    for repetition in range(config.repetitions):
+    for repetition in range(config.repeated):
         seed = config.seed + repetition
-        console.log(f"{name}: seed {seed} ({repetition + 1} of {config.repetitions}), {n:,} points")
+        console.log(f"{name}: seed {seed} ({repetition + 1} of {config.repeated}), {n:,} points")
         sampled: Mapping[Case, SphereSample]
         if config.draws == "nested":
             dims = sorted({case.kept for case in cases})

@@ -34,7 +34,7 @@ class PotentialOptions(CommandOptions):
         help="Points from which the two covariances are estimated.",
         panel="Potentials",
         min=2,
-        show_default="32768 and 4096 per dimension",
+        show_default="32768 plus 4096 per dimension",
     )
     pretrain_steps: int = option(
         2000, help="Steps of training to the identity, for --start pretrain.", panel="Potentials", min=1

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, argument, option
-from wasskit.options import complete_local_paths
+from wasskit.options import OverwriteOptions, complete_local_paths
 from wasskit.plugins.metrix.options import ModelArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetrixEmbed(ModelArgument):
+class MetrixEmbed(ModelArgument, OverwriteOptions):
     """Options of ``wasskit metrix embed``."""
 
     images: Path = argument(
@@ -25,6 +25,7 @@ class MetrixEmbed(ModelArgument):
         Path("embeddings.npy"),
         help="File to write (.npy); the paths go into a .csv beside it.",
         panel="Output",
+        short="-o",
         complete=complete_local_paths,
     )
     dtype: Literal["float32", "float16"] = option("float32", help="Type of the numbers.", panel="Output")
@@ -40,10 +41,11 @@ class MetrixEmbed(ModelArgument):
 def body(config: MetrixEmbed, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import group
-    from wasskit.evaluation.embedding import write_embeddings
+    from wasskit.evaluation.embedding import embedding_files, write_embeddings
     from wasskit.plugins.metrix.data import eval_loader, open_images
     from wasskit.plugins.metrix.network import load_model
 
+    config.claim(*embedding_files(config.output))
     with group(config.device) as device:
         model = load_model(config.model, device, config.checkpoint)
         dataset = open_images(config.images, model.description, corrupt=config.corrupt)

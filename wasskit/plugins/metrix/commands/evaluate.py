@@ -51,6 +51,11 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.training.trained import data_root_of, results_folder
 
     with group(config.device) as device:
+        drawings = ("evaluation_recall", "similarities", "retrieved")
+        folder = results_folder(
+            config.model, config.output, plugin="metrix", claim=config.claim,
+            files=("evaluation.json", *(f"figures/{name}.png" for name in drawings)),
+        )  # fmt: skip
         model = load_model(config.model, device, config.checkpoint)
         parts = parts_of_model(
             model.description,
@@ -87,7 +92,6 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         if config.geometry:
             number = config.mixtures or min(200_000, 4 * len(parts.train))
             shape = geometry(test, features["train"], mixed=number, seed=config.seed)
-        folder = results_folder(config.model, config.output, plugin="metrix")
         figures = []
         if is_main():
             drawn = folder / "figures"

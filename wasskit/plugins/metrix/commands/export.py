@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
-from wasskit.errors import UserError
-from wasskit.options import complete_local_paths
+from wasskit.options import OverwriteOptions, complete_local_paths
 from wasskit.plugins.metrix.options import ModelArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetrixExport(ModelArgument):
+class MetrixExport(ModelArgument, OverwriteOptions):
     """Options of ``wasskit metrix export``."""
 
     output: Path | None = option(
         None,
         help="File to write (.safetensors).",
         panel="Output",
+        short="-o",
         complete=complete_local_paths,
         show_default="export/model.safetensors in the run directory",
     )
@@ -38,16 +38,10 @@ def body(config: MetrixExport, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.models.export import export_onnx, save_weights
     from wasskit.plugins.metrix.network import load_model
-    from wasskit.training.trained import results_folder
+    from wasskit.training.trained import exported_file
 
+    path = exported_file(config.model, config.output, plugin="metrix", claim=config.claim, onnx=config.onnx)
     model = load_model(config.model, "cpu", config.checkpoint)
-    path = config.output
-    if path is None:
-        path = results_folder(config.model, None, plugin="metrix") / "export" / "model.safetensors"
-    if path.suffix != ".safetensors":
-        raise UserError(f"--output: {path} must end in .safetensors.")
-    if config.model.resolve() == path.resolve():
-        raise UserError(f"--output: {path} is the model itself; name another file.")
     save_weights(path, model.network, model.description)
     result: dict[str, Any] = {"weights": str(path)}
     if not config.json:

@@ -51,6 +51,11 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
     if not path.exists() and not by_number:
         raise UserError(f"There is no image {path}: name a file, or a number of the model's test set.")
     with group(config.device) as device:
+        name = f"figures/search_{path.stem}.png"
+        folder = results_folder(
+            config.model, config.output, plugin="metrix", claim=config.claim, files=(name,)
+        )
+        figure = folder / name
         model = load_model(config.model, device, config.checkpoint)
         tested = None
         if by_number or config.gallery is None:
@@ -100,8 +105,6 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
         rows = [
             (place, s, _label(gallery, i), _name(gallery, i)) for place, (s, i) in enumerate(found, start=1)
         ]
-        folder = results_folder(config.model, config.output, plugin="metrix")
-        figure = folder / "figures" / f"search_{path.stem}.png"
         if is_main():
             draw_neighbours(
                 figure,

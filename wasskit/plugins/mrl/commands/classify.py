@@ -41,6 +41,10 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     if config.thresholds == ():
         raise UserError("--thresholds: give at least one probability.")
     with group(config.device) as device:
+        folder = results_folder(
+            config.model, config.output, plugin="mrl", claim=config.claim,
+            files=("cascade.json", "figures/cascade.png"),
+        )  # fmt: skip
         model = load_model(config.model, device, config.checkpoint)
         dataset = open_split(model, config, config.split)
         if dataset.classes != model.classes:
@@ -70,7 +74,6 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     }
     figures = []
     if is_main():
-        folder = results_folder(config.model, config.output, plugin="mrl")
         path = write_result(folder / "cascade.json", result)
         figures.append(
             draw_costs(

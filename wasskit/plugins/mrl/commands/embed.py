@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths
+from wasskit.options import OverwriteOptions, complete_local_paths
 from wasskit.plugins.mrl.options import ModelArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class MrlEmbed(ModelArgument):
+class MrlEmbed(ModelArgument, OverwriteOptions):
     """Options of ``wasskit mrl embed``."""
 
     images: Path = argument(
@@ -35,6 +35,7 @@ class MrlEmbed(ModelArgument):
         Path("embeddings.npy"),
         help="File to write (.npy); the paths go into a .csv beside it.",
         panel="Output",
+        short="-o",
         complete=complete_local_paths,
     )
     dtype: Literal["float32", "float16"] = option("float32", help="Type of the numbers.", panel="Embeddings")
@@ -52,12 +53,11 @@ def body(config: MrlEmbed, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.data.folder import load_folder
     from wasskit.data.loaders import EvalLoader
     from wasskit.distributed.group import group
-    from wasskit.evaluation.embedding import write_embeddings
+    from wasskit.evaluation.embedding import embedding_files, write_embeddings
     from wasskit.plugins.mrl.network import PrefixEmbedder
     from wasskit.plugins.mrl.trained import load_model
 
-    if config.output.is_dir():
-        raise UserError(f"--output: {config.output} is a folder; name a .npy file in it.")
+    config.claim(*embedding_files(config.output))
     with group(config.device) as device:
         model = load_model(config.model, device, config.checkpoint)
         dim = model.dims[-1] if config.dim is None else config.dim

@@ -55,6 +55,10 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.training.trained import results_folder
 
     with group(config.device) as device:
+        folder = results_folder(
+            config.model, config.output, plugin="mrl", claim=config.claim,
+            files=("evaluation.json", "figures/evaluation.png"),
+        )  # fmt: skip
         model = load_model(config.model, device, config.checkpoint)
         dims = config.dims or model.dims
         try:
@@ -108,7 +112,6 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     }
     figures = []
     if is_main():
-        folder = results_folder(config.model, config.output, plugin="mrl")
         path = write_result(folder / "evaluation.json", result)
         series = {
             heading: [values.get(f"{name}@{d}", float("nan")) for d in shown]

@@ -9,18 +9,19 @@ from typing import Any
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths
+from wasskit.options import OverwriteOptions, complete_local_paths
 from wasskit.plugins.mrl.options import ModelArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class MrlExport(ModelArgument):
+class MrlExport(ModelArgument, OverwriteOptions):
     """Options of ``wasskit mrl export``."""
 
     output: Path | None = option(
         None,
         help="File to write (.safetensors).",
         panel="Output",
+        short="-o",
         complete=complete_local_paths,
         show_default="export/model.safetensors in the run directory",
     )
@@ -43,22 +44,13 @@ def body(config: MrlExport, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.models.export import export_onnx, save_weights
     from wasskit.plugins.mrl.network import PrefixEmbedder
     from wasskit.plugins.mrl.trained import load_model
+    from wasskit.training.trained import exported_file
 
+    path = exported_file(config.model, config.output, plugin="mrl", claim=config.claim, onnx=config.onnx)
     model = load_model(config.model, "cpu", config.checkpoint)
     dim = model.dims[-1] if config.dim is None else config.dim
     if dim > model.dims[-1]:
         raise UserError(f"--dim: {dim} is larger than the embedding, which has {model.dims[-1]} coordinates.")
-    if config.output is not None:
-        path = config.output
-    elif config.model.is_dir() or config.model.suffix == ".pt":
-        folder = config.model if config.model.is_dir() else config.model.absolute().parent.parent
-        path = folder / "export" / "model.safetensors"
-    else:
-        raise UserError(f"{config.model} is exported already: name the file to write by --output.")
-    if path.suffix != ".safetensors":
-        raise UserError(f"--output: {path} must end in .safetensors.")
-    if config.model.resolve() == path.resolve():
-        raise UserError(f"--output: {path} is the model itself; name another file.")
     holder = nn.ModuleDict({"network": model.network, "objective": model.objective})
     save_weights(path, holder, model.description)
     result: dict[str, Any] = {"weights": str(path), "dims": list(model.dims)}

@@ -44,6 +44,10 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.training.trained import results_folder
 
     with group(config.device) as device:
+        folder = results_folder(
+            config.model, config.output, plugin="mrl", claim=config.claim,
+            files=("retrieval.json", "figures/retrieval.png"),
+        )  # fmt: skip
         model = load_model(config.model, device, config.checkpoint)
         query_set, gallery_set = (open_split(model, config, name) for name in (config.split, config.gallery))
         queries = embed_split(model, config, query_set, device)
@@ -77,7 +81,6 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     }
     figures = []
     if is_main():
-        folder = results_folder(config.model, config.output, plugin="mrl")
         path = write_result(folder / "retrieval.json", result)
         points = {
             name: [

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
-from wasskit.options import RunArgument
+from wasskit.options import OverwriteOptions, RunArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotReport(RunArgument):
+class PlotReport(RunArgument, OverwriteOptions):
     """Options of ``wasskit plot report``."""
 
     output: Path | None = option(
@@ -46,6 +46,8 @@ def body(config: PlotReport, invocation: Invocation) -> Mapping[str, Any]:
     path = config.output or run.path / "report.html"
     if path.is_dir():
         path = path / f"{run.name}.html"
+    if config.output is not None:
+        config.claim(path)
     notes = write_report(run, path, smooth=config.smooth, title=config.title)
     for note in notes:
         console.warn(note)

@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
+from wasskit.options import OverwriteOptions
 from wasskit.plugins.plot.options import MetricOptions, RunsArgument
 
 _SUFFIXES = {".tex": "latex", ".md": "markdown", ".csv": "csv"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotTable(RunsArgument, MetricOptions):
+class PlotTable(RunsArgument, MetricOptions, OverwriteOptions):
     """Options of ``wasskit plot table``."""
 
     which: Literal["final", "best", "both"] = option(
@@ -57,15 +58,18 @@ def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.tables import make_table, records, to_csv, to_latex, to_markdown, to_terminal
     from wasskit.system.files import replace_text, writing
 
+    if config.output is not None:
+        config.claim(config.output)
     groups = open_groups(config)
     known = tabulated(groups)
     published = [key for group in groups for key in group.paper.get("metrics", {})]
-    if config.against_paper and not published:
-        raise UserError(
-            "None of the runs has published figures: they come with a recipe that has [paper.metrics]."
-        )
     if not known:
         raise UserError("None of the runs has recorded a metric yet: there is nothing to tabulate.")
+    if config.against_paper and not published:
+        # No refusal: the runs of a folder are rarely all chosen, and the table is right without that column.
+        console.warn(
+            "None of the runs has published figures: they come with a recipe that has [paper.metrics]."
+        )
     keys = (
         choose(config.metric, [*known, *published]) if config.metric else main_metrics(groups, known, limit=8)
     )

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, argument, option
-from wasskit.options import complete_local_paths
+from wasskit.options import OverwriteOptions, complete_local_paths
 from wasskit.plugins.ssl.options import ModelArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embed(ModelArgument):
+class Embed(ModelArgument, OverwriteOptions):
     """Options of ``wasskit ssl embed``."""
 
     folder: Path = argument(
         help="Folder of images, with or without class folders, or a CSV of path,label.",
         complete=complete_local_paths,
-        metavar="FOLDER",
+        metavar="IMAGES",
     )
     output: Path = option(
         Path("embeddings.npy"), help="Where to write: .npy, and a .csv of the paths beside it.", panel="Output",
@@ -34,10 +34,11 @@ def body(config: Embed, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.folder import load_folder
     from wasskit.distributed.group import group
-    from wasskit.evaluation.embedding import write_embeddings
+    from wasskit.evaluation.embedding import embedding_files, write_embeddings
     from wasskit.plugins.ssl.measure import fitted, settings_of
     from wasskit.plugins.ssl.network import load_model
 
+    config.claim(*embedding_files(config.output))
     with group(config.device) as device:
         model = load_model(config.run, device, config.checkpoint)
         description = model.description

@@ -33,7 +33,12 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.probe import probe
     from wasskit.plugins.ssl.results import paper_of, record, save_spectra, show_metrics
 
-    with measuring(config) as measurement:
+    files = [
+        "spectrum-{key}.npz",
+        "figures/spectrum-{key}.png",
+        *(["linear.safetensors"] if config.probe else []),
+    ]
+    with measuring(config, *files) as measurement:
         model, settings, folder = measurement.model, measurement.settings, measurement.folder
         bank, test = bank_and_test(measurement.split)
         neighbours = None if bank is None else Neighbours.among(bank, config.k, config.temperature)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import Command, CommandOptions, Invocation, argument, option
-from wasskit.options import complete_runs
+from wasskit.config import Command, Invocation, argument, option
+from wasskit.options import OverwriteOptions, complete_models
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(CommandOptions):
+class Export(OverwriteOptions):
     """Options of ``wasskit ssl export``."""
 
-    run: Path = argument(help="Run directory or checkpoint (.pt).", complete=complete_runs, metavar="RUN")
+    run: Path = argument(help="Run directory or checkpoint (.pt).", complete=complete_models, metavar="MODEL")
     checkpoint: Literal["last", "best"] = option(
         "last", help="Which checkpoint of a run directory.", panel="Model"
     )
@@ -35,13 +35,13 @@ def body(config: Export, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.models.export import export_onnx, save_weights
     from wasskit.plugins.ssl.network import load_model
-    from wasskit.training.trained import results_folder
+    from wasskit.training.trained import exported_file
 
+    output = config.output
+    if output is not None and output.suffix != ".safetensors":
+        output = output.with_name(output.name + ".safetensors")
+    path = exported_file(config.run, output, plugin="ssl", claim=config.claim, onnx=config.onnx)
     model = load_model(config.run, checkpoint=config.checkpoint)
-    path = config.output
-    if path is None:
-        path = results_folder(config.run, None, plugin="ssl") / "export" / "model.safetensors"
-    path = path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
     save_weights(path, model.encoder, model.description)
     written: dict[str, Any] = {"weights": str(path)}
     if not config.json:

@@ -22,7 +22,7 @@ def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.probe import probe
     from wasskit.plugins.ssl.results import paper_of, record, show_metrics
 
-    with measuring(config) as measurement:
+    with measuring(config, "linear.safetensors") as measurement:
         metrics, path = probe(measurement, config)
         if is_main():
             record(measurement.folder, measurement.key, metrics)

@@ -38,10 +38,8 @@ class Moco(PretrainOptions):
                 f"--queue: a batch brings {2 * self.batch_size} keys, more than the {self.queue} of the queue; "
                 "lengthen it or take a smaller --batch-size."
             )
-        if self.shuffle and self.batch_norm == "sync":
-            raise UserError(
-                "--shuffle is for batch norm that is local to each process: add --batch-norm local."
-            )
+        if self.shuffle and self.sync_bn:
+            raise UserError("--shuffle is for batch norm that is local to each process: add --no-sync-bn.")
 
 
 def body(config: Moco, invocation: Invocation) -> Mapping[str, Any]:
@@ -74,6 +72,6 @@ command = Command(
     (
         "wasskit ssl moco --w2",
         "wasskit ssl moco --recipe ssl/cifar10-moco-w2 --data-root DATA --device cuda",
-        "wasskit ssl moco --nproc 2 --batch-norm local --shuffle",
+        "wasskit ssl moco --nproc 2 --no-sync-bn --shuffle",
     ),
 )

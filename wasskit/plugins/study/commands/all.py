@@ -56,6 +56,6 @@ command = Command(
     (
         "wasskit study all --quick",
         "wasskit study all",
-        "wasskit study all --only collapse,dimension --seeds 5",
+        "wasskit study all --only collapse,dimension --repetitions 5",
     ),
 )

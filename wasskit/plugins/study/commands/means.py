@@ -33,7 +33,7 @@ def report(config: StudyMeans, device: Any) -> Any:
 
     return means_report(
         config.shifts, n=config.n or (4_000 if config.quick else 20_000), t=config.t, device=device,
-        seeds=range(config.seed, config.seed + config.repetitions), pairs=config.wanted_pairs,
+        seeds=range(config.seed, config.seed + config.repeated), pairs=config.wanted_pairs,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class StudyMeasure(ReportOptions):
 
     file: Path = argument(
         help="Embeddings: a .npy file (N, m); or a run directory: the embeddings of its test images.",
-        complete=lambda typed: sorted({*complete_runs(typed), *complete_local_paths(typed)}), metavar="FILE|RUN",
+        complete=lambda typed: _complete_embedded(typed), metavar="FILE|RUN",
     )  # fmt: skip
     pairs: Path | None = option(
         None, help="Second views of the same samples, row by row (.npy): adds the alignment.", panel="Study",
@@ -34,6 +35,22 @@ class StudyMeasure(ReportOptions):
     t: float = override(MetricOptions, "t", 2.0)
     exact_lu: bool = override(MetricOptions, "exact_lu", False)
     seed: int = override(RunOptions, "seed", 0)
+
+
+def _complete_embedded(typed: str) -> list[str]:
+    """Runs whose method embeds images, and files."""
+    from wasskit.plugins import Plugin, load_plugin, plugin_targets
+
+    runs: list[str] = []
+    for name, target in plugin_targets().items():
+        with contextlib.suppress(
+            Exception
+        ):  # a broken foreign plugin is named when it is called, not at every TAB
+            plugin = load_plugin(target)
+            if isinstance(plugin, Plugin) and plugin.embeddings is not None:
+                runs += complete_runs(typed, name)
+    files = [p for p in complete_local_paths(typed) if p.endswith(".npy") or p.endswith("/")]
+    return sorted({*runs, *(p for p in files if not (Path(p) / "config.toml").is_file())})
 
 
 def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:

@@ -9,16 +9,16 @@ from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import DeviceOptions, complete_local_paths
+from wasskit.options import DeviceOptions, OverwriteOptions, complete_local_paths, complete_models
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnApply(DeviceOptions):
+class W2gnApply(DeviceOptions, OverwriteOptions):
     """Options of ``wasskit w2gn apply``."""
 
     map: Path = argument(
         help="A saved map (map.safetensors) or the run directory of a training.",
-        complete=complete_local_paths,
+        complete=complete_models,
         metavar="MAP",
     )
     inputs: tuple[str, ...] = argument(
@@ -40,9 +40,13 @@ class W2gnApply(DeviceOptions):
     output: Path | None = option(
         None,
         help="Where to write: a file for one input, a folder for several.",
+        short="-o",
         show_default="beside the input",
     )
-    force: bool = option(False, help="Overwrite files that are there.", flag="--force")
+    overwrite: bool = option(
+        False, help="Replace files that are there already.", panel="Output", transient=True, flag="--overwrite",
+        former="force",
+    )  # fmt: skip
 
     def validate(self) -> None:
         super().validate()
@@ -69,12 +73,13 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
             raise UserError(f"--smooth is for maps of colours, which {path} is not.")
         inputs = [Path(word).expanduser() for word in config.inputs]
         written: list[Path] = []
-        for source in inputs:
-            destination = output_path(config, source, len(inputs) > 1)
-            if destination.exists() and not config.force:
-                raise UserError(
-                    f"{destination} exists already: choose another --output, or overwrite it by --force."
-                )
+        destinations = [output_path(config, source, len(inputs) > 1) for source in inputs]
+        config.claim(*destinations)
+        if len(set(destinations)) < len(destinations):
+            raise UserError(
+                "Two inputs of one name would be written to one file: apply the map to them one by one."
+            )
+        for source, destination in zip(inputs, destinations, strict=True):
             if source.suffix == ".npy":
                 apply_to_points(transport, header, source, destination, config.inverse, config.refine)
             else:

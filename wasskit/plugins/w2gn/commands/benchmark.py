@@ -30,7 +30,7 @@ class W2gnBenchmark(TransportOptions, SamplingOptions):
         help="Folder that holds the data sets.",
         panel="Data",
         runtime=True,
-        show_default="$WASSKIT_DATA",
+        show_default="$WASSKIT_DATA, else data",
     )
     hidden: tuple[int, ...] = override(
         PotentialOptions,

@@ -9,12 +9,12 @@ from typing import Any
 
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths, override
+from wasskit.options import OverwriteOptions, complete_local_paths, override
 from wasskit.plugins.w2gn.options import SamplingOptions, StepOptions, TransportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnColor(TransportOptions, SamplingOptions):
+class W2gnColor(TransportOptions, SamplingOptions, OverwriteOptions):
     """Options of ``wasskit w2gn color``."""
 
     images: tuple[str, ...] = argument(
@@ -86,6 +86,8 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.system.files import writing
     from wasskit.training.session import training_session
 
+    if config.save_map is not None:
+        config.claim(config.save_map, flag="--save-map")
     if config.images:
         paths = (Path(config.images[0]).expanduser(), Path(config.images[1]).expanduser())
         config = dataclasses.replace(

@@ -37,7 +37,7 @@ class W2gnDomain(TransportOptions):
         help="Folder that holds the data sets.",
         panel="Data",
         runtime=True,
-        show_default="$WASSKIT_DATA",
+        show_default="$WASSKIT_DATA, else data",
     )
     classifier_steps: int | None = option(
         None,

@@ -63,6 +63,6 @@ command = Command(
     (
         "wasskit w2gn gaussians --dim 2,16,64",
         "wasskit w2gn gaussians --dim 64 --start identity --lr 5e-3",
-        "wasskit w2gn gaussians --recipe w2gn/gaussians-paper --dim 16",
+        "wasskit w2gn gaussians --recipe w2gn/gaussians-16-paper",
     ),
 )

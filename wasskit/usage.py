@@ -1,0 +1,65 @@
+"""Command lines that cannot be parsed, told like every other wrong request: one sentence, the nearest name.
+
+The parser (Click, inside or beside Typer) raises its own errors for them. They are told apart by what they carry and
+not by their class, as newer versions of Typer hold a Click of their own that is not for import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import typer
+
+from wasskit.system.hints import did_you_mean
+
+PARSER_ERRORS: tuple[type[Exception], ...] = (typer.BadParameter.__mro__[2],)
+"""``ClickException``, whichever Click Typer uses."""
+
+
+@contextlib.contextmanager
+def parsing(context: Any) -> Iterator[None]:
+    """Tell the parser's errors which command they are about: not every one of them knows."""
+    try:
+        yield
+    except PARSER_ERRORS as error:
+        if getattr(error, "ctx", None) is None:
+            error.ctx = context  # type: ignore[attr-defined]
+        raise
+
+
+def sentence(error: Any) -> str:
+    """What was wrong with a command line, where, and what to do."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return f"{str(error.format_message()).strip().rstrip('.')}."
+    where = context.command_path
+    advice = f"`{where} --help` lists what it takes."
+    unknown = getattr(error, "option_name", None)
+    if unknown is not None and hasattr(error, "possibilities"):
+        near = did_you_mean(unknown, _flags(context), otherwise=f" {advice}")
+        return f"No such option {unknown!r} of `{where}`.{near}"
+    if unknown is not None:
+        if any(unknown in p.opts and getattr(p, "is_flag", False) for p in context.command.params):
+            return f"{unknown} of `{where}` takes no value: leave out the one that is given."
+        return f"{unknown} of `{where}` needs a value."
+    missing = getattr(error, "param", None)
+    if missing is not None and hasattr(error, "param_type"):
+        if missing.param_type_name == "argument":
+            name = missing.metavar or missing.name.upper()
+            return f"`{where}` needs {name}: {missing.help}" if missing.help else f"`{where}` needs {name}."
+        return f"`{where}` needs {missing.opts[0]}."
+    message = str(error.format_message()).strip().rstrip(".")
+    return f"`{where}`: {message}. {advice}"
+
+
+def no_such_command(where: str, word: str, known: Iterable[str]) -> str:
+    """What to say of a word that is no subcommand."""
+    near = did_you_mean(word, known, otherwise=f" `{where} --help` lists them.")
+    return f"No such command {word!r} of `{where}`.{near}"
+
+
+def _flags(context: Any) -> list[str]:
+    shown = [p for p in context.command.params if not getattr(p, "hidden", False)]
+    return [flag for p in shown for flag in (*p.opts, *p.secondary_opts) if flag.startswith("-")] + ["--help"]
