@@ -97,13 +97,13 @@ def find_recipe(named: str, plugin: str | None = None) -> tuple[str, Path]:
     if as_path.is_dir() and (as_path / "config.toml").is_file():
         return as_path.name, as_path / "config.toml"
     folder = recipes_folder()
+    known = recipe_names()
     for name in (named, f"{plugin}/{named}"):
-        path = folder / f"{name}.toml"
-        if path.is_file():
-            return name, path
+        if name in known:  # a name, not a path: none that leads out of the folder of recipes
+            return name, folder / f"{name}.toml"
     if as_path.suffix == ".toml" or as_path.is_dir():
         raise UserError(f"No recipe file at {as_path}.")
-    known = recipe_names(plugin)
+    known = [name for name in known if plugin is None or name.startswith(f"{plugin}/")]
     near = difflib.get_close_matches(named, known + [n.partition("/")[2] for n in known], n=3)
     advice = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     raise UserError(f"No recipe named {named!r}.{advice} `wasskit recipes list` shows them all.")

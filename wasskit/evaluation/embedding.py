@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import barrier, is_main
 from wasskit.errors import RunFailed, UserError
+from wasskit.text import csv_cell
 
 Encoder = Callable[[Tensor], Tensor]
 Precision = Literal["float32", "bf16"]
@@ -211,10 +212,10 @@ def _write_table(
         writer = csv.writer(file)
         if labels is None:
             writer.writerow(["row", "path"])
-            writer.writerows([row, name] for row, name in enumerate(names))
+            writer.writerows([row, csv_cell(Path(name))] for row, name in enumerate(names))
         else:
             writer.writerow(["row", "path", "label"])
             for row, (name, label) in enumerate(zip(names, labels.tolist(), strict=True)):
                 known = classes[label] if classes and label >= 0 else label
-                writer.writerow([row, name, known if label >= 0 else ""])
+                writer.writerow([row, csv_cell(Path(name)), csv_cell(known) if label >= 0 else ""])
     partial.replace(path)

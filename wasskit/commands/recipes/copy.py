@@ -31,15 +31,19 @@ def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
     target = config.destination or Path(path.name)
     if target.is_dir():
         target = target / path.name
-    if target.exists():
-        raise UserError(f"{target} exists already: choose another name or remove it.")
     if not target.parent.is_dir():
         raise UserError(f"There is no folder {target.parent}: make it first.")
-    target.write_bytes(path.read_bytes())
+    content = path.read_bytes()
+    try:
+        # Exclusive: a link that leads nowhere yet is there already, and is not followed.
+        with target.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise UserError(f"{target} exists already: choose another name or remove it.") from None
     if not config.json:
         console.result(f"Copied to {console.escape(str(target))}. Edit it, then:")
-        console.result(f"  wasskit recipes validate {console.escape(str(target))}")
-        console.result(f"  wasskit {recipe.command} --recipe {console.escape(str(target))}")
+        console.result(f"  {console.command_line('recipes validate', target)}")
+        console.result(f"  {console.command_line(recipe.command, '--recipe', target)}")
     return {"recipe": name, "path": str(target)}
 
 

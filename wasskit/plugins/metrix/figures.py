@@ -13,6 +13,7 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.retrieval import nearest
+from wasskit.text import figure_text
 from wasskit.training.figures import COLOURS, figure, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
@@ -62,7 +63,7 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Metric]]) -> Path:
             if points:
                 axis.plot(
                     *zip(*points, strict=True),
-                    label=label,
+                    label=figure_text(label),
                     **{**style, "alpha": 0.5 if split == "val" else 1},
                 )
     losses.set_xlabel("epoch")
@@ -81,7 +82,7 @@ def draw_recalls(path: Path, series: Mapping[str, Mapping[int, float]]) -> Path:
 
     fig, ax = figure(width=4.5)
     for number, (name, values) in enumerate(series.items()):
-        ax.plot(list(values), list(values.values()), label=name, **series_style(number))
+        ax.plot(list(values), list(values.values()), label=figure_text(name), **series_style(number))
     ks = sorted({k for values in series.values() for k in values})
     ax.set_xscale("log")
     ax.set_xticks(ks, [str(k) for k in ks])
@@ -146,7 +147,7 @@ def _show(ax: object, image: Image.Image, title: str) -> None:
         vmin=0 if grey else None,
         vmax=_white(image) if grey else None,
     )
-    ax.set_title(title, pad=2)
+    ax.set_title(figure_text(title), pad=2)
 
 
 def _white(image: Image.Image) -> int:

@@ -7,9 +7,7 @@ resumed, so the same command line goes on where it stopped.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import itertools
 import os
 import signal
@@ -39,6 +37,7 @@ from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
 from wasskit.plugins.mrl.tables import CLASSIFICATION
+from wasskit.text import csv_text
 from wasskit.training.files import replace_text, writing
 from wasskit.training.run import RunDirectory
 
@@ -347,14 +346,12 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:
     """A tidy CSV: setting, seeds, metric, dimension (empty for the mean over them), mean, deviation."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["setting", "seeds", "metric", "dimension", "mean", "deviation"])
+    lines: list[Sequence[Any]] = [("setting", "seeds", "metric", "dimension", "mean", "deviation")]
     for row in rows:
         for name, value in row.mean.items():
             metric, _, dim = name.partition("@")
-            writer.writerow([row.name, row.seeds, metric, dim, value, row.deviation[name]])
-    replace_text(path, text.getvalue())
+            lines.append((row.name, row.seeds, metric, dim, value, row.deviation[name]))
+    replace_text(path, csv_text(lines))
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.plugins.ssl.results import knn_heading
+from wasskit.text import figure_text
 from wasskit.training.figures import COLOURS, figure, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
@@ -68,7 +69,7 @@ def draw_comparison(path: Path, found: Mapping[str, Mapping[str, float]], title:
     ax.set_yticks(range(0, 101, 20))
     ax.grid(axis="x", visible=False)
     ax.set_ylabel(f"{knn_heading(next(iter(found[groups[0]])))} (%)")
-    ax.set_xlabel(title)
+    ax.set_xlabel(figure_text(title))
     _legend_above(ax, columns=2)
     return save_figure(fig, path)
 
