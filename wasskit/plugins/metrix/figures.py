@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from wasskit.data.base import ImageDataset
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.retrieval import nearest
 from wasskit.text import figure_text
-from wasskit.training.figures import COLOURS, figure, save_figure, series_style
+from wasskit.training.figures import COLOURS, figure, legend_above, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
 
@@ -72,7 +73,7 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Metric]]) -> Path:
     recalls.set_ylabel("recall@1 (%), unseen classes")
     for axis in (losses, recalls):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend()
+        legend_above(axis, columns=2)
     return save_figure(fig, path)
 
 
@@ -107,7 +108,8 @@ def draw_neighbours(
     A frame says whether the class is the query's: solid where it is, dashed where it is not, none where it is unknown.
     """
     rows, columns = len(queries), 1 + max(len(row) for row in found)
-    fig, axes = figure(rows, columns, width=min(7.2, 0.9 * columns), height=1.08 * rows + 0.3)
+    width = min(7.2, 0.9 * columns)
+    fig, axes = figure(rows, columns, width=width, height=1.08 * rows + 0.3)
     axes = np.asarray(axes).reshape(rows, columns)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -130,6 +132,12 @@ def draw_neighbours(
                         linestyle="-" if mark else (0, (2, 1.5)),
                         capstyle="butt",
                     )
+    says = "Left: the query. Above the others: their cosine similarity."
+    if any(mark is not None for row in right for mark in row):
+        says = (
+            says.replace("query", "query and its class") + " Solid frame: same class; dashed: another class."
+        )
+    fig.supxlabel("\n".join(textwrap.wrap(says, int(18 * width))), fontsize=7)
     return save_figure(fig, path)
 
 

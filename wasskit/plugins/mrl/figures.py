@@ -9,7 +9,7 @@ from typing import Any
 
 from wasskit.plugins.mrl.tables import CLASSIFICATION
 from wasskit.text import figure_text
-from wasskit.training.figures import figure, save_figure, series_style
+from wasskit.training.figures import figure, label_points, legend_above, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
 
@@ -123,22 +123,19 @@ def draw_costs(
 ) -> Path:
     """Accuracy against cost on a logarithmic axis; each point is (cost, accuracy, text beside it)."""
     fig, ax = figure(width=5.0)
+    labels: list[tuple[float, float, str, Any]] = []
     for number, (name, series) in enumerate(points.items()):
         style = series_style(number)
         ax.plot([x for x, _, _ in series], [y for _, y, _ in series], label=figure_text(name), **style)
-        for x, y, text in series:
-            if text:
-                ax.annotate(
-                    text, (x, y), xytext=(0, (5, -10, 11)[number % 3]), textcoords="offset points",
-                    ha="center", fontsize=6, color=style["color"],
-                )  # fmt: skip
+        labels += [(x, y, text, style["color"]) for x, y, text in series if text]
     ax.set_xscale("log")
     ax.margins(y=0.12)  # room for the texts beside the outermost points
     ax.set_xlabel(cost)
     ax.set_ylabel(figure_text(label))
     if title:
-        ax.set_title(figure_text(title))
-    ax.legend()
+        fig.suptitle(figure_text(title), fontsize=9)
+    legend_above(ax, columns=len(points))
+    label_points(ax, labels)
     return save_figure(fig, path)
 
 

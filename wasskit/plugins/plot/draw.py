@@ -6,18 +6,20 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from wasskit.plugins.plot.files import CostTable, Point
+from wasskit.plugins.plot.files import CostTable
 from wasskit.plugins.plot.look import Look, style_of
 from wasskit.plugins.plot.metrics import Curve, Value, curve, families, heading, is_ranked, nested, unit
 from wasskit.plugins.plot.runs import Group
 from wasskit.plugins.plot.tables import decimals
 from wasskit.text import figure_text, plain_text
+from wasskit.training.figures import label_points
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MANY_POINTS = 20
+_COSTS = {"operations": "multiply-adds", "mean_dim": "mean number of coordinates used"}
 
 
 def draw_curves(
@@ -276,7 +278,7 @@ def draw_costs(
 ) -> Figure:
     """Accuracy against cost on a logarithmic axis; one line per strategy of each run."""
     fig, (ax,) = look.figure(1, wide=look.width is None and len(tables) > 1)
-    labels: list[tuple[Point, Any]] = []
+    labels: list[tuple[float, float, str, Any]] = []
     number = 0
     for label, table in tables:
         for name, points in table.series(accuracy).items():
@@ -285,40 +287,20 @@ def draw_costs(
             ax.plot(
                 [p.cost for p in points], [p.accuracy for p in points], label=shown, markersize=3.5, **style
             )
-            labels += [(p, style["color"]) for p in points if p.label and len(points) <= 12]
+            few = [p for p in points if p.label and len(points) <= 12]
+            labels += [(p.cost, p.accuracy, p.label, style["color"]) for p in few]
             number += 1
     ax.set_xscale("log")
     if log_y:
         ax.set_yscale("log", nonpositive="mask")
-    ax.set_xlabel(figure_text(tables[0][1].cost.replace("_", " ")))
+    cost = tables[0][1].cost
+    ax.set_xlabel(_COSTS.get(cost) or figure_text(cost.replace("_", " ")))
     accuracies = [p.accuracy for _, table in tables for own in table.series(accuracy).values() for p in own]
     ax.set_ylabel(figure_text(heading(accuracy)) + unit(accuracy, accuracies))
     ax.margins(y=0.12)
     look.finish(fig, title=title, legend_from=[ax])
-    _label_points(fig, ax, labels)
+    label_points(ax, labels)
     return fig
-
-
-def _label_points(fig: Figure, ax: Axes, labels: Sequence[tuple[Point, Any]]) -> None:
-    """Labels above or below their points; none where it would cover another label or leave the panel."""
-    fig.draw_without_rendering()  # the layout decides what is close to what
-    points = 72 / fig.dpi
-    inside = ax.get_window_extent()
-    bottom, top = inside.y0 * points, inside.y1 * points
-    taken: list[tuple[float, float, float]] = []
-    for p, colour in labels:
-        x, y = ax.transData.transform((p.cost, p.accuracy)) * points
-        half = 2.2 * len(p.label) + 1
-        for offset in (4, -9, 11, -16):
-            place = y + offset
-            free = all(abs(place - v) >= 7 or abs(x - u) >= half + other for u, v, other in taken)
-            if free and bottom <= place <= top - 5:
-                taken.append((x, place, half))
-                ax.annotate(
-                    figure_text(p.label), (p.cost, p.accuracy), xytext=(0, offset), textcoords="offset points",
-                    ha="center", fontsize=6, color=colour,
-                )  # fmt: skip
-                break
 
 
 def _shades(count: int) -> list[Any]:

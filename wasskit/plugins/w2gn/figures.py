@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wasskit.text import figure_text
-from wasskit.training.figures import COLOURS, PALETTE, figure, save_figure, series_style
+from wasskit.training.figures import COLOURS, PALETTE, figure, legend_above, save_figure, series_style
 
 SOURCE, TARGET, MAPPED = COLOURS["blue"], COLOURS["vermilion"], COLOURS["green"]
 
@@ -92,7 +92,7 @@ def curves(
         ax.set_yscale("log")
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
-    ax.legend()
+    legend_above(ax, columns=2)
     return save_figure(drawn, path)
 
 
@@ -128,9 +128,12 @@ def principal_planes(
     limits(list(np.atleast_2d(axes).flat), torch.cat(list(flat.values())))
     if labels is not None:
         handles, names = first.get_legend_handles_labels()
-        drawn.legend(
-            handles, names, loc="outside lower center", ncols=10, fontsize=7, markerscale=2, frameon=False
+        legend = drawn.legend(
+            handles, names, loc="outside lower center", ncols=10, fontsize=8, markerscale=3, frameon=False
         )
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
     return save_figure(drawn, path)
 
 
