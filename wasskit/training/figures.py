@@ -109,7 +109,9 @@ def legend_above(ax: Axes, columns: int = 1) -> None:
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, borderaxespad=0.2)
 
 
-def label_points(ax: Axes, labels: Sequence[tuple[float, float, str, Any]], *, size: float = 6) -> None:
+def label_points(
+    fig: Figure, ax: Axes, labels: Sequence[tuple[float, float, str, Any]], *, size: float = 6
+) -> None:
     """Write (x, y, text, colour) above or below the points, earlier ones first.
 
     A text for which there is no place is left out: where it would cover another one or leave the axes. To be called
@@ -120,8 +122,6 @@ def label_points(ax: Axes, labels: Sequence[tuple[float, float, str, Any]], *, s
     """
     from matplotlib.patheffects import withStroke
 
-    fig = ax.get_figure(root=True)
-    assert fig is not None
     fig.draw_without_rendering()
     points = 72 / fig.dpi
     inside = ax.get_window_extent()

@@ -135,7 +135,7 @@ def draw_costs(
     if title:
         fig.suptitle(figure_text(title), fontsize=9)
     legend_above(ax, columns=len(points))
-    label_points(ax, labels)
+    label_points(fig, ax, labels)
     return save_figure(fig, path)
 
 

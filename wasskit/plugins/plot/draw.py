@@ -299,7 +299,7 @@ def draw_costs(
     ax.set_ylabel(figure_text(heading(accuracy)) + unit(accuracy, accuracies))
     ax.margins(y=0.12)
     look.finish(fig, title=title, legend_from=[ax])
-    label_points(ax, labels)
+    label_points(fig, ax, labels)
     return fig
 
 
