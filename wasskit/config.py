@@ -25,6 +25,7 @@ from typing import Any, Generic, Literal, TypeVar
 from wasskit.errors import Interrupted, UserError
 from wasskit.system.hints import did_you_mean
 from wasskit.system.signals import Stopped
+from wasskit.text import controls
 
 if typing.TYPE_CHECKING:
     import typer
@@ -324,6 +325,11 @@ def _scalar(f: Field, value: Any, where: str) -> Any:
         return value
     if not isinstance(value, str):
         raise wrong
+    if any(map(controls, value)):
+        raise UserError(
+            f"{where}: {value!r} holds a control character, a line break or an override of the direction of text: "
+            "leave that out."
+        )
     if base is Path:
         if not value:
             raise UserError(f"{where}: the path is empty.")

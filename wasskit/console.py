@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wasskit.text import terminal_text
+
 if typing.TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -86,11 +88,16 @@ def result(message: str) -> None:
         stdout().print(message)
 
 
-def escape(text: str) -> str:
-    """Text that Rich prints as it is, square brackets included."""
-    from rich.markup import escape as rich_escape
+def command_line(path: str, *arguments: object) -> str:
+    """A command line to print, its arguments quoted for a shell."""
+    import shlex
 
-    return rich_escape(text)
+    return escape(shlex.join(["wasskit", *path.split(), *map(str, arguments)]))
+
+
+def escape(text: str) -> str:
+    """Text that Rich prints as it is: see :func:`wasskit.text.terminal_text`."""
+    return terminal_text(text)
 
 
 def table(
@@ -131,10 +138,13 @@ def make_table(
         numbers = [(row[column], i) for i, row in enumerate(body) if isinstance(row[column], int | float)]
         if len(numbers) > 1:
             marked[column] = (max if order == "max" else min)(numbers, key=lambda pair: pair[0])[1]
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    drawn = Table(
+        title=None if title is None else escape(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold",
+        pad_edge=False,
+    )  # fmt: skip
     for column, heading in enumerate(columns):
         numeric = all(isinstance(row[column], int | float | None) for row in body)
-        drawn.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
+        drawn.add_column(escape(heading), justify="right" if numeric else "left", no_wrap=numeric)
     for i, row in enumerate(body):
         cells = []
         for column, value in enumerate(row):

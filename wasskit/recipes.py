@@ -101,10 +101,10 @@ def find_recipe(named: str, command: str | None = None) -> tuple[str, Path]:
     if as_path.is_dir() and (as_path / "config.toml").is_file():
         return as_path.name, as_path / "config.toml"
     folder = recipes_folder()
+    known = recipe_names()
     for name in (named, f"{plugin}/{named}"):
-        path = folder / f"{name}.toml"
-        if path.is_file():
-            return name, path
+        if name in known:  # a name, not a path: none that leads out of the folder of recipes
+            return name, folder / f"{name}.toml"
     if as_path.suffix == ".toml" or as_path.is_dir():
         raise UserError(f"No recipe file at {as_path}.")
     raise UserError(

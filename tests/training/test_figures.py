@@ -6,10 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wasskit.errors import UserError
-from wasskit.training.figures import COLOURS, PALETTE, figure, save_figure, series_style
+from wasskit.training.figures import (
+    COLOURS,
+    PALETTE,
+    figure,
+    label_points,
+    legend_above,
+    save_figure,
+    series_style,
+)
 
 
 def test_saved_files_are_reproducible(tmp_path: Path) -> None:
@@ -54,6 +63,29 @@ def test_titles_and_legends_take_the_small_sizes(tmp_path: Path) -> None:
     save_figure(fig, tmp_path / "f.png")
     assert ax.title.get_fontsize() == 9
     assert legend.get_texts()[0].get_fontsize() == 8
+
+
+def test_labels_of_points_never_cover_one_another_nor_leave_the_axes() -> None:
+    from itertools import combinations
+
+    fig, ax = figure(width=5.0)
+    rng = np.random.default_rng(0)
+    xs, ys = (
+        np.concatenate([rng.random(40), np.full(5, 0.5)]),
+        np.concatenate([rng.random(40), np.full(5, 1.0)]),
+    )
+    ax.plot(xs, ys, linestyle="", label="points")
+    legend_above(ax)
+    label_points(
+        fig, ax, [(x, y, f"{number:.3f}", "black") for number, (x, y) in enumerate(zip(xs, ys, strict=True))]
+    )
+    fig.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) > 20
+    assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    low, high = ax.get_window_extent().y0, ax.get_window_extent().y1
+    pixel = 1.0  # boxes are of whole pixels
+    assert all(low - pixel <= box.y0 and box.y1 <= high + pixel for box in boxes)
 
 
 def test_nothing_global_is_changed(tmp_path: Path) -> None:

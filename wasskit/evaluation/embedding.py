@@ -23,6 +23,7 @@ from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import barrier, broadcast_object, is_main
 from wasskit.errors import RunFailed, UserError
 from wasskit.system.files import replacing
+from wasskit.text import csv_cell
 
 Encoder = Callable[[Tensor], Tensor]
 Precision = Literal["float32", "bf16"]
@@ -220,9 +221,9 @@ def _write_table(
         writer = csv.writer(file)
         if labels is None:
             writer.writerow(["row", "path"])
-            writer.writerows([row, name] for row, name in enumerate(names))
+            writer.writerows([row, csv_cell(Path(name))] for row, name in enumerate(names))
         else:
             writer.writerow(["row", "path", "label"])
             for row, (name, label) in enumerate(zip(names, labels.tolist(), strict=True)):
                 known = classes[label] if classes and label >= 0 else label
-                writer.writerow([row, name, known if label >= 0 else ""])
+                writer.writerow([row, csv_cell(Path(name)), csv_cell(known) if label >= 0 else ""])

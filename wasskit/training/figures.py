@@ -7,16 +7,18 @@ not used and matplotlib's defaults stay as they are.
 from __future__ import annotations
 
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from wasskit.system.files import replace_file, writing
+from wasskit.text import figure_text
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "PALETTE", "figure", "save_figure", "series_style"]
+__all__ = ["COLOURS", "PALETTE", "figure", "label_points", "legend_above", "save_figure", "series_style"]
 
 #: Okabe and Ito's colours, those that stand out most on white first.
 COLOURS = {
@@ -100,6 +102,44 @@ def figure(
         for ax in axes.flat:
             _prepare(ax)
     return drawn, axes[0, 0] if rows == columns == 1 else axes
+
+
+def legend_above(ax: Axes, columns: int = 1) -> None:
+    """A legend over the axes, where it hides no data."""
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, borderaxespad=0.2)
+
+
+def label_points(
+    fig: Figure, ax: Axes, labels: Sequence[tuple[float, float, str, Any]], *, size: float = 6
+) -> None:
+    """Write (x, y, text, colour) above or below the points, earlier ones first.
+
+    A text for which there is no place is left out: where it would cover another one or leave the axes. To be called
+    when everything else has been drawn, since the layout decides what is close to what.
+
+    Args:
+        size: of the letters, in points.
+    """
+    from matplotlib.patheffects import withStroke
+
+    fig.draw_without_rendering()
+    points = 72 / fig.dpi
+    inside = ax.get_window_extent()
+    bottom, top = inside.y0 * points, inside.y1 * points
+    taken: list[tuple[float, float, float]] = []
+    for x, y, text, colour in labels:
+        across, up = ax.transData.transform((x, y)) * points
+        half = 0.37 * size * len(text) + 1
+        for offset in (4, -9, 11, -16):
+            place = up + offset
+            free = all(abs(place - v) >= size + 1 or abs(across - u) >= half + other for u, v, other in taken)
+            if free and bottom <= place <= top - size + 1:
+                taken.append((across, place, half))
+                ax.annotate(
+                    figure_text(text), (x, y), xytext=(0, offset), textcoords="offset points", ha="center",
+                    fontsize=size, color=colour, path_effects=[withStroke(linewidth=1.5, foreground="white")],
+                )  # fmt: skip
+                break
 
 
 def save_figure(fig: Figure, path: Path | str, *, dpi: int = 200) -> Path:

@@ -25,7 +25,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from wasskit.errors import UserError, WasskitError
 from wasskit.recipes import read_toml
 from wasskit.system.files import remove_leftovers, replace_text, writing
 from wasskit.system.locks import Taken, held, holder
+from wasskit.text import csv_text
 
 __all__ = ["Metric", "RunDirectory", "numbered_names", "read_metrics"]
 
@@ -232,7 +233,7 @@ class RunDirectory:
         path = self.path / "metrics.csv"
         self._rows = self.rows + len(values)
         with writing(path), path.open("a", newline="", encoding="utf-8") as file:
-            file.write(_lines((epoch, step, split, name, float(value)) for name, value in values.items()))
+            file.write(csv_text((epoch, step, split, name, float(value)) for name, value in values.items()))
 
     @property
     def rows(self) -> int:
@@ -254,7 +255,7 @@ class RunDirectory:
             return
         path = self.path / "metrics.csv"
         kept = [row for row in self.metrics()[:rows] if row.step <= step]
-        replace_text(path, _lines([_HEADER, *kept]))
+        replace_text(path, csv_text([_HEADER, *kept]))
         self._rows = len(kept)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -335,7 +336,7 @@ class RunDirectory:
     def _write_start(self, seed: int | None, device: Any, argv: Sequence[str] | None) -> None:
         self._write_configuration()
         replace_text(self.path / "environment.json", _json(describe_environment(seed, device, argv)))
-        replace_text(self.path / "metrics.csv", _lines([_HEADER]))
+        replace_text(self.path / "metrics.csv", csv_text([_HEADER]))
 
     def _folder(self, name: str) -> Path:
         folder = self.path / name
@@ -463,12 +464,6 @@ def _writes() -> bool:
         if world_size() > 1:
             return rank() == 0
     return os.environ.get("RANK", "0") == "0"
-
-
-def _lines(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _without_none(value: Any) -> Any:

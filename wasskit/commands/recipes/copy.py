@@ -39,8 +39,8 @@ def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
     replace_file(target, lambda file: file.write(path.read_bytes()))
     if not config.json:
         console.result(f"Copied to {console.escape(str(target))}. Edit it, then:")
-        console.result(f"  wasskit recipes validate {console.escape(str(target))}")
-        console.result(f"  wasskit {recipe.command} --recipe {console.escape(str(target))}")
+        console.result(f"  {console.command_line('recipes validate', target)}")
+        console.result(f"  {console.command_line(recipe.command, '--recipe', target)}")
     return {"recipe": name, "path": str(target)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.retrieval import nearest
-from wasskit.training.figures import COLOURS, figure, save_figure, series_style
+from wasskit.text import figure_text
+from wasskit.training.figures import COLOURS, figure, legend_above, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
 
@@ -62,7 +64,7 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Metric]]) -> Path:
             if points:
                 axis.plot(
                     *zip(*points, strict=True),
-                    label=label,
+                    label=figure_text(label),
                     **{**style, "alpha": 0.5 if split == "val" else 1},
                 )
     losses.set_xlabel("epoch")
@@ -71,7 +73,7 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Metric]]) -> Path:
     recalls.set_ylabel("recall@1 (%), unseen classes")
     for axis in (losses, recalls):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend()
+        legend_above(axis, columns=2)
     return save_figure(fig, path)
 
 
@@ -81,7 +83,7 @@ def draw_recalls(path: Path, series: Mapping[str, Mapping[int, float]]) -> Path:
 
     fig, ax = figure(width=4.5)
     for number, (name, values) in enumerate(series.items()):
-        ax.plot(list(values), list(values.values()), label=name, **series_style(number))
+        ax.plot(list(values), list(values.values()), label=figure_text(name), **series_style(number))
     ks = sorted({k for values in series.values() for k in values})
     ax.set_xscale("log")
     ax.set_xticks(ks, [str(k) for k in ks])
@@ -106,7 +108,8 @@ def draw_neighbours(
     A frame says whether the class is the query's: solid where it is, dashed where it is not, none where it is unknown.
     """
     rows, columns = len(queries), 1 + max(len(row) for row in found)
-    fig, axes = figure(rows, columns, width=min(7.2, 0.9 * columns), height=1.08 * rows + 0.3)
+    width = min(7.2, 0.9 * columns)
+    fig, axes = figure(rows, columns, width=width, height=1.08 * rows + 0.3)
     axes = np.asarray(axes).reshape(rows, columns)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -129,6 +132,12 @@ def draw_neighbours(
                         linestyle="-" if mark else (0, (2, 1.5)),
                         capstyle="butt",
                     )
+    says = "Left: the query. Above the others: their cosine similarity."
+    if any(mark is not None for row in right for mark in row):
+        says = (
+            says.replace("query", "query and its class") + " Solid frame: same class; dashed: another class."
+        )
+    fig.supxlabel("\n".join(textwrap.wrap(says, int(18 * width))), fontsize=7)
     return save_figure(fig, path)
 
 
@@ -146,7 +155,7 @@ def _show(ax: object, image: Image.Image, title: str) -> None:
         vmin=0 if grey else None,
         vmax=_white(image) if grey else None,
     )
-    ax.set_title(title, pad=2)
+    ax.set_title(figure_text(title), pad=2)
 
 
 def _white(image: Image.Image) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.plugins.mrl.tables import CLASSIFICATION
-from wasskit.training.figures import figure, save_figure, series_style
+from wasskit.text import figure_text
+from wasskit.training.figures import figure, label_points, legend_above, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
 
@@ -53,17 +54,18 @@ def draw_dimensions(
     fig, ax = figure(width=4.5)
     for number, (name, values) in enumerate(series.items()):
         style: dict[str, Any] = series_style(number)
+        shown = figure_text(name)
         measured = [i for i, value in enumerate(values) if not math.isnan(value)]
         x, y = [dims[i] for i in measured], [values[i] for i in measured]
         if deviations is not None and any(deviations[name]):
-            ax.errorbar(x, y, yerr=[deviations[name][i] for i in measured], label=name, capsize=2, **style)
+            ax.errorbar(x, y, yerr=[deviations[name][i] for i in measured], label=shown, capsize=2, **style)
         else:
-            ax.plot(x, y, label=name, **style)
+            ax.plot(x, y, label=shown, **style)
     log2_axis(ax, dims)
     ax.set_xlabel("dimension")
-    ax.set_ylabel(label)
+    ax.set_ylabel(figure_text(label))
     if title:
-        ax.set_title(title)
+        ax.set_title(figure_text(title))
     ax.legend()
     return save_figure(fig, path)
 
@@ -121,22 +123,19 @@ def draw_costs(
 ) -> Path:
     """Accuracy against cost on a logarithmic axis; each point is (cost, accuracy, text beside it)."""
     fig, ax = figure(width=5.0)
+    labels: list[tuple[float, float, str, Any]] = []
     for number, (name, series) in enumerate(points.items()):
         style = series_style(number)
-        ax.plot([x for x, _, _ in series], [y for _, y, _ in series], label=name, **style)
-        for x, y, text in series:
-            if text:
-                ax.annotate(
-                    text, (x, y), xytext=(0, (5, -10, 11)[number % 3]), textcoords="offset points",
-                    ha="center", fontsize=6, color=style["color"],
-                )  # fmt: skip
+        ax.plot([x for x, _, _ in series], [y for _, y, _ in series], label=figure_text(name), **style)
+        labels += [(x, y, text, style["color"]) for x, y, text in series if text]
     ax.set_xscale("log")
     ax.margins(y=0.12)  # room for the texts beside the outermost points
     ax.set_xlabel(cost)
-    ax.set_ylabel(label)
+    ax.set_ylabel(figure_text(label))
     if title:
-        ax.set_title(title)
-    ax.legend()
+        fig.suptitle(figure_text(title), fontsize=9)
+    legend_above(ax, columns=len(points))
+    label_points(fig, ax, labels)
     return save_figure(fig, path)
 
 

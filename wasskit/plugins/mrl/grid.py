@@ -7,9 +7,7 @@ resumed, so the same command line goes on where it stopped.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import itertools
 import json
 import os
@@ -42,6 +40,7 @@ from wasskit.plugins.mrl.tables import CLASSIFICATION
 from wasskit.system import processes
 from wasskit.system.files import replace_text, writing
 from wasskit.system.signals import StopRequest, forwarded, handled, name_of
+from wasskit.text import csv_text
 from wasskit.training.run import RunDirectory
 
 Axes = Mapping[str, Sequence[Any]]
@@ -348,14 +347,12 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:
     """A tidy CSV: setting, seeds, metric, dimension (empty for the mean over them), mean, deviation."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["setting", "seeds", "metric", "dimension", "mean", "deviation"])
+    lines: list[Sequence[Any]] = [("setting", "seeds", "metric", "dimension", "mean", "deviation")]
     for row in rows:
         for name, value in row.mean.items():
             metric, _, dim = name.partition("@")
-            writer.writerow([row.name, row.seeds, metric, dim, value, row.deviation[name]])
-    replace_text(path, text.getvalue())
+            lines.append((row.name, row.seeds, metric, dim, value, row.deviation[name]))
+    replace_text(path, csv_text(lines))
     return path
 
 

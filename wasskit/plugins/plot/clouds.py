@@ -13,6 +13,7 @@ import numpy as np
 from wasskit.errors import UserError
 from wasskit.plugins.plot.files import check_rows
 from wasskit.plugins.plot.look import Look, style_of
+from wasskit.text import figure_text
 from wasskit.training.figures import COLOURS
 
 if typing.TYPE_CHECKING:
@@ -40,7 +41,8 @@ def draw_spectra(
         style = style_of(number)
         few = len(finite) <= 20
         ax.plot(
-            range(1, len(finite) + 1), finite, label=f"{name} ({gone} of {len(values)} zero)" if gone else name,
+            range(1, len(finite) + 1), finite,
+            label=figure_text(f"{name} ({gone} of {len(values)} zero)" if gone else name),
             **{**style, "marker": style["marker"] if few else ""}, markersize=3,
         )  # fmt: skip
     if log_x:
@@ -329,7 +331,7 @@ def draw_palettes(
         for axis, word in ((ax.xaxis, "red"), (ax.yaxis, "green"), (ax.zaxis, "blue")):  # type: ignore[attr-defined]
             axis.set_label_text(word, fontsize=8)
             axis.labelpad = -10
-        ax.set_title(name)
+        ax.set_title(figure_text(name))
         ax.set_box_aspect((1, 1, 1), zoom=0.9)  # type: ignore[call-arg, arg-type]
         ax.view_init(elev=22, azim=-55)  # type: ignore[attr-defined]
     return look.finish(fig, title=title)

@@ -6,17 +6,20 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from wasskit.plugins.plot.files import CostTable, Point
+from wasskit.plugins.plot.files import CostTable
 from wasskit.plugins.plot.look import Look, style_of
 from wasskit.plugins.plot.metrics import Curve, Value, curve, families, heading, is_ranked, nested, unit
 from wasskit.plugins.plot.runs import Group
 from wasskit.plugins.plot.tables import decimals
+from wasskit.text import figure_text, plain_text
+from wasskit.training.figures import label_points
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MANY_POINTS = 20
+_COSTS = {"operations": "multiply-adds", "mean_dim": "mean number of coordinates used"}
 
 
 def draw_curves(
@@ -71,13 +74,13 @@ def draw_curves(
                     _draw_raw(ax, group, key, epochs, style["color"])
         markers = max((len(x) for drawn, _, _ in found for x, _ in drawn.parts), default=0) <= _MANY_POINTS
         for drawn, label, style in found:
-            _draw_curve(ax, drawn, label, style if markers else {**style, "marker": ""})
+            _draw_curve(ax, drawn, figure_text(label), style if markers else {**style, "marker": ""})
         points = [
             point for drawn, _, _ in found for xs, ys in drawn.parts for point in zip(xs, ys, strict=True)
         ]
         values = [y for _, y in points]
         if len(commands) > 1:
-            ax.set_title(command)
+            ax.set_title(figure_text(command))
         ax.set_xlabel(
             "epoch" if epochs else "step" if any(g.is_training for _, g in own) else "quantity varied"
         )
@@ -103,9 +106,7 @@ def draw_curves(
 
 def _label(ax: Axes, key: str, values: Iterable[float]) -> None:
     """The vertical axis: its name in lines that fit a small panel, and no magnified rounding errors."""
-    import textwrap
-
-    ax.set_ylabel("\n".join(textwrap.wrap(heading(key) + unit(key, values), 18)))
+    ax.set_ylabel(_wrapped(heading(key) + unit(key, values), 18))
     _short_numbers(ax, "y")
     low, high = ax.get_ylim()
     middle = (low + high) / 2
@@ -173,7 +174,7 @@ def draw_dims(
             shift = 2 ** (0.08 * (number - (len(groups) - 1) / 2)) if spread else 1.0
             ax.errorbar(
                 [n * shift for n in at], [entry.mean for entry in entries], yerr=bars if any(bars) else None,
-                capsize=2, markersize=3.5, linewidth=1.3, label=group.caption, **style_of(number),
+                capsize=2, markersize=3.5, linewidth=1.3, label=figure_text(group.caption), **style_of(number),
             )  # fmt: skip
         _log2_axis(ax, numbers)
         ax.set_xlabel("K" if is_ranked(base) else "dimension")
@@ -244,7 +245,7 @@ def draw_bars(
         ax.set_yticks(range(len(groups)), [_wrapped(group.caption) if first else "" for group in groups])
         ax.set_ylim(len(groups) - 0.4, -0.6)
         ax.grid(visible=False, axis="y")
-        ax.set_xlabel(heading(key) + unit(key, [entry.mean for entry in entries.values()]))
+        ax.set_xlabel(figure_text(heading(key)) + unit(key, [entry.mean for entry in entries.values()]))
     return look.finish(fig, title=title)
 
 
@@ -261,10 +262,10 @@ def _limits(entries: Sequence[Value]) -> tuple[float, float, bool]:
     return min(low, 0.0) - 0.05 * span * (low < 0), max(high, 0.0) + 0.25 * span, True
 
 
-def _wrapped(text: str) -> str:
+def _wrapped(text: str, width: int = 30) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, 30))
+    return "\n".join(map(figure_text, textwrap.wrap(plain_text(text), width)))
 
 
 def draw_costs(
@@ -277,49 +278,29 @@ def draw_costs(
 ) -> Figure:
     """Accuracy against cost on a logarithmic axis; one line per strategy of each run."""
     fig, (ax,) = look.figure(1, wide=look.width is None and len(tables) > 1)
-    labels: list[tuple[Point, Any]] = []
+    labels: list[tuple[float, float, str, Any]] = []
     number = 0
     for label, table in tables:
         for name, points in table.series(accuracy).items():
             style = style_of(number)
-            shown = " ".join(filter(None, (label, name)))
+            shown = figure_text(" ".join(filter(None, (label, name))))
             ax.plot(
                 [p.cost for p in points], [p.accuracy for p in points], label=shown, markersize=3.5, **style
             )
-            labels += [(p, style["color"]) for p in points if p.label and len(points) <= 12]
+            few = [p for p in points if p.label and len(points) <= 12]
+            labels += [(p.cost, p.accuracy, p.label, style["color"]) for p in few]
             number += 1
     ax.set_xscale("log")
     if log_y:
         ax.set_yscale("log", nonpositive="mask")
-    ax.set_xlabel(tables[0][1].cost.replace("_", " "))
+    cost = tables[0][1].cost
+    ax.set_xlabel(_COSTS.get(cost) or figure_text(cost.replace("_", " ")))
     accuracies = [p.accuracy for _, table in tables for own in table.series(accuracy).values() for p in own]
-    ax.set_ylabel(heading(accuracy) + unit(accuracy, accuracies))
+    ax.set_ylabel(figure_text(heading(accuracy)) + unit(accuracy, accuracies))
     ax.margins(y=0.12)
     look.finish(fig, title=title, legend_from=[ax])
-    _label_points(fig, ax, labels)
+    label_points(fig, ax, labels)
     return fig
-
-
-def _label_points(fig: Figure, ax: Axes, labels: Sequence[tuple[Point, Any]]) -> None:
-    """Labels above or below their points; none where it would cover another label or leave the panel."""
-    fig.draw_without_rendering()  # the layout decides what is close to what
-    points = 72 / fig.dpi
-    inside = ax.get_window_extent()
-    bottom, top = inside.y0 * points, inside.y1 * points
-    taken: list[tuple[float, float, float]] = []
-    for p, colour in labels:
-        x, y = ax.transData.transform((p.cost, p.accuracy)) * points
-        half = 2.2 * len(p.label) + 1
-        for offset in (4, -9, 11, -16):
-            place = y + offset
-            free = all(abs(place - v) >= 7 or abs(x - u) >= half + other for u, v, other in taken)
-            if free and bottom <= place <= top - 5:
-                taken.append((x, place, half))
-                ax.annotate(
-                    p.label, (p.cost, p.accuracy), xytext=(0, offset), textcoords="offset points", ha="center",
-                    fontsize=6, color=colour,
-                )  # fmt: skip
-                break
 
 
 def _shades(count: int) -> list[Any]:

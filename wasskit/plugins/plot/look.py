@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from wasskit.errors import UserError
 from wasskit.plugins.plot.options import FORMATS, FigureOptions
+from wasskit.text import figure_text
 from wasskit.training.figures import PALETTE, figure, save_figure, series_style
 
 if typing.TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Look:
         shown = self.title if self.title is not None else title if self.style == "screen" else ""
         inches, height = fig.get_size_inches()
         if shown:
-            fig.suptitle(shown, fontsize=11)
+            fig.suptitle(figure_text(shown), fontsize=11)
             height += 1.4 * _LINE
         entries: dict[str, Any] = {}
         for ax in legend_from:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
 import io
 import tempfile
 import typing
@@ -35,6 +34,7 @@ from wasskit.plugins.plot.metrics import (
 )
 from wasskit.plugins.plot.runs import Group, Run, group_runs, show_setting
 from wasskit.system.files import replace_text, writing
+from wasskit.text import html_text
 from wasskit.training.figures import save_figure
 
 if typing.TYPE_CHECKING:
@@ -91,18 +91,18 @@ class _Page:
         )
         sections = [*found, ("Configuration", self.configuration()), ("Environment", self.environment())]
         shown = [(name, content) for name, content in sections if content]
-        links = "".join(f'<a href="#{_anchor(name)}">{_text(name)}</a>' for name, _ in shown)
+        links = "".join(f'<a href="#{_anchor(name)}">{html_text(name)}</a>' for name, _ in shown)
         body = "".join(
-            f'<section id="{_anchor(name)}"><h2>{_text(name)}</h2>{content}</section>'
+            f'<section id="{_anchor(name)}"><h2>{html_text(name)}</h2>{content}</section>'
             for name, content in shown
         )
         return _PAGE.format(
-            title=_text(title),
+            title=html_text(title),
             style=_STYLE,
             header=self.header(title),
             links=links,
             body=body,
-            version=_text(__version__),
+            version=html_text(__version__),
         )
 
     # --- Sections -----------------------------------------------------------------------------------------------------
@@ -121,12 +121,14 @@ class _Page:
             "seed": run.seed,
         }
         items = "".join(
-            f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in facts.items() if v is not None
+            f"<div><dt>{html_text(k)}</dt><dd>{html_text(v)}</dd></div>"
+            for k, v in facts.items()
+            if v is not None
         )
         state = "finished" if run.finished else "unfinished"
-        problems = "".join(f"<li>{_text(problem)}</li>" for problem in run.problems)
+        problems = "".join(f"<li>{html_text(problem)}</li>" for problem in run.problems)
         return (
-            f'<h1>{_text(title)} <span class="state {state}">{_text(run.state)}</span></h1>'
+            f'<h1>{html_text(title)} <span class="state {state}">{html_text(run.state)}</span></h1>'
             f'<dl class="facts">{items}</dl>' + (f'<ul class="problems">{problems}</ul>' if problems else "")
         )
 
@@ -159,7 +161,7 @@ class _Page:
         notes = [f"Best: the evaluation where {by} was best."] if best else []
         if published and self.run.paper.get("source"):
             notes.append(f"Published: {self.run.paper['source']}.")
-        return _table(heads, rows) + "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
+        return _table(heads, rows) + "".join(f'<p class="note">{html_text(note)}</p>' for note in notes)
 
     def curves(self) -> str:
         from wasskit.plugins.plot.draw import draw_curves
@@ -212,11 +214,11 @@ class _Page:
             content = _scalars(document)
             for key, rows in tables_in(document):
                 heads = list(dict.fromkeys(k for row in rows for k in row))
-                content += f"<h4>{_text(key)}</h4>" + _table(
+                content += f"<h4>{html_text(key)}</h4>" + _table(
                     heads, [[row.get(k) for k in heads] for row in rows]
                 )
             if content:
-                parts.append(f"<h3>{_text(name)}</h3>{content}")
+                parts.append(f"<h3>{html_text(name)}</h3>{content}")
         for path in sorted(self.run.path.glob("*.csv")):
             if path.name != "metrics.csv":
                 parts.append(self._csv(path))
@@ -275,7 +277,7 @@ class _Page:
             return ""
         if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
             return ""
-        return f"<h3>{_text(path.name)}</h3>" + _table(
+        return f"<h3>{html_text(path.name)}</h3>" + _table(
             rows[0], [[_typed(cell) for cell in row] for row in rows[1:]]
         )
 
@@ -294,7 +296,7 @@ class _Page:
             parts.append(_img(name, kind, data, wide=True))
         if len(paths) > _MOST_IMAGES:
             self._note(f"{self.run.path} holds {len(paths)} images; the first {_MOST_IMAGES} are shown.")
-        notes = "".join(f'<p class="note">{_text(note)}</p>' for note in self.notes)
+        notes = "".join(f'<p class="note">{html_text(note)}</p>' for note in self.notes)
         return ('<div class="figures">' + "".join(parts) + "</div>" if parts else "") + notes
 
     def configuration(self) -> str:
@@ -321,10 +323,6 @@ class _Page:
 # --- Pieces of HTML ---------------------------------------------------------------------------------------------------
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
 def _anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
@@ -344,8 +342,8 @@ def _img(name: str, kind: str, data: bytes, *, wide: bool = False) -> str:
     source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     shape = ' class="wide"' if wide else ""
     return (
-        f'<figure{shape}><div class="scroll"><img alt="{_text(name)}" src="{source}"></div>'
-        f"<figcaption>{_text(name)}</figcaption></figure>"
+        f'<figure{shape}><div class="scroll"><img alt="{html_text(name)}" src="{source}"></div>'
+        f"<figcaption>{html_text(name)}</figcaption></figure>"
     )
 
 
@@ -372,11 +370,11 @@ def _image(path: Path) -> tuple[str, bytes]:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     numeric = [all(_is_numeric(row[i]) for row in rows) for i in range(len(heads))]
     classes = [' class="n"' if number else "" for number in numeric]
-    head = "".join(f"<th{c}>{_text(h)}</th>" for h, c in zip(heads, classes, strict=True))
+    head = "".join(f"<th{c}>{html_text(h)}</th>" for h, c in zip(heads, classes, strict=True))
     shown = rows[:_MOST_ROWS]
     body = "".join(
         "<tr>"
-        + "".join(f"<td{c}>{_text(_shown(v))}</td>" for v, c in zip(row, classes, strict=True))
+        + "".join(f"<td{c}>{html_text(_shown(v))}</td>" for v, c in zip(row, classes, strict=True))
         + "</tr>"
         for row in shown
     )
@@ -413,7 +411,7 @@ def _scalars(document: Any) -> str:
         listed = (
             _table(["metric", name], [[k, v] for k, v in entry.items()]) if numbers else _definitions(entry)
         )
-        content += ("" if numbers else f"<h4>{_text(name)}</h4>") + listed
+        content += ("" if numbers else f"<h4>{html_text(name)}</h4>") + listed
     return content
 
 
@@ -425,12 +423,12 @@ def _grid(name: str, rows: Mapping[str, Any]) -> str:
         return ""
     heads = list(dict.fromkeys(key for row in rows.values() for key in row))
     body = [[key, *(row.get(head) for head in heads)] for key, row in rows.items()]
-    return f"<h4>{_text(name)}</h4>" + _table(["", *heads], body)
+    return f"<h4>{html_text(name)}</h4>" + _table(["", *heads], body)
 
 
 def _definitions(values: Mapping[str, Any]) -> str:
     items = "".join(
-        f"<div{_long(value)}><dt>{_text(key)}</dt><dd>{_text(_plain(value))}</dd></div>"
+        f"<div{_long(value)}><dt>{html_text(key)}</dt><dd>{html_text(_plain(value))}</dd></div>"
         for key, value in values.items()
         if value is not None
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Any
 
 from wasskit.plugins.plot.metrics import Order, Value, heading, order_of
 from wasskit.plugins.plot.runs import Group, show_setting
+from wasskit.text import csv_text, latex_text, markdown_text, plain_text
 
 
 @dataclass(frozen=True)
@@ -212,8 +211,8 @@ def to_latex(table: Table, *, caption: str | None = None) -> str:
           for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"% Published: {source}" for source in table.sources),
-        *(f"% {note}" for note in table.notes),
+        *(f"% Published: {plain_text(source)}" for source in table.sources),
+        *(f"% {plain_text(note)}" for note in table.notes),
         r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -230,7 +229,7 @@ def _latex_cell(cell: Cell, column: Column) -> str:
 def to_markdown(table: Table) -> str:
     """A pipe table as GitHub reads it."""
     cells = [[_markdown_cell(cell) for cell in row] for row in table.rows]
-    heads = [_pipe(_with_arrow(column)) for column in table.columns]
+    heads = [markdown_text(_with_arrow(column)) for column in table.columns]
     widths = [max(len(head), 3, *(len(row[i]) for row in cells)) for i, head in enumerate(heads)]
 
     def line(entries: Sequence[str]) -> str:
@@ -244,13 +243,13 @@ def to_markdown(table: Table) -> str:
         "-" * (width - 1) + ":" if column.numeric else "-" * width
         for width, column in zip(widths, table.columns, strict=True)
     ]
-    notes = [f"\nPublished: {source}" for source in table.sources] + [f"\n{note}" for note in table.notes]
+    notes = [f"\nPublished: {markdown_text(source)}" for source in table.sources]
+    notes += [f"\n{markdown_text(note)}" for note in table.notes]
     return "\n".join([line(heads), line(rule), *map(line, cells), *notes]) + "\n"
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = _pipe(cell.text)
-    text += _spread(cell)
+    text = markdown_text(cell.text) + _spread(cell)
     return f"**{text}**" if cell.bold else text
 
 
@@ -269,9 +268,7 @@ def to_csv(table: Table) -> str:
                 value = int(cell.value) if cell.value.is_integer() and "." not in cell.text else cell.value
             line += [value, "" if cell.deviation is None else cell.deviation] if wide else [value]
         rows.append(line)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return csv_text(rows)
 
 
 def to_terminal(table: Table, title: str | None = None) -> Any:
@@ -282,7 +279,11 @@ def to_terminal(table: Table, title: str | None = None) -> Any:
     from wasskit.console import escape
 
     drawn = RichTable(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
+        title=None if title is None else escape(title),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
     )
     cells = [[_terminal_cell(cell) for cell in row] for row in table.rows]
     for i, column in enumerate(table.columns):
@@ -333,17 +334,3 @@ def _deviation(cell: Cell) -> str:
 
 def _with_arrow(column: Column) -> str:
     return column.heading + {"max": " ↑", "min": " ↓", None: ""}[column.order]
-
-
-def _pipe(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def latex_text(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    special = {
-        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-        "±": r"$\pm$",
-    }  # fmt: skip
-    return "".join(special.get(character, character) for character in text)

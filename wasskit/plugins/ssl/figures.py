@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.plugins.ssl.results import knn_heading
-from wasskit.training.figures import COLOURS, figure, save_figure, series_style
+from wasskit.text import figure_text
+from wasskit.training.figures import COLOURS, figure, legend_above, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
 _TERMS = {"loss": "total", "method": "method", "w2": "$W_2$ of the batch", "lu": "$L_U$ of the batch"}
@@ -24,17 +25,17 @@ def draw_training(run: RunDirectory) -> Path:
         _curve(losses, rows, "train", name, _TERMS[name], marker="")
     losses.set_ylabel("training loss")
     if len(terms) > 1:
-        _legend_above(losses)
+        legend_above(losses)
     knn = sorted({row.metric for row in rows if row.split == "test" and row.metric.startswith("knn")})
     for name in knn:
         _curve(accuracy, rows, "test", name, knn_heading(name))
     accuracy.set_ylabel("test accuracy (%)")
     if knn:
-        _legend_above(accuracy)
+        legend_above(accuracy)
     for name, label in (("w2", "$W_2$"), ("lu", "$L_U$"), ("alignment", "alignment")):
         _curve(measures, rows, "test", name, label)
-    measures.set_ylabel("of test projections")
-    _legend_above(measures)
+    measures.set_ylabel("test projections")
+    legend_above(measures)
     for ax in axes.flat:
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -68,8 +69,8 @@ def draw_comparison(path: Path, found: Mapping[str, Mapping[str, float]], title:
     ax.set_yticks(range(0, 101, 20))
     ax.grid(axis="x", visible=False)
     ax.set_ylabel(f"{knn_heading(next(iter(found[groups[0]])))} (%)")
-    ax.set_xlabel(title)
-    _legend_above(ax, columns=2)
+    ax.set_xlabel(figure_text(title))
+    legend_above(ax, columns=2)
     return save_figure(fig, path)
 
 
@@ -83,10 +84,5 @@ def draw_spectrum(path: Path, spectra: Mapping[str, Sequence[float]], width: int
     ax.axhline(-math.log(width), color="0.4", linewidth=0.8, linestyle=":", label="uniform on the sphere")
     ax.set_xlabel("rank of the singular value")
     ax.set_ylabel("log singular value")
-    _legend_above(ax, columns=2)
+    legend_above(ax, columns=2)
     return save_figure(fig, path)
-
-
-def _legend_above(ax: Any, columns: int = 1) -> None:
-    """A legend over the axes, where it hides no data."""
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, borderaxespad=0.2)

@@ -109,13 +109,12 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
     console.log(
         f"Trained in {summary.wall_seconds:.1f} s{rate}, {100 * summary.waiting_share:.1f} % of it waiting for data."
     )
-    path = console.escape(str(run.path))
     if not config.json:
         for figure in figures:
             console.result(f"Figure: {console.escape(str(figure))}")
         console.result("Next:")
         for command in ("evaluate", *(["linear"] if bank is not None else []), "export"):
-            console.result(f"  wasskit ssl {command} {path}")
+            console.result(f"  {console.command_line(f'ssl {command}', run.path)}")
     return summary.as_dict() | {
         "run": str(run.path),
         "comparison": compared,

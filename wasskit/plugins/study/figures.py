@@ -219,6 +219,8 @@ def circle_panels(clouds: Mapping[float, Array]) -> Figure:
         ax.set_yticks([-1, 0, 1])
     for ax in list(grid.flat)[len(clouds) :]:
         ax.set_visible(False)
+    fig.supxlabel("first coordinate", fontsize=9)
+    fig.supylabel("second coordinate", fontsize=9)
     fig.legend(
         [points, mean], ["normalised points", "their mean"], loc="outside upper center", ncols=2, frameon=False,
         fontsize=8,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from wasskit import console
 from wasskit.config import Invocation, to_options
 from wasskit.plugins.study.options import ReportOptions
 from wasskit.system.files import replace_text
+from wasskit.text import csv_text
 from wasskit.training.run import RunDirectory
 
 if typing.TYPE_CHECKING:
@@ -81,10 +80,8 @@ def write_report(run: RunDirectory, report: Report) -> None:
     from wasskit.training.figures import save_figure
 
     for stem, table in report.tables.items():
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])
         path = run.path / f"{stem}.csv"
-        replace_text(path, text.getvalue())
+        replace_text(path, csv_text([table.columns, *table.rows]))
         report.written.append(path)
     for stem, figure in report.figures.items():
         for suffix in (".png", ".pdf"):

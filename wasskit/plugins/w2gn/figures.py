@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wasskit.training.figures import COLOURS, PALETTE, figure, save_figure, series_style
+from wasskit.text import figure_text
+from wasskit.training.figures import COLOURS, PALETTE, figure, legend_above, save_figure, series_style
 
 SOURCE, TARGET, MAPPED = COLOURS["blue"], COLOURS["vermilion"], COLOURS["green"]
 
@@ -91,7 +92,7 @@ def curves(
         ax.set_yscale("log")
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
-    ax.legend()
+    legend_above(ax, columns=2)
     return save_figure(drawn, path)
 
 
@@ -119,7 +120,7 @@ def principal_planes(
                     chosen[:, 0], chosen[:, 1], s=4, alpha=0.6, linewidths=0, rasterized=True, label=str(label),
                     color=class_colour(int(label)), marker="o^sDvP*X<>"[int(label) % 10],
                 )  # fmt: skip
-        ax.set_title(name)
+        ax.set_title(figure_text(name))
         ax.set_xlabel("first component")
         ax.set_aspect("equal")
     first = np.atleast_2d(axes).flat[0]
@@ -127,9 +128,12 @@ def principal_planes(
     limits(list(np.atleast_2d(axes).flat), torch.cat(list(flat.values())))
     if labels is not None:
         handles, names = first.get_legend_handles_labels()
-        drawn.legend(
-            handles, names, loc="outside lower center", ncols=10, fontsize=7, markerscale=2, frameon=False
+        legend = drawn.legend(
+            handles, names, loc="outside lower center", ncols=10, fontsize=8, markerscale=3, frameon=False
         )
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
     return save_figure(drawn, path)
 
 
@@ -150,7 +154,7 @@ def palettes(path: Path, clouds: Mapping[str, Tensor], count: int = 4000) -> Pat
         ax.set_xlabel("R", labelpad=-8)
         ax.set_ylabel("G", labelpad=-8)
         ax.set_zlabel("B", labelpad=-8)
-        ax.set_title(name)
+        ax.set_title(figure_text(name))
     return save_figure(drawn, path)
 
 
@@ -162,7 +166,7 @@ def sheet(path: Path, rows: Mapping[str, Tensor], columns: int = 12) -> Path:
     drawn, axes = figure(len(blocks), 1, width=width, height=width * sum(heights) + 0.3 * len(blocks))
     for ax, (name, block) in zip(np.atleast_2d(axes).flat, blocks.items(), strict=True):
         ax.imshow(block, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
-        ax.set_title(name)
+        ax.set_title(figure_text(name))
         ax.set_axis_off()
     grid = drawn.axes[0].get_gridspec()
     if grid is not None:
@@ -192,5 +196,5 @@ def pictures(path: Path, images: Mapping[str, np.ndarray[Any, Any]], columns: in
         ax.set_axis_off()
     for ax, (name, image) in zip(np.atleast_2d(axes).flat, images.items(), strict=False):
         ax.imshow(image, interpolation="antialiased")
-        ax.set_title(name)
+        ax.set_title(figure_text(name))
     return save_figure(drawn, path)

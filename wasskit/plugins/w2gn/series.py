@@ -73,7 +73,7 @@ def run_series(
     if several and is_main():
         replace_text(base / f"{base_name}.json", json.dumps(summary, indent=2) + "\n")
         console.result(f"Table: {console.escape(str(base / f'{base_name}.json'))}")
-    next_steps(f"wasskit w2gn apply {results[config.dim[-1]]['map']} POINTS.npy")
+    next_steps(("apply", results[config.dim[-1]]["map"], "POINTS.npy"))
     return summary if several else results[config.dim[0]] | summary
 
 

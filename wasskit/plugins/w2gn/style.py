@@ -83,7 +83,7 @@ def run_style(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
             digits=4,
         )
         say_where(figures, trained.map_path)
-        next_steps("wasskit w2gn style --images FOLDER", f"wasskit w2gn apply {trained.map_path} IMAGE")
+        next_steps(("style", "--images", "FOLDER"), ("apply", trained.map_path, "IMAGE"))
     return trained.summary.as_dict() | {"map": str(trained.map_path), "run": str(session.run.path)}
 
 

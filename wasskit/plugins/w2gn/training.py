@@ -122,8 +122,8 @@ def say_where(paths: Sequence[Path | None], trained_map: Path | None = None) -> 
         console.result(f"Map: {console.escape(str(trained_map))}")
 
 
-def next_steps(*commands: str) -> None:
-    """The commands to try next."""
+def next_steps(*commands: tuple[object, ...]) -> None:
+    """The commands to try next: of each the subcommand of `w2gn` and its arguments."""
     console.log("Next:")
-    for command in commands:
-        console.log(f"  {console.escape(command)}")
+    for name, *arguments in commands:
+        console.log(f"  {console.command_line(f'w2gn {name}', *arguments)}")

@@ -60,13 +60,12 @@ def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
     )
     rate = f", {summary['samples_per_second']:,.0f} images/s" if summary["samples_per_second"] else ""
     console.log(f"Trained in {summary['wall_seconds']:.1f} s{rate}.")
-    path = console.escape(str(run.path))
     if not config.json:
         for figure in figures:
             console.result(f"Figure: {console.escape(str(figure))}")
         console.result("Next:")
-        for line in (f"wasskit metrix evaluate {path}", f"wasskit metrix search {path} 0"):
-            console.result(f"  {line}")
+        console.result(f"  {console.command_line('metrix evaluate', run.path)}")
+        console.result(f"  {console.command_line('metrix search', run.path, 0)}")
     return content | {"run": str(run.path), "figures": [str(figure) for figure in figures]}
 
 

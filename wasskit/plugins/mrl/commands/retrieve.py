@@ -84,9 +84,7 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
         path = write_result(folder / "retrieval.json", result)
         points = {
             name: [
-                (o.operations / 1e6, o.metrics["map10"], o.text.split(" > ")[0])
-                for o in outcomes
-                if o.name == name
+                (o.operations, o.metrics["map10"], o.text.split(" > ")[0]) for o in outcomes if o.name == name
             ]
             for name in dict.fromkeys(o.name for o in outcomes)
         }
@@ -94,7 +92,7 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
             draw_costs(
                 folder / "figures" / "retrieval.png",
                 points,
-                cost="multiply-adds per query (millions)",
+                cost="multiply-adds per query",
                 label="mAP@10 (%)",
                 title=f"{query_set.name}: {size:,} items; labels: first dimension",
             )

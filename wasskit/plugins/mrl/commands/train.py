@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +48,10 @@ def body(config: MrlTrain, invocation: Invocation) -> Mapping[str, Any]:
     if not config.json:
         for figure in figures:
             console.result(f"Figure: {console.escape(str(figure))}")
-        data = f" --data-root {shlex.quote(str(config.data_root))}" if config.data_root is not None else ""
+        data = ["--data-root", config.data_root] if config.data_root is not None else []
         console.result("Next:")
         for name in ("evaluate", "retrieve", "classify"):
-            line = f"wasskit mrl {name} {shlex.quote(str(run.path))}{data}"
-            console.result(f"  {console.escape(line)}")
+            console.result(f"  {console.command_line(f'mrl {name}', run.path, *data)}")
     return summary.as_dict() | {"run": str(run.path), "figures": [str(figure) for figure in figures]}
 
 

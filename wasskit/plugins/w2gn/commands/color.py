@@ -169,8 +169,8 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
             console.result(f"Image: {console.escape(str(result))}")
         say_where(figures, trained.map_path)
         next_steps(
-            f"wasskit w2gn apply {trained.map_path} IMAGE",
-            f"wasskit w2gn apply {trained.map_path} IMAGE --inverse",
+            ("apply", trained.map_path, "IMAGE"),
+            ("apply", trained.map_path, "IMAGE", "--inverse"),
         )
     return trained.summary.as_dict() | {
         "final": final,

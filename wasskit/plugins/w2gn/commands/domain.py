@@ -133,7 +133,7 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
             ],
         )
         say_where(figures, trained.map_path)
-        next_steps(f"wasskit w2gn domain --source {config.target} --target {config.source}")
+        next_steps(("domain", "--source", config.target, "--target", config.source))
     return trained.summary.as_dict() | {
         "final": final,
         "map": str(trained.map_path),

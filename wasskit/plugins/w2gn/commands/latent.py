@@ -171,7 +171,7 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
             ]
             console.table(f"FID by {label}, {config.fid_samples} samples", ["images", "FID"], fids)
         say_where(figures, trained.map_path)
-        next_steps(f"wasskit w2gn latent --autoencoder {session.run.path / 'autoencoder.pt'} --steps 4000")
+        next_steps(("latent", "--autoencoder", session.run.path / "autoencoder.pt", "--steps", 4000))
     return trained.summary.as_dict() | {
         "final": final, "map": str(trained.map_path), "run": str(session.run.path), "fid_by": label or None,
     }  # fmt: skip

@@ -130,8 +130,8 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
         longer = config.target in _LONGER and config.steps <= W2gnToy.steps
         another = config.target if longer else next(name for name in _LONGER if name != config.target)
         next_steps(
-            f"wasskit w2gn apply {trained.map_path} POINTS.npy",
-            f"wasskit w2gn toy --recipe w2gn/toy-{another}",
+            ("apply", trained.map_path, "POINTS.npy"),
+            ("toy", "--recipe", f"w2gn/toy-{another}"),
         )
     return trained.summary.as_dict() | {"map": str(trained.map_path), "run": str(session.run.path)}
 
