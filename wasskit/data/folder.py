@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from wasskit.data.catalog import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.data.decode import bad_images_message, drop_bad_images, without_bad_images
 from wasskit.data.splits import stratified_split
 from wasskit.errors import UserError
+from wasskit.system.documents import read_csv_rows
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif", ".jp2")
@@ -210,13 +210,7 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
     Of rows that name the same image the first counts, lest it lie in the training and in the test part; ``repeats``
     is the number of the others. Raises `UserError` where they contradict each other.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [
-                (number, row) for number, row in enumerate(csv.reader(stream), 1) if any(map(str.strip, row))
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {file}: {error}; it should be a CSV of path,label in UTF-8") from error
+    rows = read_csv_rows(file)
     columns = ["path", "label", "split"]
     heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     # A label may be called "image", so a line that names an image file is no heading.

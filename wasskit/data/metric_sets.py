@@ -38,6 +38,7 @@ from wasskit.data.folder import load_folder
 from wasskit.data.registry import Corrupt, Request, load_dataset, register
 from wasskit.data.seeds import derive_seed
 from wasskit.errors import UserError
+from wasskit.system.documents import read_text
 
 PUBLISHED: dict[tuple[str, str], tuple[int, int]] = {
     ("cub", "train"): (5_864, 100),
@@ -240,13 +241,7 @@ def _missing(base: Path, paths: Sequence[str]) -> list[BadImage]:
 
 def _rows(file: Path, columns: int, *, skip: int = 0) -> list[list[str]]:
     """The whitespace-separated rows of a list file, each checked to have ``columns`` entries."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()[skip:]
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}; get the data set anew") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no text file ({error.reason}); get the data set anew") from error
-    rows = [line.split() for line in lines if line.strip()]
+    rows = [line.split() for line in read_text(file).splitlines()[skip:] if line.strip()]
     for number, row in enumerate(rows, skip + 1):
         if len(row) != columns:
             raise UserError(f"{file} line {number} has {len(row)} entries in place of {columns}; get it anew")
@@ -292,7 +287,7 @@ def _inshop(request: Request) -> ImageDataset:
         p for p in (base / "list_eval_partition.txt", base / "Eval/list_eval_partition.txt") if p.exists()
     )
     rows = _rows(file, 3, skip=2)  # image_name item_id evaluation_status, below the number of rows
-    announced = file.read_text(encoding="utf-8").partition("\n")[0].strip()
+    announced = read_text(file).partition("\n")[0].strip()
     if announced != str(len(rows)):
         raise UserError(f"{file} announces {announced!r} images and lists {len(rows)}; get it anew")
     images = next((p for p in (base, base / "Img", base / "img_highres") if (p / "img").is_dir()), base)

@@ -12,6 +12,7 @@ A command's body reads::
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -114,7 +115,9 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
         try:
             with run.claimed():
                 if found is not None:
-                    run.record_resume(seed=config.seed, device=device, argv=invocation.argv)
+                    run.at_start = functools.partial(
+                        run.record_resume, seed=config.seed, device=device, argv=invocation.argv
+                    )
                     origin = (
                         f"from {checkpoint.name}" if checkpoint else "from the start: it holds no checkpoint"
                     )

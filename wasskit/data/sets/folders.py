@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from wasskit.data.decode import without_bad_images
 from wasskit.data.folder import class_folders, list_images, load_folder
 from wasskit.data.registry import Request, register
 from wasskit.errors import UserError
+from wasskit.system.documents import read_csv_rows
 
 HUGGING_FACE_COPY = "clane9/imagenet-100"
 
@@ -100,12 +100,11 @@ def _validation_by_table(folder: Path, table: Path, classes: list[str]) -> tuple
     number = {wnid: i for i, wnid in enumerate(classes)}
     paths: list[Path] = []
     labels: list[int] = []
-    with table.open(newline="") as stream:
-        for row in csv.reader(stream):
-            wnid = row[1].split(" ")[0] if len(row) > 1 else ""
-            if wnid in number:
-                paths.append(folder / f"{row[0]}.JPEG")
-                labels.append(number[wnid])
+    for _, row in read_csv_rows(table):
+        wnid = row[1].split(" ")[0] if len(row) > 1 else ""
+        if wnid in number:
+            paths.append(folder / f"{row[0]}.JPEG")
+            labels.append(number[wnid])
     return paths, labels
 
 

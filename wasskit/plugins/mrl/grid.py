@@ -39,6 +39,7 @@ from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
 from wasskit.plugins.mrl.tables import CLASSIFICATION
+from wasskit.system.documents import read_text
 from wasskit.training.files import replace_text, writing
 from wasskit.training.run import RunDirectory
 
@@ -262,7 +263,7 @@ def _log_path(root: Path, name: str) -> Path:
 
 
 def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path, errors="replace").splitlines() if line.strip()]
     return lines[-1].removeprefix("Error: ") if lines else "it said nothing"
 
 

@@ -7,7 +7,6 @@ side by side where there is room.
 from __future__ import annotations
 
 import base64
-import csv
 import html
 import io
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 from wasskit import __version__
 from wasskit.errors import UserError
 from wasskit.plugins.plot.common import read_each
-from wasskit.plugins.plot.files import read_arrays, read_json, result_files, tables_in
+from wasskit.plugins.plot.files import read_arrays, result_files, tables_in
 from wasskit.plugins.plot.look import Look
 from wasskit.plugins.plot.metrics import (
     counts_epochs,
@@ -34,6 +33,7 @@ from wasskit.plugins.plot.metrics import (
     with_courses,
 )
 from wasskit.plugins.plot.runs import Group, Run, group_runs, show_setting
+from wasskit.system.documents import read_csv_rows, read_json
 from wasskit.training.figures import save_figure
 from wasskit.training.files import replace_text, writing
 
@@ -269,9 +269,9 @@ class _Page:
 
     def _csv(self, path: Path) -> str:
         try:
-            rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            self._note(f"{path} cannot be read: {error}.")
+            rows = [row for _, row in read_csv_rows(path)]
+        except UserError as error:
+            self._note(str(error))
             return ""
         if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
             return ""
