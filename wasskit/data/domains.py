@@ -10,7 +10,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,12 +124,13 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     body = len(data) - 4 - 4 * dims
     if math.prod(shape) != body:
         raise Damage(f"its header announces {' x '.join(map(str, shape))} bytes, it holds {body:,}")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+    array: NDArray[np.uint8] = np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+    return array
 
 
-def _unpacked(file: IO[bytes]) -> bytes:
+def _unpacked(file: Any) -> bytes:
     """All that a packed file holds, but for what no file of digits does."""
-    data = file.read(LARGEST_UNPACKED + 1)
+    data: bytes = file.read(LARGEST_UNPACKED + 1)
     if len(data) > LARGEST_UNPACKED:
         raise Damage(f"it unpacks to more than {LARGEST_UNPACKED:,} bytes")
     return data

@@ -106,7 +106,9 @@ class InceptionFeatures(nn.Module):
             )
         state = read_state(path)
         if "fc.bias" not in state or state["fc.bias"].ndim != 1:
-            raise UserError(f"{path} does not hold the state dictionary of an Inception v3: it lacks fc.bias.")
+            raise UserError(
+                f"{path} does not hold the state dictionary of an Inception v3: it lacks fc.bias."
+            )
         self.checksum, classes = sha256(path), len(state["fc.bias"])
         if classes not in (1000, 1008):
             raise UserError(

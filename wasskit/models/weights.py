@@ -26,7 +26,7 @@ _AVERAGED = ("momentum", "target", "teacher", "ema", "encoder_k", "key_encoder")
 
 HEADER_KEY = "wasskit"
 """The key of a safetensors file's metadata under which our JSON header lies."""
-_WEIGHTS = "file of weights"
+_MISSING = "there is no file of weights at {path}; name one that is there"
 _ADVICE = "get it again, or export the run again"
 _FREE = 1 << 26
 _DEEPEST = 16
@@ -47,11 +47,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
-        raise UserError(f"{path} holds no state dictionary, names and their tensors: save the network's alone.")
+        raise UserError(
+            f"{path} holds no state dictionary, names and their tensors: save the network's alone."
+        )
     return content
 
 
-@reader(f"safetensors {_WEIGHTS}", suffixes=(".safetensors",), advice=_ADVICE)
+@reader("safetensors file", suffixes=(".safetensors",), advice=_ADVICE, missing=_MISSING)
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
     """The tensors, on the CPU, and the header that `wasskit.models.export.save_weights` wrote; None where there is
     none."""
@@ -71,7 +73,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] |
     return state, header
 
 
-@reader(f"torch {_WEIGHTS}", suffixes=(".pt", ".pth", ".bin"), advice=_ADVICE)
+@reader("torch file of weights", suffixes=(".pt", ".pth", ".bin"), advice=_ADVICE, missing=_MISSING)
 def read_torch(path: Path) -> Any:
     """What `torch.save` wrote: plain values and tensors in memory, in containers.
 
@@ -105,7 +107,12 @@ def read_torch(path: Path) -> Any:
 
 
 def _check_tensor(tensor: Tensor, largest: int) -> None:
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+    if (
+        tensor.layout != torch.strided
+        or tensor.device.type != "cpu"
+        or tensor.is_quantized
+        or tensor.is_nested
+    ):
         raise Damage("it holds tensors of a kind that weights have not")
     if tensor.numel() * tensor.element_size() > largest:
         raise Damage("it announces tensors larger than itself")

@@ -16,7 +16,7 @@ if typing.TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["read_array", "read_archive"]
+__all__ = ["read_archive", "read_array"]
 
 NUMBERS = "fiub"
 """Kinds of arrays that are numbers: floating, signed, unsigned, truth values."""
@@ -31,7 +31,9 @@ def read_array(path: Path) -> Array:
         return _array(file, path.stat().st_size)
 
 
-@reader(".npz file of arrays", suffixes=(".npz",), advice="save it anew with numpy.savez, or get the file again")
+@reader(
+    ".npz file of arrays", suffixes=(".npz",), advice="save it anew with numpy.savez, or get the file again"
+)
 def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]:
     """The arrays of numbers in a ``.npz`` file, by name; only those of ``names`` where given, which must all be there.
 
@@ -81,7 +83,7 @@ def _array(file: IO[bytes], size: int) -> Array:
     if count * dtype.itemsize > size - file.tell():
         raise Damage(f"it ends before the {count:,} numbers that it announces")
     flat = np.empty(count, np.uint8 if dtype.kind == "b" else dtype)
-    room = memoryview(flat.view(np.uint8))
+    room = memoryview(flat.view(np.uint8))  # type: ignore[arg-type]
     while len(room):
         got = file.readinto(room)  # type: ignore[attr-defined]
         if not got:

@@ -26,10 +26,13 @@ MOST_PARTS = 16
 _WIDEST_INT = 1 << 63
 # Strings and comments of TOML, in which marks mean nothing.
 _QUOTED = re.compile(
-    r'"""(?:\\[\s\S]?|[^\\])*?(?:"""|\Z)' r"|'''[\s\S]*?(?:'''|\Z)" r'|"(?:\\.|[^"\\\n])*"?' r"|'[^'\n]*'?|#[^\n]*"
+    r'"""(?:\\[\s\S]?|[^\\])*?(?:"""|\Z)'
+    r"|'''[\s\S]*?(?:'''|\Z)"
+    r'|"(?:\\.|[^"\\\n])*"?'
+    r"|'[^'\n]*'?|#[^\n]*"
 )
 _WORD = re.compile(r"[^\s.\[\]{}=,]+")
-_LONG_KEY = re.compile(r"(?:k[ \t]*\.[ \t]*){%d}" % MOST_PARTS)
+_LONG_KEY = re.compile(rf"(?:k[ \t]*\.[ \t]*){{{MOST_PARTS}}}")
 
 
 @reader("text file", suffixes=(".txt", ""), advice="get the file again", largest=LARGEST_TEXT)
@@ -38,14 +41,16 @@ def read_text(path: Path, *, errors: str = "strict") -> str:
     return path.read_text(encoding="utf-8-sig", errors=errors)
 
 
-@reader("JSON file", suffixes=(".json",), advice="repair it, or remove it and make it again", largest=LARGEST_JSON)
+@reader(
+    "JSON file", suffixes=(".json",), advice="repair it, or remove it and make it again", largest=LARGEST_JSON
+)
 def read_json(path: Path) -> Any:
     """The content of a JSON file; whole numbers beyond 64 bits and deep nesting are refused."""
     return parse_json(path.read_text(encoding="utf-8"))
 
 
 def parse_json(text: str) -> Any:
-    """JSON as :func:`read_json` takes it. Raises ``ValueError`` for what is none, :class:`Damage` for what is refused."""
+    """JSON as :func:`read_json` takes it. Raises ``ValueError`` for what is none, `Damage` for what is refused."""
     content = json.loads(text)
     _check_values(content)
     return content
@@ -74,7 +79,12 @@ def read_toml(path: Path) -> dict[str, Any]:
     return document
 
 
-@reader("CSV file in UTF-8", suffixes=(".csv",), advice="repair that line or get the file again", largest=LARGEST_TEXT)
+@reader(
+    "CSV file in UTF-8",
+    suffixes=(".csv",),
+    advice="repair that line or get the file again",
+    largest=LARGEST_TEXT,
+)
 def read_csv_rows(path: Path) -> list[tuple[int, list[str]]]:
     """The rows of a CSV file that are not blank, each with the number of its last line."""
     with path.open(newline="", encoding="utf-8-sig") as stream:

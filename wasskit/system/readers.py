@@ -13,7 +13,6 @@ import contextlib
 import csv
 import functools
 import json
-import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ __all__ = ["READERS", "Damage", "Reader", "UnreadableFile", "check_regular", "re
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MISSING = "There is no file {path}; name one that is there."
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -46,10 +46,10 @@ class UnreadableFile(UserError):
 
 
 class MissingFile(UnreadableFile):
-    """A file that is not there."""
+    """A file that is not there; ``sentence`` says so of its ``{path}``."""
 
-    def __init__(self, path: Path | str, kind: str) -> None:
-        UserError.__init__(self, f"There is no file {path}: expected a {kind}; name one that is there.")
+    def __init__(self, path: Path | str, sentence: str) -> None:
+        UserError.__init__(self, sentence.format(path=path))
         self.path = path
         self.reason = "no such file"
 
@@ -73,7 +73,12 @@ READERS: dict[str, Reader] = {}
 
 
 def reader(
-    kind: str, *, suffixes: tuple[str, ...], advice: str = "get the file again", largest: int | None = None
+    kind: str,
+    *,
+    suffixes: tuple[str, ...],
+    advice: str = "get the file again",
+    largest: int | None = None,
+    missing: str = MISSING,
 ) -> Callable[[Callable[Concatenate[Path, P], R]], Callable[Concatenate[Path, P], R]]:
     """Decorator: declare ``function(path, ...)`` a reader of files from outside.
 
@@ -82,6 +87,7 @@ def reader(
         suffixes: of the files that it is given; "" where any name will do.
         advice: what to do about a file that cannot be read.
         largest: bytes from which a file is refused unopened.
+        missing: the sentence on a file that is not there.
 
     The function raises :class:`UnreadableFile` for a file that is missing, is not a regular one or cannot be parsed;
     a ``UserError`` of its own passes unchanged.
@@ -90,7 +96,7 @@ def reader(
     def declare(function: Callable[Concatenate[Path, P], R]) -> Callable[Concatenate[Path, P], R]:
         @functools.wraps(function)
         def read(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            with reading(path, kind, advice=advice, largest=largest):
+            with reading(path, kind, advice=advice, largest=largest, missing=missing):
                 return function(path, *args, **kwargs)
 
         name = f"{function.__module__}.{function.__qualname__}"
@@ -101,7 +107,9 @@ def reader(
 
 
 @contextlib.contextmanager
-def reading(path: Path, kind: str, *, advice: str, largest: int | None = None) -> Iterator[None]:
+def reading(
+    path: Path, kind: str, *, advice: str, largest: int | None = None, missing: str = MISSING
+) -> Iterator[None]:
     """Inside, ``path`` is parsed: whatever that raises becomes an :class:`UnreadableFile`.
 
     Parsers of damaged files raise nearly anything (``struct.error``, ``ZeroDivisionError``, ``RecursionError``,
@@ -109,26 +117,28 @@ def reading(path: Path, kind: str, *, advice: str, largest: int | None = None) -
     known to help.
     """
     try:
-        check_regular(path, kind, advice=advice, largest=largest)
+        check_regular(path, kind, advice=advice, largest=largest, missing=missing)
         yield
     except WasskitError:
         raise
     except FileNotFoundError as error:
-        raise MissingFile(path, kind) from error
+        raise MissingFile(path, missing) from error
     except Exception as error:
         raise UnreadableFile(path, kind, _reason(error), advice) from error
 
 
-def check_regular(path: Path, kind: str, *, advice: str = "name a file", largest: int | None = None) -> None:
+def check_regular(
+    path: Path, kind: str, *, advice: str = "name a file", largest: int | None = None, missing: str = MISSING
+) -> None:
     """Refuse what is no regular file (links are followed), or a larger one than ``largest`` bytes.
 
     Raises:
         UnreadableFile: says what is there instead; :class:`MissingFile` where nothing is.
     """
     try:
-        found = os.stat(path)
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFile(path, kind) from error
+        raise MissingFile(path, missing) from error
     except (OSError, ValueError) as error:
         raise UnreadableFile(path, kind, _reason(error), "name another file") from error
     if not stat.S_ISREG(found.st_mode):

@@ -19,7 +19,9 @@ from wasskit.training.run import RunDirectory
 __all__ = ["data_root_of", "is_exported", "read_model", "results_folder"]
 
 
-def read_model(path: Path, plugin: str, checkpoint: str = "last") -> tuple[dict[str, Tensor], dict[str, Any], Path]:
+def read_model(
+    path: Path, plugin: str, checkpoint: str = "last"
+) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
     """The weights of a trained model, its description and the file they lie in, all unchecked but for their form.
 
     Args:
@@ -40,10 +42,12 @@ def read_model(path: Path, plugin: str, checkpoint: str = "last") -> tuple[dict[
         if not file.is_file():
             raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
     content = load_checkpoint(file)
-    state, extra = content.get("task"), content.get("extra")
+    state, extra = content.get("task", {}), content.get("extra")
     described = extra.get("model") if isinstance(extra, dict) else None
-    if not isinstance(described, dict) or not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    if (
+        not isinstance(described, dict)
+        or not isinstance(state, dict)
+        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
     ):
         raise UserError(f"{file} does not describe its model: name another checkpoint.")
     return state, described, file

@@ -39,8 +39,8 @@ from wasskit.training.checkpoint import (
 from wasskit.training.logging import EventWriter, Reporter, SilentReporter
 from wasskit.training.meters import BadStep, LossMeter
 from wasskit.training.run import RunDirectory
-from wasskit.training.validation import check_content, check_fit
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Source, Task
+from wasskit.training.validation import check_content, check_fit
 
 __all__ = ["Best", "Summary", "Trainer"]
 

@@ -40,7 +40,9 @@ def check_content(content: Mapping[str, Any], path: Path, device: torch.device) 
         check.that(fits or (name == "cuda" and given is None), f"rng.{name}")
     for name, place in (("python", -1), ("numpy", -2)):
         words = content["rng"][name]
-        check.that(bool(((words >= 0) & (words < 1 << 32)).all() and (words[:, place] <= 624).all()), f"rng.{name}")
+        check.that(
+            bool(((words >= 0) & (words < 1 << 32)).all() and (words[:, place] <= 624).all()), f"rng.{name}"
+        )
     for words in content["rng"]["torch"]:
         try:
             torch.Generator().set_state(words.clone())
@@ -85,7 +87,8 @@ def check_fit(
             None,
         )
     if reason is None and list(content["optimisers"]) != list(optimisers):
-        reason = f"it holds the optimisers {', '.join(map(str, content['optimisers']))[:80]}, not {', '.join(optimisers)}"
+        held = ", ".join(map(str, content["optimisers"]))[:80]
+        reason = f"it holds the optimisers {held}, not {', '.join(optimisers)}"
     if reason is None:
         reason = next(
             (
@@ -106,7 +109,11 @@ def check_fit(
 
 def _optimiser_difference(own: torch.optim.Optimizer, given: Any) -> str | None:
     """How a saved state differs in form from what an optimiser can load; None where it fits."""
-    if not (isinstance(given, dict) and set(given) == {"state", "param_groups"} and isinstance(given["state"], dict)):
+    if not (
+        isinstance(given, dict)
+        and set(given) == {"state", "param_groups"}
+        and isinstance(given["state"], dict)
+    ):
         return "it has no state and groups"
     groups = given["param_groups"]
     if not isinstance(groups, list) or len(groups) != len(own.param_groups):
@@ -129,7 +136,9 @@ def _optimiser_difference(own: torch.optim.Optimizer, given: Any) -> str | None:
             return "its state is of no parameter"
         for key, value in entries.items():
             if not isinstance(value, Tensor):
-                fits = (value is None and isinstance(own, torch.optim.SGD)) or (_number(value) and key == "step")
+                fits = (value is None and isinstance(own, torch.optim.SGD)) or (
+                    _number(value) and key == "step"
+                )
             elif key == "step":
                 fits = value.numel() == 1
             else:
@@ -137,7 +146,7 @@ def _optimiser_difference(own: torch.optim.Optimizer, given: Any) -> str | None:
             if not fits:
                 return f"its {str(key)[:40]!r} of parameter {number} has a wrong value or shape"
         # A state without entries is one that has not begun.
-        if isinstance(own, torch.optim.Adam) and entries and not _ADAM <= set(entries):
+        if isinstance(own, torch.optim.Adam) and entries and not set(entries) >= _ADAM:
             return f"its state of parameter {number} lacks {', '.join(sorted(_ADAM - set(entries)))}"
     return None
 
@@ -170,13 +179,17 @@ class _Check:
 
     def that(self, holds: bool, key: str) -> None:
         if not holds:
-            raise UserError(f"The checkpoint {self.path} is damaged: {key!r} has a wrong value; go on from another.")
+            raise UserError(
+                f"The checkpoint {self.path} is damaged: {key!r} has a wrong value; go on from another."
+            )
 
     def keys(self, content: Any, rules: Rules, prefix: str) -> None:
         self.that(isinstance(content, Mapping), prefix.rstrip(".") or "content")
         for key, holds in rules.items():
             if key not in content:
-                raise UserError(f"The checkpoint {self.path} is damaged: it lacks {prefix + key!r}; go on from another.")
+                raise UserError(
+                    f"The checkpoint {self.path} is damaged: it lacks {prefix + key!r}; go on from another."
+                )
             self.that(holds(content[key]), prefix + key)
 
 
@@ -197,7 +210,9 @@ def _table(value: Any) -> bool:
 
 
 def _rates(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(rates, list) and all(map(_number, rates)) for rates in value)
+    return isinstance(value, list) and all(
+        isinstance(rates, list) and all(map(_number, rates)) for rates in value
+    )
 
 
 def _text(value: Any) -> bool:
@@ -224,5 +239,3 @@ _METER: Rules = {
     "steps": lambda value: isinstance(value, list | tuple) and all(map(_count, value)),
     "rows": lambda value: isinstance(value, Tensor) and value.is_floating_point(),
 }
-
-

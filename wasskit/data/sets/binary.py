@@ -4,7 +4,6 @@ JPEG."""
 from __future__ import annotations
 
 import functools
-import io
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from wasskit.data.base import BadImage, ImageDataset
 from wasskit.data.decode import decode_all, drop_bad_images, to_memory
 from wasskit.data.folder import list_images, read_class_folders
+from wasskit.data.images import opened
 from wasskit.data.registry import Request, register
 from wasskit.errors import UserError
 from wasskit.system.arrays import read_archive
@@ -65,7 +65,7 @@ def _decode_blob(path: Path, _: int) -> tuple[Tensor, Tensor, dict[int, BadImage
         raise UserError(f"{path} has labels outside 0..9")
 
     def read(index: int) -> Image.Image:
-        return Image.open(io.BytesIO(blob[offsets[index] : offsets[index + 1]].tobytes()))
+        return opened(blob[offsets[index] : offsets[index + 1]].tobytes())
 
     images, bad = decode_all(read, count, 32)
     named = {i: BadImage(f"{path} number {i}", failure.reason) for i, failure in bad.items()}

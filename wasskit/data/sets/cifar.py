@@ -35,7 +35,11 @@ def read_batch(path: Path, label_key: str, classes: int) -> tuple[np.ndarray[Any
         raise UserError(f"{path} has no images: its 'data' should be N x 3072 bytes; get the data set again")
     # One number each, and none of a list of lists that names itself again and again.
     plain = isinstance(labels, list) and all(type(label) is int and 0 <= label < classes for label in labels)
-    target = labels.astype(np.int64) if isinstance(labels, np.ndarray) else np.array(labels if plain else [], np.int64)
+    target = (
+        labels.astype(np.int64)
+        if isinstance(labels, np.ndarray)
+        else np.array(labels if plain else [], np.int64)
+    )
     if target.shape != (len(data),) or (len(target) and not (target.min() >= 0 and target.max() < classes)):
         raise UserError(
             f"{path} has {len(data)} images but its {label_key!r} do not fit them; get the data set again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image
 from wasskit.data.base import ImageDataset
 from wasskit.data.decode import without_bad_images
 from wasskit.data.folder import class_folders, list_images, load_folder
+from wasskit.data.images import opened
 from wasskit.data.registry import Request, register
 from wasskit.errors import UserError
 from wasskit.system.documents import read_csv_rows
@@ -116,7 +116,7 @@ class _Column:
 
     def __call__(self, index: int) -> Image.Image:
         stored = self.table[int(index)]["image"]
-        return Image.open(stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"]))
+        return opened(stored["path"] if stored["bytes"] is None else stored["bytes"])
 
 
 def _datasets() -> Any:

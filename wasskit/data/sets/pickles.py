@@ -25,21 +25,28 @@ __all__ = ["read_pickle"]
 
 LARGEST = 1 << 30
 """Bytes of the largest file: that of CIFAR-100 has 155 million."""
-DTYPES = {name: np.uint8 for name in ("u1", "|u1", "uint8", "B")} | {
-    name: np.int64 for name in ("i8", "<i8", "int64", "q")
-}
+DTYPES = dict.fromkeys(("u1", "|u1", "uint8", "B"), np.uint8) | dict.fromkeys(
+    ("i8", "<i8", "int64", "q"), np.int64
+)
 # A sound state of a dtype: the version, the order of bytes, and no fields, shape or flags.
 _DTYPE_STATES = tuple((3, order, None, None, None, -1, -1, 0) for order in "|<=")
 
 
-@reader("pickle of plain values and arrays", suffixes=("", ".pkl"), advice="get the data set again", largest=LARGEST)
+@reader(
+    "pickle of plain values and arrays",
+    suffixes=("", ".pkl"),
+    advice="get the data set again",
+    largest=LARGEST,
+)
 def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary in a pickle of plain values and arrays of uint8 or int64, keys as str, lists by reference."""
     content = _Unpickler(path.read_bytes()).load()
     if type(content) is not dict:
         raise Damage("it holds no dictionary")
     return {
-        key.decode("latin1") if isinstance(key, bytes) else key: value.array() if type(value) is _Array else value
+        key.decode("latin1") if isinstance(key, bytes) else key: value.array()
+        if type(value) is _Array
+        else value
         for key, value in content.items()
     }
 
@@ -110,7 +117,11 @@ class _Array:
             raise Damage("an array is given twice")
         if type(dtype) is not _Dtype or type(raw) not in (bytes, bytearray):
             raise Damage("an array is not given by its bytes")
-        if type(shape) is not tuple or len(shape) > 4 or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
+        if (
+            type(shape) is not tuple
+            or len(shape) > 4
+            or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape)
+        ):
             raise Damage("an array has no shape")
         if len(raw) != math.prod(shape) * np.dtype(DTYPES[dtype.name]).itemsize:
             raise Damage("an array has more or fewer bytes than its shape asks for")
@@ -155,15 +166,17 @@ _ALLOWED: dict[tuple[str, str], _Inert] = {
     **{(f"numpy.{core}.numeric", "_frombuffer"): _Factory(_from_buffer) for core in ("core", "_core")},
 }
 
-_OPCODES = (
-    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT LONG LONG1 BININT BININT1 BININT2 FLOAT BINFLOAT STRING BINSTRING "
-    "SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 "
-    "EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS "
-    "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD"
-).split()
+_OPCODES = """
+    PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT LONG LONG1 BININT BININT1 BININT2 FLOAT BINFLOAT STRING BINSTRING
+    SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
+    EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS
+    PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD
+"""
+# Its methods are undocumented, and unchanged since Python 3.8.
+_PythonUnpickler: Any = pickle._Unpickler
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
     """The unpickler in Python, not that in C: a place in the memo of 2^31 costs it an entry, not 32 GB.
 
     It knows the opcodes that lists, dictionaries, texts, numbers and arrays are written in. Sets and keys that are not
@@ -171,8 +184,8 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     """
 
     dispatch: ClassVar[dict[int, Any]] = {
-        code: pickle._Unpickler.dispatch[code]  # type: ignore[attr-defined]
-        for code in (getattr(pickle, name)[0] for name in _OPCODES)
+        code: _PythonUnpickler.dispatch[code]
+        for code in (getattr(pickle, name)[0] for name in _OPCODES.split())
     }
 
     def __init__(self, data: bytes) -> None:
@@ -205,7 +218,11 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
 
     def _put(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if type(target) is not dict or len(items) % 2 or any(type(key) not in (str, bytes) for key in items[::2]):
+        if (
+            type(target) is not dict
+            or len(items) % 2
+            or any(type(key) not in (str, bytes) for key in items[::2])
+        ):
             raise Damage("it has keys that are no texts")
         target.update(zip(items[::2], items[1::2], strict=True))
 

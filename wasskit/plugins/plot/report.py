@@ -34,6 +34,7 @@ from wasskit.plugins.plot.metrics import (
 )
 from wasskit.plugins.plot.runs import Group, Run, group_runs, show_setting
 from wasskit.system.documents import read_csv_rows, read_json
+from wasskit.system.readers import Damage, reader
 from wasskit.training.figures import save_figure
 from wasskit.training.files import replace_text, writing
 
@@ -288,7 +289,7 @@ class _Page:
             name = path.relative_to(folder if folder in path.parents else self.run.path).as_posix()
             try:
                 kind, data = _image(path)
-            except (OSError, ValueError, SyntaxError):  # UnidentifiedImageError is an OSError
+            except UserError:
                 self._note(f"{path} cannot be shown: it is damaged or no image.")
                 continue
             parts.append(_img(name, kind, data, wide=True))
@@ -349,17 +350,18 @@ def _img(name: str, kind: str, data: bytes, *, wide: bool = False) -> str:
     )
 
 
+@reader("image", suffixes=tuple(_IMAGES), advice="remove it", largest=1 << 28)
 def _image(path: Path) -> tuple[str, bytes]:
     """An image file as it is, or made smaller where it would swell the page."""
-    from PIL import Image
+    from wasskit.data.images import opened
 
     data = path.read_bytes()
     kind = _IMAGES[path.suffix.lower()]
     if path.suffix.lower() == ".svg":
         if b"<svg" not in data[:4096]:
-            raise ValueError("it is no SVG")
+            raise Damage("it is no SVG")
         return kind, data
-    with Image.open(io.BytesIO(data)) as image:
+    with opened(data) as image:
         image.load()
         if len(data) <= _EMBEDDABLE:
             return kind, data

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -182,6 +183,8 @@ def _runs_in(path: Path) -> list[Path]:
     below = [
         run
         for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        # A link leads to another name of a run, or around in a circle.
+        if not folder.is_symlink()
         for run in _runs_in(folder)
     ]
     return below or ([path] if is_run(path) else [])

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from wasskit.data.base import ImageDataset
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.group import rank, world_size
-from wasskit.errors import UserError
 from wasskit.models.weights import load_state, read_state
 from wasskit.plugins.w2gn.options import divided_batch
 from wasskit.plugins.w2gn.stages import FirstStage, Points
@@ -237,4 +236,6 @@ def loaded(dataset: ImageDataset, index: Tensor, size: int, channels: int) -> Te
 
 def load_autoencoder(autoencoder: Autoencoder, path: Path) -> None:
     """Load weights of an autoencoder of this architecture. Raises `UserError` for whatever does not fit."""
-    load_state(autoencoder, read_state(path), path, "the network that --image-size, --filters and --latent ask for")
+    load_state(
+        autoencoder, read_state(path), path, "the network that --image-size, --filters and --latent ask for"
+    )

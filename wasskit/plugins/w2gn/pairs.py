@@ -185,7 +185,9 @@ def check_pair(arrays: Mapping[str, Tensor], path: Path) -> None:
         if not torch.isfinite(arrays[key]).all():
             raise UserError(f"{path} is no benchmark pair: {key} has values that are not finite.")
     if dim >= MOST_DIMENSIONS or arrays["output_variance"].item() <= 0:
-        raise UserError(f"{path} is no benchmark pair: its points have {dim} dimensions and no variance to measure by.")
+        raise UserError(
+            f"{path} is no benchmark pair: its points have {dim} dimensions and no variance to measure by."
+        )
 
 
 def benchmark_checkpoints(folder: Path, dim: int, test_size: int = 4096) -> KnownPair:
@@ -284,5 +286,7 @@ def potential_of(state: Mapping[str, Tensor], prefix: str, path: Path, dim: int)
     except ValueError as error:
         raise UserError(f"{path}: {error}; get the file again.") from error
     if network.in_dim != dim:
-        raise UserError(f"{path} holds a network of {network.in_dim} dimensions, not {dim}; get the file again.")
+        raise UserError(
+            f"{path} holds a network of {network.in_dim} dimensions, not {dim}; get the file again."
+        )
     return network
