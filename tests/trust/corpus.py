@@ -168,7 +168,7 @@ def _of_readers(folder: Path) -> Iterator[Case]:
     }
     if importlib.util.find_spec("tifffile") is not None:
         seeds["plugins.w2gn.palette._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
-    further = {"data.base._decode": (3,)}
+    further = {"data.base._decode": (3,), "data.domains.read_libsvm": (256,)}
     for name, (kind, file, contents) in seeds.items():
         function = READERS[f"wasskit.{name}"].function
         extra = further.get(name, ())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.trust.corpus import cases, covered
+from wasskit.errors import UserError
 from wasskit.system.readers import READERS
 
 pytestmark = pytest.mark.trust
@@ -24,6 +25,20 @@ HANG = 20.0
 
 def test_every_declared_reader_is_tried(tmp_path: Path) -> None:
     assert covered(cases(tmp_path)) >= {name for name in READERS if name.startswith("wasskit.")}
+
+
+def test_sound_files_are_read(tmp_path: Path) -> None:
+    """Otherwise the trials would only show how files are refused."""
+    for number, case in enumerate(cases(tmp_path)):
+        for place, content in enumerate(case.seeds):
+            folder = tmp_path / f"{number}-{place}"
+            folder.mkdir()
+            (folder / case.name).write_bytes(content)
+            try:
+                case.read(folder / case.name)
+            except UserError as error:
+                # A batch is none of the file of names, a grey or paletted picture no palette: each refuses the other.
+                assert place and "not a readable" not in str(error), (case.label, place, str(error))
 
 
 def test_mutated_files(request: pytest.FixtureRequest, tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ def find(folders: list[Path], name: str, title: str) -> Path:
     )
 
 
+LARGEST_TEXT, MOST_ROWS = 1 << 26, 100_000
+"""Bytes and rows up to which a LIBSVM file is unpacked: USPS has 7,291 rows in 18 million bytes."""
 LARGEST_UNPACKED = 1 << 28
 """Bytes up to which a packed file is unpacked: MNIST's largest has 47 million, a small file can hold any number."""
 
@@ -116,7 +118,7 @@ LARGEST_UNPACKED = 1 << 28
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """An idx file of bytes, packed or not: ``(N,)`` or ``(N, H, W)``."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        data = _unpacked(file)
+        data = _unpacked(file, LARGEST_UNPACKED)
     if len(data) < 4 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 3:
         raise Damage("it does not begin as one of bytes does")
     dims = data[3]
@@ -128,11 +130,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return array
 
 
-def _unpacked(file: Any) -> bytes:
+def _unpacked(file: Any, largest: int) -> bytes:
     """All that a packed file holds, but for what no file of digits does."""
-    data: bytes = file.read(LARGEST_UNPACKED + 1)
-    if len(data) > LARGEST_UNPACKED:
-        raise Damage(f"it unpacks to more than {LARGEST_UNPACKED:,} bytes")
+    data: bytes = file.read(largest + 1)
+    if len(data) > largest:
+        raise Damage(f"it unpacks to more than {largest:,} bytes")
     return data
 
 
@@ -162,7 +164,9 @@ def read_libsvm(path: Path, width: int) -> tuple[Tensor, Tensor]:
     from 0.
     """
     with bz2.open(path) as file:
-        text = _unpacked(file)
+        text = _unpacked(file, LARGEST_TEXT)
+    if text.count(b"\n") > MOST_ROWS:
+        raise Damage(f"it has more than {MOST_ROWS:,} rows")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of what is no number
         numbers = np.fromstring(text.replace(b":", b" "), dtype=np.float64, sep=" ")

@@ -16,7 +16,7 @@ __all__ = ["IMAGE_SUFFIXES", "LARGEST_IMAGE", "opened"]
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif", ".jp2",
 )  # fmt: skip
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """The formats of these suffixes. Pillow knows others that run programs (EPS) or hold anything (PSD, ICNS)."""
 LARGEST_IMAGE = 2 * (1024 * 1024 * 1024 // 4 // 3)
 """Pixels of the largest image that is decoded as a whole: 178,956,970, beyond which Pillow refuses, too."""
