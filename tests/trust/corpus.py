@@ -116,10 +116,13 @@ _JSON = json.dumps(
     {
         "steps": 3,
         "test": {"top1": 98.5, "spectrum": [0.5, -1.0, None]},
-        "rows": [{"name": "a", "flops": 10, "top1": 0.5}, {"name": "b", "flops": 20, "top1": 0.75, "text": "x"}],
+        "rows": [
+            {"name": "a", "flops": 10, "top1": 0.5},
+            {"name": "b", "flops": 20, "top1": 0.75, "text": "x"},
+        ],
     }
 ).encode()
-_TABLE = b"path,label,split\na.png,cat,train\n\"b,c.png\",dog,test\nd.png,,val\n"
+_TABLE = b'path,label,split\na.png,cat,train\n"b,c.png",dog,test\nd.png,,val\n'
 
 
 def _pictures() -> tuple[bytes, ...]:
@@ -131,8 +134,16 @@ def _pictures() -> tuple[bytes, ...]:
 
 
 def _pickles() -> tuple[bytes, ...]:
-    batch = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 9], b"batch_label": b"x", "filenames": ["a", "b"]}
-    return (*(pickle.dumps(batch, protocol) for protocol in (2, 4, 5)), pickle.dumps({"label_names": ["a"]}, 2))
+    batch = {
+        "data": np.zeros((2, 3072), np.uint8),
+        "labels": [0, 9],
+        b"batch_label": b"x",
+        "filenames": ["a", "b"],
+    }
+    return (
+        *(pickle.dumps(batch, protocol) for protocol in (2, 4, 5)),
+        pickle.dumps({"label_names": ["a"]}, 2),
+    )
 
 
 # --- The declared readers ---------------------------------------------------------------------------------------------
@@ -151,7 +162,11 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "data.domains.read_idx": ("gzip", "x.gz", (gzip.compress(_idx(3, 4, 4)), gzip.compress(_idx(5)))),
         "data.domains.read_libsvm": ("bz2", "x.bz2", (bz2.compress(b"3 1:-1.0 4:0.5 \n10 2:0.25\n"),)),
         "data.matlab.read_mat": ("mat", "x.mat", (_mat(),)),
-        "system.arrays.read_array": ("npy", "x.npy", (_npy(numbers), _npy(np.zeros(3, bool)), _npy(numbers.T))),
+        "system.arrays.read_array": (
+            "npy",
+            "x.npy",
+            (_npy(numbers), _npy(np.zeros(3, bool)), _npy(numbers.T)),
+        ),
         "system.arrays.read_archive": ("npz", "x.npz", (_npz(a=numbers, b=np.int64(3)),)),
         "data.sets.binary._read_stl10_labels": ("bytes", "x.bin", (b"\1\2\3",)),
         "data.sets.binary._read_stl10_images": ("bytes", "x.bin", (b"\1" * 27648,)),
@@ -173,13 +188,19 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         function = READERS[f"wasskit.{name}"].function
         extra = further.get(name, ())
         yield Case(name, kind, file, contents, lambda path, read=function, extra=extra: read(path, *extra))
-    for kind, suffix, options in (("png", ".png", {}), ("tiff", ".tif", {}), ("tiff", ".tif", {"compression": "tiff_lzw"})):
+    for kind, suffix, options in (
+        ("png", ".png", {}),
+        ("tiff", ".tif", {}),
+        ("tiff", ".tif", {"compression": "tiff_lzw"}),
+    ):
         picture = (_picture(suffix, **options),)
         for name in ("data.base._decode", "plugins.w2gn.palette.read_pixels"):
             read = READERS[f"wasskit.{name}"].function
             extra = further.get(name, ())
             label = f"{name} of {kind} {options or ''}"
-            yield Case(label, kind, f"x{suffix}", picture, lambda path, read=read, extra=extra: read(path, *extra))
+            yield Case(
+                label, kind, f"x{suffix}", picture, lambda path, read=read, extra=extra: read(path, *extra)
+            )
     yield Case("plain idx", "idx", "x", (_idx(2, 3, 3),), READERS["wasskit.data.domains.read_idx"].function)
 
 
@@ -208,7 +229,8 @@ def _of_commands(folder: Path) -> Iterator[Case]:
 
 def _of_tables() -> Iterator[Case]:
     from wasskit.data.folder import read_csv
-    from wasskit.data.metric_sets import _annotated, _mat as read_annotations
+    from wasskit.data.metric_sets import _annotated
+    from wasskit.data.metric_sets import _mat as read_annotations
     from wasskit.data.sets.binary import _decode_blob
     from wasskit.data.sets.cifar import read_batch
     from wasskit.data.toy import load_points
@@ -221,27 +243,47 @@ def _of_tables() -> Iterator[Case]:
     points = np.random.default_rng(0).random((6, 3))
     jpeg = _picture(".jpg")
     blob = _npz(
-        blob=np.frombuffer(jpeg * 2, np.uint8), offsets=np.array([0, len(jpeg), 2 * len(jpeg)]), labels=np.array([1, 9])
+        blob=np.frombuffer(jpeg * 2, np.uint8),
+        offsets=np.array([0, len(jpeg), 2 * len(jpeg)]),
+        labels=np.array([1, 9]),
     )
     yield Case("recipe", "text", "x.toml", (_TOML,), lambda path: parse_recipe("x", path))
-    yield Case("configuration", "text", "config.toml", (_TOML,), lambda path: RunDirectory.open(path.parent).options)
+    yield Case(
+        "configuration", "text", "config.toml", (_TOML,), lambda path: RunDirectory.open(path.parent).options
+    )
     yield Case("image table", "text", "x.csv", (_TABLE, b"a.png,1\nb.png,2\n"), read_csv)
     yield Case("CIFAR batch", "pickle", "x", _pickles(), lambda path: read_batch(path, "labels", 10))
     yield Case("CIFAR JPEG", "npz", "x.npz", (blob,), lambda path: _decode_blob.__wrapped__(path, 0))
     yield Case("cloud", "npy", "x.npy", (_npy(points), _npy(points.astype(np.float16))), load_points)
     yield Case("rows", "npy", "x.npy", (_npy(points),), read_rows)
-    yield Case("costs", "json", "x.json", (_JSON,), lambda path: [t.series(t.accuracies[0]) for t in cost_tables(path)])
+    yield Case(
+        "costs",
+        "json",
+        "x.json",
+        (_JSON,),
+        lambda path: [t.series(t.accuracies[0]) for t in cost_tables(path)],
+    )
     yield Case("spectrum", "json", "x.json", (_JSON,), spectra_of)
     yield Case("spectra", "npz", "x.npz", (_npz(a=points[0], b=points[1]),), spectra_of)
-    yield Case("transport", "npz", "x.npz", (_npz(source=points, forward=points),), lambda path: transports_of([path]))
+    yield Case(
+        "transport",
+        "npz",
+        "x.npz",
+        (_npz(source=points, forward=points),),
+        lambda path: transports_of([path]),
+    )
     yield Case("palette", "npz", "x.npz", (_npz(source=points, target=points),), palettes_of)
     annotations = "annotations of cars"
-    yield Case(annotations, "mat", "x.mat", (_mat(),), lambda path: _annotated(read_annotations(path), "fname", path))
+    yield Case(
+        annotations, "mat", "x.mat", (_mat(),), lambda path: _annotated(read_annotations(path), "fname", path)
+    )
     for name, kind, content in (
         ("metrics.csv", "text", _METRICS), ("summary.json", "json", _JSON), ("environment.json", "json", _JSON),
         ("evaluation.json", "json", _JSON), ("config.toml", "text", _TOML),
     ):  # fmt: skip
-        yield Case(f"run with {name}", kind, name, (content,), lambda path: group_runs([read_run(path.parent)]))
+        yield Case(
+            f"run with {name}", kind, name, (content,), lambda path: group_runs([read_run(path.parent)])
+        )
 
 
 def _of_models(folder: Path) -> Iterator[Case]:
@@ -250,10 +292,12 @@ def _of_models(folder: Path) -> Iterator[Case]:
     from wasskit.models.backbones import build_backbone
     from wasskit.models.icnn import DenseICNN
     from wasskit.models.weights import load_backbone_weights
-    from wasskit.plugins.metrix.network import build_model as build_metrix, load_model as load_metrix
+    from wasskit.plugins.metrix.network import build_model as build_metrix
+    from wasskit.plugins.metrix.network import load_model as load_metrix
     from wasskit.plugins.mrl.network import build_model as build_mrl
     from wasskit.plugins.mrl.trained import load_model as load_mrl
-    from wasskit.plugins.ssl.network import build_encoder, load_model as load_ssl
+    from wasskit.plugins.ssl.network import build_encoder
+    from wasskit.plugins.ssl.network import load_model as load_ssl
     from wasskit.plugins.w2gn.autoencoder import Autoencoder, load_autoencoder
     from wasskit.plugins.w2gn.maps import load_map, save_map
     from wasskit.plugins.w2gn.objective import W2GN
@@ -267,19 +311,33 @@ def _of_models(folder: Path) -> Iterator[Case]:
     built = build_mrl(mrl)
     held = nn.ModuleDict({"network": built.network, "objective": built.objective}).state_dict()
     yield Case("mrl model", "safetensors", "x.safetensors", (_safetensors(folder, held, mrl),), load_mrl)
-    ssl = {**common, "kind": "ssl", "method": "byol", "projector": [8, 4], "views": {"flip": 0.5, "scale": [0.1, 1.0]}}
+    ssl = {
+        **common,
+        "kind": "ssl",
+        "method": "byol",
+        "projector": [8, 4],
+        "views": {"flip": 0.5, "scale": [0.1, 1.0]},
+    }
     held = build_encoder(ssl).state_dict()
     yield Case("ssl model", "safetensors", "x.safetensors", (_safetensors(folder, held, ssl),), load_ssl)
     metrix = {**common, "kind": "metrix", "pooling": "avgmax", "embedding_size": 4, "in_memory": True}
     held = build_metrix(metrix).network.state_dict()
-    yield Case("metrix model", "safetensors", "x.safetensors", (_safetensors(folder, held, metrix),), load_metrix)
+    yield Case(
+        "metrix model", "safetensors", "x.safetensors", (_safetensors(folder, held, metrix),), load_metrix
+    )
     save_map(folder / "map.safetensors", W2GN.dense(2, hidden=(4, 4)), space="points", smooth=0.0)
     yield Case("map", "safetensors", "x.safetensors", ((folder / "map.safetensors").read_bytes(),), load_map)
     backbone = build_backbone("tiny", image_size=8, channels=1)
     contents = (_torch(backbone.state_dict()), _torch({"state_dict": backbone.state_dict(), "epoch": 3}))
     yield Case("backbone", "torch", "x.pth", contents, lambda path: load_backbone_weights(backbone, path))
     coder = Autoencoder(8, 1, 2, 4)
-    yield Case("autoencoder", "torch", "x.pt", (_torch(coder.state_dict()),), lambda path: load_autoencoder(coder, path))
+    yield Case(
+        "autoencoder",
+        "torch",
+        "x.pt",
+        (_torch(coder.state_dict()),),
+        lambda path: load_autoencoder(coder, path),
+    )
     network = DenseICNN(2, (4, 4), strong_convexity=1e-2)
     arrays = {f"v{i}.{key}": value.numpy() for i in (1, 2) for key, value in network.state_dict().items()}
     points = np.random.default_rng(0).random((6, 2))
@@ -304,7 +362,9 @@ def _of_checkpoints(folder: Path) -> Case:
         try:
             return make_trainer(run, epochs=1).fit(resume=path)
         except UserError:
-            assert (run.path / "metrics.csv").read_bytes() == record, "a refused checkpoint changed the record"
+            assert (run.path / "metrics.csv").read_bytes() == record, (
+                "a refused checkpoint changed the record"
+            )
             raise
 
     return Case("checkpoint", "torch", "x.pt", ((run.checkpoints / "last.pt").read_bytes(),), resume)

@@ -31,7 +31,9 @@ def main() -> None:
     made = folder / f"made{first}"
     made.mkdir(parents=True)
     found = cases(made)
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 1 << 21
+    pages = (
+        int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 1 << 21
+    )
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,8 +14,37 @@ import zlib
 from collections.abc import Callable
 from random import Random
 
-INTEGERS = (0, 1, 2, 3, 127, 255, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63, 2**64 - 1, 2**80, -1, -(2**31))
-DIGITS = (*map(str, INTEGERS), "9" * 400, "9" * 5000, "1e999", "-1e999", "nan", "1e308", "00", "0x7fffffff", "1.5")
+INTEGERS = (
+    0,
+    1,
+    2,
+    3,
+    127,
+    255,
+    65535,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**62,
+    2**63,
+    2**64 - 1,
+    2**80,
+    -1,
+    -(2**31),
+)
+DIGITS = (
+    *map(str, INTEGERS),
+    "9" * 400,
+    "9" * 5000,
+    "1e999",
+    "-1e999",
+    "nan",
+    "1e308",
+    "00",
+    "0x7fffffff",
+    "1.5",
+)
 WORDS = (
     "", " ", "\n", ",", ";", "\t", '"', "'", '"""', "[", "]", "{", "}", "[[", "=", ".", ":", "#", "\0", "\\", "\\u0000",
     "null", "true", "inf", "NaN", "[" * 3000, '{"a":' * 3000, ".".join("a" * 4000), "a = 1\n" * 2, "ÿ", "\ufeff",
@@ -39,7 +68,9 @@ def blind(data: bytes, rng: Random) -> bytes:
     """Bits, pieces, lengths and numbers, wherever they are."""
     out, size = bytearray(data), max(len(data), 1)
     # Headers and trailers are where the structure is.
-    place = rng.choice((rng.randrange(size), rng.randrange(min(size, 256)), size - 1 - rng.randrange(min(size, 128))))
+    place = rng.choice(
+        (rng.randrange(size), rng.randrange(min(size, 256)), size - 1 - rng.randrange(min(size, 128)))
+    )
     length = rng.choice((1, 2, 4, 16, 256, size // 3 + 1))
     match rng.randrange(9):
         case 0:
@@ -114,7 +145,25 @@ def json_text(data: bytes, rng: Random) -> bytes:
     if rng.random() < 0.2:
         del holder[key]  # type: ignore[arg-type]
     else:
-        values = (None, True, [], {}, "", "x", -1, 0, 1e308, 2**31, 2**70, 10**400, [1] * 100, {"dim": 1}, [[]], "1", 0.5)
+        values = (
+            None,
+            True,
+            [],
+            {},
+            "",
+            "x",
+            -1,
+            0,
+            1e308,
+            2**31,
+            2**70,
+            10**400,
+            [1] * 100,
+            {"dim": 1},
+            [[]],
+            "1",
+            0.5,
+        )
         holder[key] = rng.choice(values)  # type: ignore[index]
     return json.dumps(content).encode()
 
@@ -207,7 +256,11 @@ def packed(
 
     def change(data: bytes, rng: Random) -> bytes:
         if rng.random() < 0.25:
-            return data[:-8] + rng.randbytes(8) if rng.random() < 0.5 else data + data[: rng.randrange(len(data))]
+            return (
+                data[:-8] + rng.randbytes(8)
+                if rng.random() < 0.5
+                else data + data[: rng.randrange(len(data))]
+            )
         if rng.random() < 0.01:
             return pack(b"\0" * (300 << 20))
         return pack(mutate(unpack(data), inner, rng))
@@ -241,11 +294,15 @@ def png(data: bytes, rng: Random) -> bytes:
         body = struct.pack(">II", *sides) + body[8:] if rng.random() < 0.6 else blind(body, rng)
         chunks[0] = (kind, body)
     elif rng.random() < 0.5:
-        chunks[where] = (rng.choice((kind, b"iCCP", b"tEXt", b"zTXt", b"acTL", b"tRNS", b"PLTE")), blind(body, rng))
+        chunks[where] = (
+            rng.choice((kind, b"iCCP", b"tEXt", b"zTXt", b"acTL", b"tRNS", b"PLTE")),
+            blind(body, rng),
+        )
     else:
         chunks[where : where + 1] = rng.choice(([], [chunks[where]] * 2))
     return data[:8] + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
     )
 
 

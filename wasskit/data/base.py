@@ -262,9 +262,9 @@ def _decode(path: Path, channels: int) -> Image.Image:
         return to_mode(image, channels)
 
 
-def _read(opened: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
+def _read(head: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
     try:
-        with opened() as image:
+        with head() as image:
             return to_mode(image, channels)
     except FileNotFoundError as error:
         raise UnreadableImage(BadImage(name, "no such file")) from error

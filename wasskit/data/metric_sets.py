@@ -331,7 +331,9 @@ def _cars(request: Request) -> ImageDataset:
         meta = base / "devkit" / "cars_meta.mat"
         names = _mat(meta).get("class_names") if meta.exists() else None
     labels = {number: f"{number:03d}" for _, number in rows}
-    titles = [name for entry in names or () if isinstance(entry, list) for name in entry if isinstance(name, str)]
+    titles = [
+        name for entry in names or () if isinstance(entry, list) for name in entry if isinstance(name, str)
+    ]
     if len(titles) == 196:
         labels = {number: f"{number:03d} {titles[number - 1]}" for number in labels}
     train = request.split == "train"
@@ -352,12 +354,16 @@ def _annotated(content: Mapping[str, list[Any]], path_key: str, file: Path) -> l
     for number, annotation in enumerate(content.get("annotations", []), 1):
         for name in (path_key, "class"):
             if not isinstance(annotation, dict) or name not in annotation:
-                raise UserError(f"the annotations of {file} have no {name!r}; is it the file with the labels?")
+                raise UserError(
+                    f"the annotations of {file} have no {name!r}; is it the file with the labels?"
+                )
         match annotation[path_key], annotation["class"]:
             case [str(path)], [float(label)] if 1 <= label <= 196:
                 rows.append((path, int(label)))
             case _:
-                raise UserError(f"annotation {number} of {file} has no path and class from 1 to 196; get it anew")
+                raise UserError(
+                    f"annotation {number} of {file} has no path and class from 1 to 196; get it anew"
+                )
     return rows
 
 

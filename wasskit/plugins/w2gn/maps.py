@@ -75,7 +75,12 @@ def _describes(about: Mapping[str, Any]) -> bool:
             and type(about.get("dropout")) in (int, float)
         )
     size = about.get("image_size", ())
-    return are_counts(size) and len(size) == 2 and is_count(about.get("channels")) and is_count(about.get("width"))
+    return (
+        are_counts(size)
+        and len(size) == 2
+        and is_count(about.get("channels"))
+        and is_count(about.get("width"))
+    )
 
 
 def description(transport: W2GN) -> dict[str, Any]:
