@@ -8,9 +8,11 @@ import pickle
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from wasskit.data.base import UnreadableImage, read_image
@@ -346,7 +348,7 @@ def test_the_plain_state_of_an_array_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 def test_arrays_come_back_from_every_protocol(tmp_path: Path, protocol: int, dtype: type) -> None:
-    array = np.arange(12, dtype=dtype).reshape(3, 4)
+    array: NDArray[Any] = np.arange(12, dtype=dtype).reshape(3, 4)
     (tmp_path / "x").write_bytes(
         pickle.dumps({"data": array, b"names": ["a", b"b", 1.5, None, True]}, protocol)
     )

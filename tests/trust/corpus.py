@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import importlib
 import importlib.util
@@ -187,7 +188,7 @@ def _of_readers(folder: Path) -> Iterator[Case]:
     for name, (kind, file, contents) in seeds.items():
         function = READERS[f"wasskit.{name}"].function
         extra = further.get(name, ())
-        yield Case(name, kind, file, contents, lambda path, read=function, extra=extra: read(path, *extra))
+        yield Case(name, kind, file, contents, functools.partial(_with, function, extra))
     for kind, suffix, options in (
         ("png", ".png", {}),
         ("tiff", ".tif", {}),
@@ -198,10 +199,12 @@ def _of_readers(folder: Path) -> Iterator[Case]:
             read = READERS[f"wasskit.{name}"].function
             extra = further.get(name, ())
             label = f"{name} of {kind} {options or ''}"
-            yield Case(
-                label, kind, f"x{suffix}", picture, lambda path, read=read, extra=extra: read(path, *extra)
-            )
+            yield Case(label, kind, f"x{suffix}", picture, functools.partial(_with, read, extra))
     yield Case("plain idx", "idx", "x", (_idx(2, 3, 3),), READERS["wasskit.data.domains.read_idx"].function)
+
+
+def _with(read: Callable[..., object], extra: tuple[Any, ...], path: Path) -> object:
+    return read(path, *extra)
 
 
 def covered(found: list[Case]) -> set[str]:

@@ -46,6 +46,7 @@ def main() -> None:
         target = place / case.name
         target.write_bytes(content)
         print(f"TRIAL {number} {case.label}", flush=True)
+        peak = max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         wrong = _read(case.read, target)
         before, peak = peak, max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         if wrong is None and (peak - before) * 1024 > RESIDENT:

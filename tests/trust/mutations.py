@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 INTEGERS = (
     0,
@@ -145,7 +146,7 @@ def json_text(data: bytes, rng: Random) -> bytes:
     if rng.random() < 0.2:
         del holder[key]  # type: ignore[arg-type]
     else:
-        values = (
+        values: tuple[Any, ...] = (
             None,
             True,
             [],

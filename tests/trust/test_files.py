@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -38,7 +39,8 @@ def test_sound_files_are_read(tmp_path: Path) -> None:
                 case.read(folder / case.name)
             except UserError as error:
                 # A batch is none of the file of names, a grey or paletted picture no palette: each refuses the other.
-                assert place and "not a readable" not in str(error), (case.label, place, str(error))
+                assert place, (case.label, str(error))  # noqa: PT017
+                assert "not a readable" not in str(error), (case.label, place, str(error))  # noqa: PT017
 
 
 def test_mutated_files(request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -49,6 +51,12 @@ def test_mutated_files(request: pytest.FixtureRequest, tmp_path: Path) -> None:
         first, found = _run(first, trials, tmp_path)
         wrong += found
     assert not wrong, f"{len(wrong)} of {trials} mutated files:\n" + "\n".join(wrong)
+
+
+def _pass_on(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
 
 
 def _run(first: int, last: int, folder: Path) -> tuple[int, list[str]]:

@@ -323,7 +323,9 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
     if splits is not None:
         unknown = sorted({part for part in splits if part.lower() not in _SPLIT_NAMES})
         if unknown:
-            raise UserError(f"{file} names the unknown split {unknown[0]!r}; there are train, val and test")
+            raise UserError(
+                f"{file} names the unknown split {unknown[0][:80]!r}; there are train, val and test"
+            )
         splits = [_SPLIT_NAMES[part.lower()] for part in splits]
     if given is None or not any(given):
         return paths, None, [], splits, repeats

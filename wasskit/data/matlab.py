@@ -143,7 +143,7 @@ def _numbers(data: memoryview, place: int, order: str, count: int) -> list[Any]:
     if not count:
         return []
     kind, content, _ = _element(data, place, order)
-    dtype = np.dtype(_DTYPES[kind]).newbyteorder(order) if kind in _DTYPES else None
+    dtype = np.dtype(_DTYPES[kind]).newbyteorder("<" if order == "<" else ">") if kind in _DTYPES else None
     if dtype is None or len(content) != count * dtype.itemsize:
         raise Damage("an array of numbers has others than it announces")
     return list(map(float, np.frombuffer(content, dtype).tolist()))

@@ -140,6 +140,8 @@ def benchmark_file(path: Path) -> KnownPair:
     Raises:
         UserError: the file is missing, or lacks a part.
     """
+    if not path.exists():
+        raise UserError(f"There is no benchmark pair at {path}; name one that is there.")
     # Unsigned kinds that torch lacks never come in such a file; as numbers they are as good.
     arrays = {
         key: torch.from_numpy(array if array.dtype.kind == "f" else array.astype(np.float64))
@@ -169,8 +171,8 @@ def check_pair(arrays: Mapping[str, Tensor], path: Path) -> None:
     rows, dim = arrays["x_test"].shape if "x_test" in arrays and arrays["x_test"].ndim == 2 else (0, 0)
     mixture = len(arrays["centers"]) if "centers" in arrays and arrays["centers"].ndim else 0
     needed: dict[str, tuple[int, ...]] = {
-        "x_test": (rows, dim), "y_test": (rows, dim), "centers": (mixture, dim), "maps": (mixture, dim, dim),
-        "mean": (dim,), "std": (), "scale": (), "output_variance": (),
+        "centers": (mixture, dim), "maps": (mixture, dim, dim), "std": (), "mean": (dim,), "scale": (),
+        "x_test": (rows, dim), "y_test": (rows, dim), "output_variance": (),
     }  # fmt: skip
     missing = [key for key in needed if key not in arrays]
     if missing:
