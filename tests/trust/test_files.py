@@ -71,9 +71,7 @@ def _run(first: int, last: int, folder: Path) -> tuple[int, list[str]]:
         lines: queue.Queue[str | None] = queue.Queue()
         errors: list[str] = []
         readers = [
-            threading.Thread(
-                target=lambda: [lines.put(line) for line in child.stdout or ()] + [lines.put(None)]
-            ),
+            threading.Thread(target=_pass_on, args=(child.stdout, lines)),
             threading.Thread(target=lambda: errors.extend(child.stderr or ())),
         ]
         for thread in readers:
