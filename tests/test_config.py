@@ -25,7 +25,7 @@ from wasskit.config import (
 )
 from wasskit.errors import UserError
 from wasskit.options import override
-from wasskit.recipes import read_toml
+from wasskit.system.documents import read_toml
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 from wasskit.cli import find_command
 from wasskit.config import check_keys, current_names
 from wasskit.errors import UserError
-from wasskit.recipes import read_toml
+from wasskit.system.documents import read_toml
 
 FORMER = [
     ("ssl byol", ["--crop-min", "0.3"], {"crop_min": 0.3}, "min_crop", 0.3),

@@ -6,7 +6,6 @@ published, the figures under ``[paper]`` with their ``source``.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
+from wasskit.system.documents import read_text, read_toml
 from wasskit.system.hints import did_you_mean, nearest
 
 _TOP_KEYS = {"command", "title", "description", "options", "paper"}
@@ -64,25 +64,6 @@ def recipe_names(plugin: str | None = None) -> list[str]:
     folder = recipes_folder()
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.toml")]
     return sorted(name for name in names if plugin is None or name.startswith(plugin + "/"))
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file.
-
-    Raises:
-        UserError: the file cannot be read or is not TOML; the line is named.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}.") from None
-    return document
 
 
 def find_recipe(named: str, command: str | None = None) -> tuple[str, Path]:
@@ -189,7 +170,7 @@ def complete_recipes(typed: str, command: str | None = None) -> Iterable[tuple[s
     for name in recipe_names():
         if name.startswith(typed):
             found = {}
-            for line in (folder / f"{name}.toml").read_text(encoding="utf-8").splitlines():
+            for line in read_text(folder / f"{name}.toml").splitlines():
                 key, _, value = line.partition("=")
                 if key.strip() in ("command", "title"):
                     found[key.strip()] = value.strip().strip('"')

@@ -18,8 +18,9 @@ from PIL import Image
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
-from wasskit.data.sets.cifar import PUBLISHED_MD5, read_pickle
+from wasskit.data.sets.cifar import PUBLISHED_MD5
 from wasskit.data.sets.folders import IMAGENET100_WNIDS
+from wasskit.data.sets.pickles import read_pickle
 from wasskit.errors import UserError
 
 

@@ -138,7 +138,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     torch.save({"state_dict": state, "args": nn.Linear(1, 1)}, path)
     refuses("holds Python objects beside its tensors")
     path.write_bytes(path.read_bytes()[:1000])
-    refuses("damaged or not a torch file")
+    refuses("not a readable torch file of weights: it is damaged, cut short or of another kind")
     path.rename(tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match="readable safetensors"):
         build_backbone("resnet18", image_size=32, weights=tmp_path / "weights.safetensors")

@@ -12,11 +12,13 @@ from typing import Any, overload
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from wasskit.data.catalog import IMAGENET_MEAN, IMAGENET_STD
+from wasskit.data.images import IMAGE_SUFFIXES, opened
 from wasskit.errors import UserError
+from wasskit.system.readers import UnreadableFile, reader
 
 
 @dataclass(frozen=True)
@@ -248,17 +250,24 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
     Raises `UnreadableImage` for whatever keeps the pixels from being had: no file, no rights, truncated, not
     an image.
     """
-    return _read(lambda: Image.open(path), str(path), channels)
-
-
-def _read(opened: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
     try:
-        with opened() as image:
+        return _decode(Path(path), channels)
+    except UnreadableFile as error:
+        raise UnreadableImage(BadImage(str(path), error.reason)) from error
+
+
+@reader("image", suffixes=IMAGE_SUFFIXES, advice="repair or remove it")
+def _decode(path: Path, channels: int) -> Image.Image:
+    with opened(path) as image:
+        return to_mode(image, channels)
+
+
+def _read(head: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
+    try:
+        with head() as image:
             return to_mode(image, channels)
     except FileNotFoundError as error:
         raise UnreadableImage(BadImage(name, "no such file")) from error
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(BadImage(name, "not an image, or damaged at its start")) from error
     # Damaged files make the decoders raise nearly anything (EOFError, struct.error, ZeroDivisionError, ...).
     except Exception as error:
         raise UnreadableImage(BadImage(name, str(error) or type(error).__name__)) from error

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from wasskit.data.base import BadImage, ImageDataset, UnreadableImage, cores, read_image, to_mode
+from wasskit.data.images import opened
 from wasskit.data.transforms import ResizeCrop
 from wasskit.errors import UserError
 
@@ -38,12 +39,12 @@ def threaded(function: Callable[[int], T], count: int, threads: int | None = Non
 def check_image(path: str | Path) -> BadImage | None:
     """Decode a file to its end; JPEG at an eighth of its size, which reads all of its data in a third of the
     time."""
-    return _check(lambda: Image.open(path), lambda: read_image(path))
+    return _check(lambda: opened(path), lambda: read_image(path))
 
 
-def _check(opened: Callable[[], Image.Image], read: Callable[[], Image.Image]) -> BadImage | None:
+def _check(head: Callable[[], Image.Image], read: Callable[[], Image.Image]) -> BadImage | None:
     try:
-        with opened() as image:
+        with head() as image:
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
     except Exception:

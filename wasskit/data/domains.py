@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import math
 import os
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wasskit.data.catalog import data_root
 from wasskit.errors import UserError
+from wasskit.system.readers import Damage, reader
 
 SIDE = 28
 """Side of the images of all domains, in pixels."""
@@ -79,6 +85,13 @@ def mnist(root: Path) -> Domain:
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
             arrays.append(read_idx(find(folders, f"{part}-{kind}-ubyte", "MNIST")))
+    for pixels, digits in ((arrays[0], arrays[1]), (arrays[2], arrays[3])):
+        fits = pixels.ndim == 3 and pixels.shape[1:] == (SIDE, SIDE) and digits.shape == pixels.shape[:1]
+        if not fits or not len(digits) or digits.max() > 9:
+            raise UserError(
+                f"The files of MNIST in {root} do not fit together: images {pixels.shape}, labels {digits.shape}, "
+                "where N images of 28 x 28 and N digits are expected; get them again."
+            )
     images = [torch.from_numpy(a).unsqueeze(1).float() / 255.0 for a in (arrays[0], arrays[2])]
     labels = [torch.from_numpy(a.astype(np.int64)) for a in (arrays[1], arrays[3])]
     return Domain("mnist", images[0], labels[0], images[1], labels[1])
@@ -95,18 +108,34 @@ def find(folders: list[Path], name: str, title: str) -> Path:
     )
 
 
-def read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An idx file of bytes. Raises `UserError` where it is damaged."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        dims = data[3]
-        shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
-        array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = (
-            np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
-        )
-        return array
-    except (OSError, EOFError, IndexError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}.") from error
+LARGEST_TEXT, MOST_ROWS = 1 << 26, 100_000
+"""Bytes and rows up to which a LIBSVM file is unpacked: USPS has 7,291 rows in 18 million bytes."""
+LARGEST_UNPACKED = 1 << 28
+"""Bytes up to which a packed file is unpacked: MNIST's largest has 47 million, a small file can hold any number."""
+
+
+@reader("idx file of bytes", suffixes=("", ".gz"), largest=LARGEST_UNPACKED)
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """An idx file of bytes, packed or not: ``(N,)`` or ``(N, H, W)``."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        data = _unpacked(file, LARGEST_UNPACKED)
+    if len(data) < 4 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 3:
+        raise Damage("it does not begin as one of bytes does")
+    dims = data[3]
+    shape = struct.unpack_from(f">{dims}I", data, 4)
+    body = len(data) - 4 - 4 * dims
+    if math.prod(shape) != body:
+        raise Damage(f"its header announces {' x '.join(map(str, shape))} bytes, it holds {body:,}")
+    array: NDArray[np.uint8] = np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+    return array
+
+
+def _unpacked(file: Any, largest: int) -> bytes:
+    """All that a packed file holds, but for what no file of digits does."""
+    data: bytes = file.read(largest + 1)
+    if len(data) > largest:
+        raise Damage(f"it unpacks to more than {largest:,} bytes")
+    return data
 
 
 # --- USPS -------------------------------------------------------------------------------------------------
@@ -129,23 +158,31 @@ def usps(root: Path) -> Domain:
     return Domain("usps", *parts)
 
 
+@reader("packed LIBSVM file", suffixes=(".bz2",), largest=LARGEST_UNPACKED)
 def read_libsvm(path: Path, width: int) -> tuple[Tensor, Tensor]:
     """Rows ``label index:value ...`` with labels and indices from 1: values (N, width) and labels (N)
     from 0.
     """
-    try:
-        text = bz2.decompress(path.read_bytes())
+    with bz2.open(path) as file:
+        text = _unpacked(file, LARGEST_TEXT)
+    if text.count(b"\n") > MOST_ROWS:
+        raise Damage(f"it has more than {MOST_ROWS:,} rows")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of what is no number
         numbers = np.fromstring(text.replace(b":", b" "), dtype=np.float64, sep=" ")
-        pairs = np.array([line.count(b":") for line in text.splitlines()])
-        if len(numbers) != len(pairs) + 2 * pairs.sum():
-            raise ValueError("a row is not a label and index:value pairs")
-        starts = np.concatenate([[0], np.cumsum(2 * pairs + 1)[:-1]])
-        labels = numbers[starts].astype(np.int64) - 1
-        rest = np.delete(numbers, starts)
-        values = np.zeros((len(pairs), width), dtype=np.float32)
-        values[np.repeat(np.arange(len(pairs)), pairs), rest[0::2].astype(np.int64) - 1] = rest[1::2]
-    except (OSError, EOFError, ValueError, IndexError) as error:
-        raise UserError(f"{path} is damaged: {error}.") from error
+    pairs = np.array([line.count(b":") for line in text.splitlines()])
+    if not len(pairs) or len(numbers) != len(pairs) + 2 * pairs.sum():
+        raise Damage("a row is not a label and index:value pairs")
+    starts = np.concatenate([[0], np.cumsum(2 * pairs + 1)[:-1]])
+    rest = np.delete(numbers, starts)
+    places, labels = rest[0::2] - 1, numbers[starts] - 1
+    if not (np.isfinite(numbers).all() and ((places >= 0) & (places < width)).all()):
+        raise Damage(f"a row has an index outside 1 to {width}, or a value that is no number")
+    if not ((labels >= 0) & (labels < 10)).all():
+        raise Damage("a label lies outside 1 to 10")
+    labels = labels.astype(np.int64)
+    values = np.zeros((len(pairs), width), dtype=np.float32)
+    values[np.repeat(np.arange(len(pairs)), pairs), places.astype(np.int64)] = rest[1::2]
     return torch.from_numpy(values), torch.from_numpy(labels)
 
 

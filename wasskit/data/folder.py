@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -13,12 +12,12 @@ import torch
 from wasskit.data.base import BadImage, ImageDataset
 from wasskit.data.catalog import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.data.decode import bad_images_message, drop_bad_images, without_bad_images
+from wasskit.data.images import IMAGE_SUFFIXES
 from wasskit.data.splits import stratified_split
 from wasskit.errors import UserError
+from wasskit.system.documents import read_csv_rows
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif", ".jp2")
-)
+SUFFIXES = frozenset(IMAGE_SUFFIXES)
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _SPLIT_NAMES = {name: split for split, names in _SPLIT_FOLDERS.items() for name in names}
 _HEADINGS = {
@@ -31,24 +30,64 @@ _COLUMN_NAMES = {name: column for column, names in _HEADINGS.items() for name in
 
 def list_images(folder: Path) -> list[Path]:
     """The image files below a folder, in the order of their paths, without hidden files (``._x.jpg`` among
-    them)."""
-    found: list[Path] = []
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found.extend(
-            Path(place, file)
-            for file in files
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122 (speed)
-        )
-    return sorted(found)
+    them).
+
+    Links are followed; a file that several lead to counts once, under the first of its paths. Raises `UserError`
+    for a link to a folder that holds the link.
+    """
+    return sorted(images_below(folder).values())
+
+
+def images_below(folder: Path) -> dict[str, Path]:
+    """As `list_images`, each under the path where it really lies; one of several paths is the first of them."""
+    found: dict[str, Path] = {}
+    top = os.path.realpath(folder)
+    waiting = [(str(folder), top, _holders(top))]
+    visited = set()
+    while waiting:
+        place, real, holders = waiting.pop()
+        # Folders that several links lead to, level upon level, would have paths without end.
+        if real in visited or not os.path.isdir(real):  # noqa: PTH112 (speed)
+            continue
+        visited.add(real)
+        with os.scandir(place) as entries:
+            ordered = sorted(
+                (entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name
+            )
+        inner = []
+        for entry in ordered:
+            linked = entry.is_symlink()
+            target = os.path.realpath(entry.path) if linked else os.path.join(real, entry.name)  # noqa: PTH118 (speed)
+            # The entry itself fails on a link that leads to itself.
+            if Path(target).is_dir() if linked else entry.is_dir():
+                _refuse_cycle(entry.path, target, holders)
+                inner.append((entry.path, target, holders | {target}))
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122 (speed)
+                found.setdefault(target, Path(entry.path))
+        waiting += reversed(inner)
+    return found
+
+
+def _holders(real: str) -> frozenset[str]:
+    """A folder, given by the place where it really lies, and those that hold it."""
+    return frozenset((real, *map(str, Path(real).parents)))
+
+
+def _refuse_cycle(path: str, target: str, holders: frozenset[str]) -> None:
+    if target in holders:
+        raise UserError(f"{path} is a link to {target}, which holds it: remove the link")
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The subfolders that stand for classes, in the order of their names."""
+    """The subfolders that stand for classes, in the order of their names. Raises `UserError` for a link to a
+    folder that holds it."""
     with os.scandir(folder) as entries:
-        return sorted(
-            Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")
-        )
+        found = [entry for entry in entries if Path(entry.path).is_dir() and not entry.name.startswith(".")]
+    if any(entry.is_symlink() for entry in found):
+        holders = _holders(os.path.realpath(folder))
+        for entry in found:
+            _refuse_cycle(entry.path, os.path.realpath(entry.path), holders)
+    return sorted(Path(entry.path) for entry in found)
 
 
 def read_class_folders(
@@ -66,7 +105,18 @@ def read_class_folders(
             raise UserError(
                 f"{folder} has class folders that train has not: {', '.join(strangers[:5])}; remove them"
             )
-    members = {path.name: list_images(path) for path in own}
+    members: dict[str, list[Path]] = {}
+    places: dict[str, Path] = {}
+    for own_folder in own:
+        below = images_below(own_folder)
+        if twice := places.keys() & below.keys():
+            place = min(twice)
+            raise UserError(
+                f"{places[place]} and {below[place]} are one image in two classes, by a link: remove one of them"
+            )
+        places |= below
+        members[own_folder.name] = sorted(below.values())
+    places.clear()
     empty = [name for name, images in members.items() if not images]
     notes: list[str] = []
     if empty and classes is None:
@@ -144,6 +194,13 @@ def load_folder(
         named: list[str] | None = None
         if classes_from is not None and any(list_images(p) for p in class_folders(classes_from)):
             named = read_class_folders(classes_from, corrupt=corrupt)[2]
+        if classes_from is not None and (
+            twice := images_below(folder).keys() & images_below(classes_from).keys()
+        ):
+            raise UserError(
+                f"{len(twice):,} images of {folder} are those of {classes_from}, by links ({min(twice)}): what is "
+                "trained on cannot be tested on; remove the links"
+            )
         if class_folders(folder):
             paths, labels, classes, notes = read_class_folders(folder, named, corrupt=corrupt)
         else:
@@ -210,13 +267,7 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
     Of rows that name the same image the first counts, lest it lie in the training and in the test part; ``repeats``
     is the number of the others. Raises `UserError` where they contradict each other.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [
-                (number, row) for number, row in enumerate(csv.reader(stream), 1) if any(map(str.strip, row))
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {file}: {error}; it should be a CSV of path,label in UTF-8") from error
+    rows = read_csv_rows(file)
     columns = ["path", "label", "split"]
     heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     # A label may be called "image", so a line that names an image file is no heading.
@@ -272,7 +323,9 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
     if splits is not None:
         unknown = sorted({part for part in splits if part.lower() not in _SPLIT_NAMES})
         if unknown:
-            raise UserError(f"{file} names the unknown split {unknown[0]!r}; there are train, val and test")
+            raise UserError(
+                f"{file} names the unknown split {unknown[0][:80]!r}; there are train, val and test"
+            )
         splits = [_SPLIT_NAMES[part.lower()] for part in splits]
     if given is None or not any(given):
         return paths, None, [], splits, repeats

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,11 @@ from wasskit.data.base import BadImage, ImageDataset
 from wasskit.data.catalog import CARDS, data_root
 from wasskit.data.decode import bad_images_message, drop_bad_images, without_bad_images
 from wasskit.data.folder import load_folder
+from wasskit.data.matlab import read_mat
 from wasskit.data.registry import Corrupt, Request, load_dataset, register
 from wasskit.data.seeds import derive_seed
 from wasskit.errors import UserError
+from wasskit.system.documents import read_text
 
 PUBLISHED: dict[tuple[str, str], tuple[int, int]] = {
     ("cub", "train"): (5_864, 100),
@@ -240,13 +242,7 @@ def _missing(base: Path, paths: Sequence[str]) -> list[BadImage]:
 
 def _rows(file: Path, columns: int, *, skip: int = 0) -> list[list[str]]:
     """The whitespace-separated rows of a list file, each checked to have ``columns`` entries."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()[skip:]
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}; get the data set anew") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no text file ({error.reason}); get the data set anew") from error
-    rows = [line.split() for line in lines if line.strip()]
+    rows = [line.split() for line in read_text(file).splitlines()[skip:] if line.strip()]
     for number, row in enumerate(rows, skip + 1):
         if len(row) != columns:
             raise UserError(f"{file} line {number} has {len(row)} entries in place of {columns}; get it anew")
@@ -292,7 +288,7 @@ def _inshop(request: Request) -> ImageDataset:
         p for p in (base / "list_eval_partition.txt", base / "Eval/list_eval_partition.txt") if p.exists()
     )
     rows = _rows(file, 3, skip=2)  # image_name item_id evaluation_status, below the number of rows
-    announced = file.read_text(encoding="utf-8").partition("\n")[0].strip()
+    announced = read_text(file).partition("\n")[0].strip()
     if announced != str(len(rows)):
         raise UserError(f"{file} announces {announced!r} images and lists {len(rows)}; get it anew")
     images = next((p for p in (base, base / "Img", base / "img_highres") if (p / "img").is_dir()), base)
@@ -313,14 +309,11 @@ def _cars(request: Request) -> ImageDataset:
     if (base / "cars_annos.mat").exists():
         file = base / "cars_annos.mat"
         content = _mat(file)
-        rows = [
-            (str(_field(a, "relative_im_path", file)), int(_field(a, "class", file)))
-            for a in content["annotations"]
-        ]
+        rows = _annotated(content, "relative_im_path", file)
         names = content.get("class_names")
     else:
         file = base / "devkit" / "cars_train_annos.mat"
-        rows = [(f"cars_train/{name}", number) for name, number in _devkit(file)]
+        rows = [(f"cars_train/{name}", number) for name, number in _annotated(_mat(file), "fname", file)]
         labelled = [
             base / "devkit" / "cars_test_annos_withlabels.mat",
             base / "cars_test_annos_withlabels.mat",
@@ -331,41 +324,47 @@ def _cars(request: Request) -> ImageDataset:
                 f"the labels of {base / 'cars_test'} are missing: put cars_test_annos_withlabels.mat into {base} "
                 f"or {base / 'devkit'}"
             )
-        rows += [(f"cars_test/{name}", number) for name, number in _devkit(with_labels)]
+        rows += [
+            (f"cars_test/{name}", number)
+            for name, number in _annotated(_mat(with_labels), "fname", with_labels)
+        ]
         meta = base / "devkit" / "cars_meta.mat"
         names = _mat(meta).get("class_names") if meta.exists() else None
     labels = {number: f"{number:03d}" for _, number in rows}
-    if names is not None and len(names) == 196:
-        labels = {number: f"{number:03d} {names[number - 1]}" for number in labels}
+    titles = [
+        name for entry in names or () if isinstance(entry, list) for name in entry if isinstance(name, str)
+    ]
+    if len(titles) == 196:
+        labels = {number: f"{number:03d} {titles[number - 1]}" for number in labels}
     train = request.split == "train"
     chosen = [(path, labels[number]) for path, number in rows if (number <= 98) == train]
     return _build(request, file, base, chosen)
 
 
 def _mat(file: Path) -> dict[str, Any]:
-    from scipy.io import loadmat
-
-    try:
-        content: dict[str, Any] = loadmat(file, squeeze_me=True)
-    except FileNotFoundError:
-        raise UserError(f"there is no file {file}; get the data set anew") from None
-    # The reader of a damaged file raises nearly anything.
-    except Exception as error:
-        raise UserError(f"cannot read {file}: {error}; get the data set anew") from error
+    content = read_mat(file)
     if "annotations" not in content and "class_names" not in content:
         raise UserError(f"{file} has no annotations; get the data set anew")
     return content
 
 
-def _field(annotation: Any, name: str, file: Path) -> Any:
-    if name not in (annotation.dtype.names or ()):
-        raise UserError(f"the annotations of {file} have no {name!r}; is it the file with the labels?")
-    return annotation[name].item() if hasattr(annotation[name], "item") else annotation[name]
-
-
-def _devkit(file: Path) -> list[tuple[str, int]]:
-    annotations = _mat(file)["annotations"]
-    return [(str(_field(a, "fname", file)), int(_field(a, "class", file))) for a in annotations]
+def _annotated(content: Mapping[str, list[Any]], path_key: str, file: Path) -> list[tuple[str, int]]:
+    """The paths and class numbers of the annotations in a MATLAB file, an array of structures."""
+    rows = []
+    for number, annotation in enumerate(content.get("annotations", []), 1):
+        for name in (path_key, "class"):
+            if not isinstance(annotation, dict) or name not in annotation:
+                raise UserError(
+                    f"the annotations of {file} have no {name!r}; is it the file with the labels?"
+                )
+        match annotation[path_key], annotation["class"]:
+            case [str(path)], [float(label)] if 1 <= label <= 196:
+                rows.append((path, int(label)))
+            case _:
+                raise UserError(
+                    f"annotation {number} of {file} has no path and class from 1 to 196; get it anew"
+                )
+    return rows
 
 
 @register("faces")

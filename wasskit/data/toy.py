@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wasskit.data.seeds import derive_seed
 from wasskit.errors import UserError
+from wasskit.system.arrays import read_array
 
 Scheme = Literal["random", "sobol"]
 
@@ -62,6 +63,9 @@ class Measure:
         """The image of this measure under a function of points."""
         return Measure(dim or self.dim, self.uniforms, lambda u: function(self.transform(u)))
 
+
+MOST_DIMENSIONS = torch.quasirandom.SobolEngine.MAXDIM
+"""Dimensions that Sobol points can have: 21,201."""
 
 SCRAMBLED_ANEW_UP_TO = 64
 """Dimension up to which every draw of Sobol points is scrambled anew."""
@@ -251,20 +255,16 @@ def measure(name: str | Path) -> Measure:
 
 def load_points(path: Path) -> Tensor:
     """The points (N, D) in a ``.npy`` file, float32. Raises `UserError` for whatever is wrong with it."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a .npy file of numbers: {error}.") from error
-    if (
-        not isinstance(array, np.ndarray)
-        or array.ndim != 2
-        or not len(array)
-        or array.dtype.kind not in "fiu"
-    ):
-        shape = getattr(array, "shape", None)
-        raise UserError(f"{path} holds an array of shape {shape}; points are an array of numbers (N, D).")
+    array = read_array(path)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind == "b":
+        raise UserError(
+            f"{path} holds an array of shape {array.shape}; points are an array of numbers (N, D)."
+        )
+    if array.shape[1] > MOST_DIMENSIONS:
+        raise UserError(
+            f"{path} holds points of {array.shape[1]:,} dimensions; a cloud may have up to {MOST_DIMENSIONS:,}: "
+            "project them first."
+        )
     return checked_points(torch.from_numpy(array.astype(np.float32)), str(path))
 
 

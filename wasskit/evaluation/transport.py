@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wasskit.errors import UserError
+from wasskit.models.weights import load_state, read_state
 from wasskit.ot.gaussian import Moments, bures_wasserstein_squared, streamed_moments
 
 
@@ -99,18 +100,16 @@ class InceptionFeatures(nn.Module):
     def __init__(self, weights: str | Path) -> None:
         super().__init__()
         path = Path(weights)
-        if not path.is_file():
+        if not path.exists():
             raise UserError(
                 f"There is no file of Inception weights at {path}; give the path of one that you have downloaded."
             )
-        self.checksum = sha256(path)
-        try:
-            state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-            classes = len(state["fc.bias"])
-        except Exception as error:
+        state = read_state(path)
+        if "fc.bias" not in state or state["fc.bias"].ndim != 1:
             raise UserError(
-                f"{path} does not hold the state dictionary of an Inception v3: {error}"
-            ) from error
+                f"{path} does not hold the state dictionary of an Inception v3: it lacks fc.bias."
+            )
+        self.checksum, classes = sha256(path), len(state["fc.bias"])
         if classes not in (1000, 1008):
             raise UserError(
                 f"{path} has {classes} classes; Inception weights for this score have 1008 or 1000."
@@ -125,10 +124,7 @@ class InceptionFeatures(nn.Module):
             for name, value in self.network.state_dict().items()
             if name.endswith("num_batches_tracked")
         }
-        try:
-            self.network.load_state_dict({**counters, **kept})
-        except RuntimeError as error:
-            raise UserError(f"{path} does not fit Inception v3: {error}") from error
+        load_state(self.network, {**counters, **kept}, path, "Inception v3")
         self.eval().requires_grad_(False)
 
     @property

@@ -24,9 +24,8 @@ from torch import Tensor, nn
 
 from wasskit import __version__
 from wasskit.errors import RunFailed, UserError
+from wasskit.models.weights import HEADER_KEY, read_safetensors
 from wasskit.system.files import replacing
-
-HEADER_KEY = "wasskit"
 
 
 def save_weights(path: Path, weights: nn.Module | Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -55,23 +54,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises UserError if the file is not there, damaged, or has no header of ours.
     """
-    if not path.is_file():
-        raise UserError(f"there is no file of weights at {path}.")
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file: {error}.") from error
-    try:
-        header = json.loads(metadata[HEADER_KEY])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{path} has no wasskit header: give it to --weights, or export the run again."
-        ) from error
-    return state, header
+    state, header = read_safetensors(path)
+    if header is None:
+        raise UserError(f"{path} has no wasskit header: give it to --weights, or export the run again.")
+    return state, dict(header)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wasskit.models.weights import difference
 from wasskit.ot.gaussian import along_channels, like_channels
 
 Activation = Literal["celu", "softplus"]
@@ -370,13 +371,13 @@ class DenseICNN(Potential):
                 "no quadratic_layers.0.quadratic_decomposed of shape (in, rank, out) in the state dictionary"
             )
         in_dim, rank, _ = factors[0].shape
-        network = cls(in_dim, [factor.shape[2] for factor in factors], rank, activation, strong_convexity)
-        try:
-            network.to(factors[0].dtype).load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the state dictionary does not fit a dense input-convex network: {error}"
-            ) from error
+        widths = [factor.shape[2] for factor in factors]
+        with torch.device("meta"):
+            wanted = cls(in_dim, widths, rank, activation, strong_convexity).state_dict()
+        if (reason := difference(wanted, state)) is not None:
+            raise ValueError(f"the state dictionary does not fit a dense input-convex network: {reason}")
+        network = cls(in_dim, widths, rank, activation, strong_convexity)
+        network.to(factors[0].dtype).load_state_dict(state)
         return network
 
 

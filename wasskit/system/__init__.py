@@ -1,1 +1,4 @@
-"""What every floor may use of the operating system: files, locks, signals, child processes, hints. Free of torch."""
+"""What every floor may use of the operating system: files and their readers, locks, signals, child processes, hints.
+
+Free of torch.
+"""

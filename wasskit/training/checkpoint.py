@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
+from wasskit.models.weights import read_torch
 from wasskit.system.files import remove_leftovers, replace_file, replacing, writing
+from wasskit.system.readers import Damage, reader
 
 __all__ = [
     "Checkpoints",
@@ -116,17 +118,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, it is damaged (every byte of its content is checked), or it is no checkpoint of ours.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"There is no checkpoint at {path}.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"checksum of {damaged}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"The checkpoint {path} is damaged ({reason[:120].rstrip('.')}).") from error
+    check_whole(path)
+    state = read_torch(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = (
             f"of format {state['format']}"
@@ -135,6 +130,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
         raise UserError(f"{path} is no checkpoint that this version of wasskit reads: it is {found}.")
     return state
+
+
+@reader("checkpoint", suffixes=(".pt",), advice="go on from another, or start the run anew")
+def check_whole(path: Path) -> None:
+    """Check every byte of the content of a checkpoint by its checksum. Raises `UserError` where one has changed."""
+    with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type for info in archive.infolist()):
+            raise Damage("it is damaged: its parts are packed")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise Damage("it is damaged: a checksum is wrong")
 
 
 def check_same_config(

@@ -25,19 +25,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from wasskit.console import jsonable
 from wasskit.errors import UserError, WasskitError
-from wasskit.recipes import read_toml
+from wasskit.system.documents import LARGEST_TEXT, read_json, read_toml
 from wasskit.system.files import remove_leftovers, replace_text, writing
 from wasskit.system.locks import Taken, held, holder
+from wasskit.system.readers import Damage, reader
 from wasskit.text import csv_text
 
-__all__ = ["Metric", "RunDirectory", "numbered_names", "read_metrics"]
+__all__ = ["Metric", "RunDirectory", "numbered_names", "read_configuration", "read_metrics", "to_metric"]
 
 _LOCK = ".lock"
 _HEADER = ("epoch", "step", "split", "metric", "value")
@@ -64,6 +65,7 @@ class RunDirectory:
         self.document = document
         self._rows: int | None = None
         self._noted: list[dict[str, Any]] | None = None
+        self.at_start: Callable[[], None] | None = None
 
     # --- Making and opening -------------------------------------------------------------------------------------------
 
@@ -130,10 +132,7 @@ class RunDirectory:
             raise UserError(f"There is no run directory {path}.")
         if not (path / "config.toml").is_file():
             raise UserError(f"{path} is no run directory: it has no config.toml.")
-        run = cls(path, read_toml(path / "config.toml"))
-        tables = [run.document.get(name, {}) for name in ("options", "paper")]
-        if not (isinstance(run.document.get("command"), str) and all(isinstance(t, dict) for t in tables)):
-            raise UserError(f"{path / 'config.toml'} is damaged: it is not the configuration of a run.")
+        run = cls(path, read_configuration(path / "config.toml"))
         if plugin is not None and run.command.split()[:1] != [plugin]:
             raise UserError(f"{path} is a run of `wasskit {run.command}`, not of `wasskit {plugin}`.")
         return run
@@ -204,6 +203,12 @@ class RunDirectory:
 
     # --- Writing ------------------------------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Training starts: run ``at_start``, once. What is recorded there waits until the checkpoint is known good."""
+        noted, self.at_start = self.at_start, None
+        if noted is not None:
+            noted()
+
     def record_resume(
         self, *, seed: int | None = None, device: Any = None, argv: Sequence[str] | None = None
     ) -> None:
@@ -214,7 +219,8 @@ class RunDirectory:
                 environment = self.environment
             except UserError:  # a lost record is no reason not to go on
                 environment = {}
-            environment["resumed"] = [*environment.get("resumed", []), now]
+            before = environment.get("resumed", [])
+            environment["resumed"] = [*(before if isinstance(before, list) else []), now]
             replace_text(self.path / "environment.json", _json(environment))
 
     def reconfigure(self, options: Mapping[str, Any], paper: Mapping[str, Any] | None = None) -> None:
@@ -346,20 +352,50 @@ class RunDirectory:
         return folder
 
 
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The saved configuration of a run or a series: ``command``, and the tables ``options`` and ``paper``.
+
+    Raises:
+        UserError: the file cannot be read, or is no configuration.
+    """
+    document = read_toml(path)
+    tables = [document.get(name, {}) for name in ("options", "paper")]
+    if not (isinstance(document.get("command"), str) and all(isinstance(t, dict) for t in tables)):
+        raise UserError(f"{path} is damaged: it is not the configuration of a run.")
+    return document
+
+
 def read_metrics(path: Path) -> list[Metric]:
     """The rows of a ``metrics.csv``. A line that a kill cut short is left out; a missing file has no rows."""
-    if not path.is_file():
-        return []
+    return _parse_metrics(path) if path.is_file() else []
+
+
+@reader(
+    "record of metrics",
+    suffixes=(".csv",),
+    advice="repair that line or remove the file",
+    largest=LARGEST_TEXT,
+)
+def _parse_metrics(path: Path) -> list[Metric]:
+    text = path.read_text(encoding="utf-8")
     rows = []
-    try:
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        for fields in csv.reader(io.StringIO(whole)):
-            if len(fields) == len(_HEADER) and fields[0] != "epoch":
-                rows.append(Metric(int(fields[0]), int(fields[1]), fields[2], fields[3], float(fields[4])))
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({error}): repair that line or remove the file.") from error
+    lines = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))
+    for fields in lines:
+        if len(fields) == len(_HEADER) and fields[0] != "epoch":
+            try:
+                rows.append(to_metric(fields))
+            except ValueError as error:
+                raise Damage(f"it is damaged in line {lines.line_num}") from error
     return rows
+
+
+def to_metric(fields: Sequence[str]) -> Metric:
+    """A row of ``metrics.csv`` from its five fields. Raises ``ValueError`` where they are none."""
+    epoch, step, split, metric, value = fields
+    row = Metric(int(epoch), int(step), split, metric, float(value))
+    if max(abs(row.epoch), abs(row.step)) >= 1 << 63:
+        raise ValueError("a number of more than 64 bits")
+    return row
 
 
 def describe_environment(seed: int | None, device: Any, argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -479,10 +515,7 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path}: {error}.") from error
+    content = read_json(path)
     if not isinstance(content, dict):
-        raise UserError(f"Cannot read {path}: it is damaged.")
+        raise UserError(f"{path} is damaged: it holds no JSON object; remove it.")
     return content

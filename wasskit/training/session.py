@@ -12,6 +12,7 @@ A command's body reads::
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import signal
 from collections.abc import Iterator
@@ -118,7 +119,9 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
         try:
             with run.claimed(), run.concluded():
                 if found is not None:
-                    run.record_resume(seed=config.seed, device=device, argv=invocation.argv)
+                    run.at_start = functools.partial(
+                        run.record_resume, seed=config.seed, device=device, argv=invocation.argv
+                    )
                     origin = (
                         f"from {checkpoint.name}" if checkpoint else "from the start: it holds no checkpoint"
                     )

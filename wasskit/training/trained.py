@@ -8,11 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from wasskit.errors import UserError
+from wasskit.models.export import load_weights
+from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
 
-__all__ = ["data_root_of", "exported_file", "is_exported", "results_folder"]
+__all__ = ["data_root_of", "exported_file", "is_exported", "read_model", "results_folder"]
+
+
+def read_model(
+    path: Path, plugin: str, checkpoint: str = "last"
+) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
+    """The weights of a trained model, its description and the file they lie in, all unchecked but for their form.
+
+    Args:
+        path: a run directory (its ``checkpoint`` is taken), a checkpoint in one, or exported weights.
+
+    Raises:
+        UserError: there is nothing of the plugin at ``path``, or it is damaged.
+    """
+    if is_exported(path):
+        state, description = load_weights(path)
+        if description.get("kind") != plugin:
+            kind = f"a model of `wasskit {str(description.get('kind'))[:40]}`"
+            raise UserError(f"{path} holds {kind}, not of `wasskit {plugin}`.")
+        return state, description, path
+    run, file = RunDirectory.find(path, plugin=plugin)
+    if file is None:
+        file = run.checkpoints / f"{checkpoint}.pt"
+        if not file.is_file():
+            raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
+    content = load_checkpoint(file)
+    state, extra = content.get("task", {}), content.get("extra")
+    described = extra.get("model") if isinstance(extra, dict) else None
+    if (
+        not isinstance(described, dict)
+        or not isinstance(state, dict)
+        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+    ):
+        raise UserError(f"{file} does not describe its model: name another checkpoint.")
+    return state, described, file
 
 
 def is_exported(model: Path) -> bool:

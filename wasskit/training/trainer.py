@@ -41,6 +41,7 @@ from wasskit.training.logging import EventWriter, Reporter, SilentReporter
 from wasskit.training.meters import BadStep, LossMeter
 from wasskit.training.run import RunDirectory
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Source, Task
+from wasskit.training.validation import check_content, check_fit
 
 __all__ = ["Best", "Summary", "Trainer"]
 
@@ -232,6 +233,8 @@ class Trainer:
             if self.run is not None:
                 self.run.keep_metrics(0, 0)
         state = self._state
+        if self.run is not None:
+            self.run.begin()
         if self.run is not None and is_main():
             if not self._is_complete():
                 self.run.remove_summary()  # of a run that went further
@@ -539,7 +542,9 @@ class Trainer:
         if self.checkpoints is None:
             raise ValueError("a run without a directory cannot resume")
         content = self.checkpoints.load(path)
-        where = f"the checkpoint {path or self.checkpoints.last}"
+        path = path or self.checkpoints.last
+        check_content(content, path, self.device)
+        where = f"the checkpoint {path}"
         command = self.run.command if self.run is not None else ""
         if content["command"] != command:
             raise UserError(
@@ -549,17 +554,22 @@ class Trainer:
         check_same_config(saved, self.config, self.may_differ, where=where)
         position = {"steps_per_epoch": self.steps_per_epoch, "accumulate": self.accumulate}
         check_same_config({key: content[key] for key in position}, position, where=where)
+        check_fit(
+            content,
+            path,
+            task=self.task,
+            extra=self.task.extra_state(),
+            optimisers={o.name: o.optimizer for o in self.optimisations},
+            updates=self.steps_per_epoch,
+            batches=self.source.steps_per_epoch,
+        )
         return content
 
     def _restore(self, content: dict[str, Any]) -> None:
-        try:
-            self.task.load_state_dict(content["task"])
-            self.task.load_extra_state(content["extra"])
-            for o in self.optimisations:
-                o.optimizer.load_state_dict(content["optimisers"][o.name])
-        except (RuntimeError, KeyError, ValueError) as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise UserError(f"The checkpoint does not fit the networks of this run: {reason}") from error
+        self.task.load_state_dict(content["task"])
+        self.task.load_extra_state(content["extra"])
+        for o in self.optimisations:
+            o.optimizer.load_state_dict(content["optimisers"][o.name])
         self.stepper.rates = content["rates"]
         if self.stepper.scaler is not None and content["scaler"] is not None:
             self.stepper.scaler.load_state_dict(content["scaler"])

@@ -68,7 +68,7 @@ def test_damage_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     run = read_run(path)
     assert run.final()["test/top1"] == pytest.approx(top1_at(2))
     text = "; ".join(run.problems)
-    assert "config.toml is not valid TOML" in text
+    assert "config.toml is not a readable TOML file: it is not valid TOML" in text
     assert "3 lines of metrics.csv cannot be read" in text
     assert run.final()["test/map10"] == 7.5
     assert "not finite are left out of test/top1" in text

@@ -56,7 +56,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_map(tmp_path / "other.safetensors")
     _, header = load_map(path)
     rewritten(path, tmp_path / "changed.safetensors", header, hidden=[7])
-    with pytest.raises(UserError, match="does not fit the networks that its header describes"):
+    with pytest.raises(UserError, match="does not fit the model that it describes: 'psi"):
         load_map(tmp_path / "changed.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
     with pytest.raises(UserError, match=r"text\.safetensors"):

@@ -21,11 +21,12 @@ def body(config: RecipesShow, invocation: Invocation) -> Mapping[str, Any]:
     import sys
 
     from wasskit.recipes import find_recipe, parse_recipe
+    from wasskit.system.documents import read_text
 
     name, path = find_recipe(config.recipe)
     recipe = parse_recipe(name, path)
     if not config.json:
-        sys.stdout.write(path.read_text(encoding="utf-8"))
+        sys.stdout.write(read_text(path))
     return {"name": name, **recipe.document}
 
 

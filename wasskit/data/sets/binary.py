@@ -4,21 +4,25 @@ JPEG."""
 from __future__ import annotations
 
 import functools
-import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from wasskit.data.base import BadImage, ImageDataset
 from wasskit.data.decode import decode_all, drop_bad_images, to_memory
 from wasskit.data.folder import list_images, read_class_folders
+from wasskit.data.images import opened
 from wasskit.data.registry import Request, register
 from wasskit.errors import UserError
+from wasskit.system.arrays import read_archive
+from wasskit.system.documents import read_text
+from wasskit.system.readers import Damage, reader
 
+_STL10_ADVICE = "unpack stl10_binary.tar.gz again"
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -48,22 +52,20 @@ def cifar10_jpeg(request: Request) -> ImageDataset:
 # Decoding 50,000 files takes seconds and a run asks for train and val in turn.
 @functools.lru_cache(maxsize=2)
 def _decode_blob(path: Path, _: int) -> tuple[Tensor, Tensor, dict[int, BadImage]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            blob, offsets, labels = (np.asarray(archive[key]) for key in ("blob", "offsets", "labels"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read {path}: {error}; it should hold blob, offsets and labels") from error
-    count = len(labels)
-    fits = offsets.shape == (count + 1,) and count > 0 and bool((np.diff(offsets) >= 0).all())
-    if not fits or blob.dtype != np.uint8 or offsets[0] < 0 or offsets[-1] > len(blob):
+    arrays = read_archive(path, ("blob", "offsets", "labels"))
+    blob, offsets, labels = (arrays[key] for key in ("blob", "offsets", "labels"))
+    whole = all(array.ndim == 1 and array.dtype.kind in "iu" for array in (offsets, labels))
+    count = labels.size
+    fits = whole and offsets.shape == (count + 1,) and count > 0 and bool((offsets[1:] >= offsets[:-1]).all())
+    if not fits or blob.ndim != 1 or blob.dtype != np.uint8 or offsets[0] < 0 or offsets[-1] > blob.size:
         raise UserError(
-            f"{path} is inconsistent: its offsets do not cut its {len(blob)} bytes into {count} images"
+            f"{path} is inconsistent: its offsets do not cut its {blob.size} bytes into {count} images"
         )
     if labels.min() < 0 or labels.max() >= len(CIFAR10_CLASSES):
         raise UserError(f"{path} has labels outside 0..9")
 
     def read(index: int) -> Image.Image:
-        return Image.open(io.BytesIO(blob[offsets[index] : offsets[index + 1]].tobytes()))
+        return opened(blob[offsets[index] : offsets[index + 1]].tobytes())
 
     images, bad = decode_all(read, count, 32)
     named = {i: BadImage(f"{path} number {i}", failure.reason) for i, failure in bad.items()}
@@ -79,7 +81,7 @@ def stl10(request: Request) -> ImageDataset:
     base = request.obtain(_download_stl10)
     folder = base / "stl10_binary"
     names = folder / "class_names.txt"
-    classes = names.read_text().split() if names.exists() else [str(c) for c in range(1, 11)]
+    classes = read_text(names).split() if names.exists() else [str(c) for c in range(1, 11)]
     images: list[Tensor] = []
     labels: list[Tensor] = []
     for part in request.split.split("+"):
@@ -88,7 +90,7 @@ def stl10(request: Request) -> ImageDataset:
         if part == "unlabelled":
             labels.append(torch.full((len(images[-1]),), -1))
             continue
-        target = np.fromfile(folder / f"{stem}_y.bin", dtype=np.uint8).astype(np.int64) - 1
+        target = _read_stl10_labels(folder / f"{stem}_y.bin").astype(np.int64) - 1
         if len(target) != len(images[-1]) or target.min(initial=0) < 0 or target.max(initial=0) > 9:
             raise UserError(
                 f"{folder / stem}_y.bin does not fit the {len(images[-1])} images of {stem}_X.bin"
@@ -107,14 +109,18 @@ def stl10(request: Request) -> ImageDataset:
     )
 
 
+@reader("file of STL-10's labels", suffixes=(".bin",), advice=_STL10_ADVICE, largest=1 << 20)
+def _read_stl10_labels(path: Path) -> NDArray[np.uint8]:
+    return np.fromfile(path, dtype=np.uint8)
+
+
+@reader("file of STL-10's images", suffixes=(".bin",), advice=_STL10_ADVICE, largest=1 << 32)
 def _read_stl10_images(path: Path) -> Tensor:
     """uint8 (N, 3, 96, 96); the file keeps each colour plane column by column."""
     each = 3 * 96 * 96
-    if not path.is_file():
-        raise UserError(f"the file {path} is missing; unpack stl10_binary.tar.gz again")
     size = path.stat().st_size
     if size == 0 or size % each:
-        raise UserError(f"{path} has {size} bytes, not a multiple of {each}; it is cut short, get it again")
+        raise Damage(f"it has {size} bytes, not a multiple of {each}")
     columns = np.memmap(path, dtype=np.uint8, mode="r").reshape(-1, 3, 96, 96)
     images = np.empty(columns.shape, dtype=np.uint8)
     # In pieces: the whole unlabelled part is 2.8 GB, and should not be there twice.
@@ -141,7 +147,7 @@ def tiny_imagenet(request: Request) -> ImageDataset:
     card = request.card
     assert card is not None
     folder = request.find() / "tiny-imagenet-200"
-    wnids = (folder / "wnids.txt").read_text().split()
+    wnids = read_text(folder / "wnids.txt").split()
     number = {wnid: i for i, wnid in enumerate(sorted(wnids))}
     labels: list[int]
     if request.split == "train":
@@ -170,7 +176,7 @@ def _tiny_imagenet_val(folder: Path, number: dict[str, int]) -> tuple[list[Path]
         return paths, labels, notes
     annotations = folder / "val_annotations.txt"
     wnid_of: dict[str, str] = {}
-    for line_number, line in enumerate(annotations.read_text().splitlines(), 1):
+    for line_number, line in enumerate(read_text(annotations).splitlines(), 1):
         cells = line.split("\t")
         if len(cells) < 2 or cells[1] not in number:
             raise UserError(f"{annotations} line {line_number} names no image and class of Tiny ImageNet")
@@ -188,7 +194,7 @@ def _tiny_imagenet_words(path: Path, wnids: list[str]) -> list[str]:
     """The first word for each class, or its WordNet number where there is no such file."""
     words: dict[str, str] = {}
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in read_text(path).splitlines():
             wnid, _, text = line.partition("\t")
             words[wnid] = text.split(",")[0].strip()
     return [words.get(wnid) or wnid for wnid in wnids]

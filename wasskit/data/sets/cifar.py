@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import Request, register
+from wasskit.data.sets.pickles import read_pickle
 from wasskit.errors import UserError
 
 PUBLISHED_MD5 = {
@@ -27,58 +26,6 @@ PUBLISHED_MD5 = {
 }
 """The sums of the published files. Subsets and copies pickled anew have others, though they may be as good."""
 
-# The functions by which numpy pickles arrays, under the module names of numpy 1 and 2.
-_RECONSTRUCT: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
-_FROMBUFFER: Callable[..., Any] = np.empty(0).__reduce_ex__(5)[0]  # type: ignore[assignment]
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode(encoding)
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _RECONSTRUCT for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _FROMBUFFER for core in ("core", "_core")},
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Plain values and numpy arrays only: a pickle from the internet can otherwise run any code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array file needs") from None
-
-
-def read_pickle(path: Path) -> dict[str, Any]:
-    """The dictionary in one file of the set, keys as str. Raises `UserError` naming a damaged or foreign
-    file."""
-
-    def load(stream: BinaryIO) -> Any:
-        return _ArrayUnpickler(stream, encoding="latin1").load()
-
-    try:
-        with path.open("rb") as stream:
-            content = load(stream)
-    except FileNotFoundError:
-        raise UserError(f"the file {path} is missing; unpack the data set again") from None
-    # A truncated or altered pickle fails in nearly any way, down to MemoryError at an absurd length.
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(
-            f"cannot read {path}: {reason}; the file is damaged, get the data set again"
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"cannot read {path}: it holds no dictionary, so it is no file of this data set")
-    return {
-        key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()
-    }
-
 
 def read_batch(path: Path, label_key: str, classes: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Images uint8 (N, 3, 32, 32) and labels int64 (N,) of one file."""
@@ -86,10 +33,13 @@ def read_batch(path: Path, label_key: str, classes: int) -> tuple[np.ndarray[Any
     data, labels = content.get("data"), content.get(label_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise UserError(f"{path} has no images: its 'data' should be N x 3072 bytes; get the data set again")
-    try:
-        target = np.asarray(labels, dtype=np.int64)
-    except (TypeError, ValueError):
-        target = np.empty(0, dtype=np.int64)
+    # One number each, and none of a list of lists that names itself again and again.
+    plain = isinstance(labels, list) and all(type(label) is int and 0 <= label < classes for label in labels)
+    target = (
+        labels.astype(np.int64)
+        if isinstance(labels, np.ndarray)
+        else np.array(labels if plain else [], np.int64)
+    )
     if target.shape != (len(data),) or (len(target) and not (target.min() >= 0 and target.max() < classes)):
         raise UserError(
             f"{path} has {len(data)} images but its {label_key!r} do not fit them; get the data set again"
@@ -103,9 +53,16 @@ def _load(
     assert request.card is not None
     card = request.card
     base = request.obtain(_download)
-    classes = [str(name) for name in read_pickle(base / folder / meta).get(names, [])]
+    named = read_pickle(base / folder / meta).get(names)
+    classes = [
+        name.decode("latin1") if isinstance(name, bytes) else name
+        for name in (named if isinstance(named, list) else [])
+        if isinstance(name, str | bytes)
+    ]
     if len(classes) != card.num_classes:
-        raise UserError(f"{base / folder / meta} should name {card.num_classes} classes, not {len(classes)}")
+        raise UserError(
+            f"{base / folder / meta} should name {card.num_classes} classes, not {len(classes)}; get the data set again"
+        )
     parts = [read_batch(base / folder / file, label_key, len(classes)) for file in files]
     images = np.concatenate([part[0] for part in parts])
     labels = np.concatenate([part[1] for part in parts])

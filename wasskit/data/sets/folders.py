@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,10 @@ from PIL import Image
 from wasskit.data.base import ImageDataset
 from wasskit.data.decode import without_bad_images
 from wasskit.data.folder import class_folders, list_images, load_folder
+from wasskit.data.images import opened
 from wasskit.data.registry import Request, register
 from wasskit.errors import UserError
+from wasskit.system.documents import read_csv_rows
 
 HUGGING_FACE_COPY = "clane9/imagenet-100"
 
@@ -100,12 +100,11 @@ def _validation_by_table(folder: Path, table: Path, classes: list[str]) -> tuple
     number = {wnid: i for i, wnid in enumerate(classes)}
     paths: list[Path] = []
     labels: list[int] = []
-    with table.open(newline="") as stream:
-        for row in csv.reader(stream):
-            wnid = row[1].split(" ")[0] if len(row) > 1 else ""
-            if wnid in number:
-                paths.append(folder / f"{row[0]}.JPEG")
-                labels.append(number[wnid])
+    for _, row in read_csv_rows(table):
+        wnid = row[1].split(" ")[0] if len(row) > 1 else ""
+        if wnid in number:
+            paths.append(folder / f"{row[0]}.JPEG")
+            labels.append(number[wnid])
     return paths, labels
 
 
@@ -117,7 +116,7 @@ class _Column:
 
     def __call__(self, index: int) -> Image.Image:
         stored = self.table[int(index)]["image"]
-        return Image.open(stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"]))
+        return opened(stored["path"] if stored["bytes"] is None else stored["bytes"])
 
 
 def _datasets() -> Any:

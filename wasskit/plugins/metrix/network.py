@@ -19,12 +19,10 @@ from wasskit.data.base import ImageDataset
 from wasskit.errors import UserError
 from wasskit.models.backbones import Backbone, build_backbone
 from wasskit.models.catalog import SMALL_IMAGE, TINY
-from wasskit.models.export import load_weights
 from wasskit.models.heads import AverageMaxPool, LinearEmbedding
+from wasskit.models.rebuild import check_description, is_count, is_text, rebuild
 from wasskit.plugins.metrix.options import TrainingOptions
-from wasskit.training.checkpoint import load_checkpoint
-from wasskit.training.run import RunDirectory
-from wasskit.training.trained import is_exported
+from wasskit.training.trained import is_exported, read_model
 
 KIND = "metrix"
 
@@ -162,29 +160,17 @@ def load_model(
     Raises:
         UserError: there is nothing of ours at ``path``, or it is damaged.
     """
-    if is_exported(path):
-        state, description = load_weights(path)
-        if description.get("kind") != KIND:
-            raise UserError(
-                f"{path} holds a model of `wasskit {description.get('kind')}`, not of `wasskit metrix`."
-            )
-    else:
-        run, file = RunDirectory.find(path, plugin="metrix")
-        if file is None:
-            file = run.checkpoints / f"{checkpoint}.pt"
-            if not file.is_file():
-                raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
-        content = load_checkpoint(file)
-        description = content["extra"]["model"]
+    state, description, file = read_model(path, KIND, checkpoint)
+    description = check_description(
+        description,
+        file,
+        pooling=is_text,
+        embedding_size=is_count,
+        in_memory=lambda value: isinstance(value, bool),
+    )
+    if not is_exported(path):
         prefix = "network."
-        state = {
-            key[len(prefix) :]: value for key, value in content["task"].items() if key.startswith(prefix)
-        }
-    model = build_model(description)
-    try:
-        model.network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"The weights in {path} do not fit the model they describe: {reason}") from None
+        state = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    model = rebuild(lambda: build_model(description), lambda built: built.network, state, file)
     model.network.to(device).eval()
     return model

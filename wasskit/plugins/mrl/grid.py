@@ -38,6 +38,7 @@ from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
 from wasskit.plugins.mrl.tables import CLASSIFICATION
 from wasskit.system import processes
+from wasskit.system.documents import read_text
 from wasskit.system.files import replace_text, writing
 from wasskit.system.signals import StopRequest, forwarded, handled, name_of
 from wasskit.text import csv_text
@@ -284,7 +285,7 @@ def _log_path(root: Path, name: str) -> Path:
 
 
 def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path, errors="replace").splitlines() if line.strip()]
     return lines[-1].removeprefix("Error: ") if lines else "it said nothing"
 
 

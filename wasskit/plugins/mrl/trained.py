@@ -13,12 +13,11 @@ from wasskit.data.loaders import EvalLoader
 from wasskit.data.registry import load_dataset
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Features, extract_features
-from wasskit.models.export import load_weights
+from wasskit.models.rebuild import are_counts, check_description, rebuild
 from wasskit.plugins.mrl.network import KIND, Model, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
-from wasskit.training.trained import data_root_of, is_exported
+from wasskit.training.trained import data_root_of, is_exported, read_model
 
 
 def load_model(
@@ -29,37 +28,22 @@ def load_model(
     Raises:
         UserError: there is nothing of ours at ``path``, or it is damaged.
     """
-    if is_exported(path):
-        state, description = load_weights(path)
-        if description.get("kind") != KIND:
-            raise UserError(
-                f"{path} holds a model of `wasskit {description.get('kind')}`, not of `wasskit mrl`."
-            )
-    else:
-        run, file = RunDirectory.find(path, plugin="mrl")
-        if run.command != "mrl train":
-            raise UserError(
-                f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it."
-            )
-        if file is None:
-            file = run.checkpoints / f"{checkpoint}.pt"
-            if not file.is_file():
-                raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
-        content = load_checkpoint(file)
-        if content.get("command") != "mrl train":
-            raise UserError(f"{file} is no checkpoint of `wasskit mrl train`: name another.")
-        try:
-            state, description = content["task"], content["extra"]["model"]
-        except (KeyError, TypeError):
-            raise UserError(f"{file} does not describe its model: name another checkpoint.") from None
-    try:
-        model = build_model(description)
-        holder = nn.ModuleDict({"network": model.network, "objective": model.objective})
-        holder.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"The weights in {path} do not fit the model they describe: {reason}") from None
-    holder.to(device).eval()
+    if not is_exported(path) and (run := RunDirectory.find(path, plugin=KIND)[0]).command != "mrl train":
+        raise UserError(f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it.")
+    state, description, file = read_model(path, KIND, checkpoint)
+    description = check_description(
+        description,
+        file,
+        dims=are_counts,
+        tied=lambda value: isinstance(value, bool),
+        embedding=lambda value: value in ("linear", "identity"),
+    )
+
+    def parts(model: Model) -> nn.Module:
+        return nn.ModuleDict({"network": model.network, "objective": model.objective})
+
+    model = rebuild(lambda: build_model(description), parts, state, file)
+    parts(model).to(device).eval()
     return model
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from wasskit.errors import UserError
 from wasskit.plugins.plot.files import check_rows
 from wasskit.plugins.plot.look import Look, style_of
+from wasskit.system.readers import reader
 from wasskit.text import figure_text
 from wasskit.training.figures import COLOURS
 
@@ -272,6 +273,12 @@ def _square(ax: Axes, clouds: Sequence[Array]) -> None:
 # --- Palettes ---------------------------------------------------------------------------------------------------------
 
 
+@reader(
+    "image",
+    suffixes=(".png", ".jpg", ".tif"),
+    advice="name another image",
+    missing="There is no image {path}.",
+)
 def read_colours(path: Path) -> Array:
     """Colours (N, 3) in [0, 1] of an image file: pixels of a copy no larger than 512 on a side.
 
@@ -280,22 +287,19 @@ def read_colours(path: Path) -> Array:
     Raises:
         UserError: the file is missing or no image, or has no visible pixel.
     """
-    from PIL import Image, ImageFile, UnidentifiedImageError
+    from PIL import Image, ImageFile
+
+    from wasskit.data.images import opened
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (512, 512))
-            if image.mode.startswith("I") or image.mode == "F":
-                values = np.asarray(image, dtype=np.float64)
-                top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
-                image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
-            image.thumbnail((512, 512))
-            rgba = np.asarray(image.convert("RGBA"), dtype=np.float64).reshape(-1, 4) / 255
-    except FileNotFoundError:
-        raise UserError(f"There is no image {path}.") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is no image that can be read: {error}.") from None
+    with opened(path) as image:
+        image.draft("RGB", (512, 512))
+        if image.mode.startswith("I") or image.mode == "F":
+            values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+            top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
+            image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
+        image.thumbnail((512, 512))
+        rgba = np.asarray(image.convert("RGBA"), dtype=np.float64).reshape(-1, 4) / 255
     visible = rgba[rgba[:, 3] > 0.5, :3]
     if len(visible) == 0:
         raise UserError(f"{path} has no visible pixel: it is transparent throughout.")

@@ -19,7 +19,6 @@ Arrays may also be given as single ``.npy`` files.
 
 from __future__ import annotations
 
-import json
 import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
+from wasskit.system.arrays import read_archive, read_array
+from wasskit.system.documents import read_json
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -99,14 +100,6 @@ def result_files(folder: Path, pattern: str) -> list[Path]:
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
-
-
-def read_json(path: Path) -> Any:
-    """Raises ``UserError`` for a file that is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path}: {error}.") from None
 
 
 def cost_tables(path: Path, cost: str | None = None) -> list[CostTable]:
@@ -184,23 +177,10 @@ def read_arrays(path: Path) -> dict[str, Array]:
     Raises:
         UserError: the file is damaged, holds Python objects, or no numbers.
     """
-    import numpy as np
-
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = (
-            {path.stem: loaded}
-            if isinstance(loaded, np.ndarray)
-            else {key: loaded[key] for key in loaded.files}
-        )
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}.") from None
-    except Exception as error:  # numpy raises whatever the damage leads to
-        raise UserError(f"Cannot read {path}: it is damaged or no .npy or .npz file ({error}).") from None
-    numeric = {key: array for key, array in arrays.items() if array.dtype.kind in "fiub"}
-    if not numeric:
+    arrays = {path.stem: read_array(path)} if path.suffix.lower() == ".npy" else read_archive(path)
+    if not arrays:
         raise UserError(f"{path} holds no numbers.")
-    return numeric
+    return arrays
 
 
 def read_rows(path: Path) -> Array:

@@ -7,7 +7,6 @@ side by side where there is room.
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import tempfile
 import typing
@@ -19,7 +18,7 @@ from typing import Any
 from wasskit import __version__
 from wasskit.errors import UserError
 from wasskit.plugins.plot.common import read_each
-from wasskit.plugins.plot.files import read_arrays, read_json, result_files, tables_in
+from wasskit.plugins.plot.files import read_arrays, result_files, tables_in
 from wasskit.plugins.plot.look import Look
 from wasskit.plugins.plot.metrics import (
     counts_epochs,
@@ -33,7 +32,9 @@ from wasskit.plugins.plot.metrics import (
     with_courses,
 )
 from wasskit.plugins.plot.runs import Group, Run, group_runs, show_setting
+from wasskit.system.documents import read_csv_rows, read_json
 from wasskit.system.files import replace_text, writing
+from wasskit.system.readers import Damage, reader
 from wasskit.text import html_text
 from wasskit.training.figures import save_figure
 
@@ -271,9 +272,9 @@ class _Page:
 
     def _csv(self, path: Path) -> str:
         try:
-            rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            self._note(f"{path} cannot be read: {error}.")
+            rows = [row for _, row in read_csv_rows(path)]
+        except UserError as error:
+            self._note(str(error))
             return ""
         if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
             return ""
@@ -290,7 +291,7 @@ class _Page:
             name = path.relative_to(folder if folder in path.parents else self.run.path).as_posix()
             try:
                 kind, data = _image(path)
-            except (OSError, ValueError, SyntaxError):  # UnidentifiedImageError is an OSError
+            except UserError:
                 self._note(f"{path} cannot be shown: it is damaged or no image.")
                 continue
             parts.append(_img(name, kind, data, wide=True))
@@ -347,17 +348,18 @@ def _img(name: str, kind: str, data: bytes, *, wide: bool = False) -> str:
     )
 
 
+@reader("image", suffixes=tuple(_IMAGES), advice="remove it", largest=1 << 28)
 def _image(path: Path) -> tuple[str, bytes]:
     """An image file as it is, or made smaller where it would swell the page."""
-    from PIL import Image
+    from wasskit.data.images import opened
 
     data = path.read_bytes()
     kind = _IMAGES[path.suffix.lower()]
     if path.suffix.lower() == ".svg":
         if b"<svg" not in data[:4096]:
-            raise ValueError("it is no SVG")
+            raise Damage("it is no SVG")
         return kind, data
-    with Image.open(io.BytesIO(data)) as image:
+    with opened(data) as image:
         image.load()
         if len(data) <= _EMBEDDABLE:
             return kind, data

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
-from wasskit.recipes import read_toml
-from wasskit.training.run import Metric
+from wasskit.system.documents import LARGEST_TEXT, read_json, read_toml
+from wasskit.system.readers import UnreadableFile, reader
+from wasskit.training.run import Metric, to_metric
 
 #: Settings that change neither what is learned nor what is measured, besides those declared ``runtime``.
 _IRRELEVANT = {"log_every", "eval_every", "checkpoint_every", "tensorboard"}
@@ -182,6 +183,8 @@ def _runs_in(path: Path) -> list[Path]:
     below = [
         run
         for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        # A link leads to another name of a run, or around in a circle.
+        if not folder.is_symlink()
         for run in _runs_in(folder)
     ]
     return below or ([path] if is_run(path) else [])
@@ -227,18 +230,24 @@ def read_run(path: Path) -> Run:
 
 
 def _read_metrics(path: Path) -> tuple[list[Metric] | None, int]:
-    """The rows that can be read, and how many cannot; a last line without its end is one still being written."""
+    """The rows that can be read, and how many cannot; None where there is no such file, or none that is text."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        return _parse_metrics(path)
+    except UnreadableFile:
         return None, 0
+
+
+@reader("record of metrics", suffixes=(".csv",), advice="repair or remove it", largest=LARGEST_TEXT)
+def _parse_metrics(path: Path) -> tuple[list[Metric], int]:
+    """A last line without its end is one still being written."""
+    text = path.read_text(encoding="utf-8", errors="replace")
     rows, unreadable = [], 0
     for line in text[: text.rfind("\n") + 1].replace("\0", "").split("\n"):
         try:
             # Line by line: a quotation mark too many spoils its own line only.
-            epoch, step, split, metric, value = next(csv.reader([line])) if '"' in line else line.split(",")
-            if epoch != "epoch":
-                rows.append(Metric(int(epoch), int(step), split, metric, float(value)))
+            fields = next(csv.reader([line])) if '"' in line else line.split(",")
+            if fields[0] != "epoch":
+                rows.append(to_metric(fields))
         except (ValueError, csv.Error):
             unreadable += bool(line.strip())
     return rows, unreadable
@@ -248,8 +257,8 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except UnreadableFile:
         content = None
     if not isinstance(content, dict):
         problems.append(f"{path.name} cannot be read")

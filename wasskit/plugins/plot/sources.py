@@ -13,12 +13,12 @@ from wasskit.plugins.plot.files import (
     CostTable,
     cost_tables,
     read_arrays,
-    read_json,
     read_rows,
     result_files,
     spectra_in,
 )
 from wasskit.plugins.plot.metrics import choose
+from wasskit.system.documents import read_json
 
 _ARRAYS = (".npy", ".npz")
 

@@ -19,11 +19,10 @@ from wasskit.data.views import ViewDistribution
 from wasskit.errors import UserError
 from wasskit.models.backbones import Backbone, build_backbone
 from wasskit.models.catalog import SMALL_IMAGE, TINY
-from wasskit.models.export import load_weights
 from wasskit.models.heads import MLP
+from wasskit.models.rebuild import are_counts, are_numbers, check_description, is_text, rebuild
 from wasskit.plugins.ssl.options import PretrainOptions, ViewOptions
-from wasskit.training.checkpoint import load_checkpoint
-from wasskit.training.run import RunDirectory
+from wasskit.training.trained import is_exported, read_model
 
 KIND = "ssl"
 
@@ -110,6 +109,20 @@ def views_of(description: Mapping[str, Any]) -> ViewDistribution:
     return ViewDistribution(**stored)
 
 
+def _are_views(stored: Any) -> bool:
+    if not isinstance(stored, Mapping):
+        return False
+    try:
+        views = views_of({"views": stored})
+    except (TypeError, ValueError, UserError):
+        return False
+    bounds = (views.scale, views.ratio, views.sigma)
+    if not all(are_numbers(pair, 2) for pair in bounds):
+        return False
+    numbers = [value for key, value in asdict(views).items() if key not in ("scale", "ratio", "sigma")]
+    return are_numbers(numbers, len(numbers)) and min(*numbers, *(low for low, _ in bounds)) >= 0
+
+
 def build_encoder(description: Mapping[str, Any], **weights: Any) -> Encoder:
     """An untrained encoder; ``weights``: ``pretrained``, ``weights``, ``download`` of ``build_backbone``."""
     backbone = build_backbone(
@@ -131,26 +144,10 @@ def load_model(
     Raises:
         UserError: there is nothing of ours at ``path``, or it is damaged.
     """
-    if path.suffix == ".safetensors":
-        state, description = load_weights(path)
-        if description.get("kind") != KIND:
-            raise UserError(
-                f"{path} holds a model of `wasskit {description.get('kind')}`, not of `wasskit ssl`."
-            )
-    else:
-        run, file = RunDirectory.find(path, plugin="ssl")
-        if file is None:
-            file = run.checkpoints / f"{checkpoint}.pt"
-            if not file.is_file():
-                raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
-        content = load_checkpoint(file)
-        description = content["extra"]["model"]
+    state, description, file = read_model(path, KIND, checkpoint)
+    description = check_description(description, file, method=is_text, projector=are_counts, views=_are_views)
+    if not is_exported(path):
         prefix = "encoder."
-        state = {key[len(prefix) :]: x for key, x in content["task"].items() if key.startswith(prefix)}
-    encoder = build_encoder(description)
-    try:
-        encoder.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"The weights in {path} do not fit the model they describe: {reason}") from None
+        state = {key[len(prefix) :]: x for key, x in state.items() if key.startswith(prefix)}
+    encoder = rebuild(lambda: build_encoder(description), lambda built: built, state, file)
     return Model(encoder.to(device).eval(), description)

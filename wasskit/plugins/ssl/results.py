@@ -10,6 +10,7 @@ from typing import Any
 
 from wasskit import console
 from wasskit.errors import UserError
+from wasskit.system.documents import read_json
 from wasskit.system.files import replace_file, replace_text, writing
 from wasskit.training.run import RunDirectory
 from wasskit.training.trained import is_exported
@@ -44,10 +45,9 @@ def record(folder: Path, name: str, values: Mapping[str, Any]) -> Path:
     path = folder / "evaluation.json"
     content: dict[str, Any] = {}
     if path.is_file():
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): remove it and measure again.") from None
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get(name, {}), dict):
+            raise UserError(f"{path} is damaged: it holds no table of metrics; remove it and measure again.")
     content[name] = {**content.get(name, {}), **values}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from wasskit.data.seeds import derive_seed
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
-from wasskit.errors import UserError
+from wasskit.models.weights import load_state, read_state
 from wasskit.plugins.w2gn.stages import FirstStage, Points
 from wasskit.plugins.w2gn.task import own_rows
 from wasskit.training.schedules import cosine
@@ -109,12 +109,7 @@ class PerceptualLoss(nn.Module):
         from torchvision.models import vgg16
 
         network: Any = vgg16(weights=None)
-        try:
-            network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        except FileNotFoundError:
-            raise UserError(f"There is no file of VGG-16 weights at {weights}.") from None
-        except Exception as error:
-            raise UserError(f"{weights} does not hold torchvision's VGG-16: {error}") from error
+        load_state(network, read_state(weights), weights, "torchvision's VGG-16")
         self.features = network.features[: self.layers[-1] + 1].eval().requires_grad_(False)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -248,15 +243,6 @@ def loaded(dataset: ImageDataset, index: Tensor, size: int, channels: int) -> Te
 
 def load_autoencoder(autoencoder: Autoencoder, path: Path) -> None:
     """Load weights of an autoencoder of this architecture. Raises `UserError` for whatever does not fit."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        autoencoder.load_state_dict(state)
-    except FileNotFoundError:
-        raise UserError(f"There is no autoencoder at {path}.") from None
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UserError(
-            f"{path} is of another architecture than --image-size, --filters and --latent ask for: {reason}"
-        ) from error
-    except Exception as error:
-        raise UserError(f"{path} is not a readable state dictionary: {error}") from error
+    load_state(
+        autoencoder, read_state(path), path, "the network that --image-size, --filters and --latent ask for"
+    )

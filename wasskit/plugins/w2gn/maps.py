@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from wasskit.data.toy import MOST_DIMENSIONS
 from wasskit.errors import UserError
 from wasskit.models.export import load_weights, save_weights
 from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
+from wasskit.models.rebuild import are_counts, is_count, rebuild
 from wasskit.ot.gaussian import Balance
 from wasskit.plugins.w2gn.objective import W2GN
 
@@ -41,16 +43,44 @@ def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any
         raise UserError(
             f"{path} is not a map saved by `wasskit w2gn` (it holds {header.get('kind') or 'other weights'})."
         )
-    known = header["potential"]
+    known = header.get("potential")
+    if not isinstance(known, Mapping) or not _describes(known):
+        raise UserError(f"{path} does not describe its networks: its header is damaged; make the map again.")
+    smooth = header.get("smooth", 0.0)
+    if type(smooth) not in (int, float) or not 0 <= smooth < 256:
+        raise UserError(
+            f"{path}: its header gives a smoothing of {smooth!r}, not one in [0, 256); make it again."
+        )
     if dim is not None and known.get("dim") != dim:
         shape = f"points of dimension {known['dim']}" if "dim" in known else f"images {known['image_size']}"
         raise UserError(f"{path} maps {shape}, not points of dimension {dim}.")
-    transport = rebuilt(known)
-    try:
-        transport.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit the networks that its header describes: {error}") from error
+    transport = rebuild(lambda: rebuilt(known), lambda built: built, state, path)
     return transport.eval().requires_grad_(False), header
+
+
+def _describes(about: Mapping[str, Any]) -> bool:
+    """Whether a description has what :func:`rebuilt` and the commands read, of the right types."""
+    numbers = type(about.get("strong_convexity")) in (int, float) and isinstance(
+        about.get("coordinates"), bool
+    )
+    if not numbers or not isinstance(about.get("quadratic", False), bool):
+        return False
+    if "dim" in about:
+        return (
+            is_count(about["dim"])
+            and about["dim"] <= MOST_DIMENSIONS
+            and are_counts(about.get("hidden"))
+            and is_count(about.get("rank"))
+            and isinstance(about.get("activation"), str)
+            and type(about.get("dropout")) in (int, float)
+        )
+    size = about.get("image_size", ())
+    return (
+        are_counts(size)
+        and len(size) == 2
+        and is_count(about.get("channels"))
+        and is_count(about.get("width"))
+    )
 
 
 def description(transport: W2GN) -> dict[str, Any]:

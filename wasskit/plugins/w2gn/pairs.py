@@ -7,7 +7,7 @@ Gaussians as source and, as target, its image under the gradient of the mean of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 
 from wasskit.data.seeds import derive_seed
-from wasskit.data.toy import Measure, gaussian, gaussian_mixture
+from wasskit.data.toy import MOST_DIMENSIONS, Measure, gaussian, gaussian_mixture
 from wasskit.distributed.shard import map_shards
 from wasskit.errors import UserError
 from wasskit.evaluation.transport import l2_uvp, transport_cosine
 from wasskit.models.icnn import DenseICNN
+from wasskit.models.weights import read_state
 from wasskit.ot.gaussian import gaussian_transport_map
 from wasskit.plugins.w2gn.objective import W2GN, Refine
+from wasskit.system.arrays import read_archive
 
 # Korotin et al. (2021), table 1: L2-UVP in percent of Gaussian pairs, by dimension ("<1" as 1).
 PUBLISHED_GAUSSIANS = {
@@ -141,18 +143,15 @@ def benchmark_file(path: Path) -> KnownPair:
     Raises:
         UserError: the file is missing, or lacks a part.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: torch.as_tensor(archive[key]) for key in archive.files}
-    except FileNotFoundError:
-        raise UserError(f"There is no benchmark pair at {path}.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable .npz file: {error}.") from error
-    needed = ("centers", "maps", "std", "mean", "scale", "x_test", "y_test", "output_variance")
-    missing = [key for key in needed if key not in arrays]
-    if missing:
-        raise UserError(f"{path} is no benchmark pair: it lacks {', '.join(missing)}.")
-    networks = [potential_of(arrays, f"v{i}.", path) for i in (1, 2)]
+    if not path.exists():
+        raise UserError(f"There is no benchmark pair at {path}; name one that is there.")
+    # Unsigned kinds that torch lacks never come in such a file; as numbers they are as good.
+    arrays = {
+        key: torch.from_numpy(array if array.dtype.kind == "f" else array.astype(np.float64))
+        for key, array in read_archive(path).items()
+    }
+    check_pair(arrays, path)
+    networks = [potential_of(arrays, f"v{i}.", path, arrays["x_test"].shape[1]) for i in (1, 2)]
     mean, scale = arrays["mean"].float(), float(arrays["scale"])
     x, y = arrays["x_test"].float(), arrays["y_test"].float()
     source = gaussian_mixture(arrays["centers"].float(), float(arrays["std"]) * arrays["maps"].float())
@@ -170,6 +169,32 @@ def benchmark_file(path: Path) -> KnownPair:
     )
 
 
+def check_pair(arrays: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what is no benchmark pair in D dimensions, naming the array: the networks are checked when built."""
+    rows, dim = arrays["x_test"].shape if "x_test" in arrays and arrays["x_test"].ndim == 2 else (0, 0)
+    mixture = len(arrays["centers"]) if "centers" in arrays and arrays["centers"].ndim else 0
+    needed: dict[str, tuple[int, ...]] = {
+        "centers": (mixture, dim), "maps": (mixture, dim, dim), "std": (), "mean": (dim,), "scale": (),
+        "x_test": (rows, dim), "y_test": (rows, dim), "output_variance": (),
+    }  # fmt: skip
+    missing = [key for key in needed if key not in arrays]
+    if missing:
+        raise UserError(f"{path} is no benchmark pair: it lacks {', '.join(missing)}.")
+    for key, shape in needed.items():
+        fits = arrays[key].shape == shape if shape else arrays[key].numel() == 1
+        if not fits or 0 in shape:
+            raise UserError(
+                f"{path} is no benchmark pair: {key} has the shape {tuple(arrays[key].shape)} beside x_test of "
+                f"{tuple(arrays['x_test'].shape)}."
+            )
+        if not torch.isfinite(arrays[key]).all():
+            raise UserError(f"{path} is no benchmark pair: {key} has values that are not finite.")
+    if dim >= MOST_DIMENSIONS or arrays["output_variance"].item() <= 0:
+        raise UserError(
+            f"{path} is no benchmark pair: its points have {dim} dimensions and no variance to measure by."
+        )
+
+
 def benchmark_checkpoints(folder: Path, dim: int, test_size: int = 4096) -> KnownPair:
     """A pair from the published checkpoints ``{dim}_v1.pt`` and ``{dim}_v2.pt`` in a folder.
 
@@ -182,11 +207,8 @@ def benchmark_checkpoints(folder: Path, dim: int, test_size: int = 4096) -> Know
         if not path.is_file():
             known = sorted(int(m[1]) for p in folder.glob("*_v1.pt") if (m := re.match(r"(\d+)_v1", p.name)))
             raise UserError(f"There is no {path.name} in {folder}; --dim can be one of {known or 'none'}.")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UserError(f"{path} is not a readable checkpoint: {error}") from error
-        networks.append(potential_of({f"v{i}.{k}": v for k, v in state.items()}, f"v{i}.", path))
+        state = read_state(path)
+        networks.append(potential_of({f"v{i}.{k}": v for k, v in state.items()}, f"v{i}.", path, dim))
     source = published_mixture(dim)
     return standardised_pair(f"benchmark {dim}", source, networks, dim, test_size)
 
@@ -261,9 +283,15 @@ def mean_map(networks: list[DenseICNN], mean: Tensor, scale: float) -> Callable[
     return forward
 
 
-def potential_of(state: dict[str, Tensor], prefix: str, path: Path) -> DenseICNN:
+def potential_of(state: Mapping[str, Tensor], prefix: str, path: Path, dim: int) -> DenseICNN:
+    """The network in points of ``dim`` dimensions among the tensors whose names begin with ``prefix``."""
     own = {key[len(prefix) :]: value.float() for key, value in state.items() if key.startswith(prefix)}
     try:
-        return DenseICNN.from_state_dict(own, strong_convexity=1e-2).requires_grad_(False)
+        network = DenseICNN.from_state_dict(own, strong_convexity=1e-2).requires_grad_(False)
     except ValueError as error:
-        raise UserError(f"{path}: {error}.") from error
+        raise UserError(f"{path}: {error}; get the file again.") from error
+    if network.in_dim != dim:
+        raise UserError(
+            f"{path} holds a network of {network.in_dim} dimensions, not {dim}; get the file again."
+        )
+    return network

@@ -7,10 +7,8 @@ evaluations than it has colours.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,17 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
+from wasskit.data.images import IMAGE_SUFFIXES, LARGEST_IMAGE, opened
 from wasskit.data.toy import Measure, normal
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.objective import W2GN, Refine
 from wasskit.system.files import replace_file, replacing, writing
+from wasskit.system.readers import Damage, reader, reading
 
 Pixels = NDArray[np.uint8]
 TIFF = (".tif", ".tiff", ".btf", ".svs")
 _TILE_ROWS = 512
+_ADVICE = "get it again; an image of any size can be given as a tiled TIFF with wasskit[tiff]"
+_MISSING = "There is no image {path}; name one that is there."
 LARGE = 1 << 26
 """Pixels from which an image is shown in no figure, and a TIFF read and written in tiles."""
 BUFFER = 1 << 24
@@ -50,6 +52,7 @@ def sample_photographs() -> tuple[Path, Path]:
 # ----------------------------------------------------------------------------------------------------------
 
 
+@reader("image", suffixes=(*IMAGE_SUFFIXES, *TIFF), advice=_ADVICE, missing=_MISSING)
 def read_pixels(path: Path) -> Pixels:
     """An 8-bit RGB image as (H, W, 3) uint8, upright and, where a colour profile is embedded, in sRGB.
 
@@ -60,19 +63,13 @@ def read_pixels(path: Path) -> Pixels:
             bits.
     """
     if (page := tiled_page(path)) is not None:
-        try:
-            array: Pixels = page.asarray()
-        except ValueError as error:
-            raise UserError(f"{path} cannot be decoded: {error}.") from error
+        if page.imagelength * page.imagewidth > LARGEST_IMAGE:
+            raise Damage(f"it has more than the {LARGEST_IMAGE:,} pixels that are decoded as a whole")
+        array: Pixels = page.asarray(maxworkers=1)
         return array
-    try:
-        with unlimited(), Image.open(path) as image:
-            check_mode(path, image)
-            return np.array(in_srgb(ImageOps.exif_transpose(image)))
-    except FileNotFoundError:
-        raise UserError(f"There is no image {path}.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is not a readable image: {error}.") from error
+    with opened(path) as image:
+        check_mode(path, image)
+        return np.array(in_srgb(ImageOps.exif_transpose(image)))
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
@@ -92,11 +89,12 @@ def in_srgb(image: Image.Image) -> Image.Image:
     return image if converted is None else converted
 
 
+@reader("image", suffixes=(*IMAGE_SUFFIXES, *TIFF), advice=_ADVICE, missing=_MISSING)
 def pixel_count(path: Path) -> int:
     """Pixels of an image file, without decoding it."""
     if (page := tiled_page(path)) is not None:
-        return int(page.shape[0] * page.shape[1])
-    with unlimited(), Image.open(path) as image:
+        return int(page.imagelength * page.imagewidth)
+    with opened(path) as image:
         return int(image.width * image.height)
 
 
@@ -128,34 +126,37 @@ def sixteen_bit(path: Path, image: Image.Image) -> bool:
     return len(header) == 25 and header[24] == 16
 
 
-@contextlib.contextmanager
-def unlimited() -> Iterator[None]:
-    """Let Pillow open images of any size: they are the user's own."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
 def tiled_page(path: Path) -> Any | None:
     """The first page of a TIFF that is tiled or very large, if the library for these is installed; None leaves
     the file to Pillow.
     """
     if path.suffix.lower() not in TIFF or not path.is_file() or importlib.util.find_spec("tifffile") is None:
         return None
-    import tifffile
-
-    try:
-        page: Any = tifffile.TiffFile(path).pages[0]
-    except (tifffile.TiffFileError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable TIFF: {error}.") from error
+    page = _first_page(path)
     if not page.is_tiled and page.imagewidth * page.imagelength <= LARGE:
         return None
     check_page(path, page)
+    return page
+
+
+@reader("TIFF", suffixes=TIFF, advice=_ADVICE, missing=_MISSING)
+def _first_page(path: Path) -> Any:
+    """The first page of a TIFF, its tags read and its sizes checked, its pixels not yet read."""
+    import tifffile
+
+    page: Any = tifffile.TiffFile(path).pages[0]
+    rows, columns = page.imagelength, page.imagewidth
+    deep, wide = (
+        (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, rows), columns)
+    )
+    if not (0 < rows < 1 << 31 and 0 < columns < 1 << 31 and deep > 0 and wide > 0):
+        raise Damage("its tags give no size")
+    if deep * wide > LARGEST_IMAGE:
+        raise Damage(f"its parts have more than the {LARGEST_IMAGE:,} pixels that are decoded at once")
+    parts = -(-rows // deep) * -(-columns // wide)
+    # Some writers keep every sample in a part of its own, which is refused later in better words.
+    if not parts <= len(page.dataoffsets) <= parts * max(page.samplesperpixel, 1):
+        raise Damage(f"it has {len(page.dataoffsets):,} parts in place of {parts:,}")
     return page
 
 
@@ -190,14 +191,21 @@ def colours_of(path: Path, limit: int = 1 << 22) -> Tensor:
     """
     page = tiled_page(path)
     if page is not None and (count := page.imagelength * page.imagewidth) > LARGE:
-        try:
-            pick = thinned(page, count // limit)
-            segments = [data for data, *_ in page.segments(maxworkers=1, func=pick, buffersize=BUFFER)]
-        except ValueError as error:
-            raise UserError(f"{path} cannot be decoded: {error}.") from error
-        return torch.from_numpy(np.concatenate([part for part in segments if len(part)]))
+        parts = [data for data, *_ in decoded(page, path, func=thinned(page, count // limit))]
+        return torch.from_numpy(np.concatenate([part for part in parts if len(part)]))
     pixels = read_pixels(path).reshape(-1, 3)
     return torch.from_numpy(every(pixels, 1 if len(pixels) <= LARGE else len(pixels) // limit))
+
+
+def decoded(page: Any, path: Path, **options: Any) -> Iterator[Any]:
+    """The segments of a page, one after another. Raises `UserError` where one cannot be decoded."""
+    segments = page.segments(maxworkers=1, buffersize=BUFFER, **options)
+    while True:
+        with reading(path, "TIFF", advice=_ADVICE):
+            segment = next(segments, None)
+        if segment is None:
+            return
+        yield segment
 
 
 def every(pixels: Pixels, step: int) -> Pixels:
@@ -324,7 +332,7 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
     import tifffile
 
     def segments() -> Iterator[Pixels]:
-        for data, _, shape in page.segments(maxworkers=1, buffersize=BUFFER):
+        for data, _, shape in decoded(page, Path(page.parent.filehandle.path)):
             if data is None:
                 blank = np.zeros(
                     (page.tilelength, page.tilewidth, 3) if page.is_tiled else shape[-3:], np.uint8
@@ -344,21 +352,18 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
     if page.compression in (tifffile.COMPRESSION.ADOBE_DEFLATE, tifffile.COMPRESSION.DEFLATE):
         layout["compression"] = "zlib"
     size = page.shape[0] * page.shape[1] * 3
-    try:
-        with (
-            replacing(destination) as temporary,
-            tifffile.TiffWriter(temporary, bigtiff=size > 1 << 31) as writer,
-        ):
-            writer.write(
-                segments(),
-                shape=page.shape,
-                dtype=np.uint8,
-                photometric="rgb",
-                iccprofile=page.iccprofile,
-                **layout,
-            )
-    except ValueError as error:
-        raise UserError(f"{page.parent.filename} cannot be decoded: {error}.") from error
+    with (
+        replacing(destination) as temporary,
+        tifffile.TiffWriter(temporary, bigtiff=size > 1 << 31) as writer,
+    ):
+        writer.write(
+            segments(),
+            shape=page.shape,
+            dtype=np.uint8,
+            photometric="rgb",
+            iccprofile=page.iccprofile,
+            **layout,
+        )
 
 
 def lossless_suffix(path: Path) -> str:

@@ -19,9 +19,8 @@ from wasskit.plugins.w2gn.objective import Refine
 from wasskit.plugins.w2gn.pairs import KnownPair, evaluation
 from wasskit.plugins.w2gn.task import dense_transport
 from wasskit.plugins.w2gn.training import history, next_steps, sampler, say_where, train
-from wasskit.recipes import read_toml
 from wasskit.system.files import replace_text
-from wasskit.training.run import RunDirectory, numbered_names
+from wasskit.training.run import RunDirectory, numbered_names, read_configuration
 from wasskit.training.session import resumed_config, training_session
 
 SERIES = "series.toml"
@@ -88,7 +87,7 @@ def settled(config: Any, invocation: Invocation, base_name: str) -> tuple[Path, 
     place = Path(named) if named is not None else chosen
     if (place / SERIES).is_file():
         if config.resume is not None or config.requeue:
-            series = RunDirectory(place, read_toml(place / SERIES))
+            series = RunDirectory(place, read_configuration(place / SERIES))
             return place, resumed_config(config, invocation, series)
         if config.run_dir is not None or config.name is not None:
             raise UserError(

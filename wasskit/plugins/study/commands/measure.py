@@ -143,17 +143,14 @@ def _load(path: Path) -> Tensor:
     import numpy as np
     import torch
 
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"Cannot read {path} as a .npy array: {error}.") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise UserError(
-            f"{path} must hold real numbers, not {getattr(values, 'dtype', type(values).__name__)}."
-        )
+    from wasskit.system.arrays import read_array
+
+    values = read_array(path)
+    if values.dtype.kind == "b":
+        raise UserError(f"{path} must hold real numbers, not {values.dtype}.")
     if values.dtype not in (np.float16, np.float32, np.float64):
         values = values.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False)))
+    return torch.from_numpy(np.ascontiguousarray(values))
 
 
 def _report(path: Path, x: Measurement, summary: Mapping[str, Any]) -> Report:

@@ -1,0 +1,373 @@
+"""Small sound files of every kind that is read, and what reads them: the declared readers, and what stands on them."""
+
+from __future__ import annotations
+
+import bz2
+import functools
+import gzip
+import importlib
+import importlib.util
+import io
+import json
+import pickle
+import pkgutil
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import wasskit
+from wasskit.system.readers import READERS
+
+
+@dataclass(frozen=True)
+class Case:
+    """Files of a kind and one that reads them.
+
+    Args:
+        kind: of the changes, see ``mutations.STRUCTURED``.
+        name: of the file, under which ``read`` expects it.
+        seeds: sound contents of the file.
+    """
+
+    label: str
+    kind: str
+    name: str
+    seeds: tuple[bytes, ...]
+    read: Callable[[Path], object]
+
+
+def import_all() -> None:
+    """Import every module, so that every reader is declared."""
+    for module in pkgutil.walk_packages(wasskit.__path__, "wasskit."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def cases(folder: Path) -> list[Case]:
+    """All cases; ``folder`` is for files on the way."""
+    import_all()
+    return [*_of_readers(folder), *_of_commands(folder)]
+
+
+# --- Contents ---------------------------------------------------------------------------------------------------------
+
+
+def _npy(array: Any) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def _npz(**arrays: Any) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def _torch(content: Any) -> bytes:
+    out = io.BytesIO()
+    torch.save(content, out)
+    return out.getvalue()
+
+
+def _picture(suffix: str, mode: str = "RGB", **options: Any) -> bytes:
+    out = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 20, 3), dtype=np.uint8)
+    image = Image.fromarray(np.repeat(np.repeat(pixels, 2, 0), 2, 1)).convert(mode)
+    image.save(out, Image.registered_extensions()[suffix], **options)
+    return out.getvalue()
+
+
+def _idx(*shape: int) -> bytes:
+    body = np.random.default_rng(0).integers(0, 9, shape, dtype=np.uint8).tobytes()
+    return bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + body
+
+
+def _mat() -> bytes:
+    from scipy.io import savemat
+
+    rows = np.zeros((1, 3), dtype=[("fname", object), ("class", object)])
+    for i in range(3):
+        rows[0, i] = (f"{i}.jpg", i + 1)
+    out = io.BytesIO()
+    names = np.array([f"car {i}" for i in range(4)], dtype=object)
+    savemat(out, {"annotations": rows, "class_names": names}, do_compression=True)
+    return out.getvalue()
+
+
+_TOML = b"""command = "mrl train"
+title = "A recipe"
+[options]
+dataset = "digits"
+epochs = 3
+lr = 0.05
+dims = [8, 16, "x"]
+[paper]
+source = 'A paper'
+metrics = { "test/top1" = 91.2, "test/top1@8" = 9e1 }
+"""
+_METRICS = b"epoch,step,split,metric,value\n0,0,test,top1,1.5\n1,7,train,loss,0.25\n1,7,test,top1@8,nan\n"
+_JSON = json.dumps(
+    {
+        "steps": 3,
+        "test": {"top1": 98.5, "spectrum": [0.5, -1.0, None]},
+        "rows": [
+            {"name": "a", "flops": 10, "top1": 0.5},
+            {"name": "b", "flops": 20, "top1": 0.75, "text": "x"},
+        ],
+    }
+).encode()
+_TABLE = b'path,label,split\na.png,cat,train\n"b,c.png",dog,test\nd.png,,val\n'
+
+
+def _pictures() -> tuple[bytes, ...]:
+    return (
+        _picture(".jpg"), _picture(".png"), _picture(".png", "P"), _picture(".png", "RGBA"), _picture(".gif", "P"),
+        _picture(".bmp"), _picture(".ppm"), _picture(".webp"), _picture(".tif"),
+        _picture(".tif", compression="tiff_deflate"), _picture(".tif", compression="jpeg"), _picture(".jp2"),
+    )  # fmt: skip
+
+
+def _pickles() -> tuple[bytes, ...]:
+    batch = {
+        "data": np.zeros((2, 3072), np.uint8),
+        "labels": [0, 9],
+        b"batch_label": b"x",
+        "filenames": ["a", "b"],
+    }
+    return (
+        *(pickle.dumps(batch, protocol) for protocol in (2, 4, 5)),
+        pickle.dumps({"label_names": ["a"]}, 2),
+    )
+
+
+# --- The declared readers ---------------------------------------------------------------------------------------------
+
+
+def _of_readers(folder: Path) -> Iterator[Case]:
+    numbers = np.arange(12.0).reshape(4, 3)
+    state = {"net.weight": torch.arange(6.0).reshape(2, 3), "net.count": torch.tensor(3)}
+    weights = (_torch(state), _torch({"state_dict": state, "epoch": 3, "names": ["a", (1, 2.0)]}))
+    seeds: dict[str, tuple[str, str, tuple[bytes, ...]]] = {
+        "system.documents.read_text": ("text", "x.txt", (b"1 a.png\n2 b.png\n",)),
+        "system.documents.read_json": ("json", "x.json", (_JSON,)),
+        "system.documents.read_toml": ("text", "x.toml", (_TOML,)),
+        "system.documents.read_csv_rows": ("text", "x.csv", (_TABLE,)),
+        "data.base._decode": ("bytes", "x.png", _pictures()),
+        "data.domains.read_idx": ("gzip", "x.gz", (gzip.compress(_idx(3, 4, 4)), gzip.compress(_idx(5)))),
+        "data.domains.read_libsvm": ("bz2", "x.bz2", (bz2.compress(b"3 1:-1.0 4:0.5 \n10 2:0.25\n"),)),
+        "data.matlab.read_mat": ("mat", "x.mat", (_mat(),)),
+        "system.arrays.read_array": (
+            "npy",
+            "x.npy",
+            (_npy(numbers), _npy(np.zeros(3, bool)), _npy(numbers.T)),
+        ),
+        "system.arrays.read_archive": ("npz", "x.npz", (_npz(a=numbers, b=np.int64(3)),)),
+        "data.sets.binary._read_stl10_labels": ("bytes", "x.bin", (b"\1\2\3",)),
+        "data.sets.binary._read_stl10_images": ("bytes", "x.bin", (b"\1" * 27648,)),
+        "data.sets.pickles.read_pickle": ("pickle", "x", _pickles()),
+        "models.weights.read_safetensors": ("safetensors", "x.safetensors", (_safetensors(folder, state),)),
+        "models.weights.read_torch": ("torch", "x.pth", weights),
+        "training.checkpoint.check_whole": ("torch", "x.pt", weights),
+        "training.run._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
+        "plugins.plot.clouds.read_colours": ("bytes", "x.png", _pictures()),
+        "plugins.plot.runs._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
+        "plugins.plot.report._image": ("bytes", "x.png", _pictures()),
+        "plugins.w2gn.palette.read_pixels": ("bytes", "x.tif", _pictures()),
+        "plugins.w2gn.palette.pixel_count": ("bytes", "x.tif", _pictures()),
+    }
+    if importlib.util.find_spec("tifffile") is not None:
+        seeds["plugins.w2gn.palette._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
+    further = {"data.base._decode": (3,), "data.domains.read_libsvm": (256,)}
+    for name, (kind, file, contents) in seeds.items():
+        function = READERS[f"wasskit.{name}"].function
+        extra = further.get(name, ())
+        yield Case(name, kind, file, contents, functools.partial(_with, function, extra))
+    for kind, suffix, options in (
+        ("png", ".png", {}),
+        ("tiff", ".tif", {}),
+        ("tiff", ".tif", {"compression": "tiff_lzw"}),
+    ):
+        picture = (_picture(suffix, **options),)
+        for name in ("data.base._decode", "plugins.w2gn.palette.read_pixels"):
+            read = READERS[f"wasskit.{name}"].function
+            extra = further.get(name, ())
+            label = f"{name} of {kind} {options or ''}"
+            yield Case(label, kind, f"x{suffix}", picture, functools.partial(_with, read, extra))
+    yield Case("plain idx", "idx", "x", (_idx(2, 3, 3),), READERS["wasskit.data.domains.read_idx"].function)
+
+
+def _with(read: Callable[..., object], extra: tuple[Any, ...], path: Path) -> object:
+    return read(path, *extra)
+
+
+def covered(found: list[Case]) -> set[str]:
+    """The declared readers that have a case of their own; those of a library that is not here count as covered."""
+    names = {f"wasskit.{case.label}" for case in found}
+    absent = set() if importlib.util.find_spec("tifffile") else {"wasskit.plugins.w2gn.palette._first_page"}
+    return names | absent
+
+
+def _safetensors(folder: Path, state: dict[str, torch.Tensor], header: dict[str, Any] | None = None) -> bytes:
+    from wasskit.models.export import save_weights
+
+    save_weights(folder / "w.safetensors", state, header or {"kind": "mrl"})
+    return (folder / "w.safetensors").read_bytes()
+
+
+# --- What stands on them ----------------------------------------------------------------------------------------------
+
+
+def _of_commands(folder: Path) -> Iterator[Case]:
+    yield from _of_tables()
+    yield from _of_models(folder)
+    yield _of_checkpoints(folder)
+
+
+def _of_tables() -> Iterator[Case]:
+    from wasskit.data.folder import read_csv
+    from wasskit.data.metric_sets import _annotated
+    from wasskit.data.metric_sets import _mat as read_annotations
+    from wasskit.data.sets.binary import _decode_blob
+    from wasskit.data.sets.cifar import read_batch
+    from wasskit.data.toy import load_points
+    from wasskit.plugins.plot.files import cost_tables, read_rows
+    from wasskit.plugins.plot.runs import group_runs, read_run
+    from wasskit.plugins.plot.sources import palettes_of, spectra_of, transports_of
+    from wasskit.recipes import parse_recipe
+    from wasskit.training.run import RunDirectory
+
+    points = np.random.default_rng(0).random((6, 3))
+    jpeg = _picture(".jpg")
+    blob = _npz(
+        blob=np.frombuffer(jpeg * 2, np.uint8),
+        offsets=np.array([0, len(jpeg), 2 * len(jpeg)]),
+        labels=np.array([1, 9]),
+    )
+    yield Case("recipe", "text", "x.toml", (_TOML,), lambda path: parse_recipe("x", path))
+    yield Case(
+        "configuration", "text", "config.toml", (_TOML,), lambda path: RunDirectory.open(path.parent).options
+    )
+    yield Case("image table", "text", "x.csv", (_TABLE, b"a.png,1\nb.png,2\n"), read_csv)
+    yield Case("CIFAR batch", "pickle", "x", _pickles(), lambda path: read_batch(path, "labels", 10))
+    yield Case("CIFAR JPEG", "npz", "x.npz", (blob,), lambda path: _decode_blob.__wrapped__(path, 0))
+    yield Case("cloud", "npy", "x.npy", (_npy(points), _npy(points.astype(np.float16))), load_points)
+    yield Case("rows", "npy", "x.npy", (_npy(points),), read_rows)
+    yield Case(
+        "costs",
+        "json",
+        "x.json",
+        (_JSON,),
+        lambda path: [t.series(t.accuracies[0]) for t in cost_tables(path)],
+    )
+    yield Case("spectrum", "json", "x.json", (_JSON,), spectra_of)
+    yield Case("spectra", "npz", "x.npz", (_npz(a=points[0], b=points[1]),), spectra_of)
+    yield Case(
+        "transport",
+        "npz",
+        "x.npz",
+        (_npz(source=points, forward=points),),
+        lambda path: transports_of([path]),
+    )
+    yield Case("palette", "npz", "x.npz", (_npz(source=points, target=points),), palettes_of)
+    annotations = "annotations of cars"
+    yield Case(
+        annotations, "mat", "x.mat", (_mat(),), lambda path: _annotated(read_annotations(path), "fname", path)
+    )
+    for name, kind, content in (
+        ("metrics.csv", "text", _METRICS), ("summary.json", "json", _JSON), ("environment.json", "json", _JSON),
+        ("evaluation.json", "json", _JSON), ("config.toml", "text", _TOML),
+    ):  # fmt: skip
+        yield Case(
+            f"run with {name}", kind, name, (content,), lambda path: group_runs([read_run(path.parent)])
+        )
+
+
+def _of_models(folder: Path) -> Iterator[Case]:
+    from torch import nn
+
+    from wasskit.models.backbones import build_backbone
+    from wasskit.models.icnn import DenseICNN
+    from wasskit.models.weights import load_backbone_weights
+    from wasskit.plugins.metrix.network import build_model as build_metrix
+    from wasskit.plugins.metrix.network import load_model as load_metrix
+    from wasskit.plugins.mrl.network import build_model as build_mrl
+    from wasskit.plugins.mrl.trained import load_model as load_mrl
+    from wasskit.plugins.ssl.network import build_encoder
+    from wasskit.plugins.ssl.network import load_model as load_ssl
+    from wasskit.plugins.w2gn.autoencoder import Autoencoder, load_autoencoder
+    from wasskit.plugins.w2gn.maps import load_map, save_map
+    from wasskit.plugins.w2gn.objective import W2GN
+    from wasskit.plugins.w2gn.pairs import benchmark_file
+
+    common: dict[str, Any] = {
+        "backbone": "tiny", "stem": "auto", "dataset": "digits", "classes": ["a", "b"], "image_size": 8, "channels": 1,
+        "mean": [0.5], "std": [0.25],
+    }  # fmt: skip
+    mrl = {**common, "kind": "mrl", "dims": [4, 8], "tied": True, "embedding": "linear"}
+    built = build_mrl(mrl)
+    held = nn.ModuleDict({"network": built.network, "objective": built.objective}).state_dict()
+    yield Case("mrl model", "safetensors", "x.safetensors", (_safetensors(folder, held, mrl),), load_mrl)
+    ssl = {
+        **common,
+        "kind": "ssl",
+        "method": "byol",
+        "projector": [8, 4],
+        "views": {"flip": 0.5, "scale": [0.1, 1.0]},
+    }
+    held = build_encoder(ssl).state_dict()
+    yield Case("ssl model", "safetensors", "x.safetensors", (_safetensors(folder, held, ssl),), load_ssl)
+    metrix = {**common, "kind": "metrix", "pooling": "avgmax", "embedding_size": 4, "in_memory": True}
+    held = build_metrix(metrix).network.state_dict()
+    yield Case(
+        "metrix model", "safetensors", "x.safetensors", (_safetensors(folder, held, metrix),), load_metrix
+    )
+    save_map(folder / "map.safetensors", W2GN.dense(2, hidden=(4, 4)), space="points", smooth=0.0)
+    yield Case("map", "safetensors", "x.safetensors", ((folder / "map.safetensors").read_bytes(),), load_map)
+    backbone = build_backbone("tiny", image_size=8, channels=1)
+    contents = (_torch(backbone.state_dict()), _torch({"state_dict": backbone.state_dict(), "epoch": 3}))
+    yield Case("backbone", "torch", "x.pth", contents, lambda path: load_backbone_weights(backbone, path))
+    coder = Autoencoder(8, 1, 2, 4)
+    yield Case(
+        "autoencoder",
+        "torch",
+        "x.pt",
+        (_torch(coder.state_dict()),),
+        lambda path: load_autoencoder(coder, path),
+    )
+    network = DenseICNN(2, (4, 4), strong_convexity=1e-2)
+    arrays = {f"v{i}.{key}": value.numpy() for i in (1, 2) for key, value in network.state_dict().items()}
+    points = np.random.default_rng(0).random((6, 2))
+    pair = _npz(
+        centers=points[:3], maps=np.ones((3, 2, 2)), std=np.float64(0.4), mean=points[0], scale=np.float64(1.0),
+        x_test=points, y_test=points, output_variance=np.float64(2.0), **arrays,
+    )  # fmt: skip
+    yield Case("benchmark pair", "npz", "x.npz", (pair,), lambda path: benchmark_file(path).source.draw(4, 0))
+
+
+def _of_checkpoints(folder: Path) -> Case:
+    """A checkpoint, resumed and trained on; the record of its run must be as before where it is refused."""
+    from tests.training.toy import make_run, make_trainer
+    from wasskit.errors import UserError
+
+    run = make_run(folder / "run")
+    make_trainer(run, epochs=1).fit()
+    record = (run.path / "metrics.csv").read_bytes()
+
+    def resume(path: Path) -> object:
+        (run.path / "metrics.csv").write_bytes(record)
+        try:
+            return make_trainer(run, epochs=1).fit(resume=path)
+        except UserError:
+            assert (run.path / "metrics.csv").read_bytes() == record, (
+                "a refused checkpoint changed the record"
+            )
+            raise
+
+    return Case("checkpoint", "torch", "x.pt", ((run.checkpoints / "last.pt").read_bytes(),), resume)

@@ -1,0 +1,100 @@
+"""Readers of ``.npy`` and ``.npz`` files of numbers: no pickles, and no more memory than the file itself warrants."""
+
+from __future__ import annotations
+
+import math
+import typing
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from wasskit.system.readers import Damage, reader
+
+if typing.TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+__all__ = ["read_archive", "read_array"]
+
+NUMBERS = "fiub"
+"""Kinds of arrays that are numbers: floating, signed, unsigned, truth values."""
+_FREE = 1 << 30
+_RATIO = 64
+
+
+@reader(".npy file of numbers", suffixes=(".npy",), advice="save it anew with numpy.save")
+def read_array(path: Path) -> Array:
+    """The array in a ``.npy`` file: real numbers or truth values, in the machine's byte order."""
+    with path.open("rb") as file:
+        return _array(file, path.stat().st_size)
+
+
+@reader(
+    ".npz file of arrays", suffixes=(".npz",), advice="save it anew with numpy.savez, or get the file again"
+)
+def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]:
+    """The arrays of numbers in a ``.npz`` file, by name; only those of ``names`` where given, which must all be there.
+
+    Archives that unpack to more than 1 GiB and 64 times their size are refused.
+    """
+    found: dict[str, Array] = {}
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if names is not None:
+            missing = [name for name in names if name not in members]
+            if missing:
+                raise Damage(f"it lacks {', '.join(missing)}")
+            members = {name: members[name] for name in names}
+        total = sum(info.file_size for info in members.values())
+        if total > max(_FREE, _RATIO * path.stat().st_size):
+            raise Damage(f"it unpacks to {total:,} bytes")
+        for name, info in members.items():
+            with archive.open(info) as file:
+                try:
+                    found[name] = _array(file, info.file_size)
+                except _NoNumbers:
+                    if names is not None:
+                        raise
+    return found
+
+
+class _NoNumbers(Damage):
+    """An array of text, objects, records or complex numbers."""
+
+
+def _array(file: IO[bytes], size: int) -> Array:
+    """One array of ``size`` bytes, header included. The header is believed only as far as the bytes go."""
+    import numpy as np
+
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise _NoNumbers("it holds no plain numbers")
+    read_header = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, dtype = read_header(file)
+    if dtype.kind not in NUMBERS or dtype.hasobject or dtype.subdtype is not None:
+        raise _NoNumbers(f"it holds {_named(dtype)}, not numbers")
+    if len(shape) > 32 or not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
+        raise Damage("its header gives no shape")
+    count = math.prod(shape)
+    if count * dtype.itemsize > size - file.tell():
+        raise Damage(f"it ends before the {count:,} numbers that it announces")
+    flat = np.empty(count, np.uint8 if dtype.kind == "b" else dtype)
+    room = memoryview(flat.view(np.uint8))  # type: ignore[arg-type]
+    while len(room):
+        got = file.readinto(room)  # type: ignore[attr-defined]
+        if not got:
+            raise Damage(f"it ends before the {count:,} numbers that it announces")
+        room = room[got:]
+    # Truth values of other bytes than 0 and 1 are none.
+    array = flat != 0 if dtype.kind == "b" else flat.astype(dtype.newbyteorder("="), copy=False)
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _named(dtype: Any) -> str:
+    if dtype.hasobject:
+        return "Python objects"
+    return {"U": "text", "S": "bytes", "c": "complex numbers", "V": "records"}.get(dtype.kind, "dates")
