@@ -1,0 +1,46 @@
+"""How many trials the tests of trust make: a sample by default, more by ``--trials N``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.trust.server import Server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    with contextlib.suppress(ValueError):  # declared already
+        parser.addoption("--trials", type=int, default=None, help="Trials of each test of trust.")
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> int | None:
+    """What ``--trials`` asks for; None where it was not given."""
+    number: int | None = request.config.getoption("--trials", default=None)
+    return number
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Starts commands as forks of one process that has imported everything."""
+    with Server() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs that nothing has interrupted."""
+    return tmp_path_factory.mktemp("uninterrupted")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test with a parameter ``training`` runs over all training commands, or over a sample that turns."""
+    if "training" in metafunc.fixturenames:
+        from tests.trust.commands import TRAININGS, sample
+
+        every = metafunc.config.getoption("--trials", default=None) is not None
+        chosen = TRAININGS if every else sample(metafunc.function.__name__)
+        metafunc.parametrize("training", chosen, ids=[training.name for training in chosen])
