@@ -45,7 +45,17 @@ _METRIX = (
     "--epochs", "3", "--batch-size", "90", "--max-triples", "100", "--embedding-size", "8", "--no-tensorboard",
     "--device", "cpu", "--log-every", "1",
 )  # fmt: skip
-_STEPS = ("--batch-size", "32", "--device", "cpu", "--no-tensorboard", "--log-every", "1", "--eval-every", "4")
+_STEPS = (
+    "--batch-size",
+    "32",
+    "--device",
+    "cpu",
+    "--no-tensorboard",
+    "--log-every",
+    "1",
+    "--eval-every",
+    "4",
+)
 _W2GN = ("--hidden", "16,8", *_STEPS, "--steps", "12")
 _CLOUD = (*_W2GN, "--test-size", "200")
 
@@ -69,7 +79,7 @@ def _declare() -> list[Training]:
             argv = ("metrix", "train", *_METRIX, "--loss", loss, "--mode", mode)
             compared = ("--compare", "yes" if (loss, mode) == ("contrastive", "feature") else "no")
             # The mixing draws of each rank are its own.
-            found.append(Training(f"metrix-{loss}-{mode}", (*argv, *compared), 30, ranks=mode == "baseline"))
+            found.append(Training(f"metrix-{loss}-{mode}", (*argv, *compared), 27, ranks=mode == "baseline"))
     style = ("--image-size", "8", "--width", "2", "--patches", "32", *_STEPS[2:], "--batch-size", "4")
     latent = ("--autoencoder-steps", "12", "--latent", "4", "--filters", "4")
     published = ("--start", "pretrain", "--pretrain-steps", "6", "--refine", "none")
@@ -89,7 +99,7 @@ def _declare() -> list[Training]:
 TRAININGS = _declare()
 
 
-def sample(key: str, size: int = 3) -> list[Training]:
+def sample(key: str, size: int) -> list[Training]:
     """A few of the trainings, others for another key; the same for the same."""
     return random.Random(key).sample(TRAININGS, size)
 

@@ -1,4 +1,7 @@
-"""How many trials the tests of trust make: a sample by default, more by ``--trials N``."""
+"""How many trials the tests of trust make: a small sample by default, more by ``--trials N``.
+
+Below `COMPLETE` each test takes N of the training commands, by turns of the test's name; from there on all of them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.trust.server import Server
+
+COMPLETE = 10
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +26,12 @@ def trials(request: pytest.FixtureRequest) -> int | None:
     """What ``--trials`` asks for; None where it was not given."""
     number: int | None = request.config.getoption("--trials", default=None)
     return number
+
+
+@pytest.fixture
+def complete(trials: int | None) -> bool:
+    """Whether everything is tried, at full size."""
+    return trials is not None and trials >= COMPLETE
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +48,10 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test with a parameter ``training`` runs over all training commands, or over a sample that turns."""
+    """Every test with a parameter ``training`` runs over all training commands, or over a sample of them."""
     if "training" in metafunc.fixturenames:
         from tests.trust.commands import TRAININGS, sample
 
-        every = metafunc.config.getoption("--trials", default=None) is not None
-        chosen = TRAININGS if every else sample(metafunc.function.__name__)
+        number: int = metafunc.config.getoption("--trials", default=None) or 1
+        chosen = TRAININGS if number >= COMPLETE else sample(metafunc.function.__name__, number)
         metafunc.parametrize("training", chosen, ids=[training.name for training in chosen])

@@ -34,7 +34,7 @@ def install() -> None:
     done: list[int] = []
 
     def here() -> bool:
-        return int(os.environ.get("RANK", "0")) == HOOK.get("rank", 0)
+        return os.environ.get("RANK", "0") == str(HOOK.get("rank", 0))
 
     def watched(self: Any, losses: Any) -> None:
         if HOOK.get("nan") and self._state.step == HOOK["at"] and here():

@@ -109,7 +109,6 @@ class Server:
         while not self._pids:
             self.listen(HANG_SECONDS)
         pid = self._pids.pop()
-        self.codes.pop(pid, None)
         return Command(self, pid, log, words)
 
     def run(self, argv: Sequence[str | Path], folder: Path, **hook: Any) -> Command:
@@ -130,6 +129,7 @@ class Server:
                 if "code" in report:
                     self.codes[report["pid"]] = report["code"]
                 else:
+                    self.codes.pop(report["pid"], None)  # of an earlier process of this number
                     self._pids.append(report["pid"])
             seconds = 0
 
@@ -188,7 +188,7 @@ def _report(**values: int) -> None:
 
 
 def _reap() -> set[int]:
-    ended = set()
+    ended: set[int] = set()
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -203,9 +203,13 @@ def _reap() -> set[int]:
 
 def _begin(order: dict[str, Any]) -> int:
     pid = os.fork()
-    if pid:
-        _report(pid=pid)
-        return pid
+    if pid == 0:
+        _be_child(order)
+    _report(pid=pid)
+    return pid
+
+
+def _be_child(order: dict[str, Any]) -> NoReturn:
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     null = os.open(os.devnull, os.O_RDONLY)
     os.chdir(order["folder"])

@@ -1,6 +1,6 @@
 """Whatever stops a training, and wherever: it goes on as if never stopped, bit for bit.
 
-``--trials N`` makes about N kills and N / 10 stops of every training command, and as many again on two ranks.
+``--trials N`` makes N kills and N / 10 stops of every training command, and as many again on two ranks.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_stopped_at_a_random_step_and_resumed(
     for trial in range(max(1, (trials or 0) // 10)):
         seed = f"{training.name} {nproc} {trial}"
         draw = random.Random(seed)
-        at, number = draw.randrange(1, training.steps), draw.choice(REQUESTS)
+        at, number = draw.randint(1, training.steps), draw.choice(REQUESTS)
         run = tmp_path / f"run-{trial}"
         stopped = server.run(again(training, run, nproc), tmp_path, at=at, stop=int(number))
         assert stopped.code == 128 + number, explain(seed, stopped)
@@ -112,7 +112,7 @@ def assert_nothing_lost(run: Path, before: dict[str, int], interval: int, note: 
 def test_killed_at_random_moments(
     server: Server, references: Path, tmp_path: Path, training: Training, trials: int | None, nproc: int
 ) -> None:
-    """Chains of ``--requeue``: killed again and again between its start and its last figure, a run ends as it should."""
+    """Chains of ``--requeue``: killed again and again, from its start to its last figure, a run ends as it should."""
     whole = reference(server, references, training, nproc)
     # Epochs of 4 to 10 steps, or 4 steps between evaluations: a checkpoint is due at each.
     interval = 10
@@ -120,7 +120,8 @@ def test_killed_at_random_moments(
     assert server.run(again(training, tmp_path / "timed", nproc), tmp_path).code == 0
     length = time.monotonic() - began
     draw = random.Random(f"{training.name} {nproc} kills")
-    run, saved = tmp_path / "run-0", {}
+    run = tmp_path / "run-0"
+    saved: dict[str, int] = {}
     for kill in range(trials or 3):
         note = f"{training.name}, {nproc} ranks, kill {kill}"
         number = draw.choice((*REQUESTS, signal.SIGKILL))
@@ -132,7 +133,8 @@ def test_killed_at_random_moments(
         assert "Traceback" not in command.said, explain(note, command)
         if code == 0:
             assert_same(run, whole)
-            run, saved = tmp_path / f"run-{kill + 1}", {}
+            run = tmp_path / f"run-{kill + 1}"
+            saved = {}
         elif run.is_dir():
             saved = assert_nothing_lost(run, saved, interval, note)
     last = finish_again(server, again(training, run, nproc), tmp_path)
