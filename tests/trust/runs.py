@@ -22,8 +22,9 @@ def reference(server: Server, references: Path, training: Training, nproc: int =
     folder = references / f"{training.name}-{nproc}"
     if not (folder / "done").is_file():
         folder.mkdir()
-        command = server.run([*training.argv, "--run-dir", "run", "--nproc", str(nproc)], folder)
-        assert command.code == 0, command.said
+        command = server.run(training.on("run", nproc), folder)
+        assert command.code == 0, explain(training.name, command)
+        assert losses(folder / "run")[-1][0] == training.steps, "the declaration of this training is wrong"
         (folder / "done").touch()
     return folder / "run"
 
@@ -115,7 +116,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 def again(training: Training, run: Path, nproc: int = 1) -> list[str]:
     """The command line that goes on with a run, or starts it."""
-    return [*training.argv, "--run-dir", str(run), "--requeue", "--nproc", str(nproc)]
+    return [*training.on(run, nproc), "--requeue"]
 
 
 def explain(seed: Any, command: Command) -> str:
