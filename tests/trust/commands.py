@@ -69,13 +69,13 @@ _CLOUD = (*_W2GN, "--test-size", "200")
 
 def _declare() -> list[Training]:
     found = [
-        Training("mrl-train", ("mrl", "train", *_MRL), 12),
-        Training("mrl-matryoshka", ("mrl", "train", *_MRL, "--wasserstein-weight", "0"), 12),
-        Training("mrl-wasserstein", ("mrl", "train", *_MRL, "--alpha", "0"), 12),
-        Training("mrl-geomloss", ("mrl", "train", *_MRL, "--sinkhorn", "geomloss"), 12),
+        Training("mrl-train", ("mrl", "train", *_MRL), 9),
+        Training("mrl-matryoshka", ("mrl", "train", *_MRL, "--wasserstein-weight", "0"), 9),
+        Training("mrl-wasserstein", ("mrl", "train", *_MRL, "--alpha", "0"), 9),
+        Training("mrl-geomloss", ("mrl", "train", *_MRL, "--sinkhorn", "geomloss"), 9),
         Training("mrl-tied", ("mrl", "train", *_MRL, "--tied", "--accumulate", "2"), 6),
-        Training("mrl-baseline", ("mrl", "baseline", *_MRL), 12),
-        Training("mrl-sweep", ("mrl", "sweep", "method=mwrl,matryoshka", *_MRL), 12),
+        Training("mrl-baseline", ("mrl", "baseline", *_MRL), 9),
+        Training("mrl-sweep", ("mrl", "sweep", "method=mwrl,matryoshka", *_MRL), 9),
     ]
     for method in ("moco", "byol", "barlow", "zerocl"):
         for term in ((), ("--w2",), ("--lu",)):

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.trust.server import Server
+pytest.register_assert_rewrite("tests.trust.runs")
+
+from tests.trust.server import Server  # noqa: E402 - after the registration
 
 COMPLETE = 10
 
