@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
@@ -23,10 +24,16 @@ system; ``hold``: this file is made, and the next step taken when it is gone.
 """
 
 
+_installed: list[bool] = []
+_arrived: list[int] = []
+
+
 def install() -> None:
     """Set what `HOOK` says in this process."""
-    if not HOOK:
+    if not HOOK or _installed:  # forked from a process that has set it
         return
+    _installed.append(True)
+    _listen()
     from wasskit.training.trainer import Trainer
 
     trainer: Any = Trainer
@@ -53,25 +60,32 @@ def install() -> None:
         if HOOK.get("hold"):
             hold(Path(HOOK["hold"]))
         if HOOK.get("stop"):
-            _signal_and_wait(self, HOOK["stop"])
+            _signal_and_wait(HOOK["stop"])
 
     trainer._update, trainer._watch = updated, watched
 
 
-def _signal_and_wait(trainer: Any, number: int) -> None:
+def _signal_and_wait(number: int) -> None:
     """Send the command the signal, and take no further step before it has reached this process."""
     os.kill(TOP, number)
-    if number == signal.SIGKILL:
-        time.sleep(20)
-        return
     end = time.monotonic() + 20
-    while _received(trainer) is None and time.monotonic() < end:
+    while not _arrived and time.monotonic() < end:
         time.sleep(0.005)
 
 
-def _received(trainer: Any) -> Any:
-    stop = trainer._stop
-    return 0 if stop is None else stop.received
+def _listen() -> None:
+    """Note in `_arrived` what the handlers hear that are set from now on."""
+    plain = signal.signal
+
+    def listening(number: int, handler: Any) -> Any:
+        def hear(caught: int, frame: FrameType | None) -> None:
+            _arrived.append(caught)
+            handler(caught, frame)
+
+        return plain(number, hear if callable(handler) and number in SIGNALS else handler)
+
+    replaced: Any = signal
+    replaced.signal = listening
 
 
 def fill(path: Path) -> None:
