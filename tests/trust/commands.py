@@ -1,0 +1,125 @@
+"""Every training command of the project, with settings that take about a second. The one list that all trials use."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from wasskit.plugins import Plugin, load_plugin, plugin_targets
+
+__all__ = ["TRAININGS", "Training", "sample", "training_commands"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training command.
+
+    Args:
+        name: what tests call it.
+        argv: the command line after ``wasskit``, without the run directory.
+        steps: updates of the (first) training.
+        drift: by how much, relatively, two ranks depart from one over the run, by rounding that training magnifies;
+            None where each rank draws random numbers of its own.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    steps: int
+    drift: float | None = 1e-2
+
+    @property
+    def command(self) -> str:
+        return " ".join(self.argv[:2])
+
+    def on(self, run: Path | str, nproc: int = 1) -> list[str]:
+        """The command line that trains in ``run`` on so many ranks."""
+        flag = "--nproc-per-run" if self.is_grid else "--nproc"
+        return [*self.argv, "--run-dir", str(run), *((flag, str(nproc)) if nproc > 1 else ())]
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the trainings are processes of their own."""
+        return self.command in ("mrl baseline", "mrl sweep")
+
+
+_IMAGES = ("--epochs", "3", "--batch-size", "358", "--no-tensorboard", "--device", "cpu", "--log-every", "1")
+_MRL = (*_IMAGES, "--dims", "2,8")
+_SSL = (*_IMAGES, "--projector", "16,8")
+_METRIX = (
+    "--epochs", "3", "--batch-size", "90", "--max-triples", "100", "--embedding-size", "8", "--no-tensorboard",
+    "--device", "cpu", "--log-every", "1",
+)  # fmt: skip
+_STEPS = (
+    "--batch-size",
+    "32",
+    "--device",
+    "cpu",
+    "--no-tensorboard",
+    "--log-every",
+    "1",
+    "--eval-every",
+    "4",
+)
+_W2GN = ("--hidden", "16,8", *_STEPS, "--steps", "12")
+_CLOUD = (*_W2GN, "--test-size", "200")
+
+
+def _declare() -> list[Training]:
+    found = [
+        Training("mrl-train", ("mrl", "train", *_MRL), 9),
+        Training("mrl-matryoshka", ("mrl", "train", *_MRL, "--wasserstein-weight", "0"), 9),
+        Training("mrl-wasserstein", ("mrl", "train", *_MRL, "--alpha", "0"), 9),
+        Training("mrl-geomloss", ("mrl", "train", *_MRL, "--sinkhorn", "geomloss"), 9),
+        Training("mrl-tied", ("mrl", "train", *_MRL, "--tied", "--accumulate", "2"), 6),
+        Training("mrl-baseline", ("mrl", "baseline", *_MRL), 9),
+        Training("mrl-sweep", ("mrl", "sweep", "method=mwrl,matryoshka", *_MRL), 9),
+    ]
+    for method in ("moco", "byol", "barlow", "zerocl"):
+        for term in ((), ("--w2",), ("--lu",)):
+            name = "-".join(("ssl", method, *(word[2:] for word in term)))
+            found.append(Training(name, ("ssl", method, *_SSL, *term), 9))
+    for loss in ("contrastive", "multisimilarity", "proxyanchor"):
+        for mode in ("baseline", "input", "feature", "embed"):
+            argv = ("metrix", "train", *_METRIX, "--loss", loss, "--mode", mode)
+            compared = ("--compare", "yes" if (loss, mode) == ("contrastive", "feature") else "no")
+            # Proxies learn at a hundred times the rate, and magnify so. The mixing draws of each rank are its own.
+            drift = (0.1 if loss == "proxyanchor" else 1e-2) if mode == "baseline" else None
+            found.append(Training(f"metrix-{loss}-{mode}", (*argv, *compared), 27, drift))
+    style = ("--image-size", "8", "--width", "2", "--patches", "32", *_STEPS[2:], "--batch-size", "4")
+    latent = ("--autoencoder-steps", "12", "--latent", "4", "--filters", "4")
+    published = ("--start", "pretrain", "--pretrain-steps", "6", "--refine", "none")
+    found += [
+        Training("w2gn-toy", ("w2gn", "toy", *_CLOUD), 12),
+        Training("w2gn-toy-published", ("w2gn", "toy", *_CLOUD, *published, "--sampling", "random"), 18),
+        Training("w2gn-gaussians", ("w2gn", "gaussians", *_CLOUD, "--dim", "2,3"), 12),
+        Training("w2gn-benchmark", ("w2gn", "benchmark", *_CLOUD, "--dim", "2"), 12),
+        Training("w2gn-color", ("w2gn", "color", *_CLOUD, "--smooth", "0"), 12),
+        Training("w2gn-latent", ("w2gn", "latent", *_W2GN, *latent), 24),
+        Training("w2gn-domain", ("w2gn", "domain", *_W2GN, "--classifier-steps", "12"), 24),
+        Training("w2gn-style", ("w2gn", "style", *style, "--steps", "12"), 12),
+    ]
+    return found
+
+
+TRAININGS = _declare()
+
+
+def sample(key: str, size: int) -> list[Training]:
+    """A few of the trainings, others for another key; the same for the same."""
+    return random.Random(key).sample(TRAININGS, size)
+
+
+def training_commands() -> set[str]:
+    """The commands of the project that train a run: those that can resume one."""
+    found = set()
+    for target in plugin_targets().values():
+        plugin = load_plugin(target)
+        if isinstance(plugin, Plugin):
+            for name in plugin.commands:
+                command = importlib.import_module(plugin.module_of(name)).command
+                if "resume" in {known.name for known in dataclasses.fields(command.options)}:
+                    found.add(command.path)
+    return found
