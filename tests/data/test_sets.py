@@ -326,10 +326,10 @@ class TestStl10:
         with pytest.raises(UserError, match="test_y"):
             load_dataset("stl10", "test", root=tmp_path)
         (folder / "test_X.bin").write_bytes(b"x" * 1000)
-        with pytest.raises(UserError, match="cut short"):
+        with pytest.raises(UserError, match="1000 bytes, not a multiple of 27648"):
             load_dataset("stl10", "test", root=tmp_path)
         (folder / "unlabeled_X.bin").unlink()
-        with pytest.raises(UserError, match=r"unlabeled_X\.bin is missing"):
+        with pytest.raises(UserError, match=r"no file .*unlabeled_X\.bin"):
             load_dataset("stl10", "unlabelled", root=tmp_path)
 
 

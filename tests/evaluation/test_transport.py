@@ -151,5 +151,5 @@ def test_missing_and_foreign_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="10 classes"):
         InceptionFeatures(tmp_path / "ten.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(UserError, match="does not hold"):
+    with pytest.raises(UserError, match="not a readable torch file of weights"):
         InceptionFeatures(tmp_path / "text.pth")

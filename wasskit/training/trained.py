@@ -43,6 +43,9 @@ def read_model(
         if not file.is_file():
             raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
     content = load_checkpoint(file)
+    command = str(content.get("command", plugin))
+    if command.partition(" ")[0] != plugin:
+        raise UserError(f"{file} holds a model of `wasskit {command[:40]}`, not of `wasskit {plugin}`.")
     state, extra = content.get("task", {}), content.get("extra")
     described = extra.get("model") if isinstance(extra, dict) else None
     if (

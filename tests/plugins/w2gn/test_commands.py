@@ -215,7 +215,7 @@ def test_color_and_apply(run_cli: RunCli, tmp_path: Path) -> None:
     assert 0 < np.abs(difference).mean() < 6
     refused = run_cli("w2gn", "apply", run, tmp_path / "a.png")
     assert refused.exit_code == 2
-    assert "--force" in refused.stderr
+    assert "--overwrite" in refused.stderr
 
 
 def test_toy_says_which_modes_it_misses_and_what_to_try(run_cli: RunCli, tmp_path: Path) -> None:
