@@ -22,7 +22,7 @@ def reference(server: Server, references: Path, training: Training, nproc: int =
     folder = references / f"{training.name}-{nproc}"
     if not (folder / "done").is_file():
         folder.mkdir()
-        command = server.run(training.on("run", nproc), folder)
+        command = server.run(training.on(folder / "run", nproc), folder)
         assert command.code == 0, explain(training.name, command)
         assert losses(folder / "run")[-1][0] == training.steps, "the declaration of this training is wrong"
         (folder / "done").touch()
