@@ -80,13 +80,15 @@ def _declare() -> list[Training]:
     for method in ("moco", "byol", "barlow", "zerocl"):
         for term in ((), ("--w2",), ("--lu",)):
             name = "-".join(("ssl", method, *(word[2:] for word in term)))
-            found.append(Training(name, ("ssl", method, *_SSL, *term), 9))
+            found.append(Training(name, ("ssl", method, *_SSL, *term), 9, 5e-2))
     for loss in ("contrastive", "multisimilarity", "proxyanchor"):
         for mode in ("baseline", "input", "feature", "embed"):
             argv = ("metrix", "train", *_METRIX, "--loss", loss, "--mode", mode)
             compared = ("--compare", "yes" if (loss, mode) == ("contrastive", "feature") else "no")
-            # Proxies learn at a hundred times the rate, and magnify so. The mixing draws of each rank are its own.
-            drift = (0.1 if loss == "proxyanchor" else 1e-2) if mode == "baseline" else None
+            # The pair losses average the terms that are not zero, whose number jumps with rounding; proxies learn at a
+            # hundred times the rate. (In float64 the gradients of one and two ranks agree to 1e-12.) The mixing draws
+            # of each rank are its own.
+            drift = (0.1 if loss == "proxyanchor" else 0.25) if mode == "baseline" else None
             found.append(Training(f"metrix-{loss}-{mode}", (*argv, *compared), 27, drift))
     style = ("--image-size", "8", "--width", "2", "--patches", "32", *_STEPS[2:], "--batch-size", "4")
     latent = ("--autoencoder-steps", "12", "--latent", "4", "--filters", "4")
