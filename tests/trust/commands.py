@@ -23,12 +23,14 @@ class Training:
         steps: updates of the (first) training.
         drift: by how much, relatively, two ranks depart from one over the run, by rounding that training magnifies;
             None where each rank draws random numbers of its own.
+        terms: the size of the terms whose sum the loss is, where they nearly cancel in it.
     """
 
     name: str
     argv: tuple[str, ...]
     steps: int
     drift: float | None = 1e-2
+    terms: float = 0.1
 
     @property
     def command(self) -> str:
@@ -93,7 +95,7 @@ def _declare() -> list[Training]:
     style = ("--image-size", "8", "--width", "2", "--patches", "32", *_STEPS[2:], "--batch-size", "4")
     latent = ("--autoencoder-steps", "12", "--latent", "4", "--filters", "4")
     published = ("--start", "pretrain", "--pretrain-steps", "6", "--refine", "none")
-    found += [
+    maps = [
         Training("w2gn-toy", ("w2gn", "toy", *_CLOUD), 12),
         Training("w2gn-toy-published", ("w2gn", "toy", *_CLOUD, *published, "--sampling", "random"), 18),
         Training("w2gn-gaussians", ("w2gn", "gaussians", *_CLOUD, "--dim", "2,3"), 12),
@@ -103,7 +105,8 @@ def _declare() -> list[Training]:
         Training("w2gn-domain", ("w2gn", "domain", *_W2GN, "--classifier-steps", "12"), 24),
         Training("w2gn-style", ("w2gn", "style", *style, "--steps", "12"), 12),
     ]
-    return found
+    # Differences of means of squared lengths, of about the number of dimensions, which is 2 in most.
+    return found + [dataclasses.replace(training, terms=2.0) for training in maps]
 
 
 TRAININGS = _declare()
