@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.trust, pytest.mark.distributed]
 
 
 def test_losses_of_two_ranks_are_those_of_one(server: Server, references: Path, training: Training) -> None:
-    """The first loss to 1e-6 of it or of its terms: a float32 mean over a few hundred samples, split in two. Then the rounding of each
-    update grows with the training, up to the drift that each declares. Where ranks mix with draws of their own,
-    the losses agree in their size only.
+    """The first loss to 1e-6 of it or of its terms: a float32 mean over a few hundred samples, split in two. Then the
+    rounding of each update grows with the training, up to the drift that each declares. Where ranks mix with draws of
+    their own, the losses agree in their size only.
     """
     one = losses(reference(server, references, training, 1))
     two = losses(reference(server, references, training, 2))
