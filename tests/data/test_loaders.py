@@ -175,6 +175,24 @@ def test_a_program_ends_with_live_workers(on_disk: ImageDataset) -> None:
     assert done.stderr == ""
 
 
+def test_a_program_ends_when_workers_miss_their_end(on_disk: ImageDataset) -> None:
+    """The loader is gone, and its workers wait for work: they hear no SIGTERM, and the program would wait for them."""
+    assert on_disk.paths is not None
+    program = (
+        "import gc, sys\n"
+        "from wasskit.data.base import ImageDataset\n"
+        "from wasskit.data.loaders import TrainLoader\n"
+        "data = ImageDataset('x', 'train', '', paths=sys.argv[1:], image_size=16)\n"
+        "loader = TrainLoader(data, 4, workers=1); next(loader.batches(0))\n"
+        "workers = next(v for v in vars(loader).values() if hasattr(v, 'loader'))\n"
+        "workers.loader._iterator._shutdown = True\n"
+        "del workers, loader; gc.collect(); print('done')"
+    )
+    command = [sys.executable, "-c", program, *map(str, on_disk.paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    assert done.stdout == "done\n"
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no POSIX signals")
 def test_workers_outlive_a_signal_to_the_whole_group(on_disk: ImageDataset) -> None:
     loader = TrainLoader(on_disk, 2, PerImage(random_crop), workers=1)

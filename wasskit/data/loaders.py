@@ -7,7 +7,6 @@ together, in rank order, the batch and the augmentations of one rank.
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
 import threading
@@ -15,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -373,13 +373,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-_LIVE: weakref.WeakSet[_Workers] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    for workers in list(_LIVE):
-        workers.close()
+def _end(processes: list[BaseProcess]) -> None:
+    """End worker processes for good: they do not hear the SIGTERM by which torch and multiprocessing would end them,
+    and wait for work that does not come; this process would wait for them at its end.
+    """
+    while processes:
+        process = processes.pop()
+        process.kill()
+        process.join()
 
 
 class _Plan:
@@ -414,7 +415,8 @@ class _Workers:
         self.start_method = start_method if self.workers else None
         self.plan = _Plan()
         self.loader: DataLoader[Any] | None = None
-        _LIVE.add(self)
+        self._processes: list[BaseProcess] = []
+        weakref.finalize(self, _end, self._processes)  # and when this process ends
 
     def run(
         self, plan: Callable[[], Iterator[list[tuple[int, int]]]]
@@ -436,6 +438,7 @@ class _Workers:
             )
         with shielded():  # also while they start
             batches = iter(self.loader)
+        self._processes[:] = getattr(batches, "_workers", [])
         try:
             for batch in batches:
                 if isinstance(batch, _Failure):
@@ -459,8 +462,5 @@ class _Workers:
         iterator = getattr(self.loader, "_iterator", None)
         if iterator is not None and self.workers:
             iterator._shutdown_workers()
-            for worker in iterator._workers:
-                # Those that are slow to end have been sent SIGTERM, which they do not hear.
-                worker.kill()
-                worker.join()
+        _end(self._processes)
         self.loader = None
