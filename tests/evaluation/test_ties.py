@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +24,10 @@ from wasskit.evaluation.retrieval import (
 from wasskit.evaluation.ties import equal_rows, largest
 
 Lists = list[list[int]]
+
+
+def _falling(row: list[float]) -> Callable[[int], tuple[float, int]]:
+    return lambda j: (-row[j], j)
 
 
 def integers(items: int, dim: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -120,7 +125,7 @@ def test_a_gallery_of_copies_ties() -> None:
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(333, 19, generator=generator)
     labels = torch.arange(333) % 2
-    gallery = {
+    gallery: dict[str, Any] = {
         "gallery": torch.cat([x, x[:100], x]),
         "gallery_labels": torch.cat([labels, labels[:100], 1 - labels]),
     }
@@ -180,7 +185,7 @@ def test_different_rows_equal_none() -> None:
 @pytest.mark.parametrize(("items", "k"), [(400, 3), (400, 60), (37, 36), (37, 37), (5, 1)])
 def test_of_equals_the_first_places_are_taken(items: int, k: int) -> None:
     x = integers(50, items, 6)
-    expected = [sorted(range(items), key=lambda j, row=row: (-row[j], j))[:k] for row in x.tolist()]
+    expected = [sorted(range(items), key=_falling(row))[:k] for row in x.tolist()]
     values, places = largest(x, k)
     assert places.tolist() == expected
     assert torch.equal(values, x.gather(1, places))
@@ -189,7 +194,7 @@ def test_of_equals_the_first_places_are_taken(items: int, k: int) -> None:
 def lists(queries: Tensor, bank: Tensor, k: int) -> Lists:
     """The k items with the largest inner product, of equal ones the first, in whole numbers."""
     similarities = (queries.long() @ bank.long().T).tolist()
-    return [sorted(range(len(bank)), key=lambda j, row=row: (-row[j], j))[:k] for row in similarities]
+    return [sorted(range(len(bank)), key=_falling(row))[:k] for row in similarities]
 
 
 @pytest.mark.parametrize("rows", [1, 13, 200])

@@ -24,7 +24,7 @@ class Equals:
 
     @cached_property
     def _places(self) -> list[int]:
-        return self.repeated.tolist()  # type: ignore[no-any-return]
+        return self.repeated.tolist()
 
     def within(self, rows: slice) -> Tensor:
         """The repeated rows among these, ascending."""
