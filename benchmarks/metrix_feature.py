@@ -128,7 +128,7 @@ def our_head(maps: Tensor, clean: Tensor, head: LinearEmbedding, triples: Triple
     def embed(x: Tensor, n: Tensor) -> Tensor:
         return feature_embeddings(maps, head, x, n, LAM)
 
-    return mixed_contrastive(pair_cosines(embed, clean, triples, len(maps)), LAM)
+    return mixed_contrastive(pair_cosines(embed, clean, triples, len(maps)), LAM, clean.shape[1])
 
 
 def main() -> None:

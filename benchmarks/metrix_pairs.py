@@ -93,7 +93,7 @@ def main() -> None:
         mixing = Mixing(LAM, "positive-negative")
 
         def loss(x: Tensor = x, triples: Triples = triples, mixing: Mixing = mixing) -> Tensor:
-            return mixed_contrastive(embedding_cosines(x, x, triples, mixing), LAM, margin=MARGIN)
+            return mixed_contrastive(embedding_cosines(x, x, triples, mixing), LAM, x.shape[1], margin=MARGIN)
 
         assert torch.equal(torch.stack(lists), torch.stack([triples.anchor, triples.x, triples.n]))
         torch.testing.assert_close(loss(), gathered_loss(x, *lists, matrix=False), rtol=1e-4, atol=1e-6)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
-from wasskit.evaluation import knn
+from wasskit.evaluation import ties
 from wasskit.evaluation.knn import knn_accuracy, knn_ranks, nearest_neighbours
 
 
@@ -54,8 +54,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     (train, train_labels), (test, test_labels) = blobs(101), blobs(33, seed=1)
     whole = nearest_neighbours(train, test, 20)
     ranks = knn_ranks(train, train_labels, test, test_labels, k=20)
-    monkeypatch.setattr(knn, "_TEST_CHUNK", 7)
-    monkeypatch.setattr(knn, "_TRAIN_CHUNK", 13)
+    monkeypatch.setattr(ties, "BUDGET", 7 * 101 * 4)  # blocks of seven queries
     similarities, indices = nearest_neighbours(train, test, 20)
     torch.testing.assert_close(similarities, whole[0])
     assert torch.equal(indices, whole[1])

@@ -230,7 +230,7 @@ def test_agrees_with_pytorch_metric_learning() -> None:
 @pytest.mark.parametrize("ties", ["pessimistic", "optimistic"])
 @pytest.mark.parametrize("own", [True, False])
 def test_counting_and_sorting_rank_alike(ties: Ties, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wasskit.evaluation import retrieval
+    from wasskit.evaluation import ranking
 
     generator = torch.Generator().manual_seed(16)
     # Exact products with many ties, classes of 1 to 12, several tiles.
@@ -239,7 +239,7 @@ def test_counting_and_sorting_rank_alike(ties: Ties, own: bool, monkeypatch: pyt
     y = torch.randint(-2, 3, (1500, 5), generator=generator).float()
     gallery: dict[str, Any] = {} if own else {"gallery": y, "gallery_labels": labels[:1500]}
     counted = retrieval_metrics(x, labels, recall=(1, 7), map_k=(3, 30), metric="dot", ties=ties, **gallery)
-    monkeypatch.setattr(retrieval, "COUNTED", 0)
+    monkeypatch.setattr(ranking, "COUNTED", 0)
     ranked = retrieval_metrics(x, labels, recall=(1, 7), map_k=(3, 30), metric="dot", ties=ties, **gallery)
     assert counted == pytest.approx(ranked, abs=1e-12)
 

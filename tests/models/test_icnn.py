@@ -156,18 +156,26 @@ def test_conv128_reference(reference: Reference) -> None:
     network = ConvICNN(128)
     parameters = list(network.parameters())
     assert sum(p.numel() for p in parameters) == int(arrays["param_count"])
+    same = True
     for p, shape, head in zip(parameters, arrays["param_shapes"], arrays["init_head"], strict=True):
         assert list(p.shape) == [int(n) for n in shape if n]
-        np.testing.assert_array_equal(p.detach().flatten()[:8].numpy(), head[: p.numel()])
+        found, known = p.detach().flatten()[:8].numpy(), head[: p.numel()]
+        # u (b - a) + a on [-b, b]: a processor that fuses the two rounds once, at most eps b / 2, another also the
+        # product, at most eps b. Of b some 8 numbers show no more than their largest: two thirds of it, say.
+        bound = np.finfo(np.float32).eps * 2 * 1.5 * np.abs(known).max()
+        np.testing.assert_allclose(found, known, rtol=0, atol=bound)
+        same &= np.array_equal(found, known)
 
     index = torch.arange(3 * 128 * 128, dtype=torch.float64)
     image = (0.5 + 0.3 * torch.sin(0.013 * index) + 0.2 * torch.cos(0.31 * index)).reshape(1, 3, 128, 128)
     network.double()
     with torch.no_grad():
         value, push = network.value_and_gradient(image)
-    assert relative(value, arrays["init_value"]) < 1e-9
-    assert relative(push[0, :, 40:48, 60:68], arrays["init_push_slice"]) < 1e-9
-    assert relative(push.norm(), arrays["init_push_norm"]) < 1e-9
+    # Weights that differ by a rounding, 6e-8 of each, through eleven layers: their product moves by up to 11 of these.
+    near = 1e-9 if same else 11 * torch.finfo(torch.float32).eps
+    assert relative(value, arrays["init_value"]) < near
+    assert relative(push[0, :, 40:48, 60:68], arrays["init_push_slice"]) < near
+    assert relative(push.norm(), arrays["init_push_norm"]) < near
 
     generator = np.random.default_rng(int(arrays["seed"]))
     with torch.no_grad():

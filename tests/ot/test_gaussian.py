@@ -186,3 +186,64 @@ def test_nearly_equal_gaussians_do_not_cancel(relative: float) -> None:
     value = bures_wasserstein_squared(zero, first, zero, second).item()
     # The factors are exact to some eps = 2e-16, their difference to that over the relative difference.
     assert value == pytest.approx(expected, rel=1e-12 + 2e-15 / relative, abs=0)
+
+
+def turned(values: torch.Tensor, seed: int) -> torch.Tensor:
+    """A covariance with these eigenvalues in random directions."""
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=torch.float64)).Q
+    matrix: torch.Tensor = (basis * values) @ basis.T
+    return matrix
+
+
+@pytest.mark.parametrize("dim", [1, 2, 64])
+@pytest.mark.parametrize("zeros", [0, 1])
+def test_covariances_with_common_directions(dim: int, zeros: int) -> None:
+    """sum (sqrt(a_i) - sqrt(b_i))^2, plus the squared distance of the means: diagonal, and turned together."""
+    generator = torch.Generator().manual_seed(dim)
+    a, b = 10.0 ** torch.empty(2, dim, dtype=torch.float64).uniform_(-3, 3, generator=generator)
+    if zeros:
+        a[: dim // 2], b[dim // 3 : dim // 2 + 1] = 0.0, 0.0
+    means = torch.randn(2, dim, generator=generator, dtype=torch.float64)
+    expected = (a.sqrt() - b.sqrt()).square().sum() + (means[0] - means[1]).square().sum()
+    for first, second in ((a.diag(), b.diag()), (turned(a, 1), turned(b, 1))):
+        value = bures_wasserstein_squared(means[0], first, means[1], second)
+        # An eigenvalue is known to eps |S|, a small root to sqrt(eps |S|): D of them at most, squared, and their
+        # product with the distance itself.
+        noise = dim * torch.finfo(torch.float64).eps * float(a.max() + b.max())
+        assert value.item() == pytest.approx(
+            expected.item(), abs=noise + 2 * (noise * expected.item()) ** 0.5
+        )
+
+
+@pytest.mark.parametrize("dim", [2, 5, 64])
+def test_against_the_matrix_root_in_random_directions(dim: int) -> None:
+    """Different eigenvectors: tr S1 + tr S2 - 2 tr (S1 S2)^(1/2) from the eigenvalues of the product."""
+    values = torch.logspace(-1, 1, dim, dtype=torch.float64)
+    first, second = turned(values, 2), turned(values.flip(0) + 0.5, 3)
+    roots = torch.linalg.eigvals(first @ second).real.clamp(min=0).sqrt().sum()
+    expected = first.trace() + second.trace() - 2 * roots
+    zero = torch.zeros(dim, dtype=torch.float64)
+    forth = bures_wasserstein_squared(zero, first, zero, second)
+    torch.testing.assert_close(forth, expected, rtol=1e-11, atol=0)
+    torch.testing.assert_close(
+        bures_wasserstein_squared(zero, second, zero, first), forth, rtol=1e-13, atol=0
+    )
+
+
+@pytest.mark.parametrize("rank", [0, 1, 20, 64])
+def test_equal_gaussians_and_moved_ones(rank: int) -> None:
+    """Equal ones are 0 but for rounding, moved ones as far apart as their means."""
+    values = torch.zeros(64, dtype=torch.float64)
+    values[:rank] = torch.logspace(-4, 2, rank, dtype=torch.float64) if rank else 0.0
+    matrix = turned(values, 4)
+    zero, shift = torch.zeros(64, dtype=torch.float64), torch.linspace(-1, 1, 64, dtype=torch.float64)
+    eps = torch.finfo(torch.float64).eps
+    # On the support |F - F Q|^2 with Q, the polar factor of F^T F, off by D eps cond along the smallest root. Off the
+    # support the eigenvalues are noise, D eps |S| at most, and their Q is anything: |F|^2 + |F Q|^2 at most doubles it.
+    lowest, largest = (float(values[0]), float(values.max())) if rank else (1.0, 0.0)
+    on, off = lowest * (64 * eps * largest / lowest) ** 2, 4 * (64 - rank) * 64 * eps * largest
+    bound = on + off
+    assert 0 <= bures_wasserstein_squared(zero, matrix, zero, matrix).item() <= bound
+    moved = bures_wasserstein_squared(zero, matrix, shift, matrix)
+    torch.testing.assert_close(moved, shift.square().sum(), rtol=1e-14, atol=bound)

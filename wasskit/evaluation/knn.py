@@ -1,4 +1,4 @@
-"""k-nearest-neighbour classification by cosine similarity: exact, in chunks, never an N x N matrix.
+"""k-nearest-neighbour classification by cosine similarity: exact, block by block, never an N x N matrix.
 
 Each of the k training samples most similar to a test sample votes for its class, with weight exp(s / T) for
 the similarity s. Without a temperature (T = 1) this is the protocol of "Rethinking the Uniformity Metric in
@@ -18,12 +18,9 @@ from torch.nn import functional as F
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
+from wasskit.evaluation.ties import nearest_blocks
 
 Weights = Literal["exp", "uniform"]
-
-# Similarities are held for at most this many pairs at a time: 64 MiB in float32.
-_TEST_CHUNK = 256
-_TRAIN_CHUNK = 65_536
 
 
 @torch.no_grad()
@@ -31,27 +28,15 @@ def nearest_neighbours(train_features: Tensor, test_features: Tensor, k: int) ->
     """The k training samples of largest cosine similarity to each test sample, the most similar first.
 
     train_features (N, D), test_features (M, D) of any floating type and length, on one device; returns
-    similarities (M, k) float32 in [-1, 1] and indices (M, k) int64. Among equal similarities at the k-th
-    place the choice is arbitrary. Raises UserError if k is not between 1 and N.
+    similarities (M, k) float32 in [-1, 1] and indices (M, k) int64. Equal training samples (after normalisation) are
+    equally similar, and of equally similar ones that with the smaller index comes first, also at the k-th place.
+    Raises UserError if k is not between 1 and N.
     """
     _check_k(k, len(train_features))
-    bank = _unit(train_features)
-    found = [_search(bank, queries, k) for queries in _unit(test_features).split(_TEST_CHUNK)]
-    return torch.cat([values for values, _ in found]), torch.cat([places for _, places in found])
-
-
-def _search(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k rows of the bank most similar to each query, both of unit length, block by block of the bank."""
-    values = queries.new_empty(len(queries), 0)
-    places = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for start in range(0, len(bank), _TRAIN_CHUNK):
-        block = queries @ bank[start : start + _TRAIN_CHUNK].T
-        block_values, block_places = block.topk(min(k, block.shape[1]), dim=1)
-        values = torch.cat([values, block_values], dim=1)
-        places = torch.cat([places, block_places + start], dim=1)
-        values, order = values.topk(min(k, values.shape[1]), dim=1)
-        places = places.gather(1, order)
-    return values, places
+    found = list(nearest_blocks(_unit(test_features), _unit(train_features), k))
+    if not found:
+        return test_features.new_empty(0, k, dtype=torch.float32), torch.empty(0, k, dtype=torch.int64)
+    return torch.cat([values for _, values, _ in found]), torch.cat([places for _, _, places in found])
 
 
 @torch.no_grad()
@@ -79,10 +64,8 @@ def knn_ranks(
     num_classes = int(torch.maximum(train_labels.max(), test_labels.max())) + 1
     class_index = torch.arange(num_classes, device=test_labels.device)
     ranks = []
-    bank = _unit(train_features)
-    chunks = zip(_unit(test_features).split(_TEST_CHUNK), test_labels.split(_TEST_CHUNK), strict=True)
-    for queries, true in chunks:
-        similarities, indices = _search(bank, queries, k)
+    for rows, similarities, indices in nearest_blocks(_unit(test_features), _unit(train_features), k):
+        true = test_labels[rows]
         voted = train_labels[indices]
         if weights == "uniform":
             ballots = torch.ones_like(similarities)
@@ -90,7 +73,7 @@ def knn_ranks(
             # Relative to the nearest neighbour's vote, so that no temperature overflows or silences all.
             below = similarities - similarities[:, :1]
             ballots = (below / (1.0 if temperature is None else temperature)).exp()
-        zeros = similarities.new_zeros(len(queries), num_classes)
+        zeros = similarities.new_zeros(len(similarities), num_classes)
         votes = zeros.scatter_add(1, voted, ballots)
         closeness = zeros.scatter_add(1, voted, similarities)
         mine, my_closeness = votes.gather(1, true[:, None]), closeness.gather(1, true[:, None])

@@ -110,7 +110,7 @@ def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
     unit = F.normalize(embeddings.detach())
     cosine = unit @ unit.T
     # About 1e-8 remains of a distance of 0, the root of the rounding of a cosine.
-    np.testing.assert_allclose(chord(cosine), numbers["distance"], rtol=1e-10, atol=1e-7)
+    np.testing.assert_allclose(chord(cosine, unit.shape[1]), numbers["distance"], rtol=1e-10, atol=1e-7)
     positive, negative = relations(labels, labels, own=True)
     alone = negative & ~positive.any(1, keepdim=True)
     every, lonely, items = all_negatives(negative), all_negatives(alone), torch.arange(len(labels))
@@ -140,7 +140,7 @@ def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
         np.testing.assert_array_equal(labels[triples.x], numbers[f"{name}_ypos"])
         np.testing.assert_array_equal(labels[triples.n], numbers[f"{name}_yneg"])
         found = embedding_cosines(embeddings, embeddings, triples, Mixing(lam, kind))
-        distance = chord(found).detach()
+        distance = chord(found, embeddings.shape[1]).detach()
         pull, push = lam * distance, (1 - lam) * F.relu(0.5 - distance)
         for part, values in (("sim", distance), ("poslosses", pull), ("neglosses", push)):
             np.testing.assert_allclose(values, numbers[f"{name}_{part}"], rtol=1e-10, atol=1e-12)
@@ -148,14 +148,14 @@ def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
             np.testing.assert_allclose(
                 mean_nonzero(values), numbers[f"{name}_{part}"], rtol=1e-10, atol=1e-14
             )
-        (gradient,) = torch.autograd.grad(mixed_contrastive(found, lam), embeddings)
+        (gradient,) = torch.autograd.grad(mixed_contrastive(found, lam, embeddings.shape[1]), embeddings)
         np.testing.assert_allclose(gradient, numbers[f"{name}_grad"], rtol=1e-6, atol=1e-10)
     # The published lists of anchors without a positive are as intended, as long as there is such an anchor.
     triples = lists["embed_an"]
     np.testing.assert_array_equal(torch.stack([triples.anchor, triples.n]), numbers["fix_an_idx"])
     for lam, expected in zip(numbers["lams"].tolist(), numbers["fix_an_reduced"].sum(1), strict=True):
         found = embedding_cosines(embeddings, embeddings, triples, Mixing(lam, "anchor-negative"))
-        assert mixed_contrastive(found, lam).item() == pytest.approx(expected, rel=1e-10)
+        assert mixed_contrastive(found, lam, embeddings.shape[1]).item() == pytest.approx(expected, rel=1e-10)
 
 
 HALVES: dict[str, tuple[Half, Half]] = {
@@ -315,7 +315,7 @@ def test_clean_parts_are_those_of_the_library(loss: LossName) -> None:
     x = F.normalize(raw)
     if loss == "contrastive":
         positive, negative = relations(labels, labels, own=True)
-        distance = chord(x @ x.T)
+        distance = chord(x @ x.T, x.shape[1])
         ours = mean_nonzero(distance[positive]) + mean_nonzero(F.relu(0.5 - distance[negative]))
     else:
         anchors = F.normalize(module.clean.proxies) if loss == "proxyanchor" else x
@@ -345,7 +345,7 @@ def test_ends_of_lambda_are_the_clean_halves(loss: str, lam: float) -> None:
     positive, negative = relations(labels if own else torch.arange(8), labels, own=own)
     cosine = anchors @ x.T
     if loss == "contrastive":
-        half = mean_nonzero(chord(cosine[positive]) if lam else F.relu(0.5 - chord(cosine[negative])))
+        half = mean_nonzero(chord(cosine[positive], 10) if lam else F.relu(0.5 - chord(cosine[negative], 10)))
         assert terms.mixed.item() == pytest.approx(half.item(), rel=1e-6)
         return
     mask, other = (positive, negative) if lam else (negative, positive)
@@ -370,7 +370,7 @@ def test_anchor_negative_mixing_at_zero_is_the_clean_negative_half(loss: str) ->
     _, negative = relations(labels if own else torch.arange(8), labels, own=own)
     cosine = (anchors @ x.T)[negative]
     if loss == "contrastive":
-        half = mean_nonzero(F.relu(0.5 - chord(cosine)))
+        half = mean_nonzero(F.relu(0.5 - chord(cosine, 10)))
     else:
         assert module.halves is not None
         half = module.halves[1].per_anchor(cosine, negative.nonzero()[:, 0], len(anchors), 1.0).mean()
@@ -464,8 +464,8 @@ def test_log_sums_do_not_overflow() -> None:
 
 def test_contrastive_counts_non_zero_terms_only() -> None:
     cosine = torch.tensor([1.0, 0.5, -1.0])  # distances 0, 1, 2
-    assert mixed_contrastive(cosine, 0.25).item() == pytest.approx(0.25 * 1.5 + 0.75 * 0.5)
-    assert mixed_contrastive(cosine[:0], 0.25).item() == 0.0
+    assert mixed_contrastive(cosine, 0.25, 2).item() == pytest.approx(0.25 * 1.5 + 0.75 * 0.5)
+    assert mixed_contrastive(cosine[:0], 0.25, 2).item() == 0.0
 
 
 @pytest.mark.parametrize("loss", FORMS)
@@ -673,7 +673,7 @@ def test_an_unknown_mode_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("width", [3, 128, 513])
+@pytest.mark.parametrize("width", [3, 128, 513, 2048])
 def test_a_mixture_that_equals_its_anchor_is_no_term(dtype: torch.dtype, width: int) -> None:
     """In value and gradient, for cosines of equal points, whichever way they were rounded."""
     x = torch.nn.functional.normalize(
@@ -682,8 +682,8 @@ def test_a_mixture_that_equals_its_anchor_is_no_term(dtype: torch.dtype, width: 
     equal = (x @ x.T).diagonal()
     apart = equal.new_tensor([0.9, -0.3])
     cosine = torch.cat([equal, apart]).requires_grad_()
-    assert torch.equal(chord(cosine[:200]), torch.zeros(200, dtype=dtype))
-    value = mixed_contrastive(cosine, 1.0)
+    assert torch.equal(chord(cosine[:200], width), torch.zeros(200, dtype=dtype))
+    value = mixed_contrastive(cosine, 1.0, width)
     value.backward()
     expected = (2 - 2 * apart).sqrt().mean()
     assert value.item() == pytest.approx(expected.item(), rel=4 * torch.finfo(dtype).eps)
@@ -691,10 +691,32 @@ def test_a_mixture_that_equals_its_anchor_is_no_term(dtype: torch.dtype, width: 
     assert not cosine.grad[:200].any()
     assert cosine.grad[200:].all()
     # At lambda = 0 each of them stands within the margin by all of it.
-    assert mixed_contrastive(cosine.detach(), 0.0).item() == pytest.approx(
+    assert mixed_contrastive(cosine.detach(), 0.0, width).item() == pytest.approx(
         (200 * 0.5 + 0.5 - expected_near(0.9)) / 201
     )
 
 
 def expected_near(cosine: float) -> float:
     return float((2 - 2 * cosine) ** 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("width", [3, 512, 2048])
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1 / 3, 1.0])
+def test_mixtures_of_equal_points_pull_nothing(dtype: torch.dtype, width: int, lam: float) -> None:
+    """Anchor, positive and negative one point: in exact arithmetic every mixture is the anchor, at distance 0."""
+    generator = torch.Generator().manual_seed(1)
+    points = torch.nn.functional.normalize(torch.randn(50, width, generator=generator, dtype=dtype), dim=1)
+    x = points.repeat(3, 1).requires_grad_()
+    anchor = torch.arange(50)
+    lists: dict[Kind, Triples] = {
+        "positive-negative": Triples(anchor, anchor + 50, anchor + 100),
+        "anchor-negative": Triples(anchor, anchor, anchor + 100),
+    }
+    for kind, triples in lists.items():
+        cosine = embedding_cosines(x, x, triples, Mixing(lam, kind))
+        value = mixed_contrastive(cosine, lam, width)
+        # The pull is nothing; the push is the whole margin, of distances that have no direction.
+        assert value.item() == pytest.approx((1 - lam) * 0.5, rel=4 * torch.finfo(dtype).eps)
+        (gradient,) = torch.autograd.grad(value, x)
+        assert not gradient.any()

@@ -25,7 +25,12 @@ def test_parts_cover_all_points_with_few_targets() -> None:
     assert torch.equal(mapped, discrete_map(x, y, 0, repeats=1, size=20))
 
 
-def test_nearest_labels_in_chunks() -> None:
+def test_nearest_labels() -> None:
     references = torch.tensor([[0.0], [10.0], [20.0]])
     queries = torch.tensor([[1.0], [19.0], [11.0], [-3.0]])
-    assert nearest_labels(queries, references, torch.tensor([4, 5, 6]), chunk=3).tolist() == [4, 6, 5, 4]
+    labels = torch.tensor([4, 5, 6])
+    assert nearest_labels(queries, references, labels).tolist() == [4, 6, 5, 4]
+    # Far from the origin |x|^2 - 2 <x, y> + |y|^2 would keep no digit: 1e5 squared, times 6e-8, is 600.
+    assert nearest_labels(queries + 1e5, references + 1e5, labels).tolist() == [4, 6, 5, 4]
+    # Of equal references the first.
+    assert nearest_labels(queries[:2], references[[2, 2, 0, 0]], torch.arange(4)).tolist() == [2, 0]

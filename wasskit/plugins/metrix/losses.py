@@ -61,23 +61,25 @@ def mean_nonzero(x: Tensor) -> Tensor:
     return x.sum() / (x > 0).sum().clamp(min=1)
 
 
-def chord(cosine: Tensor) -> Tensor:
-    """Distance sqrt(2 - 2 cos) of two unit vectors; at distance 0 the gradient is 0.
+def chord(cosine: Tensor, width: int) -> Tensor:
+    """Distance sqrt(2 - 2 cos) of two unit vectors of ``width`` numbers; at distance 0 the gradient is 0.
 
-    The rounding of a cosine, some sqrt(D) units of its last place, says nothing about points that near to each other:
-    up to 2 - 2 cos = 64 eps the distance is 0, so that a mixture that equals its anchor is no non-zero term.
+    A distance that rounding alone can make counts as 0, so that a mixture that equals its anchor is no non-zero term:
+    of D products whose sum is 1 each addition rounds by up to eps / 2, at random, together sqrt(D / 3) eps / 2; the
+    two lengths add half as much each. So 2 - 2 cos is off by about 0.7 sqrt(D) eps: six of these deviations, and
+    8 eps for the few operations that follow, are no distance.
     """
     square = 2 - 2 * cosine
-    apart = square > 64 * torch.finfo(cosine.dtype).eps
+    apart = square > (8 + 4 * math.sqrt(width)) * torch.finfo(cosine.dtype).eps
     return torch.where(apart, square, 1.0).sqrt() * apart
 
 
-def mixed_contrastive(cosine: Tensor, lam: float, *, margin: float = 0.5) -> Tensor:
+def mixed_contrastive(cosine: Tensor, lam: float, width: int, *, margin: float = 0.5) -> Tensor:
     """nz{lam d_t} + nz{(1 - lam) [margin - d_t]+} over the cosines (T,) of all triples.
 
-    nz is the mean of the non-zero terms, d_t the distance of the unit vectors.
+    nz is the mean of the non-zero terms, d_t the distance of the unit vectors of ``width`` numbers.
     """
-    distance = chord(cosine)
+    distance = chord(cosine, width)
     return mean_nonzero(lam * distance) + mean_nonzero((1 - lam) * F.relu(margin - distance))
 
 
@@ -175,9 +177,10 @@ class MetrixTerms(NamedTuple):
 class MetrixLoss(nn.Module):
     """A metric loss of clean embeddings plus ``weight`` times the same loss of mixed ones.
 
-    Embeddings (and proxies) are compared by their cosines, but "embed" mixes the rows as they are given, as the
-    published code does with what its network returns: pass unit vectors for mixtures on chords of the sphere. Rows of
-    different lengths shift the share lambda towards the longer one.
+    Embeddings (and proxies) are compared by their cosines, so rows need not be normalised for the clean loss, nor for
+    "feature" and "input". But "embed" mixes the rows as they are given, as the published code does with what its
+    network returns, and does not normalise the mixture before it is compared: pass unit vectors for mixtures on chords
+    of the sphere. Rows of different lengths shift the share lambda towards the longer one.
 
     >>> loss = MetrixLoss("multisimilarity")
     >>> terms = loss(embeddings, labels)  # (B, D) unit vectors, (B,) integers
@@ -353,7 +356,7 @@ class MetrixLoss(nn.Module):
 
         anchor = triples.anchor.to(device, non_blocking=True)
         if self.halves is None:
-            mixed = mixed_contrastive(cosine, mixing.lam, margin=self.margin)
+            mixed = mixed_contrastive(cosine, mixing.lam, embeddings.shape[1], margin=self.margin)
         else:
             mixed = mixed_generic(cosine, anchor, len(anchors), mixing.lam, *self.halves)
         weight = self.weight

@@ -14,6 +14,7 @@ from wasskit.data.domains import Domain
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
+from wasskit.evaluation.retrieval import nearest
 from wasskit.evaluation.transport import gaussian_distance
 from wasskit.ot.energy import energy_distance
 from wasskit.plugins.w2gn.objective import W2GN
@@ -186,10 +187,9 @@ class Adaptation:
         }
 
 
-def nearest_labels(queries: Tensor, references: Tensor, labels: Tensor, chunk: int = 1024) -> Tensor:
-    """Labels of the nearest reference of every query (Euclidean)."""
-    found = [torch.cdist(part, references).argmin(1).cpu() for part in queries.split(chunk)]
-    return labels[torch.cat(found)]
+def nearest_labels(queries: Tensor, references: Tensor, labels: Tensor) -> Tensor:
+    """Labels (N,) of the nearest reference, by Euclidean distance, of each query (N, D); of equal ones the first's."""
+    return labels[nearest(queries, 1, gallery=references, metric="euclidean")[1][:, 0].cpu()]
 
 
 def discrete_map(x: Tensor, y: Tensor, seed: int, repeats: int = 4, size: int = 2048) -> Tensor:
