@@ -61,7 +61,9 @@ def main() -> None:
         if wrong is None and taken > RESIDENT:
             wrong = f"took {taken >> 20} MiB of memory"
         if taken > RESIDENT // 4 or time.monotonic() - began > HANG / 4:
-            print(f"NOTE {number} {case.label}: {taken >> 20} MiB, {time.monotonic() - began:.1f} s", flush=True)
+            print(
+                f"NOTE {number} {case.label}: {taken >> 20} MiB, {time.monotonic() - began:.1f} s", flush=True
+            )
         if wrong is None and (list(place.iterdir()) != [target] or target.read_bytes() != content):
             wrong = f"changed files: {sorted(path.name for path in place.iterdir())}"
         if wrong is None:

@@ -33,6 +33,8 @@ _ADVICE = "get it again; an image of any size can be given as a tiled TIFF with 
 _MISSING = "There is no image {path}; name one that is there."
 LARGE = 1 << 26
 """Pixels from which an image is shown in no figure, and a TIFF read and written in tiles."""
+LARGEST_PROFILE = 1 << 24
+"""Bytes of a colour profile; those of printers, with tables of four dimensions, come to three million."""
 BUFFER = 1 << 24
 """Bytes that are read of a TIFF at once."""
 
@@ -73,10 +75,16 @@ def read_pixels(path: Path) -> Pixels:
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """The image in RGB, converted from its embedded colour profile where that is another than sRGB."""
+    """The image in RGB, converted from its embedded colour profile where that is another than sRGB.
+
+    A profile that cannot be used (damaged, or of another kind of image) is left out, as viewers do. Raises ``Damage``
+    where it is larger than any profile.
+    """
     profile, image = image.info.get("icc_profile"), image.convert("RGB")
     if not profile:
         return image
+    if len(profile) > LARGEST_PROFILE:
+        raise Damage(f"its colour profile has more than {LARGEST_PROFILE:,} bytes")
     try:
         embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(embedded).lower():
