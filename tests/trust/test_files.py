@@ -49,9 +49,9 @@ def test_mutated_files(complete: bool, tmp_path: Path) -> None:
 
 
 def _run(first: int, last: int, folder: Path) -> tuple[int, list[str]]:
-    """Trials in a process of their own, until they are done or one has ended it: where to go on, and what went wrong."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    """Trials in a process of their own, until done or one has ended it: where to go on, and what went wrong."""
+    places = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.trust.files_child", "0", str(first), str(last), str(folder)]
     said = folder / f"stderr{first}"
     label, wrong, done = "", [], False

@@ -28,6 +28,8 @@ from wasskit.system.readers import Damage, reader, reading
 
 Pixels = NDArray[np.uint8]
 TIFF = (".tif", ".tiff", ".btf", ".svs")
+# Of classic and of big TIFFs, in both orders of bytes.
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TILE_ROWS = 512
 _ADVICE = "get it again; an image of any size can be given as a tiled TIFF with wasskit[tiff]"
 _MISSING = "There is no image {path}; name one that is there."
@@ -140,6 +142,11 @@ def tiled_page(path: Path) -> Any | None:
     """
     if path.suffix.lower() not in TIFF or not path.is_file() or importlib.util.find_spec("tifffile") is None:
         return None
+    with reading(path, "TIFF", advice=_ADVICE, missing=_MISSING), path.open("rb") as file:
+        if (
+            file.read(4) not in _TIFF_STARTS
+        ):  # a picture of another kind under such a name, which Pillow reads
+            return None
     page = _first_page(path)
     if not page.is_tiled and page.imagewidth * page.imagelength <= LARGE:
         return None
