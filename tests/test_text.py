@@ -41,6 +41,13 @@ HOSTILE = [
 CONTROLLING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def test_short_text_is_a_bounded_line() -> None:
+    assert text.short_text("a" * 80) == "a" * 80
+    assert text.short_text("a" * 81) == "a" * 77 + "..."
+    assert text.short_text("a\nb", 4) == "a\\nb"
+    assert len(text.short_text("\u202e" * 10**6)) == 80
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_plain_text_is_one_visible_line_and_tells_what_it_was(hostile: str) -> None:
     plain = text.plain_text(hostile)

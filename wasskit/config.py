@@ -25,7 +25,7 @@ from typing import Any, Generic, Literal, TypeVar
 from wasskit.errors import Interrupted, UserError
 from wasskit.system.hints import did_you_mean
 from wasskit.system.signals import Stopped
-from wasskit.text import controls
+from wasskit.text import controls, short_text
 
 if typing.TYPE_CHECKING:
     import typer
@@ -404,10 +404,10 @@ def check_keys(config_class: type[CommandOptions], options: Mapping[str, Any], s
     known = recipe_fields(config_class)
     values = {}
     for key, value in options.items():
-        where = f"Key {key!r} in {source}"
+        where = f"Key {short_text(repr(key))} in {source}"
         name, value = _current(config_class, key.replace("-", "_"), value, where)
         if name not in known:
-            raise UserError(f"Unknown key {key!r} in {source}.{did_you_mean(name, known)}")
+            raise UserError(f"Unknown key {short_text(repr(key))} in {source}.{did_you_mean(name, known)}")
         if name in values:
             raise UserError(f"{where} is there twice, under two spellings: keep {name!r}.")
         values[name] = coerce(known[name], value, where)

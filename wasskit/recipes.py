@@ -15,6 +15,7 @@ from typing import Any
 from wasskit.errors import UserError
 from wasskit.system.documents import read_text, read_toml
 from wasskit.system.hints import did_you_mean, nearest
+from wasskit.text import short_text
 
 _TOP_KEYS = {"command", "title", "description", "options", "paper"}
 _PAPER_KEYS = {"source", "metrics", "note"}
@@ -117,7 +118,7 @@ def parse_recipe(name: str, path: Path) -> Recipe:
     for key in document:
         if key not in _TOP_KEYS:
             advice = did_you_mean(key, _TOP_KEYS, otherwise=" Settings go under [options].")
-            raise UserError(f"Unknown key {key!r} in recipe {path}.{advice}")
+            raise UserError(f"Unknown key {short_text(repr(key))} in recipe {path}.{advice}")
     if not isinstance(document.get("command"), str):
         raise UserError(
             f'Recipe {path} does not say which command it configures: add e.g. command = "mrl train".'
@@ -128,7 +129,8 @@ def parse_recipe(name: str, path: Path) -> Recipe:
     for key in document.get("paper", {}):
         if key not in _PAPER_KEYS:
             raise UserError(
-                f"Unknown key 'paper.{key}' in recipe {path}: known are {', '.join(sorted(_PAPER_KEYS))}."
+                f"Unknown key {short_text(repr(f'paper.{key}'))} in recipe {path}: known are "
+                f"{', '.join(sorted(_PAPER_KEYS))}."
             )
     if not isinstance(document.get("paper", {}).get("metrics", {}), dict):
         raise UserError(f"'paper.metrics' in recipe {path} must be a table of numbers.")

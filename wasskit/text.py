@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = [
     "controls", "csv_cell", "csv_text", "figure_text", "hidden", "html_text", "latex_text", "markdown_text",
-    "plain_text", "terminal_text",
+    "plain_text", "short_text", "terminal_text",
 ]  # fmt: skip
 
 _LATEX = {
@@ -59,6 +59,13 @@ def plain_text(text: object) -> str:
     if text.isprintable():
         return text
     return "".join(c.encode("unicode_escape").decode() if hidden(c) else c for c in text)
+
+
+def short_text(text: object, longest: int = 80) -> str:
+    """One line of at most ``longest`` characters, as :func:`plain_text`; what is longer ends in ``...``."""
+    # Cut before it is spelled out, too: what comes from a file may have any length.
+    shown = plain_text(str(text)[: longest + 1])
+    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
 
 
 def terminal_text(text: object) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from wasskit.data.domains import SIDE, load_domain, read_idx, read_libsvm
+from wasskit.data.domains import LARGEST_TEXT, SIDE, load_domain, read_idx, read_libsvm
 from wasskit.errors import UserError
 
 
@@ -46,6 +47,45 @@ def test_idx_files(tmp_path: Path) -> None:
     (tmp_path / "b.gz").write_bytes(gzip.compress(content)[:20])
     with pytest.raises(UserError, match="damaged"):
         read_idx(tmp_path / "b.gz")
+
+
+@pytest.mark.parametrize(
+    "piece", [b"\r", b"1 ", b"1:1 ", b"0"], ids=["returns", "numbers", "pairs", "digits"]
+)
+def test_small_files_of_long_rows_are_refused_in_bounded_memory(tmp_path: Path, piece: bytes) -> None:
+    """As many bytes as are unpacked at most. The sixteenfold of them as Python objects is 512 MiB."""
+    path = tmp_path / "bomb.bz2"
+    path.write_bytes(bz2.compress(piece * (LARGEST_TEXT // len(piece)), 1))
+    tracemalloc.start()  # numpy's arrays are counted, too
+    try:
+        with pytest.raises(UserError, match=r"bomb\.bz2 is not a readable"):
+            read_libsvm(path, 256)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Twice the text and its numbers of 8 bytes, one for two bytes of text, with what each check makes of them.
+    assert peak < 24 * LARGEST_TEXT
+
+
+def test_packed_files_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bomb.bz2").write_bytes(bz2.compress(b"\0" * (LARGEST_TEXT + 1), 1))
+    with pytest.raises(UserError, match=r"it unpacks to more than 33,554,432 bytes"):
+        read_libsvm(tmp_path / "bomb.bz2", 256)
+    header = bytes([0, 0, 8, 3]) + (2).to_bytes(4, "big") * 3
+    path = tmp_path / "bomb.gz"
+    for content, reason in (
+        (header + b"\0" * (64 << 20), "announces 2 x 2 x 2 bytes, it holds more"),
+        (header + b"\0" * 7, "announces 2 x 2 x 2 bytes, it holds 7"),
+        (header[:4] + b"\xff" * 12, "more than the 268,435,456 of any such file"),
+    ):
+        path.write_bytes(gzip.compress(content, 1))
+        tracemalloc.start()
+        try:
+            with pytest.raises(UserError, match=reason):
+                read_idx(path)
+            assert tracemalloc.get_traced_memory()[1] < 1 << 22  # the buffers of gzip
+        finally:
+            tracemalloc.stop()
 
 
 def test_missing_domains_say_where_they_are_looked_for(tmp_path: Path) -> None:

@@ -323,6 +323,17 @@ def test_other_config_is_refused_by_key() -> None:
         assert part in str(caught.value)
 
 
+def test_a_refused_config_is_one_short_line_whatever_it_holds() -> None:
+    saved = {"name": "\x1b[31m" + "x" * 10**6, "k" * 5000: 1, **{f"key{i}": i for i in range(100)}}
+    with pytest.raises(UserError) as caught:
+        check_same_config(saved, {"name": "digits"})
+    sentence = str(caught.value)
+    assert sentence.isprintable()
+    assert len(sentence) < 12 * 300
+    assert "'digits' now" in sentence
+    assert "and 90 more" in sentence
+
+
 def test_checks_cover_every_stored_byte(tmp_path: Path) -> None:
     """Flipping any one byte of the tensors' data is noticed."""
     path = tmp_path / "c.pt"

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 import wasskit
-from wasskit.system.readers import READERS
+from wasskit.system.readers import READERS, reading
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,24 @@ def _of_commands(folder: Path) -> Iterator[Case]:
     yield _of_checkpoints(folder)
 
 
+def _profiles() -> tuple[bytes, ...]:
+    """Colour profiles, the first under another name than sRGB, so that it is converted from."""
+    content = {
+        name: ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes() for name in ("sRGB", "LAB")
+    }
+    return (content["sRGB"].replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be")), content["LAB"])
+
+
+def _convert(path: Path) -> object:
+    """A picture converted from a colour profile; bounded where one is read, by the reader of the picture."""
+    from wasskit.plugins.w2gn.palette import in_srgb
+
+    image = Image.new("RGB", (4, 4), (200, 100, 50))
+    image.info["icc_profile"] = path.read_bytes()
+    with reading(path, "colour profile", advice="get it again"):
+        return in_srgb(image)
+
+
 def _of_tables() -> Iterator[Case]:
     from wasskit.data.folder import read_csv
     from wasskit.data.metric_sets import _annotated
@@ -276,6 +294,7 @@ def _of_tables() -> Iterator[Case]:
         lambda path: transports_of([path]),
     )
     yield Case("palette", "npz", "x.npz", (_npz(source=points, target=points),), palettes_of)
+    yield Case("colour profile", "bytes", "x.icc", _profiles(), _convert)
     annotations = "annotations of cars"
     yield Case(
         annotations, "mat", "x.mat", (_mat(),), lambda path: _annotated(read_annotations(path), "fname", path)

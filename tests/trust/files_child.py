@@ -1,6 +1,7 @@
 """Reads mutated files in a process of bounded memory: ``files_child SEED FIRST LAST FOLDER``.
 
-Says on stdout which trial begins, and of each that goes wrong what happened; the files of those stay in the folder.
+Says on stdout which trial begins, and of each that goes wrong what happened; the files of those stay in the folder. A
+file that takes longer than ``HANG`` ends the process, with the stack of where it was on stderr.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import faulthandler
 import io
 import resource
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -19,11 +21,16 @@ MEMORY = 3 << 30
 """Bytes of address space that a trial may add to those of the libraries."""
 RESIDENT = 1 << 30
 """Bytes of memory that a trial may really use."""
+HANG = 20.0
+"""Seconds after which a file counts as one that is never read to its end."""
+IMPORTS = 300.0
+"""Seconds in which everything is imported and the sound files are made."""
 
 
 def main() -> None:
     seed, first, last, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     faulthandler.enable()
+    faulthandler.dump_traceback_later(IMPORTS, exit=True)
     warnings.simplefilter("ignore")
     from tests.trust.corpus import cases
     from tests.trust.mutations import mutate
@@ -36,7 +43,6 @@ def main() -> None:
     )
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(first, last):
         rng = Random(f"{seed} {number}")
         case = found[number % len(found)]
@@ -46,11 +52,18 @@ def main() -> None:
         target = place / case.name
         target.write_bytes(content)
         print(f"TRIAL {number} {case.label}", flush=True)
-        peak = max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        before, began = _memory(restart=True), time.monotonic()
+        # In every process that reads, however it was started.
+        faulthandler.dump_traceback_later(HANG, exit=True)
         wrong = _read(case.read, target)
-        before, peak = peak, max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-        if wrong is None and (peak - before) * 1024 > RESIDENT:
-            wrong = f"took {(peak - before) >> 10} MiB of memory"
+        faulthandler.cancel_dump_traceback_later()
+        taken = _memory() - before
+        if wrong is None and taken > RESIDENT:
+            wrong = f"took {taken >> 20} MiB of memory"
+        if taken > RESIDENT // 4 or time.monotonic() - began > HANG / 4:
+            print(
+                f"NOTE {number} {case.label}: {taken >> 20} MiB, {time.monotonic() - began:.1f} s", flush=True
+            )
         if wrong is None and (list(place.iterdir()) != [target] or target.read_bytes() != content):
             wrong = f"changed files: {sorted(path.name for path in place.iterdir())}"
         if wrong is None:
@@ -59,6 +72,20 @@ def main() -> None:
         else:
             print(f"WRONG {number} {case.label}: {wrong!r}", flush=True)
     print("DONE", flush=True)
+
+
+def _memory(*, restart: bool = False) -> int:
+    """The most bytes that were resident since the last call with ``restart``, which says how many are so now.
+
+    Without ``/proc`` the peak of the process, in which a trial is hidden behind a larger one before it.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if restart:
+        Path("/proc/self/clear_refs").write_text("5")
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) << 10
 
 
 def _read(read: object, target: Path) -> str | None:

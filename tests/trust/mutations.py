@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import io
 import json
@@ -250,6 +251,15 @@ def safetensors(data: bytes, rng: Random) -> bytes:
     return struct.pack("<Q", size) + changed + data[8 + length :]
 
 
+_BOMB, _LARGE = 300 << 20, 1 << 24
+"""Bytes of what a small file unpacks to, and from which the content of a packed file is not changed any more."""
+
+
+@functools.cache
+def _bomb(pack: Callable[[bytes], bytes], piece: bytes) -> bytes:
+    return pack(piece * (_BOMB // len(piece)))
+
+
 def packed(
     unpack: Callable[[bytes], bytes], pack: Callable[[bytes], bytes], inner: str
 ) -> Callable[[bytes, Random], bytes]:
@@ -263,8 +273,11 @@ def packed(
                 else data + data[: rng.randrange(len(data))]
             )
         if rng.random() < 0.01:
-            return pack(b"\0" * (300 << 20))
-        return pack(mutate(unpack(data), inner, rng))
+            # Zeros, line ends of two kinds, numbers, and pairs of a sparse row.
+            return _bomb(pack, rng.choice((b"\0", b"\n", b"\r", b"1 ", b"1:1 ")))
+        content = unpack(data)
+        # The changes of a text take fifty times its size.
+        return data[: len(data) // 2] if len(content) > _LARGE else pack(mutate(content, inner, rng))
 
     return change
 
@@ -336,8 +349,8 @@ STRUCTURED: dict[str, Callable[[bytes, Random], bytes]] = {
     "torch": archive("bytes"),
     "pickle": pickled,
     "safetensors": safetensors,
-    "gzip": packed(gzip.decompress, lambda data: gzip.compress(data, 1), "idx"),
-    "bz2": packed(bz2.decompress, lambda data: bz2.compress(data, 1), "text"),
+    "gzip": packed(gzip.decompress, functools.partial(gzip.compress, compresslevel=1), "idx"),
+    "bz2": packed(bz2.decompress, functools.partial(bz2.compress, compresslevel=1), "text"),
     "idx": idx,
     "png": png,
     "tiff": tiff,

@@ -10,7 +10,6 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -108,8 +107,10 @@ def find(folders: list[Path], name: str, title: str) -> Path:
     )
 
 
-LARGEST_TEXT, MOST_ROWS = 1 << 26, 100_000
-"""Bytes and rows up to which a LIBSVM file is unpacked: USPS has 7,291 rows in 18 million bytes."""
+LARGEST_TEXT, MOST_ROWS = 1 << 25, 100_000
+"""Bytes and rows up to which a LIBSVM file is unpacked: USPS has 7,291 rows in 18 million bytes. Its numbers take up to
+four times as much, and each step of parsing that much again.
+"""
 LARGEST_UNPACKED = 1 << 28
 """Bytes up to which a packed file is unpacked: MNIST's largest has 47 million, a small file can hold any number."""
 
@@ -118,24 +119,21 @@ LARGEST_UNPACKED = 1 << 28
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """An idx file of bytes, packed or not: ``(N,)`` or ``(N, H, W)``."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        data = _unpacked(file, LARGEST_UNPACKED)
-    if len(data) < 4 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 3:
-        raise Damage("it does not begin as one of bytes does")
-    dims = data[3]
-    shape = struct.unpack_from(f">{dims}I", data, 4)
-    body = len(data) - 4 - 4 * dims
-    if math.prod(shape) != body:
-        raise Damage(f"its header announces {' x '.join(map(str, shape))} bytes, it holds {body:,}")
-    array: NDArray[np.uint8] = np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+        start = file.read(4)
+        if len(start) < 4 or start[:3] != b"\0\0\x08" or not 1 <= start[3] <= 3:
+            raise Damage("it does not begin as one of bytes does")
+        shape = struct.unpack(f">{start[3]}I", file.read(4 * start[3]))
+        announced, size = f"its header announces {' x '.join(map(str, shape))} bytes", math.prod(shape)
+        if size > LARGEST_UNPACKED:
+            raise Damage(f"{announced}, more than the {LARGEST_UNPACKED:,} of any such file")
+        body = file.read(size)
+        if len(body) < size:
+            raise Damage(f"{announced}, it holds {len(body):,}")
+        if file.read(1):
+            raise Damage(f"{announced}, it holds more")
+    # A copy, for numpy does not write to bytes.
+    array: NDArray[np.uint8] = np.frombuffer(body, np.uint8).reshape(shape).copy()
     return array
-
-
-def _unpacked(file: Any, largest: int) -> bytes:
-    """All that a packed file holds, but for what no file of digits does."""
-    data: bytes = file.read(largest + 1)
-    if len(data) > largest:
-        raise Damage(f"it unpacks to more than {largest:,} bytes")
-    return data
 
 
 # --- USPS -------------------------------------------------------------------------------------------------
@@ -164,13 +162,16 @@ def read_libsvm(path: Path, width: int) -> tuple[Tensor, Tensor]:
     from 0.
     """
     with bz2.open(path) as file:
-        text = _unpacked(file, LARGEST_TEXT)
+        text = file.read(LARGEST_TEXT + 1)
+    if len(text) > LARGEST_TEXT:
+        raise Damage(f"it unpacks to more than {LARGEST_TEXT:,} bytes")
     if text.count(b"\n") > MOST_ROWS:
         raise Damage(f"it has more than {MOST_ROWS:,} rows")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of what is no number
         numbers = np.fromstring(text.replace(b":", b" "), dtype=np.float64, sep=" ")
-    pairs = np.array([line.count(b":") for line in text.splitlines()])
+    # By the line ends that were counted: splitlines() also ends a line at every carriage return.
+    pairs = np.array([line.count(b":") for line in text.removesuffix(b"\n").split(b"\n")])
     if not len(pairs) or len(numbers) != len(pairs) + 2 * pairs.sum():
         raise Damage("a row is not a label and index:value pairs")
     starts = np.concatenate([[0], np.cumsum(2 * pairs + 1)[:-1]])

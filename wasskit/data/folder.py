@@ -16,6 +16,7 @@ from wasskit.data.images import IMAGE_SUFFIXES
 from wasskit.data.splits import stratified_split
 from wasskit.errors import UserError
 from wasskit.system.documents import read_csv_rows
+from wasskit.text import short_text
 
 SUFFIXES = frozenset(IMAGE_SUFFIXES)
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -277,10 +278,12 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
         columns = [_COLUMN_NAMES.get(cell, "") for cell in heading]
         twice = [name for name in _HEADINGS if columns.count(name) > 1]
         if twice:
-            raise UserError(f"{file} has more than one column for the {twice[0]}: {', '.join(heading)}")
+            raise UserError(
+                f"{file} has more than one column for the {twice[0]}: {short_text(', '.join(heading))}"
+            )
         if len(columns) > 1 and "label" not in columns and "split" not in columns:
             raise UserError(
-                f"{file} has the columns {', '.join(heading)}, none of them for labels; name it label"
+                f"{file} has the columns {short_text(', '.join(heading))}, none of them for labels; name it label"
             )
         rows = rows[1:]
     if not rows:

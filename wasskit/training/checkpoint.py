@@ -20,6 +20,7 @@ from wasskit.errors import UserError
 from wasskit.models.weights import read_torch
 from wasskit.system.files import remove_leftovers, replace_file, replacing, writing
 from wasskit.system.readers import Damage, reader
+from wasskit.text import short_text
 
 __all__ = [
     "Checkpoints",
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+_MOST_SHOWN = 12
+"""Settings that a message lists, of those that differ."""
 
 
 class Checkpoints:
@@ -154,18 +157,20 @@ def check_same_config(
         where: what ``saved`` belongs to, for the message.
 
     Raises:
-        UserError: names every key that differs, with both values.
+        UserError: names the keys that differ, with both values, shortened where they are long.
     """
     old, new = dict(_flatten(saved)), dict(_flatten(current))
     skipped = set(ignore)
     differing = [
-        f"{key} ({old.get(key, 'not set')!r} there, {new.get(key, 'not set')!r} now)"
+        f"{short_text(key)} ({_shown(old, key)} there, {_shown(new, key)} now)"
         for key in dict.fromkeys((*old, *new))
         if key not in skipped and old.get(key) != new.get(key)
     ]
     if differing:
+        more = len(differing) - _MOST_SHOWN
+        listed = ", ".join(differing[:_MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
         raise UserError(
-            f"The configuration contradicts {where}: {', '.join(differing)}. "
+            f"The configuration contradicts {where}: {listed}. "
             "Give the same values to resume, or start another run."
         )
 
@@ -259,6 +264,10 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield name, [str(entry) if isinstance(entry, PurePath) else entry for entry in value]
         else:
             yield name, str(value) if isinstance(value, PurePath) else value
+
+
+def _shown(config: Mapping[str, Any], key: str) -> str:
+    return short_text(repr(config.get(key, "not set")))
 
 
 def _is_whole(path: Path) -> bool:

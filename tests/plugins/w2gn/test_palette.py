@@ -173,6 +173,21 @@ def test_embedded_profiles_are_taken_into_srgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_pixels(tmp_path / "broken.png"), picture())
 
 
+def test_a_picture_of_another_kind_under_the_name_of_a_tiff_is_read(tmp_path: Path) -> None:
+    """With tifffile, which refuses it, as without."""
+    Image.fromarray(picture()).save(tmp_path / "a.tif", "PNG")
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.tif"), picture())
+
+
+def test_a_profile_of_any_size_is_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png", icc_profile=minimal_profile("GBR"))
+    monkeypatch.setattr("wasskit.plugins.w2gn.palette.LARGEST_PROFILE", 100)
+    with pytest.raises(
+        UserError, match=r"a\.png is not a readable image: its colour profile has more than 100 bytes"
+    ):
+        read_pixels(tmp_path / "a.png")
+
+
 def minimal_profile(order: str) -> bytes:
     """sRGB with its three colourants in another order and another name."""
     from PIL import ImageCms

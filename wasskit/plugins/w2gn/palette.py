@@ -28,11 +28,15 @@ from wasskit.system.readers import Damage, reader, reading
 
 Pixels = NDArray[np.uint8]
 TIFF = (".tif", ".tiff", ".btf", ".svs")
+# Of classic and of big TIFFs, in both orders of bytes.
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TILE_ROWS = 512
 _ADVICE = "get it again; an image of any size can be given as a tiled TIFF with wasskit[tiff]"
 _MISSING = "There is no image {path}; name one that is there."
 LARGE = 1 << 26
 """Pixels from which an image is shown in no figure, and a TIFF read and written in tiles."""
+LARGEST_PROFILE = 1 << 24
+"""Bytes of a colour profile; those of printers, with tables of four dimensions, come to three million."""
 BUFFER = 1 << 24
 """Bytes that are read of a TIFF at once."""
 
@@ -73,10 +77,16 @@ def read_pixels(path: Path) -> Pixels:
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """The image in RGB, converted from its embedded colour profile where that is another than sRGB."""
+    """The image in RGB, converted from its embedded colour profile where that is another than sRGB.
+
+    A profile that cannot be used (damaged, or of another kind of image) is left out, as viewers do. Raises ``Damage``
+    where it is larger than any profile.
+    """
     profile, image = image.info.get("icc_profile"), image.convert("RGB")
     if not profile:
         return image
+    if len(profile) > LARGEST_PROFILE:
+        raise Damage(f"its colour profile has more than {LARGEST_PROFILE:,} bytes")
     try:
         embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(embedded).lower():
@@ -132,6 +142,11 @@ def tiled_page(path: Path) -> Any | None:
     """
     if path.suffix.lower() not in TIFF or not path.is_file() or importlib.util.find_spec("tifffile") is None:
         return None
+    with reading(path, "TIFF", advice=_ADVICE, missing=_MISSING), path.open("rb") as file:
+        if (
+            file.read(4) not in _TIFF_STARTS
+        ):  # a picture of another kind under such a name, which Pillow reads
+            return None
     page = _first_page(path)
     if not page.is_tiled and page.imagewidth * page.imagelength <= LARGE:
         return None
