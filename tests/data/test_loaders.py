@@ -102,6 +102,19 @@ def test_ranks_share_the_batch_of_one(augment: Augment | None, ranks: int, views
         assert same(batch, joined(*parts))
 
 
+def test_uneven_shares_are_together_the_batch() -> None:
+    """Seven ranks: 8 is 2 + six ones, in the order of one rank and with its augmentation."""
+    whole = epoch(TrainLoader(fake(), 8))
+    loaders = [TrainLoader(fake(), 8, uneven=True, rank=r, world_size=7) for r in range(7)]
+    assert {loader.images_per_epoch for loader in loaders} == {8 * len(whole)}
+    for batch, *parts in zip(whole, *map(epoch, loaders), strict=True):
+        assert sorted(map(len, parts)) == [1, 1, 1, 1, 1, 1, 2]
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+        assert torch.equal(torch.cat([part.indices for part in parts]), batch.indices)
+    with pytest.raises(UserError, match="a batch of 8 cannot be shared by 9 processes"):
+        TrainLoader(fake(), 8, uneven=True, rank=0, world_size=9)
+
+
 @pytest.mark.parametrize("augment", [PerImage(random_crop), Jitter()])
 def test_images_on_disk_do_not_depend_on_workers_ranks_or_resuming(
     on_disk: ImageDataset, augment: PerImage | Jitter

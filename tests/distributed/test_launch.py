@@ -257,6 +257,53 @@ time.sleep(600)
     assert capfd.readouterr().err == "why 0\n"
 
 
+NOTING = (
+    PROLOGUE
+    + """
+from wasskit.distributed.launch import note_saved
+if place == "0":
+    for step in [STEPS]:
+        note_saved(folder / "a run", step)
+    (folder / "noted").touch()
+while not (folder / "noted").exists():
+    time.sleep(0.01)
+if place == "1":
+    os.kill(os.getpid(), signal.NAME)
+time.sleep(600)
+"""
+)
+
+
+@pytest.mark.distributed
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(
+    ("steps", "name", "code", "sentence"),
+    [
+        (
+            "None, 20, 40",
+            "SIGKILL",
+            137,
+            "Error: Rank 1 was ended by SIGKILL, probably because memory ran out: use a smaller --batch-size, fewer "
+            "--workers or fewer ranks. The last checkpoint is {run}/checkpoints/last.pt (step 40); go on with "
+            "--resume '{run}'.",
+        ),
+        (
+            "None",
+            "SIGSEGV",
+            139,
+            "Error: Rank 1 was ended by SIGSEGV. Nothing was saved, no checkpoint had been written: start the run "
+            "over with --run-dir '{run}' --requeue.",
+        ),
+        ("", "SIGABRT", 134, "Error: Rank 1 was ended by SIGABRT."),
+    ],
+)
+def test_a_killed_rank_is_named_with_what_was_saved(
+    steps: str, name: str, code: int, sentence: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, NOTING.replace("STEPS", steps).replace("NAME", name)) == code
+    assert " ".join(capfd.readouterr().err.split()) == sentence.format(run=tmp_path / "a run")
+
+
 # ---- signals ----
 
 LAUNCHER = """
@@ -438,3 +485,25 @@ def test_torchrun_spans_machines(tmp_path: Path) -> None:
     outputs = [machine.communicate(timeout=600)[0].decode() for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0]
     assert all("total 3.0 of 2" in output for output in outputs)
+
+
+LOSING = """
+import os, pathlib, signal, sys
+from wasskit.distributed.group import any_rank, group, rank
+from wasskit.system.signals import raised
+
+with raised(), group("cpu"):
+    if rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while True:
+        any_rank(False)
+"""
+
+
+@pytest.mark.distributed
+def test_the_others_of_a_killed_rank_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    """They are ended by SIGTERM, which nobody outside has sent."""
+    assert launch(2, [], program=(sys.executable, "-c", LOSING)) == 137
+    said = " ".join(capfd.readouterr().err.split())
+    assert said.startswith("Error: Rank 1 was ended by SIGKILL")
+    assert "SIGTERM" not in said

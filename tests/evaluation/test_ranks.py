@@ -43,9 +43,9 @@ def neighbours() -> Tensor:
     )
 
 
-def probe(whole: bool = False) -> Tensor:
-    features, labels = problem(40)
-    rows = torch.arange(40) if whole else torch.tensor(shard_indices(40))
+def probe(samples: int, whole: bool = False) -> Tensor:
+    features, labels = problem(samples)
+    rows = torch.arange(samples) if whole else torch.tensor(shard_indices(samples))
     classifier = new_classifier(12, 12).double()
     batch = (features[rows].double(), labels[rows])
     train_probe(classifier, lambda _: [batch], ProbeProtocol(epochs=5), distributed=not whole)
@@ -79,10 +79,11 @@ def test_nearest_neighbours() -> None:
     assert all(torch.equal(found, expected) for found in run_ranks(neighbours, 2))
 
 
-def test_linear_probe() -> None:
-    first, second = run_ranks(probe, 2)
+@pytest.mark.parametrize("samples", [40, 41])
+def test_linear_probe(samples: int) -> None:
+    first, second = run_ranks(probe, 2, samples)
     assert torch.equal(first, second)
-    torch.testing.assert_close(first, probe(whole=True), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(first, probe(samples, whole=True), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("samples", [11, 1])

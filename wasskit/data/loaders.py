@@ -70,7 +70,8 @@ class TrainLoader:
     `wasskit.data.transforms` (None: the standard one). A batched augmentation on a set that is not in memory
     gets the images decoded by workers to one uint8 size first, by ``decode`` (default: shorter side to 8/7 of
     the image size, then a centre square of that side). ``views`` > 1 applies the augmentation that many
-    times. ``drop_last=False`` keeps the last, smaller batch, cut to a multiple of the ranks. ``workers``:
+    times. ``drop_last=False`` keeps the last, smaller batch, cut to a multiple of the ranks. ``uneven``: batches need
+    not divide, shares differ by one sample at most and nothing is cut, for losses that weigh them. ``workers``:
     processes for sets on disk (None: as many as there are cores, at most 8 per rank; 0: none); sets in memory
     are augmented on ``device`` without any.
 
@@ -86,6 +87,7 @@ class TrainLoader:
         device: torch.device | str = "cpu",
         seed: int = 0,
         drop_last: bool = True,
+        uneven: bool = False,
         workers: int | None = None,
         sampler: Sampler | None = None,
         views: int = 1,
@@ -101,10 +103,16 @@ class TrainLoader:
         self.device = torch.device(device)
         self.seed = seed
         self.drop_last = drop_last
+        self.uneven = uneven
         self.sampler: Sampler = RandomSampler(len(dataset), seed) if sampler is None else sampler
         self.repeats = views
         self.wait_seconds = 0.0
-        if batch_size < 1 or batch_size % self.world_size:
+        if uneven and batch_size < self.world_size:
+            raise UserError(
+                f"a batch of {batch_size} cannot be shared by {self.world_size} processes; take a larger batch or "
+                "fewer processes"
+            )
+        if batch_size < 1 or (batch_size % self.world_size and not uneven):
             raise UserError(
                 f"a batch of {batch_size} cannot be shared equally by {self.world_size} processes; "
                 f"take a multiple of {self.world_size}"
@@ -137,7 +145,7 @@ class TrainLoader:
     def images_per_epoch(self) -> int:
         """Samples seen in an epoch by all ranks together."""
         count = min(len(self.sampler), self.steps_per_epoch * self.batch_size)
-        return count - count % self.world_size
+        return count if self.uneven else count - count % self.world_size
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch from batch ``start`` on, on the device."""
@@ -154,12 +162,13 @@ class TrainLoader:
         if self._workers is not None:
             self._workers.close()
 
-    def _share(self, step: int, count: int) -> tuple[int, int, int]:
-        """The batch's first position in the order, and this rank's first and last position in the batch."""
-        first = step * self.batch_size
+    def _share(self, step: int, count: int) -> tuple[int, int, int, int]:
+        """The batch's first position in the order, this rank's first and last position in the batch, and its size."""
+        first, ranks = step * self.batch_size, self.world_size
         size = min(self.batch_size, count - first)
-        each = size // self.world_size
-        return first, self.rank * each, (self.rank + 1) * each
+        if not self.uneven:
+            size -= size % ranks
+        return first, self.rank * size // ranks, (self.rank + 1) * size // ranks, size
 
     def _generator(self, epoch: int, step: int) -> torch.Generator:
         return torch.Generator(device=self.device).manual_seed(derive_seed(self.seed, "augment", epoch, step))
@@ -169,11 +178,9 @@ class TrainLoader:
         labels = self.dataset.filled_labels().to(self.device)
         order = order.to(self.device)
         for step in range(start, self.steps_per_epoch):
-            first, low, high = self._share(step, len(order))
+            first, low, high, size = self._share(step, len(order))
             index = order[first + low : first + high]
-            views = self._augmented(
-                images[index], self._generator(epoch, step), low, (high - low) * self.world_size
-            )
+            views = self._augmented(images[index], self._generator(epoch, step), low, size)
             yield Batch(views, labels[index], index)
 
     def _augmented(self, images: Tensor, generator: torch.Generator, low: int, total: int) -> Views:
@@ -206,15 +213,14 @@ class TrainLoader:
 
         def plan() -> Iterator[list[tuple[int, int]]]:
             for step in range(start, self.steps_per_epoch):
-                first, low, high = self._share(step, len(order))
+                first, low, high, _ = self._share(step, len(order))
                 chosen = order[first + low : first + high].tolist()
                 yield [(i, sample_seed(base, first + low + k)) for k, i in enumerate(chosen)]
 
         for step, (index, views) in enumerate(self._workers.run(plan), start):
-            _, low, high = self._share(step, len(order))
+            _, low, _, size = self._share(step, len(order))
             if not isinstance(self.augment, PerImage):
-                total = (high - low) * self.world_size
-                views = _as_tuple(self._augmented(views[0], self._generator(epoch, step), low, total))
+                views = _as_tuple(self._augmented(views[0], self._generator(epoch, step), low, size))
             yield Batch(views, labels[index].to(self.device), index.to(self.device))
 
 

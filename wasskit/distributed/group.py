@@ -26,6 +26,7 @@ import torch.distributed as dist
 
 from wasskit.distributed.launch import find_devices
 from wasskit.errors import RunFailed, UserError
+from wasskit.system.signals import handled
 
 __all__ = [
     "any_rank",
@@ -56,6 +57,7 @@ _PEER_LOST = (
     "timed out waiting",
 )
 _PEER_LOST_SECONDS = 2.0
+_POLL_SECONDS = 0.05
 _SEED_STRIDE = 1_000_003
 
 
@@ -161,10 +163,19 @@ def is_lost_peer(error: RuntimeError) -> bool:
 
 
 def lost_peer(advice: str = "") -> RunFailed:
-    """The error for a rank that lost another one; ``advice`` is a sentence with a space before it."""
+    """The error for a rank that lost another one; ``advice`` is a sentence with a space before it.
+
+    A rank that its launcher ends meanwhile leaves at once and without a word: the launcher says why the run failed.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         # The rank that failed knows why: our launcher must hear of its end before it hears of this one's.
-        time.sleep(_PEER_LOST_SECONDS)
+        heard: list[int] = []
+        until = time.monotonic() + _PEER_LOST_SECONDS
+        with handled(heard.append):
+            while not heard and time.monotonic() < until:
+                time.sleep(_POLL_SECONDS)
+        if heard:
+            raise SystemExit(128 + heard[0])
     return RunFailed(
         f"Rank {rank()} lost contact with another rank. That rank's message says why; without one it was killed, "
         f"probably for want of memory.{advice}"

@@ -121,7 +121,10 @@ def launch(nproc: int, argv: Sequence[str], *, program: Sequence[str] = ()) -> i
     with ExitStack() as stack:
         received: list[int] = []
         stack.enter_context(handled(received.append))
-        saved = Path(stack.enter_context(tempfile.TemporaryDirectory()), "saved")
+        handle, name = tempfile.mkstemp(prefix="wasskit-")
+        os.close(handle)
+        saved = Path(name)
+        stack.callback(saved.unlink, missing_ok=True)
         ranks = _Ranks(saved)
         stack.callback(ranks.kill)
         for place, environment in enumerate(environments):
@@ -276,14 +279,17 @@ def note_saved(run: Path, step: int | None) -> None:
 
 
 def _describe_saved(path: Path) -> str:
-    """What the ranks have noted last, in a sentence with a space before it."""
+    """What the ranks have noted last, in a sentence with a space before it; nothing where they do not train."""
     try:
         *_, last = path.read_text(encoding="utf-8").splitlines()
         run, step = json.loads(last)
     except (OSError, ValueError):
         return ""
     if step is None:
-        return f" No checkpoint had been written: start {run} over by --run-dir and --requeue."
+        return (
+            " Nothing was saved, no checkpoint had been written: start the run over with --run-dir "
+            f"{shlex.quote(run)} --requeue."
+        )
     return (
         f" The last checkpoint is {Path(run, 'checkpoints', 'last.pt')} (step {step}); go on with --resume "
         f"{shlex.quote(run)}."

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wasskit.distributed.collectives import average_gradients, broadcast_module
+from wasskit.distributed.collectives import average_gradients, broadcast_module, reduce_sum
+from wasskit.distributed.group import world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.embedding import Encoder, LabelledImages, Precision, encode_batches
@@ -67,9 +68,9 @@ def train_probe(
 ) -> nn.Linear:
     """Train a linear layer on features (B, D) and labels (B,) given by ``batches(epoch)``, by cross entropy, in place.
 
-    With ``distributed``, each process brings its equal share of every batch and gradients are averaged: the
-    result is that of one process with whole batches. ``after_epoch(epoch)`` is called with 1, 2, ..., to
-    evaluate.
+    With ``distributed``, each process brings its share of every batch, at least one sample, and gradients are averaged
+    over the samples: the result is that of one process with whole batches. ``after_epoch(epoch)`` is called with
+    1, 2, ..., to evaluate.
     """
     if distributed:
         broadcast_module(classifier)
@@ -83,7 +84,12 @@ def train_probe(
         optimiser.param_groups[0]["lr"] = protocol.rate(epoch)
         for features, labels in batches(epoch):
             optimiser.zero_grad()
-            F.cross_entropy(classifier(features), labels).backward()
+            loss = F.cross_entropy(classifier(features), labels)
+            if distributed:
+                # N n_r / n: 1 where the shares are equal.
+                own = torch.tensor(len(labels), dtype=loss.dtype, device=loss.device)
+                loss = loss * (own * world_size() / reduce_sum(own))
+            loss.backward()
             if distributed:
                 average_gradients(classifier.parameters())
             optimiser.step()

@@ -294,10 +294,14 @@ class RunDirectory:
             replace_text(self.path / "summary.json", _json(noted[-1]))
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self, *, alone: bool = True) -> Iterator[None]:
         """Inside, no other process trains in this directory. On several ranks all enter; the claim is rank 0's.
 
         The lock falls with the process, however that ends, and is not inherited by a loader's workers.
+
+        Args:
+            alone: nobody else writes below the directory, so that temporary files there are leftovers. Not so for a
+                folder of many runs, which have claims of their own.
 
         Raises:
             UserError: another process has the claim.
@@ -317,7 +321,7 @@ class RunDirectory:
             refusal = broadcast_object(refusal)
             if refusal is not None:
                 raise UserError(refusal)
-            if _writes():
+            if alone and _writes():
                 remove_leftovers(self.path)
             yield
 

@@ -285,8 +285,9 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     """By hand: two seeds; the independent networks' dimensions are joined and averaged before the seeds
     are.
     """
-    from wasskit.plugins.mrl.grid import collect, plan_points, write_rows
+    from wasskit.plugins.mrl.grid import plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
+    from wasskit.plugins.mrl.results import collect, write_rows
 
     axes: dict[str, list[Any]] = {"method": ["mwrl", "independent"], "seed": [0, 1]}
     points = plan_points(TrainingOptions(dims=(2, 8)), axes, lambda config: 256)
@@ -342,8 +343,9 @@ def test_published_figures_of_a_grid_stand_beside_its_rows(
     recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every row of the recipe's grid has its published figures, and no table is of a row that the grid lacks."""
-    from wasskit.plugins.mrl.grid import Row, parse_axes, plan_points, published_rows, show_rows
+    from wasskit.plugins.mrl.grid import parse_axes, plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
+    from wasskit.plugins.mrl.results import Row, published_rows, show_rows
     from wasskit.recipes import load_recipe
 
     monkeypatch.setenv("COLUMNS", "200")

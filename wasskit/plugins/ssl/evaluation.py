@@ -295,7 +295,7 @@ def linear_accuracy(
         require_labels(dataset, "A linear probe")
     loader = TrainLoader(
         train, min(probe_batch_size, len(train)), random_views(train, crops_alone(views)),
-        device=settings.device, seed=settings.seed, workers=settings.workers,
+        device=settings.device, seed=settings.seed, workers=settings.workers, uneven=True,
     )  # fmt: skip
     if known is None:
         known = features_of(backbone, test, settings)

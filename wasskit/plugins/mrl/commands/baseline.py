@@ -20,7 +20,7 @@ class MrlBaseline(GridOptions):
 
 
 def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.mrl.grid import run_grid
+    from wasskit.plugins.mrl.series import run_grid
 
     paper = invocation.recipe.get("paper") if invocation.recipe else None
     axes: dict[str, list[Any]] = {

@@ -38,7 +38,8 @@ class MrlSweep(GridOptions):
 
 
 def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.mrl.grid import parse_axes, run_grid
+    from wasskit.plugins.mrl.grid import parse_axes
+    from wasskit.plugins.mrl.series import run_grid
 
     # The folder's configuration holds the whole grid, however its axes were given.
     config = replace(config, axes=(), grid=(*config.axes, *config.grid))

@@ -1,0 +1,128 @@
+"""What came of the trainings of a grid: means and deviations over the seeds, in a table and on the terminal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wasskit import console
+from wasskit.config import display
+from wasskit.plugins.mrl.grid import Point
+from wasskit.plugins.mrl.tables import CLASSIFICATION
+from wasskit.system.files import replace_text
+from wasskit.text import csv_text
+from wasskit.training.run import RunDirectory
+
+
+@dataclass(frozen=True)
+class Row:
+    """Results of one setting over its seeds: metric (``top1@8``, ``top1``) -> mean and deviation over the
+    seeds.
+    """
+
+    settings: Mapping[str, Any]
+    seeds: int
+    mean: Mapping[str, float]
+    deviation: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        return ", ".join(
+            display(value) if key == "method" else f"{key} {display(value)}"
+            for key, value in self.settings.items()
+        )
+
+    @property
+    def dims(self) -> list[int]:
+        return sorted(int(key.partition("@")[2]) for key in self.mean if key.startswith("top1@"))
+
+
+def collect(root: Path, points: Sequence[Point]) -> list[Row]:
+    """The final test metrics of all points, seeds averaged; deviations are those of a sample (n - 1)."""
+    groups: dict[tuple[tuple[str, Any], ...], list[dict[str, float]]] = {}
+    for point in points:
+        key = tuple((name, value) for name, value in point.settings.items() if name != "seed")
+        metrics: dict[str, float] = {}
+        for name in point.trainings:
+            summary = RunDirectory.open(root / name, plugin="mrl").summary or {}
+            final = summary.get("final", {})
+            metrics |= {
+                k.partition("/")[2]: v for k, v in final.items() if k.startswith("test/") and "@" in k
+            }
+        for base in dict.fromkeys(k.partition("@")[0] for k in metrics):
+            values = [v for k, v in metrics.items() if k.startswith(f"{base}@")]
+            metrics[base] = statistics.fmean(values)
+        groups.setdefault(key, []).append(metrics)
+    rows = []
+    for key, found in groups.items():
+        names = [name for name in found[0] if all(name in one for one in found)]
+        columns = {name: [one[name] for one in found] for name in names}
+        rows.append(
+            Row(
+                dict(key),
+                len(found),
+                {name: statistics.fmean(v) for name, v in columns.items()},
+                {name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in columns.items()},
+            )
+        )
+    return rows
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> Path:
+    """A tidy CSV: setting, seeds, metric, dimension (empty for the mean over them), mean, deviation."""
+    lines: list[Sequence[Any]] = [("setting", "seeds", "metric", "dimension", "mean", "deviation")]
+    for row in rows:
+        for name, value in row.mean.items():
+            metric, _, dim = name.partition("@")
+            lines.append((row.name, row.seeds, metric, dim, value, row.deviation[name]))
+    replace_text(path, csv_text(lines))
+    return path
+
+
+def published_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The published means over the dimensions by the rows' names, from a recipe's ``[paper.metrics]``.
+
+    A grid's recipe has a table of metrics for each row, ``[paper.metrics."beta 0.1"]``; metrics without a table are
+    those of a grid of one row.
+    """
+    flat = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
+    tables = {row.name: metrics.get(row.name, flat if len(rows) == 1 else {}) for row in rows}
+    return {name: table for name, table in tables.items() if table}
+
+
+def show_rows(
+    dataset: str, rows: Sequence[Row], dims: Sequence[int], published: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Print the means over the dimensions, beside the published ones where there are any, then top-1 at each
+    dimension, with deviations over the seeds.
+    """
+
+    def text(row: Row, name: str) -> str | None:
+        if name not in row.mean:
+            return None
+        deviation = f" ± {row.deviation[name]:.2f}" if row.seeds > 1 else ""
+        return f"{row.mean[name]:.2f}{deviation}"
+
+    seeds = max(row.seeds for row in rows)
+    over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
+    beside = [name for name in CLASSIFICATION if any(f"test/{name}" in one for one in published.values())]
+    console.table(
+        f"{dataset}/test, means over the dimensions (percent{over})",
+        ["setting", *CLASSIFICATION.values(), *(f"published {CLASSIFICATION[name]}" for name in beside)],
+        [
+            [
+                row.name or "all",
+                *(text(row, name) for name in CLASSIFICATION),
+                *(published.get(row.name, {}).get(f"test/{name}") for name in beside),
+            ]
+            for row in rows
+        ],
+    )
+    console.table(
+        f"{dataset}/test, Top-1 at each dimension (percent{over})",
+        ["setting", *(str(d) for d in dims)],
+        [[row.name or "all", *(text(row, f"top1@{d}") for d in dims)] for row in rows],
+    )

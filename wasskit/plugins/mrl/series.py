@@ -1,0 +1,183 @@
+"""A grid from its command line to its folder: its trainings, then their table, figure and summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wasskit import console
+from wasskit.config import check_keys, display, fixed_keys, recipe_fields, to_options
+from wasskit.distributed.launch import find_devices
+from wasskit.errors import UserError
+from wasskit.plugins.mrl.commands.train import MrlTrain
+from wasskit.plugins.mrl.grid import Axes, Point, plan_points
+from wasskit.plugins.mrl.options import TrainingOptions
+from wasskit.plugins.mrl.results import collect, published_rows, show_rows, write_rows
+from wasskit.system.files import replace_text, writing
+from wasskit.training.run import RunDirectory
+from wasskit.training.schedule import Schedule, log_path
+
+
+def open_folder(
+    path: Path,
+    command: str,
+    config: TrainingOptions,
+    argv: Sequence[str],
+    paper: Mapping[str, Any] | None = None,
+) -> RunDirectory:
+    """The folder of a grid, made or reopened."""
+    if (path / "config.toml").is_file():
+        folder = RunDirectory.open(path, plugin="mrl")
+        if folder.command != command:
+            raise UserError(
+                f"{path} is of `wasskit {folder.command}`, not of `wasskit {command}`: "
+                "choose another --run-dir."
+            )
+        return folder
+    return RunDirectory.create(
+        path, command=command, options=to_options(config), paper=paper, seed=config.seed, argv=argv
+    )
+
+
+def run_grid(
+    config: TrainingOptions,
+    axes: Axes,
+    *,
+    command: str,
+    default: str,
+    jobs: int,
+    nproc: int,
+    argv: Sequence[str],
+    paper: Mapping[str, Any] | None = None,
+) -> Mapping[str, Any]:
+    """Train a grid in ``--run-dir`` (or ``runs/mrl/<name>``), then tabulate, draw and save it; what
+    ``--json`` prints.
+    """
+    from wasskit.plugins.mrl.task import backbone_width
+
+    root = config.run_dir or Path("runs") / "mrl" / (config.name or default)
+    points = plan_points(config, axes, backbone_width)
+    trainings = {name: training for point in points for name, training in point.trainings.items()}
+    folder = open_folder(root, command, config, argv, paper)
+    paper = paper or folder.paper
+    console.log(f"{len(trainings)} trainings in {console.escape(str(root))}")
+    with folder.claimed(alone=False):
+        finished = find_finished(root, trainings)
+        # The grid may have grown since it was finished; settings that contradict its runs have been refused by now.
+        folder.remove_summary()
+        train_all(root, trainings, finished, jobs=jobs, nproc=nproc, download=config.download)
+        folder.reconfigure(to_options(config), paper)
+        result = _conclude(folder, config, points, paper)
+        folder.write_summary(result)
+    return result
+
+
+def _conclude(
+    folder: RunDirectory, config: TrainingOptions, points: Sequence[Point], paper: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Tabulate, draw and print what came of the trainings."""
+    from wasskit.plugins.mrl.figures import draw_dimensions
+
+    root, command = folder.path, folder.command
+    rows = collect(root, points)
+    table = write_rows(root / "table.csv", rows)
+    dims = sorted({d for row in rows for d in row.dims})
+    figures = []
+    if len(dims) > 1:
+        nan = float("nan")
+        series = {row.name or command: [row.mean.get(f"top1@{d}", nan) for d in dims] for row in rows}
+        bars = {row.name or command: [row.deviation.get(f"top1@{d}", nan) for d in dims] for row in rows}
+        figures.append(
+            draw_dimensions(
+                root / "figures" / "dimensions.png", dims, series, deviations=bars, label="test top-1 (%)"
+            )
+        )
+    published = published_rows(rows, paper.get("metrics", {}))
+    show_rows(config.dataset, rows, dims, published)
+    if published:
+        console.log(f"Published: {console.escape(str(paper.get('source', 'the recipe does not say where')))}")
+    if not config.json:
+        console.result(f"Table: {console.escape(str(table))}")
+        for figure in figures:
+            console.result(f"Figure: {console.escape(str(figure))}")
+    result: dict[str, Any] = {
+        "run": str(root),
+        "rows": [dataclasses.asdict(row) | {"name": row.name} for row in rows],
+        "trainings": [name for point in points for name in point.trainings],
+        "figures": [str(figure) for figure in figures],
+    }
+    if len(rows) == 1:
+        result["final"] = {f"test/{name}": value for name, value in rows[0].mean.items()}
+    return result
+
+
+def train_all(
+    root: Path,
+    trainings: Mapping[str, MrlTrain],
+    finished: Collection[str],
+    *,
+    jobs: int = 1,
+    nproc: int = 1,
+    download: bool = False,
+) -> None:
+    """Train what is not finished, ``jobs`` at a time, by a `wasskit.training.schedule.Schedule`.
+
+    Raises:
+        RunFailed: a training failed; the others were finished first.
+        Interrupted: a signal; the trainings were told to save their state.
+    """
+    share = nproc == 1 and next(iter(trainings.values())).device == "auto"
+    Schedule(
+        root,
+        {
+            name: _command(root, name, config, nproc, download)
+            for name, config in trainings.items()
+            if name not in finished
+        },
+        done=len(finished),
+        jobs=jobs,
+        nproc=nproc,
+        devices=[device.selector for device in find_devices()] if share else (),
+    ).run()
+
+
+def find_finished(root: Path, trainings: Mapping[str, MrlTrain]) -> list[str]:
+    """The trainings that need no further one. Raises ``UserError`` where a run directory has other settings."""
+    return [name for name, config in trainings.items() if _finished(root / name, config)]
+
+
+def _finished(path: Path, config: MrlTrain) -> bool:
+    """Whether the run is there and complete; one with other settings is refused."""
+    if not (path / "config.toml").is_file():
+        return False
+    run = RunDirectory.open(path, plugin="mrl")
+    saved = check_keys(MrlTrain, run.options, str(path / "config.toml"))
+    fields = recipe_fields(MrlTrain)
+    differing = [
+        f"{key} ({display(saved.get(key, fields[key].default))} there, {display(getattr(config, key))} now)"
+        for key in sorted(fixed_keys(MrlTrain))
+        if saved.get(key, fields[key].default) != getattr(config, key)
+    ]
+    if differing:
+        raise UserError(
+            f"{path} was trained with other settings: {', '.join(differing)}. Choose another --run-dir."
+        )
+    return run.summary is not None
+
+
+def _command(root: Path, name: str, config: MrlTrain, nproc: int, download: bool) -> list[str]:
+    """The command line of a training; its recipe is written beside its log."""
+    import tomli_w
+
+    recipe = log_path(root, name).with_suffix(".toml")
+    with writing(recipe):
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(recipe, tomli_w.dumps({"command": "mrl train", "options": to_options(config)}))
+    return [
+        sys.executable, "-m", "wasskit", "mrl", "train",
+        "--recipe", str(recipe), "--run-dir", str(root / name), "--requeue",
+        "--quiet", "--nproc", str(nproc), *(["--download"] if download else []),
+    ]  # fmt: skip

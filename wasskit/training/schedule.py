@@ -1,0 +1,188 @@
+"""Many trainings, each by a process of its own: so many at a time, stopped together, resumed by the same command.
+
+What a series of runs needs besides the list of its trainings: finished ones are kept, interrupted ones go on, failed
+ones are tried again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wasskit import console
+from wasskit.data.base import cores
+from wasskit.errors import Interrupted, RunFailed
+from wasskit.system import processes
+from wasskit.system.documents import read_text
+from wasskit.system.files import replace_text, writing
+from wasskit.system.signals import StopRequest, forwarded, handled, name_of
+from wasskit.training.run import RunDirectory
+
+__all__ = ["Schedule", "log_path"]
+
+_POLL_SECONDS = 0.05
+
+
+class Schedule:
+    """Trainings below one folder. Logs go to its ``logs/``, the reasons of failures to its ``failed.json``.
+
+    Args:
+        root: the folder; a training's name is the path of its run directory below it.
+        commands: name -> command line that trains it, resuming what is there.
+        done: how many further trainings of the series are finished.
+        jobs: how many run at a time.
+        nproc: processes of each, which share the processor's threads.
+        devices: what ``CUDA_VISIBLE_DEVICES`` says to the trainings of each slot, in turn; empty: what it says here.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        commands: Mapping[str, Sequence[str]],
+        *,
+        done: int = 0,
+        jobs: int = 1,
+        nproc: int = 1,
+        devices: Sequence[str] = (),
+    ) -> None:
+        self.root, self.jobs, self.nproc, self.devices = root, jobs, nproc, devices
+        self._commands = commands
+        self._pending = list(commands)
+        self._done, self._total = done, done + len(commands)
+        self._failed: dict[str, str] = {}
+        self._running: dict[int, _Training] = {}
+        self._awaited: set[str] = set()
+
+    def run(self) -> None:
+        """Train what is not finished.
+
+        The first signal is passed on to the trainings, which save; a second one ends them at once.
+
+        Raises:
+            RunFailed: a training failed; the others were finished first.
+            Interrupted: a signal; the trainings were told to save their state.
+        """
+        if self._done:
+            console.log(f"{self._done} of {self._total} trainings are finished already.")
+        stop, told = StopRequest(), False
+        try:
+            with handled(stop):
+                while self._running or (self._pending and stop.number is None):
+                    if stop.number is None:
+                        self._fill()
+                    elif not told:
+                        self._send(forwarded(stop.number))
+                        told = True
+                    self._reap(stopped=stop.number is not None)
+                    if stop.repeated:
+                        break
+                    time.sleep(_POLL_SECONDS)
+        finally:
+            for training in self._running.values():
+                processes.kill(training.process)
+                self._pending.append(training.name)
+            self._running.clear()
+            self._record_failures()
+        if stop.number is not None:
+            raise Interrupted(stop.number, f"Stopped by {name_of(stop.number)}: {self._account()}")
+        if self._failed:
+            name, reason = next(iter(self._failed.items()))
+            raise RunFailed(
+                f"{len(self._failed)} of {self._total} trainings failed, first {name}: {reason.rstrip('.')}. "
+                "The others are finished; the same command tries the failed ones again."
+            )
+
+    def _fill(self) -> None:
+        """Start trainings in the free slots."""
+        for slot in range(self.jobs):
+            if slot in self._running or not self._pending:
+                continue
+            name = self._next()
+            if name is None:
+                return
+            self._pending.remove(name)
+            self._running[slot] = _Training(name, self._start(slot, name))
+
+    def _next(self) -> str | None:
+        """A training that nobody else is at: those of a killed series may still be saving."""
+        for name in self._pending:
+            claimant = RunDirectory(self.root / name, {}).claimant
+            if claimant is None:
+                return name
+            if name not in self._awaited:
+                self._awaited.add(name)
+                console.log(
+                    f"Waiting for {console.escape(f'{self.root / name}: {claimant}')} is still at it, or saving it."
+                )
+        return None
+
+    def _start(self, slot: int, name: str) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // (self.jobs * self.nproc))))
+        if self.devices:
+            environment["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
+        log = log_path(self.root, name)
+        with writing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as file:
+                return processes.start(self._commands[name], environment, stdout=file, stderr=file)
+
+    def _send(self, number: int) -> None:
+        for training in self._running.values():
+            training.process.send_signal(number)
+
+    def _reap(self, *, stopped: bool) -> None:
+        """Book the trainings that have ended."""
+        for slot, training in list(self._running.items()):
+            code = training.process.poll()
+            if code is None:
+                continue
+            del self._running[slot]
+            name = training.name
+            if code == 0:
+                self._done += 1
+                seconds = time.monotonic() - training.began
+                console.log(f"\\[{self._done}/{self._total}] {console.escape(name)}: {seconds:.0f} s")
+            elif stopped:
+                self._pending.append(name)
+            else:
+                log = log_path(self.root, name)
+                self._failed[name] = _last_line(log) if code > 0 else name_of(-code)
+                self._record_failures()
+                console.warn(f"{name} failed ({self._failed[name]}), see {log}")
+
+    def _record_failures(self) -> None:
+        """Keep the reasons in ``failed.json``, which is there only while a training has failed."""
+        path = self.root / "failed.json"
+        if self._failed:
+            replace_text(path, json.dumps(self._failed, indent=2) + "\n")
+        else:
+            path.unlink(missing_ok=True)
+
+    def _account(self) -> str:
+        saved = sum(RunDirectory(self.root / name, {}).has_checkpoint for name in self._pending)
+        return (
+            f"{self._done} of {self._total} trainings are finished, {saved} saved, "
+            f"{len(self._pending) - saved} pending, {len(self._failed)} failed; the same command goes on."
+        )
+
+
+class _Training:
+    """One that runs."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        self.name, self.process, self.began = name, process, time.monotonic()
+
+
+def log_path(root: Path, name: str) -> Path:
+    """Where the lines of a training go."""
+    return root / "logs" / f"{name.replace('/', '__')}.log"
+
+
+def _last_line(path: Path) -> str:
+    lines = [line.strip() for line in read_text(path, errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("Error: ") if lines else "it said nothing"
