@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tests.training.toy import DIM, OPTIONS, Shuffled, ToyTask, make_run, make_trainer, signal_self
 from wasskit.errors import Interrupted, RunFailed, UserError
+from wasskit.system.signals import Stopped, raised
 from wasskit.training.logging import SilentReporter
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedules import cosine
@@ -325,6 +326,65 @@ def test_signals_save_and_stop(tmp_path: Path, name: str, code: int) -> None:
     assert saved(run)["state"]["step"] == 4
     assert signal.getsignal(number) == before
     assert run.summary is None
+
+
+def stopped_at_the_end(run: RunDirectory, task: ToyTask) -> None:
+    """Train as a command does, within the claim and with signals that end it where nobody listens."""
+
+    def command() -> None:
+        with raised(), run.claimed(), run.concluded():
+            make_trainer(run, task).fit()
+            (run.path / "export.done").touch()
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises((Interrupted, Stopped)):
+        command()
+
+
+def assert_goes_on(run: RunDirectory) -> None:
+    """Nothing half written, no summary; resumed, the run ends where it should."""
+    assert not list(run.path.rglob(".*.tmp"))
+    assert not (run.path / "summary.json").exists()
+    make_trainer(run, ToyTask()).fit(resume=True)
+    assert (run.summary or {})["steps"] == 16
+    assert saved(run)["state"]["step"] == 16
+
+
+class LastEvaluation(ToyTask):
+    """Asks to stop during the last evaluation."""
+
+    def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
+        if progress.step == 16:
+            signal.raise_signal(signal.SIGTERM)
+        return super().evaluate(progress)
+
+
+@pytest.mark.parametrize("kind", [LastEvaluation, ToyTask])
+def test_a_stop_after_the_last_step_leaves_a_run_that_goes_on(tmp_path: Path, kind: type[ToyTask]) -> None:
+    """In the last evaluation, or in the figures and the export that a command makes after it."""
+    run = make_run(tmp_path / "r")
+    stopped_at_the_end(run, kind())
+    assert (run.path / "export.done").exists() == (kind is ToyTask)
+    assert_goes_on(run)
+
+
+def test_a_stop_while_the_summary_is_written_leaves_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "r")
+    make_trainer(run, ToyTask()).fit()
+    run.remove_summary()
+    flush = os.fsync
+
+    def interrupted(handle: int) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        flush(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        with raised(), pytest.raises(Stopped):
+            run.write_summary({"steps": 16})
+    assert_goes_on(run)
 
 
 def test_nohup_outlives_the_terminal(tmp_path: Path) -> None:

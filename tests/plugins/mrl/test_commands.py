@@ -309,6 +309,33 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     assert len(lines) == 1 + 2 * 3
 
 
+def test_a_second_sweep_on_a_folder_is_refused(run_cli: Cli, words: Words, tmp_path: Path) -> None:
+    """It loses nothing: the summary that is there stays. The first, gone on with and failed, leaves none."""
+    pytest.importorskip("fcntl")
+    options = ("--dataset", "imagefolder", "--data-root", tmp_path / "nowhere", "--backbone", "tiny")
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    (folder / "config.toml").write_text('command = "mrl sweep"\n')
+    (folder / "summary.json").write_text("{}")
+    holding = (
+        "import sys; from wasskit.training.run import RunDirectory\n"
+        "with RunDirectory.open(sys.argv[1]).claimed(alone=False): print('held', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        refused = run_cli("mrl", "sweep", "seed=3", *options, "--run-dir", folder)
+        other.communicate("\n")
+    assert refused.exit_code == 2
+    assert f"Another process (process {other.pid} on" in words(refused.stderr)
+    assert (folder / "summary.json").is_file()
+    assert run_cli("mrl", "sweep", "seed=3", *options, "--run-dir", folder).exit_code == 1
+    assert not (folder / "summary.json").exists()
+
+
 @pytest.mark.slow
 def test_a_failed_training_is_named(run_cli: Cli, words: Words, tmp_path: Path) -> None:
     options = ("--dataset", "imagefolder", "--data-root", tmp_path / "nowhere", "--backbone", "tiny")
@@ -621,14 +648,15 @@ def test_two_processes_train_as_one(run_cli: Cli, one_thread: dict[str, str], tm
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_a_sweep_stops_saves_and_goes_on(one_thread: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("nproc", ["1", "2"])
+def test_a_sweep_stops_saves_and_goes_on(one_thread: dict[str, str], tmp_path: Path, nproc: str) -> None:
     """SIGTERM ends the sweep with what is trained saved; after kill -9 the training saves too, and the same command
     waits for it and goes on."""
     pytest.importorskip("fcntl")
     folder, run = tmp_path / "s", tmp_path / "s" / "seed-0"
     command = [
         *(sys.executable, "-m", "wasskit", "mrl", "sweep", "seed=0", "--epochs", "60", "--dims", "2,16"),
-        *("--no-tensorboard", "--quiet", "--run-dir", str(folder)),
+        *("--no-tensorboard", "--quiet", "--run-dir", str(folder), "--nproc-per-run", nproc),
     ]
 
     def start(step: int) -> subprocess.Popen[str]:
