@@ -22,8 +22,8 @@ HERE = Path(__file__).parent
 SURFACES = sorted(HERE.glob("*/surface.json"))
 OUTPUTS = sorted(HERE.glob("*/outputs/*.json"))
 
-NOT_COMPARED = {"wall_seconds", "samples_per_second", "waiting_share", "seconds", "figures"}
-"""Times, which differ from run to run; and figures, which later versions may add."""
+NOT_COMPARED = {"wall_seconds", "samples_per_second", "waiting_share", "seconds", "bytes", "figures"}
+"""Times, which differ from run to run; figures, which later versions may add, and the size of a page of them."""
 
 
 def read(path: Path) -> dict[str, Any]:
