@@ -1,0 +1,115 @@
+"""What earlier versions wrote goes on working: command lines, recipes, runs, checkpoints, exports and JSON.
+
+Each folder beside this file is one earlier version, recorded by ``make.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wasskit.cli import find_command
+from wasskit.config import check_keys, fields_of
+from wasskit.errors import UserError
+
+HERE = Path(__file__).parent
+SURFACES = sorted(HERE.glob("*/surface.json"))
+OUTPUTS = sorted(HERE.glob("*/outputs/*.json"))
+
+NOT_COMPARED = {"wall_seconds", "samples_per_second", "waiting_share", "seconds", "bytes", "figures"}
+"""Times, which differ from run to run; figures, which later versions may add, and the size of a page of them."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def differences(recorded: Any, now: Any, where: str = "") -> Iterator[str]:
+    """Where a result lacks a recorded key, has another type, or a number beyond the tolerance.
+
+    The runs are a few steps long, so that rounding to single precision grows to some 1e-5 of a loss at most on another
+    machine, but one sample of the 300 and more that a percentage counts may fall to the other side: below 0.34 of it.
+    """
+    if where.rpartition(".")[2] in NOT_COMPARED:
+        return
+    if isinstance(recorded, dict) and isinstance(now, dict):
+        for key, value in recorded.items():
+            if key not in now:
+                yield f"{where}.{key} is missing"
+            else:
+                yield from differences(value, now[key], f"{where}.{key}")
+    elif isinstance(recorded, list) and isinstance(now, list):
+        if len(recorded) != len(now):
+            yield f"{where} has {len(now)} entries, recorded were {len(recorded)}"
+        for index, (value, other) in enumerate(zip(recorded, now, strict=False)):
+            yield from differences(value, other, f"{where}.{index}")
+    elif type(recorded) is not type(now):
+        yield f"{where} is {now!r}, recorded was {recorded!r}"
+    elif isinstance(recorded, float):
+        tolerance = 0.34 if abs(recorded) > 5 else 1e-3
+        if not math.isclose(recorded, now, rel_tol=1e-3, abs_tol=tolerance):
+            yield f"{where} is {now}, recorded was {recorded}"
+    elif not isinstance(recorded, str) and recorded != now:
+        yield f"{where} is {now}, recorded was {recorded}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", OUTPUTS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_a_recorded_command_gives_what_it_gave(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any]
+) -> None:
+    recorded = read(path)
+    shutil.copytree(path.parent.parent / "recorded", tmp_path / "recorded")
+    monkeypatch.chdir(tmp_path / "recorded")
+    monkeypatch.delenv("WASSKIT_DATA", raising=False)
+    result = run_cli(*recorded["argv"], "--json")
+    assert result.exit_code == 0, result.stderr
+    assert list(differences(recorded["result"], json.loads(result.stdout))) == []
+
+
+def commands(surface: Path) -> list[tuple[str, dict[str, Any]]]:
+    return list(read(surface)["commands"].items())
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda path: path.parent.name)
+def test_flags_keys_and_choices_are_still_accepted(surface: Path) -> None:
+    refused = []
+    for path, had in commands(surface):
+        declared = find_command(path)
+        has = {flag for p in declared.build().params for flag in (*p.opts, *p.secondary_opts)}
+        refused += [f"{path} {flag}" for flag in had["flags"] if flag not in has]
+        keys = {name for f in fields_of(declared.options) for name in (f.name, *f.option.former)}
+        refused += [f"{path} {key} in a recipe" for key in had["keys"] if key not in keys]
+        choices = {f.flag: f.choices for f in fields_of(declared.options) if f.choices}
+        choices |= {
+            "--" + name.replace("_", "-"): tuple(meanings)
+            for f in fields_of(declared.options)
+            for name, meanings in f.option.former.items()
+            if meanings
+        }
+        refused += [
+            f"{path} {flag} {choice}"
+            for flag, values in had["choices"].items()
+            for choice in values
+            if choice not in choices.get(flag, ())
+        ]
+    assert refused == []
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda path: path.parent.name)
+def test_recipes_are_still_accepted(surface: Path) -> None:
+    refused = []
+    for name, document in read(surface)["recipes"].items():
+        declared = find_command(document["command"])
+        try:
+            check_keys(declared.options, document.get("options", {}), f"recipe {name}")
+        except UserError as error:
+            refused.append(str(error))
+    assert refused == []
