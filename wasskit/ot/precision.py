@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,14 +12,69 @@ from torch import Tensor
 
 @contextlib.contextmanager
 def full_precision(x: Tensor) -> Iterator[None]:
-    """Products are taken in the dtype of their factors, in full, on the device of ``x``."""
-    with torch.autocast(x.device.type, enabled=False):
-        precision = torch.get_float32_matmul_precision() if x.is_cuda else "highest"
-        if precision == "highest":
-            yield
-            return
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
+    """Products are taken in the dtype of their factors, in full, on the device of ``x``.
+
+    TF32 and bfloat16 products are allowed by either of two interfaces: ``torch.set_float32_matmul_precision``, and,
+    from torch 2.9 on, ``fp32_precision`` of the backends, after which the former raises. Afterwards what was set by
+    either is in force again.
+    """
+    with torch.autocast(x.device.type, enabled=False), _full_products(x.device.type):
+        yield
+
+
+def _full_products(kind: str) -> contextlib.AbstractContextManager[None]:
+    if kind not in ("cuda", "cpu"):
+        return contextlib.nullcontext()
+    # The newer interface is the one that products read, whichever was used to set it.
+    return _by_backend(kind) if hasattr(torch.backends.cuda.matmul, "fp32_precision") else _by_function()
+
+
+@contextlib.contextmanager
+def _by_function() -> Iterator[None]:
+    precision = torch.get_float32_matmul_precision()
+    if precision == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+@contextlib.contextmanager
+def _by_backend(kind: str) -> Iterator[None]:
+    chain = _chain(kind)
+    if chain[0].fp32_precision in ("none", "ieee"):
+        yield
+        return
+    precision = _own_setting(chain)
+    chain[0].fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        chain[0].fp32_precision = precision
+
+
+def _chain(kind: str) -> list[Any]:
+    """What says how products are taken on such a device, then what it inherits from, step by step."""
+    backends: Any = torch.backends
+    # The setting of all of CUDA is cudnn's attribute; that of mkldnn sets what all backends inherit.
+    own = [backends.cuda.matmul, backends.cudnn] if kind == "cuda" else [backends.mkldnn.matmul]
+    return [*own, backends]
+
+
+def _own_setting(chain: list[Any]) -> str:
+    """The setting of the first of the chain itself, ``none`` where it inherits; reading it gives what is in force.
+
+    Where its parent's is the same, whether the value follows a change of the parent tells the two cases apart.
+    """
+    first, rest = chain[0], chain[1:]
+    found: str = first.fp32_precision
+    if not rest or rest[0].fp32_precision != found:
+        return found
+    kept = _own_setting(rest)
+    rest[0].fp32_precision = "ieee"
+    inherits = first.fp32_precision != found
+    rest[0].fp32_precision = kept
+    return "none" if inherits else found

@@ -42,15 +42,15 @@ contracts by 1/2 per step, relaxation 2/3 by 1/3, and the second-order Richardso
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from wasskit.ot.nesting import check_dims
+from wasskit.ot.precision import full_precision
 
 # Optimal step and momentum for a spectrum in [l, L] = [1, 2] (Polyak 1964): 4 / (sqrt L + sqrt l)^2 and
 # ((sqrt L - sqrt l) / (sqrt L + sqrt l))^2.
@@ -121,7 +121,7 @@ def self_kernel(points: Tensor, blur: float) -> Tensor:
     r"""Gibbs kernel :math:`\exp(-|x_i - x_j|^2 / 2\,\mathrm{blur}^2)` of clouds with themselves, (..., n, d)
     -> (..., n, n).
     """
-    with _full_precision(points):
+    with full_precision(points):
         return _kernel(points @ points.mT / blur**2)
 
 
@@ -213,7 +213,7 @@ class _NestedDivergences(torch.autograd.Function):
         n = len(x)
         blocks = x[:, : sum(problems.widths)].split(problems.widths, dim=1)
         grams = x.new_empty(len(blocks), n, n)
-        with _full_precision(x):
+        with full_precision(x):  # a Gram error of 1e-3 would be divided by epsilon and exponentiated
             for gram, block in zip(grams, blocks, strict=True):
                 torch.mm(block, block.mT, out=gram)
             squares = grams.diagonal(dim1=1, dim2=2).mean(1)
@@ -236,7 +236,7 @@ class _NestedDivergences(torch.autograd.Function):
         x, kernel, scaling, combine, mixing = ctx.saved_tensors
         n = len(x)
         used = sum(ctx.widths)
-        with _full_precision(x):
+        with full_precision(x):
             # dOT_p / dGram_p = I/n - plan_p; the multiples of I/n cancel against the residual term of (1),
             # block by block. The factor 2 is that of d(e e^T) = 2 (.) e for a symmetric cofactor.
             weights = scaling.exp()
@@ -277,18 +277,3 @@ def _dual_values(scaling: Tensor, smoothed: Tensor, epsilon: float) -> Tensor:
     n = scaling.shape[-1]
     marginal = (scaling + smoothed.log()).exp()
     return epsilon * (2 * scaling.mean(-1) + math.log(n) + 1 - marginal.mean(-1))
-
-
-@contextlib.contextmanager
-def _full_precision(x: Tensor) -> Iterator[None]:
-    """No autocast and no TF32: a Gram error of 1e-3 would be divided by epsilon and exponentiated."""
-    with torch.autocast(x.device.type, enabled=False):
-        if not x.is_cuda or torch.get_float32_matmul_precision() == "highest":
-            yield
-            return
-        precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(precision)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from wasskit.models.icnn import DenseICNN
-from wasskit.ot.gaussian import bures_wasserstein_squared, gaussian_transport_map
+from wasskit.ot.gaussian import Balance, bures_wasserstein_squared, gaussian_transport_map
 from wasskit.plugins.w2gn.objective import (
     W2GN,
     Objective,
     cyclic_objective,
+    gaussian_coordinates,
     identity_objective,
     l1_norm,
     refined_objective,
@@ -238,6 +239,24 @@ def test_the_other_dual_is_the_problem_with_exchanged_roles(refine: Any) -> None
     # Both duals estimate the same distance, up to how little the two potentials are each other's conjugates.
     estimates = [w.half_squared_distance(w(x, y), x, y).item() for w in (ours, plain)]
     assert estimates[0] == pytest.approx(estimates[1], rel=0.2)
+
+
+def test_a_balance_as_the_start_is_not_taken_for_a_pair_of_samples() -> None:
+    """Its first two fields, matrices, are no points to adapt the networks to; and all tensors are on its device."""
+    torch.manual_seed(3)
+    x, y = torch.randn(200, 3, dtype=torch.float64), 2 * torch.randn(200, 3, dtype=torch.float64) + 1
+    made = gaussian_coordinates(x, y)
+    torch.manual_seed(4)
+    given = W2GN.dense(3, start=made, hidden=(8, 8))
+    torch.manual_seed(4)
+    fresh = W2GN.dense(3, start="identity", hidden=(8, 8))
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(given.state_dict()[name], value), name
+    assert given.coordinates is not None
+    for mine, asked in zip(given.coordinates, made, strict=True):
+        assert torch.equal(mine, asked.float())
+    elsewhere = W2GN.dense(3, start=Balance(*(t.to("meta") for t in made)), hidden=(8, 8))
+    assert {t.device.type for t in elsewhere.state_dict().values()} == {"meta"}
 
 
 def test_identity_pretraining_lowers_its_loss() -> None:

@@ -235,8 +235,8 @@ class W2GN(nn.Module):
         Args:
             start: ``identity`` adds a learned quadratic form with which both maps start at the identity;
                 two samples (N, D), or a `Balance`, also change coordinates so that the maps start at the
-                optimal transport between the Gaussians of their moments; ``plain`` leaves the networks as
-                they are, to be pre-trained by `identity_objective`.
+                optimal transport between the Gaussians of their moments, on their device; ``plain`` leaves the
+                networks as they are, to be pre-trained by `identity_objective`.
             settings: the remaining ones of the class.
         """
 
@@ -245,17 +245,21 @@ class W2GN(nn.Module):
 
         if start == "plain":
             return cls(build(), build(), **settings)
-        coordinates: Balance | None = None
         if isinstance(start, str) and start != "identity":
             raise ValueError(f"unknown start {start!r}: identity, plain, a pair of samples or a Balance")
-        if isinstance(start, Balance):
+        coordinates: Balance | None = None
+        points: tuple[Tensor, ...] = ()
+        if isinstance(start, Balance):  # a tuple too, but not of samples
             coordinates = start
-        elif isinstance(start, tuple):
+        elif not isinstance(start, str):
             coordinates = gaussian_coordinates(*start)
+            points = tuple(sample[:4096].float() for sample in start)
         pair = QuadraticPotential(build(), dim), QuadraticPotential(build(), dim)
         transport = cls(*pair, coordinates=coordinates, **settings)
-        if isinstance(start, tuple):
-            transport.center(start[0][:4096].float(), start[1][:4096].float())
+        if coordinates is not None:
+            transport.to(coordinates.scale.device)
+        if points:
+            transport.center(*points)
         return transport
 
     @property
