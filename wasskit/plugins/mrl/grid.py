@@ -35,8 +35,8 @@ from wasskit.data.base import cores
 from wasskit.distributed.launch import find_devices
 from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
+from wasskit.plugins.mrl.metrics import CLASSIFICATION
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
-from wasskit.plugins.mrl.tables import CLASSIFICATION
 from wasskit.system import processes
 from wasskit.system.documents import read_text
 from wasskit.system.files import replace_text, writing
@@ -478,7 +478,7 @@ def show_rows(
         ],
     )
     console.table(
-        f"{dataset}/test, Top-1 at each dimension (percent{over})",
+        f"{dataset}/test, top-1 at each dimension (percent{over})",
         ["setting", *(str(d) for d in dims)],
         [[row.name or "all", *(text(row, f"top1@{d}") for d in dims)] for row in rows],
     )
