@@ -34,13 +34,16 @@ def test_names_are_found_with_their_numbers(name: str, heading: str, order: str 
     assert found.protocol
 
 
-@pytest.mark.parametrize(
-    "name", ["novelty", "novelty@8", "toplevel", "top", "recall", "xtop1", "knn10_top1_extra"]
-)
+@pytest.mark.parametrize("name", ["novelty", "novelty@8", "toplevel", "top", "xtop1", "knn10_top1_extra"])
 def test_undeclared_names_stand_for_themselves(name: str) -> None:
     assert OWN.find(name) is None
     assert OWN[name] == Metric(name, None, name, "")
     assert OWN.headings("w2", name) == {"w2": "W2", name: name}
+
+
+def test_ranks_together_go_by_the_name_of_all() -> None:
+    assert [OWN[name].heading for name in ("recall", "map", "precision")] == ["recall", "mAP", "precision"]
+    assert OWN["recall"].unit == "%"
 
 
 def test_numbers_count_ranks_or_dimensions() -> None:

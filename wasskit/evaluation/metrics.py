@@ -85,8 +85,15 @@ class Metrics:
         return base and replace(base, name=name, heading=f"{base.heading}@{nested['dimension']}")
 
     def __getitem__(self, name: str) -> Metric:
-        """The metric of that name; for one that nobody declares, its name is its heading and neither way is better."""
-        return self.find(name) or Metric(name, None, name, "")
+        """The metric of that name, or all ``name@k`` of one that counts ranks together.
+
+        For one that nobody declares, its name is its heading and neither way is better.
+        """
+        found = self.find(name)
+        if found is None and self.counts_ranks(name):
+            first = self[f"{name}@1"]
+            found = replace(first, name=name, heading=first.heading.removesuffix("@1"))
+        return found or Metric(name, None, name, "")
 
     def headings(self, *names: str) -> dict[str, str]:
         """Each name with its heading."""

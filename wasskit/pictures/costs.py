@@ -33,7 +33,7 @@ def draw_costs(
     for number, (name, points) in enumerate(series.items()):
         style = style_of(number)
         costs, accuracies = [cost for cost, _, _ in points], [accuracy for _, accuracy, _ in points]
-        ax.plot(costs, accuracies, label=figure_text(name), markersize=3, **style)
+        ax.plot(costs, accuracies, label=figure_text(name), markersize=3.5, **style)
         labels += [(x, y, text, style["color"]) for x, y, text in points if text]
     ax.set_xscale("log")
     if log_y:

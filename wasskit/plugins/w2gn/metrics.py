@@ -30,32 +30,28 @@ METRICS = Metrics(
             "mean |inverse(forward(x)) - x|^2 over the variance of x",
             "%",
         ),
-        Metric("energy_before", None, "energy, before", f"{_ENERGY}, without a map; {_LEVEL}"),
+        Metric("energy_before", None, "energy before", f"{_ENERGY}, without a map; {_LEVEL}"),
         Metric(
-            "energy_floor", None, "energy, floor", f"root mean square between samples of the target; {_LEVEL}"
+            "energy_floor", None, "energy floor", f"root mean square between samples of the target; {_LEVEL}"
         ),
-        Metric("energy_gaussian", None, "energy, Gaussian", f"{_ENERGY}, of a fitted Gaussian; {_LEVEL}"),
-        Metric("energy_training", None, "energy, training", f"{_ENERGY}, of training points; {_LEVEL}"),
-        *(Metric(f"energy_{name}", "min", f"energy, {name}", f"{_ENERGY}, after the map") for name in _WAYS),
+        Metric("energy_gaussian", None, "energy Gaussian", f"{_ENERGY}, of a fitted Gaussian; {_LEVEL}"),
+        Metric("energy_training", None, "energy training", f"{_ENERGY}, of training points; {_LEVEL}"),
+        *(Metric(f"energy_{name}", "min", f"energy {name}", f"{_ENERGY}, after the map") for name in _WAYS),
+        Metric("images_before", None, "images before", f"sliced energy distance of decoded images; {_LEVEL}"),
         Metric(
-            "images_before", None, "images, before", f"sliced energy distance of decoded images; {_LEVEL}"
+            "images_gaussian", None, "images Gaussian", f"as images_before, of a fitted Gaussian; {_LEVEL}"
         ),
-        Metric(
-            "images_gaussian", None, "images, Gaussian", f"as images_before, of a fitted Gaussian; {_LEVEL}"
-        ),
-        Metric(
-            "images_training", None, "images, training", f"as images_before, of training points; {_LEVEL}"
-        ),
-        Metric("images_forward", "min", "images, forward", "sliced energy distance of decoded mapped points"),
-        Metric("colours_before", None, "colours, before", f"energy distance of pixels; {_LEVEL}"),
+        Metric("images_training", None, "images training", f"as images_before, of training points; {_LEVEL}"),
+        Metric("images_forward", "min", "images forward", "sliced energy distance of decoded mapped points"),
+        Metric("colours_before", None, "colours before", f"energy distance of pixels; {_LEVEL}"),
         *(
-            Metric(f"colours_{name}", "min", f"colours, {name}", "energy distance of pixels after the map")
+            Metric(f"colours_{name}", "min", f"colours {name}", "energy distance of pixels after the map")
             for name in _WAYS
         ),
         Metric(
             "moments_forward",
             "min",
-            "moments, forward",
+            "moments forward",
             "squared Bures-Wasserstein distance to the target's mean and covariance",
         ),
         Metric("modes", "max", "modes reached", "modes that get at least half their share of mapped points"),
@@ -79,17 +75,17 @@ METRICS = Metrics(
             Metric(f"cosine_{name}", "max", f"cosine {name}", "of true and estimated displacements")
             for name in _WAYS
         ),
-        *(share(f"knn_{name}", f"k-NN, {name}", _NEAREST) for name in _MAPS),
+        *(share(f"knn_{name}", f"k-NN {name}", _NEAREST) for name in _MAPS),
         share(
             "classifier_target",
-            "classifier, target",
+            "classifier target",
             "test images of the target that its classifier gets right",
         ),
-        *(share(f"classifier_{name}", f"classifier, {name}", _HEAD) for name in _MAPS),
+        *(share(f"classifier_{name}", f"classifier {name}", _HEAD) for name in _MAPS),
         Metric(
             "reconstruction", "min", "reconstruction error", "mean squared error of test pixels in [-1, 1]"
         ),
-        *(Metric(f"fid_{name}", "min", f"FID, {name}", _FID) for name in ("raw", "mapped", "reconstructed")),
+        *(Metric(f"fid_{name}", "min", f"FID {name}", _FID) for name in ("raw", "mapped", "reconstructed")),
     ],
     COMMON,
 )
