@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wasskit"
 FLOORS = {
     "errors": 0, "system": 0, "ot": 0,
     "models": 1, "data": 1, "distributed": 1,
-    "evaluation": 2, "training": 2,
+    "evaluation": 2, "pictures": 2, "training": 2,
     "plugins": 3,
     "cli": 4, "commands": 4, "__main__": 5,
 }  # fmt: skip

@@ -119,7 +119,7 @@ def test_the_terminal_shows_the_characters_and_obeys_none(hostile: str) -> None:
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_figures_draw_the_characters_and_keep_their_legend(hostile: str, tmp_path: Path) -> None:
-    from wasskit.training.figures import figure, save_figure
+    from wasskit.pictures.style import figure, save_figure
 
     fig, ax = figure()
     ax.plot([0, 1], [0, 1], label=text.figure_text(hostile))

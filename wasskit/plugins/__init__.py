@@ -6,10 +6,14 @@ A plugin is a :class:`Plugin` (or a ``typer.Typer`` application) registered unde
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
+
+from wasskit.evaluation.metrics import COMMON, Metric, Metrics
 
 BUILT_IN = {
     name: f"wasskit.plugins.{name}:plugin" for name in ("mrl", "ssl", "metrix", "w2gn", "study", "plot")
@@ -28,6 +32,8 @@ class Plugin:
             :class:`wasskit.config.Command`) of the module ``<package>.a_b``.
         embeddings: ``module:function`` that gives the embeddings of a trained run's test images, from its directory
             and a device: ``(run: Path, device: str) -> Tensor (N, m)``. Whoever measures embeddings finds it here.
+        metrics: ``module:object`` of the :class:`wasskit.evaluation.metrics.Metrics` that its runs record, in a module
+            that imports nothing heavy. What is not declared is shown by its name, and neither way is better.
     """
 
     name: str
@@ -36,6 +42,7 @@ class Plugin:
     package: str
     aliases: Mapping[str, str] = field(default_factory=dict)
     embeddings: str | None = None
+    metrics: str | None = None
 
     def module_of(self, command: str) -> str:
         """The module that declares a command; ``aliases`` let several commands share one."""
@@ -57,3 +64,15 @@ def load_plugin(target: str) -> Any:
     """Import an object named ``module:attribute``; the attribute is ``plugin`` where none is named."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute or "plugin")
+
+
+@lru_cache(maxsize=1)
+def declared_metrics() -> Metrics:
+    """What all plugins declare. One that cannot be loaded declares nothing: the command line reports it."""
+    found: dict[str, Metric] = {}
+    for target in plugin_targets().values():
+        with contextlib.suppress(Exception):
+            plugin = load_plugin(target)
+            declared = load_plugin(plugin.metrics).declared if getattr(plugin, "metrics", None) else ()
+            found = {metric.name: metric for metric in declared} | found
+    return Metrics(found.values(), COMMON)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from wasskit.errors import UserError
 from wasskit.system.readers import Damage, reader
 
 if typing.TYPE_CHECKING:
@@ -16,7 +17,7 @@ if typing.TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["read_archive", "read_array"]
+__all__ = ["check_rows", "read_archive", "read_array"]
 
 NUMBERS = "fiub"
 """Kinds of arrays that are numbers: floating, signed, unsigned, truth values."""
@@ -98,3 +99,17 @@ def _named(dtype: Any) -> str:
     if dtype.hasobject:
         return "Python objects"
     return {"U": "text", "S": "bytes", "c": "complex numbers", "V": "records"}.get(dtype.kind, "dates")
+
+
+def check_rows(rows: Array, where: str) -> None:
+    """Raises ``UserError`` unless ``rows`` are two or more points (N, D) without NaN or infinity."""
+    import numpy as np
+
+    if rows.ndim != 2 or rows.shape[0] < 2 or rows.shape[1] < 1:
+        raise UserError(f"{where} has shape {rows.shape}: expected at least two rows of coordinates.")
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        raise UserError(
+            f"{where} has {int(bad.sum())} rows with values that are not finite, the first is row {int(bad.argmax())}: "
+            "remove them."
+        )

@@ -48,7 +48,7 @@ def test_the_table_says_which_epoch_is_which(
     show_runs("birds", {"Metrix": report}, {"metrics": {"test/recall@1": 67.4}, "source": "a paper"})
     text = words(capsys.readouterr().out)
     for line in (
-        "run epoch R@1 R@2",
+        "run epoch recall@1 recall@2",
         "Metrix last epoch, 4 70.00 75.00",
         "Metrix best on validation classes, 1 50.00 55.00",
         "Metrix best on the test set (as published), 2 70.00 75.00",

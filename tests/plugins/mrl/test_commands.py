@@ -54,7 +54,7 @@ def test_train_leaves_everything_in_its_run_directory(
     assert result.exit_code == 0, result.stderr
     run = RunDirectory.open(tmp_path / "runs" / "mrl" / "mine", plugin="mrl")
     text = words(result.stdout)
-    for word in ("dimension", "Top-1", "mAP@10", "mean", "Next:", "wasskit mrl retrieve"):
+    for word in ("dimension", "top-1", "mAP@10", "mean", "Next:", "wasskit mrl retrieve"):
         assert word in text
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     for figure in ("dimensions.png", "learning_curves.png"):
@@ -150,7 +150,7 @@ def test_real_photographs(run_cli: Cli, data_root: Path, tmp_path: Path) -> None
 def test_evaluate(run_cli: Cli, words: Words, trained: Path) -> None:
     result = run_cli("mrl", "evaluate", trained, "--interpolate")
     assert result.exit_code == 0, result.stderr
-    for word in ("k-NN", "P@1", "retrieval mAP@10"):
+    for word in ("k-NN", "precision@1", "retrieval mAP@10"):
         assert word in words(result.stdout)
     saved = json.loads((trained / "evaluation.json").read_text())
     assert saved["dims"] == [2, 4, 8]
@@ -384,7 +384,7 @@ def test_published_figures_of_a_grid_stand_beside_its_rows(
     assert list(published) == [row.name for row in rows] == list(metrics)
     show_rows("imagenet100", rows, [8], published)
     said = capsys.readouterr().out
-    assert "published Top-1" in said
+    assert "published top-1" in said
     assert "80.29" in said
     assert published_rows(rows[:1], {"test/top1": 1.0}) == {rows[0].name: {"test/top1": 1.0}}
     assert published_rows(rows, {"test/top1": 1.0}) == {}

@@ -16,4 +16,5 @@ plugin = Plugin(
     },
     package="wasskit.plugins.metrix.commands",
     embeddings="wasskit.plugins.metrix.embeddings:test_embeddings",
+    metrics="wasskit.plugins.metrix.metrics:METRICS",
 )

@@ -14,8 +14,8 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.retrieval import nearest
+from wasskit.pictures.style import COLOURS, figure, legend_above, save_figure, series_style
 from wasskit.text import figure_text
-from wasskit.training.figures import COLOURS, figure, legend_above, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wasskit import console
+from wasskit.plugins.metrix.metrics import METRICS
 from wasskit.training.run import Metric, RunDirectory
 
 LABELS = {
@@ -43,11 +44,6 @@ def retrieval_columns(metrics: Mapping[str, float]) -> list[str]:
     return [name for name in metrics if name.startswith(("recall@", "map@"))]
 
 
-def heading(metric: str) -> str:
-    name, _, k = metric.partition("@")
-    return f"R@{k}" if name == "recall" else f"mAP@{k.upper()}"
-
-
 def show_runs(
     title: str,
     reports: Mapping[str, Mapping[str, Mapping[str, Any]]],
@@ -63,7 +59,7 @@ def show_runs(
     published = (paper or {}).get("metrics", {})
     if published:
         rows.append(["published", "", *(published.get(f"test/{column}") for column in columns)])
-    console.table(title, ["run", "epoch", *map(heading, columns)], rows)
+    console.table(title, ["run", "epoch", *METRICS.headings(*columns).values()], rows)
     if published and (paper or {}).get("source"):
         console.log(f"Published: {console.escape(str((paper or {})['source']))}")
 

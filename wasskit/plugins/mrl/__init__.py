@@ -19,4 +19,5 @@ plugin = Plugin(
     },
     package="wasskit.plugins.mrl.commands",
     embeddings="wasskit.plugins.mrl.embeddings:test_embeddings",
+    metrics="wasskit.plugins.mrl.metrics:METRICS",
 )

@@ -11,12 +11,10 @@ from torch import Tensor
 from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.knn import knn_accuracy
 from wasskit.evaluation.retrieval import retrieval_metrics
+from wasskit.plugins.mrl.metrics import NEIGHBOURS
 from wasskit.plugins.mrl.network import Model
 
 _CHUNK = 1024
-
-NEIGHBOURS = {"knn": "k-NN", "precision1": "P@1", "retrieval_map10": "retrieval mAP@10"}
-"""Metrics of the embeddings by their key, with their headings."""
 
 
 def classify_prefixes(model: Model, normalised: Tensor, labels: Tensor) -> dict[str, float]:

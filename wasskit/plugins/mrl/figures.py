@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wasskit.plugins.mrl.tables import CLASSIFICATION
+from wasskit.pictures.style import figure, label_points, legend_above, save_figure, series_style
+from wasskit.plugins.mrl.metrics import CLASSIFICATION
 from wasskit.text import figure_text
-from wasskit.training.figures import figure, label_points, legend_above, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from wasskit import console
 from wasskit.config import display
 from wasskit.plugins.mrl.grid import Point
-from wasskit.plugins.mrl.tables import CLASSIFICATION
+from wasskit.plugins.mrl.metrics import CLASSIFICATION
 from wasskit.system.files import replace_text
 from wasskit.text import csv_text
 from wasskit.training.run import RunDirectory
@@ -122,7 +122,7 @@ def show_rows(
         ],
     )
     console.table(
-        f"{dataset}/test, Top-1 at each dimension (percent{over})",
+        f"{dataset}/test, top-1 at each dimension (percent{over})",
         ["setting", *(str(d) for d in dims)],
         [[row.name or "all", *(text(row, f"top1@{d}") for d in dims)] for row in rows],
     )

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from wasskit import console
+from wasskit.plugins.mrl.metrics import CLASSIFICATION
 from wasskit.system.files import replace_text, writing
 
 if typing.TYPE_CHECKING:
     from wasskit.plugins.mrl.adaptive import Outcome
-
-CLASSIFICATION = {"top1": "Top-1", "top5": "Top-5", "map10": "mAP@10"}
-"""Metrics of the classifiers by their key, with their headings."""
 
 
 def show_dimensions(

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from wasskit import console
 from wasskit.config import CommandOptions
 from wasskit.errors import UserError
-from wasskit.plugins.plot.metrics import Value, monitored, values_of
+from wasskit.pictures.bars import Value
+from wasskit.plugins.plot.metrics import monitored, values_of
 from wasskit.plugins.plot.options import RunsArgument, WhichOptions
 from wasskit.plugins.plot.runs import Group, Run, group_runs, read_runs
 

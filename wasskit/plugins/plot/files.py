@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
-from wasskit.system.arrays import read_archive, read_array
+from wasskit.system.arrays import check_rows, read_archive, read_array
 from wasskit.system.documents import read_json
 
 if typing.TYPE_CHECKING:
@@ -198,16 +198,3 @@ def read_rows(path: Path) -> Array:
     rows = arrays[0].astype(np.float64)
     check_rows(rows, str(path))
     return rows
-
-
-def check_rows(rows: Array, where: str) -> None:
-    import numpy as np
-
-    if rows.ndim != 2 or rows.shape[0] < 2 or rows.shape[1] < 1:
-        raise UserError(f"{where} has shape {rows.shape}: expected at least two rows of coordinates.")
-    bad = ~np.isfinite(rows).all(axis=1)
-    if bad.any():
-        raise UserError(
-            f"{where} has {int(bad.sum())} rows with values that are not finite, the first is row {int(bad.argmax())}: "
-            "remove them."
-        )

@@ -1,7 +1,7 @@
 """Metrics across groups of runs: which there are, which way is better, their mean and deviation over seeds.
 
 Metrics are named ``split/metric`` as in ``summary.json``. ``top1@64`` is ``top1`` at the nested dimension 64;
-``recall@4`` is a measure of rank, whose number is no dimension.
+``recall@4`` is a metric of rank, whose number is no dimension.
 """
 
 from __future__ import annotations
@@ -10,37 +10,27 @@ import fnmatch
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from wasskit.errors import UserError
+from wasskit.evaluation.metrics import Metric, Order
+from wasskit.pictures.bars import Value
+from wasskit.pictures.curves import Curve
+from wasskit.plugins import declared_metrics
 from wasskit.plugins.plot.runs import Group, Run
 from wasskit.system.hints import did_you_mean
 
-Order = Literal["max", "min"]
-
 _NESTED = re.compile(r"^(?P<base>.+)@(?P<number>\d+)$")
-_RANKED = re.compile(r"(^|[/_])(recall|r|precision|p|map|hits|ndcg)$", re.IGNORECASE)
-_HIGHER = re.compile(
-    r"(^|_)(top\d+|acc\w*|map\w*|recall\w*|precision\w*|r|p|hits|knn\w*|cos\w*|linear\w*|f1|ndcg|"
-    r"effective_rank|utili[sz]ation|samples_per_second|psnr|ssim|nmi)(@|_|$)"
-)
-_SHARE = re.compile(r"(^|_)(top\d+|acc\w*|map\w*|recall|precision\w*|r|hits|knn\w*|linear\w*)(@|_|$)")
-_LOWER = re.compile(
-    r"(^|_)(loss|ce|error|w1|w2|lu|uvp|fid|mse|l2|energy|distance|divergence|bures\w*|frechet|seconds|"
-    r"wasserstein|cycle|entropy|alignment)(@|_|$)"
-)
+
+
+def declared(key: str) -> Metric:
+    """What the plugin that records a metric declares of it."""
+    return declared_metrics()[key.rpartition("/")[2]]
 
 
 def order_of(key: str) -> Order | None:
-    """Whether larger (``max``) or smaller (``min``) values of a metric are better; None where its name does not say."""
-    name = key.rpartition("/")[2].lower()
-    orders: tuple[Order, Order] = ("max", "min")
-    if name.startswith("neg_"):
-        name, orders = name[4:], ("min", "max")
-    if _LOWER.search(name):
-        return orders[1]
-    return orders[0] if _HIGHER.search(name) else None
+    """Whether larger (``max``) or smaller (``min``) values of a metric are better; None where nobody says."""
+    return declared(key).order
 
 
 def nested(key: str) -> tuple[str, int] | None:
@@ -51,40 +41,20 @@ def nested(key: str) -> tuple[str, int] | None:
 
 def is_ranked(base: str) -> bool:
     """Whether the number after ``@`` counts retrieved items rather than dimensions."""
-    return bool(_RANKED.search(base))
+    return declared_metrics().counts_ranks(base.rpartition("/")[2])
 
 
 def heading(key: str, *, split: bool = True) -> str:
     """A metric's name as a paper writes it: ``test top-1@64``, ``train loss``, ``test 10-NN top-1``, ``-W2``."""
-    where, _, name = key.rpartition("/")
-    words, _, number = name.partition("@")
-    written = " ".join(_written(word) for word in words.replace("map_at_r", "MAP@R").split("_"))
-    written = re.sub(r"\bneg (?=\S)", "-", written) + (f"@{number}" if number else "")
+    where = key.rpartition("/")[0]
+    written = declared(key).heading
     return f"{where} {written}" if split and where and where != "run" else written
 
 
-_NAMES = {
-    "w1": "W1", "w2": "W2", "lu": "L_U", "uvp": "L2-UVP", "fid": "FID", "ce": "CE", "tv": "TV", "map": "mAP",
-    "knn": "k-NN",
-}  # fmt: skip
-
-
-def _written(word: str) -> str:
-    """One word of a metric's name."""
-    numbered = re.fullmatch(r"(top|map|knn|precision|recall)(\d+)", word)
-    if numbered:
-        kind, number = numbered.groups()
-        forms = {"top": f"top-{number}", "map": f"mAP@{number}", "knn": f"{number}-NN"}
-        return forms.get(kind, f"{kind}@{number}")
-    return _NAMES.get(word, word)
-
-
-def unit(key: str, values: Iterable[float]) -> str:
-    """`` (%)`` for shares that are given in percent: UVP always, accuracies and retrieval where any exceeds 1."""
-    name = key.rpartition("/")[2].lower()
-    if re.search(r"(^|_)uvp(@|_|$)", name):
-        return " (%)"
-    return " (%)" if _SHARE.search(name) and any(value > 1 for value in values) else ""
+def unit(key: str) -> str:
+    """`` (%)`` for a metric in percent."""
+    found = declared(key).unit
+    return f" ({found})" if found else ""
 
 
 # --- Choice -----------------------------------------------------------------------------------------------------------
@@ -181,15 +151,6 @@ def monitored(groups: Sequence[Group], by: str | None) -> str:
 # --- Values -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Value:
-    """Mean and standard deviation (n - 1 in the denominator) of a metric over seeds."""
-
-    mean: float
-    deviation: float | None
-    count: int
-
-
 def values_of(group: Group, which: Literal["final", "best"], by: str | None) -> dict[str, Value]:
     """The metrics of a group, over its runs, at their final evaluation or at the best by ``by``."""
     entries: dict[str, list[float]] = {}
@@ -209,25 +170,6 @@ def _values(run: Run, which: Literal["final", "best"], by: str | None) -> dict[s
 def _value(values: Sequence[float]) -> Value:
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Value(statistics.fmean(values), deviation, len(values))
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A metric over the course of a group's training.
-
-    ``mean`` and ``deviation`` are taken where all runs that ever measured the metric did; ``tails`` are the parts of
-    single runs beyond that, and all of them where they never measured together.
-    """
-
-    x: list[float]
-    mean: list[float]
-    deviation: list[float] | None
-    tails: list[tuple[list[float], list[float]]]
-
-    @property
-    def parts(self) -> list[tuple[list[float], list[float]]]:
-        """The mean and the tails, those that are there."""
-        return [(self.x, self.mean), *self.tails] if self.x else self.tails
 
 
 def curve(group: Group, key: str, *, epochs: bool, smooth: float = 0.0) -> Curve | None:

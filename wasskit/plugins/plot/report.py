@@ -17,9 +17,10 @@ from typing import Any
 
 from wasskit import __version__
 from wasskit.errors import UserError
+from wasskit.pictures.look import Look
+from wasskit.pictures.style import save_figure
 from wasskit.plugins.plot.common import read_each
 from wasskit.plugins.plot.files import read_arrays, result_files, tables_in
-from wasskit.plugins.plot.look import Look
 from wasskit.plugins.plot.metrics import (
     counts_epochs,
     families,
@@ -36,7 +37,6 @@ from wasskit.system.documents import read_csv_rows, read_json
 from wasskit.system.files import replace_text, writing
 from wasskit.system.readers import Damage, reader
 from wasskit.text import html_text
-from wasskit.training.figures import save_figure
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -236,7 +236,10 @@ class _Page:
         return bool(numbers) and set(numbers) <= names
 
     def _drawn_files(self) -> str:
-        from wasskit.plugins.plot.clouds import draw_palettes, draw_spectra, draw_transport, transport_from
+        from wasskit.pictures.clouds import draw_palettes
+        from wasskit.pictures.maps import draw_transport
+        from wasskit.pictures.spectra import draw_spectra
+        from wasskit.plugins.plot.clouds import transport_from
         from wasskit.plugins.plot.draw import draw_costs
         from wasskit.plugins.plot.files import cost_tables
         from wasskit.plugins.plot.sources import palettes_of, spectra_of

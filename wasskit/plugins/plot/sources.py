@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wasskit import console
 from wasskit.errors import UserError
-from wasskit.plugins.plot.clouds import Array, Transport, as_colours, read_colours, transport_from
+from wasskit.pictures.maps import Array, Transport
+from wasskit.plugins.plot.clouds import as_colours, read_colours, transport_from
 from wasskit.plugins.plot.common import read_each
 from wasskit.plugins.plot.files import (
     CostTable,

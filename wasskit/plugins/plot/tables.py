@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.plugins.plot.metrics import Order, Value, heading, order_of
+from wasskit.evaluation.metrics import Order
+from wasskit.pictures.bars import Value, decimals
+from wasskit.plugins.plot.metrics import heading, order_of
 from wasskit.plugins.plot.runs import Group, show_setting
 from wasskit.text import csv_text, latex_text, markdown_text, plain_text
 
@@ -179,16 +180,6 @@ def _add_paper(
             row.append(Cell("-"))
         else:
             row.append(Cell(f"{entry.mean - value:+.{shown}f}", entry.mean - value))
-
-
-def decimals(values: Sequence[float], chosen: int | None = None) -> int:
-    """How many to show: two from 1 on, three from a tenth on, and for smaller numbers four digits of the largest."""
-    if chosen is not None:
-        return chosen
-    largest = max((abs(value) for value in values), default=1.0)
-    if largest == 0 or largest >= 1:
-        return 2
-    return 3 if largest >= 0.1 else min(10, 3 - math.floor(math.log10(largest)))
 
 
 # --- Formats ----------------------------------------------------------------------------------------------------------

@@ -20,4 +20,5 @@ plugin = Plugin(
     },
     package="wasskit.plugins.ssl.commands",
     embeddings="wasskit.plugins.ssl.embeddings:test_embeddings",
+    metrics="wasskit.plugins.ssl.metrics:METRICS",
 )

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wasskit.plugins.ssl.results import knn_heading
+from wasskit.pictures.style import COLOURS, figure, legend_above, save_figure, series_style
+from wasskit.plugins.ssl.metrics import METRICS
 from wasskit.text import figure_text
-from wasskit.training.figures import COLOURS, figure, legend_above, save_figure, series_style
 from wasskit.training.run import Metric, RunDirectory
 
 _TERMS = {"loss": "total", "method": "method", "w2": "$W_2$ of the batch", "lu": "$L_U$ of the batch"}
@@ -28,7 +28,7 @@ def draw_training(run: RunDirectory) -> Path:
         legend_above(losses)
     knn = sorted({row.metric for row in rows if row.split == "test" and row.metric.startswith("knn")})
     for name in knn:
-        _curve(accuracy, rows, "test", name, knn_heading(name))
+        _curve(accuracy, rows, "test", name, METRICS[name].heading)
     accuracy.set_ylabel("test accuracy (%)")
     if knn:
         legend_above(accuracy)
@@ -68,7 +68,7 @@ def draw_comparison(path: Path, found: Mapping[str, Mapping[str, float]], title:
     ax.set_ylim(0, 108)
     ax.set_yticks(range(0, 101, 20))
     ax.grid(axis="x", visible=False)
-    ax.set_ylabel(f"{knn_heading(next(iter(found[groups[0]])))} (%)")
+    ax.set_ylabel(f"{METRICS[next(iter(found[groups[0]]))].heading} (%)")
     ax.set_xlabel(figure_text(title))
     legend_above(ax, columns=2)
     return save_figure(fig, path)

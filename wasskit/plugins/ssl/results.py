@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wasskit import console
 from wasskit.errors import UserError
+from wasskit.plugins.ssl.metrics import METRICS
 from wasskit.system.documents import read_json
 from wasskit.system.files import replace_file, replace_text, writing
 from wasskit.training.run import RunDirectory
 from wasskit.training.trained import is_exported
 
-_PROBE = {"linear_top1": "Linear top-1", "linear_top5": "top-5", "linear_best_top1": "best top-1"}
-_UNIFORMITY = {"w2": "W2", "lu": "L_U", "alignment": "Alignment", "effective_rank": "Effective rank"}
-
-
-def knn_heading(metric: str) -> str:
-    """A k-NN metric in words: ``knn200_top1`` is "200-NN top-1", ``knn20t0.07_top5`` "20-NN (T = 0.07) top-5"."""
-    found = re.fullmatch(r"knn(\d+)(?:t([^_]+))?_top(\d+)(?:_cropped)?", metric)
-    if found is None:
-        raise ValueError(f"{metric!r} is no k-NN metric")
-    k, temperature, top = found.groups()
-    return f"{k}-NN{'' if temperature is None else f' (T = {temperature})'} top-{top}"
-
 
 def _headings(metrics: Iterable[str]) -> dict[str, str]:
     """The metrics that tables show, in their order, with their headings."""
     given = dict.fromkeys(metrics)
-    knn = {key: knn_heading(key) for key in given if key.startswith("knn") and key.endswith("_top1")}
-    return {key: name for key, name in {**_PROBE, **knn, **_UNIFORMITY}.items() if key in given}
+    knn = [key for key in given if key.startswith("knn") and key.endswith("_top1")]
+    shown = [
+        "linear_top1",
+        "linear_top5",
+        "linear_best_top1",
+        *knn,
+        "w2",
+        "lu",
+        "alignment",
+        "effective_rank",
+    ]
+    return METRICS.headings(*(key for key in shown if key in given))
 
 
 def paper_of(path: Path) -> Mapping[str, Any]:
@@ -85,7 +83,7 @@ def show_metrics(
 
 def show_comparison(found: Mapping[str, Mapping[str, float]], title: str) -> None:
     """Print k-NN accuracies of several representations on whole and on cropped test images."""
-    protocol = knn_heading(next(iter(next(iter(found.values())))))
+    protocol = METRICS[next(iter(next(iter(found.values()))))].heading
     console.table(
         f"{title}, {protocol} (percent)",
         ["representation", "whole images", "random crops"],

@@ -17,4 +17,5 @@ plugin = Plugin(
         "all": "All studies into one run directory.",
     },
     package="wasskit.plugins.study.commands",
+    metrics="wasskit.plugins.study.metrics:METRICS",
 )

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wasskit.pictures.style import COLOURS, figure, series_style
 from wasskit.plugins.study.cases import Outcome
-from wasskit.training.figures import COLOURS, figure, series_style
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes

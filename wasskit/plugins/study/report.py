@@ -77,7 +77,7 @@ def study_run(config: ReportOptions, invocation: Invocation, name: str) -> Itera
 
 def write_report(run: RunDirectory, report: Report) -> None:
     """Write a report's tables, figures (PNG and PDF) and metrics into a run directory, and print its table."""
-    from wasskit.training.figures import save_figure
+    from wasskit.pictures.style import save_figure
 
     for stem, table in report.tables.items():
         path = run.path / f"{stem}.csv"

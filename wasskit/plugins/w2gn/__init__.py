@@ -16,4 +16,5 @@ plugin = Plugin(
         "style": "Convolutional maps between two folders of images.",
     },
     package="wasskit.plugins.w2gn.commands",
+    metrics="wasskit.plugins.w2gn.metrics:METRICS",
 )

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wasskit.pictures.style import COLOURS, PALETTE, figure, legend_above, save_figure, series_style
 from wasskit.text import figure_text
-from wasskit.training.figures import COLOURS, PALETTE, figure, legend_above, save_figure, series_style
 
 SOURCE, TARGET, MAPPED = COLOURS["blue"], COLOURS["vermilion"], COLOURS["green"]
 

@@ -45,8 +45,9 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.data import eval_loader, parts_of_model
     from wasskit.plugins.metrix.figures import draw_recalls, draw_retrieved, draw_similarities
     from wasskit.plugins.metrix.measure import geometry, nearest_of_each_kind, retrieval_percent
+    from wasskit.plugins.metrix.metrics import METRICS
     from wasskit.plugins.metrix.network import load_model
-    from wasskit.plugins.metrix.tables import heading, retrieval_columns
+    from wasskit.plugins.metrix.tables import retrieval_columns
     from wasskit.system.files import replace_text
     from wasskit.training.trained import data_root_of, results_folder
 
@@ -120,7 +121,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     searched = f"a gallery of {len(parts.gallery):,}" if parts.gallery is not None else "all others"
     console.table(
         f"{parts.test.name}: {queries} of {len(parts.test.classes):,} classes against {searched} (percent)",
-        ["split", *map(heading, columns)],
+        ["split", *METRICS.headings(*columns).values()],
         [[split, *(row.get(column) for column in columns)] for split, row in values.items()],
     )
     result: dict[str, Any] = {

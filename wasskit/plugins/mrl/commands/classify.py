@@ -34,6 +34,7 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
     from wasskit.plugins.mrl.adaptive import cascade_outcome, classifier_outcomes, occurring_thresholds
     from wasskit.plugins.mrl.figures import draw_costs
+    from wasskit.plugins.mrl.metrics import METRICS
     from wasskit.plugins.mrl.tables import show_costs, write_result
     from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split
     from wasskit.training.trained import results_folder
@@ -92,7 +93,7 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
         show_costs(
             f"{dataset.name}/{config.split}, {len(dataset):,} images",
             outcomes,
-            {"top1": "Top-1", "mean_dim": "mean dimension"},
+            METRICS.headings("top1", "mean_dim"),
             "dimension or threshold",
             unit=("kFLOPs per image", 1e3),
             reference=single[-1],

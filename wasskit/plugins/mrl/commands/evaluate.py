@@ -48,9 +48,10 @@ class MrlEvaluate(ModelDataOptions):
 def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import group, is_main
-    from wasskit.plugins.mrl.evaluation import NEIGHBOURS, between, classify_prefixes, neighbour_metrics
+    from wasskit.plugins.mrl.evaluation import between, classify_prefixes, neighbour_metrics
     from wasskit.plugins.mrl.figures import draw_dimensions
-    from wasskit.plugins.mrl.tables import CLASSIFICATION, show_dimensions, write_result
+    from wasskit.plugins.mrl.metrics import CLASSIFICATION, NEIGHBOURS
+    from wasskit.plugins.mrl.tables import show_dimensions, write_result
     from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split
     from wasskit.training.trained import results_folder
 

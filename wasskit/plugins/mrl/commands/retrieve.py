@@ -39,6 +39,7 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group, is_main
     from wasskit.plugins.mrl.adaptive import adaptive_plans, funnel_plans, retrieval_outcome, single_shots
     from wasskit.plugins.mrl.figures import draw_costs
+    from wasskit.plugins.mrl.metrics import METRICS
     from wasskit.plugins.mrl.tables import show_costs, write_result
     from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split
     from wasskit.training.trained import results_folder
@@ -100,7 +101,7 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
         show_costs(
             f"{query_set.name}: {config.split} queries, {size:,} {config.gallery} images searched",
             outcomes,
-            {"precision1": "P@1", "map10": "mAP@10"},
+            METRICS.headings("precision1", "map10"),
             "dimensions",
             unit=("MFLOPs per query", 1e6),
             reference=outcomes[len(dims) - 1],

@@ -23,9 +23,10 @@ class PlotCompare(RunsArgument, MetricOptions, WhichOptions, AxisOptions, Figure
 def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.errors import UserError
+    from wasskit.pictures.look import Look
     from wasskit.plugins.plot.common import choose_evaluation, described, open_groups, say_figures
     from wasskit.plugins.plot.draw import draw_bars, draw_curves, draw_dims
-    from wasskit.plugins.plot.look import Look, save
+    from wasskit.plugins.plot.look import save
     from wasskit.plugins.plot.metrics import (
         choose,
         counts_epochs,

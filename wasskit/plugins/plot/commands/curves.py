@@ -17,9 +17,10 @@ class PlotCurves(RunsArgument, MetricOptions, AxisOptions, FigureOptions):
 
 def body(config: PlotCurves, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
+    from wasskit.pictures.look import Look
     from wasskit.plugins.plot.common import described, open_groups, say_figures
     from wasskit.plugins.plot.draw import draw_curves
-    from wasskit.plugins.plot.look import Look, save
+    from wasskit.plugins.plot.look import save
     from wasskit.plugins.plot.metrics import choose, counts_epochs, main_metrics, recorded, with_courses
 
     groups = open_groups(config)

@@ -19,9 +19,10 @@ class PlotDims(RunsArgument, MetricOptions, WhichOptions, FigureOptions):
 
 def body(config: PlotDims, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
+    from wasskit.pictures.look import Look
     from wasskit.plugins.plot.common import choose_evaluation, described, open_groups, say_figures
     from wasskit.plugins.plot.draw import draw_dims
-    from wasskit.plugins.plot.look import Look, save
+    from wasskit.plugins.plot.look import save
     from wasskit.plugins.plot.metrics import choose, families, tabulated
 
     groups = open_groups(config)

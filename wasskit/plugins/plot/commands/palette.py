@@ -25,9 +25,10 @@ class PlotPalette(FigureOptions):
 
 def body(config: PlotPalette, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
-    from wasskit.plugins.plot.clouds import draw_palettes
+    from wasskit.pictures.clouds import draw_palettes
+    from wasskit.pictures.look import Look
     from wasskit.plugins.plot.common import say_figures
-    from wasskit.plugins.plot.look import Look, save
+    from wasskit.plugins.plot.look import save
     from wasskit.plugins.plot.sources import palettes_of
 
     palettes: dict[str, Any] = {}

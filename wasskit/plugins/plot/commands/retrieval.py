@@ -33,9 +33,10 @@ class PlotRetrieval(FigureOptions):
 
 def body(config: PlotRetrieval, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
+    from wasskit.pictures.look import Look
     from wasskit.plugins.plot.common import say_figures
     from wasskit.plugins.plot.draw import draw_costs
-    from wasskit.plugins.plot.look import Look, save
+    from wasskit.plugins.plot.look import save
     from wasskit.plugins.plot.sources import costs_of
 
     if config.labels is not None and len(config.labels) != len(config.sources):

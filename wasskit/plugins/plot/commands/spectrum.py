@@ -29,9 +29,10 @@ class PlotSpectrum(FigureOptions):
 
 def body(config: PlotSpectrum, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
-    from wasskit.plugins.plot.clouds import draw_spectra
+    from wasskit.pictures.look import Look
+    from wasskit.pictures.spectra import draw_spectra
     from wasskit.plugins.plot.common import say_figures
-    from wasskit.plugins.plot.look import Look, save
+    from wasskit.plugins.plot.look import save
     from wasskit.plugins.plot.sources import spectra_of
 
     spectra: dict[str, list[float]] = {}

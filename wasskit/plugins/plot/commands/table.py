@@ -53,8 +53,9 @@ class PlotTable(RunsArgument, MetricOptions, OverwriteOptions):
 
 def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
+    from wasskit.pictures.bars import Value
     from wasskit.plugins.plot.common import described, open_groups
-    from wasskit.plugins.plot.metrics import Value, choose, main_metrics, monitored, tabulated, values_of
+    from wasskit.plugins.plot.metrics import choose, main_metrics, monitored, tabulated, values_of
     from wasskit.plugins.plot.tables import make_table, records, to_csv, to_latex, to_markdown, to_terminal
     from wasskit.system.files import replace_text, writing
 

@@ -24,9 +24,10 @@ class PlotTransport(FigureOptions):
 
 
 def body(config: PlotTransport, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.plot.clouds import draw_transport
+    from wasskit.pictures.look import Look
+    from wasskit.pictures.maps import draw_transport
     from wasskit.plugins.plot.common import say_figures
-    from wasskit.plugins.plot.look import Look, save
+    from wasskit.plugins.plot.look import save
     from wasskit.plugins.plot.sources import transports_of
 
     transports = transports_of(config.sources)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wasskit.errors import UserError
-from wasskit.training.figures import (
+from wasskit.pictures.style import (
     COLOURS,
     PALETTE,
     figure,
@@ -91,7 +91,7 @@ def test_labels_of_points_never_cover_one_another_nor_leave_the_axes() -> None:
 def test_nothing_global_is_changed(tmp_path: Path) -> None:
     code = """
 import sys
-from wasskit.training.figures import figure, save_figure
+from wasskit.pictures.style import figure, save_figure
 assert "matplotlib" not in sys.modules
 import matplotlib
 def settings():  # reading the backend would choose one

@@ -1,0 +1,20 @@
+"""What ``wasskit metrix`` alone measures."""
+
+from __future__ import annotations
+
+from wasskit.evaluation.metrics import COMMON, Metric, Metrics
+
+_NEAREST = "mean squared distance of a test embedding to the nearest training embedding, on the unit sphere"
+
+METRICS = Metrics(
+    [
+        Metric("clean", "min", "clean loss", "the metric loss without mixing"),
+        Metric("mixed", "min", "mixed loss", "the metric loss of mixed examples"),
+        Metric("triples", None, "mixed triples", "mixed per step"),
+        Metric("skipped", None, "skipped steps", "share of the steps that mixed nothing"),
+        Metric("uniformity", "min", "L_U", "of the test embeddings, as lu"),
+        Metric("utilisation", "min", "utilisation", _NEAREST),
+        Metric("mixed_utilisation", "min", "utilisation with mixtures", f"{_NEAREST} or mixture of two"),
+    ],
+    COMMON,
+)

@@ -1,0 +1,21 @@
+"""What ``wasskit study`` alone measures. W2 and L_U are negated, as the paper plots them: larger is more uniform."""
+
+from __future__ import annotations
+
+from wasskit.evaluation.metrics import COMMON, Metric, Metrics
+
+METRICS = Metrics(
+    [
+        Metric("neg_w2", "max", "-W2", "as w2, mean over seeds"),
+        Metric("neg_lu", "max", "-L_U", "as lu, mean over seeds"),
+        Metric("neg_w2_exact", "max", "-W2 exact", "of the law itself"),
+        Metric("neg_lu_exact", "max", "-L_U exact", "of the law itself"),
+        Metric("tv", "min", "TV", "total variation of a coordinate of the sphere and N(0, 1 / m)"),
+        Metric("tv_sampled_bins", "min", "TV sampled bins", "as tv, of histograms of samples"),
+        Metric("w1", "min", "W1", "1-Wasserstein distance of a coordinate of the sphere and N(0, 1 / m)"),
+        Metric("k", None, "k", "shift of both coordinates"),
+        Metric("mean_norm", "min", "length of the mean", "of unit embeddings"),
+        Metric("used_dims", "max", "dimensions in use", "of unit embeddings"),
+    ],
+    COMMON,
+)
