@@ -45,6 +45,7 @@ ALLOWED = {
     ("completion.py", "install"): "the user's own start-up file, appended to",
     ("commands/recipes/copy.py", "body"): "bytes of a recipe that is checked before",
     ("plugins/plot/report.py", "_figures"): "figures just drawn",
+    ("distributed/launch.py", "_describe_saved"): "notes that the ranks have just left for their launcher",
 }
 
 
