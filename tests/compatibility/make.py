@@ -88,11 +88,13 @@ READERS = {
     ],
     "w2gn-apply": ["w2gn", "apply", "runs/toy", "points.npy", "--output", "out/applied.npy"],
     "w2gn-apply-map": ["w2gn", "apply", "runs/gaussians/map.safetensors", "points.npy", "--output", "out/mapped.npy"],
+    "study-measure": ["study", "measure", "files/mrl.npz.npy", "--run-dir", "measured"],
     "study-icc": [
         "study", "icc", "--quick", "--seeds", "1", "--n", "200", "--dim", "8", "--levels", "0,0.5", "--copies", "2",
         "--run-dir", "again",
     ],
     "plot-table": ["plot", "table", "runs/mrl", "runs/byol", "runs/metrix", "runs/toy"],
+    "plot-compare": ["plot", "compare", "runs/metrix", "runs/anchor", "--output", "out"],
     "plot-curves": ["plot", "curves", "runs/mrl", "runs/toy", "--output", "out/curves.png"],
     "plot-dims": ["plot", "dims", "runs/sweep", "--output", "out/dims.png"],
     "plot-spectrum": ["plot", "spectrum", "runs/byol", "--output", "out/spectrum.png"],
@@ -234,6 +236,7 @@ def main(version: str) -> None:
             record(outputs, name, argv, result)
         if commands is WRITERS:
             shutil.copytree("out", "files")
+    shutil.rmtree("measured")
     shutil.rmtree("again")
     scrub(root)
 
