@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from wasskit.data.base import BadImage, ImageDataset, UnreadableImage, cores
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
+from wasskit.data.transfer import sent
 from wasskit.data.transforms import (
     Augment,
     PerImage,
@@ -221,7 +222,7 @@ class TrainLoader:
             _, low, _, size = self._share(step, len(order))
             if not isinstance(self.augment, PerImage):
                 views = _as_tuple(self._augmented(views[0], self._generator(epoch, step), low, size))
-            yield Batch(views, labels[index].to(self.device), index.to(self.device))
+            yield Batch(views, sent(labels[index], self.device), sent(index, self.device))
 
 
 class EvalLoader:
@@ -299,7 +300,7 @@ class EvalLoader:
             if not isinstance(self.transform, PerImage):
                 with torch.no_grad():
                     views = (self.transform(views[0]),)
-            yield Batch(views, labels[index].to(self.device), index.to(self.device))
+            yield Batch(views, sent(labels[index], self.device), sent(index, self.device))
 
 
 def _as_tuple(views: Views) -> tuple[Tensor, ...]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from wasskit.data.seeds import derive_seed
+from wasskit.data.transfer import Constant, sent
 from wasskit.errors import UserError
 from wasskit.system.arrays import read_array
 
@@ -53,7 +54,7 @@ class Measure:
         number = derive_seed(*seed)
         rows = range(count) if rows is None else rows
         if scheme == "sobol":
-            u = sobol_points(count, self.uniforms, number, rows).to(device)
+            u = sent(sobol_points(count, self.uniforms, number, rows), device)
         else:
             generator = torch.Generator(device).manual_seed(number)
             u = torch.rand(count, self.uniforms, device=device, generator=generator)[rows.start : rows.stop]
@@ -113,9 +114,12 @@ def normal(dim: int) -> Measure:
 def gaussian(factor: Tensor, mean: Tensor | None = None) -> Measure:
     """The normal of covariance ``factor factor^T``, for a factor (D, D)."""
 
+    across = Constant(factor.T)
+    centre = None if mean is None else Constant(mean)
+
     def transform(u: Tensor) -> Tensor:
-        z = torch.special.ndtri(u) @ factor.T.to(u)
-        points: Tensor = z if mean is None else z + mean.to(z)
+        z = torch.special.ndtri(u) @ across.like(u)
+        points: Tensor = z if centre is None else z + centre.like(z)
         return points
 
     return Measure(factor.shape[0], factor.shape[1], transform)
@@ -124,18 +128,20 @@ def gaussian(factor: Tensor, mean: Tensor | None = None) -> Measure:
 def gaussian_mixture(centers: Tensor, factors: Tensor | float) -> Measure:
     """Equal parts of normals at ``centers`` (K, D), with factors (K, D, D) or one standard deviation."""
     count, dim = centers.shape
+    middle = Constant(centers)
+    spread = Constant(factors) if isinstance(factors, Tensor) else factors
 
     def transform(u: Tensor) -> Tensor:
         component = (u[:, 0] * count).long().clamp_(max=count - 1)
         z = torch.special.ndtri(u[:, 1:])
-        if isinstance(factors, Tensor):
+        if isinstance(spread, Constant):
             # One product per component, of which every point keeps its own: a factor gathered for every point would
             # move D^2 numbers per point.
-            images = torch.einsum("kij,nj->nki", factors.to(u), z)
+            images = torch.einsum("kij,nj->nki", spread.like(u), z)
             z = images[torch.arange(len(u), device=u.device), component]
         else:
-            z = factors * z
-        points: Tensor = centers.to(u)[component] + z
+            z = spread * z
+        points: Tensor = middle.like(u)[component] + z
         return points
 
     return Measure(dim, dim + 1, transform)
@@ -144,9 +150,10 @@ def gaussian_mixture(centers: Tensor, factors: Tensor | float) -> Measure:
 def cloud(points: Tensor) -> Measure:
     """The uniform law on given points (N, D)."""
     count = len(points)
+    all_points = Constant(points)
 
     def transform(u: Tensor) -> Tensor:
-        return points.to(u.device)[(u[:, 0].double() * count).long().clamp_(max=count - 1)]
+        return all_points.on(u.device)[(u[:, 0].double() * count).long().clamp_(max=count - 1)]
 
     return Measure(points.shape[1], 1, transform)
 
@@ -291,14 +298,19 @@ class Whitening:
         self.mean = moments.mean
         self.multiplier = symmetric_power(moments.covariance, 0.5)
         self.inverse = symmetric_power(moments.covariance, -0.5)
+        self._kept = [Constant(value) for value in (self.mean, self.multiplier, self.inverse)]
 
     def __call__(self, points: Tensor) -> Tensor:
         """White coordinates of points (N, D)."""
-        return (points - self.mean.to(points)) @ self.inverse.to(points)
+        mean, _, inverse = (value.like(points) for value in self._kept)
+        white: Tensor = (points - mean) @ inverse
+        return white
 
     def undo(self, points: Tensor) -> Tensor:
         """Plain coordinates of white points."""
-        return points @ self.multiplier.to(points) + self.mean.to(points)
+        mean, multiplier, _ = (value.like(points) for value in self._kept)
+        plain: Tensor = points @ multiplier + mean
+        return plain
 
 
 def names(also: Sequence[str] = ()) -> list[str]:

@@ -42,6 +42,7 @@ contracts by 1/2 per step, relaxation 2/3 by 1/3, and the second-order Richardso
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -203,6 +204,17 @@ def _nested_problems(dims: tuple[int, ...], beta: float, *, telescope: bool) -> 
     return _Problems(widths, tuple(grams), combine, residual)
 
 
+@functools.lru_cache(maxsize=64)
+def _matrices(
+    problems: _Problems, device: torch.device, dtype: torch.dtype, wide: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``grams``, ``combine`` and, in the wider dtype, ``residual`` on the device, made once: each copy is a wait."""
+    with torch.inference_mode(False):
+        rows = ((problems.grams, dtype), (problems.combine, dtype), (problems.residual, wide))
+        mixing, combine, residual = (torch.tensor(row, dtype=kind, device=device) for row, kind in rows)
+    return mixing, combine, residual
+
+
 class _NestedDivergences(torch.autograd.Function):
     """All divergences of one batch: (n, D) -> (outputs,). The solver is not differentiated, its plans are the
     gradient.
@@ -217,15 +229,14 @@ class _NestedDivergences(torch.autograd.Function):
             for gram, block in zip(grams, blocks, strict=True):
                 torch.mm(block, block.mT, out=gram)
             squares = grams.diagonal(dim1=1, dim2=2).mean(1)
-            mixing = x.new_tensor(problems.grams)
-            kernel = _kernel((mixing / epsilon @ grams.view(len(blocks), -1)).view(-1, n, n))
-            scaling, smoothed = _scale(kernel, steps)
-            combine = x.new_tensor(problems.combine)
             # The terms are of the order of eps log n, a divergence may be far smaller: their sum costs nothing in
             # float64, and in float32 would cost its digits.
             wide = torch.float32 if x.device.type == "mps" else torch.float64
+            mixing, combine, residual = _matrices(problems, x.device, x.dtype, wide)
+            kernel = _kernel((mixing / epsilon @ grams.view(len(blocks), -1)).view(-1, n, n))
+            scaling, smoothed = _scale(kernel, steps)
             values = combine.to(wide) @ _dual_values(scaling.to(wide), smoothed.to(wide), epsilon)
-            values += x.new_tensor(problems.residual, dtype=wide) @ squares.to(wide) / 2
+            values += residual @ squares.to(wide) / 2
         ctx.save_for_backward(x, kernel, scaling, combine, mixing)
         ctx.widths = problems.widths
         return values.to(x.dtype)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wasskit.data.seeds import derive_seed
 from wasskit.data.toy import MOST_DIMENSIONS, Measure, gaussian, gaussian_mixture
+from wasskit.data.transfer import Constant
 from wasskit.distributed.shard import map_shards
 from wasskit.errors import UserError
 from wasskit.evaluation.transport import l2_uvp, transport_cosine
@@ -274,11 +275,12 @@ def standardised_pair(
 
 def mean_map(networks: list[DenseICNN], mean: Tensor, scale: float) -> Callable[[Tensor], Tensor]:
     """``x -> scale (sum of the networks' gradients - mean)``."""
+    centre = Constant(mean)
 
     @torch.no_grad()
     def forward(x: Tensor) -> Tensor:
         pushed = [network.to(x.device).gradient(x) for network in networks]
-        return scale * (pushed[0] + pushed[1] - mean.to(x))
+        return scale * (pushed[0] + pushed[1] - centre.like(x))
 
     return forward
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from wasskit.data.images import IMAGE_SUFFIXES, LARGEST_IMAGE, opened
 from wasskit.data.toy import Measure, normal
+from wasskit.data.transfer import Constant
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.objective import W2GN, Refine
 from wasskit.system.files import replace_file, replacing, writing
@@ -247,10 +248,11 @@ def colour_measure(colours: Tensor) -> Measure:
     density.
     """
     count = len(colours)
+    kept = Constant(colours)
 
     def transform(u: Tensor) -> Tensor:
         chosen = (u[:, 0].double() * count).long().clamp_(max=count - 1)
-        return (colours[chosen.cpu()].to(u.device).float() + u[:, 1:] - 0.5) / 255.0
+        return (kept.on(u.device)[chosen].float() + u[:, 1:] - 0.5) / 255.0
 
     return Measure(3, 4, transform)
 

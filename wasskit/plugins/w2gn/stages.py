@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.data.seeds import derive_seed
+from wasskit.data.transfer import sent
 from wasskit.distributed.collectives import broadcast_module
 from wasskit.ot.gaussian import Balance, balance, shrunk_covariance, streamed_moments
 from wasskit.plugins.w2gn.task import Pair, TransportTask, own_rows
@@ -150,4 +151,4 @@ def chosen(points: Tensor, count: int, *seed: int | str, rows: range | None = No
     index = torch.randint(len(points), (count,), generator=generator)
     if rows is not None:
         index = index[rows.start : rows.stop]
-    return points[index.to(points.device)]
+    return points[sent(index, points.device)]

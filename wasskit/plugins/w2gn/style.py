@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wasskit import console
 from wasskit.config import Invocation
+from wasskit.data.transfer import sent
 from wasskit.distributed.group import is_main
 from wasskit.distributed.shard import map_shards
 from wasskit.evaluation.transport import forward_inverse_error
@@ -125,7 +126,7 @@ def batches(images: Tensor, seed: int, side: str, device: torch.device) -> Draw:
         batch = scaled(chosen(images, count, seed, side, number, rows=rows))
         mirrored = torch.tensor(rows or range(count)) % 2 == 1
         batch[mirrored] = batch[mirrored].flip(3)
-        return batch.to(device)
+        return sent(batch, device)
 
     return draw
 

@@ -1,0 +1,86 @@
+"""Every training on a logical CUDA device: no operation mixes devices, and a steady step waits as often as the table
+says."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gpu.device import Counts, LogicalCuda
+from tests.trust.commands import TRAININGS, Training
+from wasskit.cli import run
+from wasskit.training.trainer import Trainer
+
+WARM = 1
+"""First steps of a training that are not counted: they make what later ones keep."""
+
+# The published divergence of geomloss; pytorch-metric-learning's losses, and the labels and rows of mixed pairs.
+KNOWN_WAITS = {
+    "mrl-geomloss": 3,
+    "metrix-contrastive-baseline": 6,
+    "metrix-contrastive-input": 13,
+    "metrix-contrastive-feature": 14,
+    "metrix-contrastive-embed": 11,
+    "metrix-multisimilarity-baseline": 3,
+    "metrix-multisimilarity-input": 10,
+    "metrix-multisimilarity-feature": 11,
+    "metrix-multisimilarity-embed": 8,
+    "metrix-proxyanchor-baseline": 5,
+    "metrix-proxyanchor-input": 13,
+    "metrix-proxyanchor-feature": 14,
+    "metrix-proxyanchor-embed": 11,
+}
+"""Waits of the host per steady step, the median over the run; none where a training is not named."""
+
+
+def on_the_device(training: Training, folder: Path) -> list[str]:
+    """The training's command line, on the device and only as long as is needed."""
+    argv = training.on(folder)
+    length = "2" if "--accumulate" in argv else "1"
+    shorter = {
+        "--device": "cuda", "--epochs": length, "--steps": "4", "--eval-every": "4", "--pretrain-steps": "3",
+        "--autoencoder-steps": "3", "--classifier-steps": "3", "--max-triples": "60", "--test-size": "100",
+    }  # fmt: skip
+    return [shorter.get(before, word) for before, word in zip(["", *argv], argv, strict=False)]
+
+
+def stage(trainer: Trainer) -> str:
+    task: Any = trainer.task
+    return "first" if hasattr(task, "in_first") and task.in_first(trainer.progress) else "own"
+
+
+@pytest.mark.parametrize(
+    "training", [t for t in TRAININGS if not t.is_grid], ids=lambda training: str(training.name)
+)
+def test_a_steady_step_waits_as_often_as_is_known(
+    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps: dict[tuple[int, str], list[Counts]] = {}
+    trainers: list[Trainer] = []
+    plain: Callable[..., Any] = Trainer._update
+    with LogicalCuda() as device:
+
+        def update(self: Trainer, batches: Any) -> None:
+            if self not in trainers:
+                trainers.append(self)
+            of_stage = steps.setdefault((trainers.index(self), stage(self)), [])
+            device.counts = Counts()
+            plain(self, batches)
+            of_stage.append(device.counts)
+            device.counts = Counts()
+
+        monkeypatch.setattr(Trainer, "_update", update)
+        code = run(on_the_device(training, tmp_path / "run"))
+    assert code == 0, capfd.readouterr().err[-3000:]
+    for (number, name), counts in steps.items():
+        steady = [f"{step.waits.total()} {dict(step.waits)}" for step in counts[WARM:]]
+        measured = statistics.median_low(step.waits.total() for step in counts[WARM:])
+        # A second training of metrix is the plain one that it is compared with.
+        plain_name = f"{training.name.rsplit('-', 1)[0]}-baseline"
+        known = training.name if number == 0 else plain_name
+        assert measured == KNOWN_WAITS.get(known, 0), f"{name}: {steady}"
+        assert counts[-1].operations > 0
