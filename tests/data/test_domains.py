@@ -53,7 +53,7 @@ def test_idx_files(tmp_path: Path) -> None:
     "piece", [b"\r", b"1 ", b"1:1 ", b"0"], ids=["returns", "numbers", "pairs", "digits"]
 )
 def test_small_files_of_long_rows_are_refused_in_bounded_memory(tmp_path: Path, piece: bytes) -> None:
-    """As many bytes as are unpacked at most. One entry of a list for each would take eight times as many, twice over."""
+    """As many bytes as are unpacked at most. A list entry for each of them would take eight times as many and more."""
     path = tmp_path / "bomb.bz2"
     path.write_bytes(bz2.compress(piece * (LARGEST_TEXT // len(piece)), 1))
     tracemalloc.start()  # numpy's arrays are counted, too
