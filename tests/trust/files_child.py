@@ -17,6 +17,8 @@ import warnings
 from pathlib import Path
 from random import Random
 
+from tests.trust.memory import peak_memory
+
 MEMORY = 3 << 30
 """Bytes of address space that a trial may add to those of the libraries."""
 RESIDENT = 1 << 30
@@ -52,12 +54,12 @@ def main() -> None:
         target = place / case.name
         target.write_bytes(content)
         print(f"TRIAL {number} {case.label}", flush=True)
-        before, began = _memory(restart=True), time.monotonic()
+        before, began = peak_memory(restart=True), time.monotonic()
         # In every process that reads, however it was started.
         faulthandler.dump_traceback_later(HANG, exit=True)
         wrong = _read(case.read, target)
         faulthandler.cancel_dump_traceback_later()
-        taken = _memory() - before
+        taken = peak_memory() - before
         if wrong is None and taken > RESIDENT:
             wrong = f"took {taken >> 20} MiB of memory"
         if taken > RESIDENT // 4 or time.monotonic() - began > HANG / 4:
@@ -72,20 +74,6 @@ def main() -> None:
         else:
             print(f"WRONG {number} {case.label}: {wrong!r}", flush=True)
     print("DONE", flush=True)
-
-
-def _memory(*, restart: bool = False) -> int:
-    """The most bytes that were resident since the last call with ``restart``, which says how many are so now.
-
-    Without ``/proc`` the peak of the process, in which a trial is hidden behind a larger one before it.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    if restart:
-        Path("/proc/self/clear_refs").write_text("5")
-    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(peak.split()[1]) << 10
 
 
 def _read(read: object, target: Path) -> str | None:

@@ -33,7 +33,8 @@ MEASURES = {
     "frechet_distance": "frechet_distance(x[: n // 2], x[n // 2 :])",
 }
 _PROGRAM = """
-import resource, sys
+import sys
+from tests.trust.memory import peak_memory
 import numpy as np, torch
 from wasskit.evaluation import *
 from wasskit.evaluation import retrieval, uniformity
@@ -41,7 +42,7 @@ n, m = int(sys.argv[1]), int(sys.argv[2])
 torch.manual_seed(0)
 x, y = torch.randn(n, m), torch.randint(100, (n,))
 {measure}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_memory())
 """
 
 
@@ -70,10 +71,11 @@ def test_a_measure_needs_no_matrix_of_pairs(name: str, complete: bool) -> None:
 
 
 _MEASURE_COMMAND = """
-import resource, sys
+import sys
+from tests.trust.memory import peak_memory
 from wasskit.cli import run
 code = run(sys.argv[1:])
-sys.stderr.write(f"\\n{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")
+sys.stderr.write(f"\\n{peak_memory()}")
 sys.exit(code or 0)
 """
 

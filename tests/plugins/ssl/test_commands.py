@@ -118,7 +118,7 @@ def test_knn_linear_and_evaluate(pretrained: Path, run_cli: Any) -> None:
 
     best = run_cli("ssl", "evaluate", pretrained, "--probe-epochs", "1", "--checkpoint", "best")
     assert best.exit_code == 0, best.stderr
-    assert "Linear top-1" in best.stdout
+    assert "linear top-1" in best.stdout
     assert "digits@best" in json.loads((pretrained / "evaluation.json").read_text())
 
 
