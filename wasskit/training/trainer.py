@@ -359,7 +359,9 @@ class Trainer:
             self._log()
         self._leave_if_asked()
         improved = evaluate and self._evaluate()
-        if improved or (self._due(self.checkpoint_every) and self._saved_at != state.step):
+        # A stop may have saved this step already, without the evaluation.
+        unsaved = evaluate or self._saved_at != state.step
+        if improved or (unsaved and self._due(self.checkpoint_every)):
             self._save(best=improved)
         if evaluate:  # which may have taken long, and been the last thing to do
             self._leave_if_asked()
