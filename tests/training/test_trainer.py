@@ -350,6 +350,21 @@ def assert_goes_on(run: RunDirectory) -> None:
     assert saved(run)["state"]["step"] == 16
 
 
+class EverWorse(ToyTask):
+    def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
+        return {"test": {"error": float(progress.step)}}
+
+
+def test_the_evaluation_after_a_stop_at_the_last_step_is_saved(tmp_path: Path) -> None:
+    """No improvement, and of a step that is saved already: the checkpoint is still to hold it."""
+    run = make_run(tmp_path / "r")
+    with pytest.raises(Interrupted, match="after step 16 of 16"):
+        make_trainer(run, EverWorse(signal_self(signal.SIGTERM, 15))).fit()
+    assert saved(run)["state"]["evaluated_at"] < 16
+    make_trainer(run, EverWorse()).fit(resume=True)
+    assert saved(run)["state"]["evaluated_at"] == 16
+
+
 class LastEvaluation(ToyTask):
     """Asks to stop during the last evaluation."""
 
