@@ -197,13 +197,13 @@ def test_embed_a_folder(run_cli: Run, trained: Path, tmp_path: Path) -> None:
     assert len(rows) == 24
     # Read back from files, the images are those of the test set, pixel for pixel: so are their embeddings.
     from wasskit.evaluation.embedding import extract_features
-    from wasskit.plugins.metrix.data import eval_loader
-    from wasskit.plugins.metrix.network import load_model
+    from wasskit.plugins.metrix.trained import KIND
+    from wasskit.trained.data import image_loader
 
-    model = load_model(trained)
+    model = KIND.load(trained)
     test = load_metric_splits("digits").test
     expected = extract_features(
-        model.network, eval_loader(test.subset(range(24)), torch.device("cpu"))
+        model.network, image_loader(KIND, model, test.subset(range(24)), "cpu")
     ).features
     for row, embedding in zip(rows, embeddings, strict=True):
         np.testing.assert_allclose(embedding, expected[int(Path(row["path"]).stem)], atol=1e-5)
