@@ -12,7 +12,7 @@ FLOORS = {
     "errors": 0, "system": 0, "ot": 0,
     "models": 1, "data": 1, "distributed": 1,
     "evaluation": 2, "pictures": 2, "training": 2,
-    "trained": 3,
+    "trained": 3, "report": 3,
     "plugins": 4,
     "cli": 5, "commands": 5, "__main__": 6,
 }  # fmt: skip
