@@ -49,6 +49,7 @@ def test_a_lost_mode_is_counted() -> None:
     assert near == pytest.approx(96)
 
 
+@pytest.mark.slow
 def test_identity_scores_the_level_of_two_samples() -> None:
     target = measure("8gaussians").mapped(Whitening(measure("8gaussians").draw(50_000, 0)))
     x, y = target.draw(1000, 1), target.draw(1000, 2)
