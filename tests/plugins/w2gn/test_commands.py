@@ -16,10 +16,10 @@ from PIL import Image
 
 from wasskit.data.registry import load_dataset
 from wasskit.models.export import save_weights
-from wasskit.plugins.w2gn.autoencoder import Autoencoder, load_autoencoder
+from wasskit.plugins.w2gn.core.stages import TwoStages
+from wasskit.plugins.w2gn.core.task import TransportTask
+from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, load_autoencoder
 from wasskit.plugins.w2gn.maps import load_map
-from wasskit.plugins.w2gn.stages import TwoStages
-from wasskit.plugins.w2gn.task import TransportTask
 
 RunCli = Callable[..., Any]
 SMALL = ("--hidden", "16,8", "--batch-size", "64", "--device", "cpu", "--eval-every", "20")

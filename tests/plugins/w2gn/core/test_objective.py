@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wasskit.models.icnn import DenseICNN
 from wasskit.ot.gaussian import Balance, bures_wasserstein_squared, gaussian_transport_map
-from wasskit.plugins.w2gn.objective import (
+from wasskit.plugins.w2gn.core.objective import (
     W2GN,
     Objective,
     cyclic_objective,

@@ -12,8 +12,8 @@ from wasskit.data.toy import MEASURES, Whitening, measure, modes
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.commands.toy import MEASURES as OFFERED
 from wasskit.plugins.w2gn.commands.toy import W2gnToy
-from wasskit.plugins.w2gn.objective import W2GN
-from wasskit.plugins.w2gn.plane import evaluation, measures, modes_reached
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.experiments.toy import evaluation, measures, modes_reached
 from wasskit.training.task import Progress
 
 

@@ -10,8 +10,8 @@ import torch
 
 from wasskit.errors import UserError
 from wasskit.models.icnn import DenseICNN
-from wasskit.plugins.w2gn.objective import W2GN
-from wasskit.plugins.w2gn.pairs import (
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.experiments.pairs import (
     PUBLISHED_BENCHMARK,
     PUBLISHED_GAUSSIANS,
     benchmark_checkpoints,
