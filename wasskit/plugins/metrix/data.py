@@ -127,10 +127,12 @@ def parts_of_model(
     if name == description["dataset"] and 0 < len(kept) < len(train.classes):
         rest = [number for number in range(len(train.classes)) if number not in set(kept)]
         train, val = train.select_classes(kept), train.select_classes(rest)
-    for part in (train, val, parts.test, parts.gallery):
-        if part is not None:
-            part.mean, part.std = tuple(description["mean"]), tuple(description["std"])
-    return MetricSplits(train, val, parts.test, parts.gallery)
+
+    def seen(part: ImageDataset | None) -> Any:
+        facts = {key: description[key] for key in ("mean", "std")}
+        return None if part is None else dataclasses.replace(part, **facts)
+
+    return MetricSplits(seen(train), seen(val), seen(parts.test), seen(parts.gallery))
 
 
 def open_images(

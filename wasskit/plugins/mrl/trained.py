@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,8 +69,7 @@ def open_split(model: Model, config: ModelDataOptions, split: str) -> ImageDatas
             f"{dataset.name} has images of {dataset.channels} channels, but {config.model} was trained on "
             f"{described['channels']}."
         )
-    dataset.mean, dataset.std = tuple(described["mean"]), tuple(described["std"])
-    return dataset
+    return replace(dataset, mean=described["mean"], std=described["std"])
 
 
 def embed_split(

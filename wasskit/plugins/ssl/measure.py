@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -101,5 +101,4 @@ def fitted(dataset: ImageDataset, model: Model) -> ImageDataset:
         )
     for note in dataset.notes:
         console.log(console.escape(note))
-    dataset.mean, dataset.std = tuple(description["mean"]), tuple(description["std"])
-    return dataset
+    return replace(dataset, mean=description["mean"], std=description["std"])
