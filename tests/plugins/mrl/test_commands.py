@@ -380,7 +380,8 @@ def test_published_figures_of_a_grid_stand_beside_its_rows(
     document = load_recipe(f"mrl/{recipe}", command="mrl sweep").document
     metrics = document["paper"]["metrics"]
     points = plan_points(TrainingOptions(dims=(8,)), parse_axes(document["options"]["grid"]), lambda c: 2048)
-    rows = [Row(point.settings, 1, {"top1": 50.0, "top1@8": 50.0}, {}) for point in points]
+    found = {"top1": 50.0, "top1@8": 50.0}
+    rows = [Row(point.settings, 1, found, dict.fromkeys(found, 0.0)) for point in points]
     published = published_rows(rows, metrics)
     assert list(published) == [row.name for row in rows] == list(metrics)
     show(grid_report("imagenet100", "mrl sweep", rows, document["paper"]))
