@@ -25,7 +25,7 @@ if typing.TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from wasskit.training.run import RunDirectory
-    from wasskit.training.trainer import Summary
+    from wasskit.training.records import Summary
 
 __all__ = ["Entry", "Report", "Table", "conclude", "finish", "published", "show", "tell", "write"]
 

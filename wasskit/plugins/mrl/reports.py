@@ -30,7 +30,7 @@ from wasskit.plugins.mrl.trained import Split
 from wasskit.report import Report, Table, published
 from wasskit.training.run import Metric
 from wasskit.training.series import over_epochs
-from wasskit.training.trainer import Summary
+from wasskit.training.records import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ from wasskit.models.export import save_weights
 from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
 from wasskit.models.rebuild import are_counts, is_count
 from wasskit.ot.gaussian import Balance
-from wasskit.plugins.w2gn.objective import W2GN
+from wasskit.plugins.w2gn.core.objective import W2GN
 from wasskit.trained.kind import ModelKind
 
 HEADER = "w2gn-map"
