@@ -1,4 +1,4 @@
-"""Data as a trained model sees it: at the size and under the normalisation of its training."""
+"""Images as a trained model sees them: at the size, under the normalisation and by the cropping of its training."""
 
 from __future__ import annotations
 
@@ -6,28 +6,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from wasskit import console
 from wasskit.data.base import ImageDataset, UnreadableImage, read_image
+from wasskit.data.catalog import CARDS
 from wasskit.data.folder import load_folder
-from wasskit.data.loaders import EvalLoader
 from wasskit.data.registry import Corrupt, load_dataset
+from wasskit.data.transforms import LARGE
 from wasskit.errors import UserError
-from wasskit.trained.kind import Described, ModelKind
 
-__all__ = ["fitted", "image_loader", "open_images", "open_split"]
+__all__ = ["fitted", "images_of", "open_images", "open_split", "with_in_memory"]
+
+
+def with_in_memory(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A description that says whether the model saw images in memory, from a version that did not say it.
+
+    It is that of the data set: those of small images are held in memory, the others read from disk.
+    """
+    card = CARDS.get(str(description.get("dataset")))
+    return {"in_memory": card is not None and card.image_size < LARGE, **description}
 
 
 def fitted(dataset: ImageDataset, description: Mapping[str, Any]) -> ImageDataset:
-    """The data set under the model's own normalisation. Raises ``UserError`` where its images have other channels."""
+    """The data set as the evaluation of the model's training would have prepared it.
+
+    The images of a set in memory are whole, those of one on disk lose a margin: so do then the files that the model is
+    given later.
+
+    Raises:
+        UserError: its images have other channels than the model's.
+    """
     if dataset.channels != description["channels"]:
         raise UserError(
             f"{dataset.name} has images of {dataset.channels} channels, but the model was trained on "
             f"{description['channels']}: choose another --dataset."
         )
-    dataset.mean, dataset.std = tuple(description["mean"]), tuple(description["std"])
-    return dataset
+    return dataset.prepared_as(description["mean"], description["std"], margin=not description["in_memory"])
 
 
 def open_split(
@@ -44,14 +58,8 @@ def open_split(
     Raises:
         UserError: the data set is missing, or its images do not have the model's channels.
     """
-    found = load_dataset(
-        dataset or description["dataset"],
-        split,
-        root=root,
-        download=download,
-        corrupt=corrupt,
-        image_size=description["image_size"],
-    )
+    name, size = dataset or description["dataset"], description["image_size"]
+    found = load_dataset(name, split, root=root, download=download, corrupt=corrupt, image_size=size)
     return fitted(found, description)
 
 
@@ -59,28 +67,22 @@ def open_images(
     path: Path, description: Mapping[str, Any], *, corrupt: Corrupt = "refuse", name: str = "imagefolder"
 ) -> ImageDataset:
     """The images of a folder, of a CSV of path,label, or one image file."""
-    settings: dict[str, Any] = {key: description[key] for key in ("image_size", "channels", "mean", "std")}
-    if path.is_file() and path.suffix.lower() != ".csv":
-        try:
-            read_image(path)
-        except UnreadableImage as error:
-            raise UserError(f"cannot read the image {error.bad}; name another file") from None
-        return ImageDataset(name, "all", (), paths=[path], **settings)
-    dataset = load_folder(path, corrupt=corrupt, name=name, **settings)
-    for note in dataset.notes:
-        console.log(console.escape(note))
-    return dataset
+    shape = {key: description[key] for key in ("image_size", "channels")}
+    if path.is_dir() or path.suffix.lower() == ".csv" or not path.is_file():
+        return fitted(load_folder(path, corrupt=corrupt, name=name, **shape), description)
+    try:
+        read_image(path)
+    except UnreadableImage as error:
+        raise UserError(f"cannot read the image {error.bad}; name another file") from None
+    return fitted(ImageDataset(name, "all", (), paths=[path], **shape), description)
 
 
-def image_loader(
-    kind: ModelKind[Any],
-    model: Described,
-    dataset: ImageDataset,
-    device: torch.device | str,
-    *,
-    batch_size: int = 256,
-    workers: int | None = None,
-) -> EvalLoader:
-    """Batches to embed."""
-    transform = kind.transform(model.description, dataset)
-    return EvalLoader(dataset, min(batch_size, len(dataset)), transform, device, workers)
+def images_of(pixels: Tensor, description: Mapping[str, Any]) -> ImageDataset:
+    """Images in memory, uint8 (N, C, H, W), prepared as files of the same pixels would be."""
+    size, channels = description["image_size"], description["channels"]
+    held = ImageDataset("images", "all", (), images=pixels)
+    if not (description["in_memory"] and pixels.shape[2:] == (size, size)):
+        held = ImageDataset(
+            "images", "all", (), reader=held.image, size=len(held), image_size=size, channels=channels
+        )
+    return fitted(held, description)

@@ -26,12 +26,7 @@ def checkpoint_entry(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_model(
-    path: Path,
-    plugin: str,
-    checkpoint: str = "last",
-    *,
-    kind: str | None = None,
-    finished: str | None = None,
+    path: Path, plugin: str, checkpoint: str = "last", *, kind: str = "", finished: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
     """The weights of a trained model, its description and the file they lie in, all unchecked but for their form.
 
@@ -43,49 +38,48 @@ def read_model(
     Raises:
         UserError: there is nothing of the plugin at ``path``, or it is damaged.
     """
-    if finished is not None and path.is_dir():
-        path = _finished(path, finished, plugin)
-    if is_exported(path):
-        state, description = load_weights(path)
-        if description.get("kind") != (kind or plugin):
-            other = str(description.get("kind") or "other weights")[:40]
-            # "w2gn-map" is a map, "mrl" a model.
-            noun = (kind or plugin).partition("-")[2] or "model"
-            raise UserError(f"{path} is not a {noun} saved by `wasskit {plugin}` (it holds {other}).")
-        return state, description, path
+    file = path if is_exported(path) else _file_in_run(path, plugin, checkpoint, finished)
+    state: Any
+    described: Any
+    if is_exported(file):
+        state, described = load_weights(file)
+    else:
+        content = load_checkpoint(file)
+        state, extra = content.get("task", {}), content.get("extra")
+        described = extra.get("model") if isinstance(extra, dict) else None
+        if (
+            not isinstance(described, dict)
+            or not isinstance(state, dict)
+            or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+        ):
+            raise UserError(f"{file} does not describe its model: name another checkpoint.")
+    if described.get("kind") != (kind or plugin):
+        other = str(described.get("kind") or "other weights")[:40]
+        raise UserError(f"{file} is not a model saved by `wasskit {plugin}` (it holds {other}).")
+    return state, described, file
+
+
+def _file_in_run(path: Path, plugin: str, checkpoint: str, finished: str | None) -> Path:
+    """The file of the model in a run directory, or the checkpoint that ``path`` names."""
+    if finished is not None and (path / finished).is_file():
+        if checkpoint != "last":
+            raise UserError(f"--checkpoint {checkpoint}: {path} keeps its last model only.")
+        return path / finished
     run, file = RunDirectory.find(path, plugin=plugin)
     if finished is not None:
-        raise UserError(f"{path} is the state of a training: name its run directory, {run.path}.")
+        if file is not None:
+            raise UserError(f"{path} is the state of a training: name its run directory, {run.path}.")
+        raise UserError(
+            f"{path} holds no {finished}: its training has not finished; go on with --resume {path}."
+        )
     if file is None:
         file = run.checkpoints / f"{checkpoint}.pt"
         if not file.is_file():
-            if any(other != run.path / "config.toml" for other in run.path.rglob("config.toml")):
+            if any(run.path.glob("*/**/config.toml")):
                 raise UserError(
                     f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it."
                 )
             raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
-    content = load_checkpoint(file)
-    command = str(content.get("command", plugin))
-    if command.partition(" ")[0] != plugin:
-        raise UserError(f"{file} holds a model of `wasskit {command[:40]}`, not of `wasskit {plugin}`.")
-    state, extra = content.get("task", {}), content.get("extra")
-    described = extra.get("model") if isinstance(extra, dict) else None
-    if (
-        not isinstance(described, dict)
-        or not isinstance(state, dict)
-        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
-    ):
-        raise UserError(f"{file} does not describe its model: name another checkpoint.")
-    return state, described, file
-
-
-def _finished(run: Path, name: str, plugin: str) -> Path:
-    """The finished model in a run directory."""
-    file = run / name
-    if not file.is_file():
-        if (run / "config.toml").is_file():
-            RunDirectory.open(run, plugin=plugin)
-        raise UserError(f"{run} holds no {name}: its training has not finished; go on with --resume {run}.")
     return file
 
 

@@ -106,7 +106,5 @@ def parts_of_model(
     if name == description["dataset"] and 0 < len(kept) < len(train.classes):
         rest = [number for number in range(len(train.classes)) if number not in set(kept)]
         train, val = train.select_classes(kept), train.select_classes(rest)
-    for part in (train, val, parts.test, parts.gallery):
-        if part is not None:
-            fitted(part, description)
-    return MetricSplits(train, val, parts.test, parts.gallery)
+    val, gallery = (None if part is None else fitted(part, description) for part in (val, parts.gallery))
+    return MetricSplits(fitted(train, description), val, fitted(parts.test, description), gallery)

@@ -1,8 +1,4 @@
-"""The network under the losses, and trained models as they are found on disk.
-
-A model is described by a JSON-like mapping that travels inside checkpoints and exported weights, so that
-nothing but the file is needed to rebuild it.
-"""
+"""The network under the losses."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from torch.nn import functional as F
 from wasskit.data.base import ImageDataset
 from wasskit.errors import UserError
 from wasskit.models.backbones import Backbone, build_backbone
-from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.models.catalog import TINY
 from wasskit.models.heads import AverageMaxPool, LinearEmbedding
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.trained.kind import ImageDescription, describe_images
@@ -28,7 +24,6 @@ class Description(ImageDescription):
 
     pooling: str
     embedding_size: int
-    in_memory: bool
 
 
 class FeatureMaps(nn.Module):
@@ -100,12 +95,11 @@ class Model:
 
 def describe(config: TrainingOptions, train: ImageDataset) -> Description:
     """The description of the model that a configuration trains on a data set."""
-    backbone = config.backbone or (TINY if train.image_size <= SMALL_IMAGE else "resnet50")
+    common = describe_images("metrix", config, train, large="resnet50")
     return {
-        **describe_images("metrix", config, train, backbone),
+        **common,
         "pooling": "avgmax",
-        "embedding_size": config.embedding_size or (64 if backbone == TINY else 512),
-        "in_memory": train.in_memory,
+        "embedding_size": config.embedding_size or (64 if common["backbone"] == TINY else 512),
     }
 
 

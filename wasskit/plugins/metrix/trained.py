@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from wasskit.data.base import ImageDataset
-from wasskit.data.transforms import Normalise, PerImage, ResizeCrop
+from wasskit.data.loaders import EvalLoader
 from wasskit.distributed.group import group
 from wasskit.evaluation.embedding import extract_features
 from wasskit.models.rebuild import is_count, is_text
 from wasskit.plugins.metrix.data import parts_of_model
 from wasskit.plugins.metrix.network import build_model
-from wasskit.trained.data import image_loader
 from wasskit.trained.files import data_root_of
 from wasskit.trained.kind import ModelKind
-
-
-def squares(description: Mapping[str, Any], dataset: ImageDataset) -> PerImage | None:
-    """Files are resized to the very square that a set in memory was decoded to, if the model saw such a set."""
-    if not description["in_memory"] or dataset.in_memory:
-        return None
-    return PerImage(ResizeCrop(dataset.image_size), finish=Normalise(dataset.mean, dataset.std))
-
 
 KIND = ModelKind(
     name="metrix",
@@ -33,12 +21,7 @@ KIND = ModelKind(
     weights=lambda model: model.network,
     embedder=lambda model: model.network,
     prefix="network.",
-    rules={
-        "pooling": is_text,
-        "embedding_size": is_count,
-        "in_memory": lambda value: isinstance(value, bool),
-    },
-    transform=squares,
+    rules={"pooling": is_text, "embedding_size": is_count},
 )
 
 
@@ -52,7 +35,7 @@ def test_embeddings(run: Path, device: str) -> Tensor:
         parts = parts_of_model(
             model.description, dataset=None, root=data_root_of(run, plugin=KIND.name), corrupt="refuse"
         )
-        loader = image_loader(KIND, model, parts.test, place)
+        loader = EvalLoader(parts.test, device=place)
         try:
             return extract_features(model.network, loader).features.cpu()
         finally:

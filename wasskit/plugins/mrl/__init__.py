@@ -19,6 +19,7 @@ plugin = Plugin(
     },
     package="wasskit.plugins.mrl.commands",
     model="wasskit.plugins.mrl.trained:KIND",
+    choices="wasskit.plugins.mrl.options:PrefixOptions",
     embeddings="wasskit.plugins.mrl.trained:test_embeddings",
     metrics="wasskit.plugins.mrl.metrics:METRICS",
 )

@@ -1,8 +1,4 @@
-"""The network under the objective, and trained models as they are found on disk.
-
-A model is described by a JSON-like mapping that travels inside checkpoints and exported weights, so that
-nothing but the file is needed to rebuild it: neither the data set nor the run directory it came from.
-"""
+"""The network under the objective."""
 
 from __future__ import annotations
 
@@ -99,12 +95,12 @@ class Model:
         return tuple(self.description["classes"])
 
 
-def describe(config: TrainingOptions, dataset: ImageDataset, backbone: str) -> dict[str, Any]:
+def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
     """The description of the model that a configuration trains on a data set (``dims`` None: by its
     width).
     """
     return {
-        **describe_images("mrl", config, dataset, backbone),
+        **describe_images("mrl", config, dataset, large="resnet50"),
         "embedding": config.embedding,
         "dims": list(config.dims) if config.dims is not None else None,
         "tied": config.tied,

@@ -102,6 +102,21 @@ class TrainingOptions(RunOptions, LoopOptions, OptimizerOptions, BackboneOptions
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrefixOptions(CommandOptions):
+    """Which part of an embedding is used."""
+
+    dim: int | None = option(
+        None, help="Length of the prefix.", panel="Embeddings", min=1, show_default="the whole embedding"
+    )
+    unit: bool = option(
+        False,
+        help="Scale the prefix to unit length again (otherwise it is a part of the unit embedding).",
+        panel="Embeddings",
+        flag="--unit",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelDataOptions(trained.ModelDataOptions):
     """The trained model and the data it is applied to."""
 

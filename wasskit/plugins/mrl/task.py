@@ -109,7 +109,7 @@ def build_task(
     config: TrainingOptions, train: ImageDataset, test: ImageDataset, device: torch.device
 ) -> MatryoshkaTask:
     """The task of a configuration, its network untrained or with the weights that were asked for."""
-    description = describe(config, train, backbone_name(config, train.image_size))
+    description = describe(config, train)
     objective: Mapping[str, Any] = {
         name: getattr(config, name)
         for name in (

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
+from wasskit.data.loaders import EvalLoader
 from wasskit.distributed.group import group
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Features, extract_features
-from wasskit.models.rebuild import are_counts
+from wasskit.models.rebuild import are_counts, is_flag
 from wasskit.plugins.mrl.network import Model, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained import data
@@ -36,7 +37,7 @@ KIND = ModelKind(
     embedder=prefix_embedder,
     rules={
         "dims": are_counts,
-        "tied": lambda value: isinstance(value, bool),
+        "tied": is_flag,
         "embedding": lambda value: value in ("linear", "identity"),
     },
 )
@@ -77,9 +78,7 @@ def embed_split(
     model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
 ) -> Features:
     """Normalised embeddings (N, D) of a whole split, from one pass of the network, on every rank."""
-    loader = data.image_loader(
-        KIND, model, dataset, device, batch_size=config.batch_size, workers=config.workers
-    )
+    loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.workers)
     precision: Literal["bf16", "float32"] = "bf16" if config.precision == "bf16" else "float32"
     try:
         return extract_features(model.network.normalised, loader, precision=precision)

@@ -20,6 +20,7 @@ plugin = Plugin(
     },
     package="wasskit.plugins.ssl.commands",
     model="wasskit.plugins.ssl.trained:KIND",
+    choices="wasskit.plugins.ssl.options:LayerOptions",
     embeddings="wasskit.plugins.ssl.trained:test_embeddings",
     metrics="wasskit.plugins.ssl.metrics:METRICS",
 )

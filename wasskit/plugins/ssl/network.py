@@ -1,8 +1,4 @@
-"""The network under the methods, and pretrained models as they are found on disk.
-
-A model is described by a JSON-like mapping that travels inside checkpoints and exported weights: nothing but
-the file is needed to rebuild it.
-"""
+"""The network under the methods."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from torch import Tensor, nn
 from wasskit.data.base import ImageDataset
 from wasskit.data.views import ViewDistribution
 from wasskit.models.backbones import Backbone, build_backbone
-from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.models.catalog import TINY
 from wasskit.models.heads import MLP
 from wasskit.plugins.ssl.options import PretrainOptions, ViewOptions
 from wasskit.trained.kind import ImageDescription, describe_images
@@ -73,11 +69,12 @@ class Model:
 
 def describe(config: PretrainOptions, method: str, dataset: ImageDataset) -> Description:
     """The description of the model that a configuration trains on a data set."""
-    backbone = config.backbone or (TINY if dataset.image_size <= SMALL_IMAGE else "resnet18")
+    common = describe_images("ssl", config, dataset, large="resnet18")
+    widths = (512, 512, 128) if common["backbone"] == TINY else (2048, 2048, 256)
     return {
-        **describe_images("ssl", config, dataset, backbone),
+        **common,
         "method": method,
-        "projector": list(config.projector or ((512, 512, 128) if backbone == TINY else (2048, 2048, 256))),
+        "projector": list(config.projector or widths),
         "views": asdict(view_distribution(config, dataset.channels)),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from wasskit.config import CommandOptions, option
@@ -11,6 +12,7 @@ from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
+    DataRootOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
@@ -173,6 +175,17 @@ class PretrainOptions(
             raise UserError(
                 f"--batch-size: {self.batch_size} image gives no statistics over a batch; take at least 2."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions(CommandOptions):
+    """Which layer's output is the embedding."""
+
+    what: Literal["features", "projections"] = option(
+        "features", help="The backbone's features, or the projector's projections.", panel="Embeddings"
+    )
+    data_root: Path | None = override(DataRootOptions, "data_root", None, hidden=True)
+    download: bool = override(DataRootOptions, "download", False, hidden=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.data.toy import MOST_DIMENSIONS
-from wasskit.data.transforms import Normalise
 from wasskit.errors import UserError
 from wasskit.models.export import save_weights
 from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
@@ -71,12 +70,6 @@ def point_shape(header: Mapping[str, Any]) -> tuple[int, ...]:
     return (known["dim"],) if "dim" in known else (known["channels"], *known["image_size"])
 
 
-def pixels(header: Mapping[str, Any]) -> Normalise | None:
-    """Maps of images take pixels in [-1, 1]; other maps take no pixels."""
-    known = header["potential"]
-    return None if "dim" in known else Normalise(*(known["channels"] * (0.5,),) * 2)
-
-
 KIND = ModelKind(
     name="w2gn",
     header=HEADER,
@@ -86,7 +79,7 @@ KIND = ModelKind(
     check=check_header,
     file="map.safetensors",
     input_shape=point_shape,
-    pixels=pixels,
+    onnx=False,
 )
 
 

@@ -40,6 +40,7 @@ class MetrixEvaluate(ModelDataOptions):
 
 def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
+    from wasskit.data.loaders import EvalLoader
     from wasskit.distributed.group import group, is_main
     from wasskit.evaluation.embedding import extract_features
     from wasskit.plugins.metrix.data import parts_of_model
@@ -49,7 +50,6 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.tables import retrieval_columns
     from wasskit.plugins.metrix.trained import KIND
     from wasskit.system.files import replace_text
-    from wasskit.trained.data import image_loader
     from wasskit.trained.files import data_root_of, results_folder
 
     with group(config.device) as device:
@@ -75,9 +75,8 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
                 continue
             for note in part.notes:
                 console.log(console.escape(note))
-            loader = image_loader(
-                KIND, model, part, device, batch_size=config.batch_size, workers=config.workers
-            )
+            size = min(config.batch_size, len(part))
+            loader = EvalLoader(part, size, device=device, workers=config.workers)
             features[split] = extract_features(
                 model.network, loader, precision="bf16" if config.precision == "bf16" else "float32"
             )

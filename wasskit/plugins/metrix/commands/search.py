@@ -38,13 +38,14 @@ class MetrixSearch(ModelDataOptions):
 
 def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
+    from wasskit.data.loaders import EvalLoader
     from wasskit.distributed.group import group, is_main
     from wasskit.evaluation.embedding import extract_features
     from wasskit.evaluation.retrieval import nearest
     from wasskit.plugins.metrix.data import parts_of_model
     from wasskit.plugins.metrix.figures import draw_neighbours, picture
     from wasskit.plugins.metrix.trained import KIND
-    from wasskit.trained.data import image_loader, open_images
+    from wasskit.trained.data import open_images
     from wasskit.trained.files import data_root_of, results_folder
 
     path = Path(config.image)
@@ -85,9 +86,8 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
         own = by_number and gallery is tested
 
         def embed(dataset: ImageDataset) -> Any:
-            loader = image_loader(
-                KIND, model, dataset, device, batch_size=config.batch_size, workers=config.workers
-            )
+            size = min(config.batch_size, len(dataset))
+            loader = EvalLoader(dataset, size, device=device, workers=config.workers)
             features = extract_features(model.network, loader)
             loader.close()
             return features.features
