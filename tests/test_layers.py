@@ -12,8 +12,9 @@ FLOORS = {
     "errors": 0, "system": 0, "ot": 0,
     "models": 1, "data": 1, "distributed": 1,
     "evaluation": 2, "pictures": 2, "training": 2,
-    "plugins": 3,
-    "cli": 4, "commands": 4, "__main__": 5,
+    "trained": 3, "report": 3,
+    "plugins": 4,
+    "cli": 5, "commands": 5, "__main__": 6,
 }  # fmt: skip
 
 

@@ -42,6 +42,11 @@ def is_quiet() -> bool:
     return _state.quiet
 
 
+def is_json() -> bool:
+    """Whether the result is printed as JSON."""
+    return _state.json
+
+
 def is_main_process() -> bool:
     """Whether this process speaks to the user: rank 0, or the only one."""
     return os.environ.get("RANK", "0") == "0"

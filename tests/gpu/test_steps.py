@@ -53,6 +53,7 @@ def stage(loop: Loop) -> str:
     return "first" if hasattr(task, "in_first") and task.in_first(loop.progress) else "own"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "training", [t for t in TRAININGS if not t.is_grid], ids=lambda training: str(training.name)
 )

@@ -488,6 +488,7 @@ def test_compiled_networks_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled == [task.net]
 
 
+@pytest.mark.slow
 def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
     code = """
 import sys

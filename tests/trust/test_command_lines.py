@@ -42,7 +42,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for place in (
         "wasskit.training.session.seed_all",
         "wasskit.plugins.mrl.series.train_all",
-        "wasskit.plugins.study.report.RunDirectory.create",
+        "wasskit.plugins.study.session.RunDirectory.create",
         "wasskit.plugins.plot.look.save_figure",
         "wasskit.distributed.launch.launch",
     ):

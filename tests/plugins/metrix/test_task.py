@@ -125,6 +125,7 @@ def test_a_run_leaves_the_backbone_alone_while_the_head_warms_up(
         assert (statistics <= kept) if frozen else not statistics & kept
 
 
+@pytest.mark.slow
 def test_a_run_clips_gradients_and_drops_its_rate(parts: MetricSplits, tmp_path: Path) -> None:
     """Entries at 10, as published; the rate of network and proxies by gamma after every two epochs."""
     task = task_of(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wasskit.plugins.study import laws
 from wasskit.plugins.study.figures import density_panels, distance_panel, joint_density_panels
-from wasskit.plugins.study.report import Report, Table
+from wasskit.report import Report, Table
 
 __all__ = ["density_report", "gaussian_coordinates", "histogram", "joint_histogram", "sphere_coordinates"]
 
@@ -98,22 +98,22 @@ def density_report(
         r"$W_1$": ([row[2] for row in rows], None),
         "joint total variation": ([row[6] for row in rows], None),
     }
-    tables = {
-        "density": Table(("m", "centre", "sphere", "gauss", "sphere_exact", "gauss_exact"), curve),
-        "distances": Table(
+    files = {
+        "density.csv": Table(("m", "centre", "sphere", "gauss", "sphere_exact", "gauss_exact"), curve),
+        "distances.csv": Table(
             ("m", "tv", "w1", "tv_sampled_bins", "w1_sampled_bins", "tv_exact_bins", "joint_tv", "joint_w1"),
             rows,
         ),
-        "joint": Table(("m", "joint_tv", "joint_w1", "joint_tv_sampled_bins"), joint_rows),
+        "joint.csv": Table(("m", "joint_tv", "joint_w1", "joint_tv_sampled_bins"), joint_rows),
     }
     return Report(
-        name="density", title="A coordinate of the uniform sphere against N(0, 1/m)",
-        shown=Table(columns, rows), tables=tables,
+        files=files,
+        tables=[Table(columns, rows, "A coordinate of the uniform sphere against N(0, 1/m)", digits=5)],
         figures={
-            "density-1d": density_panels(panels), "density-2d": joint_density_panels(joint),
-            "density-distances": distance_panel(dims, distances),
+            "density-1d": lambda: density_panels(panels), "density-2d": lambda: joint_density_panels(joint),
+            "density-distances": lambda: distance_panel(dims, distances),
         },
-        summary={
+        result={
             "n": n, "n_joint": n_joint, "bins": bins,
             **{f"{key}@{row[0]}": value for row in rows for key, value in (("tv", row[1]), ("w1", row[2]))},
             **{f"joint_tv_sampled_bins@{row[0]}": row[3] for row in joint_rows},
@@ -125,7 +125,6 @@ def density_report(
             f"TV, W1 and the joint distances (two coordinates) are exact; sampled bins: histograms of {n:,} points in "
             f"{bins} bins, whose noise does not vanish with m; exact bins: the same bins without noise.",
         ),
-        digits=5,
     )  # fmt: skip
 
 

@@ -12,10 +12,10 @@ import torch
 from wasskit.evaluation.uniformity import w2_uniformity
 from wasskit.plugins.study.figures import circle_panels, shift_panels
 from wasskit.plugins.study.laws import projected_normal_metrics
-from wasskit.plugins.study.report import Report, Table
 from wasskit.plugins.study.samples import log_potentials
 from wasskit.plugins.study.sampling import projected_normal_sample
 from wasskit.plugins.study.uniformity import agreement, deviations
+from wasskit.report import Report, Table
 
 __all__ = ["means_report"]
 
@@ -80,11 +80,14 @@ def means_report(
         for metric, law in (("w2", "expected"), ("lu", "exact"))
     }
     return Report(
-        name="means", title="Means: x/|x| for x ~ N(k (1, 1), I)",
-        shown=Table(list(_HEADINGS.values()), [_shown(row) for row in rows]),
-        tables={"means": Table(_COLUMNS, [list(row.values()) for row in rows])},
-        figures={"means-circle": circle_panels(shown), "means": shift_panels(rows, curve)},
-        summary={
+        tables=[
+            Table(
+                list(_HEADINGS.values()), [_shown(row) for row in rows], "Means: x/|x| for x ~ N(k (1, 1), I)", digits=4
+            )
+        ],
+        files={"means.csv": Table(_COLUMNS, [list(row.values()) for row in rows])},
+        figures={"means-circle": lambda: circle_panels(shown), "means": lambda: shift_panels(rows, curve)},
+        result={
             "n": n, "lu_pairs": visited,
             "largest_difference": {
                 f"{metric}_exact": max(abs(row[f"neg_{metric}"] - row[f"neg_{metric}_exact"]) for row in rows)

@@ -10,8 +10,8 @@ import torch
 from wasskit.plugins.study.cases import Case, Outcome, collapsed
 from wasskit.plugins.study.laws import sphere_lu, subspace_w2
 from wasskit.plugins.study.options import CloningOptions, UniformityOptions
-from wasskit.plugins.study.report import Report
 from wasskit.plugins.study.uniformity import percent, run_cases, study_report
+from wasskit.report import Report
 
 __all__ = ["cloning_report", "collapse_report", "dimension_report"]
 

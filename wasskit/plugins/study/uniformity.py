@@ -15,8 +15,8 @@ from wasskit.plugins.study.cases import Case, Outcome, needed_ts, outcomes
 from wasskit.plugins.study.figures import metric_panels
 from wasskit.plugins.study.options import UniformityOptions
 from wasskit.plugins.study.published import PUBLISHED_SIZES, published
-from wasskit.plugins.study.report import Report, Table
 from wasskit.plugins.study.samples import SphereSample, draw_normals, measure_prefixes
+from wasskit.report import Report, Table
 
 if typing.TYPE_CHECKING:
     from wasskit.plugins.study.cases import Sphere
@@ -102,9 +102,9 @@ def study_report(
         for o in found
     ]
     return Report(
-        name=name, title=title, shown=_shown(found), tables={name: Table(_CSV, [_csv_row(o) for o in found])},
-        figures={name: metric_panels(points, xlabel, log2=log2, curves=curves)}, summary=_summary(found),
-        metrics=metrics, notes=_notes(found),
+        result=_summary(found), tables=[_shown(found, title)], notes=_notes(found),
+        files={f"{name}.csv": Table(_CSV, [_csv_row(o) for o in found])},
+        figures={name: lambda: metric_panels(points, xlabel, log2=log2, curves=curves)}, metrics=metrics,
     )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def _csv_row(o: Outcome) -> list[Any]:
     ]  # fmt: skip
 
 
-def _shown(found: Sequence[Outcome]) -> Table:
+def _shown(found: Sequence[Outcome], title: str) -> Table:
     """The table on the terminal; columns that would say the same in every row are left out."""
     columns: dict[str, list[Any]] = {
         "m": [o.case.m for o in found],
@@ -139,7 +139,7 @@ def _shown(found: Sequence[Outcome]) -> Table:
         del columns["k"]
     if not any(papers):
         del columns["paper W2"], columns["paper L_U"]
-    return Table(list(columns), list(zip(*columns.values(), strict=True)))
+    return Table(list(columns), list(zip(*columns.values(), strict=True)), title, digits=4)
 
 
 def _error(standard_error: float | None) -> str | None:

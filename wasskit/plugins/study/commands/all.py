@@ -33,19 +33,21 @@ def body(config: StudyAll, invocation: Invocation) -> Mapping[str, Any]:
     import importlib
     import time
 
-    from wasskit.plugins.study.report import finish, study_run, write_report
+    from wasskit.plugins.study.session import finish, study_run, write_report
 
     started = time.perf_counter()
     with study_run(config, invocation, "all") as (run, device):
-        reports = []
+        results, written = {}, []
         for name in config.only:
             module = importlib.import_module(f"wasskit.plugins.study.commands.{name}")
             kind = module.command.options
             shared = {f.name for f in fields(kind)} & {f.name for f in fields(StudyAll)}
             settings = kind(**{key: getattr(config, key) for key in shared})
-            reports.append(module.report(settings, device))
-            write_report(run, reports[-1])
-        return finish(run, reports, started, ("wasskit study measure FILE.npy",))
+            report = module.report(settings, device)
+            results[name] = report.result
+            written += write_report(run, report)
+        result = results[config.only[0]] if len(config.only) == 1 else results
+        return finish(run, result, written, started, ("wasskit study measure FILE.npy",))
 
 
 command = Command(

@@ -39,7 +39,7 @@ def report(config: StudyCollapse, device: Any) -> Any:
 
 
 def body(config: StudyCollapse, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.report import run_study
+    from wasskit.plugins.study.session import run_study
 
     return run_study(config, invocation, "collapse", report, following=("wasskit study dimension",))
 

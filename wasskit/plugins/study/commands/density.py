@@ -47,7 +47,7 @@ def report(config: StudyDensity, device: Any) -> Any:
 
 
 def body(config: StudyDensity, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.report import run_study
+    from wasskit.plugins.study.session import run_study
 
     return run_study(config, invocation, "density", report, following=("wasskit study collapse",))
 

@@ -54,7 +54,7 @@ def report(config: StudyDimension, device: Any) -> Any:
 
 
 def body(config: StudyDimension, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.report import run_study
+    from wasskit.plugins.study.session import run_study
 
     return run_study(config, invocation, "dimension", report, following=("wasskit study collapse",))
 

@@ -25,7 +25,7 @@ def report(config: StudyFcc, device: Any) -> Any:
 
 
 def body(config: StudyFcc, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.report import run_study
+    from wasskit.plugins.study.session import run_study
 
     return run_study(config, invocation, "fcc", report, following=("wasskit study fbc",))
 

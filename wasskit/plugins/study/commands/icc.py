@@ -26,7 +26,7 @@ def report(config: StudyIcc, device: Any) -> Any:
 
 
 def body(config: StudyIcc, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.report import run_study
+    from wasskit.plugins.study.session import run_study
 
     return run_study(config, invocation, "icc", report, following=("wasskit study fcc",))
 

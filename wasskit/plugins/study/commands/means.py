@@ -38,7 +38,7 @@ def report(config: StudyMeans, device: Any) -> Any:
 
 
 def body(config: StudyMeans, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.report import run_study
+    from wasskit.plugins.study.session import run_study
 
     return run_study(config, invocation, "means", report, following=("wasskit study measure FILE.npy",))
 

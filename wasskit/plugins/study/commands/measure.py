@@ -16,9 +16,6 @@ from wasskit.plugins.study.options import MetricOptions, ReportOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wasskit.plugins.study.report import Report
-    from wasskit.plugins.study.verdict import Measurement
-
 
 @dataclass(frozen=True, kw_only=True)
 class StudyMeasure(ReportOptions):
@@ -57,14 +54,9 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
     import time
 
     from wasskit import console
-    from wasskit.plugins.study.report import finish, study_run, write_report
-    from wasskit.plugins.study.verdict import (
-        as_mapping,
-        cautions,
-        check_embeddings,
-        measure_embeddings,
-        verdict,
-    )
+    from wasskit.plugins.study.diagnosis import measure_report
+    from wasskit.plugins.study.session import finish, study_run, write_report
+    from wasskit.plugins.study.verdict import cautions, check_embeddings, measure_embeddings
 
     started = time.perf_counter()
     path = config.file
@@ -86,19 +78,10 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
         measured = measure_embeddings(
             features, pairs_of=views, t=config.t, pairs=wanted, seed=config.seed, device=device
         )
-        findings = verdict(measured)
-        summary = {
-            **as_mapping(measured), "verdict": [finding.kind for finding in findings],
-            "explanation": [finding.sentence for finding in findings], "file": str(path),
-        }  # fmt: skip
-        report = _report(path, measured, summary)
-        write_report(run, report)
         for line in cautions(measured):
             console.warn(line)
-        console.result("")
-        for finding in findings:
-            console.result(f"[bold]Verdict: {finding.kind}.[/bold] {console.escape(finding.sentence)}")
-        return finish(run, [report], started)
+        report = measure_report(measured, str(path))
+        return finish(run, report.result, write_report(run, report), started)
 
 
 def _of_run(path: Path, device: str) -> Tensor | None:
@@ -151,61 +134,6 @@ def _load(path: Path) -> Tensor:
     if values.dtype not in (np.float16, np.float32, np.float64):
         values = values.astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(values))
-
-
-def _report(path: Path, x: Measurement, summary: Mapping[str, Any]) -> Report:
-    import numpy as np
-
-    from wasskit.plugins.study.figures import spectrum_panel
-    from wasskit.plugins.study.report import Report, Table
-    from wasskit.plugins.study.verdict import uniform_spectrum
-
-    ideal = uniform_spectrum(x.n, x.m)
-    spectrum = np.asarray(x.spectrum)
-    nearest = "distance to the nearest" + (f" of {x.sampled:,}" if x.sampled < x.n else "")
-    rows: list[tuple[str, Any, Any]] = [
-        ("W2", x.w2, x.w2_expected),
-        ("  squared, by the mean", x.location, 1 / x.n),
-        ("  squared, by the covariance", x.spread, x.w2_expected**2 - 1 / x.n),
-        (f"L_U (t = {x.t:g})", x.lu, x.lu_uniform),
-        ("length of the mean", x.mean_norm, x.n**-0.5),
-        ("dimensions in use", x.used_dims, x.used_dims_expected),
-        ("effective rank", x.effective_rank, _entropy_rank(ideal)),
-        ("numerical rank", x.numerical_rank, min(x.m, x.n - 1)),
-        ("distinct embeddings", x.distinct, x.n),
-        (nearest, x.neighbour, x.neighbour_expected),
-        ("norm before division", x.norm_mean, None),
-        ("  standard deviation", x.norm_sd, None),
-    ]
-    if x.alignment is not None:
-        rows.append(("alignment", x.alignment, None))
-    return Report(
-        name="measure", title=f"{path}: {x.n:,} embeddings of {x.m} dimensions",
-        shown=Table(("measure", "measured", "uniform sample"), rows),
-        tables={
-            "measures": Table(("measure", "measured", "uniform_sample"), [(r[0].strip(), *r[1:]) for r in rows]),
-            "spectrum": Table(
-                ("rank", "log_singular_value", "uniform_sample"),
-                [(i + 1, *pair) for i, pair in enumerate(zip(spectrum, ideal, strict=True))],
-            ),
-        },
-        figures={"spectrum": spectrum_panel(spectrum, ideal)}, summary=summary,
-        metrics=[
-            (0, "embeddings", {
-                "w2": x.w2, "lu": x.lu, "mean_norm": x.mean_norm, "effective_rank": x.effective_rank,
-                "used_dims": x.used_dims,
-            })
-        ],
-    )  # fmt: skip
-
-
-def _entropy_rank(log_eigenvalues: Any) -> float:
-    """Effective rank of a spectrum of log eigenvalues."""
-    import numpy as np
-
-    singular = np.exp(log_eigenvalues / 2)
-    shares = singular[singular > 0] / singular.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 command = Command(

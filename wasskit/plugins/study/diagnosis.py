@@ -1,0 +1,78 @@
+"""The report of measured embeddings, with its verdict on their collapse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wasskit.plugins.study.figures import spectrum_panel
+from wasskit.plugins.study.verdict import Measurement, as_mapping, uniform_spectrum, verdict
+from wasskit.report import Report, Table
+
+__all__ = ["measure_report"]
+
+
+def measure_report(x: Measurement, file: str) -> Report:
+    """The report of measured embeddings: each figure beside what a uniform sample shows, the spectrum, the verdict.
+
+    Args:
+        file: where the embeddings come from, as it is named in the report.
+    """
+    ideal = uniform_spectrum(x.n, x.m)
+    spectrum = np.asarray(x.spectrum)
+    nearest = "distance to the nearest" + (f" of {x.sampled:,}" if x.sampled < x.n else "")
+    rows: list[tuple[str, Any, Any]] = [
+        ("W2", x.w2, x.w2_expected),
+        ("  squared, by the mean", x.location, 1 / x.n),
+        ("  squared, by the covariance", x.spread, x.w2_expected**2 - 1 / x.n),
+        (f"L_U (t = {x.t:g})", x.lu, x.lu_uniform),
+        ("length of the mean", x.mean_norm, x.n**-0.5),
+        ("dimensions in use", x.used_dims, x.used_dims_expected),
+        ("effective rank", x.effective_rank, _entropy_rank(ideal)),
+        ("numerical rank", x.numerical_rank, min(x.m, x.n - 1)),
+        ("distinct embeddings", x.distinct, x.n),
+        (nearest, x.neighbour, x.neighbour_expected),
+        ("norm before division", x.norm_mean, None),
+        ("  standard deviation", x.norm_sd, None),
+    ]
+    if x.alignment is not None:
+        rows.append(("alignment", x.alignment, None))
+    findings = verdict(x)
+    return Report(
+        result={
+            **as_mapping(x), "verdict": [finding.kind for finding in findings],
+            "explanation": [finding.sentence for finding in findings], "file": file,
+        },
+        tables=[
+            Table(
+                ("measure", "measured", "uniform sample"), rows, f"{file}: {x.n:,} embeddings of {x.m} dimensions",
+                digits=4,
+            )
+        ],
+        notes=[f"Verdict: {finding.kind}. {finding.sentence}" for finding in findings],
+        files={
+            "measures.csv": Table(
+                ("measure", "measured", "uniform_sample"), [(r[0].strip(), *r[1:]) for r in rows]
+            ),
+            "spectrum.csv": Table(
+                ("rank", "log_singular_value", "uniform_sample"),
+                [(i + 1, *pair) for i, pair in enumerate(zip(spectrum, ideal, strict=True))],
+            ),
+        },
+        figures={"spectrum": lambda: spectrum_panel(spectrum, ideal)},
+        metrics=[
+            (0, "embeddings", {
+                "w2": x.w2, "lu": x.lu, "mean_norm": x.mean_norm, "effective_rank": x.effective_rank,
+                "used_dims": x.used_dims,
+            })
+        ],
+    )  # fmt: skip
+
+
+def _entropy_rank(log_eigenvalues: NDArray[np.float64]) -> float:
+    """Effective rank of a spectrum of log eigenvalues."""
+    singular = np.exp(log_eigenvalues / 2)
+    shares = singular[singular > 0] / singular.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
