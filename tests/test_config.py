@@ -23,6 +23,7 @@ from wasskit.config import (
     option,
     to_options,
 )
+from wasskit.config.resolution import resolve as resolve_options
 from wasskit.errors import UserError
 from wasskit.options import override
 from wasskit.system.documents import read_toml
@@ -51,7 +52,7 @@ COMMAND = Command("test sample", Sample, body, "A command.")
 
 
 def resolve(**given: Any) -> Sample:
-    return COMMAND.resolve(given)[0]
+    return resolve_options(Sample, COMMAND.path, given)[0]
 
 
 def test_command_line_texts_become_typed_values() -> None:
@@ -186,3 +187,18 @@ def test_unsupported_types_fail_when_declared() -> None:
         kind_of(dict[str, int])
     with pytest.raises(TypeError):
         kind_of(int | str)
+
+
+def test_a_command_knows_the_command_line_that_it_was_called_by() -> None:
+    """Also within another command's process: it is not the process's own."""
+    seen: list[tuple[str, ...]] = []
+
+    def note(config: Sample, invocation: Invocation) -> None:
+        seen.append(invocation.argv)
+        if len(seen) == 1:
+            inner.build().main(["b"], standalone_mode=False, obj=("test", "inner", "b"))
+            seen.append(invocation.argv)
+
+    outer, inner = (Command(f"test {name}", Sample, note, "A command.") for name in ("outer", "inner"))
+    outer.build().main(["a"], standalone_mode=False, obj=("test", "outer", "a"))
+    assert seen == [("test", "outer", "a"), ("test", "inner", "b"), ("test", "outer", "a")]

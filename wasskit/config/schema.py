@@ -1,36 +1,20 @@
-"""One declaration per option: dataclass field -> command line option -> recipe key -> saved configuration.
-
-A command declares a frozen dataclass whose fields are made by :func:`option` and :func:`argument`. From it come the
-command line (:class:`Command`), the accepted recipe keys, the validation with one wording for every source, and the
-``config.toml`` of a run. Precedence: command line, then recipe, then default.
-
-This module imports neither torch nor numpy: it is on the path of ``--help`` and of tab completion.
-"""
+"""The schema of a configuration: options with their types, bounds and defaults, whichever source a value comes from."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
-import os
-import signal
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
-from wasskit.errors import Interrupted, UserError
+from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
-from wasskit.system.signals import Stopped
-from wasskit.text import controls, short_text
+from wasskit.text import controls
 
-if typing.TYPE_CHECKING:
-    import typer
-
-C = TypeVar("C", bound="CommandOptions")
 Completer = Callable[[str], Iterable[str | tuple[str, str]]]
 
 
@@ -42,7 +26,7 @@ class ByCommand:
 
 
 _METADATA = "wasskit"
-_NONE = "none"
+NONE = "none"
 _LARGEST = {int: 2**63 - 1, float: 3.4e38}
 """What a tensor's whole number and a single-precision number can hold."""
 
@@ -292,7 +276,7 @@ def coerce(f: Field, value: Any, where: str) -> Any:
     Raises:
         UserError: the value has the wrong type or lies outside its bounds.
     """
-    if f.kind.optional and (value is None or value == _NONE):
+    if f.kind.optional and (value is None or value == NONE):
         return None
     if f.kind.sequence:
         if isinstance(value, str):
@@ -376,7 +360,7 @@ def bounds_phrase(o: Option) -> str:
 def display(value: Any) -> str:
     """A value as it would be typed on the command line."""
     if value is None:
-        return _NONE
+        return NONE
     if isinstance(value, tuple):
         return ",".join(display(entry) for entry in value)
     if isinstance(value, bool):
@@ -385,380 +369,3 @@ def display(value: Any) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     return str(value)
-
-
-# --- Resolution: command line over recipe over default ---------------------------------------------------------------
-
-
-def recipe_fields(config_class: type[CommandOptions]) -> dict[str, Field]:
-    """The options that a recipe or a saved configuration may set, by key."""
-    return {f.name: f for f in fields_of(config_class) if not f.option.transient}
-
-
-def check_keys(config_class: type[CommandOptions], options: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Validate the ``[options]`` of a recipe against a command; return them with their proper types.
-
-    Raises:
-        UserError: an unknown key (the nearest valid one is named), a wrong type or an out-of-range value.
-    """
-    known = recipe_fields(config_class)
-    values = {}
-    for key, value in options.items():
-        where = f"Key {short_text(repr(key))} in {source}"
-        name, value = _current(config_class, key.replace("-", "_"), value, where)
-        if name not in known:
-            raise UserError(f"Unknown key {short_text(repr(key))} in {source}.{did_you_mean(name, known)}")
-        if name in values:
-            raise UserError(f"{where} is there twice, under two spellings: keep {name!r}.")
-        values[name] = coerce(known[name], value, where)
-    return values
-
-
-def current_names(config_class: type[CommandOptions], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Saved options of an earlier version under the names and values that they have now."""
-    return dict(_current(config_class, name, value, name) for name, value in options.items())
-
-
-def _current(config_class: type[CommandOptions], name: str, value: Any, where: str) -> tuple[str, Any]:
-    """The field that ``name`` means, whether its own name, its flag or a former one, and the value's present form."""
-    fields = fields_of(config_class)
-    if any(f.name == name for f in fields):
-        return name, value
-    for f in fields:
-        if name == f.flag[2:].replace("-", "_"):
-            return f.name, value
-        if name in f.option.former:
-            meanings = f.option.former[name]
-            if not meanings:
-                return f.name, value
-            if not isinstance(value, str) or value not in meanings:
-                raise UserError(f"{where}: {value!r} is not one of {', '.join(meanings)}.")
-            return f.name, meanings[value]
-    return name, value
-
-
-def build(config_class: type[C], values: Mapping[str, Any]) -> C:
-    """Make the configuration object from checked values and run its own validation."""
-    config = config_class(**values)
-    config.validate()
-    return config
-
-
-def to_options(config: CommandOptions) -> dict[str, Any]:
-    """The configuration as plain TOML values: what :func:`check_keys` reads back to an equal configuration."""
-    options: dict[str, Any] = {}
-    for name, f in recipe_fields(type(config)).items():
-        value = getattr(config, name)
-        if value is None:
-            if f.default is not None:
-                options[name] = _NONE
-        elif isinstance(value, tuple):
-            options[name] = [str(v) if isinstance(v, Path) else v for v in value]
-        else:
-            options[name] = str(value) if isinstance(value, Path) else value
-    return options
-
-
-def fixed_keys(config_class: type[CommandOptions]) -> set[str]:
-    """The keys that a resumed run may not change: all but those declared ``runtime``."""
-    return {name for name, f in recipe_fields(config_class).items() if not f.option.runtime}
-
-
-# --- Commands ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """What a command's body may want to know of how it was called."""
-
-    command: str
-    argv: tuple[str, ...]
-    given: frozenset[str]
-    recipe: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Command(Generic[C]):
-    """A command: its options, its body, its help.
-
-    Args:
-        path: the words that call it, e.g. ``"mrl train"``; recipes name it in their ``command`` key.
-        options: the configuration class.
-        body: called with the configuration and the invocation; returns a mapping that ``--json`` prints, or None.
-            It imports what it runs.
-        help: first line: what it does; further paragraphs are shown by ``--help``.
-        examples: worked command lines, shown at the end of ``--help``.
-    """
-
-    path: str
-    options: type[C]
-    body: Callable[[C, Invocation], Mapping[str, Any] | None]
-    help: str
-    examples: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.path.split()[-1]
-
-    def build(self) -> Any:
-        """The Typer command."""
-        import typer
-        import typer.main
-
-        app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        epilog = None
-        if self.examples:
-            epilog = "\n\n".join(f"[bold]$[/bold] {line}" for line in self.examples)
-        app.command(name=self.name, help=self.help, epilog=epilog, cls=_command_class(self))(self._function())
-        return typer.main.get_command(app)
-
-    def fill_optional_values(self, args: Sequence[str]) -> list[str]:
-        """Give options whose value may be left out (``--resume``) the value that their absence means."""
-        optional = {
-            f.flag: f.option.optional_value for f in fields_of(self.options) if f.option.optional_value
-        }
-        filled = []
-        for word, following in zip(args, [*args[1:], "-"], strict=False):
-            bare = word in optional and following.startswith("-")
-            filled.append(f"{word}={optional[word]}" if bare else word)
-        return filled
-
-    def refuse_repeated_lists(self, parameters: Sequence[Any]) -> None:
-        """Refuse a list option that is given more than once, as only its last value would count.
-
-        Args:
-            parameters: the parser's parameter of each option on the command line, in their order.
-
-        Raises:
-            UserError: names the option.
-        """
-        lists = {f.name: f for f in fields_of(self.options) if f.kind.sequence and not f.option.positional}
-        seen: set[str] = set()
-        for parameter in parameters:
-            f = lists.get(parameter.name)
-            if f is not None and f.name in seen:
-                raise UserError(
-                    f"{f.flag} is given more than once: it takes {f.kind.phrase}, as in {f.flag} A,B."
-                )
-            seen.add(parameter.name)
-
-    def _function(self) -> Callable[..., None]:
-        import typer
-
-        parameters = [
-            inspect.Parameter(
-                f.name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=_typer_parameter(f, self.path),
-                annotation=_typer_annotation(f),
-            )
-            for f in fields_of(self.options)
-        ]
-        parameters += [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=_former_parameter(f, name),
-                annotation=bool if _is_flag(f) and not meanings else str | None,
-            )
-            for f in fields_of(self.options)
-            for name, meanings in f.option.former.items()
-        ]
-
-        def call(ctx: typer.Context, **values: Any) -> None:
-            given = {
-                name: value
-                for name, value in values.items()
-                if getattr(ctx.get_parameter_source(name), "name", "") in ("COMMANDLINE", "ENVIRONMENT")
-            }
-            self.run(given)
-
-        context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-        call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-        call.__annotations__ = {p.name: p.annotation for p in [context, *parameters]}
-        return call
-
-    def resolve(self, given: Mapping[str, Any]) -> tuple[C, Mapping[str, Any] | None]:
-        """Merge command line values (unconverted) over the recipe over the defaults.
-
-        Returns:
-            The configuration, and the whole recipe if one was named.
-        """
-        by_name = {f.name: f for f in fields_of(self.options)}
-        given = self.current(given)
-        values: dict[str, Any] = {}
-        recipe = None
-        named = given.get("recipe")
-        if isinstance(named, str) and issubclass(self.options, RecipeOptions):
-            from wasskit.recipes import load_recipe
-
-            recipe = load_recipe(named, command=self.path)
-            values.update(check_keys(self.options, recipe.options, f"recipe {recipe.path}"))
-        for name, value in given.items():
-            f = by_name[name]
-            where = (f.option.metavar or name.upper()) if f.option.positional else f.flag
-            values[name] = coerce(f, value, where)
-        return build(self.options, values), recipe.document if recipe else None
-
-    def current(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Command line values by the names of their fields, whatever former names they were given under.
-
-        Raises:
-            UserError: an option is given under two names.
-        """
-        values: dict[str, Any] = {}
-        for typed, value in given.items():
-            flag = "--" + typed.replace("_", "-")
-            name, value = _current(self.options, typed, value, flag)
-            if name in values:
-                raise UserError(f"{flag} is the former name of --{name.replace('_', '-')}: give one of them.")
-            values[name] = value
-        return values
-
-    def run(self, given: Mapping[str, Any]) -> None:
-        """Resolve the configuration and call the body; on several processes if ``nproc`` asks for them."""
-        from wasskit import console
-
-        console.configure(
-            quiet=bool(given.get("quiet")), verbose=bool(given.get("verbose")), json=bool(given.get("json"))
-        )
-        given = self.current(given)
-        config, recipe = self.resolve(given)
-        argv = _argv.get() or tuple(sys.argv[1:])
-        nproc = getattr(config, "nproc", 1)
-        if nproc > 1 and "RANK" not in os.environ:
-            from wasskit.distributed.launch import launch
-
-            code = launch(nproc, list(argv))
-            if code:
-                raise _ExitWith(code)
-            return
-        invocation = Invocation(self.path, argv, frozenset(given), recipe)
-        try:
-            result = self.body(config, invocation)
-        except KeyboardInterrupt:
-            raise Interrupted(signal.SIGINT, "Interrupted.") from None
-        except Stopped as stop:
-            raise Interrupted(stop.signal_number, str(stop)) from None
-        if config.json and result is not None and console.is_main_process():
-            console.print_json(result)
-
-
-def _command_class(declared: Command[Any]) -> Any:
-    from typer.core import TyperCommand
-
-    from wasskit.usage import parsing
-
-    class DeclaredCommand(TyperCommand):
-        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            filled = declared.fill_optional_values(args)
-            # First, so that --help is answered and not judged.
-            with parsing(ctx):
-                rest: list[str] = super().parse_args(ctx, list(filled))
-            if not ctx.resilient_parsing:
-                declared.refuse_repeated_lists(self.make_parser(ctx).parse_args(args=filled)[2])
-            return rest
-
-    return DeclaredCommand
-
-
-class _ExitWith(Exception):
-    """Leave with the exit code of launched processes, which have said what there was to say."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class _Argv:
-    """The command line being run, which differs from ``sys.argv`` when commands are called in-process."""
-
-    value: tuple[str, ...] | None = None
-
-    def get(self) -> tuple[str, ...] | None:
-        return self.value
-
-
-_argv = _Argv()
-
-
-def _is_flag(f: Field) -> bool:
-    return f.kind.base is bool and not f.kind.sequence
-
-
-def _typer_annotation(f: Field) -> Any:
-    if _is_flag(f):
-        return bool | None if f.kind.optional else bool
-    if f.option.positional and f.kind.sequence:
-        return list[str] | None if not f.required else list[str]
-    return str if f.required else str | None
-
-
-def _typer_parameter(f: Field, command: str) -> Any:
-    import typer
-
-    o = f.option
-    completion = None
-    if o.complete is not None:
-        complete = o.complete
-
-        def completion(incomplete: str) -> list[Any]:
-            if isinstance(complete, ByCommand):
-                return list(complete.candidates(incomplete, command))
-            return list(complete(incomplete))
-
-    elif f.choices is not None:
-        choices = f.choices
-
-        def completion(incomplete: str) -> list[Any]:
-            return [choice for choice in choices if choice.startswith(incomplete)]
-
-    help_text = o.help
-    bounds = bounds_phrase(o)
-    if bounds:
-        help_text = f"{help_text} [dim]({bounds})[/dim]"
-    metavar = o.metavar or f.kind.metavar
-    if o.choices and not o.metavar:
-        metavar = "|".join(o.choices)
-    if o.positional:
-        # A list's default is the configuration's own: older Click knows none for arguments that take many values.
-        default: Any = ... if f.required else (None if f.kind.sequence else f.default)
-        return typer.Argument(
-            default,
-            help=help_text,
-            metavar=o.metavar or f.name.upper(),
-            autocompletion=completion,
-            show_default=False,
-        )
-    names = [f.flag] + ([o.short] if o.short else [])
-    help_text += f" [dim]\\[default: {o.show_default}][/dim]" if o.show_default else ""
-    if _is_flag(f):
-        if o.flag is None:
-            names[0] = f"{f.flag}/--no-{f.flag[2:]}"
-        return typer.Option(
-            f.default,
-            *names,
-            help=help_text,
-            rich_help_panel=o.panel,
-            show_default=o.flag is None and o.show_default is None,
-        )
-    default = ... if f.required else (display(f.default) or None if f.default is not None else None)
-    return typer.Option(
-        default,
-        *names,
-        help=help_text,
-        metavar=metavar,
-        rich_help_panel=o.panel,
-        autocompletion=completion,
-        show_default=default is not None and default is not ... and o.show_default is None,
-    )
-
-
-def _former_parameter(f: Field, name: str) -> Any:
-    """The hidden option that a former name still is."""
-    import typer
-
-    flag = "--" + name.replace("_", "-")
-    if _is_flag(f) and not f.option.former[name]:
-        return typer.Option(f.default, flag if f.option.flag else f"{flag}/--no-{flag[2:]}", hidden=True)
-    return typer.Option(None, flag, hidden=True)
