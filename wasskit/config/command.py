@@ -240,6 +240,7 @@ def _typer_parameter(f: Field, command: str) -> Any:
             f.default,
             *names,
             help=help_text,
+            hidden=o.hidden,
             rich_help_panel=o.panel,
             show_default=o.flag is None and o.show_default is None,
         )
@@ -248,6 +249,7 @@ def _typer_parameter(f: Field, command: str) -> Any:
         default,
         *names,
         help=help_text,
+        hidden=o.hidden,
         metavar=metavar,
         rich_help_panel=o.panel,
         autocompletion=completion,

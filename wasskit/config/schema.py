@@ -51,6 +51,7 @@ class Option:
     positional: bool = False
     show_default: str | None = None
     optional_value: str | None = None
+    hidden: bool = False
     former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -72,6 +73,7 @@ def option(
     runtime: bool = False,
     show_default: str | None = None,
     optional_value: str | None = None,
+    hidden: bool = False,
     former: str | Mapping[str, Mapping[str, Any]] = "",
 ) -> Any:
     """Declare an option.
@@ -90,6 +92,7 @@ def option(
         runtime: where and how fast a run happens (``--device``): saved, but may change when the run is resumed.
         show_default: words for a default that is computed.
         optional_value: what the option means when it is given without a value.
+        hidden: accepted as in earlier versions, but of no effect and not shown.
         former: the name that the option had in earlier versions, which recipes, saved runs and command lines may still
             use; with what its values meant where they were other ones, ``{"batch_norm": {"sync": True}}``.
     """
@@ -100,7 +103,7 @@ def option(
             help=help, panel=panel, min=min, max=max, above=above, below=below,
             choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
             metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
-            optional_value=optional_value, former=former,
+            optional_value=optional_value, hidden=hidden, former=former,
         )
     }  # fmt: skip
     if default is dataclasses.MISSING:
