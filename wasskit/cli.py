@@ -20,7 +20,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from wasskit.config import Command, RecipeOptions, build, check_keys
+from wasskit.config import Command, CommandOptions, RecipeOptions, build, check_keys
 from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
@@ -148,7 +148,7 @@ def load_command(plugin: Plugin, name: str) -> Command[Any]:
 
         model, choices = (
             plugin.model,
-            load_plugin(plugin.choices) if plugin.choices else _config.CommandOptions,
+            load_plugin(plugin.choices) if plugin.choices else CommandOptions,
         )
         return standard_command(plugin.name, name, plugin.commands[name], lambda: load_plugin(model), choices)
     module = importlib.import_module(plugin.module_of(name))
