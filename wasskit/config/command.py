@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from wasskit.config.resolution import C, given_by_name, resolve
-from wasskit.config.schema import ByCommand, Field, bounds_phrase, display, fields_of
+from wasskit.config.declaration import ByCommand
+from wasskit.config.resolution import C, given_by_name, resolve, values_of
+from wasskit.config.schema import Field, bounds_phrase, display, fields_of
 from wasskit.errors import Interrupted, UserError
 from wasskit.system.signals import Stopped
 
@@ -148,7 +149,7 @@ class Command(Generic[C]):
         )
         given = given_by_name(self.options, given)
         config, recipe = resolve(self.options, self.path, given)
-        nproc = getattr(config, "nproc", 1)
+        nproc = values_of(config).get("nproc", 1)
         if nproc > 1 and "RANK" not in os.environ:
             from wasskit.distributed.launch import launch
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wasskit.config.schema import NONE, CommandOptions, Field, RecipeOptions, coerce, fields_of
+from wasskit.config.declaration import CommandOptions, G, OptionGroup, RecipeOptions, groups_of
+from wasskit.config.schema import NONE, Field, coerce, fields_of
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
 from wasskit.text import short_text
@@ -62,17 +66,59 @@ def current_name(config_class: type[CommandOptions], name: str, value: Any, wher
 
 
 def build(config_class: type[C], values: Mapping[str, Any]) -> C:
-    """Make the configuration object from checked values and run its own validation."""
-    config = config_class(**values)
+    """Make the configuration object from checked values by name and run its own validation."""
+    config = _assembled(config_class, values, None)
     config.validate()
     return config
+
+
+def changed(config: C, values: Mapping[str, Any]) -> C:
+    """The configuration with other values of the options named, wherever in it they are; without validation."""
+    return _assembled(type(config), values, config)
+
+
+def _assembled(kind: type[G], values: Mapping[str, Any], base: G | None) -> G:
+    own: dict[str, Any] = {}
+    groups = groups_of(kind)
+    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if f.name in groups:
+            before = f.default if base is None else getattr(base, f.name)
+            own[f.name] = _assembled(
+                groups[f.name], values, None if before is dataclasses.MISSING else before
+            )
+        elif f.name in values:
+            own[f.name] = values[f.name]
+    return kind(**own) if base is None else dataclasses.replace(base, **own)  # type: ignore[type-var]
+
+
+def values_of(config: OptionGroup) -> dict[str, Any]:
+    """The value of every option, by name."""
+    return {
+        f.name: getattr(functools.reduce(getattr, f.path, config), f.name) for f in fields_of(type(config))
+    }
+
+
+def part(config: OptionGroup, kind: type[G]) -> G:
+    """The group of a kind in a configuration, which has it as a field, in one of its groups, or by inheritance.
+
+    Raises:
+        TypeError: it has none.
+    """
+    if isinstance(config, kind):
+        return config
+    for value in vars(config).values():
+        if isinstance(value, OptionGroup):
+            with contextlib.suppress(TypeError):
+                return part(value, kind)
+    raise TypeError(f"{type(config).__name__} has no {kind.__name__}")
 
 
 def to_options(config: CommandOptions) -> dict[str, Any]:
     """The configuration as plain TOML values: what :func:`check_keys` reads back to an equal configuration."""
     options: dict[str, Any] = {}
+    values = values_of(config)
     for name, f in recipe_fields(type(config)).items():
-        value = getattr(config, name)
+        value = values[name]
         if value is None:
             if f.default is not None:
                 options[name] = NONE

@@ -1,4 +1,4 @@
-"""The schema of a configuration: options with their types, bounds and defaults, whichever source a value comes from."""
+"""The schema of a configuration: its options with their types, bounds and defaults, and the check of a value."""
 
 from __future__ import annotations
 
@@ -6,168 +6,25 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from wasskit.config.declaration import METADATA, Changes, Option, OptionGroup, RecipeOptions, groups_of
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
 from wasskit.text import controls
 
-Completer = Callable[[str], Iterable[str | tuple[str, str]]]
-
-
-@dataclass(frozen=True)
-class ByCommand:
-    """A completer whose candidates depend on the command: ``candidates(typed, command)``, say ``"mrl train"``."""
-
-    candidates: Callable[[str, str], Iterable[str | tuple[str, str]]]
-
-
-_METADATA = "wasskit"
 NONE = "none"
 _LARGEST = {int: 2**63 - 1, float: 3.4e38}
 """What a tensor's whole number and a single-precision number can hold."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """What is known of one option besides its name, type and default."""
-
-    help: str
-    panel: str = "Options"
-    min: float | None = None
-    max: float | None = None
-    above: float | None = None
-    below: float | None = None
-    choices: tuple[str, ...] | None = None
-    complete: Completer | ByCommand | None = None
-    short: str | None = None
-    flag: str | None = None
-    metavar: str | None = None
-    transient: bool = False
-    runtime: bool = False
-    positional: bool = False
-    show_default: str | None = None
-    optional_value: str | None = None
-    hidden: bool = False
-    former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-def option(
-    default: Any = dataclasses.MISSING,
-    *,
-    help: str,
-    panel: str = "Options",
-    min: float | None = None,
-    max: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: Sequence[str] | None = None,
-    complete: Completer | ByCommand | None = None,
-    short: str | None = None,
-    flag: str | None = None,
-    metavar: str | None = None,
-    transient: bool = False,
-    runtime: bool = False,
-    show_default: str | None = None,
-    optional_value: str | None = None,
-    hidden: bool = False,
-    former: str | Mapping[str, Mapping[str, Any]] = "",
-) -> Any:
-    """Declare an option.
-
-    Args:
-        default: the value when neither the command line nor a recipe gives one; required options have none.
-        help: one sentence, shown by ``--help``.
-        panel: heading under which ``--help`` lists the option.
-        min, max: inclusive bounds of a number, or of every entry of a list of numbers.
-        above, below: exclusive bounds.
-        choices: the allowed words of a string option (a ``Literal`` type says the same).
-        complete: maps what has been typed to candidate values, for tab completion.
-        short: a one-letter form such as ``-n``.
-        flag: the long form where it differs from the field's name.
-        transient: belongs to one invocation (``--json``): neither a recipe key nor saved.
-        runtime: where and how fast a run happens (``--device``): saved, but may change when the run is resumed.
-        show_default: words for a default that is computed.
-        optional_value: what the option means when it is given without a value.
-        hidden: accepted as in earlier versions, but of no effect and not shown.
-        former: the name that the option had in earlier versions, which recipes, saved runs and command lines may still
-            use; with what its values meant where they were other ones, ``{"batch_norm": {"sync": True}}``.
-    """
-    if isinstance(former, str):
-        former = {former: {}} if former else {}
-    metadata = {
-        _METADATA: Option(
-            help=help, panel=panel, min=min, max=max, above=above, below=below,
-            choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
-            metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
-            optional_value=optional_value, hidden=hidden, former=former,
-        )
-    }  # fmt: skip
-    if default is dataclasses.MISSING:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def argument(
-    default: Any = dataclasses.MISSING,
-    *,
-    help: str,
-    complete: Completer | ByCommand | None = None,
-    metavar: str | None = None,
-) -> Any:
-    """Declare a positional argument. A ``tuple[T, ...]`` type takes one or more values (none, if it has a default)."""
-    metadata = {
-        _METADATA: Option(help=help, complete=complete, metavar=metavar, transient=True, positional=True)
-    }
-    if default is dataclasses.MISSING:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CommandOptions:
-    """Options that every command has."""
-
-    json: bool = option(
-        False, help="Print the result as JSON on stdout.", panel="Output", transient=True, flag="--json"
-    )
-    quiet: bool = option(
-        False,
-        help="Print results and errors only.",
-        panel="Output",
-        transient=True,
-        flag="--quiet",
-        short="-q",
-    )
-    verbose: bool = option(
-        False, help="Print more, and tracebacks of errors.", panel="Output", transient=True, flag="--verbose",
-        short="-v",
-    )  # fmt: skip
-
-    def validate(self) -> None:
-        """Check what concerns several options at once; raise :class:`UserError`. Subclasses call ``super()``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeOptions(CommandOptions):
-    """Options of commands whose settings can come from a recipe or from the saved configuration of a run."""
-
-    recipe: str | None = option(
-        None, help="Take settings from a recipe, by name or path; options given here win.", panel="Output",
-        complete=ByCommand(lambda typed, command: _complete_recipes(typed, command)), transient=True,
-    )  # fmt: skip
-
-
-def _complete_recipes(typed: str, command: str) -> Iterable[str | tuple[str, str]]:
-    from wasskit.recipes import complete_recipes
-
-    return complete_recipes(typed, command)
-
-
-# --- Types: what a field accepts, from whichever source -------------------------------------------------------------
+PANELS = (
+    "Options", "Method", "Uniformity", "Objective", "Study", "Runs", "Metrics", "Data", "Optimisation", "Potentials",
+    "Model", "Views", "Classifier", "Autoencoder", "Embeddings", "Measures", "Evaluation", "Axes", "Table", "Figure",
+    "", "Run", "Machine", "Output",
+)  # fmt: skip
+"""The panels of ``--help`` in their order; those of other packages come where there is no name."""
 
 
 @dataclass(frozen=True)
@@ -232,12 +89,17 @@ def kind_of(annotation: Any) -> Kind:
 
 @dataclass(frozen=True)
 class Field:
-    """One option of a configuration class: its name, its type, its default, its declaration."""
+    """One option of a configuration class: its name, its type, its default, its declaration.
+
+    Args:
+        path: the fields that lead to the group it belongs to; empty for one of the command's own.
+    """
 
     name: str
     kind: Kind
     default: Any
     option: Option
+    path: tuple[str, ...] = ()
 
     @property
     def required(self) -> bool:
@@ -255,19 +117,50 @@ class Field:
 _fields_cache: dict[type, tuple[Field, ...]] = {}
 
 
-def fields_of(config_class: type[CommandOptions]) -> tuple[Field, ...]:
-    """All options of a configuration class, arguments first, the general ones last."""
-    if config_class not in _fields_cache:
-        hints = typing.get_type_hints(config_class)
-        found = [
-            Field(f.name, kind_of(hints[f.name]), f.default, f.metadata[_METADATA])
-            for f in dataclasses.fields(config_class)
-            if _METADATA in f.metadata
-        ]
-        general = {f.name for f in dataclasses.fields(RecipeOptions)}
-        found.sort(key=lambda f: (not f.option.positional, not f.option.positional and f.name in general))
-        _fields_cache[config_class] = tuple(found)
+def fields_of(config_class: type[OptionGroup]) -> tuple[Field, ...]:
+    """All options of a configuration class, those of its groups among them: arguments first, then by panel.
+
+    Raises:
+        TypeError: two groups have an option of the same name, or a type is none that an option can have.
+    """
+    if config_class in _fields_cache:
+        return _fields_cache[config_class]
+    found = list(_collected(config_class, None, (), Changes()))
+    names = [f.name for f in found]
+    if len(set(names)) < len(names):
+        raise TypeError(
+            f"{config_class.__name__}: two options have the same name: {', '.join(sorted(names))}"
+        )
+    general = [f.name for f in dataclasses.fields(RecipeOptions)]
+    rank = {panel: place for place, panel in enumerate(PANELS)}
+
+    def place(f: Field) -> tuple[bool, int, bool]:
+        return not f.option.positional, rank.get(f.option.panel, rank[""]), f.name in general
+
+    _fields_cache[config_class] = tuple(sorted(found, key=place))
     return _fields_cache[config_class]
+
+
+def _collected(
+    kind: type[OptionGroup], default: OptionGroup | None, path: tuple[str, ...], changes: Changes
+) -> Iterator[Field]:
+    """The options of a class in their order; of a group with the defaults of ``default``."""
+    hints, groups = typing.get_type_hints(kind), groups_of(kind)
+    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+        value = getattr(default, f.name) if default is not None else f.default
+        declared = f.metadata.get(METADATA)
+        if isinstance(declared, Option):
+            yield Field(f.name, kind_of(hints[f.name]), value, _changed(declared, f, value, changes), path)
+        elif f.name in groups:
+            part = value if isinstance(value, OptionGroup) else None
+            yield from _collected(groups[f.name], part, (*path, f.name), declared or Changes())
+
+
+def _changed(declared: Option, f: dataclasses.Field[Any], value: Any, changes: Changes) -> Option:
+    """A group's option as its command has it. Words for a computed default do not hold for one that is a value."""
+    words = None if value is not None and value != f.default else declared.show_default
+    help, words = changes.help.get(f.name, declared.help), changes.show_default.get(f.name, words)
+    return dataclasses.replace(declared, help=help, show_default=words)
 
 
 def coerce(f: Field, value: Any, where: str) -> Any:
