@@ -175,7 +175,7 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "models.weights.read_safetensors": ("safetensors", "x.safetensors", (_safetensors(folder, state),)),
         "models.weights.read_torch": ("torch", "x.pth", weights),
         "training.checkpoint.check_whole": ("torch", "x.pt", weights),
-        "training.run._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
+        "training.metrics_csv._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
         "plugins.plot.clouds.read_colours": ("bytes", "x.png", _pictures()),
         "plugins.plot.runs._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
         "plugins.plot.report._image": ("bytes", "x.png", _pictures()),
