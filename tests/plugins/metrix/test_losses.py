@@ -10,36 +10,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.plugins.metrix.losses import (
-    Half,
-    LinearSum,
-    LogSum,
-    LossName,
-    MetrixLoss,
-    Mode,
-    chord,
-    cosine_contrastive,
-    mean_nonzero,
-    mixed_contrastive,
-    mixed_generic,
-)
-from wasskit.plugins.metrix.mixup import Mixing, embedding_cosines
+from wasskit.plugins.metrix.losses.contrastive import Contrastive, mixed_contrastive
+from wasskit.plugins.metrix.losses.multisimilarity import MultiSimilarity
+from wasskit.plugins.metrix.mixers import Mode
+from wasskit.plugins.metrix.mixers.embed import embedding_cosines
+from wasskit.plugins.metrix.objective import MetrixLoss
+from wasskit.plugins.metrix.pair_loss import LogSum, PairLoss, chord, mean_nonzero
 from wasskit.plugins.metrix.pairs import (
     KINDS,
     Kind,
+    Mixing,
     Ragged,
     Triples,
     all_negatives,
     anchor_negative,
     hardest_negatives,
-    misplaced,
     positive_negative,
     relations,
 )
+from wasskit.plugins.metrix.published import first_positives, misplaced
 
 Reference = Callable[[str], dict[str, Any]]
 BATCHES = ["mixed24", "balanced20", "mixed36", "single12"]
-LOSSES: list[LossName] = ["contrastive", "multisimilarity", "proxyanchor"]
+LOSSES = ["contrastive", "multisimilarity", "proxyanchor"]
 FORMS = [*LOSSES, "cosine"]
 """The losses, and the contrastive one with cosine similarities."""
 MODES: list[Mode] = ["baseline", "input", "feature", "embed"]
@@ -119,7 +112,7 @@ def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
         return misplaced(hardest_negatives(mask, cosine, k), mask)
 
     lists: dict[str, Triples] = {
-        "embed_pn": positive_negative(positive, every, first_positive=True),
+        "embed_pn": first_positives(positive, every),
         "embed_an": anchor_negative(items, lonely),
         "input_pn": positive_negative(positive, hard(negative, 1)),
         "input_pn_top3": positive_negative(positive, hard(negative, 3)),
@@ -158,10 +151,7 @@ def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
         assert mixed_contrastive(found, lam, embeddings.shape[1]).item() == pytest.approx(expected, rel=1e-10)
 
 
-HALVES: dict[str, tuple[Half, Half]] = {
-    "contrastive": (LinearSum(), LinearSum(0.5)),
-    "ms": (LogSum(-18.0, 0.77, 18.0), LogSum(75.0, 0.77, 75.0)),
-}
+FORM: dict[str, PairLoss] = {"contrastive": Contrastive("cosine"), "ms": MultiSimilarity()}
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -172,12 +162,11 @@ def test_reference_of_the_paper_form(reference: Reference, batch: str, loss: str
     labels = torch.from_numpy(numbers["labels"])
     x = F.normalize(torch.from_numpy(numbers["embeddings"]))
     positive, negative = relations(labels, labels, own=True)
-    halves = HALVES[loss]
     both = positive.any(1) & negative.any(1)
     for i, lam in enumerate(numbers["lams"].tolist()):
         clean = sum(
             half.per_anchor((x @ x.T)[mask], mask.nonzero()[:, 0], len(x), 1.0)[both].mean()
-            for half, mask in zip(halves, (positive, negative), strict=True)
+            for half, mask in zip(FORM[loss].halves, (positive, negative), strict=True)
         )
         expected = numbers[f"generic_{loss}"][i]
         assert float(clean) == pytest.approx(expected[0], rel=1e-10)
@@ -185,7 +174,7 @@ def test_reference_of_the_paper_form(reference: Reference, batch: str, loss: str
         lists = (positive_negative(positive, negatives), anchor_negative(both.nonzero()[:, 0], negatives))
         for column, (kind, triples) in enumerate(zip(KINDS, lists, strict=True), start=1):
             cosine = embedding_cosines(x, x, triples, Mixing(lam, kind))
-            mixed = mixed_generic(cosine, triples.anchor, len(x), lam, *halves)
+            mixed = FORM[loss].mixed(cosine, triples.anchor, len(x), lam, x.shape[1])
             assert mixed.item() == pytest.approx(expected[column], rel=1e-10)
 
 
@@ -250,7 +239,7 @@ def test_cosine_form_is_a_sum_of_the_library() -> None:
     x, labels = balanced(4, 3)
     x.requires_grad_()
     theirs = ContrastiveLoss(1.0, 0.3, distance=CosineSimilarity(), reducer=SumReducer())(x, labels)
-    ours = cosine_contrastive(x, labels, margin=0.3)
+    ours = Contrastive("cosine", 0.3)(x, labels)
     assert ours.item() == pytest.approx((theirs.item() - 4 * 3 * 2) / 12, rel=1e-10)
     gradients = [torch.autograd.grad(value, x)[0] for value in (ours, theirs / 12)]
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-12)
@@ -306,7 +295,7 @@ def test_reference_steps(reference: Reference, batch: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_clean_parts_are_those_of_the_library(loss: LossName) -> None:
+def test_clean_parts_are_those_of_the_library(loss: str) -> None:
     """Our generic halves over clean pairs give pytorch-metric-learning's losses, values and gradients."""
     raw, labels = balanced(8)
     raw.requires_grad_()
@@ -323,8 +312,7 @@ def test_clean_parts_are_those_of_the_library(loss: LossName) -> None:
         positive, negative = relations(anchor_labels, labels, own=loss != "proxyanchor")
         cosine = anchors @ x.T
         ours = torch.zeros((), dtype=x.dtype)
-        assert module.halves is not None
-        for half, mask in zip(module.halves, (positive, negative), strict=True):
+        for half, mask in zip(module.clean.halves, (positive, negative), strict=True):
             ours = ours + half.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), 1.0).mean()
     assert ours.item() == pytest.approx(clean.item(), rel=1e-10)
     torch.testing.assert_close(
@@ -350,8 +338,7 @@ def test_ends_of_lambda_are_the_clean_halves(loss: str, lam: float) -> None:
         return
     mask, other = (positive, negative) if lam else (negative, positive)
     repeated = float(other.sum(1)[0])
-    assert module.halves is not None
-    clean_half = module.halves[0 if lam else 1]
+    clean_half = module.clean.halves[0 if lam else 1]
     half = clean_half.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), repeated).mean()
     assert terms.mixed.item() == pytest.approx(half.item(), rel=1e-9)
     if lam == 1:
@@ -372,8 +359,7 @@ def test_anchor_negative_mixing_at_zero_is_the_clean_negative_half(loss: str) ->
     if loss == "contrastive":
         half = mean_nonzero(F.relu(0.5 - chord(cosine, 10)))
     else:
-        assert module.halves is not None
-        half = module.halves[1].per_anchor(cosine, negative.nonzero()[:, 0], len(anchors), 1.0).mean()
+        half = module.clean.halves[1].per_anchor(cosine, negative.nonzero()[:, 0], len(anchors), 1.0).mean()
     assert terms.mixed.item() == pytest.approx(half.item(), rel=1e-9)
 
 
@@ -476,7 +462,7 @@ def test_modes_agree_where_mixing_commutes_with_the_network(loss: str, mode: Mod
     labels = torch.arange(4).repeat_interleave(3)
     images = torch.randn(12, 10, 1, 1, generator=generator, dtype=torch.float64)
     module = build(loss, mode).double()
-    reference = build(loss, "embed", hardest=module.hardest).double()
+    reference = build(loss, "embed", hardest=module.pairing.hardest).double()
     raw = images.flatten(1)
     mixing = Mixing(0.3, "positive-negative")
     terms = module(
@@ -663,8 +649,9 @@ def test_maps_and_images_that_do_not_fit_are_refused() -> None:
     ],
 )
 def test_settings_out_of_bounds_are_refused(options: dict[str, Any], message: str) -> None:
+    loss = {"similarity_scales": "multisimilarity", "proxy_scales": "proxyanchor"}.get(next(iter(options)))
     with pytest.raises(ValueError, match=message):
-        MetrixLoss("contrastive", **options)
+        build(loss or "contrastive", **options)
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -21,6 +21,7 @@ from wasskit.options import (
     complete_models,
     override,
 )
+from wasskit.plugins.metrix.losses import loss_names
 
 RECALLS = {"sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30, 40, 50)}
 """The K at which recall is published for a data set; elsewhere 1, 2, 4, 8."""
@@ -35,9 +36,7 @@ def published_recalls(dataset: str) -> tuple[int, ...]:
 class MethodOptions(CommandOptions):
     """The objective: clean loss + w * mixed loss."""
 
-    loss: Literal["contrastive", "multisimilarity", "proxyanchor"] = option(
-        "contrastive", help="Metric loss.", panel="Method"
-    )
+    loss: str = option("contrastive", help="Metric loss.", panel="Method", choices=loss_names())
     mode: Literal["baseline", "input", "feature", "embed"] = option(
         "feature", help="What is mixed: nothing, images, last feature maps, embeddings.", panel="Method"
     )
@@ -89,6 +88,9 @@ class MethodOptions(CommandOptions):
     )
     proxy_scales: tuple[float, ...] = option(
         (32.0, 0.1), help="Proxy-anchor: scale alpha and margin delta.", panel="Method", min=0
+    )
+    loss_settings: tuple[str, ...] = option(
+        (), help="Settings of a loss that have no option of their own: name=number,...", panel="Method"
     )
     embedding_size: int | None = option(
         None,
