@@ -33,7 +33,7 @@ from wasskit.plugins.metrix.published import first_positives, misplaced
 Reference = Callable[[str], dict[str, Any]]
 BATCHES = ["mixed24", "balanced20", "mixed36", "single12"]
 LOSSES = ["contrastive", "multisimilarity", "proxyanchor"]
-FORMS = [*LOSSES, "cosine"]
+FORMS = [*LOSSES, "cosine", "potentialfield"]
 """The losses, and the contrastive one with cosine similarities."""
 MODES: list[Mode] = ["baseline", "input", "feature", "embed"]
 SHORT: dict[str, Kind] = {"pn": "positive-negative", "an": "anchor-negative"}
@@ -294,30 +294,52 @@ def test_reference_steps(reference: Reference, batch: str, name: str) -> None:
         torch.testing.assert_close(values.grad, expected, rtol=1e-6, atol=1e-10)
 
 
+CLEAN_BATCHES = {
+    "usual": [0, 0, 0, 1, 1, 2, 2, 2, 3],
+    "one class": [4] * 6,
+    "no positive": [0, 1, 2, 3, 4],
+    "one item": [2],
+    "two items": [1, 1],
+    "equal items": [0, 0, 1, 1, 0],
+    "opposite items": [0, 0, 1],
+}
+
+
 @pytest.mark.parametrize("loss", LOSSES)
-def test_clean_parts_are_those_of_the_library(loss: str) -> None:
-    """Our generic halves over clean pairs give pytorch-metric-learning's losses, values and gradients."""
-    raw, labels = balanced(8)
-    raw.requires_grad_()
-    module = build(loss).double()
-    clean = module(raw, labels, mixing=Mixing(0.5, "positive-negative")).clean
-    x = F.normalize(raw)
-    if loss == "contrastive":
-        positive, negative = relations(labels, labels, own=True)
-        distance = chord(x @ x.T, x.shape[1])
-        ours = mean_nonzero(distance[positive]) + mean_nonzero(F.relu(0.5 - distance[negative]))
-    else:
-        anchors = F.normalize(module.clean.proxies) if loss == "proxyanchor" else x
-        anchor_labels = torch.arange(8) if loss == "proxyanchor" else labels
-        positive, negative = relations(anchor_labels, labels, own=loss != "proxyanchor")
-        cosine = anchors @ x.T
-        ours = torch.zeros((), dtype=x.dtype)
-        for half, mask in zip(module.clean.halves, (positive, negative), strict=True):
-            ours = ours + half.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), 1.0).mean()
-    assert ours.item() == pytest.approx(clean.item(), rel=1e-10)
-    torch.testing.assert_close(
-        torch.autograd.grad(ours, raw)[0], torch.autograd.grad(clean, raw)[0], rtol=1e-8, atol=1e-12
-    )
+@pytest.mark.parametrize("batch", CLEAN_BATCHES)
+def test_clean_losses_are_those_of_the_library(loss: str, batch: str) -> None:
+    """Our dense forms give pytorch-metric-learning's losses, values and gradients, of degenerate batches too."""
+    from pytorch_metric_learning import distances, losses
+
+    module = build(loss, "baseline").double()
+    theirs: Any = {
+        "contrastive": lambda: losses.ContrastiveLoss(0.0, 0.5, distance=distances.LpDistance()),
+        "multisimilarity": lambda: losses.MultiSimilarityLoss(18.0, 75.0, 0.77),
+        "proxyanchor": lambda: losses.ProxyAnchorLoss(8, 10, margin=0.1, alpha=32),
+    }[loss]()
+    labels = torch.tensor(CLEAN_BATCHES[batch])
+    x = torch.randn(len(labels), 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    if batch == "equal items":
+        x[1] = x[0]
+        x[3] = x[0]
+    elif batch == "opposite items":
+        x[1] = -x[0]
+    x.requires_grad_()
+    inputs = [x]
+    if loss == "proxyanchor":
+        # Drawn as the library draws them, so that runs of earlier versions go on as they were.
+        torch.manual_seed(0)
+        drawn = losses.ProxyAnchorLoss(8, 10).proxies
+        assert torch.equal(module.clean.proxies, drawn.double())
+        theirs.proxies = module.clean.proxies
+        inputs.append(module.clean.proxies)
+    values = [module(x, labels).clean, theirs(x, labels)]
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-12, abs=1e-14)
+    gradients = [torch.autograd.grad(value, inputs, allow_unused=True) for value in values]
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(
+            ours, torch.zeros_like(ours) if expected is None else expected, rtol=1e-9, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("loss", FORMS)
@@ -564,6 +586,10 @@ def test_what_cannot_be_computed_is_refused() -> None:
         MetrixLoss("contrastive", distance="manhattan")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown loss"):
         MetrixLoss("triplet")  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="the loss contrastive has no setting 'decay': it takes distance, margin"
+    ):
+        MetrixLoss("contrastive", settings={"decay": 2.0})
     with pytest.raises(ValueError, match="needs maps"):
         MetrixLoss(mode="feature")(x, labels)
     with pytest.raises(ValueError, match="needs images"):

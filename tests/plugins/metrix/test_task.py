@@ -45,7 +45,9 @@ def one_step(task: MetrixTask, parts: MetricSplits, step: int = 0) -> Any:
     return losses
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor"])
+@pytest.mark.parametrize(
+    "loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor", "potentialfield"]
+)
 @pytest.mark.parametrize("mode", ["baseline", "input", "feature", "embed"])
 def test_every_loss_trains_in_every_mode(parts: MetricSplits, loss: str, mode: str) -> None:
     form = {"loss": "contrastive", "distance": "cosine"} if loss == "cosine" else {"loss": loss}
