@@ -503,6 +503,7 @@ def test_these_paths_import_nothing_heavy(code: str) -> None:
     assert not loaded & set(HEAVY)
 
 
+@pytest.mark.slow
 def test_every_command_module_is_cheap_to_declare() -> None:
     program = (
         "import sys; sys.path.insert(0, 'tests'); from test_cli import _all_command_paths\n"

@@ -72,6 +72,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_resumed(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     import torch
 

@@ -78,6 +78,7 @@ def _loose_calls(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str, 
         yield from _loose_calls(node, node.name if isinstance(node, ast.FunctionDef) else function)
 
 
+@pytest.mark.slow
 def test_no_file_is_parsed_outside_a_declared_reader() -> None:
     loose = [
         f"{path.relative_to(PACKAGE)}:{line} calls {name} in {function or 'the module'}"

@@ -193,6 +193,7 @@ def test_tables_of_hostile_runs(run_cli: Callable[..., Any], hostile_runs: Path,
         assert not any(re.match(r"\s*[=@]", cell) for row in rows for cell in row)
 
 
+@pytest.mark.slow
 def test_report_and_figures_of_hostile_runs(run_cli: Callable[..., Any], hostile_runs: Path) -> None:
     first, _ = sorted(hostile_runs.iterdir())
     page = hostile_runs.parent / "page.html"
@@ -225,6 +226,7 @@ def test_embeddings_of_hostile_classes_and_paths(tmp_path: Path) -> None:
     assert [row["label"].removeprefix("'") for row in rows] == [text.plain_text(h) for h in HOSTILE]
 
 
+@pytest.mark.slow
 def test_a_class_folder_with_a_hostile_name_is_searched_and_drawn(
     run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

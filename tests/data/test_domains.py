@@ -49,6 +49,7 @@ def test_idx_files(tmp_path: Path) -> None:
         read_idx(tmp_path / "b.gz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", [b"\r", b"1 ", b"1:1 ", b"0"], ids=["returns", "numbers", "pairs", "digits"]
 )

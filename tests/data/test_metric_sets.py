@@ -297,6 +297,7 @@ def test_too_few_classes(tmp_path: Path) -> None:
         load_metric_splits("imagefolder", root=tmp_path)
 
 
+@pytest.mark.slow
 def test_real_birds_and_faces(data_root: Path) -> None:
     splits = load_metric_splits("cub", root=data_root)
     assert (len(splits.train), len(splits.test)) == (1171, 1167)

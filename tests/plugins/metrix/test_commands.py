@@ -58,6 +58,7 @@ def last_weights(path: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_train_reports_metrix_and_its_baseline(trained: Path) -> None:
     run, baseline = RunDirectory.open(trained), RunDirectory.open(trained / "baseline")
     assert run.options["mode"] == "feature"
@@ -83,6 +84,7 @@ def test_train_reports_metrix_and_its_baseline(trained: Path) -> None:
     assert not {"mixed"} & {row.metric for row in baseline.metrics("train")}
 
 
+@pytest.mark.slow
 def test_train_labels_its_epochs(run_cli: Run, words: Callable[[str], str], tmp_path: Path) -> None:
     result = run_cli(
         "metrix", "train", *QUICK, "--epochs", "1", "--mode", "embed", "--run-dir", tmp_path / "r"
@@ -102,6 +104,7 @@ def test_train_labels_its_epochs(run_cli: Run, words: Callable[[str], str], tmp_
     assert "already holds a run" in words(result.stderr)
 
 
+@pytest.mark.slow
 def test_json_is_the_summary(run_cli: Run, tmp_path: Path) -> None:
     result = run_cli(
         "metrix", "train", *QUICK, "--epochs", "1", "--mode", "baseline", "--loss", "proxyanchor",
@@ -114,6 +117,7 @@ def test_json_is_the_summary(run_cli: Run, tmp_path: Path) -> None:
     assert content["skipped_steps"] == {}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_run(run_cli: Run, trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "moved"
     shutil.copytree(trained, copy)
@@ -129,6 +133,7 @@ def test_a_resumed_run_is_the_same_run(run_cli: Run, trained: Path, tmp_path: Pa
     assert "--loss proxyanchor (the run has contrastive)" in result.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_baseline_is_resumed(run_cli: Run, trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "moved"
     shutil.copytree(trained, copy)
@@ -141,6 +146,7 @@ def test_an_interrupted_baseline_is_resumed(run_cli: Run, trained: Path, tmp_pat
     assert all(torch.equal(whole[key], value) for key, value in last_weights(folder).items())
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_what_training_measured(
     run_cli: Run, trained: Path, words: Callable[[str], str]
 ) -> None:
@@ -230,6 +236,7 @@ def test_search(run_cli: Run, trained: Path, tmp_path: Path) -> None:
     assert first.split()[1] == "1.000"
 
 
+@pytest.mark.slow
 def test_wrong_requests(run_cli: Run, trained: Path, tmp_path: Path, words: Callable[[str], str]) -> None:
     for argv, message in (
         (("train", "--dataset", "cub", "--data-root", tmp_path), "he data set cub is not in"),
@@ -331,6 +338,7 @@ def test_there_is_a_recipe_for_every_published_row() -> None:
         assert tuple(paper["metrics"].values()) == expected
 
 
+@pytest.mark.slow
 def test_real_birds(run_cli: Run, data_root: Path, tmp_path: Path, words: Callable[[str], str]) -> None:
     result = run_cli(
         "metrix", "train", "--dataset", "cub", "--data-root", data_root, "--image-size", "16", "--in-memory",

@@ -127,6 +127,7 @@ def test_a_run_leaves_the_backbone_alone_while_the_head_warms_up(
         assert (statistics <= kept) if frozen else not statistics & kept
 
 
+@pytest.mark.slow
 def test_a_run_clips_gradients_and_drops_its_rate(parts: MetricSplits, tmp_path: Path) -> None:
     """Entries at 10, as published; the rate of network and proxies by gamma after every two epochs."""
     task = task_of(
@@ -148,10 +149,10 @@ def test_a_run_clips_gradients_and_drops_its_rate(parts: MetricSplits, tmp_path:
             )
         )
 
-    trainer.optimisations[0].optimizer.register_step_pre_hook(note)
+    trainer.stepper.optimisations[0].optimizer.register_step_pre_hook(note)
     trainer.fit()
     assert largest == [10.0] * len(largest)
-    each = trainer.steps_per_epoch
+    each = trainer.plan.steps_per_epoch
     assert len(rates) == 5 * each
     for step, (network, proxies) in enumerate(rates):
         expected = 1e-6 * 0.1 ** (step // each // 2)

@@ -168,7 +168,7 @@ class Pairing:
         if kind == "positive-negative":
             triples = self.mixed_with_positives(positive, negatives)
         else:
-            triples = join(*[torch.arange(len(anchor_labels))] * 2, negatives)
+            triples = anchor_negative(torch.arange(len(anchor_labels)), negatives)
         if self.most is not None:
             triples = subsample(triples, self.most, rng)
         return triples, "" if len(triples) else self.why_none(positive, negative, labels)

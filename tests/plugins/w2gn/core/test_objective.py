@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wasskit.models.icnn import DenseICNN
 from wasskit.ot.gaussian import Balance, bures_wasserstein_squared, gaussian_transport_map
-from wasskit.plugins.w2gn.objective import (
+from wasskit.plugins.w2gn.core.objective import (
     W2GN,
     Objective,
     cyclic_objective,
@@ -199,6 +199,7 @@ def test_gaussian_start_is_the_closed_form() -> None:
     assert (identity.inverse_map(y0) - y0).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", ["none", "lbfgs", "newton"])
 def test_training_finds_a_translation_and_a_stretch(refine: Any) -> None:
     torch.manual_seed(3)
@@ -280,6 +281,7 @@ def test_plain_start_has_no_quadratic_form() -> None:
     assert not any(p.requires_grad for p in transport.frozen_copy().parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", ["none", "lbfgs"])
 def test_compiled_objective_equals_eager(refine: Any) -> None:
     torch.manual_seed(5)

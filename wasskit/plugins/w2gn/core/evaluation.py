@@ -8,8 +8,8 @@ from torch import Tensor
 from wasskit.distributed.shard import map_shards, mean_over_shards
 from wasskit.evaluation.transport import forward_inverse_error, gaussian_distance
 from wasskit.ot.energy import energy_distance
-from wasskit.plugins.w2gn.objective import W2GN
-from wasskit.plugins.w2gn.task import Evaluate
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.core.task import Evaluate
 from wasskit.training.task import Progress
 
 

@@ -17,8 +17,8 @@ from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.models.weights import load_state, read_state
-from wasskit.plugins.w2gn.stages import FirstStage, Points
-from wasskit.plugins.w2gn.task import own_rows
+from wasskit.plugins.w2gn.core.stages import FirstStage, Points
+from wasskit.plugins.w2gn.core.task import own_rows
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 

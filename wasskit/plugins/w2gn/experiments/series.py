@@ -15,10 +15,10 @@ from wasskit import console
 from wasskit.config import Invocation, to_options
 from wasskit.distributed.group import barrier, group, is_main
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.objective import Refine
-from wasskit.plugins.w2gn.pairs import KnownPair, evaluation
-from wasskit.plugins.w2gn.task import dense_transport
-from wasskit.plugins.w2gn.training import history, next_steps, sampler, say_where, train
+from wasskit.plugins.w2gn.core.objective import Refine
+from wasskit.plugins.w2gn.core.task import dense_transport
+from wasskit.plugins.w2gn.experiments.pairs import KnownPair, evaluation
+from wasskit.plugins.w2gn.fitting import history, next_steps, sampler, say_where, train
 from wasskit.system.files import replace_text
 from wasskit.training.run import RunDirectory, numbered_names, read_configuration
 from wasskit.training.session import resumed_config, training_session

@@ -18,9 +18,9 @@ from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.evaluation.retrieval import nearest
 from wasskit.evaluation.transport import gaussian_distance
 from wasskit.ot.energy import energy_distance
-from wasskit.plugins.w2gn.objective import W2GN
-from wasskit.plugins.w2gn.stages import FirstStage, Points, balanced
-from wasskit.plugins.w2gn.task import own_rows
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.core.stages import FirstStage, Points, balanced
+from wasskit.plugins.w2gn.core.task import own_rows
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.palette import (
+from wasskit.plugins.w2gn.experiments.palette import (
     ColourTable,
     colour_measure,
     colours_of,
@@ -66,7 +66,7 @@ def test_tiffs_are_mapped_in_tiles(
     tmp_path: Path, tile: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tifffile = pytest.importorskip("tifffile")
-    monkeypatch.setattr("wasskit.plugins.w2gn.palette.LARGE", 100)
+    monkeypatch.setattr("wasskit.plugins.w2gn.experiments.palette.LARGE", 100)
     pixels = picture(70, 90)
     layout = {"tile": tile} if tile else {"rowsperstrip": 16}
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **layout)
@@ -181,7 +181,7 @@ def test_a_picture_of_another_kind_under_the_name_of_a_tiff_is_read(tmp_path: Pa
 
 def test_a_profile_of_any_size_is_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(picture()).save(tmp_path / "a.png", icc_profile=minimal_profile("GBR"))
-    monkeypatch.setattr("wasskit.plugins.w2gn.palette.LARGEST_PROFILE", 100)
+    monkeypatch.setattr("wasskit.plugins.w2gn.experiments.palette.LARGEST_PROFILE", 100)
     with pytest.raises(
         UserError, match=r"a\.png is not a readable image: its colour profile has more than 100 bytes"
     ):
@@ -204,7 +204,7 @@ def minimal_profile(order: str) -> bytes:
 
 def test_colours_of_a_tiled_image_hold_no_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile = pytest.importorskip("tifffile")
-    monkeypatch.setattr("wasskit.plugins.w2gn.palette.LARGE", 100)
+    monkeypatch.setattr("wasskit.plugins.w2gn.experiments.palette.LARGE", 100)
     columns = np.broadcast_to(np.arange(1, 91, dtype=np.uint8)[None, :, None], (70, 90, 3))
     tifffile.imwrite(tmp_path / "a.tif", columns, photometric="rgb", tile=(32, 32))
     colours = colours_of(tmp_path / "a.tif", 700)

@@ -12,9 +12,9 @@ from wasskit.distributed.shard import map_shards
 from wasskit.errors import UserError
 from wasskit.evaluation.transport import forward_inverse_error
 from wasskit.ot.energy import energy_distance
-from wasskit.plugins.w2gn.clouds import half_squared_distance
-from wasskit.plugins.w2gn.objective import W2GN
-from wasskit.plugins.w2gn.task import Evaluate
+from wasskit.plugins.w2gn.core.evaluation import half_squared_distance
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.core.task import Evaluate
 from wasskit.training.task import Progress
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset, read_image
 from wasskit.data.seeds import derive_seed
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.palette import read_pixels, sample_photographs
+from wasskit.plugins.w2gn.experiments.palette import read_pixels, sample_photographs
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 

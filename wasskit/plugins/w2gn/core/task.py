@@ -13,7 +13,7 @@ from wasskit.distributed.shard import shard_indices, shard_weight
 from wasskit.errors import UserError
 from wasskit.models.icnn import DenseICNN
 from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
-from wasskit.plugins.w2gn.objective import W2GN, identity_objective
+from wasskit.plugins.w2gn.core.objective import W2GN, identity_objective
 from wasskit.plugins.w2gn.options import ObjectiveOptions, StepOptions, TransportOptions
 from wasskit.training.schedules import constant, cosine, delayed, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task

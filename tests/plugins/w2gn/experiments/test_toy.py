@@ -12,8 +12,8 @@ from wasskit.data.toy import MEASURES, Whitening, measure, modes
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.commands.toy import MEASURES as OFFERED
 from wasskit.plugins.w2gn.commands.toy import W2gnToy
-from wasskit.plugins.w2gn.objective import W2GN
-from wasskit.plugins.w2gn.plane import evaluation, measures, modes_reached
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.experiments.toy import evaluation, measures, modes_reached
 from wasskit.training.task import Progress
 
 
@@ -49,6 +49,7 @@ def test_a_lost_mode_is_counted() -> None:
     assert near == pytest.approx(96)
 
 
+@pytest.mark.slow
 def test_identity_scores_the_level_of_two_samples() -> None:
     target = measure("8gaussians").mapped(Whitening(measure("8gaussians").draw(50_000, 0)))
     x, y = target.draw(1000, 1), target.draw(1000, 2)

@@ -19,11 +19,11 @@ from wasskit.evaluation.transport import forward_inverse_error
 from wasskit.models.icnn import ConvICNN, Potential, QuadraticPotential
 from wasskit.ot.energy import energy_distance
 from wasskit.ot.gaussian import balance, streamed_moments
-from wasskit.plugins.w2gn.imagery import image_folders, photograph_patches, scaled, unscaled
-from wasskit.plugins.w2gn.objective import W2GN
-from wasskit.plugins.w2gn.stages import chosen
-from wasskit.plugins.w2gn.task import Draw, Evaluate, objective_settings
-from wasskit.plugins.w2gn.training import next_steps, say_where, train
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.core.stages import chosen
+from wasskit.plugins.w2gn.core.task import Draw, Evaluate, objective_settings
+from wasskit.plugins.w2gn.experiments.images import image_folders, photograph_patches, scaled, unscaled
+from wasskit.plugins.w2gn.fitting import next_steps, say_where, train
 from wasskit.training.session import training_session
 from wasskit.training.task import Progress
 

@@ -18,8 +18,8 @@ from wasskit.evaluation.transport import (
 )
 from wasskit.ot.energy import energy_distance
 from wasskit.ot.gaussian import square_root_factor, streamed_moments
-from wasskit.plugins.w2gn.autoencoder import AutoencoderStage
-from wasskit.plugins.w2gn.objective import W2GN
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.experiments.autoencoder import AutoencoderStage
 from wasskit.training.task import Progress
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from wasskit.plugins.w2gn.adaptation import discrete_map, nearest_labels
+from wasskit.plugins.w2gn.experiments.domain import discrete_map, nearest_labels
 
 
 def test_discrete_transport_of_a_shift_finds_every_partner() -> None:

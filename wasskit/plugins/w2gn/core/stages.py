@@ -15,7 +15,7 @@ from wasskit.data.seeds import derive_seed
 from wasskit.data.transfer import sent
 from wasskit.distributed.collectives import broadcast_module
 from wasskit.ot.gaussian import Balance, balance, shrunk_covariance, streamed_moments
-from wasskit.plugins.w2gn.task import Pair, TransportTask, own_rows
+from wasskit.plugins.w2gn.core.task import Pair, TransportTask, own_rows
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
 

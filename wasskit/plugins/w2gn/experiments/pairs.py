@@ -26,7 +26,7 @@ from wasskit.evaluation.transport import l2_uvp, transport_cosine
 from wasskit.models.icnn import DenseICNN
 from wasskit.models.weights import read_state
 from wasskit.ot.gaussian import gaussian_transport_map
-from wasskit.plugins.w2gn.objective import W2GN, Refine
+from wasskit.plugins.w2gn.core.objective import W2GN, Refine
 from wasskit.system.arrays import read_archive
 
 # Korotin et al. (2021), table 1: L2-UVP in percent of Gaussian pairs, by dimension ("<1" as 1).

@@ -23,7 +23,7 @@ from wasskit.data.images import IMAGE_SUFFIXES, LARGEST_IMAGE, opened
 from wasskit.data.toy import Measure, normal
 from wasskit.data.transfer import Constant
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.objective import W2GN, Refine
+from wasskit.plugins.w2gn.core.objective import W2GN, Refine
 from wasskit.system.files import replace_file, replacing, writing
 from wasskit.system.readers import Damage, reader, reading
 

@@ -10,8 +10,8 @@ import torch
 
 from wasskit.errors import UserError
 from wasskit.models.icnn import DenseICNN
-from wasskit.plugins.w2gn.objective import W2GN
-from wasskit.plugins.w2gn.pairs import (
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.experiments.pairs import (
     PUBLISHED_BENCHMARK,
     PUBLISHED_GAUSSIANS,
     benchmark_checkpoints,
@@ -55,6 +55,7 @@ def test_made_pair_is_standardised_and_not_linear() -> None:
     torch.testing.assert_close(made_pair(4, 0, 10).forward(pair.x[:5]), pair.y[:5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 16])
 def test_benchmark_files(data_root: Path, dim: int) -> None:
     path = data_root / "w2benchmark" / f"mix3tomix10_{dim}.npz"

@@ -11,8 +11,8 @@ import torch
 
 from wasskit.data.toy import load_points
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.objective import W2GN, Refine
-from wasskit.plugins.w2gn.palette import read_pixels, save_pixels
+from wasskit.plugins.w2gn.core.objective import W2GN, Refine
+from wasskit.plugins.w2gn.experiments.palette import read_pixels, save_pixels
 from wasskit.system.files import replace_file, writing
 
 
