@@ -21,7 +21,7 @@ from wasskit.options import (
     complete_models,
     override,
 )
-from wasskit.plugins.metrix.losses import loss_names
+from wasskit.plugins.metrix.losses import build_loss, loss_names, parse_settings
 
 RECALLS = {"sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30, 40, 50)}
 """The K at which recall is published for a data set; elsewhere 1, 2, 4, 8."""
@@ -122,8 +122,7 @@ class MethodOptions(CommandOptions):
         if self.distance == "cosine":
             if self.loss != "contrastive":
                 raise UserError(
-                    f"--distance cosine: the {self.loss} loss compares cosines anyway; leave it out, or choose "
-                    "--loss contrastive."
+                    f"--distance cosine: only the contrastive loss has two forms, not {self.loss}; leave it out."
                 )
             if self.published:
                 raise UserError(
@@ -135,6 +134,13 @@ class MethodOptions(CommandOptions):
                     f"--margin {self.margin:g}: no cosine is larger, so every negative would be left alone; choose "
                     "less than 1 with --distance cosine."
                 )
+        if self.loss_settings:
+            try:
+                build_loss(
+                    self.loss, {"num_classes": 1, "embedding_dim": 1}, parse_settings(self.loss_settings)
+                )
+            except ValueError as error:
+                raise UserError(f"--loss-settings: {error}.") from None
         if (
             self.loss == "proxyanchor"
             and self.mode in ("input", "feature")

@@ -15,10 +15,14 @@ from typing import Any
 if typing.TYPE_CHECKING:
     from wasskit.plugins.metrix.pair_loss import PairLoss
 
-__all__ = ["build_loss", "find_loss", "loss_names", "parse_settings"]
+__all__ = ["SHARED", "build_loss", "find_loss", "loss_names", "parse_settings"]
 
 declared: dict[str, type[PairLoss]] = {}
 """What :class:`~wasskit.plugins.metrix.pair_loss.PairLoss` has been told of."""
+
+
+SHARED = ("num_classes", "embedding_dim", "distance", "margin", "similarity_scales", "proxy_scales")
+"""What a loss may take besides settings of its own."""
 
 
 def loss_names() -> tuple[str, ...]:
@@ -36,17 +40,17 @@ def find_loss(name: str) -> type[PairLoss]:
 
 
 def build_loss(name: str, given: Mapping[str, Any], settings: Mapping[str, Any]) -> PairLoss:
-    """The loss of a name. It takes what it declares of ``given``; all ``settings`` must be its own.
+    """The loss of a name. It takes what it declares of ``given``, which are some of `SHARED`; ``settings`` are its own.
 
     Raises ``ValueError`` for a setting that it does not declare, and for values that it refuses.
     """
     loss = find_loss(name)
     wanted = inspect.signature(loss).parameters
+    own = [setting for setting in wanted if setting not in SHARED]
     for setting in settings:
-        if setting not in wanted:
-            raise ValueError(f"the loss {name} has no setting {setting!r}: it takes {', '.join(wanted)}")
-    values = {**given, **settings}
-    return loss(**{setting: values[setting] for setting in wanted if setting in values})
+        if setting not in own:
+            raise ValueError(f"the loss {name} has no setting {setting!r}: it has {', '.join(own) or 'none'}")
+    return loss(**{key: value for key, value in given.items() if key in wanted}, **settings)
 
 
 def parse_settings(words: typing.Sequence[str]) -> dict[str, float]:
