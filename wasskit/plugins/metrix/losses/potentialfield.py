@@ -13,8 +13,8 @@ is that of all charges in the field of their class,
 
 The loss is delta^alpha U / N with N charges, but for a constant that makes 0 of each term that exerts no force: a
 potential is defined up to a constant, and the scale keeps the forces of any alpha within the range of single precision.
-The equations are those that works which cite the publication give. What they do not say is chosen here: proxies are divided by their length, as
-embeddings are, and charges that rounding cannot tell apart exert no force.
+The equations are those that works which cite the publication give. What they do not say is chosen here: proxies are
+divided by their length, as embeddings are, and charges that rounding cannot tell apart exert no force.
 
 The mixed form is not the authors': a mixture of label lambda is attracted by lambda and repelled by 1 - lambda, by the
 recipe of Metrix. Its anchors are the embeddings; proxies take no part in it.
