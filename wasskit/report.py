@@ -24,8 +24,8 @@ if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table as RichTable
 
-    from wasskit.training.run import RunDirectory
     from wasskit.training.records import Summary
+    from wasskit.training.run import RunDirectory
 
 __all__ = ["Entry", "Report", "Table", "conclude", "finish", "published", "show", "tell", "write"]
 

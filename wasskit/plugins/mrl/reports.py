@@ -28,9 +28,9 @@ from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS, NEIGHBOURS
 from wasskit.plugins.mrl.network import Model
 from wasskit.plugins.mrl.trained import Split
 from wasskit.report import Report, Table, published
+from wasskit.training.records import Summary
 from wasskit.training.run import Metric
 from wasskit.training.series import over_epochs
-from wasskit.training.records import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
