@@ -10,9 +10,10 @@ from wasskit import console
 from wasskit.config import CommandOptions
 from wasskit.errors import UserError
 from wasskit.pictures.bars import Value
+from wasskit.plugins.plot.groups import Group, group_runs
 from wasskit.plugins.plot.metrics import monitored, values_of
 from wasskit.plugins.plot.options import RunsArgument, WhichOptions
-from wasskit.plugins.plot.runs import Group, Run, group_runs, read_runs
+from wasskit.plugins.plot.runs import Run, read_runs
 
 T = TypeVar("T")
 

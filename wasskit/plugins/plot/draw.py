@@ -10,8 +10,8 @@ from wasskit.pictures import bars, costs, curves, dimensions
 from wasskit.pictures.bars import Value
 from wasskit.pictures.look import Look
 from wasskit.plugins.plot.files import CostTable
+from wasskit.plugins.plot.groups import Group
 from wasskit.plugins.plot.metrics import curve, families, heading, is_ranked, nested, unit
-from wasskit.plugins.plot.runs import Group
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ from typing import Any
 
 from wasskit.evaluation.metrics import Order
 from wasskit.pictures.bars import Value, decimals
+from wasskit.plugins.plot.groups import Group, show_setting
 from wasskit.plugins.plot.metrics import heading, order_of
-from wasskit.plugins.plot.runs import Group, show_setting
 from wasskit.text import csv_text, latex_text, markdown_text, plain_text
 
 

@@ -143,9 +143,7 @@ def evaluation_report(
     spectrum = spectrum_of(projections)
     files: dict[str, Any] = {}
     if probe is not None and bank is not None:
-        linear, files["linear.safetensors"] = _probed(
-            model, bank, test, settings, probe, features, named.entry
-        )
+        linear, files["linear.safetensors"] = _probed(model, bank, test, settings, probe, features)
         metrics |= linear
     width = model.projector_width
     title = f"{test.name}/{test.split}, {len(test):,} images"
