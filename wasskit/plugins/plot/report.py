@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
+from wasskit.pictures import dimensions
 from wasskit.pictures.look import Look
 from wasskit.plugins.plot import html
 from wasskit.plugins.plot.common import read_each
-from wasskit.plugins.plot.files import read_arrays, result_files, tables_in
+from wasskit.plugins.plot.draw import dimension_panels
+from wasskit.plugins.plot.files import cost_tables, read_arrays, result_files, tables_in
 from wasskit.plugins.plot.groups import Group, group_runs
 from wasskit.plugins.plot.metrics import (
-    counts_epochs,
     families,
     heading,
     main_metrics,
@@ -28,7 +29,15 @@ from wasskit.plugins.plot.metrics import (
     values_of,
     with_courses,
 )
+from wasskit.plugins.plot.reports import (
+    Axes,
+    costs_report,
+    palette_report,
+    spectrum_report,
+    transport_report,
+)
 from wasskit.plugins.plot.runs import Run
+from wasskit.report import Report
 from wasskit.system.documents import read_csv_rows, read_json
 from wasskit.system.files import replace_text, writing
 from wasskit.text import html_text
@@ -36,7 +45,7 @@ from wasskit.text import html_text
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LOOK = Look("paper", "single")
+_LOOK, _WIDE = Look("paper", "single"), Look("paper", "double")
 _MOST_IMAGES = 40
 
 
@@ -90,8 +99,6 @@ class _Page:
         return html.page(title, _header(self.run, title), sections)
 
     def curves(self) -> str:
-        from wasskit.plugins.plot.draw import draw_curves
-
         if not self.known:
             return ""
         nests = families(self.known)
@@ -99,27 +106,25 @@ class _Page:
         loss = [key for key in single if key == "train/loss"]
         keys = list(dict.fromkeys([*loss, *main_metrics(self.groups, single, limit=8)]))
         terms = [key for key in single if key.startswith("train/") and key not in keys]
-        epochs = counts_epochs(self.groups, "auto")
-        figures = []
-        for key in with_courses(self.groups, [*keys, *terms[:8]]):
-            fig, _ = draw_curves(self.groups, [key], _LOOK, epochs=epochs, smooth=self.smooth)
-            figures.append((heading(key), fig))
+        drawn = [(heading(key), [key]) for key in with_courses(self.groups, [*keys, *terms[:8]])]
         for base, numbers in nests.items():
             members = with_courses(self.groups, [f"{base}@{n}" for n in numbers[:9]])
             if members and not base.startswith("train/"):
-                fig, _ = draw_curves(self.groups, members, _LOOK, epochs=epochs, smooth=self.smooth)
-                figures.append((f"{heading(base)} at each size", fig))
-        return html.figures(figures)
+                drawn.append((f"{heading(base)} at each size", members))
+        axes = Axes(smooth=self.smooth)
+        return html.figures(
+            (name, axes.draw(self.groups, members, _LOOK, title="")[0]()) for name, members in drawn
+        )
 
     def dims(self) -> str:
-        from wasskit.plugins.plot.draw import draw_dims
-
         final = values_of(self.group, "final", None)
         bases = {base: numbers for base, numbers in families(final).items() if not base.startswith("train/")}
         if not bases:
             return ""
+        panels = dimension_panels([final], dict(list(bases.items())[:9]))
         figures = [
-            (heading(b), draw_dims(self.groups, [final], {b: n}, _LOOK)) for b, n in list(bases.items())[:9]
+            (heading(base), dimensions.draw_dims([self.group.caption], [panel], _LOOK))
+            for base, panel in zip(bases, panels, strict=False)
         ]
         numbers = sorted({n for own in bases.values() for n in own})
         rows = [
@@ -164,42 +169,29 @@ class _Page:
         return bool(numbers) and set(numbers) <= names
 
     def _drawn_files(self) -> str:
-        from wasskit.pictures.clouds import draw_palettes
-        from wasskit.pictures.maps import draw_transport
-        from wasskit.pictures.spectra import draw_spectra
         from wasskit.plugins.plot.clouds import transport_from
-        from wasskit.plugins.plot.draw import draw_costs
-        from wasskit.plugins.plot.files import cost_tables
         from wasskit.plugins.plot.sources import palettes_of, spectra_of
 
         folder = self.run.path
-        figures: list[tuple[str, Figure]] = []
+        figures: list[tuple[str, Report]] = []
         try:
-            figures.append(("singular spectrum", draw_spectra(spectra_of(folder), _LOOK)))
+            figures.append(("singular spectrum", spectrum_report(spectra_of(folder), _LOOK)))
         except UserError as error:
             self._note(str(error), only_if=bool(result_files(folder, "spectrum*.npz")))
         tables, troubles = read_each(result_files(folder, "*.json"), cost_tables)
         for table in [table for found in tables for table in found][:6]:
-            preferred = [name for name in ("map10", "top1") if name in table.accuracies]
-            accuracy = (preferred or table.accuracies)[0]
-            figures.append(
-                (f"{table.path.stem}: {heading(accuracy)}", draw_costs([("", table)], accuracy, _LOOK))
-            )
-        wide: list[tuple[str, Figure]] = []
-        for path in result_files(folder, "transport*.npz")[:6]:
-            try:
-                fig, _ = draw_transport(transport_from(path.stem, read_arrays(path)), Look("paper", "double"))
-                wide.append((path.stem, fig))
-            except UserError as error:
-                troubles.append(str(error))
-        if result_files(folder, "palette*.npz"):
-            try:
-                wide.append(("palettes", draw_palettes(palettes_of(folder), Look("paper", "double"))))
-            except UserError as error:
-                troubles.append(str(error))
+            name = f"{table.path.stem}: {heading(table.preferred)}"
+            figures.append((name, costs_report([("", table)], table.preferred, _LOOK)))
+        paths = result_files(folder, "transport*.npz")[:6]
+        maps, more = read_each(paths, lambda path: transport_from(path.stem, read_arrays(path)))
+        wide = [(found.name, transport_report([found], _WIDE)) for found in maps]
+        colours = [folder] if result_files(folder, "palette*.npz") else []
+        palettes, others = read_each(colours, lambda path: palette_report(palettes_of(path), _WIDE))
+        wide += [("palettes", found) for found in palettes]
+        troubles += [*more, *others]
         for trouble in troubles:
             self._note(trouble)
-        return html.figures(figures) + html.figures(wide, wide=True)
+        return html.figures(map(_drawn, figures)) + html.figures(map(_drawn, wide), wide=True)
 
     def _csv(self, path: Path) -> str:
         try:
@@ -234,6 +226,13 @@ class _Page:
     def _note(self, text: str, *, only_if: bool = True) -> None:
         if only_if and text not in self.notes:
             self.notes.append(text)
+
+
+def _drawn(named: tuple[str, Report]) -> tuple[str, Figure]:
+    """The only figure of a report, under a name."""
+    name, report = named
+    (draw,) = report.figures.values()
+    return name, draw()
 
 
 def _header(run: Run, title: str) -> str:
