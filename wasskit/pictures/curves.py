@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from wasskit.pictures import axes
 from wasskit.pictures.look import Look, style_of
+from wasskit.pictures.style import legend_above
 from wasskit.text import figure_text
 
 if typing.TYPE_CHECKING:
@@ -33,6 +34,11 @@ class Curve:
     deviation: list[float] | None
     tails: list[Points]
 
+    @classmethod
+    def through(cls, points: Mapping[float, float]) -> Curve:
+        """The curve of one training, by its values over the steps or epochs."""
+        return cls(list(points), list(points.values()), None, [])
+
     @property
     def parts(self) -> list[Points]:
         """The mean and the tails, those that are there."""
@@ -56,6 +62,8 @@ class Panel:
     Args:
         name: of what is drawn, in remarks.
         shaded: title of a legend of its own; the lines then go with an ordered quantity, from dark to light.
+        apart: the lines are of another kind than those of the other panels, and have a legend of their own.
+        levels: values to compare with, by their labels.
     """
 
     name: str
@@ -64,6 +72,15 @@ class Panel:
     ylabel: str
     title: str = ""
     shaded: str | None = None
+    apart: bool = False
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, ylabel: str, series: Mapping[str, Mapping[float, float]], **settings: Any) -> Panel:
+        """Metrics of one run over its epochs, by their labels; those without values are left out."""
+        shown = {label: points for label, points in series.items() if points}
+        lines = [Line(Curve.through(points), label, i) for i, (label, points) in enumerate(shown.items())]
+        return cls(ylabel, lines, "epoch", ylabel, **{"apart": True, **settings})
 
 
 def draw_curves(
@@ -91,7 +108,7 @@ def draw_curves(
             ax.set_xscale("log")
         elif points:
             _whole_numbers(ax, [x for x, _ in points])
-        values = [y for _, y in points]
+        values = [*(y for _, y in points), *panel.levels.values()]
         if log_y and values and min(values) > 0:
             axes.log_axis(ax, min(values), max(values))
         elif log_y:
@@ -100,7 +117,11 @@ def draw_curves(
             ax.legend(
                 title=panel.shaded, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2
             )
-    shared = [ax for ax, panel in zip(places, panels, strict=True) if panel.shaded is None]
+        elif panel.apart and len(panel.lines) > 1:
+            legend_above(ax, columns=2)
+    shared = [
+        ax for ax, panel in zip(places, panels, strict=True) if panel.shaded is None and not panel.apart
+    ]
     return look.finish(fig, title=title, legend_from=shared), notes
 
 
@@ -117,6 +138,9 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             ax.plot(x, y, color=style["color"], alpha=0.25, linewidth=0.7, marker="", linestyle="-", zorder=1)
     for line, style in zip(panel.lines, styles, strict=True):
         _draw_curve(ax, line.curve, figure_text(line.label), style if markers else {**style, "marker": ""})
+    for place, (label, level) in enumerate(panel.levels.items()):
+        dashes = ("--", ":", "-.")[place % 3]
+        ax.axhline(level, color="0.45", linewidth=1.0, linestyle=dashes, label=figure_text(label))
     if panel.title:
         ax.set_title(figure_text(panel.title))
     ax.set_xlabel(panel.xlabel)

@@ -16,7 +16,7 @@ import functools
 import shlex
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,6 +25,8 @@ import torch
 
 from wasskit import console
 from wasskit.config import Invocation, check_keys, current_names, fixed_keys, recipe_fields, to_options
+from wasskit.data.base import ImageDataset
+from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
 from wasskit.errors import Interrupted, UserError
 from wasskit.options import RunOptions
@@ -57,6 +59,24 @@ class Session(Generic[C]):
     device: torch.device
     run: RunDirectory
     checkpoint: Path | None
+    _noted: set[str] = field(default_factory=set, init=False, repr=False)
+
+    def split(self, name: str) -> ImageDataset:
+        """A split of the data set that the options of images name; what is remarkable about it is logged once.
+
+        Raises:
+            UserError: the data set is missing or damaged, or has no such split.
+        """
+        config: Any = self.config
+        dataset = load_dataset(
+            config.dataset, name, root=config.data_root, download=config.download, corrupt=config.corrupt,
+            image_size=config.image_size,
+        )  # fmt: skip
+        for note in dict.fromkeys(dataset.notes):
+            if note not in self._noted:
+                console.log(console.escape(note))
+        self._noted.update(dataset.notes)
+        return dataset
 
     def trainer(self, task: Task, source: Source, **settings: Any) -> Trainer:
         """The loop over ``source``, with the settings of the configuration that it knows; ``settings`` win."""

@@ -295,7 +295,7 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     """
     from wasskit.plugins.mrl.grid import plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
-    from wasskit.plugins.mrl.results import collect, write_rows
+    from wasskit.plugins.mrl.results import collect, rows_table
 
     axes: dict[str, list[Any]] = {"method": ["mwrl", "independent"], "seed": [0, 1]}
     points = plan_points(TrainingOptions(dims=(2, 8)), axes, lambda config: 256)
@@ -312,9 +312,9 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     assert mwrl.mean == pytest.approx({"top1@2": 55, "top1@8": 85, "top1": 70})
     assert independent.mean == pytest.approx({"top1@2": 35, "top1@8": 80, "top1": 57.5})
     assert independent.deviation == pytest.approx({"top1@2": 50**0.5, "top1@8": 200**0.5, "top1": 112.5**0.5})
-    lines = write_rows(tmp_path / "table.csv", [mwrl, independent]).read_text().splitlines()
-    assert lines[1].startswith("mwrl,2,top1,2,55.0,")
-    assert len(lines) == 1 + 2 * 3
+    lines = rows_table([mwrl, independent]).rows
+    assert lines[0][:5] == ("mwrl", 2, "top1", "2", pytest.approx(55.0))
+    assert len(lines) == 2 * 3
 
 
 @pytest.mark.slow
@@ -381,17 +381,19 @@ def test_published_figures_of_a_grid_stand_beside_its_rows(
     """Every row of the recipe's grid has its published figures, and no table is of a row that the grid lacks."""
     from wasskit.plugins.mrl.grid import parse_axes, plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
-    from wasskit.plugins.mrl.results import Row, published_rows, show_rows
+    from wasskit.plugins.mrl.results import Row, grid_report, published_rows
     from wasskit.recipes import load_recipe
+    from wasskit.report import show
 
     monkeypatch.setenv("COLUMNS", "200")
     document = load_recipe(f"mrl/{recipe}", command="mrl sweep").document
     metrics = document["paper"]["metrics"]
     points = plan_points(TrainingOptions(dims=(8,)), parse_axes(document["options"]["grid"]), lambda c: 2048)
-    rows = [Row(point.settings, 1, {"top1": 50.0, "top1@8": 50.0}, {}) for point in points]
+    found = {"top1": 50.0, "top1@8": 50.0}
+    rows = [Row(point.settings, 1, found, dict.fromkeys(found, 0.0)) for point in points]
     published = published_rows(rows, metrics)
     assert list(published) == [row.name for row in rows] == list(metrics)
-    show_rows("imagenet100", rows, [8], published)
+    show(grid_report("imagenet100", "mrl sweep", rows, document["paper"]))
     said = capsys.readouterr().out
     assert "published top-1" in said
     assert "80.29" in said

@@ -12,7 +12,6 @@ from torch import nn
 from wasskit.data.base import ImageDataset
 from wasskit.data.catalog import CARDS
 from wasskit.data.loaders import Batch, EvalLoader
-from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import world_size
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.evaluation.accuracy import RankCounts
@@ -85,18 +84,6 @@ def classification_metrics(model: Model, loader: Iterable[LabelledImages]) -> di
         with torch.no_grad():
             counts.update(model.objective.logits(embeddings), labels)
     return rank_metrics(counts.reduce(), model.dims)
-
-
-def split_of(config: TrainingOptions, split: str) -> ImageDataset:
-    """One split of the run's data set."""
-    return load_dataset(
-        config.dataset,
-        split,
-        root=config.data_root,
-        download=config.download,
-        corrupt=config.corrupt,
-        image_size=config.image_size,
-    )
 
 
 def backbone_name(config: TrainingOptions, image_size: int) -> str:

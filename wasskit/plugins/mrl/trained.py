@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +43,20 @@ KIND = ModelKind(
 )
 
 
+@dataclass(frozen=True)
+class Split:
+    """Normalised embeddings (N, D) of a split of a data set, and labels (N,), numbers of its classes."""
+
+    dataset: str
+    name: str
+    classes: tuple[str, ...]
+    embeddings: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
 def open_split(model: Model, config: ModelDataOptions, split: str) -> ImageDataset:
     """A split of the data set that was asked for (the model's own otherwise), at the model's size and
     normalisation.
@@ -71,13 +86,14 @@ def embed_split(
         loader.close()
 
 
-def labels_of(features: Features, dataset: ImageDataset) -> Tensor:
-    """The labels of a split, or ``UserError`` if it has none."""
+def embedded(model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Split:
+    """A labelled split as the model embeds it, on every rank. Raises ``UserError`` if an image has no label."""
+    features = embed_split(model, config, dataset, device)
     if dataset.labels is None or bool((features.labels < 0).any()):
         raise UserError(
             f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
         )
-    return features.labels
+    return Split(dataset.name, dataset.split, tuple(dataset.classes), features.features, features.labels)
 
 
 def test_embeddings(run: Path, device: str) -> Tensor:
