@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -308,8 +309,7 @@ def test_ranks_share_balanced_batches(ranks: int) -> None:
 
 
 def test_unlabelled_sets_give_minus_one() -> None:
-    data = fake()
-    data.labels = None
+    data = replace(fake(), labels=None)
     batch = next(TrainLoader(data, 4).batches(0))
     assert batch.labels.tolist() == [-1] * 4
 

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import wasskit
+from wasskit.data.loaders import EvalLoader
+from wasskit.data.registry import load_dataset
 from wasskit.data.transforms import Normalise
 from wasskit.errors import UserError
+from wasskit.evaluation.embedding import extract_features
+from wasskit.models.export import save_weights
 from wasskit.plugins import BUILT_IN, load_plugin
 from wasskit.plugins.models import kind_of
-from wasskit.trained.data import image_loader, open_images
-from wasskit.trained.kind import ModelKind
+from wasskit.trained.data import fitted, with_in_memory
+from wasskit.trained.kind import ModelKind, TrainedModel
 
 Cli = Callable[..., Any]
 
@@ -35,6 +42,23 @@ TRAININGS = {
 
 KINDS = [name for name, target in BUILT_IN.items() if load_plugin(target).model is not None]
 """Of the declared plugins, so that a new kind cannot be forgotten."""
+IMAGE_KINDS = ["mrl", "ssl", "metrix"]
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal but for the order of sums, which depends on the batch: of at most 1,024 terms a matrix product is wrong by
+    sqrt(1024) roundings of 2^-24 each, over some ten layers.
+    """
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 10 * math.sqrt(1024) * 2**-24 * (1 + expected.abs().max())
+
+
+def write_images(folder: Path, images: torch.Tensor) -> Path:
+    """Grey images (N, 1, H, W) uint8 as files without loss, named by their number."""
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(folder / f"{number}.png")
+    return folder
 
 
 def kind(name: str) -> ModelKind[Any]:
@@ -101,11 +125,8 @@ def test_embedding_in_python(name: str, runs: Callable[[str], Path]) -> None:
     x = inputs_of(name, runs(name))
     found = model.embed(x)
     assert (found.shape[0], found.ndim, found.dtype, found.requires_grad) == (5, 2, torch.float32, False)
-    # An input has its embedding whatever else is in the batch. Sums of a matrix product over at most 1,024 terms may
-    # be taken in another order: sqrt(1024) roundings of 2^-24 each, on each of some ten layers.
-    bound = 10 * math.sqrt(1024) * 2**-24
-    alone = model.embed(x, batch_size=2)
-    assert (found - alone).abs().max() <= bound * (1 + found.abs().max())
+    # An input has its embedding whatever else is in the batch.
+    assert_close(model.embed(x, batch_size=2), found)
     assert torch.equal(model.embed(x.double()), found), "computed in float32"
     with pytest.raises(UserError, match=r"takes inputs of shape \(N, "):
         model.embed(x[..., :1])
@@ -115,44 +136,93 @@ def test_embedding_in_python(name: str, runs: Callable[[str], Path]) -> None:
         model.embed(x.long())
 
 
-@pytest.mark.parametrize("name", ["mrl", "ssl", "metrix"])
-def test_pixels_are_normalised_as_in_training(name: str, runs: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("name", IMAGE_KINDS)
+def test_floats_go_into_the_network_as_they_are(name: str, runs: Callable[[str], Path]) -> None:
     model = wasskit.load(runs(name))
     images = (255 * inputs_of(name, runs(name))).to(torch.uint8)
     floats = Normalise(model.description["mean"], model.description["std"])(images)
-    assert torch.equal(model.embed(images), model.embed(floats))
+    assert_close(model.embed(images), model.embed(floats))
 
 
-@pytest.mark.parametrize("name", ["mrl", "ssl", "metrix"])
-def test_a_folder_is_embedded_as_in_python(
+@pytest.mark.parametrize("name", IMAGE_KINDS)
+def test_files_and_the_same_pixels_have_the_embeddings_of_the_evaluation(
     name: str, runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path
 ) -> None:
-    from PIL import Image
-
+    """In memory the digits are whole, so files of them must not lose the margin that photographs lose."""
     model = wasskit.load(runs(name))
-    side = model.description["image_size"]
-    pixels = np.random.default_rng(0).integers(0, 256, (3, side, side), dtype=np.uint8)
-    (tmp_path / "photos").mkdir()
-    for number, picture in enumerate(pixels):
-        Image.fromarray(picture).save(tmp_path / "photos" / f"{number}.png")
-    # As files are read for a model; a model trained on images in memory may read them at the size they have.
-    photos = open_images(tmp_path / "photos", model.description)
-    loader = image_loader(kind(name), model.model, photos, "cpu", workers=0)
-    expected = torch.cat([model.embed(batch.images) for batch in loader])
-    loader.close()
-    if name == "metrix":
-        assert (expected - model.embed(torch.from_numpy(pixels)[:, None])).abs().max() < 1e-5
-    for what, rows in (("photos", 3), ("photos/1.png", 1)):
-        result = run_cli(
-            name, "embed", runs(name), tmp_path / what, "-o", tmp_path / f"{rows}.npy", "--workers", "0", "--json"
-        )  # fmt: skip
+    assert model.description["in_memory"] is True
+    digits = fitted(load_dataset("digits", "test").subset(range(3)), model.description)
+    assert digits.images is not None
+    expected = extract_features(kind(name).embedder(model.model), EvalLoader(digits)).features
+    assert_close(model.embed(digits.images), expected)
+    photos = write_images(tmp_path / "photos", digits.images)
+    assert_close(model.embed(photos), expected)
+    for what, rows in (("photos", slice(0, 3)), ("photos/1.png", slice(1, 2))):
+        output = tmp_path / f"{Path(what).stem}.npy"
+        result = run_cli(name, "embed", runs(name), tmp_path / what, "-o", output, "--workers", "0", "--json")
         assert result.exit_code == 0, result.stderr
         said = json.loads(result.stdout)
-        assert (said["images"], said["dim"], said["skipped"]) == (rows, expected.shape[1], [])
-        found = torch.from_numpy(np.load(said["embeddings"]))
-        wanted = expected if rows == 3 else expected[1:2]
-        # As above: another order of the sums, over some ten layers.
-        assert (found - wanted).abs().max() <= 10 * math.sqrt(1024) * 2**-24 * (1 + expected.abs().max())
+        assert (said["images"], said["dim"], said["skipped"]) == (len(expected[rows]), expected.shape[1], [])
+        assert_close(torch.from_numpy(np.load(said["embeddings"])), expected[rows])
+
+
+@pytest.mark.parametrize("name", IMAGE_KINDS)
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (13, 21)])
+def test_a_model_of_photographs_crops_files_and_pixels_alike(
+    name: str, height: int, width: int, runs: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """As in the evaluation on files: the shorter side to 256/224 of the network's, then the centre."""
+    small = wasskit.load(runs(name)).model
+    model = TrainedModel(kind(name), replace(small, description={**small.description, "in_memory": False}))
+    pixels = torch.randint(
+        0, 256, (2, 1, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    side, resized = 8, 9  # 8 * 256 / 224 = 9.1
+    wide, high = (round(length * resized / min(height, width)) for length in (width, height))
+    cropped = []
+    for image in pixels:
+        scaled = Image.fromarray(image[0].numpy()).resize((wide, high), Image.Resampling.BILINEAR)
+        left, top = round((wide - side) / 2), round((high - side) / 2)
+        cropped.append(torch.from_numpy(np.array(scaled.crop((left, top, left + side, top + side))))[None])
+    floats = Normalise(model.description["mean"], model.description["std"])(torch.stack(cropped))
+    expected = model.embed(floats)
+    assert_close(model.embed(pixels), expected)
+    assert_close(model.embed(write_images(tmp_path / "photos", pixels)), expected)
+
+
+def test_what_an_earlier_version_did_not_say_is_that_of_the_data_set() -> None:
+    for dataset, held in (
+        ("digits", True),
+        ("tiny-imagenet", True),
+        ("imagenet100", False),
+        ("elsewhere", False),
+    ):
+        assert with_in_memory({"dataset": dataset})["in_memory"] is held
+    assert with_in_memory({"dataset": "digits", "in_memory": False})["in_memory"] is False
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_description_without_a_key_is_refused(
+    name: str, runs: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = wasskit.load(runs(name))
+    declared = kind(name)
+    keys = {*declared.rules, "backbone", "mean", "classes"} if declared.takes_images else {"potential"}
+    for key in keys:
+        header = {k: value for k, value in model.description.items() if k != key}
+        save_weights(tmp_path / "m.safetensors", declared.weights(model.model), header)
+        named = f"'{key}' is missing" if declared.takes_images else "does not describe its networks"
+        with pytest.raises(UserError, match=named):
+            wasskit.load(tmp_path / "m.safetensors")
+    header = {**model.description, "kind": "toy"}
+    save_weights(tmp_path / "m.safetensors", declared.weights(model.model), header)
+    with pytest.raises(UserError, match=rf"is not a model saved by `wasskit {name}` \(it holds toy\)"):
+        declared.load(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match="holds no trained model: it was made by `wasskit toy`"):
+        wasskit.load(tmp_path / "m.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    with pytest.raises(UserError, match="has no wasskit header"):
+        wasskit.load(tmp_path / "bare.safetensors")
 
 
 def test_the_choices_of_a_plugin(runs: Callable[[str], Path]) -> None:

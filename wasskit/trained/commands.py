@@ -28,7 +28,7 @@ STANDARD = {
         ExportOptions,
         "The file says by itself how to rebuild the model; the commands on a run directory take it instead. The ONNX "
         "network takes inputs as they go into the network: images normalised by the header's mean and std.",
-        ("", "--output model --onnx"),
+        ("", "--checkpoint last --output model"),
     ),
 }
 """Options, explanation and examples of the commands that a plugin need only name."""
@@ -57,7 +57,7 @@ def standard_command(
         chosen = {name: getattr(config, name) for name in own}
         return (embed if name == "embed" else export)(kind(), config, **chosen)
 
-    lines = tuple(f"wasskit {plugin} {name} runs/{plugin}/digits {words}".rstrip() for words in examples)
+    lines = tuple(f"wasskit {plugin} {name} runs/{plugin}/NAME {words}".rstrip() for words in examples)
     return Command(f"{plugin} {name}", options, body, f"{help}\n\n{explained}", lines)
 
 

@@ -370,7 +370,7 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
         (("color", "deep.png", "rgb.png"), "deep.png has more than 8 bits per channel"),
         (("color", "rgb.png", "text.png"), "text.png is not a readable image"),
         (("color", "rgb.png", "absent.png"), "no image absent.png"),
-        (("domain", "--source", "usps", "--data-root", "."), "USPS is not in"),
+        (("domain", "--source", "usps", "--data-root", "."), "The data set usps is not in"),
         (("latent", "--images", "."), "an autoencoder needs at least twenty"),
         (("latent", "--vgg-weights", "text.png"), "not a readable torch file of weights"),
         (("latent", "--autoencoder", "text.png"), "not a readable torch file of weights"),

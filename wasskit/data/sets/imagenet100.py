@@ -1,21 +1,19 @@
-"""Sets of image files on disk: the user's own folders, and ImageNet-100."""
+"""ImageNet-100 (Tian, Krishnan & Isola, 2020)."""
 
 from __future__ import annotations
 
 import shutil
+import typing
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-
-from wasskit.data.base import ImageDataset
-from wasskit.data.decode import without_bad_images
-from wasskit.data.folder import class_folders, list_images, load_folder
-from wasskit.data.images import opened
-from wasskit.data.registry import Request, register
+from wasskit.data.card import DatasetCard, Request, register
 from wasskit.errors import UserError
-from wasskit.system.documents import read_csv_rows
+
+if typing.TYPE_CHECKING:
+    from PIL import Image
+
+    from wasskit.data.base import ImageDataset
 
 HUGGING_FACE_COPY = "clane9/imagenet-100"
 
@@ -41,29 +39,46 @@ IMAGENET100_WNIDS = (
 # fmt: on
 
 
-@register("imagefolder")
-def imagefolder(request: Request) -> ImageDataset:
-    """The folder or CSV file named as the data root; see `wasskit.data.folder.load_folder`."""
-    named = request.root / "imagefolder"
-    if named.exists():
-        return load_folder(named, request.split, corrupt=request.corrupt)
-    if not request.explicit:
-        raise UserError(
-            f"which images? Name their folder or CSV file by --data-root, or put them into {named}"
-        )
-    if not request.root.exists():
-        raise UserError(f"there is no folder or CSV file {request.root}; name one by --data-root")
-    return load_folder(request.root, request.split, corrupt=request.corrupt)
-
-
-@register("imagenet100")
+@register(
+    DatasetCard(
+        "imagenet100",
+        "ImageNet-100, the 100 classes of Tian et al. (test: the 5,000 validation images)",
+        ("train", "test"),
+        num_classes=100,
+        image_size=224,
+        channels=3,
+        tasks=("classification", "ssl"),
+        files=("train/n02869837", "val"),
+        source="https://image-net.org (the whole ImageNet folder will do), or the Hugging Face copy "
+        f"{HUGGING_FACE_COPY} with `pip install wasskit[datasets]`",
+        folders=(
+            "imagenet100",
+            "imagenet-100",
+            "ImageNet100",
+            "ImageNet-100",
+            "imagenet",
+            "ImageNet",
+            "ILSVRC2012",
+        ),
+        alternatives=(
+            ("ILSVRC/Data/CLS-LOC/train/n02869837", "ILSVRC/Data/CLS-LOC/val"),
+            ("dataset_dict.json",),
+            ("data/train-*.parquet",),
+        ),
+        downloadable=True,
+        counts={"train": 126_689, "test": 5_000},
+    )
+)
 def imagenet100(request: Request) -> ImageDataset:
     """ImageNet-100: from a folder of its 100 classes, from the whole ImageNet, or from the Hugging Face copy.
 
     "test" is the validation part (50 images per class). Classes are in the order of their WordNet numbers.
     """
-    card = request.card
-    assert card is not None
+    import torch
+
+    from wasskit.data.decode import without_bad_images
+    from wasskit.data.folder import class_folders, list_images
+
     base = request.obtain(_download)
     if (base / "dataset_dict.json").exists() or any(base.glob("data/train-*.parquet")):
         return _hugging_face(request, base)
@@ -84,10 +99,8 @@ def imagenet100(request: Request) -> ImageDataset:
         paths = [path for wnid in classes for path in list_images(folder / wnid)]
         number = {wnid: i for i, wnid in enumerate(classes)}
         labels = [number[path.relative_to(folder).parts[0]] for path in paths]
-    dataset = ImageDataset(
-        request.name,
-        request.split,
-        classes,
+    dataset = request.dataset(
+        classes=classes,
         labels=torch.tensor(labels, dtype=torch.int64),
         paths=paths,
         notes=request.count_notes(len(paths)),
@@ -97,6 +110,8 @@ def imagenet100(request: Request) -> ImageDataset:
 
 def _validation_by_table(folder: Path, table: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
     """The validation images of one flat folder, by the table that comes with the challenge's files."""
+    from wasskit.system.documents import read_csv_rows
+
     number = {wnid: i for i, wnid in enumerate(classes)}
     paths: list[Path] = []
     labels: list[int] = []
@@ -115,6 +130,8 @@ class _Column:
         self.table = table
 
     def __call__(self, index: int) -> Image.Image:
+        from wasskit.data.images import opened
+
         stored = self.table[int(index)]["image"]
         return opened(stored["path"] if stored["bytes"] is None else stored["bytes"])
 
@@ -130,7 +147,10 @@ def _datasets() -> Any:
 
 
 def _hugging_face(request: Request, base: Path) -> ImageDataset:
-    assert request.card is not None
+    import torch
+
+    from wasskit.data.decode import without_bad_images
+
     library = _datasets()
     try:
         if (base / "dataset_dict.json").exists():
@@ -164,14 +184,8 @@ def _hugging_face(request: Request, base: Path) -> ImageDataset:
         labels = torch.tensor(list(table["label"]), dtype=torch.int64)
     except Exception as error:
         raise UserError(f"cannot read the Hugging Face data set in {base}: {error}") from error
-    dataset = ImageDataset(
-        request.name,
-        request.split,
-        classes[0],
-        labels=labels,
-        reader=_Column(table),
-        notes=request.count_notes(len(labels)),
-    )
+    notes = request.count_notes(len(labels))
+    dataset = request.dataset(classes=classes[0], labels=labels, reader=_Column(table), notes=notes)
     return without_bad_images(dataset, request.corrupt)
 
 
