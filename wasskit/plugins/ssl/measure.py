@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wasskit import console
 from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
+from wasskit.evaluation.linear import ProbeProtocol
 from wasskit.plugins.ssl.evaluation import Settings
 from wasskit.plugins.ssl.network import Model
-from wasskit.plugins.ssl.options import MeasureOptions
+from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
+from wasskit.plugins.ssl.reports import Named, Probe
 from wasskit.plugins.ssl.trained import KIND
 from wasskit.trained.data import open_split
-from wasskit.trained.files import results_folder
+from wasskit.trained.files import is_exported, results_folder
 from wasskit.training.checkpoint import seed_all
+from wasskit.training.run import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Measurement:
     model: Model
     config: MeasureOptions
     dataset: str
+    named: Named
     settings: Settings
     folder: Path
     _loaded: dict[str, ImageDataset] = field(default_factory=dict, repr=False)
@@ -35,17 +40,22 @@ class Measurement:
             self._loaded[name] = open_split(self.model, self.config, name)
         return self._loaded[name]
 
-    @property
-    def key(self) -> str:
-        """The entry in ``evaluation.json``: the data set's name, and the checkpoint's where it is not the
-        last."""
-        return entry_key(self.config, self.dataset)
-
 
 def entry_key(config: MeasureOptions, dataset: str) -> str:
-    """The name of an entry in ``evaluation.json``."""
+    """The name of an entry in ``evaluation.json``: the data set's, and the checkpoint's where it is not the last."""
     best = config.checkpoint == "best" and config.model.suffix not in (".pt", ".safetensors")
     return f"{dataset}@best" if best else dataset
+
+
+def probe_of(config: ProbeOptions) -> Probe:
+    """The linear probe that the options ask for; a tenth of its epochs are logged."""
+    every = max(1, config.probe_epochs // 10)
+
+    def log(epoch: int, top1: float) -> None:
+        if epoch % every == 0:
+            console.log(f"linear probe, epoch {epoch}/{config.probe_epochs}: {top1:.2f} %")
+
+    return Probe(ProbeProtocol(config.probe_epochs, config.probe_lr), config.probe_batch_size, log)
 
 
 @contextlib.contextmanager
@@ -58,16 +68,19 @@ def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
         seed_all(config.seed)
         model = KIND.load(config.model, device, config.checkpoint)
         dataset = config.dataset or model.description["dataset"]
+        key = entry_key(config, dataset)
+        paper = {} if is_exported(config.model) else RunDirectory.find(config.model, plugin="ssl")[0].paper
         yield Measurement(
             model,
             config,
             dataset,
+            Named(config.model.name, key, paper),
             Settings(device, config.batch_size, config.workers, config.precision, config.seed),
             results_folder(
                 config.model,
                 config.output,
                 plugin="ssl",
                 claim=config.claim,
-                files=[name.format(key=entry_key(config, dataset)) for name in files],
+                files=[name.format(key=key) for name in files],
             ),
         )
