@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
+    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
@@ -28,7 +29,7 @@ def published_recalls(dataset: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodOptions(CommandOptions):
+class MethodOptions(OptionGroup):
     """The objective: clean loss + w * mixed loss."""
 
     loss: Literal["contrastive", "multisimilarity", "proxyanchor"] = option(
@@ -141,7 +142,16 @@ class MethodOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, LoopOptions, OptimizerOptions):
+class TrainingOptions(
+    MethodOptions,
+    RunOptions,
+    DeviceOptions,
+    DataOptions,
+    BackboneOptions,
+    LoopOptions,
+    OptimizerOptions,
+    RecipeOptions,
+):
     """Everything one training of ``wasskit metrix`` depends on."""
 
     epochs: int = override(LoopOptions, "epochs", 10)

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import CommandOptions, OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
+    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
@@ -21,7 +22,7 @@ from wasskit.trained import options as trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodOptions(CommandOptions):
+class MethodOptions(OptionGroup):
     """The objective: alpha sum_k w_k CE_k + lambda sum_k S_k."""
 
     dims: tuple[int, ...] | None = option(
@@ -81,7 +82,16 @@ class MethodOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(RunOptions, LoopOptions, OptimizerOptions, BackboneOptions, DataOptions, MethodOptions):
+class TrainingOptions(
+    RunOptions,
+    DeviceOptions,
+    LoopOptions,
+    OptimizerOptions,
+    BackboneOptions,
+    DataOptions,
+    MethodOptions,
+    RecipeOptions,
+):
     """Everything one training of ``wasskit mrl`` depends on. The defaults are the paper's best setting."""
 
     epochs: int = override(LoopOptions, "epochs", 25)

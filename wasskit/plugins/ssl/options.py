@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import CommandOptions, OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
     DataRootOptions,
+    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
@@ -24,7 +25,7 @@ _TERMS = {"w2": "W2", "lu": "L_U"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformityOptions(CommandOptions):
+class UniformityOptions(OptionGroup):
     """The uniformity term, on the normalised projections of both views."""
 
     w2: bool = option(False, help="Add the W2 distance to uniformity to the loss.", panel="Uniformity")
@@ -80,7 +81,7 @@ class UniformityOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewOptions(CommandOptions):
+class ViewOptions(OptionGroup):
     """The distribution of the two views; what is not given comes from ``views``."""
 
     views: Literal["auto", "natural", "characters"] = option(
@@ -114,7 +115,7 @@ class ViewOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeighbourOptions(CommandOptions):
+class NeighbourOptions(OptionGroup):
     """k-nearest-neighbour classification."""
 
     k: int | None = option(
@@ -135,6 +136,8 @@ class PretrainOptions(
     BackboneOptions,
     LoopOptions,
     OptimizerOptions,
+    DeviceOptions,
+    RecipeOptions,
 ):
     """What the four methods have in common."""
 
@@ -196,7 +199,7 @@ class MeasureOptions(ModelDataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeOptions(CommandOptions):
+class ProbeOptions(OptionGroup):
     """The linear probe; the defaults are the published protocol."""
 
     probe_epochs: int = option(100, help="Epochs of the linear probe.", panel="Evaluation", min=1)

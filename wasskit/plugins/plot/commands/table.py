@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import Command, Invocation, option
+from wasskit.config import Command, CommandOptions, Invocation, option
 from wasskit.errors import UserError
 from wasskit.options import OverwriteOptions
 from wasskit.plugins.plot.options import MetricOptions, RunsArgument
@@ -16,7 +16,7 @@ _SUFFIXES = {".tex": "latex", ".md": "markdown", ".csv": "csv"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotTable(RunsArgument, MetricOptions, OverwriteOptions):
+class PlotTable(RunsArgument, MetricOptions, OverwriteOptions, CommandOptions):
     """Options of ``wasskit plot table``."""
 
     which: Literal["final", "best", "both"] = option(
