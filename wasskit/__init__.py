@@ -16,7 +16,7 @@ _PUBLIC = {
     "load": "wasskit.plugins.models",
     "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
     "W2UniformityLoss": "wasskit.plugins.ssl.losses",
-    "MetrixLoss": "wasskit.plugins.metrix.losses",
+    "MetrixLoss": "wasskit.plugins.metrix.objective",
     "W2GN": "wasskit.plugins.w2gn.core.objective",
     "DenseICNN": "wasskit.models.icnn",
     "ConvICNN": "wasskit.models.icnn",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from wasskit.ot.gaussian import bures_wasserstein_squared as bures_wasserstein_squared
     from wasskit.ot.gaussian import gaussian_transport_map as gaussian_transport_map
     from wasskit.ot.sinkhorn import nested_sinkhorn_divergences as nested_sinkhorn_divergences
-    from wasskit.plugins.metrix.losses import MetrixLoss as MetrixLoss
+    from wasskit.plugins.metrix.objective import MetrixLoss as MetrixLoss
     from wasskit.plugins.models import load as load
     from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
     from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss

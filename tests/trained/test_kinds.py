@@ -244,6 +244,14 @@ def test_a_map_embeds_by_its_forward_map(runs: Callable[[str], Path]) -> None:
     assert torch.equal(model.embed(x), model.model.transport.forward_map(x))
 
 
+def test_a_map_is_not_written_as_onnx(runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
+    result = run_cli("w2gn", "export", runs("w2gn"), "--onnx", "-o", tmp_path / "m")
+    assert (result.exit_code, "a model of `wasskit w2gn` cannot be" in result.stderr) == (2, True), (
+        result.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_no_trained_model_is_named(runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no run directory|There is no"):
         wasskit.load(tmp_path / "nowhere")

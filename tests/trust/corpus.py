@@ -178,7 +178,7 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "training.metrics_csv._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
         "plugins.plot.clouds.read_colours": ("bytes", "x.png", _pictures()),
         "plugins.plot.runs._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
-        "plugins.plot.report._image": ("bytes", "x.png", _pictures()),
+        "plugins.plot.html.read_image": ("bytes", "x.png", _pictures()),
         "plugins.w2gn.experiments.palette.read_pixels": ("bytes", "x.tif", _pictures()),
         "plugins.w2gn.experiments.palette.pixel_count": ("bytes", "x.tif", _pictures()),
     }
@@ -262,7 +262,8 @@ def _of_tables() -> Iterator[Case]:
     from wasskit.data.sets.cifar10_jpeg import _decode_blob
     from wasskit.data.toy import load_points
     from wasskit.plugins.plot.files import cost_tables, read_rows
-    from wasskit.plugins.plot.runs import group_runs, read_run
+    from wasskit.plugins.plot.groups import group_runs
+    from wasskit.plugins.plot.runs import read_run
     from wasskit.plugins.plot.sources import palettes_of, spectra_of, transports_of
     from wasskit.recipes import parse_recipe
     from wasskit.training.run import RunDirectory

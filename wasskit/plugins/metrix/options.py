@@ -17,6 +17,7 @@ from wasskit.options import (
     complete_datasets,
     override,
 )
+from wasskit.plugins.metrix.losses import build_loss, loss_names, parse_settings
 from wasskit.trained import options as trained
 
 RECALLS = {"sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30, 40, 50)}
@@ -32,9 +33,7 @@ def published_recalls(dataset: str) -> tuple[int, ...]:
 class MethodOptions(OptionGroup):
     """The objective: clean loss + w * mixed loss."""
 
-    loss: Literal["contrastive", "multisimilarity", "proxyanchor"] = option(
-        "contrastive", help="Metric loss.", panel="Method"
-    )
+    loss: str = option("contrastive", help="Metric loss.", panel="Method", choices=loss_names())
     mode: Literal["baseline", "input", "feature", "embed"] = option(
         "feature", help="What is mixed: nothing, images, last feature maps, embeddings.", panel="Method"
     )
@@ -87,6 +86,9 @@ class MethodOptions(OptionGroup):
     proxy_scales: tuple[float, ...] = option(
         (32.0, 0.1), help="Proxy-anchor: scale alpha and margin delta.", panel="Method", min=0
     )
+    loss_settings: tuple[str, ...] = option(
+        (), help="Settings of a loss that have no option of their own: name=number,...", panel="Method"
+    )
     embedding_size: int | None = option(
         None,
         help="Dimension of the embedding.",
@@ -117,8 +119,7 @@ class MethodOptions(OptionGroup):
         if self.distance == "cosine":
             if self.loss != "contrastive":
                 raise UserError(
-                    f"--distance cosine: the {self.loss} loss compares cosines anyway; leave it out, or choose "
-                    "--loss contrastive."
+                    f"--distance cosine: only the contrastive loss has two forms, not {self.loss}; leave it out."
                 )
             if self.published:
                 raise UserError(
@@ -130,6 +131,13 @@ class MethodOptions(OptionGroup):
                     f"--margin {self.margin:g}: no cosine is larger, so every negative would be left alone; choose "
                     "less than 1 with --distance cosine."
                 )
+        if self.loss_settings:
+            try:
+                build_loss(
+                    self.loss, {"num_classes": 1, "embedding_dim": 1}, parse_settings(self.loss_settings)
+                )
+            except ValueError as error:
+                raise UserError(f"--loss-settings: {error}.") from None
         if (
             self.loss == "proxyanchor"
             and self.mode in ("input", "feature")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from wasskit.data.toy import MOST_DIMENSIONS
 from wasskit.errors import UserError
@@ -40,17 +39,6 @@ class Map:
     description: Mapping[str, Any]
 
 
-class Forward(nn.Module):
-    """Points (N, ...) to their images under the forward map."""
-
-    def __init__(self, transport: W2GN) -> None:
-        super().__init__()
-        self.transport = transport
-
-    def forward(self, points: Tensor) -> Tensor:
-        return self.transport.forward_map(points)
-
-
 def check_header(header: Any, path: Path) -> Mapping[str, Any]:
     """The header of a map. Raises ``UserError`` for what a command could not use."""
     known = header.get("potential")
@@ -75,28 +63,16 @@ KIND = ModelKind(
     header=HEADER,
     build=lambda header: Map(rebuilt(header["potential"]), header),
     weights=lambda model: model.transport,
-    embedder=lambda model: Forward(model.transport),
+    embedder=lambda model: model.transport.forward_map,
     check=check_header,
     file="map.safetensors",
     input_shape=point_shape,
-    onnx=False,
 )
 
 
-def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any]]:
-    """A saved map, in evaluation mode, and its header.
-
-    Args:
-        dim: the dimension that the points to be mapped have.
-
-    Raises:
-        UserError: there is no such file, it is no map, or one of another dimension.
-    """
+def load_map(path: Path) -> tuple[W2GN, dict[str, Any]]:
+    """A saved map, in evaluation mode, and its header. Raises ``UserError`` where there is none at ``path``."""
     model = KIND.load(path)
-    known = model.description["potential"]
-    if dim is not None and known.get("dim") != dim:
-        shape = f"points of dimension {known['dim']}" if "dim" in known else f"images {known['image_size']}"
-        raise UserError(f"{path} maps {shape}, not points of dimension {dim}.")
     return model.transport.requires_grad_(False), dict(model.description)
 
 
