@@ -72,7 +72,7 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
     return config
 
 
-def changed(config: C, values: Mapping[str, Any]) -> C:
+def changed(config: G, /, **values: Any) -> G:
     """The configuration with other values of the options named, wherever in it they are; without validation."""
     return _assembled(type(config), values, config)
 

@@ -132,7 +132,7 @@ def saved_config(config: RecipeOptions) -> SavedConfig:
     return SavedConfig(
         values=to_options(config),
         may_differ=set(known) - fixed_keys(kind),
-        defaults=to_options(changed(config, {n: f.default for n, f in known.items() if not f.required})),
+        defaults=to_options(changed(config, **{n: f.default for n, f in known.items() if not f.required})),
         current_names=partial(current_names, kind),
     )
 
@@ -256,7 +256,7 @@ def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     if invocation.recipe is not None:
         asked |= set(check_keys(kind, invocation.recipe.get("options", {}), "the recipe"))
     asked &= set(fields)
-    base = changed(config, {name: saved.get(name, field.default) for name, field in fields.items()})
+    base = changed(config, **{name: saved.get(name, field.default) for name, field in fields.items()})
     wanted, had = values_of(config), values_of(base)
     contradictions = [
         f"{fields[name].flag} {wanted[name]} (the run has {had[name]})"
@@ -268,6 +268,6 @@ def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
             f"Resuming {run.path} with other settings would be another run: {', '.join(contradictions)}. "
             "Leave them out to resume, or start a new run."
         )
-    resumed = changed(base, {name: wanted[name] for name in asked - fixed_keys(kind)})
+    resumed = changed(base, **{name: wanted[name] for name in asked - fixed_keys(kind)})
     resumed.validate()
     return resumed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wasskit.config import OptionGroup, argument, option
+from wasskit.config import CommandOptions, OptionGroup, argument, option
 from wasskit.errors import UserError
 from wasskit.options import OverwriteOptions, complete_local_paths, complete_runs
 
@@ -35,7 +35,7 @@ class RunsArgument(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FigureOptions(OverwriteOptions):
+class FigureOptions(OverwriteOptions, CommandOptions):
     """Where figures go and how they look."""
 
     output: Path | None = option(

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wasskit.config import Command, CommandOptions, Invocation, option
+from wasskit.config import Command, Invocation, option
 from wasskit.plugins.plot.options import AxisOptions, FigureOptions, MetricOptions, RunsArgument, WhichOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotCompare(RunsArgument, MetricOptions, WhichOptions, AxisOptions, FigureOptions, CommandOptions):
+class PlotCompare(RunsArgument, MetricOptions, WhichOptions, AxisOptions, FigureOptions):
     """Options of ``wasskit plot compare``."""
 
     only: tuple[Literal["loss", "metrics", "dims", "grid", "bars"], ...] | None = option(

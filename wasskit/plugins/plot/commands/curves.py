@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, CommandOptions, Invocation
+from wasskit.config import Command, Invocation
 from wasskit.plugins.plot.options import AxisOptions, FigureOptions, MetricOptions, RunsArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotCurves(RunsArgument, MetricOptions, AxisOptions, FigureOptions, CommandOptions):
+class PlotCurves(RunsArgument, MetricOptions, AxisOptions, FigureOptions):
     """Options of ``wasskit plot curves``."""
 
 

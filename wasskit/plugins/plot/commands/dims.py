@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, CommandOptions, Invocation, option
+from wasskit.config import Command, Invocation, option
 from wasskit.plugins.plot.options import FigureOptions, MetricOptions, RunsArgument, WhichOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotDims(RunsArgument, MetricOptions, WhichOptions, FigureOptions, CommandOptions):
+class PlotDims(RunsArgument, MetricOptions, WhichOptions, FigureOptions):
     """Options of ``wasskit plot dims``."""
 
     log_y: bool = option(False, help="Logarithmic vertical axis.", panel="Axes", flag="--log-y")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, CommandOptions, Invocation, argument, option
+from wasskit.config import Command, Invocation, argument, option
 from wasskit.plugins.plot.options import FigureOptions, complete_sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotSpectrum(FigureOptions, CommandOptions):
+class PlotSpectrum(FigureOptions):
     """Options of ``wasskit plot spectrum``."""
 
     sources: tuple[Path, ...] = argument(
