@@ -10,11 +10,11 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from wasskit import console
 from wasskit.console import jsonable
-from wasskit.system.files import replace_text
+from wasskit.system.files import replace_file, replace_text
 from wasskit.text import csv_text
 
 if typing.TYPE_CHECKING:
@@ -39,6 +39,10 @@ class Table:
     best: Mapping[int, Literal["max", "min"]] | None = None
 
 
+Content = Table | str | Mapping[str, Any] | Callable[[BinaryIO], object]
+"""What a file of a report is made from."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What an evaluation found.
@@ -47,7 +51,8 @@ class Report:
         result: plain values and arrays: what ``--json`` prints and a caller from Python reads.
         tables: what is printed, in order.
         notes: sentences printed below the tables, in order.
-        files: name -> content of files: a :class:`Table` (CSV with all digits), text, or a mapping (JSON).
+        files: name -> content of files: a :class:`Table` (CSV with all digits), text, a mapping (JSON), or a function
+            that writes it to a binary file.
         figures: file stem -> a function that draws the figure, called where it is written.
         metrics: (step, split, values) for the run's ``metrics.csv``; the step is the quantity that varies.
     """
@@ -55,7 +60,7 @@ class Report:
     result: Mapping[str, Any]
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
-    files: Mapping[str, Table | str | Mapping[str, Any]] = field(default_factory=dict)
+    files: Mapping[str, Content] = field(default_factory=dict)
     figures: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
     metrics: Sequence[tuple[int, str, Mapping[str, float]]] = ()
 
@@ -73,7 +78,10 @@ def write(report: Report, folder: Path, *, suffixes: Sequence[str] = (".png",)) 
     written = []
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in report.files.items():
-        replace_text(folder / name, _text(content))
+        if callable(content):
+            replace_file(folder / name, content)
+        else:
+            replace_text(folder / name, _text(content))
         written.append(folder / name)
     if report.figures:
         from wasskit.pictures.style import save_figure

@@ -48,6 +48,21 @@ class DatasetCard:
         return not self.files
 
 
+MEASURES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "8gaussians": ("ring", (8,)),
+    "25gaussians": ("grid", (5,)),
+    "49gaussians": ("grid", (7,)),
+    "100gaussians": ("grid", (10,)),
+    "swissroll": ("swiss_roll", ()),
+    "moons": ("two_moons", ()),
+    "circles": ("two_circles", ()),
+    "normal": ("normal", (2,)),
+}
+"""Measures in the plane: name -> the function of ``wasskit.data.toy`` that makes it, and its arguments."""
+
+DOMAINS = ("digits-a", "digits-b", "mnist", "usps")
+"""Domains of digits, which ``wasskit.data.domains`` loads besides the data sets."""
+
 _CLASSIFY = ("classification", "ssl")
 _METRIC = "wasskit.data.metric_sets"
 

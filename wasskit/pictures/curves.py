@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from wasskit.pictures import axes
@@ -56,6 +56,7 @@ class Panel:
     Args:
         name: of what is drawn, in remarks.
         shaded: title of a legend of its own; the lines then go with an ordered quantity, from dark to light.
+        levels: values to compare with, by their labels.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Panel:
     ylabel: str
     title: str = ""
     shaded: str | None = None
+    levels: Mapping[str, float] = field(default_factory=dict)
 
 
 def draw_curves(
@@ -91,7 +93,7 @@ def draw_curves(
             ax.set_xscale("log")
         elif points:
             _whole_numbers(ax, [x for x, _ in points])
-        values = [y for _, y in points]
+        values = [*(y for _, y in points), *panel.levels.values()]
         if log_y and values and min(values) > 0:
             axes.log_axis(ax, min(values), max(values))
         elif log_y:
@@ -117,6 +119,9 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             ax.plot(x, y, color=style["color"], alpha=0.25, linewidth=0.7, marker="", linestyle="-", zorder=1)
     for line, style in zip(panel.lines, styles, strict=True):
         _draw_curve(ax, line.curve, figure_text(line.label), style if markers else {**style, "marker": ""})
+    for place, (label, level) in enumerate(panel.levels.items()):
+        dashes = ("--", ":", "-.")[place % 3]
+        ax.axhline(level, color="0.45", linewidth=1.0, linestyle=dashes, label=figure_text(label))
     if panel.title:
         ax.set_title(figure_text(panel.title))
     ax.set_xlabel(panel.xlabel)

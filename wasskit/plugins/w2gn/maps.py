@@ -14,7 +14,7 @@ from wasskit.models.export import load_weights, save_weights
 from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
 from wasskit.models.rebuild import are_counts, is_count, rebuild
 from wasskit.ot.gaussian import Balance
-from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.core.transport import W2GN
 
 KIND = "w2gn-map"
 
