@@ -42,10 +42,9 @@ def draw_history(
 
     lines = []
     for number, (name, label) in enumerate(labels.items()):
-        points = [(step, value) for step, value in (history or {}).get(name, ()) if value > 0]
+        points = {step: value for step, value in (history or {}).get(name, ()) if value > 0}
         if points:
-            steps, values = (list(column) for column in zip(*points, strict=True))
-            lines.append(Line(Curve(steps, values, None, []), label, number))
+            lines.append(Line(Curve.through(points), label, number))
     panel = Panel(ylabel, lines, "step", ylabel, levels=levels)
     return {stem: lambda: draw_curves([panel], Look(), log_y=True)[0]} if lines else {}
 

@@ -18,8 +18,10 @@ from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.maps import plain_coordinates, save_map
 from wasskit.plugins.w2gn.options import TransportOptions
 from wasskit.report import Report, finish
+from wasskit.training.cadence import Cadence
 from wasskit.training.run import RunDirectory
 from wasskit.training.session import Session
+from wasskit.training.stepper import Updates
 from wasskit.training.task import Source
 from wasskit.training.trainer import Summary
 
@@ -130,11 +132,14 @@ def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transpo
     trainer = session.trainer(
         task,
         source,
-        steps=steps,
-        eval_every=every,
-        checkpoint_every=options.checkpoint_every * every,
+        cadence=Cadence(
+            steps=steps,
+            eval_every=every,
+            checkpoint_every=options.checkpoint_every * every,
+            log_every=options.log_every,
+        ),
+        updates=Updates(precision=options.precision),
         compile=False,
-        clip_norm=None,
     )
     summary = trainer.fit(resume=session.checkpoint)
     task.eval()

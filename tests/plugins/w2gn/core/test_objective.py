@@ -198,6 +198,7 @@ def test_gaussian_start_is_the_closed_form() -> None:
     assert (identity.inverse_map(y0) - y0).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", ["none", "lbfgs", "newton"])
 def test_training_finds_a_translation_and_a_stretch(refine: Any) -> None:
     torch.manual_seed(3)
@@ -279,6 +280,7 @@ def test_plain_start_has_no_quadratic_form() -> None:
     assert not any(p.requires_grad for p in transport.frozen_copy().parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", ["none", "lbfgs"])
 def test_compiled_objective_equals_eager(refine: Any) -> None:
     torch.manual_seed(5)

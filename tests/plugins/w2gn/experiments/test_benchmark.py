@@ -35,6 +35,7 @@ def test_made_pair_is_standardised_and_not_linear() -> None:
     torch.testing.assert_close(made_pair(4, 0, 10).forward(pair.x[:5]), pair.y[:5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 16])
 def test_benchmark_files(data_root: Path, dim: int) -> None:
     path = data_root / "w2benchmark" / f"mix3tomix10_{dim}.npz"

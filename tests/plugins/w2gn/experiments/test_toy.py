@@ -43,6 +43,7 @@ def test_a_lost_mode_is_counted() -> None:
     assert near == pytest.approx(96)
 
 
+@pytest.mark.slow
 def test_identity_scores_the_level_of_two_samples() -> None:
     toy = Toy("normal", "normal", test_size=1000)
     identity = W2GN.dense(2, hidden=(4,))

@@ -17,18 +17,6 @@ from wasskit.plugins.w2gn.maps import load_map
 from wasskit.system.files import replace_file, writing
 
 
-def map_file(path: Path) -> Path:
-    """The map in a run directory, or the path itself."""
-    if path.is_dir():
-        inside = path / "map.safetensors"
-        if not inside.is_file():
-            raise UserError(
-                f"{path} holds no map.safetensors: its training has not finished; go on with --resume {path}."
-            )
-        return inside
-    return path
-
-
 class SavedMap:
     """A map or its inverse, at work on files.
 
@@ -50,9 +38,9 @@ class SavedMap:
         smooth: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.path = map_file(path)
+        transport, header = load_map(path)
+        self.path = path / "map.safetensors" if path.is_dir() else path
         self.inverse, self.refine, self.device = inverse, refine, device
-        transport, header = load_map(self.path)
         self.transport, self.described = transport.to(device), header["potential"]
         self.colours: ColourTable | None = None
         if header.get("space") == "rgb":
