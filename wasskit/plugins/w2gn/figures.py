@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,23 +18,18 @@ from wasskit.text import figure_text
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-History = Mapping[str, Sequence[tuple[float, float]]]
-"""Metrics of a split over the steps, by name."""
+History = Mapping[str, Mapping[int, float]]
+"""Metrics, as ``split/metric``, over the steps."""
 Drawing = Callable[[], "Figure"]
 
 
 def draw_history(
-    stem: str,
-    history: History | None,
-    labels: Mapping[str, str],
-    *,
-    ylabel: str,
-    levels: Mapping[str, float],
+    stem: str, history: History | None, labels: Mapping[str, str], *, ylabel: str, levels: Mapping[str, float]
 ) -> dict[str, Drawing]:
     """Metrics over the steps on a logarithmic axis, as a report's figure ``stem``; none where nothing is positive.
 
     Args:
-        labels: of the metrics to draw, by their names.
+        labels: of the test metrics to draw, by their names.
         levels: values to compare with, by their labels.
     """
     from wasskit.pictures.curves import Curve, Line, Panel, draw_curves
@@ -42,7 +37,8 @@ def draw_history(
 
     lines = []
     for number, (name, label) in enumerate(labels.items()):
-        points = {step: value for step, value in (history or {}).get(name, ()) if value > 0}
+        known = (history or {}).get(f"test/{name}", {})
+        points: dict[float, float] = {step: value for step, value in known.items() if value > 0}
         if points:
             lines.append(Line(Curve.through(points), label, number))
     panel = Panel(ylabel, lines, "step", ylabel, levels=levels)

@@ -20,6 +20,7 @@ from wasskit.plugins.w2gn.options import TransportOptions
 from wasskit.report import Report, finish
 from wasskit.training.cadence import Cadence
 from wasskit.training.run import RunDirectory
+from wasskit.training.series import over_steps
 from wasskit.training.session import Session
 from wasskit.training.stepper import Updates
 from wasskit.training.task import Source
@@ -39,12 +40,9 @@ class Trained(NamedTuple):
         """The last scores, as ``split/metric``."""
         return self.summary.final
 
-    def history(self, split: str = "test") -> dict[str, list[tuple[float, float]]]:
-        """The metrics of a split over the steps; on ranks other than 0, which draw nothing, none."""
-        found: dict[str, list[tuple[float, float]]] = {}
-        for row in self.run.metrics(split) if is_main() else ():
-            found.setdefault(row.metric, []).append((row.step, row.value))
-        return found
+    def history(self) -> dict[str, dict[int, float]]:
+        """The test metrics, as ``test/metric``, over the steps; none on ranks other than 0, which draw nothing."""
+        return over_steps(self.run.metrics("test")) if is_main() else {}
 
 
 def samplers(session: Session[Any], source: Measure, target: Measure) -> tuple[Draw, Draw]:

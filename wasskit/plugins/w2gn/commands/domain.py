@@ -11,7 +11,7 @@ from wasskit.config import Command, Invocation, option
 from wasskit.data.catalog import DOMAINS
 from wasskit.errors import UserError
 from wasskit.options import override
-from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StepOptions, TransportOptions
+from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StagedOptions, StepOptions
 
 
 def complete_domains(typed: str) -> Iterable[str]:
@@ -20,7 +20,7 @@ def complete_domains(typed: str) -> Iterable[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnDomain(TransportOptions):
+class W2gnDomain(StagedOptions):
     """Options of ``wasskit w2gn domain``."""
 
     source: str = option(
@@ -46,13 +46,6 @@ class W2gnDomain(TransportOptions):
         show_default="five epochs, at least 1000",
     )
     classifier_lr: float = option(1e-3, help="Its learning rate.", panel="Classifier", above=0)
-    start_floor: float = option(
-        1e-3,
-        help="Smallest variance for the Gaussian start, over the mean one.",
-        panel="Potentials",
-        above=0,
-        below=1,
-    )
     batch_size: int = override(StepOptions, "batch_size", 256)
     hidden: tuple[int, ...] = override(PotentialOptions, "hidden", (128, 128, 64))
     steps: int = override(StepOptions, "steps", 1000)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
 from wasskit.options import DataOptions, complete_local_paths, override
-from wasskit.plugins.w2gn.options import PotentialOptions, StepOptions, TransportOptions
+from wasskit.plugins.w2gn.options import PotentialOptions, StagedOptions, StepOptions
 
 if TYPE_CHECKING:
     from wasskit.plugins.w2gn.experiments.autoencoder import AutoencoderStage
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnLatent(TransportOptions, DataOptions):
+class W2gnLatent(StagedOptions, DataOptions):
     """Options of ``wasskit w2gn latent``."""
 
     images: Path | None = option(
@@ -39,13 +39,6 @@ class W2gnLatent(TransportOptions, DataOptions):
         None, help="Train it on VGG-16 features, from torchvision's weights here.", panel="Autoencoder",
         complete=complete_local_paths,
     )  # fmt: skip
-    start_floor: float = option(
-        1e-3,
-        help="Smallest variance for the Gaussian start, over the mean one.",
-        panel="Potentials",
-        above=0,
-        below=1,
-    )
     inception_weights: Path | None = option(
         None, help="Weights of Inception v3 for the FID (nothing is downloaded).", panel="Evaluation", runtime=True,
         complete=complete_local_paths,
