@@ -23,6 +23,11 @@ _PUBLIC = {
     "gaussian_transport_map": "wasskit.ot.gaussian",
     "nested_sinkhorn_divergences": "wasskit.ot.sinkhorn",
     "energy_distance": "wasskit.ot.energy",
+    "sinkhorn_divergence": "wasskit.ot.divergence",
+    "sliced_wasserstein_squared": "wasskit.ot.sliced",
+    "sliced_gaussian_wasserstein_squared": "wasskit.ot.sliced",
+    "slicing_directions": "wasskit.ot.directions",
+    "gaussian_maps": "wasskit.ot.affine",
     "topk_accuracy": "wasskit.evaluation.accuracy",
     "class_map_at_k": "wasskit.evaluation.accuracy",
     "knn_accuracy": "wasskit.evaluation.knn",
@@ -52,10 +57,15 @@ if TYPE_CHECKING:
     from wasskit.evaluation.uniformity import w2_uniformity as w2_uniformity
     from wasskit.models.icnn import ConvICNN as ConvICNN
     from wasskit.models.icnn import DenseICNN as DenseICNN
+    from wasskit.ot.affine import gaussian_maps as gaussian_maps
+    from wasskit.ot.directions import slicing_directions as slicing_directions
+    from wasskit.ot.divergence import sinkhorn_divergence as sinkhorn_divergence
     from wasskit.ot.energy import energy_distance as energy_distance
     from wasskit.ot.gaussian import bures_wasserstein_squared as bures_wasserstein_squared
     from wasskit.ot.gaussian import gaussian_transport_map as gaussian_transport_map
     from wasskit.ot.sinkhorn import nested_sinkhorn_divergences as nested_sinkhorn_divergences
+    from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared as sliced_gaussian_wasserstein_squared
+    from wasskit.ot.sliced import sliced_wasserstein_squared as sliced_wasserstein_squared
     from wasskit.plugins.metrix.losses import MetrixLoss as MetrixLoss
     from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
     from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss
