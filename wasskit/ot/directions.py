@@ -47,4 +47,5 @@ def slicing_directions(
         found = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
     else:
         raise ValueError(f"directions are orthogonal, random or sobol, not {kind!r}")
-    return (found / found.norm(dim=1, keepdim=True)).to(like)
+    units: Tensor = (found / found.norm(dim=1, keepdim=True)).to(like)
+    return units

@@ -270,7 +270,8 @@ class _Anderson:
         # Residuals that hardly differ must not be told apart by their rounding.
         gram.diagonal().add_(1e-14 * gram.diagonal().sum())
         shares = torch.linalg.lstsq(gram, (weighed.mT @ (self.weights * residual)).unsqueeze(1)).solution
-        return image - (images @ shares).squeeze(1)
+        following: Tensor = image - (images @ shares).squeeze(1)
+        return following
 
 
 class _Divergence(Function):

@@ -84,7 +84,8 @@ def normal_bin_means(n: int, like: Tensor) -> Tensor:
     """Means b (n,) of the standard normal between its quantiles of (i-1)/n and i/n, float64."""
     edges = torch.arange(n + 1, dtype=torch.float64, device=like.device) / n
     density = torch.exp(-torch.special.ndtri(edges).square() / 2) / math.sqrt(2 * math.pi)
-    return n * (density[:-1] - density[1:])
+    means: Tensor = n * (density[:-1] - density[1:])
+    return means
 
 
 def _units(
