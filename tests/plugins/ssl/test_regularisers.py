@@ -53,7 +53,7 @@ def test_visreg_by_hand() -> None:
     """Two points at 1 and 5: mean 3, deviation 2; their standardised values -1 and 1 beside the quantiles of 1/3,
     2/3."""
     z = torch.tensor([[1.0], [5.0]]).double()
-    quantile = float(torch.special.ndtri(torch.tensor(2 / 3).double()))
+    quantile = float(torch.special.ndtri(torch.tensor(2 / 3, dtype=torch.float64)))
     assert float(visreg_center(z)) == pytest.approx(9)
     assert float(visreg_scale(z)) == pytest.approx(1)
     shape = (2 / (2 + 1e-4) - quantile) ** 2
