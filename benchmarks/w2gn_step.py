@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wasskit.models.icnn import DenseICNN
-from wasskit.plugins.w2gn.objective import cyclic_objective, refined_objective
+from wasskit.plugins.w2gn.core.objective import cyclic_objective, refined_objective
 
 CASES = [
     ("2-D, 128-128-64, rank 3, batch 1024", 2, (128, 128, 64), 3, 1024),

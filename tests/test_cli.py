@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from wasskit import __version__
-from wasskit.cli import build_root, run, validate_recipe
+from wasskit.cli import build_root, validate_recipe
 from wasskit.completion import SCRIPTS, write_scripts
 from wasskit.plugins import BUILT_IN, plugin_targets
 from wasskit.recipes import load_recipe, recipe_names
@@ -382,6 +382,7 @@ OF = {
     "metrix search": {"metrix/digits"},
     "metrix export": {"metrix/digits"},
     "w2gn apply": {"w2gn/toy"},
+    "w2gn export": {"w2gn/toy"},
     "study measure": {"mrl/digits", "mrl/sweep", "ssl/byol", "ssl/moco", "metrix/digits"},
     "plot table": set(RUNS),
     "plot report": set(RUNS),
@@ -503,6 +504,7 @@ def test_these_paths_import_nothing_heavy(code: str) -> None:
     assert not loaded & set(HEAVY)
 
 
+@pytest.mark.slow
 def test_every_command_module_is_cheap_to_declare() -> None:
     program = (
         "import sys; sys.path.insert(0, 'tests'); from test_cli import _all_command_paths\n"
@@ -545,10 +547,3 @@ def test_waiting_threads_sleep_unless_told_otherwise(tmp_path: Path) -> None:
         )  # fmt: skip
         said.append(done.stdout.split())
     assert said == [["20000", "False"], ["None", "False"], ["7", "False"]]
-
-
-def test_run_restores_the_command_line_for_nested_calls() -> None:
-    from wasskit import config
-
-    assert run(["--version"]) == 0
-    assert config._argv.value is None

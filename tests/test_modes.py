@@ -48,6 +48,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(previous)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plugin", COMMANDS)
 def test_modes_follow_the_umask(
     run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int, plugin: str

@@ -85,6 +85,7 @@ def outputs(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LINES)
 def test_a_file_that_is_there_is_kept_unless_told_otherwise(
     run_cli: Callable[..., Any], words: Callable[[str], str], work: Path, outputs: Path, case: str
@@ -105,6 +106,7 @@ def test_a_file_that_is_there_is_kept_unless_told_otherwise(
     assert path.read_bytes() != MINE.encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     ["mrl evaluate mrl --no-neighbours", "mrl export mrl", "ssl evaluate ssl --no-probe", "plot report mrl",
@@ -117,6 +119,7 @@ def test_what_is_wasskits_own_is_made_again(run_cli: Callable[..., Any], outputs
         assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_a_dangling_link_is_a_file_that_is_there(run_cli: Callable[..., Any], outputs: Path) -> None:
     (outputs / "r.toml").symlink_to(outputs / "elsewhere")
     assert run_cli("recipes", "copy", "mrl/imagenet100", outputs / "r.toml").exit_code == 2

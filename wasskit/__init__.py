@@ -13,10 +13,11 @@ from wasskit._lazy import attach
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "load": "wasskit.plugins.models",
     "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
     "W2UniformityLoss": "wasskit.plugins.ssl.losses",
-    "MetrixLoss": "wasskit.plugins.metrix.losses",
-    "W2GN": "wasskit.plugins.w2gn.objective",
+    "MetrixLoss": "wasskit.plugins.metrix.objective",
+    "W2GN": "wasskit.plugins.w2gn.core.objective",
     "DenseICNN": "wasskit.models.icnn",
     "ConvICNN": "wasskit.models.icnn",
     "bures_wasserstein_squared": "wasskit.ot.gaussian",
@@ -76,10 +77,11 @@ if TYPE_CHECKING:
     from wasskit.ot.sinkhorn import nested_sinkhorn_divergences as nested_sinkhorn_divergences
     from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared as sliced_gaussian_wasserstein_squared
     from wasskit.ot.sliced import sliced_wasserstein_squared as sliced_wasserstein_squared
-    from wasskit.plugins.metrix.losses import MetrixLoss as MetrixLoss
+    from wasskit.plugins.metrix.objective import MetrixLoss as MetrixLoss
+    from wasskit.plugins.models import load as load
     from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
     from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss
-    from wasskit.plugins.w2gn.objective import W2GN as W2GN
+    from wasskit.plugins.w2gn.core.objective import W2GN as W2GN
 
 
 __getattr__, __dir__ = attach(__name__, _PUBLIC)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,7 @@ def children() -> set[int]:
     return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
 
 
+@pytest.mark.slow
 def test_spawned_workers(on_disk: ImageDataset) -> None:
     loader = EvalLoader(on_disk, 8, workers=1, start_method="spawn")
     batches = list(loader)
@@ -172,6 +174,7 @@ def die(image: Image.Image) -> torch.Tensor:
     os._exit(3)
 
 
+@pytest.mark.slow
 def test_a_program_ends_with_live_workers(on_disk: ImageDataset) -> None:
     assert on_disk.paths is not None
     code = (
@@ -188,6 +191,7 @@ def test_a_program_ends_with_live_workers(on_disk: ImageDataset) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_program_ends_when_workers_miss_their_end(on_disk: ImageDataset) -> None:
     """The loader is gone, and its workers wait for work: they hear no SIGTERM, and the program would wait for them."""
     assert on_disk.paths is not None
@@ -305,8 +309,7 @@ def test_ranks_share_balanced_batches(ranks: int) -> None:
 
 
 def test_unlabelled_sets_give_minus_one() -> None:
-    data = fake()
-    data.labels = None
+    data = replace(fake(), labels=None)
     batch = next(TrainLoader(data, 4).batches(0))
     assert batch.labels.tolist() == [-1] * 4
 

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from wasskit.data.base import ImageDataset
+from wasskit.data.formats.pickles import read_pickle
 from wasskit.data.registry import load_dataset
 from wasskit.data.sets.cifar import PUBLISHED_MD5
-from wasskit.data.sets.folders import IMAGENET100_WNIDS
-from wasskit.data.sets.pickles import read_pickle
+from wasskit.data.sets.imagenet100 import IMAGENET100_WNIDS
 from wasskit.errors import UserError
 
 
@@ -55,6 +55,7 @@ class TestDigits:
             assert float((counts / len(part)).max()) < 0.11
             assert float((counts / len(part)).min()) > 0.09
 
+    @pytest.mark.slow
     def test_reading_them_imports_no_sklearn(self) -> None:
         code = (
             "import sys; from wasskit.data.registry import load_dataset; load_dataset('digits', 'train');"
@@ -93,12 +94,13 @@ def download(request, target):
 
 while sys.argv[2] == "late" and not (root / "cifar10-jpeg" / "test.npz").exists():
     time.sleep(0.01)
-found = Request(CARDS["cifar10-jpeg"], "cifar10-jpeg", "train", root, True, True, "refuse", 0).obtain(download)
+found = Request(CARDS["cifar10-jpeg"], "train", root, True, True, "refuse", 0).obtain(download)
 print(found, (found / "whole").exists())
 """
 
 
 class TestRegistry:
+    @pytest.mark.slow
     def test_processes_that_want_the_same_set_download_it_once(self, tmp_path: Path) -> None:
         processes = [
             subprocess.Popen(
@@ -287,6 +289,7 @@ class TestCifarJpeg:
         with pytest.raises(UserError, match="blob"):
             load_dataset("cifar10-jpeg", "test", root=tmp_path)
 
+    @pytest.mark.slow
     def test_the_real_test_part_is_near_the_original(self, data_root: Path) -> None:
         if not (data_root / "cifar10_jpeg").exists():
             pytest.skip("no cifar10_jpeg")

@@ -291,6 +291,7 @@ def test_views_are_independent_and_each_images_own() -> None:
     assert not torch.equal(first, augment(batch, generator)[0])
 
 
+@pytest.mark.slow
 def test_view_statistics_are_torchvisions() -> None:
     """Mean, spread and high frequencies of whole views, batched in float against the per-image pipeline in 8
     bits."""

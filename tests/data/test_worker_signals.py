@@ -30,6 +30,7 @@ from wasskit.errors import Interrupted
 from wasskit.system.signals import raised
 from wasskit.training.run import RunDirectory
 from wasskit.training.task import Losses, Optimisation, Task
+from wasskit.training.cadence import Cadence
 from wasskit.training.trainer import Trainer
 
 folder = pathlib.Path(sys.argv[1])
@@ -63,7 +64,7 @@ if __name__ == "__main__":
     run = RunDirectory.create(folder / "run", command="toy train", options={})
     try:
         with raised():
-            Trainer(Slow(), source, run, epochs=50, tensorboard=False).fit()
+            Trainer(Slow(), source, run, cadence=Cadence(epochs=50), tensorboard=False).fit()
     except Interrupted as stop:
         print(stop, flush=True)
         sys.exit(stop.exit_code)

@@ -298,6 +298,7 @@ def test_unknown_choices_are_refused() -> None:
             measure(embeddings, labels, lone="drop")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["dot", "cosine", "euclidean"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
 def test_one_repeated_point_scores_nothing(metric: Metric, dtype: torch.dtype) -> None:

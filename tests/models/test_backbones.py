@@ -18,6 +18,7 @@ from wasskit.models import catalog
 from wasskit.models.backbones import build_backbone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "channels", "features"),
     [
@@ -120,6 +121,7 @@ def test_weights_from_safetensors_and_from_colour_to_grey(tmp_path: Path) -> Non
     torch.testing.assert_close(grey(images), trained(images.expand(-1, 3, -1, -1)))
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
 
@@ -166,6 +168,7 @@ def test_pretrained_weights_come_from_the_cache_or_not_at_all(
     assert torch.equal(backbone.get_parameter("net.conv1.weight"), published.conv1.weight)
 
 
+@pytest.mark.slow
 def test_names_that_do_not_exist_are_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no backbone 'resnet81' .did you mean .*resnet18"):
         build_backbone("resnet81", image_size=32)
@@ -186,6 +189,7 @@ def test_every_name_offered_can_be_built_by_its_library() -> None:
     assert len(set(catalog.backbone_names())) == len(catalog.backbone_names())
 
 
+@pytest.mark.slow
 def test_tiny_imports_neither_torchvision_nor_timm_and_names_import_nothing() -> None:
     script = (
         "import sys, wasskit.models.catalog; assert not {'torch', 'numpy'} & set(sys.modules);"

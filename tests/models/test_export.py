@@ -70,6 +70,7 @@ def test_onnx_gives_the_same_embeddings_for_any_batch_size(tmp_path: Path) -> No
     torch.testing.assert_close(torch.from_numpy(found), network.eval()(images).detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_onnx_that_differs_is_refused_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_onnx_that_differs_is_refused_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_onnx_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript")
     find_spec = importlib.util.find_spec

@@ -150,6 +150,7 @@ def test_conv_is_convex_after_projection() -> None:
     assert (products >= -1e-12).all()
 
 
+@pytest.mark.slow
 def test_conv128_reference(reference: Reference) -> None:
     arrays = reference("w2gn_conv128")
     torch.manual_seed(int(arrays["torch_seed"]))
@@ -232,6 +233,7 @@ def test_dropout_uses_one_mask_for_value_and_map() -> None:
     assert torch.equal(network(x), network(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 11])
 def test_compiled_map_equals_eager(dim: int) -> None:
     torch.manual_seed(5)

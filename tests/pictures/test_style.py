@@ -21,6 +21,7 @@ from wasskit.pictures.style import (
 )
 
 
+@pytest.mark.slow
 def test_saved_files_are_reproducible(tmp_path: Path) -> None:
     for suffix in ("png", "pdf", "svg"):
         written = []

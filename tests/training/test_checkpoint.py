@@ -185,6 +185,7 @@ def check_after_kill(kept: Checkpoints, reached: int) -> int:
     return last
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path)
     kept.save(state(0), best=True)
@@ -204,6 +205,7 @@ def test_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None
     assert not list(tmp_path.glob(".*")), "leftovers of killed writers are swept up"
 
 
+@pytest.mark.slow
 def test_kill_at_every_access_to_the_file_system(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path)
     kept.save(state(0), best=True)

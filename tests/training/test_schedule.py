@@ -18,7 +18,10 @@ from wasskit.training.run import RunDirectory
 from wasskit.training.schedule import Schedule, log_path
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's"),
+]
 
 TRAINING = """
 import os, pathlib, signal, sys, time

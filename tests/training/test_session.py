@@ -31,6 +31,7 @@ def test_a_wrong_request_leaves_no_run_directory(run_cli: Callable[..., Any], tm
     assert not list((tmp_path / "runs").rglob("config.toml"))
 
 
+@pytest.mark.slow
 def test_automatic_names_are_numbered_and_chosen_ones_are_not_overwritten(
     run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -53,6 +54,7 @@ def test_automatic_names_are_numbered_and_chosen_ones_are_not_overwritten(
     assert "name different runs" in words(both.stderr)
 
 
+@pytest.mark.slow
 def test_runs_older_than_an_option_go_on(
     run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -83,6 +85,7 @@ def test_there_must_be_something_to_resume(run_cli: Callable[..., Any], words: C
     assert "nothing to resume" in words(result.stderr)
 
 
+@pytest.mark.slow
 def test_a_requeued_run_starts_when_there_is_nothing_and_goes_on_when_there_is(
     run_cli: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -95,6 +98,7 @@ def test_a_requeued_run_starts_when_there_is_nothing_and_goes_on_when_there_is(
     assert (tmp_path / "r" / "metrics.csv").read_bytes() == metrics
 
 
+@pytest.mark.slow
 def test_a_requeued_run_that_never_saved_starts_over(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     argv = ("mrl", "train", *QUICK, "--run-dir", tmp_path / "r", "--requeue")
     assert run_cli(*argv).exit_code == 0
@@ -120,6 +124,7 @@ def test_a_request_withdrawn_before_the_first_step_leaves_nothing(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_says_how_to_start_over(
     run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -132,6 +137,7 @@ def test_a_run_without_a_checkpoint_says_how_to_start_over(
         assert "--requeue" in words(result.stderr)
 
 
+@pytest.mark.slow
 def test_two_processes_never_train_in_one_directory(
     run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
 ) -> None:

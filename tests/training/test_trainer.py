@@ -17,14 +17,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.toy import DIM, OPTIONS, Shuffled, ToyTask, make_run, make_trainer, signal_self
+from tests.training.toy import (
+    DIM,
+    OPTIONS,
+    Shuffled,
+    ToyTask,
+    make_run,
+    make_trainer,
+    signal_self,
+    trainer_of,
+)
 from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.system.signals import Stopped, raised
 from wasskit.training.logging import SilentReporter
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedules import cosine
+from wasskit.training.stepper import Precision
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, StepSource, Task
-from wasskit.training.trainer import Precision, Trainer
+from wasskit.training.trainer import Trainer
 
 
 class Linear(Task):
@@ -71,7 +81,7 @@ def saved(run: RunDirectory, name: str = "last") -> dict[str, Any]:
 
 
 def fit(task: Task, run: RunDirectory | None = None, **settings: Any) -> Trainer:
-    trainer = Trainer(task, Shuffled(), run, **{"epochs": 2, "tensorboard": False, **settings})
+    trainer = trainer_of(task, Shuffled(), run, **{"epochs": 2, "tensorboard": False, **settings})
     trainer.fit()
     return trainer
 
@@ -92,8 +102,8 @@ def test_updates_are_those_of_a_plain_loop() -> None:
 
 def test_accumulated_batches_equal_one_large_batch() -> None:
     small, large = Linear(), Linear()
-    Trainer(small, Shuffled(batch_size=8), epochs=2, accumulate=7).fit()
-    Trainer(large, Shuffled(batch_size=56), epochs=2).fit()
+    trainer_of(small, Shuffled(batch_size=8), epochs=2, accumulate=7).fit()
+    trainer_of(large, Shuffled(batch_size=56), epochs=2).fit()
     torch.testing.assert_close(small.net.weight, large.net.weight)
     assert steps_of(small, "after_update") == [0, 1]
 
@@ -109,7 +119,9 @@ def test_the_last_update_of_an_epoch_takes_what_is_left() -> None:
 
 def test_cadence_of_epochs(tmp_path: Path) -> None:
     task, run = Linear(), make_run(tmp_path / "r")
-    summary = Trainer(task, Shuffled(), run, epochs=5, eval_every=2, log_every=4, evaluate_first=True).fit()
+    summary = trainer_of(
+        task, Shuffled(), run, epochs=5, eval_every=2, log_every=4, evaluate_first=True
+    ).fit()
     assert steps_of(task, "evaluate") == [0, 14, 28, 35]
     assert [row.step for row in run.metrics("train", "loss")] == [4, 8, 12, 14, 16, 20, 24, 28, 32, 35]
     assert [(row.epoch, row.step) for row in run.metrics("test")] == [(0, 0), (2, 14), (4, 28), (5, 35)]
@@ -135,15 +147,15 @@ def test_cadence_of_steps(tmp_path: Path) -> None:
         return x, x[:, :1]
 
     source = StepSource(draw, steps_per_epoch=8, batch_size=4)
-    Trainer(task, source, run, steps=20, eval_every=6, log_every=5, tensorboard=False).fit()
+    trainer_of(task, source, run, steps=20, eval_every=6, log_every=5, tensorboard=False).fit()
     assert drawn == list(range(20))
     assert steps_of(task, "evaluate") == [6, 12, 18, 20]
     assert steps_of(task, "start_epoch") == [0, 8, 16]
     usual = Linear()
-    Trainer(usual, source, steps=20).fit()
+    trainer_of(usual, source, steps=20).fit()
     assert steps_of(usual, "evaluate") == list(range(2, 21, 2))
     rare = Linear()
-    Trainer(rare, source, steps=20, eval_every=0).fit()
+    trainer_of(rare, source, steps=20, eval_every=0).fit()
     assert steps_of(rare, "evaluate") == [20]
 
 
@@ -231,7 +243,7 @@ def test_the_host_never_waits_within_a_step(precision: Precision) -> None:
 
     source = StepSource(lambda number: (x, x[:, :1]), steps_per_epoch=10)
     try:
-        Trainer(
+        trainer_of(
             Linear(watch),
             source,
             epochs=2,
@@ -459,7 +471,9 @@ def test_fp16_scales_and_unscales(tmp_path: Path) -> None:
     plain, scaled = Linear(), Linear()
     fit(plain, epochs=1)
     run = make_run(tmp_path / "r")
-    trainer = Trainer(scaled, Shuffled(), run, epochs=1, precision="fp16", clip_norm=1e9, tensorboard=False)
+    trainer = trainer_of(
+        scaled, Shuffled(), run, epochs=1, precision="fp16", clip_norm=1e9, tensorboard=False
+    )
     trainer.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     trainer.fit()
     torch.testing.assert_close(scaled.net.weight, plain.net.weight, rtol=0, atol=5e-3)
@@ -474,6 +488,7 @@ def test_compiled_networks_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled == [task.net]
 
 
+@pytest.mark.slow
 def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
     code = """
 import sys
@@ -496,11 +511,11 @@ def test_a_frozen_optimisation_is_clipped_to_nothing() -> None:
 
 def test_wrong_use() -> None:
     with pytest.raises(ValueError, match="either in epochs or in steps"):
-        Trainer(Linear(), Shuffled())
+        trainer_of(Linear(), Shuffled())
     with pytest.raises(ValueError, match="precision"):
-        Trainer(Linear(), Shuffled(), epochs=1, precision="fp8")  # type: ignore[arg-type]
+        trainer_of(Linear(), Shuffled(), epochs=1, precision="fp8")
     with pytest.raises(UserError, match="--batch-size"):
-        Trainer(Linear(), Shuffled(size=4, batch_size=8), epochs=1)
+        trainer_of(Linear(), Shuffled(size=4, batch_size=8), epochs=1)
     with pytest.raises(ValueError, match="no optimisation is named"):
         make_trainer(None).stepper.update("tail")
 
@@ -511,7 +526,7 @@ def test_short_sources_are_found_out() -> None:
             yield from list(super().batches(epoch, start))[:-1]
 
     with pytest.raises(RuntimeError, match="fewer than its 7 batches"):
-        Trainer(Linear(), Short(), epochs=1).fit()
+        trainer_of(Linear(), Short(), epochs=1).fit()
 
 
 def test_a_full_disk_ends_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -544,7 +559,7 @@ def test_options_are_the_config_of_a_checkpoint(tmp_path: Path) -> None:
     longer = make_trainer(run, epochs=2, config={**OPTIONS, "epochs": 2}, may_differ=("epochs",))
     assert longer.fit(resume=True).steps == 8
     with pytest.raises(UserError, match="does not fit"):
-        Trainer(Linear(), Shuffled(), run, epochs=2, accumulate=2, config={**OPTIONS, "epochs": 2}).fit(
+        trainer_of(Linear(), Shuffled(), run, epochs=2, accumulate=2, config={**OPTIONS, "epochs": 2}).fit(
             resume=True
         )
 

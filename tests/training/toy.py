@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from torch import Tensor, nn
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.group import rank, world_size
 from wasskit.errors import WasskitError
+from wasskit.training.cadence import Cadence
+from wasskit.training.checkpointing import SavedConfig
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedules import cosine, linear
-from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, Task
+from wasskit.training.stepper import Updates
+from wasskit.training.task import Losses, Optimisation, Plan, Progress, Source, Stepper, Task
 from wasskit.training.trainer import Trainer
 
 OPTIONS = {"lr": 0.05, "epochs": 4, "name": "toy"}
@@ -115,9 +119,21 @@ class ToyTask(Task):
         self.drawn = list(state["drawn"])
 
 
+def trainer_of(task: Task, source: Source, run: RunDirectory | None = None, **settings: Any) -> Trainer:
+    """The trainer whose groups of settings have these."""
+    groups: dict[str, Any] = {}
+    for name, kind in {"cadence": Cadence, "updates": Updates}.items():
+        own = {f.name for f in fields(kind)} & set(settings)
+        groups[name] = kind(**{key: settings.pop(key) for key in own})
+    if "config" in settings:
+        config = SavedConfig(values=settings.pop("config"), may_differ=settings.pop("may_differ", ()))
+        groups["config"] = config
+    return Trainer(task, source, run, **groups, **settings)
+
+
 def make_trainer(run: RunDirectory | None, task: Task | None = None, **settings: Any) -> Trainer:
     settings = {"epochs": 4, "log_every": 5, "accumulate": 2, "seed": 3, "tensorboard": False, **settings}
-    return Trainer(task or ToyTask(), Shuffled(), run, **settings)
+    return trainer_of(task or ToyTask(), Shuffled(), run, **settings)
 
 
 def make_run(path: Path) -> RunDirectory:

@@ -160,31 +160,31 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "system.documents.read_toml": ("text", "x.toml", (_TOML,)),
         "system.documents.read_csv_rows": ("text", "x.csv", (_TABLE,)),
         "data.base._decode": ("bytes", "x.png", _pictures()),
-        "data.domains.read_idx": ("gzip", "x.gz", (gzip.compress(_idx(3, 4, 4)), gzip.compress(_idx(5)))),
-        "data.domains.read_libsvm": ("bz2", "x.bz2", (bz2.compress(b"3 1:-1.0 4:0.5 \n10 2:0.25\n"),)),
-        "data.matlab.read_mat": ("mat", "x.mat", (_mat(),)),
+        "data.formats.idx.read_idx": ("gzip", "x.gz", (gzip.compress(_idx(3, 4, 4)), gzip.compress(_idx(5)))),
+        "data.formats.libsvm.read_libsvm": ("bz2", "x.bz2", (bz2.compress(b"3 1:-1.0 4:0.5 \n10 2:0.25\n"),)),
+        "data.formats.matlab.read_mat": ("mat", "x.mat", (_mat(),)),
         "system.arrays.read_array": (
             "npy",
             "x.npy",
             (_npy(numbers), _npy(np.zeros(3, bool)), _npy(numbers.T)),
         ),
         "system.arrays.read_archive": ("npz", "x.npz", (_npz(a=numbers, b=np.int64(3)),)),
-        "data.sets.binary._read_stl10_labels": ("bytes", "x.bin", (b"\1\2\3",)),
-        "data.sets.binary._read_stl10_images": ("bytes", "x.bin", (b"\1" * 27648,)),
-        "data.sets.pickles.read_pickle": ("pickle", "x", _pickles()),
+        "data.sets.stl10._read_stl10_labels": ("bytes", "x.bin", (b"\1\2\3",)),
+        "data.sets.stl10._read_stl10_images": ("bytes", "x.bin", (b"\1" * 27648,)),
+        "data.formats.pickles.read_pickle": ("pickle", "x", _pickles()),
         "models.weights.read_safetensors": ("safetensors", "x.safetensors", (_safetensors(folder, state),)),
         "models.weights.read_torch": ("torch", "x.pth", weights),
         "training.checkpoint.check_whole": ("torch", "x.pt", weights),
-        "training.run._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
+        "training.metrics_csv._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
         "plugins.plot.clouds.read_colours": ("bytes", "x.png", _pictures()),
         "plugins.plot.runs._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
-        "plugins.plot.report._image": ("bytes", "x.png", _pictures()),
-        "plugins.w2gn.palette.read_pixels": ("bytes", "x.tif", _pictures()),
-        "plugins.w2gn.palette.pixel_count": ("bytes", "x.tif", _pictures()),
+        "plugins.plot.html.read_image": ("bytes", "x.png", _pictures()),
+        "plugins.w2gn.experiments.palette.read_pixels": ("bytes", "x.tif", _pictures()),
+        "plugins.w2gn.experiments.palette.pixel_count": ("bytes", "x.tif", _pictures()),
     }
     if importlib.util.find_spec("tifffile") is not None:
-        seeds["plugins.w2gn.palette._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
-    further = {"data.base._decode": (3,), "data.domains.read_libsvm": (256,)}
+        seeds["plugins.w2gn.experiments.palette._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
+    further = {"data.base._decode": (3,), "data.formats.libsvm.read_libsvm": (256,)}
     for name, (kind, file, contents) in seeds.items():
         function = READERS[f"wasskit.{name}"].function
         extra = further.get(name, ())
@@ -195,12 +195,14 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         ("tiff", ".tif", {"compression": "tiff_lzw"}),
     ):
         picture = (_picture(suffix, **options),)
-        for name in ("data.base._decode", "plugins.w2gn.palette.read_pixels"):
+        for name in ("data.base._decode", "plugins.w2gn.experiments.palette.read_pixels"):
             read = READERS[f"wasskit.{name}"].function
             extra = further.get(name, ())
             label = f"{name} of {kind} {options or ''}"
             yield Case(label, kind, f"x{suffix}", picture, functools.partial(_with, read, extra))
-    yield Case("plain idx", "idx", "x", (_idx(2, 3, 3),), READERS["wasskit.data.domains.read_idx"].function)
+    yield Case(
+        "plain idx", "idx", "x", (_idx(2, 3, 3),), READERS["wasskit.data.formats.idx.read_idx"].function
+    )
 
 
 def _with(read: Callable[..., object], extra: tuple[Any, ...], path: Path) -> object:
@@ -210,7 +212,11 @@ def _with(read: Callable[..., object], extra: tuple[Any, ...], path: Path) -> ob
 def covered(found: list[Case]) -> set[str]:
     """The declared readers that have a case of their own; those of a library that is not here count as covered."""
     names = {f"wasskit.{case.label}" for case in found}
-    absent = set() if importlib.util.find_spec("tifffile") else {"wasskit.plugins.w2gn.palette._first_page"}
+    absent = (
+        set()
+        if importlib.util.find_spec("tifffile")
+        else {"wasskit.plugins.w2gn.experiments.palette._first_page"}
+    )
     return names | absent
 
 
@@ -240,7 +246,7 @@ def _profiles() -> tuple[bytes, ...]:
 
 def _convert(path: Path) -> object:
     """A picture converted from a colour profile; bounded where one is read, by the reader of the picture."""
-    from wasskit.plugins.w2gn.palette import in_srgb
+    from wasskit.plugins.w2gn.experiments.palette import in_srgb
 
     image = Image.new("RGB", (4, 4), (200, 100, 50))
     image.info["icc_profile"] = path.read_bytes()
@@ -250,13 +256,14 @@ def _convert(path: Path) -> object:
 
 def _of_tables() -> Iterator[Case]:
     from wasskit.data.folder import read_csv
-    from wasskit.data.metric_sets import _annotated
-    from wasskit.data.metric_sets import _mat as read_annotations
-    from wasskit.data.sets.binary import _decode_blob
+    from wasskit.data.sets.cars import _annotated
+    from wasskit.data.sets.cars import _mat as read_annotations
     from wasskit.data.sets.cifar import read_batch
+    from wasskit.data.sets.cifar10_jpeg import _decode_blob
     from wasskit.data.toy import load_points
     from wasskit.plugins.plot.files import cost_tables, read_rows
-    from wasskit.plugins.plot.runs import group_runs, read_run
+    from wasskit.plugins.plot.groups import group_runs
+    from wasskit.plugins.plot.runs import read_run
     from wasskit.plugins.plot.sources import palettes_of, spectra_of, transports_of
     from wasskit.recipes import parse_recipe
     from wasskit.training.run import RunDirectory
@@ -315,15 +322,15 @@ def _of_models(folder: Path) -> Iterator[Case]:
     from wasskit.models.icnn import DenseICNN
     from wasskit.models.weights import load_backbone_weights
     from wasskit.plugins.metrix.network import build_model as build_metrix
-    from wasskit.plugins.metrix.network import load_model as load_metrix
+    from wasskit.plugins.metrix.trained import KIND as metrix_kind
     from wasskit.plugins.mrl.network import build_model as build_mrl
-    from wasskit.plugins.mrl.trained import load_model as load_mrl
+    from wasskit.plugins.mrl.trained import KIND as mrl_kind
     from wasskit.plugins.ssl.network import build_encoder
-    from wasskit.plugins.ssl.network import load_model as load_ssl
-    from wasskit.plugins.w2gn.autoencoder import Autoencoder, load_autoencoder
+    from wasskit.plugins.ssl.trained import KIND as ssl_kind
+    from wasskit.plugins.w2gn.core.objective import W2GN
+    from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, load_autoencoder
+    from wasskit.plugins.w2gn.experiments.pairs import benchmark_file
     from wasskit.plugins.w2gn.maps import load_map, save_map
-    from wasskit.plugins.w2gn.objective import W2GN
-    from wasskit.plugins.w2gn.pairs import benchmark_file
 
     common: dict[str, Any] = {
         "backbone": "tiny", "stem": "auto", "dataset": "digits", "classes": ["a", "b"], "image_size": 8, "channels": 1,
@@ -332,7 +339,7 @@ def _of_models(folder: Path) -> Iterator[Case]:
     mrl = {**common, "kind": "mrl", "dims": [4, 8], "tied": True, "embedding": "linear"}
     built = build_mrl(mrl)
     held = nn.ModuleDict({"network": built.network, "objective": built.objective}).state_dict()
-    yield Case("mrl model", "safetensors", "x.safetensors", (_safetensors(folder, held, mrl),), load_mrl)
+    yield Case("mrl model", "safetensors", "x.safetensors", (_safetensors(folder, held, mrl),), mrl_kind.load)
     ssl = {
         **common,
         "kind": "ssl",
@@ -341,11 +348,15 @@ def _of_models(folder: Path) -> Iterator[Case]:
         "views": {"flip": 0.5, "scale": [0.1, 1.0]},
     }
     held = build_encoder(ssl).state_dict()
-    yield Case("ssl model", "safetensors", "x.safetensors", (_safetensors(folder, held, ssl),), load_ssl)
+    yield Case("ssl model", "safetensors", "x.safetensors", (_safetensors(folder, held, ssl),), ssl_kind.load)
     metrix = {**common, "kind": "metrix", "pooling": "avgmax", "embedding_size": 4, "in_memory": True}
     held = build_metrix(metrix).network.state_dict()
     yield Case(
-        "metrix model", "safetensors", "x.safetensors", (_safetensors(folder, held, metrix),), load_metrix
+        "metrix model",
+        "safetensors",
+        "x.safetensors",
+        (_safetensors(folder, held, metrix),),
+        metrix_kind.load,
     )
     save_map(folder / "map.safetensors", W2GN.dense(2, hidden=(4, 4)), space="points", smooth=0.0)
     yield Case("map", "safetensors", "x.safetensors", ((folder / "map.safetensors").read_bytes(),), load_map)

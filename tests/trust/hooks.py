@@ -34,27 +34,27 @@ def install() -> None:
         return
     _installed.append(True)
     _listen()
-    from wasskit.training.trainer import Trainer
+    from wasskit.training.loop import Loop
 
-    trainer: Any = Trainer
-    update, watch = trainer._update, trainer._watch
+    loop: Any = Loop
+    update, watch = loop._update, loop._watch
     done: list[int] = []
 
     def here() -> bool:
         return os.environ.get("RANK", "0") == str(HOOK.get("rank", 0))
 
     def watched(self: Any, losses: Any) -> None:
-        if HOOK.get("nan") and self._state.step == HOOK["at"] and here():
+        if HOOK.get("nan") and self.state.step == HOOK["at"] and here():
             losses = dataclasses.replace(losses, total=losses.total * math.nan)
         watch(self, losses)
 
     def updated(self: Any, batches: Any) -> None:
-        if HOOK.get("die") and self._state.step == HOOK["at"] and here():
+        if HOOK.get("die") and self.state.step == HOOK["at"] and here():
             os.kill(os.getpid(), signal.SIGKILL)
         update(self, batches)
-        if done or self._state.step != HOOK.get("at") or not here():
+        if done or self.state.step != HOOK.get("at") or not here():
             return
-        done.append(self._state.step)
+        done.append(self.state.step)
         if HOOK.get("full"):
             fill(Path(HOOK["full"]))
         if HOOK.get("hold"):
@@ -62,7 +62,7 @@ def install() -> None:
         if HOOK.get("stop"):
             _signal_and_wait(HOOK["stop"])
 
-    trainer._update, trainer._watch = updated, watched
+    loop._update, loop._watch = updated, watched
 
 
 def _signal_and_wait(number: int) -> None:

@@ -112,18 +112,18 @@ _SOAK = """
 import json, os, sys
 from pathlib import Path
 from wasskit.cli import run
-from wasskit.training.trainer import Trainer
+from wasskit.training.loop import Loop
 
-seen, plain = [], Trainer._update
+seen, plain = [], Loop._update
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 def update(self, batches):
     plain(self, batches)
-    if self._state.step % (self.total_steps // 50) == 0:
+    if self.state.step % (self.plan.total_steps // 50) == 0:
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-        seen.append((self._state.step, resident, len(os.listdir("/proc/self/fd"))))
+        seen.append((self.state.step, resident, len(os.listdir("/proc/self/fd"))))
 
-Trainer._update = update
+Loop._update = update
 code = run(sys.argv[1:])
 print(json.dumps(seen))
 sys.exit(code)

@@ -68,25 +68,46 @@ class Transport:
             raise UserError(f"{self.name} has one coordinate: a map in the plane needs two or more.")
 
 
-def draw_transport(
-    transport: Transport, look: Look, *, arrows: bool = True, title: str = ""
-) -> tuple[Figure, list[str]]:
-    """Panels: source onto target with arrows, the warped grid, and the inverse map where it is known.
+@dataclass(frozen=True)
+class View:
+    """A transport as it is drawn: in two coordinates, with a grid and its image (G, H, 2) where there is one.
 
-    More than two coordinates are shown in the plane of the two principal components of the target.
-
-    Returns:
-        The figure, and remarks on what it shows.
+    ``remarks`` say what of it is not as given.
     """
-    notes = []
+
+    flat: Transport
+    grids: tuple[Array, Array] | None
+    remarks: tuple[str, ...]
+
+
+def view_of(transport: Transport) -> View:
+    """The view of a transport; more than two coordinates in the plane of the target's two principal components."""
     flat, share = _in_plane(transport)
     if share is not None:
-        notes.append(
+        remark = (
             f"{transport.source.shape[1]} coordinates are shown in the plane of the target's first two principal "
             f"components, which hold {share:.0%} of its variance."
         )
+        return View(flat, None, (remark,))
+    grids = _grid(flat)
+    interpolated = grids is not None and transport.grid_forward is None
+    return View(
+        flat, grids, ("The image of the grid is interpolated between the points.",) if interpolated else ()
+    )
+
+
+def draw_transport(
+    transport: Transport, look: Look, *, arrows: bool = True, title: str = ""
+) -> tuple[Figure, tuple[str, ...]]:
+    """The figure of a transport (:func:`draw_view`), and remarks on what it shows."""
+    view = view_of(transport)
+    return draw_view(view, look, arrows=arrows, title=title), view.remarks
+
+
+def draw_view(view: View, look: Look, *, arrows: bool = True, title: str = "") -> Figure:
+    """Panels: source onto target with arrows, the warped grid, and the inverse map where it is known."""
+    flat, grids = view.flat, view.grids
     mapped = flat.forward is not None
-    grids = _grid(flat) if share is None else None
     panels = 1 + (grids is not None) + (flat.inverse is not None and flat.target is not None)
     fig, axes = look.figure(panels, ratio=0.95)
     rng = np.random.default_rng(0)
@@ -103,9 +124,7 @@ def draw_transport(
         ax = next(place)
         _draw_grid(ax, *grids, flat)
         ax.set_title("image of a grid")
-        if transport.grid_forward is None:
-            notes.append("The image of the grid is interpolated between the points.")
-    return look.finish(fig, title=title, legend_from=axes, markers=2), notes
+    return look.finish(fig, title=title, legend_from=axes, markers=2)
 
 
 _LOOKS: dict[str, dict[str, Any]] = {

@@ -26,6 +26,15 @@ class BadStep:
     step: int
     values: dict[str, float]
 
+    def describe(self) -> str:
+        loss = self.values.get("loss", math.nan)
+        parts = [f"{name} {value:.4g}" for name, value in self.values.items() if name != "loss"]
+        if math.isfinite(loss):
+            inside = ", ".join([f"loss {loss:.4g}", *parts])
+            return f"The gradient was not finite at step {self.step} ({inside}): the run was stopped."
+        terms = f" ({', '.join(parts)})" if parts else ""
+        return f"The loss was {loss:.4g} at step {self.step}{terms}: the run was stopped."
+
 
 @dataclass
 class _Rows:

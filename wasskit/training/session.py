@@ -5,7 +5,7 @@ A command's body reads::
     with training_session(config, invocation, name=config.dataset) as session:
         config = session.config
         task = MyTask(...)
-        trainer = session.trainer(task, source, epochs=config.epochs)
+        trainer = session.trainer(task, source)
         summary = trainer.fit(resume=session.checkpoint)
 """
 
@@ -16,7 +16,7 @@ import functools
 import shlex
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,17 +25,23 @@ import torch
 
 from wasskit import console
 from wasskit.config import Invocation, check_keys, current_names, fixed_keys, recipe_fields, to_options
+from wasskit.data.base import ImageDataset
+from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
 from wasskit.errors import Interrupted, UserError
 from wasskit.options import RunOptions
 from wasskit.system.signals import Stopped, name_of
+from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import seed_all
+from wasskit.training.checkpointing import SavedConfig
 from wasskit.training.logging import make_reporter
 from wasskit.training.run import RunDirectory
+from wasskit.training.stepper import Updates
 from wasskit.training.task import Source, Task
 from wasskit.training.trainer import Trainer
 
 C = TypeVar("C", bound=RunOptions)
+S = TypeVar("S", Cadence, Updates)
 
 
 @dataclass
@@ -53,40 +59,53 @@ class Session(Generic[C]):
     device: torch.device
     run: RunDirectory
     checkpoint: Path | None
+    _noted: set[str] = field(default_factory=set, init=False, repr=False)
+
+    def split(self, name: str) -> ImageDataset:
+        """A split of the data set that the options of images name; what is remarkable about it is logged once.
+
+        Raises:
+            UserError: the data set is missing or damaged, or has no such split.
+        """
+        config: Any = self.config
+        dataset = load_dataset(
+            config.dataset, name, root=config.data_root, download=config.download, corrupt=config.corrupt,
+            image_size=config.image_size,
+        )  # fmt: skip
+        for note in dict.fromkeys(dataset.notes):
+            if note not in self._noted:
+                console.log(console.escape(note))
+        self._noted.update(dataset.notes)
+        return dataset
 
     def trainer(self, task: Task, source: Source, **settings: Any) -> Trainer:
         """The loop over ``source``, with the settings of the configuration that it knows; ``settings`` win."""
         config = self.config
-        fields = recipe_fields(type(config))
-        known = {
+        known = recipe_fields(type(config))
+        defaults = {name: f.default for name, f in known.items() if not f.required}
+        of_config: dict[str, Any] = {
+            "updates": self._settings(Updates),
             "device": self.device,
             "seed": config.seed,
-            "precision": config.precision,
-            "log_every": config.log_every,
-            "checkpoint_every": config.checkpoint_every,
             "tensorboard": config.tensorboard,
-            "config": to_options(config),
-            "may_differ": sorted(set(fields) - fixed_keys(type(config))),
-            "defaults": to_options(
-                replace(config, **{name: f.default for name, f in fields.items() if not f.required})
+            "config": SavedConfig(
+                values=to_options(config),
+                may_differ=set(known) - fixed_keys(type(config)),
+                defaults=to_options(replace(config, **defaults)),
+                current_names=partial(current_names, type(config)),
             ),
-            "current_names": partial(current_names, type(config)),
             "reporter": make_reporter(quiet=console.is_quiet(), console=console.stderr()),
         }
-        for name in (
-            "epochs",
-            "accumulate",
-            "clip_norm",
-            "clip_value",
-            "compile",
-            "channels_last",
-            "eval_every",
-        ):
+        for name in ("compile", "channels_last"):
             if hasattr(config, name):
-                known[name] = getattr(config, name)
-        if "steps" in settings:
-            known.pop("epochs", None)
-        return Trainer(task, source, self.run, **{**known, **settings})
+                of_config[name] = getattr(config, name)
+        cadence = settings.pop("cadence", None) or self._settings(Cadence)
+        return Trainer(task, source, self.run, cadence=cadence, **{**of_config, **settings})
+
+    def _settings(self, kind: type[S]) -> S:
+        """Settings of the loop from the options of the same names."""
+        names = [f.name for f in fields(kind) if hasattr(self.config, f.name)]
+        return kind(**{name: getattr(self.config, name) for name in names})
 
 
 @contextlib.contextmanager

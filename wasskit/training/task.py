@@ -52,6 +52,9 @@ class Plan:
     def epochs(self) -> float:
         return self.total_steps / self.steps_per_epoch
 
+    def at(self, step: int, epoch: int) -> Progress:
+        return Progress(step, epoch, self.total_steps, self.steps_per_epoch)
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -58,6 +58,7 @@ def last_weights(path: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_train_reports_metrix_and_its_baseline(trained: Path) -> None:
     run, baseline = RunDirectory.open(trained), RunDirectory.open(trained / "baseline")
     assert run.options["mode"] == "feature"
@@ -83,6 +84,7 @@ def test_train_reports_metrix_and_its_baseline(trained: Path) -> None:
     assert not {"mixed"} & {row.metric for row in baseline.metrics("train")}
 
 
+@pytest.mark.slow
 def test_train_labels_its_epochs(run_cli: Run, words: Callable[[str], str], tmp_path: Path) -> None:
     result = run_cli(
         "metrix", "train", *QUICK, "--epochs", "1", "--mode", "embed", "--run-dir", tmp_path / "r"
@@ -102,6 +104,7 @@ def test_train_labels_its_epochs(run_cli: Run, words: Callable[[str], str], tmp_
     assert "already holds a run" in words(result.stderr)
 
 
+@pytest.mark.slow
 def test_json_is_the_summary(run_cli: Run, tmp_path: Path) -> None:
     result = run_cli(
         "metrix", "train", *QUICK, "--epochs", "1", "--mode", "baseline", "--loss", "proxyanchor",
@@ -114,6 +117,7 @@ def test_json_is_the_summary(run_cli: Run, tmp_path: Path) -> None:
     assert content["skipped_steps"] == {}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_run(run_cli: Run, trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "moved"
     shutil.copytree(trained, copy)
@@ -129,6 +133,7 @@ def test_a_resumed_run_is_the_same_run(run_cli: Run, trained: Path, tmp_path: Pa
     assert "--loss proxyanchor (the run has contrastive)" in result.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_baseline_is_resumed(run_cli: Run, trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "moved"
     shutil.copytree(trained, copy)
@@ -141,6 +146,7 @@ def test_an_interrupted_baseline_is_resumed(run_cli: Run, trained: Path, tmp_pat
     assert all(torch.equal(whole[key], value) for key, value in last_weights(folder).items())
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_what_training_measured(
     run_cli: Run, trained: Path, words: Callable[[str], str]
 ) -> None:
@@ -196,15 +202,14 @@ def test_embed_a_folder(run_cli: Run, trained: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24
     # Read back from files, the images are those of the test set, pixel for pixel: so are their embeddings.
+    from wasskit.data.loaders import EvalLoader
     from wasskit.evaluation.embedding import extract_features
-    from wasskit.plugins.metrix.data import eval_loader
-    from wasskit.plugins.metrix.network import load_model
+    from wasskit.plugins.metrix.trained import KIND
+    from wasskit.trained.data import fitted
 
-    model = load_model(trained)
-    test = load_metric_splits("digits").test
-    expected = extract_features(
-        model.network, eval_loader(test.subset(range(24)), torch.device("cpu"))
-    ).features
+    model = KIND.load(trained)
+    test = fitted(load_metric_splits("digits").test.subset(range(24)), model.description)
+    expected = extract_features(model.network, EvalLoader(test)).features
     for row, embedding in zip(rows, embeddings, strict=True):
         np.testing.assert_allclose(embedding, expected[int(Path(row["path"]).stem)], atol=1e-5)
 
@@ -230,11 +235,15 @@ def test_search(run_cli: Run, trained: Path, tmp_path: Path) -> None:
     assert first.split()[1] == "1.000"
 
 
+@pytest.mark.slow
 def test_wrong_requests(run_cli: Run, trained: Path, tmp_path: Path, words: Callable[[str], str]) -> None:
     for argv, message in (
         (("train", "--dataset", "cub", "--data-root", tmp_path), "he data set cub is not in"),
         (("train", "--dataset", "cubs"), "Did you mean 'cub'?"),
-        (("train", "--loss", "triplet"), "not one of contrastive, multisimilarity, proxyanchor"),
+        (
+            ("train", "--loss", "triplet"),
+            "not one of contrastive, multisimilarity, potentialfield, proxyanchor",
+        ),
         (("train", "--batch-size", "5000", "--run-dir", tmp_path / "a"), "fewer than one batch"),
         (
             ("train", "--images-per-class", "10", "--run-dir", tmp_path / "b"),
@@ -331,6 +340,7 @@ def test_there_is_a_recipe_for_every_published_row() -> None:
         assert tuple(paper["metrics"].values()) == expected
 
 
+@pytest.mark.slow
 def test_real_birds(run_cli: Run, data_root: Path, tmp_path: Path, words: Callable[[str], str]) -> None:
     result = run_cli(
         "metrix", "train", "--dataset", "cub", "--data-root", data_root, "--image-size", "16", "--in-memory",

@@ -45,7 +45,9 @@ def one_step(task: MetrixTask, parts: MetricSplits, step: int = 0) -> Any:
     return losses
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor"])
+@pytest.mark.parametrize(
+    "loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor", "potentialfield"]
+)
 @pytest.mark.parametrize("mode", ["baseline", "input", "feature", "embed"])
 def test_every_loss_trains_in_every_mode(parts: MetricSplits, loss: str, mode: str) -> None:
     form = {"loss": "contrastive", "distance": "cosine"} if loss == "cosine" else {"loss": loss}
@@ -125,6 +127,7 @@ def test_a_run_leaves_the_backbone_alone_while_the_head_warms_up(
         assert (statistics <= kept) if frozen else not statistics & kept
 
 
+@pytest.mark.slow
 def test_a_run_clips_gradients_and_drops_its_rate(parts: MetricSplits, tmp_path: Path) -> None:
     """Entries at 10, as published; the rate of network and proxies by gamma after every two epochs."""
     task = task_of(
@@ -146,10 +149,10 @@ def test_a_run_clips_gradients_and_drops_its_rate(parts: MetricSplits, tmp_path:
             )
         )
 
-    trainer.optimisations[0].optimizer.register_step_pre_hook(note)
+    trainer.stepper.optimisations[0].optimizer.register_step_pre_hook(note)
     trainer.fit()
     assert largest == [10.0] * len(largest)
-    each = trainer.steps_per_epoch
+    each = trainer.plan.steps_per_epoch
     assert len(rates) == 5 * each
     for step, (network, proxies) in enumerate(rates):
         expected = 1e-6 * 0.1 ** (step // each // 2)
@@ -279,8 +282,21 @@ def test_choices_that_contradict_each_other() -> None:
         ({"loss": "multisimilarity", "published": True}, "contrastive loss only"),
         ({"published": True, "distance": "cosine"}, "compares Euclidean distances"),
         ({"distance": "cosine", "margin": 1.5}, "no cosine is larger"),
-        ({"distance": "cosine", "loss": "proxyanchor"}, "proxyanchor loss compares cosines anyway"),
+        (
+            {"distance": "cosine", "loss": "proxyanchor"},
+            "only the contrastive loss has two forms, not proxyanchor",
+        ),
         ({"similarity_scales": (1.0, 2.0)}, "takes 3 numbers"),
+        ({"loss_settings": ("decay=2",)}, "the loss contrastive has no setting 'decay': it has none"),
+        (
+            {"loss": "potentialfield", "loss_settings": ("delta=2",)},
+            "--loss-settings: the loss potentialfield has no setting 'delta': it has decay, radius, proxies_per_class",
+        ),
+        ({"loss": "potentialfield", "loss_settings": ("decay=-1",)}, "must lie between 0 and 10, not -1"),
+        (
+            {"loss": "potentialfield", "loss_settings": ("decay",)},
+            "a setting is written name=number, not 'decay'",
+        ),
         ({"proxy_scales": (0.0, 0.1)}, "scale alpha of 0 the loss is constant"),
         ({"loss": "proxyanchor", "pairs": "anchor-negative"}, "no image and no feature map"),
     ):

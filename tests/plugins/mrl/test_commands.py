@@ -46,6 +46,7 @@ def json_of(result: Any) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_train_leaves_everything_in_its_run_directory(
     run_cli: Cli, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_variants_train(run_cli: Cli, tmp_path: Path, options: tuple[str, ...]) 
     assert 0 <= summary["final"]["test/top1@8"] <= 100
 
 
+@pytest.mark.slow
 def test_training_on_ones_own_folder_and_embedding_it(run_cli: Cli, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -132,6 +134,7 @@ def test_training_on_ones_own_folder_and_embedding_it(run_cli: Cli, tmp_path: Pa
     assert table[1].endswith(",dark")
 
 
+@pytest.mark.slow
 def test_real_photographs(run_cli: Cli, data_root: Path, tmp_path: Path) -> None:
     """One epoch on the CIFAR-10 there is, shrunk to 8 pixels: better than chance."""
     summary = json_of(
@@ -147,6 +150,7 @@ def test_real_photographs(run_cli: Cli, data_root: Path, tmp_path: Path) -> None
 # ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluate(run_cli: Cli, words: Words, trained: Path) -> None:
     result = run_cli("mrl", "evaluate", trained, "--interpolate")
     assert result.exit_code == 0, result.stderr
@@ -165,6 +169,7 @@ def test_evaluate(run_cli: Cli, words: Words, trained: Path) -> None:
     assert metrics["test/precision1@4"] > metrics["test/precision1@2"]
 
 
+@pytest.mark.slow
 def test_retrieve_and_classify(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
     found = json_of(run_cli("mrl", "retrieve", trained, "--shortlist", "50", "--output", tmp_path, "--json"))
     names = [outcome["name"] for outcome in found["outcomes"]]
@@ -177,6 +182,7 @@ def test_retrieve_and_classify(run_cli: Cli, trained: Path, tmp_path: Path) -> N
     assert 2 <= found["outcomes"][2]["metrics"]["mean_dim"] <= 8
 
 
+@pytest.mark.slow
 def test_export_serves_instead_of_the_run(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
     """Exported weights evaluate to the same numbers, wherever they are taken."""
     target = tmp_path / "taken away" / "model.safetensors"
@@ -206,6 +212,7 @@ def test_foreign_checkpoints_are_refused_in_a_sentence(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_what_comes_next_can_be_pasted(run_cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "a [b] c"
     result = run_cli("mrl", "train", *FAST, "--run-dir", path, "--data-root", tmp_path, "--epochs", "1")
@@ -223,6 +230,7 @@ def test_export_to_onnx_agrees_with_torch(run_cli: Cli, trained: Path, tmp_path:
     assert found["onnx_error"] < 1e-5
 
 
+@pytest.mark.slow
 def test_a_moved_run_is_still_a_run(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(trained, moved)
@@ -287,7 +295,7 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     """
     from wasskit.plugins.mrl.grid import plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
-    from wasskit.plugins.mrl.results import collect, write_rows
+    from wasskit.plugins.mrl.results import collect, rows_table
 
     axes: dict[str, list[Any]] = {"method": ["mwrl", "independent"], "seed": [0, 1]}
     points = plan_points(TrainingOptions(dims=(2, 8)), axes, lambda config: 256)
@@ -304,11 +312,12 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     assert mwrl.mean == pytest.approx({"top1@2": 55, "top1@8": 85, "top1": 70})
     assert independent.mean == pytest.approx({"top1@2": 35, "top1@8": 80, "top1": 57.5})
     assert independent.deviation == pytest.approx({"top1@2": 50**0.5, "top1@8": 200**0.5, "top1": 112.5**0.5})
-    lines = write_rows(tmp_path / "table.csv", [mwrl, independent]).read_text().splitlines()
-    assert lines[1].startswith("mwrl,2,top1,2,55.0,")
-    assert len(lines) == 1 + 2 * 3
+    lines = rows_table([mwrl, independent]).rows
+    assert lines[0][:5] == ("mwrl", 2, "top1", "2", pytest.approx(55.0))
+    assert len(lines) == 2 * 3
 
 
+@pytest.mark.slow
 def test_a_second_sweep_on_a_folder_is_refused(run_cli: Cli, words: Words, tmp_path: Path) -> None:
     """It loses nothing: the summary that is there stays. The first, gone on with and failed, leaves none."""
     pytest.importorskip("fcntl")
@@ -372,17 +381,19 @@ def test_published_figures_of_a_grid_stand_beside_its_rows(
     """Every row of the recipe's grid has its published figures, and no table is of a row that the grid lacks."""
     from wasskit.plugins.mrl.grid import parse_axes, plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
-    from wasskit.plugins.mrl.results import Row, published_rows, show_rows
+    from wasskit.plugins.mrl.results import Row, grid_report, published_rows
     from wasskit.recipes import load_recipe
+    from wasskit.report import show
 
     monkeypatch.setenv("COLUMNS", "200")
     document = load_recipe(f"mrl/{recipe}", command="mrl sweep").document
     metrics = document["paper"]["metrics"]
     points = plan_points(TrainingOptions(dims=(8,)), parse_axes(document["options"]["grid"]), lambda c: 2048)
-    rows = [Row(point.settings, 1, {"top1": 50.0, "top1@8": 50.0}, {}) for point in points]
+    found = {"top1": 50.0, "top1@8": 50.0}
+    rows = [Row(point.settings, 1, found, dict.fromkeys(found, 0.0)) for point in points]
     published = published_rows(rows, metrics)
     assert list(published) == [row.name for row in rows] == list(metrics)
-    show_rows("imagenet100", rows, [8], published)
+    show(grid_report("imagenet100", "mrl sweep", rows, document["paper"]))
     said = capsys.readouterr().out
     assert "published top-1" in said
     assert "80.29" in said
@@ -470,6 +481,7 @@ def test_an_unreadable_image(run_cli: Cli, words: Words, tmp_path: Path) -> None
     assert skipped.exit_code == 0, skipped.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(
     run_cli: Cli, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -555,6 +567,7 @@ def test_checkpoints_that_do_not_belong(run_cli: Cli, words: Words, trained: Pat
     assert "not of `wasskit mrl`" in words(result.stderr)
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_is_named_and_the_previous_one_offered(
     run_cli: Cli, words: Words, trained: Path, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def embeddings(ref: dict[str, Any]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ref["E"]).double().requires_grad_(), torch.tensor(ref["labels"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_published_values_and_gradients(reference: References, file: str) -> None:
     """With GeomLoss's annealing: totals to 1e-8, cross entropies to 1e-10, gradients of embeddings and

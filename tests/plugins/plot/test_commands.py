@@ -30,6 +30,7 @@ def _size(path: Path) -> tuple[int, int]:
         return image.width, image.height
 
 
+@pytest.mark.slow
 def test_compare_draws_everything_in_every_format(
     run_cli: Callable[..., Any], runs: Path, tmp_path: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_dims_holds_the_values(run_cli: Callable[..., Any], runs: Path, tmp_path
     assert values == {f"test/top1@{d}": pytest.approx(top1_at(5) + 0.5 - 8 / d) for d in DIMS}
 
 
+@pytest.mark.slow
 def test_one_broken_run_does_not_keep_the_others_from_being_drawn(
     run_cli: Callable[..., Any], words: Callable[[str], str], runs: Path, tmp_path: Path
 ) -> None:
@@ -222,6 +224,7 @@ def _outcomes(path: Path, shift: float = 0.0) -> None:
     (path / "retrieval.json").write_text(json.dumps({"model": "x", "outcomes": outcomes}))
 
 
+@pytest.mark.slow
 def test_retrieval_of_one_and_several_runs(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", lr=0.2)
     _outcomes(a)

@@ -86,6 +86,7 @@ def _full_run(path: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything_and_fetches_nothing(
     run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_the_page_holds_everything_and_fetches_nothing(
     assert "damaged.json" in words(result.stderr)
 
 
+@pytest.mark.slow
 def test_large_images_are_made_smaller(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     run = _full_run(tmp_path / "run")
     run_cli("plot", "report", run, "-o", tmp_path / "page.html")
@@ -125,6 +127,7 @@ def test_large_images_are_made_smaller(run_cli: Callable[..., Any], tmp_path: Pa
         assert (image.format, image.size) == ("PNG", (40, 30))
 
 
+@pytest.mark.slow
 def test_runs_in_every_state_have_a_page(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     unfinished = make_run(tmp_path / "unfinished", epochs=2, planned=9, finished=False)
     begun = make_run(tmp_path / "begun", epochs=0, finished=False)
@@ -140,6 +143,7 @@ def test_runs_in_every_state_have_a_page(run_cli: Callable[..., Any], tmp_path: 
         assert told in Page(Path(json.loads(result.stdout)["report"]).read_text(encoding="utf-8")).text
 
 
+@pytest.mark.slow
 def test_a_moved_run_has_the_same_page_and_a_page_is_not_its_own_sample(
     run_cli: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -153,6 +157,7 @@ def test_a_moved_run_has_the_same_page_and_a_page_is_not_its_own_sample(
     assert again.replace(str(moved), "RUN") == page.replace(str(run), "RUN")
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_one_sentence(
     run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -183,6 +188,7 @@ def test_a_browser_shows_the_page(run_cli: Callable[..., Any], tmp_path: Path) -
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 20
 
 
+@pytest.mark.slow
 def test_a_study_shows_its_own_figures_and_tables(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = run_cli("study", "icc", "--quick", "--seeds", "1", "--n", "100", "--run-dir", run)

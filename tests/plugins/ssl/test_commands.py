@@ -46,6 +46,7 @@ def pretrained(run_cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_pretraining_records_everything(pretrained: Path) -> None:
     run = RunDirectory.open(pretrained, plugin="ssl")
     assert {row.metric for row in run.metrics("train")} >= {"loss", "method", "w2", "w2_weight", "lr"}
@@ -70,6 +71,7 @@ def test_pretraining_records_everything(pretrained: Path) -> None:
     assert any(key.startswith("target.") for key in state["task"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -94,6 +96,7 @@ def test_every_method_trains(method: str, options: tuple[str, ...], run_cli: Any
         assert not any(key.startswith("predictor") for key in state)
 
 
+@pytest.mark.slow
 def test_knn_linear_and_evaluate(pretrained: Path, run_cli: Any) -> None:
     knn = json.loads(run_cli("ssl", "knn", pretrained, "-k", "20", "--temperature", "0.07", "--json").stdout)
     assert set(knn) == {"knn20t0.07_top1", "knn20t0.07_top5"}
@@ -122,6 +125,7 @@ def test_knn_linear_and_evaluate(pretrained: Path, run_cli: Any) -> None:
     assert "digits@best" in json.loads((pretrained / "evaluation.json").read_text())
 
 
+@pytest.mark.slow
 def test_export_serves_in_place_of_the_run(pretrained: Path, run_cli: Any, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     exported = run_cli("ssl", "export", pretrained, "-o", weights, "--json")
@@ -158,6 +162,7 @@ def test_embed_a_folder(pretrained: Path, run_cli: Any, tmp_path: Path) -> None:
     assert np.load(tmp_path / "z.npy").shape == (3, 16)
 
 
+@pytest.mark.slow
 def test_images_without_labels(run_cli: Any, tmp_path: Path) -> None:
     """A flat folder pretrains without k-NN; a linear probe on it is refused."""
     folder = tmp_path / "flat"
@@ -182,6 +187,7 @@ def test_images_without_labels(run_cli: Any, tmp_path: Path) -> None:
     assert set(json.loads(measured.stdout)) == {"w2", "lu", "alignment", "effective_rank", "spectrum"}
 
 
+@pytest.mark.slow
 def test_stl10_trains_on_its_unlabelled_part_and_votes_by_its_labelled_one(
     run_cli: Any, tmp_path: Path
 ) -> None:
@@ -243,6 +249,7 @@ def test_runs_of_others_and_missing_runs_are_refused(pretrained: Path, run_cli: 
     assert "ssl byol" in other.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["byol", "moco"])
 def test_interrupted_and_resumed_equals_uninterrupted(method: str, run_cli: Any, tmp_path: Path) -> None:
     """Bit for bit on the CPU: networks, moving average, queue, optimiser, metrics."""

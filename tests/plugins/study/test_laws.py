@@ -175,6 +175,7 @@ def test_projected_normal_against_simulation(shift: float) -> None:
     )
 
 
+@pytest.mark.slow
 def test_projected_normal_in_its_limits() -> None:
     w2, lu, norm = laws.projected_normal_metrics(0.0)
     assert (w2, norm) == pytest.approx((0, 0), abs=1e-7)

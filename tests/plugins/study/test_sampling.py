@@ -179,6 +179,7 @@ def test_no_shift_is_the_uniform_circle() -> None:
     )
 
 
+@pytest.mark.slow
 def test_points_that_are_nearly_one() -> None:
     law = sampling.projected_normal_sample(1e4, 100, 4950)
     assert law.w2 == pytest.approx(math.sqrt(2), abs=1e-4)

@@ -83,6 +83,7 @@ def test_the_scale_of_the_embeddings_does_not_matter(scale: float) -> None:
     assert verdict(scaled) == verdict(plain)
 
 
+@pytest.mark.slow
 def test_clusters_are_counted_and_measured() -> None:
     measured = measure_embeddings(clusters(20, 0.05))
     assert measured.clusters == pytest.approx(20, rel=0.05)
@@ -95,6 +96,7 @@ def test_clusters_are_counted_and_measured() -> None:
     assert sampled.clusters == pytest.approx(40, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_nearest_neighbour_of_uniform_points_is_where_it_should_be() -> None:
     for n, m in ((4000, 2), (3000, 5), (1000, 200)):
         measured = measure_embeddings(normal(n, m))
@@ -121,6 +123,7 @@ def test_figures_are_those_of_the_evaluation() -> None:
     assert flat == pytest.approx(measured.spread)
 
 
+@pytest.mark.slow
 def test_dimensions_in_use_are_those_kept() -> None:
     kept = torch.cat([normal(20_000, 10), torch.zeros(20_000, 30)], 1)
     measured = measure_embeddings(kept, pairs=1_000_000)
@@ -132,6 +135,7 @@ def test_dimensions_in_use_are_those_kept() -> None:
     assert "30 dimensions are empty" in verdict(measured)[0].sentence
 
 
+@pytest.mark.slow
 def test_ordered_rows_do_not_mislead_the_estimate_of_lu() -> None:
     # Sorted by cluster, tiles of neighbours would see clusters only.
     x = torch.cat([normal(1, 16, seed=s) + 0.1 * normal(600, 16, seed=100 + s) for s in range(10)])
@@ -147,6 +151,7 @@ def test_zero_rows_are_left_out_and_said() -> None:
     assert any("span at most" in line for line in cautions(measure_embeddings(normal(20, 30))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(800, 40), (50, 90), (4000, 2)])
 def test_uniform_spectrum_is_that_of_a_uniform_sample(shape: tuple[int, int]) -> None:
     n, m = shape

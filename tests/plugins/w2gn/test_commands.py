@@ -16,10 +16,10 @@ from PIL import Image
 
 from wasskit.data.registry import load_dataset
 from wasskit.models.export import save_weights
-from wasskit.plugins.w2gn.autoencoder import Autoencoder, load_autoencoder
+from wasskit.plugins.w2gn.core.stages import TwoStages
+from wasskit.plugins.w2gn.core.task import TransportTask
+from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, load_autoencoder
 from wasskit.plugins.w2gn.maps import load_map
-from wasskit.plugins.w2gn.stages import TwoStages
-from wasskit.plugins.w2gn.task import TransportTask
 
 RunCli = Callable[..., Any]
 SMALL = ("--hidden", "16,8", "--batch-size", "64", "--device", "cpu", "--eval-every", "20")
@@ -31,20 +31,17 @@ def summary(result: Any) -> dict[str, Any]:
     return content
 
 
-@pytest.fixture(scope="module")
-def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("toy") / "run"
-
-
-def test_toy_trains_draws_and_resumes(run_cli: RunCli, toy_run: Path) -> None:
+@pytest.mark.slow
+def test_toy_trains_draws_and_resumes(run_cli: RunCli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
     steps = ("--steps", "30", "--eval-every", "10", "--test-size", "500")
-    first = summary(run_cli("w2gn", "toy", *SMALL, *steps, "--run-dir", toy_run, "--json"))
+    first = summary(run_cli("w2gn", "toy", *SMALL, *steps, "--run-dir", run, "--json"))
     assert first["steps"] == 30
     assert first["final"]["test/energy_forward"] < 0.05
     assert first["final"]["test/modes_of"] == 8
     for name in ("figures/maps.png", "figures/energy.png", "map.safetensors", "config.toml", "summary.json"):
-        assert (toy_run / name).is_file(), name
-    again = summary(run_cli("w2gn", "toy", "--resume", toy_run, "--json"))
+        assert (run / name).is_file(), name
+    again = summary(run_cli("w2gn", "toy", "--resume", run, "--json"))
     assert again["final"] == first["final"]
 
 
@@ -52,6 +49,7 @@ CLOUD = ("--eval-every", "4", "--steps", "12", "--test-size", "200")
 STAGED = ("--eval-every", "10", "--steps", "12")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "stop_at"),
     [
@@ -92,6 +90,7 @@ def test_stopped_and_resumed_equals_one_run(
     assert all(torch.equal(maps[0][name], maps[1][name]) for name in maps[0])
 
 
+@pytest.mark.slow
 def test_a_series_stopped_in_its_second_dimension_goes_on(
     run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +119,7 @@ def test_a_series_stopped_in_its_second_dimension_goes_on(
     assert run_cli("w2gn", "gaussians", "--dim", "2,3", "--run-dir", half).exit_code == 2
 
 
+@pytest.mark.slow
 def test_series_nobody_named_are_numbered(
     run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +134,7 @@ def test_series_nobody_named_are_numbered(
     assert names == [f"runs/w2gn/{name}/d{dim}" for name in ("gaussians-2", "gaussians") for dim in (2, 3)]
 
 
+@pytest.mark.slow
 def test_published_algorithm_runs(run_cli: RunCli, tmp_path: Path) -> None:
     result = summary(
         run_cli(
@@ -147,6 +148,7 @@ def test_published_algorithm_runs(run_cli: RunCli, tmp_path: Path) -> None:
     assert np.isfinite(result["final"]["test/energy_forward"])
 
 
+@pytest.mark.slow
 def test_gaussians_table_over_dimensions(run_cli: RunCli, tmp_path: Path) -> None:
     command = (
         "w2gn",
@@ -176,6 +178,7 @@ def test_gaussians_table_over_dimensions(run_cli: RunCli, tmp_path: Path) -> Non
     assert "7.5" in printed.stdout
 
 
+@pytest.mark.slow
 def test_benchmark_on_a_made_pair(run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WASSKIT_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -188,6 +191,7 @@ def test_benchmark_on_a_made_pair(run_cli: RunCli, tmp_path: Path, monkeypatch: 
     assert (tmp_path / "runs" / "w2gn" / "benchmark-2" / "figures" / "uvp.png").is_file()
 
 
+@pytest.mark.slow
 def test_color_and_apply(run_cli: RunCli, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name, low in (("a.png", 0), ("b.png", 120)):
@@ -218,6 +222,7 @@ def test_color_and_apply(run_cli: RunCli, tmp_path: Path) -> None:
     assert "--overwrite" in refused.stderr
 
 
+@pytest.mark.slow
 def test_toy_says_which_modes_it_misses_and_what_to_try(run_cli: RunCli, tmp_path: Path) -> None:
     result = run_cli(
         "w2gn", "toy", *SMALL, "--target", "49gaussians", "--steps", "1", "--run-dir", tmp_path / "run"
@@ -228,9 +233,12 @@ def test_toy_says_which_modes_it_misses_and_what_to_try(run_cli: RunCli, tmp_pat
     assert "wasskit w2gn toy --recipe w2gn/toy-49gaussians" in said
 
 
-def test_apply_to_points(run_cli: RunCli, tmp_path: Path, toy_run: Path) -> None:
-    if not (toy_run / "map.safetensors").is_file():
-        pytest.skip("the toy run is missing")
+@pytest.mark.slow
+def test_apply_to_points(run_cli: RunCli, tmp_path: Path) -> None:
+    toy_run = tmp_path / "run"
+    summary(
+        run_cli("w2gn", "toy", *SMALL, "--steps", "30", "--test-size", "500", "--run-dir", toy_run, "--json")
+    )
     points = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     np.save(tmp_path / "p.npy", points)
     assert (
@@ -245,6 +253,7 @@ def test_apply_to_points(run_cli: RunCli, tmp_path: Path, toy_run: Path) -> None
     assert "dimension 3; the map takes points of dimension 2" in " ".join(wrong.stderr.split())
 
 
+@pytest.mark.slow
 def test_domain_on_digits(run_cli: RunCli, tmp_path: Path) -> None:
     result = summary(
         run_cli(
@@ -267,6 +276,7 @@ def test_domain_on_digits(run_cli: RunCli, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "classifier.pt").is_file()
 
 
+@pytest.mark.slow
 def test_latent_on_digits_and_a_loaded_autoencoder(run_cli: RunCli, tmp_path: Path) -> None:
     shared = ("--latent", "4", "--filters", "8", "--steps", "20")
     result = summary(
@@ -302,6 +312,7 @@ def test_latent_on_digits_and_a_loaded_autoencoder(run_cli: RunCli, tmp_path: Pa
     assert "does not fit the network that --image-size" in " ".join(other.stderr.split())
 
 
+@pytest.mark.slow
 def test_style_on_folders(run_cli: RunCli, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for letter, low in (("A", 0), ("B", 100)):
@@ -326,6 +337,7 @@ def test_style_on_folders(run_cli: RunCli, tmp_path: Path) -> None:
     assert run_cli("w2gn", "style", *options, *published).exit_code == 0
 
 
+@pytest.mark.slow
 def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
     # At the published size one step on a processor takes seconds; the estimate comes before the first.
     result = run_cli(
@@ -336,6 +348,7 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
     assert "a GPU is advised" in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -357,7 +370,7 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
         (("color", "deep.png", "rgb.png"), "deep.png has more than 8 bits per channel"),
         (("color", "rgb.png", "text.png"), "text.png is not a readable image"),
         (("color", "rgb.png", "absent.png"), "no image absent.png"),
-        (("domain", "--source", "usps", "--data-root", "."), "USPS is not in"),
+        (("domain", "--source", "usps", "--data-root", "."), "The data set usps is not in"),
         (("latent", "--images", "."), "an autoencoder needs at least twenty"),
         (("latent", "--vgg-weights", "text.png"), "not a readable torch file of weights"),
         (("latent", "--autoencoder", "text.png"), "not a readable torch file of weights"),
@@ -394,6 +407,7 @@ def write_rubbish(folder: Path) -> None:
     save_weights(folder / "other.safetensors", torch.nn.Linear(2, 2), {"kind": "classifier"})
 
 
+@pytest.mark.slow
 def test_degenerate_clouds_are_mapped(run_cli: RunCli, tmp_path: Path) -> None:
     """A point, a line and fewer points than a batch: nothing to learn from their covariances."""
     np.save(tmp_path / "point.npy", np.full((3, 2), 4.0))
@@ -409,6 +423,7 @@ def test_degenerate_clouds_are_mapped(run_cli: RunCli, tmp_path: Path) -> None:
         assert (final["test/cycle_error"] is None) == (source == "point")
 
 
+@pytest.mark.slow
 def test_files_of_points_are_not_whitened(run_cli: RunCli, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     np.save(tmp_path / "b.npy", 3 * generator.normal(size=(300, 2)) + [10.0, -20.0])

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, argument, option
+from wasskit.config import CommandOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
-    DataRootOptions,
-    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
-    OverwriteOptions,
     RunOptions,
     complete_datasets,
-    complete_models,
     override,
 )
+from wasskit.plugins.metrix.losses import build_loss, loss_names, parse_settings
+from wasskit.trained import options as trained
 
 RECALLS = {"sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30, 40, 50)}
 """The K at which recall is published for a data set; elsewhere 1, 2, 4, 8."""
@@ -35,9 +32,7 @@ def published_recalls(dataset: str) -> tuple[int, ...]:
 class MethodOptions(CommandOptions):
     """The objective: clean loss + w * mixed loss."""
 
-    loss: Literal["contrastive", "multisimilarity", "proxyanchor"] = option(
-        "contrastive", help="Metric loss.", panel="Method"
-    )
+    loss: str = option("contrastive", help="Metric loss.", panel="Method", choices=loss_names())
     mode: Literal["baseline", "input", "feature", "embed"] = option(
         "feature", help="What is mixed: nothing, images, last feature maps, embeddings.", panel="Method"
     )
@@ -90,6 +85,9 @@ class MethodOptions(CommandOptions):
     proxy_scales: tuple[float, ...] = option(
         (32.0, 0.1), help="Proxy-anchor: scale alpha and margin delta.", panel="Method", min=0
     )
+    loss_settings: tuple[str, ...] = option(
+        (), help="Settings of a loss that have no option of their own: name=number,...", panel="Method"
+    )
     embedding_size: int | None = option(
         None,
         help="Dimension of the embedding.",
@@ -120,8 +118,7 @@ class MethodOptions(CommandOptions):
         if self.distance == "cosine":
             if self.loss != "contrastive":
                 raise UserError(
-                    f"--distance cosine: the {self.loss} loss compares cosines anyway; leave it out, or choose "
-                    "--loss contrastive."
+                    f"--distance cosine: only the contrastive loss has two forms, not {self.loss}; leave it out."
                 )
             if self.published:
                 raise UserError(
@@ -133,6 +130,13 @@ class MethodOptions(CommandOptions):
                     f"--margin {self.margin:g}: no cosine is larger, so every negative would be left alone; choose "
                     "less than 1 with --distance cosine."
                 )
+        if self.loss_settings:
+            try:
+                build_loss(
+                    self.loss, {"num_classes": 1, "embedding_dim": 1}, parse_settings(self.loss_settings)
+                )
+            except ValueError as error:
+                raise UserError(f"--loss-settings: {error}.") from None
         if (
             self.loss == "proxyanchor"
             and self.mode in ("input", "feature")
@@ -245,21 +249,7 @@ class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, L
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelArgument(DeviceOptions):
-    """The trained model a command works with."""
-
-    model: Path = argument(
-        help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
-        complete=complete_models,
-        metavar="MODEL",
-    )
-    checkpoint: Literal["last", "best"] = option(
-        "last", help="Which checkpoint of a run directory.", panel="Model"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelDataOptions(ModelArgument, DataRootOptions, OverwriteOptions):
+class ModelDataOptions(trained.ModelDataOptions):
     """The trained model and the data it is applied to."""
 
     dataset: str | None = option(
@@ -269,12 +259,4 @@ class ModelDataOptions(ModelArgument, DataRootOptions, OverwriteOptions):
         metavar="NAME",
         complete=lambda typed: complete_datasets(typed, "metric"),
         show_default="the one it was trained on",
-    )
-    batch_size: int = option(256, help="Images per batch.", panel="Machine", min=1, short="-b")
-    output: Path | None = option(
-        None,
-        help="Folder for results and figures.",
-        panel="Output",
-        short="-o",
-        show_default="the run directory, or beside the weights",
     )

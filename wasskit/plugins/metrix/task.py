@@ -15,12 +15,13 @@ from wasskit.data.seeds import derive_seed
 from wasskit.distributed.group import world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import extract_features
-from wasskit.plugins.metrix.data import eval_loader
-from wasskit.plugins.metrix.losses import MetrixLoss
+from wasskit.plugins.metrix.losses import parse_settings
 from wasskit.plugins.metrix.measure import retrieval_percent
 from wasskit.plugins.metrix.network import Model, build_model, describe, gives_maps
+from wasskit.plugins.metrix.objective import MetrixLoss
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.plugins.metrix.pairs import KINDS
+from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer
 from wasskit.training.schedules import step_decay, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
@@ -53,6 +54,7 @@ class MetrixTask(Task):
             margin=config.margin,
             similarity_scales=_three(config.similarity_scales),
             proxy_scales=_two(config.proxy_scales),
+            settings=parse_settings(config.loss_settings),
         )
         self.monitor = "val/recall@1" if "val" in loaders else "test/recall@1"
         self.skipped: dict[str, int] = {}
@@ -79,7 +81,7 @@ class MetrixTask(Task):
         maps, embeddings = self.network.maps_and_embeddings(batch.images)
         terms = self.objective(
             embeddings,
-            batch.labels,
+            batch.host_labels,
             maps=maps,
             head=self.network.project,
             images=batch.images,
@@ -114,7 +116,7 @@ class MetrixTask(Task):
         return results
 
     def extra_state(self) -> dict[str, Any]:
-        return {"model": dict(self.model.description), "skipped": dict(self.skipped)}
+        return {**checkpoint_entry(self.model.description), "skipped": dict(self.skipped)}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         self.skipped = dict(state["skipped"])
@@ -144,7 +146,9 @@ def build_task(config: TrainingOptions, parts: MetricSplits, device: torch.devic
         convert_sync_batchnorm(model.network)
     names = {"test": parts.test, "val": parts.val, "gallery": parts.gallery}
     loaders = {
-        name: eval_loader(part, device, batch_size=max(config.batch_size, 256), workers=config.workers)
+        name: EvalLoader(
+            part, min(max(config.batch_size, 256), len(part)), device=device, workers=config.workers
+        )
         for name, part in names.items()
         if part is not None
     }

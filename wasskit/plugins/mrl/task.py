@@ -12,7 +12,6 @@ from torch import nn
 from wasskit.data.base import ImageDataset
 from wasskit.data.catalog import CARDS
 from wasskit.data.loaders import Batch, EvalLoader
-from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import world_size
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.evaluation.accuracy import RankCounts
@@ -22,6 +21,7 @@ from wasskit.models.catalog import SMALL_IMAGE, TINY
 from wasskit.plugins.mrl.evaluation import rank_metrics
 from wasskit.plugins.mrl.network import Model, build_model, describe
 from wasskit.plugins.mrl.options import TrainingOptions
+from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.schedules import cosine, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
@@ -61,7 +61,7 @@ class MatryoshkaTask(Task):
         return {"test": classification_metrics(self.model, self.test)}
 
     def extra_state(self) -> dict[str, Any]:
-        return {"model": dict(self.model.description)}
+        return checkpoint_entry(self.model.description)
 
 
 def published_schedule(plan: Plan, warmup_epochs: int = 0) -> Any:
@@ -84,18 +84,6 @@ def classification_metrics(model: Model, loader: Iterable[LabelledImages]) -> di
         with torch.no_grad():
             counts.update(model.objective.logits(embeddings), labels)
     return rank_metrics(counts.reduce(), model.dims)
-
-
-def split_of(config: TrainingOptions, split: str) -> ImageDataset:
-    """One split of the run's data set."""
-    return load_dataset(
-        config.dataset,
-        split,
-        root=config.data_root,
-        download=config.download,
-        corrupt=config.corrupt,
-        image_size=config.image_size,
-    )
 
 
 def backbone_name(config: TrainingOptions, image_size: int) -> str:
@@ -121,7 +109,7 @@ def build_task(
     config: TrainingOptions, train: ImageDataset, test: ImageDataset, device: torch.device
 ) -> MatryoshkaTask:
     """The task of a configuration, its network untrained or with the weights that were asked for."""
-    description = describe(config, train, backbone_name(config, train.image_size))
+    description = describe(config, train)
     objective: Mapping[str, Any] = {
         name: getattr(config, name)
         for name in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,66 +11,49 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import EvalLoader
-from wasskit.data.registry import load_dataset
+from wasskit.distributed.group import group
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Features, extract_features
-from wasskit.models.rebuild import are_counts, check_description, rebuild
-from wasskit.plugins.mrl.network import KIND, Model, build_model
+from wasskit.models.rebuild import are_counts, is_flag
+from wasskit.plugins.mrl.network import Model, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.training.run import RunDirectory
-from wasskit.training.trained import data_root_of, is_exported, read_model
+from wasskit.trained.data import open_split
+from wasskit.trained.kind import ModelKind
 
 
-def load_model(
-    path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
-) -> Model:
-    """A trained model in evaluation mode, from a run directory, one of its checkpoints, or exported weights.
-
-    Raises:
-        UserError: there is nothing of ours at ``path``, or it is damaged.
-    """
-    if not is_exported(path) and (run := RunDirectory.find(path, plugin=KIND)[0]).command != "mrl train":
-        raise UserError(f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it.")
-    state, description, file = read_model(path, KIND, checkpoint)
-    description = check_description(
-        description,
-        file,
-        dims=are_counts,
-        tied=lambda value: isinstance(value, bool),
-        embedding=lambda value: value in ("linear", "identity"),
-    )
-
-    def parts(model: Model) -> nn.Module:
-        return nn.ModuleDict({"network": model.network, "objective": model.objective})
-
-    model = rebuild(lambda: build_model(description), parts, state, file)
-    parts(model).to(device).eval()
-    return model
+def prefix_embedder(model: Model, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
+    """The network of the first ``dim`` coordinates (None: all). Raises ``UserError`` where it has fewer."""
+    dim = model.dims[-1] if dim is None else dim
+    if not 0 < dim <= model.dims[-1]:
+        raise UserError(f"--dim: {dim} is larger than the embedding, which has {model.dims[-1]} coordinates.")
+    return PrefixEmbedder(model.network, dim, unit=unit)
 
 
-def open_split(model: Model, config: ModelDataOptions, split: str) -> ImageDataset:
-    """A split of the data set that was asked for (the model's own otherwise), at the model's size and
-    normalisation.
+KIND = ModelKind(
+    name="mrl",
+    build=build_model,
+    weights=lambda model: nn.ModuleDict({"network": model.network, "objective": model.objective}),
+    embedder=prefix_embedder,
+    rules={
+        "dims": are_counts,
+        "tied": is_flag,
+        "embedding": lambda value: value in ("linear", "identity"),
+    },
+)
 
-    Raises:
-        UserError: the data set is missing, or its images do not have the model's channels.
-    """
-    described = model.description
-    dataset = load_dataset(
-        config.dataset or described["dataset"],
-        split,
-        root=config.data_root or data_root_of(config.model, config.dataset, plugin="mrl"),
-        download=config.download,
-        corrupt=config.corrupt,
-        image_size=described["image_size"],
-    )
-    if dataset.channels != described["channels"]:
-        raise UserError(
-            f"{dataset.name} has images of {dataset.channels} channels, but {config.model} was trained on "
-            f"{described['channels']}."
-        )
-    dataset.mean, dataset.std = tuple(described["mean"]), tuple(described["std"])
-    return dataset
+
+@dataclass(frozen=True)
+class Split:
+    """Normalised embeddings (N, D) of a split of a data set, and labels (N,), numbers of its classes."""
+
+    dataset: str
+    name: str
+    classes: tuple[str, ...]
+    embeddings: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 def embed_split(
@@ -84,10 +68,22 @@ def embed_split(
         loader.close()
 
 
-def labels_of(features: Features, dataset: ImageDataset) -> Tensor:
-    """The labels of a split, or ``UserError`` if it has none."""
+def embedded(model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Split:
+    """A labelled split as the model embeds it, on every rank. Raises ``UserError`` if an image has no label."""
+    features = embed_split(model, config, dataset, device)
     if dataset.labels is None or bool((features.labels < 0).any()):
         raise UserError(
             f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
         )
-    return features.labels
+    return Split(dataset.name, dataset.split, tuple(dataset.classes), features.features, features.labels)
+
+
+def test_embeddings(run: Path, device: str) -> Tensor:
+    """Normalised embeddings (N, m) float32 of the test images, at the largest dimension.
+
+    Raises ``UserError`` where the model or its data set is missing.
+    """
+    config = ModelDataOptions(model=run, device=device)
+    with group(device) as place:
+        model = KIND.load(run, place)
+        return embed_split(model, config, open_split(model, config, config.split), place).features.cpu()

@@ -30,6 +30,7 @@ METRICS = Metrics(
         Metric(
             "sliced_w2", "min", "sliced W2", "sliced W2 distance of unit embeddings to N(0, I / m), by sqrt m"
         ),
+        Metric("lidar", "max", "LiDAR", "entropy rank of the discriminant matrix of views"),
     ],
     COMMON,
 )

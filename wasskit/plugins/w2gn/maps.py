@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 
 from wasskit.data.toy import MOST_DIMENSIONS
 from wasskit.errors import UserError
-from wasskit.models.export import load_weights, save_weights
+from wasskit.models.export import save_weights
 from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
-from wasskit.models.rebuild import are_counts, is_count, rebuild
+from wasskit.models.rebuild import are_counts, is_count
 from wasskit.ot.gaussian import Balance
-from wasskit.plugins.w2gn.objective import W2GN
+from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.trained.kind import ModelKind
 
-KIND = "w2gn-map"
+HEADER = "w2gn-map"
 
 
 def save_map(path: Path, transport: W2GN, **about: Any) -> Path:
@@ -25,24 +27,20 @@ def save_map(path: Path, transport: W2GN, **about: Any) -> Path:
     Args:
         about: what else the header says (of which command, of which data).
     """
-    save_weights(path, transport, {"kind": KIND, "potential": description(transport), **about})
+    save_weights(path, transport, {"kind": HEADER, "potential": description(transport), **about})
     return path
 
 
-def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any]]:
-    """A saved map, in evaluation mode, and its header.
+@dataclass(frozen=True)
+class Map:
+    """A trained map with its inverse, and the header of its file: ``potential``, ``command``, ..."""
 
-    Args:
-        dim: the dimension that the points to be mapped have.
+    transport: W2GN
+    description: Mapping[str, Any]
 
-    Raises:
-        UserError: there is no such file, it is no map, or one of another dimension.
-    """
-    state, header = load_weights(path)
-    if header.get("kind") != KIND:
-        raise UserError(
-            f"{path} is not a map saved by `wasskit w2gn` (it holds {header.get('kind') or 'other weights'})."
-        )
+
+def check_header(header: Any, path: Path) -> Mapping[str, Any]:
+    """The header of a map. Raises ``UserError`` for what a command could not use."""
     known = header.get("potential")
     if not isinstance(known, Mapping) or not _describes(known):
         raise UserError(f"{path} does not describe its networks: its header is damaged; make the map again.")
@@ -51,11 +49,31 @@ def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any
         raise UserError(
             f"{path}: its header gives a smoothing of {smooth!r}, not one in [0, 256); make it again."
         )
-    if dim is not None and known.get("dim") != dim:
-        shape = f"points of dimension {known['dim']}" if "dim" in known else f"images {known['image_size']}"
-        raise UserError(f"{path} maps {shape}, not points of dimension {dim}.")
-    transport = rebuild(lambda: rebuilt(known), lambda built: built, state, path)
-    return transport.eval().requires_grad_(False), header
+    return dict(header)
+
+
+def point_shape(header: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of one point of a map."""
+    known = header["potential"]
+    return (known["dim"],) if "dim" in known else (known["channels"], *known["image_size"])
+
+
+KIND = ModelKind(
+    name="w2gn",
+    header=HEADER,
+    build=lambda header: Map(rebuilt(header["potential"]), header),
+    weights=lambda model: model.transport,
+    embedder=lambda model: model.transport.forward_map,
+    check=check_header,
+    file="map.safetensors",
+    input_shape=point_shape,
+)
+
+
+def load_map(path: Path) -> tuple[W2GN, dict[str, Any]]:
+    """A saved map, in evaluation mode, and its header. Raises ``UserError`` where there is none at ``path``."""
+    model = KIND.load(path)
+    return model.transport.requires_grad_(False), dict(model.description)
 
 
 def _describes(about: Mapping[str, Any]) -> bool:

@@ -57,13 +57,18 @@ class W2gnApply(DeviceOptions, OverwriteOptions):
 def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import group
-    from wasskit.plugins.w2gn.application import apply_to_image, apply_to_points, is_colour_map, map_file
+    from wasskit.plugins.w2gn.experiments.apply import (
+        apply_to_image,
+        apply_to_points,
+        is_colour_map,
+        map_file,
+    )
+    from wasskit.plugins.w2gn.experiments.palette import ColourTable, colour_function, map_image
     from wasskit.plugins.w2gn.maps import load_map
-    from wasskit.plugins.w2gn.palette import ColourTable, colour_function, map_image
 
     with group(config.device) as device:
+        transport, header = load_map(config.map)
         path = map_file(config.map)
-        transport, header = load_map(path)
         transport = transport.to(device)
         table: ColourTable | None = None
         if is_colour_map(header):
@@ -99,7 +104,7 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
 
 def output_path(config: W2gnApply, source: Path, several: bool) -> Path:
     """Where the image of one input goes."""
-    from wasskit.plugins.w2gn.palette import lossless_suffix
+    from wasskit.plugins.w2gn.experiments.palette import lossless_suffix
 
     tail = "inverse" if config.inverse else "mapped"
     suffix = ".npy" if source.suffix == ".npy" else lossless_suffix(source)

@@ -46,13 +46,13 @@ class W2gnBenchmark(TransportOptions, SamplingOptions):
 def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.catalog import data_root
-    from wasskit.plugins.w2gn.pairs import (
+    from wasskit.plugins.w2gn.experiments.pairs import (
         PUBLISHED_BENCHMARK,
         benchmark_checkpoints,
         benchmark_file,
         made_pair,
     )
-    from wasskit.plugins.w2gn.series import run_series
+    from wasskit.plugins.w2gn.experiments.series import run_series
 
     def hidden(settled: Any, dim: int) -> tuple[int, ...]:
         return settled.hidden or (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))

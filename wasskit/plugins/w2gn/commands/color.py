@@ -68,8 +68,9 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import is_main
     from wasskit.ot.energy import energy_distance, random_directions
-    from wasskit.plugins.w2gn.clouds import cloud_evaluation
-    from wasskit.plugins.w2gn.palette import (
+    from wasskit.plugins.w2gn.core.evaluation import cloud_evaluation
+    from wasskit.plugins.w2gn.core.task import dense_transport
+    from wasskit.plugins.w2gn.experiments.palette import (
         LARGE,
         ColourTable,
         colour_function,
@@ -81,8 +82,7 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
         read_pixels,
         sample_photographs,
     )
-    from wasskit.plugins.w2gn.task import dense_transport
-    from wasskit.plugins.w2gn.training import history, next_steps, sampler, save_clouds, say_where, train
+    from wasskit.plugins.w2gn.fitting import history, next_steps, sampler, save_clouds, say_where, train
     from wasskit.system.files import writing
     from wasskit.training.session import training_session
 

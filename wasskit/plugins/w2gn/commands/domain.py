@@ -75,9 +75,8 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.domains import load_domain
     from wasskit.distributed.group import is_main
-    from wasskit.plugins.w2gn.adaptation import Adaptation, ClassifierStage
-    from wasskit.plugins.w2gn.staged import train_staged
-    from wasskit.plugins.w2gn.training import next_steps, say_where
+    from wasskit.plugins.w2gn.experiments.domain import Adaptation, ClassifierStage
+    from wasskit.plugins.w2gn.fitting import next_steps, say_where, train_staged
     from wasskit.system.files import replace_file
     from wasskit.training.session import training_session
 

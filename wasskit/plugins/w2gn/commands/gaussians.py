@@ -38,8 +38,8 @@ class W2gnGaussians(TransportOptions, SamplingOptions):
 
 
 def body(config: W2gnGaussians, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.w2gn.pairs import PUBLISHED_GAUSSIANS, gaussian_pair
-    from wasskit.plugins.w2gn.series import run_series
+    from wasskit.plugins.w2gn.experiments.pairs import PUBLISHED_GAUSSIANS, gaussian_pair
+    from wasskit.plugins.w2gn.experiments.series import run_series
 
     def hidden(settled: Any, dim: int) -> tuple[int, ...]:
         return settled.hidden or (max(128, dim), max(128, dim), max(64, dim))

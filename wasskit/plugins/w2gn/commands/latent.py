@@ -67,16 +67,15 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.registry import load_dataset
     from wasskit.distributed.group import is_main
-    from wasskit.plugins.w2gn.autoencoder import (
+    from wasskit.plugins.w2gn.experiments.autoencoder import (
         Autoencoder,
         AutoencoderStage,
         PerceptualLoss,
         load_autoencoder,
     )
-    from wasskit.plugins.w2gn.generation import LatentQuality, fid_scores
-    from wasskit.plugins.w2gn.imagery import folder_dataset
-    from wasskit.plugins.w2gn.staged import train_staged
-    from wasskit.plugins.w2gn.training import next_steps, say_where
+    from wasskit.plugins.w2gn.experiments.images import folder_dataset
+    from wasskit.plugins.w2gn.experiments.latent import LatentQuality, fid_scores
+    from wasskit.plugins.w2gn.fitting import next_steps, say_where, train_staged
     from wasskit.system.files import replace_file
     from wasskit.training.session import training_session
 

@@ -42,7 +42,7 @@ class W2gnStyle(TransportOptions):
 
 
 def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.w2gn.style import run_style
+    from wasskit.plugins.w2gn.experiments.style import run_style
 
     return run_style(config, invocation)
 

@@ -64,9 +64,9 @@ class W2gnToy(TransportOptions, SamplingOptions):
 
 def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
-    from wasskit.plugins.w2gn.plane import evaluation, measures, plane_grid
-    from wasskit.plugins.w2gn.task import dense_transport
-    from wasskit.plugins.w2gn.training import history, next_steps, sampler, save_clouds, say_where, train
+    from wasskit.plugins.w2gn.core.task import dense_transport
+    from wasskit.plugins.w2gn.experiments.toy import evaluation, measures, plane_grid
+    from wasskit.plugins.w2gn.fitting import history, next_steps, sampler, save_clouds, say_where, train
     from wasskit.training.session import training_session
 
     with training_session(config, invocation, name=Path(config.target).stem) as session:

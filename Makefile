@@ -1,0 +1,29 @@
+# What developers run; `make` alone lists it. PYTHON is that of an environment with `pip install -e '.[test]'`.
+PYTHON ?= python
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+TRIALS ?= 26
+ALL_CORES = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(CORES) --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help check fast test trust bench
+
+help:  ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+check:  ## Linter, format, strict types
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+fast:  ## Tests that are neither slow nor distributed, with their coverage
+	$(PYTHON) -m pytest --cov=wasskit --cov-report=term
+
+test:  ## All tests
+	$(ALL_CORES) -m ""
+
+trust:  ## Every trial of every training command (TRIALS=26)
+	$(PYTHON) -m pytest tests/trust -m "" --trials $(TRIALS)
+
+bench:  ## Every benchmark, each as a ratio against its baseline
+	@for file in benchmarks/*.py; do case $$file in */_*|*_seeds.py|*/common.py) continue;; esac; \
+	  echo "== $$file"; $(PYTHON) $$file || exit 1; done

@@ -1,0 +1,217 @@
+"""Training a pair of potentials: steps, projection, moving average, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wasskit.distributed.group import world_size
+from wasskit.distributed.shard import shard_indices, shard_weight
+from wasskit.errors import UserError
+from wasskit.models.icnn import DenseICNN
+from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
+from wasskit.plugins.w2gn.core.objective import W2GN, identity_objective
+from wasskit.plugins.w2gn.options import ObjectiveOptions, StepOptions, TransportOptions
+from wasskit.training.schedules import constant, cosine, delayed, warmup
+from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
+
+Evaluate = Callable[[W2GN, Progress], Mapping[str, Mapping[str, float]]]
+
+
+class Draw(Protocol):
+    """Batches of a measure, each a function of its number."""
+
+    def __call__(self, number: int, count: int, rows: range | None = None) -> Tensor:
+        """The batch ``number``, of ``count`` points (count, ...), or ``rows`` of it."""
+
+
+class Pair(NamedTuple):
+    """This rank's share of a batch of either measure, (B, D) or (B, C, H, W)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class TransportTask(Task):
+    """The potentials, an average of their weights, and the metrics of a command.
+
+    Args:
+        transport: the pair of potentials.
+        options: how the steps are taken.
+        evaluate: metrics by split of the averaged potentials, called in evaluation mode.
+        pretrain: this many first steps train the potential to the identity; then the second network becomes
+            its copy.
+        begin: steps of the run that belong to other tasks before this one.
+    """
+
+    common_draws = True
+
+    def __init__(
+        self,
+        transport: W2GN,
+        options: StepOptions,
+        evaluate: Evaluate,
+        *,
+        pretrain: int = 0,
+        monitor: str | None = None,
+        begin: int = 0,
+    ) -> None:
+        super().__init__()
+        self.transport = transport
+        self.averaged = transport.frozen_copy()
+        self.options = options
+        self.measure = evaluate
+        self.pretrain = pretrain
+        self.monitor = monitor
+        self.monitor_mode = "min"
+        self.begin = begin
+        self.weight = shard_weight(options.batch_size)
+        if world_size() > 1:
+            for module in transport.modules():
+                if isinstance(module, DenseICNN):
+                    module.batch_part = options.batch_size, shard_indices(options.batch_size)
+
+    def networks(self) -> list[nn.Module]:
+        return [self.transport]
+
+    def optimisations(self, plan: Plan) -> list[Optimisation]:
+        options = self.options
+        first = self.begin + self.pretrain
+        length = max(plan.total_steps - first, 1)
+        rest = cosine(max(length - options.warmup_steps, 1)) if options.schedule == "cosine" else constant()
+        schedule = delayed(first, lambda step: warmup(options.warmup_steps, rest)(step - first + 1))
+
+        fused = next(self.transport.parameters()).device.type in ("cpu", "cuda")
+
+        def adam(module: nn.Module, betas: Sequence[float], lr: float = options.lr) -> torch.optim.Adam:
+            return torch.optim.Adam(
+                module.parameters(),
+                lr,
+                betas=(betas[0], betas[1]),
+                weight_decay=options.weight_decay,
+                fused=fused,
+            )
+
+        transport = self.transport
+        optimisations = [
+            Optimisation(adam(transport.psi, options.betas), schedule, "psi", options.clip_norm),
+            Optimisation(
+                adam(transport.conjugate, options.conjugate_betas), schedule, "conjugate", options.clip_norm
+            ),
+        ]
+        if self.pretrain:
+            optimisations.append(Optimisation(adam(transport.psi, (0.8, 0.9), 1e-3), None, "identity"))
+        return optimisations
+
+    def step(self, batch: Pair, stepper: Stepper) -> Losses:
+        if stepper.progress.step < self.begin + self.pretrain:
+            return self.identity_step(batch, stepper)
+        with stepper.autocast():
+            objective = self.transport(batch.x, batch.y)
+        terms = {
+            "correlation": objective.correlation,
+            "half_w2": self.transport.half_squared_distance(objective, batch.x, batch.y),
+            "residual": objective.residual,
+        }
+        if self.transport.refine == "none":
+            terms |= {"cycle_y": objective.cycle_y, "cycle_x": objective.cycle_x}
+        else:
+            terms["amortisation"] = objective.amortisation
+        losses = Losses(objective.total, {name: value.detach() for name, value in terms.items()})
+        losses = losses.weighted(self.weight)
+        stepper.backward(losses.total)
+        stepper.update("psi", "conjugate")
+        return losses
+
+    def identity_step(self, batch: Pair, stepper: Stepper) -> Losses:
+        """Train the potential to the identity, on three times the width of the source (as published)."""
+        loss = identity_objective(self.transport.psi, 3.0 * batch.x, self.transport.l1)
+        losses = Losses(loss).weighted(self.weight)
+        stepper.backward(losses.total)
+        stepper.update("identity")
+        return losses
+
+    def after_update(self, progress: Progress) -> None:
+        self.transport.convexify()
+        step = progress.step - self.begin - self.pretrain
+        if step == -1:
+            self.transport.conjugate.load_state_dict(self.transport.psi.state_dict())
+        # The average forgets its beginning: early on it reaches over a tenth of the steps so far.
+        decay = min(self.options.ema, (step + 1) / (step + 10)) if step >= 0 else 0.0
+        averages: list[Tensor] = list(self.averaged.parameters())
+        weights: list[Tensor] = list(self.transport.parameters())
+        torch._foreach_lerp_(averages, weights, 1.0 - decay)
+
+    def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
+        with torch.no_grad():
+            return {split: dict(values) for split, values in self.measure(self.averaged, progress).items()}
+
+
+def dense_transport(
+    options: TransportOptions, dim: int, x: Draw, y: Draw, *, hidden: Sequence[int] | None = None
+) -> W2GN:
+    """The pair of potentials that the options ask for.
+
+    Args:
+        x, y: draw points of either measure.
+        hidden: widths instead of the options' own.
+    """
+    start: Any = {"identity": "identity", "pretrain": "plain"}.get(options.start)
+    if start is None:
+        count = options.start_samples or 32768 + 4096 * dim
+        first, second = (streamed_moments(chunks(draw, count)) for draw in (x, y))
+        start = balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second))
+    transport = W2GN.dense(
+        dim,
+        hidden=hidden or options.hidden,
+        rank=options.rank,
+        activation=options.activation,
+        strong_convexity=options.strong_convexity,
+        dropout=options.dropout,
+        start=start,
+        **objective_settings(options),
+    )
+    if options.start != "pretrain":
+        points = x(-1, 4096), y(-1, 4096)
+        transport.to(points[0].device).center(*points)
+    return transport
+
+
+def objective_settings(options: ObjectiveOptions) -> dict[str, Any]:
+    """The objective that the options ask for, as keywords of `W2GN`."""
+    return {
+        "refine": options.refine,
+        "evaluations": options.refine_evaluations,
+        "cycle_x": options.cycle_source,
+        "cycle_y": options.cycle,
+        "l1": options.l1,
+        "dual": options.dual,
+    }
+
+
+def chunks(draw: Draw, count: int, size: int = 16384) -> Any:
+    """``count`` points in batches, numbered from -1 downwards so that training never sees them again."""
+    for number in range(0, count, size):
+        yield draw(-1 - number // size, min(size, count - number))
+
+
+def pair_source(x: Draw, y: Draw, batch_size: int) -> StepSource:
+    """Batches of two measures, each a function of its number; every rank draws its rows of them."""
+    rows = own_rows(batch_size)
+
+    def draw(number: int) -> Pair:
+        return Pair(x(number, batch_size, rows), y(number, batch_size, rows))
+
+    return StepSource(draw, batch_size=batch_size)
+
+
+def own_rows(batch_size: int, flag: str = "--batch-size") -> range:
+    """This rank's rows of a batch. Raises `UserError` where a rank would have none."""
+    if batch_size < world_size():
+        raise UserError(
+            f"{flag}: {batch_size} cannot be shared by {world_size()} processes, which need one each."
+        )
+    return shard_indices(batch_size)

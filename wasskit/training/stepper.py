@@ -1,0 +1,151 @@
+"""One update of the parameters: precision, accumulation, clipping, learning rates."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wasskit.distributed.collectives import average_gradients
+from wasskit.training.task import Optimisation, Plan
+
+__all__ = ["Precision", "UpdateStepper", "Updates"]
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updates:
+    """How an update is made.
+
+    Args:
+        precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` (with a gradient scaler).
+        accumulate: batches per update. Their gradients are averaged, so a loss that couples the samples of a batch
+            (a contrastive or a transport loss) sees the smaller batches one by one. An epoch's last update takes what
+            is left.
+        clip_norm, clip_value: bounds on the norm of the gradient and on its entries (entries first); an
+            ``Optimisation`` may have its own.
+    """
+
+    precision: Precision = "fp32"
+    accumulate: int = 1
+    clip_norm: float | None = None
+    clip_value: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in _DTYPES:
+            raise ValueError(f"unknown precision {self.precision!r}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate={self.accumulate} must be at least 1")
+
+
+class UpdateStepper:
+    """The loop's side of :meth:`wasskit.training.task.Task.step`: a ``Stepper``."""
+
+    def __init__(
+        self,
+        optimisations: Sequence[Optimisation],
+        updates: Updates,
+        device: torch.device,
+        plan: Plan,
+    ) -> None:
+        names = [o.name for o in optimisations]
+        if len(set(names)) < len(names):
+            raise ValueError(f"optimisations need names of their own, got {names}")
+        self.optimisations = list(optimisations)
+        self.updates = updates
+        self.device = device
+        self.progress = plan.at(0, 0)
+        self.rates = [[float(group["lr"]) for group in o.optimizer.param_groups] for o in optimisations]
+        self.norms: dict[str, Tensor] = {}
+        self.scaler = torch.amp.GradScaler(device.type) if updates.precision == "fp16" else None
+        self._base_rates = [list(rates) for rates in self.rates]
+        self._parameters = [
+            [parameter for group in o.optimizer.param_groups for parameter in group["params"]]
+            for o in optimisations
+        ]
+        self._size, self.final, self._updated = 1, True, False
+
+    def begin(self, size: int, *, final: bool) -> None:
+        """A batch begins: one of ``size`` that make an update, the last one where ``final``."""
+        self._size, self.final = size, final
+        self.norms = {}
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        dtype = _DTYPES[self.updates.precision]
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
+        if self._size > 1:
+            loss = loss / self._size
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        loss.backward(retain_graph=retain_graph)
+
+    def update(self, *names: str) -> None:
+        unknown = set(names) - {o.name for o in self.optimisations}
+        if unknown:
+            raise ValueError(f"no optimisation is named {', '.join(sorted(unknown))}")
+        if not self.final:
+            return
+        for place, o in enumerate(self.optimisations):
+            if not names or o.name in names:
+                self._update_one(place, o)
+
+    def end(self) -> None:
+        """The update is made."""
+        if self.scaler is not None and self._updated:
+            self.scaler.update()
+        self._updated = False
+
+    @property
+    def watched(self) -> int:
+        """How many values of a step must be finite: the loss and, but for fp16, the norms of the gradients."""
+        return 1 if self.scaler is not None else 1 + len(self.norms)
+
+    def named_rates(self) -> dict[str, float]:
+        """The learning rates of the last update, of each optimiser's first group."""
+        return {
+            self._named("lr", o): rates[0] for o, rates in zip(self.optimisations, self.rates, strict=True)
+        }
+
+    def _named(self, word: str, o: Optimisation) -> str:
+        return word if len(self.optimisations) == 1 else f"{word}_{o.name}"
+
+    def _update_one(self, place: int, o: Optimisation) -> None:
+        average_gradients(self._parameters[place])
+        parameters = [parameter for parameter in self._parameters[place] if parameter.grad is not None]
+        if self.scaler is not None:
+            self.scaler.unscale_(o.optimizer)
+        clip_value = o.clip_value if o.clip_value is not None else self.updates.clip_value
+        clip_norm = o.clip_norm if o.clip_norm is not None else self.updates.clip_norm
+        if clip_value is not None and parameters:
+            nn.utils.clip_grad_value_(parameters, clip_value)
+        if clip_norm is not None and parameters:
+            self.norms[self._named("grad_norm", o)] = nn.utils.clip_grad_norm_(parameters, clip_norm)
+        self.rates[place] = self._scheduled(place, o)
+        for group, rate in zip(o.optimizer.param_groups, self.rates[place], strict=True):
+            group["lr"] = rate
+        if self.scaler is not None:
+            self.scaler.step(o.optimizer)
+        else:
+            o.optimizer.step()
+        o.optimizer.zero_grad(set_to_none=True)
+        self._updated = True
+
+    def _scheduled(self, place: int, o: Optimisation) -> list[float]:
+        base, schedule = self._base_rates[place], o.schedule
+        if schedule is None:
+            return base
+        if callable(schedule):
+            factor = schedule(self.progress.step)
+            return [rate * factor for rate in base]
+        return [rate * own(self.progress.step) for rate, own in zip(base, schedule, strict=True)]
