@@ -44,7 +44,8 @@ ALLOWED = {
     ("system/documents.py", "parse_json"): "text out of a file that is read",
     ("completion.py", "install"): "the user's own start-up file, appended to",
     ("commands/recipes/copy.py", "body"): "bytes of a recipe that is checked before",
-    ("plugins/plot/report.py", "_figures"): "figures just drawn",
+    ("plugins/plot/html.py", "figures"): "figures just drawn",
+    ("plugins/plot/html.py", "_own_file"): "a file of our own",
     ("distributed/launch.py", "_describe_saved"): "notes that the ranks have just left for their launcher",
 }
 

@@ -35,16 +35,21 @@ from wasskit.errors import UserError
 @dataclass(frozen=True)
 class Batch:
     """``views``: float tensors (B, C, H, W), one per view; ``labels``: (B,) int64, -1 where a sample has
-    none; ``indices``: (B,) int64 into the data set. All on one device."""
+    none; ``indices``: (B,) int64 into the data set. All on one device, but for ``host_labels``, the same labels in the
+    host's memory where the loader has them there."""
 
     views: tuple[Tensor, ...]
     labels: Tensor
     indices: Tensor
+    host_labels: Tensor
 
-    def __init__(self, images: Views, labels: Tensor, indices: Tensor) -> None:
+    def __init__(
+        self, images: Views, labels: Tensor, indices: Tensor, host_labels: Tensor | None = None
+    ) -> None:
         object.__setattr__(self, "views", (images,) if isinstance(images, Tensor) else tuple(images))
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "indices", indices)
+        object.__setattr__(self, "host_labels", labels if host_labels is None else host_labels)
 
     @property
     def images(self) -> Tensor:
@@ -169,13 +174,13 @@ class TrainLoader:
 
     def _from_memory(self, order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
         images = self.dataset.images_on(self.device)
-        labels = self.dataset.filled_labels().to(self.device)
-        order = order.to(self.device)
+        host_labels = self.dataset.filled_labels()[order]
+        labels, order = host_labels.to(self.device), order.to(self.device)
         for step in range(start, self.steps_per_epoch):
             first, low, high, size = self._share(step, len(order))
-            index = order[first + low : first + high]
-            views = self._augmented(images[index], self._generator(epoch, step), low, size)
-            yield Batch(views, labels[index], index)
+            rows = slice(first + low, first + high)
+            views = self._augmented(images[order[rows]], self._generator(epoch, step), low, size)
+            yield Batch(views, labels[rows], order[rows], host_labels[rows])
 
     def _augmented(self, images: Tensor, generator: torch.Generator, low: int, total: int) -> Views:
         """Augment this rank's images, which are those from ``low`` on of a batch of ``total``."""
@@ -216,7 +221,8 @@ class TrainLoader:
             _, low, _, size = shares[step - start]
             if not isinstance(self.augment, PerImage):
                 views = as_tuple(self._augmented(views[0], self._generator(epoch, step), low, size))
-            yield Batch(views, sent(labels[index], self.device), sent(index, self.device))
+            chosen = labels[index]
+            yield Batch(views, sent(chosen, self.device), sent(index, self.device), chosen)
 
 
 class EvalLoader:

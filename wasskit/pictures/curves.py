@@ -75,6 +75,17 @@ class Panel:
     apart: bool = False
     levels: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def heights(self) -> list[float]:
+        """Everything that the vertical axis shows."""
+        drawn = [y for line in self.lines for _, ys in line.curve.parts for y in ys]
+        return [*drawn, *self.levels.values()]
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether a logarithmic vertical axis can show the panel."""
+        return bool(self.heights) and min(self.heights) > 0
+
     @classmethod
     def of_run(cls, ylabel: str, series: Mapping[str, Mapping[float, float]], **settings: Any) -> Panel:
         """Metrics of one run over its epochs, by their labels; those without values are left out."""
@@ -98,21 +109,15 @@ def draw_curves(
         The figure, and what could not be drawn as asked for, in words.
     """
     fig, places = look.figure(len(panels), columns=columns)
-    notes = []
     for ax, panel in zip(places, panels, strict=True):
         _draw_panel(ax, panel)
-        points = [
-            point for line in panel.lines for xs, ys in line.curve.parts for point in zip(xs, ys, strict=True)
-        ]
+        places_x = [x for line in panel.lines for xs, _ in line.curve.parts for x in xs]
         if log_x:
             ax.set_xscale("log")
-        elif points:
-            _whole_numbers(ax, [x for x, _ in points])
-        values = [*(y for _, y in points), *panel.levels.values()]
-        if log_y and values and min(values) > 0:
-            axes.log_axis(ax, min(values), max(values))
-        elif log_y:
-            notes.append(f"{panel.name} is not positive throughout: its axis stays linear.")
+        elif places_x:
+            _whole_numbers(ax, places_x)
+        if log_y and panel.is_positive:
+            axes.log_axis(ax, min(panel.heights), max(panel.heights))
         if panel.shaded is not None:
             ax.legend(
                 title=panel.shaded, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2
@@ -122,7 +127,13 @@ def draw_curves(
     shared = [
         ax for ax, panel in zip(places, panels, strict=True) if panel.shaded is None and not panel.apart
     ]
-    return look.finish(fig, title=title, legend_from=shared), notes
+    return look.finish(fig, title=title, legend_from=shared), remarks(panels, log_y=log_y)
+
+
+def remarks(panels: Sequence[Panel], *, log_y: bool) -> list[str]:
+    """What cannot be drawn as asked for, in words."""
+    linear = [panel.name for panel in panels if log_y and not panel.is_positive]
+    return [f"{name} is not positive throughout: its axis stays linear." for name in linear]
 
 
 def _draw_panel(ax: Axes, panel: Panel) -> None:

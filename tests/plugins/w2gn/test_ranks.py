@@ -16,17 +16,16 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from tests.distributed.harness import run_ranks
-from wasskit.cli import run
+from wasskit.cli import load_command, run
 from wasskit.config import fields_of
 from wasskit.data.domains import Domain
 from wasskit.data.toy import gaussian_mixture, ring_centers
 from wasskit.distributed.collectives import average_gradients, reduce_sum
 from wasskit.distributed.group import is_main, world_size
 from wasskit.errors import UserError
-from wasskit.plugins import load_plugin
 from wasskit.plugins.w2gn import plugin
-from wasskit.plugins.w2gn.core.objective import W2GN
 from wasskit.plugins.w2gn.core.task import Pair, TransportTask, own_rows, pair_source
+from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, AutoencoderStage
 from wasskit.plugins.w2gn.experiments.domain import ClassifierStage
 from wasskit.plugins.w2gn.fitting import sampler
@@ -36,7 +35,7 @@ from wasskit.training.task import Progress, Task
 
 pytestmark = pytest.mark.distributed
 
-OPTIONS = {name: load_plugin(f"{plugin.module_of(name)}:command").options for name in plugin.commands}
+OPTIONS = {name: load_command(plugin, name).options for name in plugin.commands}
 EXPERIMENTS = [name for name, options in OPTIONS.items() if issubclass(options, StepOptions)]
 
 #: Settings of whatever experiment has them. Two ranks share the batches unequally.
