@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -168,6 +169,19 @@ def test_a_worker_that_dies_ends_the_run_in_a_sentence(on_disk: ImageDataset) ->
     with pytest.raises(RunFailed, match="data loading process died"):
         list(loader.batches(0))
     assert issubclass(RunFailed, Exception)
+
+
+def test_a_loader_that_is_dropped_leaves_the_next_alone(on_disk: ImageDataset) -> None:
+    """Its workers are ended once, by this process, and neither by those of the next nor under it."""
+    before = children()
+    for _ in range(6):
+        loader = TrainLoader(on_disk, 2, workers=2)
+        batches = loader.batches(0)
+        assert len(next(batches)) == 2
+        vars(loader)["itself"] = loader  # only the collector finds it
+    del loader, batches
+    gc.collect()
+    assert children() == before
 
 
 def die(image: Image.Image) -> torch.Tensor:
