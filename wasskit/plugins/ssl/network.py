@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.views import ViewDistribution
-from wasskit.models.backbones import Backbone, build_backbone
+from wasskit.models.backbones import Backbone, described_backbone
 from wasskit.models.catalog import TINY
 from wasskit.models.heads import MLP
 from wasskit.plugins.ssl.options import PretrainOptions, ViewOptions
@@ -101,11 +101,5 @@ def views_of(description: Mapping[str, Any]) -> ViewDistribution:
 
 def build_encoder(description: Mapping[str, Any], **weights: Any) -> Encoder:
     """An untrained encoder; ``weights``: ``pretrained``, ``weights``, ``download`` of ``build_backbone``."""
-    backbone = build_backbone(
-        description["backbone"],
-        image_size=description["image_size"],
-        channels=description["channels"],
-        stem=description["stem"],
-        **weights,
-    )
+    backbone = described_backbone(description, **weights)
     return Encoder(backbone, tuple(description["projector"]))

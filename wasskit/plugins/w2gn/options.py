@@ -140,3 +140,16 @@ class TransportOptions(
     RunOptions, DeviceOptions, PotentialOptions, ObjectiveOptions, StepOptions, RecipeOptions
 ):
     """Everything that a training of two dense potentials needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedOptions(TransportOptions):
+    """The same on points that a network makes, which may lie in a plane of few dimensions."""
+
+    start_floor: float = option(
+        1e-3,
+        help="Smallest variance for the Gaussian start, over the mean one.",
+        panel="Potentials",
+        above=0,
+        below=1,
+    )
