@@ -73,7 +73,14 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
 
 
 def changed(config: G, /, **values: Any) -> G:
-    """The configuration with other values of the options named, wherever in it they are; without validation."""
+    """The configuration with other values of the options named, wherever in it they are; without validation.
+
+    Raises:
+        TypeError: it has no option of a name.
+    """
+    unknown = values.keys() - {f.name for f in fields_of(type(config))}
+    if unknown:
+        raise TypeError(f"{type(config).__name__} has no option {', '.join(sorted(unknown))}")
     return _assembled(type(config), values, config)
 
 

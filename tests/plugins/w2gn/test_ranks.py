@@ -30,13 +30,13 @@ from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, Autoencode
 from wasskit.plugins.w2gn.experiments.domain import ClassifierStage
 from wasskit.plugins.w2gn.fitting import sampler
 from wasskit.plugins.w2gn.maps import load_map
-from wasskit.plugins.w2gn.options import StepOptions
+from wasskit.plugins.w2gn.options import StepOptions, TransportOptions
 from wasskit.training.task import Progress, Task
 
 pytestmark = pytest.mark.distributed
 
 OPTIONS = {name: load_command(plugin, name).options for name in plugin.commands}
-EXPERIMENTS = [name for name, options in OPTIONS.items() if issubclass(options, StepOptions)]
+EXPERIMENTS = [name for name, options in OPTIONS.items() if issubclass(options, TransportOptions)]
 
 #: Settings of whatever experiment has them. Two ranks share the batches unequally.
 SMALL = {
@@ -233,7 +233,7 @@ def transport_task(refine: str, dropout: float, dual: str, step: int) -> tuple[T
     with torch.no_grad():
         for parameter in transport.parameters():
             parameter.add_(0.1 * torch.rand_like(parameter))
-    options = OPTIONS["toy"](batch_size=13)
+    options = StepOptions(batch_size=13)
     task = TransportTask(transport, options, lambda *_: {}, pretrain=5)
     draws = [
         sampler(measure, 0, side, "sobol", torch.device("cpu")) for side, measure in (("x", x), ("y", y))

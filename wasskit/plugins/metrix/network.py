@@ -95,11 +95,11 @@ class Model:
 
 def describe(config: TrainingOptions, train: ImageDataset) -> Description:
     """The description of the model that a configuration trains on a data set."""
-    common = describe_images("metrix", config, train, large="resnet50")
+    common = describe_images("metrix", config.model, train, large="resnet50")
     return {
         **common,
         "pooling": "avgmax",
-        "embedding_size": config.embedding_size or (64 if common["backbone"] == TINY else 512),
+        "embedding_size": config.method.embedding_size or (64 if common["backbone"] == TINY else 512),
     }
 
 

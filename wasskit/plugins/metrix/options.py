@@ -15,7 +15,6 @@ from wasskit.options import (
     OptimizerOptions,
     RunOptions,
     complete_datasets,
-    override,
 )
 from wasskit.plugins.metrix.losses import build_loss, loss_names, parse_settings
 from wasskit.trained import options as trained
@@ -150,23 +149,16 @@ class MethodOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(
-    MethodOptions,
-    RunOptions,
-    DeviceOptions,
-    DataOptions,
-    BackboneOptions,
-    LoopOptions,
-    OptimizerOptions,
-    RecipeOptions,
-):
+class TrainingOptions(RecipeOptions):
     """Everything one training of ``wasskit metrix`` depends on."""
 
-    epochs: int = override(LoopOptions, "epochs", 10)
-    batch_size: int = override(LoopOptions, "batch_size", 100)
-    optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "adam")
-    lr: float = override(OptimizerOptions, "lr", 1e-3)
-    weight_decay: float = override(OptimizerOptions, "weight_decay", 1e-4)
+    method: MethodOptions = MethodOptions()
+    data: DataOptions = DataOptions()
+    loop: LoopOptions = LoopOptions(epochs=10, batch_size=100)
+    optim: OptimizerOptions = OptimizerOptions(optimizer="adam", lr=1e-3, weight_decay=1e-4)
+    model: BackboneOptions = BackboneOptions()
+    run: RunOptions = RunOptions()
+    machine: DeviceOptions = DeviceOptions()
     lr_decay_step: int | None = option(
         None,
         help="Epochs after which the learning rate drops, again and again.",
@@ -228,34 +220,34 @@ class TrainingOptions(
 
     def validate(self) -> None:
         super().validate()
-        if self.batch_size < 2:
+        if self.loop.batch_size < 2:
             raise UserError("--batch-size: a batch of one image holds no pair; take at least 2.")
-        if self.images_per_class is not None and self.batch_size % self.images_per_class:
+        if self.images_per_class is not None and self.loop.batch_size % self.images_per_class:
             raise UserError(
-                f"--images-per-class {self.images_per_class} does not divide --batch-size {self.batch_size}; "
+                f"--images-per-class {self.images_per_class} does not divide --batch-size {self.loop.batch_size}; "
                 "make the batch a multiple of it."
             )
-        if self.head_epochs >= self.epochs:
+        if self.head_epochs >= self.loop.epochs:
             raise UserError(
-                f"--head-epochs {self.head_epochs} leaves none of the {self.epochs} epochs to the backbone; "
+                f"--head-epochs {self.head_epochs} leaves none of the {self.loop.epochs} epochs to the backbone; "
                 "take fewer."
             )
 
     @property
     def decay_epochs(self) -> int:
         """Epochs between drops of the learning rate."""
-        return self.lr_decay_step or -(-self.epochs // 3)
+        return self.lr_decay_step or -(-self.loop.epochs // 3)
 
     @property
     def recalls(self) -> tuple[int, ...]:
         """The K of recall@K in force, always with 1."""
-        return tuple(sorted({1, *(self.recall or published_recalls(self.dataset))}))
+        return tuple(sorted({1, *(self.recall or published_recalls(self.data.dataset))}))
 
     @property
     def compares(self) -> bool:
         """Whether the baseline is trained too."""
-        wanted = self.compare == "yes" or (self.compare == "auto" and self.dataset == "digits")
-        return wanted and self.mode != "baseline"
+        wanted = self.compare == "yes" or (self.compare == "auto" and self.data.dataset == "digits")
+        return wanted and self.method.mode != "baseline"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from wasskit import console
+from wasskit.config import part
 from wasskit.data.toy import Measure
 from wasskit.distributed.group import is_main
 from wasskit.plugins.w2gn.core.stages import FirstStage, TwoStages
 from wasskit.plugins.w2gn.core.task import Draw, Scores, TransportTask, dense_transport, pair_source
 from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.maps import plain_coordinates, save_map
-from wasskit.plugins.w2gn.options import TransportOptions
+from wasskit.plugins.w2gn.options import SamplingOptions, TransportOptions
 from wasskit.report import Report, finish
 from wasskit.training.cadence import Cadence
 from wasskit.training.run import RunDirectory
@@ -48,8 +49,9 @@ class Trained(NamedTuple):
 def samplers(session: Session[Any], source: Measure, target: Measure) -> tuple[Draw, Draw]:
     """Batches of both measures by number, independent of each other, as the session's options ask for."""
     config = session.config
+    sampling = part(config, SamplingOptions).sampling
     x, y = (
-        sampler(measure, config.seed, side, config.sampling, session.device)
+        sampler(measure, config.run.seed, side, sampling, session.device)
         for measure, side in ((source, "source"), (target, "target"))
     )
     return x, y
@@ -82,10 +84,14 @@ def train(
         about: what the saved map's header says besides its architecture.
     """
     options: TransportOptions = session.config
-    pretrain = options.pretrain_steps if options.start == "pretrain" else 0
-    task = TransportTask(transport, options, scores, pretrain=pretrain, monitor=monitor)
+    pretrain = options.potentials.pretrain_steps if options.potentials.start == "pretrain" else 0
+    task = TransportTask(transport, options.training, scores, pretrain=pretrain, monitor=monitor)
     summary = fit(
-        session, task, pair_source(x, y, options.batch_size), options.steps + pretrain, transport=transport
+        session,
+        task,
+        pair_source(x, y, options.training.batch_size),
+        options.training.steps + pretrain,
+        transport=transport,
     )
     return saved(session, summary, task.averaged, about)
 
@@ -109,11 +115,13 @@ def train_staged(
     """
     options: TransportOptions = session.config
     transport = dense_transport(options, dim, lambda: plain_coordinates(dim))
-    pretrain = options.pretrain_steps if options.start == "pretrain" else 0
-    second = TransportTask(transport, options, scores, pretrain=pretrain, begin=first_steps)
-    task = TwoStages(stage, second, first_steps, gaussian_start=options.start == "gaussian", floor=floor)
-    source = task.source(options.seed, options.batch_size)
-    summary = fit(session, task, source, first_steps + pretrain + options.steps, transport=transport)
+    pretrain = options.potentials.pretrain_steps if options.potentials.start == "pretrain" else 0
+    second = TransportTask(transport, options.training, scores, pretrain=pretrain, begin=first_steps)
+    task = TwoStages(
+        stage, second, first_steps, gaussian_start=options.potentials.start == "gaussian", floor=floor
+    )
+    source = task.source(options.run.seed, options.training.batch_size)
+    summary = fit(session, task, source, first_steps + pretrain + options.training.steps, transport=transport)
     task.points()
     return saved(session, summary, second.averaged, about)
 
@@ -124,8 +132,8 @@ def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transpo
     The task is left in evaluation mode: what follows only uses its networks.
     """
     options: TransportOptions = session.config
-    every = options.eval_every or max(steps // 10, 1)
-    if options.compile:
+    every = options.training.eval_every or max(steps // 10, 1)
+    if options.training.compile:
         transport.compile(mode="reduce-overhead" if session.device.type == "cuda" else "default")
     trainer = session.trainer(
         task,
@@ -133,10 +141,10 @@ def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transpo
         cadence=Cadence(
             steps=steps,
             eval_every=every,
-            checkpoint_every=options.checkpoint_every * every,
-            log_every=options.log_every,
+            checkpoint_every=options.run.checkpoint_every * every,
+            log_every=options.run.log_every,
         ),
-        updates=Updates(precision=options.precision),
+        updates=Updates(precision=options.machine.precision),
     )
     summary = trainer.fit(resume=session.checkpoint)
     task.eval()

@@ -136,10 +136,14 @@ class SamplingOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransportOptions(
-    RunOptions, DeviceOptions, PotentialOptions, ObjectiveOptions, StepOptions, RecipeOptions
-):
+class TransportOptions(RecipeOptions):
     """Everything that a training of two dense potentials needs."""
+
+    objective: ObjectiveOptions = ObjectiveOptions()
+    training: StepOptions = StepOptions()
+    potentials: PotentialOptions = PotentialOptions()
+    run: RunOptions = RunOptions()
+    machine: DeviceOptions = DeviceOptions()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 
 from wasskit import console
-from wasskit.config import Invocation, to_options
+from wasskit.config import Invocation, changed, to_options
 from wasskit.distributed.group import barrier, group, is_main
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.core.task import fitted_transport
@@ -47,7 +47,7 @@ def run_series(
         published: rows of the table, by dimension.
         base_name: of the run directory, where the user chose none.
     """
-    with group(config.device):
+    with group(config.machine.device):
         base, config = settled(config, invocation, base_name)
         several = len(config.dim) > 1
         barrier()  # every rank has read what is there before rank 0 writes
@@ -57,13 +57,11 @@ def run_series(
             replace_text(base / SERIES, tomli_w.dumps(document))
         results: dict[int, dict[str, Any]] = {}
         for dim in config.dim:
-            own = dataclasses.replace(config, dim=(dim,))
+            own = changed(config, dim=(dim,))
             given = invocation.given
             if several:
-                again = config.resume is not None or config.requeue
-                own = dataclasses.replace(
-                    own, run_dir=base / f"d{dim}", name=None, resume=None, requeue=again
-                )
+                again = config.run.resume is not None or config.run.requeue
+                own = changed(own, run_dir=base / f"d{dim}", name=None, resume=None, requeue=again)
                 given = given - {"dim", "run_dir", "name", "resume"}
             own_invocation = dataclasses.replace(invocation, given=given)
             results[dim] = run_one(own, own_invocation, pair, dim, hidden, f"{base_name}-{dim}")
@@ -83,28 +81,28 @@ def settled(config: Any, invocation: Invocation, base_name: str) -> tuple[Path, 
     Raises:
         UserError: there is nothing to resume, what is asked for contradicts it, or the folder is taken.
     """
-    chosen = config.run_dir or Path("runs") / "w2gn" / (config.name or base_name)
-    named = config.resume if config.resume not in (None, "last", "previous") else None
+    chosen = config.run.run_dir or Path("runs") / "w2gn" / (config.run.name or base_name)
+    named = config.run.resume if config.run.resume not in (None, "last", "previous") else None
     place = Path(named) if named is not None else chosen
     if (place / SERIES).is_file():
-        if config.resume is not None or config.requeue:
+        if config.run.resume is not None or config.run.requeue:
             series = RunDirectory(place, read_configuration(place / SERIES))
             return place, resumed_config(config, invocation, series)
-        if config.run_dir is not None or config.name is not None:
+        if config.run.run_dir is not None or config.run.name is not None:
             raise UserError(
                 f"{place} holds a series already: go on with --resume {shlex.quote(str(place))}, or choose another "
                 "--run-dir."
             )
     if named is not None and "dim" not in invocation.given:
         run, _ = RunDirectory.find(named, plugin="w2gn")
-        config = dataclasses.replace(config, dim=tuple(run.options.get("dim", config.dim)))
+        config = changed(config, dim=tuple(run.options.get("dim", config.dim)))
     if len(config.dim) > 1:
-        if config.resume is not None:
+        if config.run.resume is not None:
             raise UserError(
                 f"There is nothing to resume: {place} holds no series of dimensions. Start it by --requeue instead, "
                 "or name the run of one dimension by --resume PATH."
             )
-        if config.run_dir is None and config.name is None:
+        if config.run.run_dir is None and config.run.name is None:
             place = next(name for name in numbered_names(place) if not name.exists())
     return place, config
 
@@ -125,7 +123,8 @@ def run_one(
             console.log(known.note)
         x, y = samplers(session, known.source, known.target)
         transport = fitted_transport(config, known.dim, x, y, hidden=hidden(config, known.dim))
-        scores = partial(known.scores, refine=config.refine if config.refine != "none" else "lbfgs")
+        refine = config.objective.refine
+        scores = partial(known.scores, refine="lbfgs" if refine == "none" else refine)
         begun = scores(transport.to(session.device))["test"]
         about = {"pair": known.name, "dim": known.dim}
         trained = train(session, transport, x, y, scores, monitor="test/uvp_forward", about=about)

@@ -11,13 +11,17 @@ from typing import Any
 
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import OverwriteOptions, complete_local_paths, override
+from wasskit.options import OverwriteOptions, complete_local_paths
 from wasskit.plugins.w2gn.options import SamplingOptions, StepOptions, TransportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnColor(TransportOptions, SamplingOptions, OverwriteOptions):
+class W2gnColor(TransportOptions):
     """Options of ``wasskit w2gn color``."""
+
+    training: StepOptions = StepOptions(steps=1500)
+    sampling: SamplingOptions = SamplingOptions()
+    files: OverwriteOptions = OverwriteOptions()
 
     images: tuple[str, ...] = argument(
         (),
@@ -31,7 +35,6 @@ class W2gnColor(TransportOptions, SamplingOptions, OverwriteOptions):
     target: Path | None = option(
         None, help="The second photograph, for recipes.", panel="Data", complete=complete_local_paths
     )
-    steps: int = override(StepOptions, "steps", 1500)
     smooth: float = option(
         6.0,
         help="Average the map over a normal of this many grey levels when images are written, which softens its "
@@ -70,7 +73,7 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.training.session import training_session
 
     if config.save_map is not None:
-        config.claim(config.save_map, flag="--save-map")
+        config.files.claim(config.save_map, flag="--save-map")
     if config.images:
         source, target = (Path(word).expanduser().absolute() for word in config.images)
         config = dataclasses.replace(config, source=source, target=target, images=())
@@ -78,8 +81,8 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
         config = session.config
         paths = (config.source, config.target) if config.source and config.target else sample_photographs()
         palettes = Palettes(
-            paths, test_size=config.test_size, smooth=config.smooth, seed=config.seed, scheme=config.sampling,
-            device=session.device,
+            paths, test_size=config.test_size, smooth=config.smooth, seed=config.run.seed,
+            scheme=config.sampling.sampling, device=session.device,
         )  # fmt: skip
         x, y = samplers(session, palettes.source, palettes.target)
         trained = train(

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from wasskit.config import Command, Invocation, option
 from wasskit.data.catalog import DOMAINS
 from wasskit.errors import UserError
-from wasskit.options import override
-from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StagedOptions, StepOptions
+from wasskit.plugins.w2gn.options import ObjectiveOptions, StagedOptions, StepOptions
 
 
 def complete_domains(typed: str) -> Iterable[str]:
@@ -22,6 +21,10 @@ def complete_domains(typed: str) -> Iterable[str]:
 @dataclass(frozen=True, kw_only=True)
 class W2gnDomain(StagedOptions):
     """Options of ``wasskit w2gn domain``."""
+
+    # Published weights. Solved conjugates match the few features more closely, and classify the images worse for it.
+    objective: ObjectiveOptions = ObjectiveOptions(refine="none", cycle=500.0, cycle_source=500.0)
+    training: StepOptions = StepOptions(batch_size=256, steps=1000, lr=1e-3)
 
     source: str = option(
         "digits-b", help="Domain that is moved: " + ", ".join(DOMAINS) + ", or a data set.", panel="Data",
@@ -46,14 +49,6 @@ class W2gnDomain(StagedOptions):
         show_default="five epochs, at least 1000",
     )
     classifier_lr: float = option(1e-3, help="Its learning rate.", panel="Classifier", above=0)
-    batch_size: int = override(StepOptions, "batch_size", 256)
-    hidden: tuple[int, ...] = override(PotentialOptions, "hidden", (128, 128, 64))
-    steps: int = override(StepOptions, "steps", 1000)
-    lr: float = override(StepOptions, "lr", 1e-3)
-    # Published weights. Solved conjugates match the few features more closely, and classify the images worse for it.
-    refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "none")
-    cycle: float = override(ObjectiveOptions, "cycle", 500.0)
-    cycle_source: float = override(ObjectiveOptions, "cycle_source", 500.0)
 
     def validate(self) -> None:
         super().validate()
@@ -72,14 +67,14 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
         source, target = (load_domain(name, config.data_root) for name in (config.source, config.target))
         batch = 128
         steps = config.classifier_steps or max(5 * len(target.train_images) // batch, 1000)
-        stage = ClassifierStage(source, target, batch, config.classifier_lr, config.seed)
+        stage = ClassifierStage(source, target, batch, config.classifier_lr, config.run.seed)
         adaptation = Adaptation(stage)
         trained = train_staged(
             session, stage, 84, adaptation.scores, first_steps=steps, floor=config.start_floor,
             about={"source": config.source, "target": config.target},
         )  # fmt: skip
         report = adaptation.report(
-            trained.transport, trained.final, seed=config.seed, floor=config.start_floor
+            trained.transport, trained.final, seed=config.run.seed, floor=config.start_floor
         )
         return conclude(trained, report, ("domain", "--source", config.target, "--target", config.source))
 

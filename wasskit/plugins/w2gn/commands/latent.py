@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
-from wasskit.options import DataOptions, complete_local_paths, override
-from wasskit.plugins.w2gn.options import PotentialOptions, StagedOptions, StepOptions
+from wasskit.options import DataOptions, complete_local_paths
+from wasskit.plugins.w2gn.options import StagedOptions, StepOptions
 
 if TYPE_CHECKING:
     from wasskit.plugins.w2gn.experiments.autoencoder import AutoencoderStage
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnLatent(StagedOptions, DataOptions):
+class W2gnLatent(StagedOptions):
     """Options of ``wasskit w2gn latent``."""
+
+    data: DataOptions = DataOptions()
+    training: StepOptions = StepOptions(batch_size=512, steps=1000, lr=3e-4)
 
     images: Path | None = option(
         None,
@@ -44,16 +47,14 @@ class W2gnLatent(StagedOptions, DataOptions):
         complete=complete_local_paths,
     )  # fmt: skip
     fid_samples: int = option(10000, help="Samples for the FID.", panel="Evaluation", min=2)
-    batch_size: int = override(StepOptions, "batch_size", 512)
-    steps: int = override(StepOptions, "steps", 1000)
-    lr: float = override(StepOptions, "lr", 3e-4)
-    rank: int = override(PotentialOptions, "rank", 1)
 
     def validate(self) -> None:
         super().validate()
-        if self.image_size is not None and (self.image_size < 8 or self.image_size & (self.image_size - 1)):
+        if self.data.image_size is not None and (
+            self.data.image_size < 8 or self.data.image_size & (self.data.image_size - 1)
+        ):
             raise UserError(
-                f"--image-size: the autoencoder takes 8, 16, 32, 64, ... pixels, not {self.image_size}."
+                f"--image-size: the autoencoder takes 8, 16, 32, 64, ... pixels, not {self.data.image_size}."
             )
 
 
@@ -62,11 +63,11 @@ def body(config: W2gnLatent, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.fitting import conclude, train_staged
     from wasskit.training.session import training_session
 
-    named = config.dataset if config.images is None else config.images.name
+    named = config.data.dataset if config.images is None else config.images.name
     with training_session(config, invocation, name=named) as session:
         config = session.config
         stage = autoencoder_stage(config)
-        quality = LatentQuality(stage, config.seed)
+        quality = LatentQuality(stage, config.run.seed)
         trained = train_staged(
             session, stage, config.latent, quality.scores, floor=config.start_floor,
             first_steps=config.autoencoder_steps if config.autoencoder is None else 0,
@@ -92,22 +93,23 @@ def autoencoder_stage(config: W2gnLatent) -> AutoencoderStage:
     from wasskit.plugins.w2gn.experiments.latent import folder_dataset
 
     if config.images is not None:
-        train, test = folder_dataset(config.images, config.image_size or 64)
+        train, test = folder_dataset(config.images, config.data.image_size or 64)
     else:
         train, test = (
             load_dataset(
-                config.dataset, split, root=config.data_root, download=config.download, corrupt=config.corrupt,
-                seed=config.seed,
+                config.data.dataset, split, root=config.data.data_root, download=config.data.download,
+                corrupt=config.data.corrupt,
+                seed=config.run.seed,
             )
             for split in ("train", "test")
         )  # fmt: skip
-    size = config.image_size or max(8, 1 << (min(train.image_size, 64) - 1).bit_length())
+    size = config.data.image_size or max(8, 1 << (min(train.image_size, 64) - 1).bit_length())
     autoencoder = Autoencoder(size, train.channels, config.filters, config.latent)
     if config.autoencoder is not None:
         load_autoencoder(autoencoder, config.autoencoder)
     return AutoencoderStage(
         autoencoder, train, test, batch_size=config.autoencoder_batch_size, lr=config.autoencoder_lr,
-        seed=config.seed, perceptual=PerceptualLoss(config.vgg_weights) if config.vgg_weights else None,
+        seed=config.run.seed, perceptual=PerceptualLoss(config.vgg_weights) if config.vgg_weights else None,
     )  # fmt: skip
 
 

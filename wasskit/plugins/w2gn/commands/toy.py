@@ -9,7 +9,7 @@ from typing import Any
 
 from wasskit.config import Command, Invocation, option
 from wasskit.data.catalog import MEASURES
-from wasskit.options import complete_local_paths, override
+from wasskit.options import complete_local_paths
 from wasskit.plugins.w2gn.options import SamplingOptions, StepOptions, TransportOptions
 
 
@@ -23,8 +23,11 @@ _LONGER = ("49gaussians", "100gaussians", "swissroll")
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnToy(TransportOptions, SamplingOptions):
+class W2gnToy(TransportOptions):
     """Options of ``wasskit w2gn toy``."""
+
+    training: StepOptions = StepOptions(steps=1000)
+    sampling: SamplingOptions = SamplingOptions()
 
     target: str = option(
         "8gaussians",
@@ -46,7 +49,6 @@ class W2gnToy(TransportOptions, SamplingOptions):
         panel="Data",
         show_default="for named targets; points of a file stay where they are",
     )
-    steps: int = override(StepOptions, "steps", 1000)
     test_size: int = option(
         4096, help="Points of each measure in evaluations and figures.", panel="Run", min=100
     )
@@ -61,7 +63,7 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
     with training_session(config, invocation, name=Path(config.target).stem) as session:
         config = session.config
         toy = Toy(
-            config.source, config.target, whiten=config.whiten, test_size=config.test_size, seed=config.seed,
+            config.source, config.target, whiten=config.whiten, test_size=config.test_size, seed=config.run.seed,
             device=session.device,
         )  # fmt: skip
         x, y = samplers(session, toy.source, toy.target)
@@ -70,7 +72,7 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
             about={"source": config.source, "target": config.target},
         )  # fmt: skip
         advise_longer(config, trained.final)
-        longer = config.target in _LONGER and config.steps <= W2gnToy.steps
+        longer = config.target in _LONGER and config.training.steps <= W2gnToy.training.steps
         another = config.target if longer else next(name for name in _LONGER if name != config.target)
         return conclude(
             trained,
@@ -89,7 +91,7 @@ def advise_longer(config: W2gnToy, final: Mapping[str, float]) -> None:
     if missed:
         console.warn(
             f"{missed} of {modes:.0f} modes {'gets' if missed == 1 else 'get'} less than half the share of points: "
-            f"train longer (--steps {3 * config.steps}) or wider (--hidden 256,256,128)."
+            f"train longer (--steps {3 * config.training.steps}) or wider (--hidden 256,256,128)."
         )
 
 

@@ -161,16 +161,17 @@ def dense_transport(
         coordinates: for ``--start gaussian``, where the potentials live.
         hidden: widths instead of the options' own.
     """
-    start: Any = {"identity": "identity", "pretrain": "plain"}.get(options.start)
+    potentials = options.potentials
+    start: Any = {"identity": "identity", "pretrain": "plain"}.get(potentials.start)
     return W2GN.dense(
         dim,
-        hidden=hidden or options.hidden,
-        rank=options.rank,
-        activation=options.activation,
-        strong_convexity=options.strong_convexity,
-        dropout=options.dropout,
+        hidden=hidden or potentials.hidden,
+        rank=potentials.rank,
+        activation=potentials.activation,
+        strong_convexity=potentials.strong_convexity,
+        dropout=potentials.dropout,
         start=coordinates() if start is None else start,
-        **objective_settings(options),
+        **objective_settings(options.objective),
     )
 
 
@@ -178,11 +179,11 @@ def fitted_transport(
     options: TransportOptions, dim: int, x: Draw, y: Draw, *, hidden: Sequence[int] = ()
 ) -> W2GN:
     """`dense_transport` adapted to points that are drawn from either measure."""
-    count = options.start_samples or 32768 + 4096 * dim
+    count = options.potentials.start_samples or 32768 + 4096 * dim
     transport = dense_transport(
         options, dim, lambda: gaussian_coordinates(chunks(x, count), chunks(y, count)), hidden=hidden
     )
-    if options.start != "pretrain":
+    if options.potentials.start != "pretrain":
         points = x(-1, 4096), y(-1, 4096)
         transport.to(points[0].device).center(*points)
     return transport

@@ -193,19 +193,19 @@ def conv_transport(options: TransportOptions, first: Tensor, second: Tensor, wid
     """
     pair: list[Potential] = []
     for _ in range(2):
-        network = ConvICNN(first.shape[-1], 3, width, options.strong_convexity)
+        network = ConvICNN(first.shape[-1], 3, width, options.potentials.strong_convexity)
         network.convexify()
-        if options.start != "pretrain":
+        if options.potentials.start != "pretrain":
             network.thin_out()
-        pair.append(network if options.start == "pretrain" else QuadraticPotential(network))
+        pair.append(network if options.potentials.start == "pretrain" else QuadraticPotential(network))
     coordinates = None
-    if options.start == "gaussian":
+    if options.potentials.start == "gaussian":
         colours = [streamed_moments(pixels(part) for part in images.split(256)) for images in (first, second)]
         coordinates = balance(
             colours[0].mean, colours[0].covariance, colours[1].mean, colours[1].covariance, 1e-3
         )
-    transport = W2GN(pair[0], pair[1], coordinates=coordinates, **objective_settings(options))
-    if options.start != "pretrain":
+    transport = W2GN(pair[0], pair[1], coordinates=coordinates, **objective_settings(options.objective))
+    if options.potentials.start != "pretrain":
         transport.center(scaled(first[:256]), scaled(second[:256]))
     return transport
 
