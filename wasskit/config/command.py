@@ -123,7 +123,9 @@ class Command(Generic[C]):
             given = {
                 name: value
                 for name, value in values.items()
-                if getattr(ctx.get_parameter_source(name), "name", "") in ("COMMANDLINE", "ENVIRONMENT")
+                # Older Click says of an argument that takes many values and got none that it was given None.
+                if value is not None
+                and getattr(ctx.get_parameter_source(name), "name", "") in ("COMMANDLINE", "ENVIRONMENT")
             }
             argv = ctx.find_root().obj
             self.run(given, tuple(sys.argv[1:] if argv is None else argv))

@@ -45,7 +45,9 @@ def one_step(task: MetrixTask, parts: MetricSplits, step: int = 0) -> Any:
     return losses
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor"])
+@pytest.mark.parametrize(
+    "loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor", "potentialfield"]
+)
 @pytest.mark.parametrize("mode", ["baseline", "input", "feature", "embed"])
 def test_every_loss_trains_in_every_mode(parts: MetricSplits, loss: str, mode: str) -> None:
     form = {"loss": "contrastive", "distance": "cosine"} if loss == "cosine" else {"loss": loss}
@@ -90,7 +92,9 @@ def trainer_of(task: MetrixTask, parts: MetricSplits, path: Path) -> Trainer:
     """The loop as the command builds it."""
     run = RunDirectory.create(path, command="metrix train", options={}, seed=0)
     session = Session(task.config, CPU, run, None)
-    return session.trainer(task, train_loader(task.config, parts.train, CPU), tensorboard=False)
+    loader = train_loader(task.config, parts.train, CPU)
+    updates = session.updates(clip_value=task.config.clip_value)
+    return session.trainer(task, loader, updates=updates, tensorboard=False)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -280,8 +284,21 @@ def test_choices_that_contradict_each_other() -> None:
         ({"loss": "multisimilarity", "published": True}, "contrastive loss only"),
         ({"published": True, "distance": "cosine"}, "compares Euclidean distances"),
         ({"distance": "cosine", "margin": 1.5}, "no cosine is larger"),
-        ({"distance": "cosine", "loss": "proxyanchor"}, "proxyanchor loss compares cosines anyway"),
+        (
+            {"distance": "cosine", "loss": "proxyanchor"},
+            "only the contrastive loss has two forms, not proxyanchor",
+        ),
         ({"similarity_scales": (1.0, 2.0)}, "takes 3 numbers"),
+        ({"loss_settings": ("decay=2",)}, "the loss contrastive has no setting 'decay': it has none"),
+        (
+            {"loss": "potentialfield", "loss_settings": ("delta=2",)},
+            "--loss-settings: the loss potentialfield has no setting 'delta': it has decay, radius, proxies_per_class",
+        ),
+        ({"loss": "potentialfield", "loss_settings": ("decay=-1",)}, "must lie between 0 and 10, not -1"),
+        (
+            {"loss": "potentialfield", "loss_settings": ("decay",)},
+            "a setting is written name=number, not 'decay'",
+        ),
         ({"proxy_scales": (0.0, 0.1)}, "scale alpha of 0 the loss is constant"),
         ({"loss": "proxyanchor", "pairs": "anchor-negative"}, "no image and no feature map"),
     ):

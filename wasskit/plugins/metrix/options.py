@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
+    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
     complete_datasets,
     override,
 )
+from wasskit.plugins.metrix.losses import build_loss, loss_names, parse_settings
 from wasskit.trained import options as trained
 
 RECALLS = {"sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30, 40, 50)}
@@ -28,12 +30,10 @@ def published_recalls(dataset: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodOptions(CommandOptions):
+class MethodOptions(OptionGroup):
     """The objective: clean loss + w * mixed loss."""
 
-    loss: Literal["contrastive", "multisimilarity", "proxyanchor"] = option(
-        "contrastive", help="Metric loss.", panel="Method"
-    )
+    loss: str = option("contrastive", help="Metric loss.", panel="Method", choices=loss_names())
     mode: Literal["baseline", "input", "feature", "embed"] = option(
         "feature", help="What is mixed: nothing, images, last feature maps, embeddings.", panel="Method"
     )
@@ -86,6 +86,9 @@ class MethodOptions(CommandOptions):
     proxy_scales: tuple[float, ...] = option(
         (32.0, 0.1), help="Proxy-anchor: scale alpha and margin delta.", panel="Method", min=0
     )
+    loss_settings: tuple[str, ...] = option(
+        (), help="Settings of a loss that have no option of their own: name=number,...", panel="Method"
+    )
     embedding_size: int | None = option(
         None,
         help="Dimension of the embedding.",
@@ -116,8 +119,7 @@ class MethodOptions(CommandOptions):
         if self.distance == "cosine":
             if self.loss != "contrastive":
                 raise UserError(
-                    f"--distance cosine: the {self.loss} loss compares cosines anyway; leave it out, or choose "
-                    "--loss contrastive."
+                    f"--distance cosine: only the contrastive loss has two forms, not {self.loss}; leave it out."
                 )
             if self.published:
                 raise UserError(
@@ -129,6 +131,13 @@ class MethodOptions(CommandOptions):
                     f"--margin {self.margin:g}: no cosine is larger, so every negative would be left alone; choose "
                     "less than 1 with --distance cosine."
                 )
+        if self.loss_settings:
+            try:
+                build_loss(
+                    self.loss, {"num_classes": 1, "embedding_dim": 1}, parse_settings(self.loss_settings)
+                )
+            except ValueError as error:
+                raise UserError(f"--loss-settings: {error}.") from None
         if (
             self.loss == "proxyanchor"
             and self.mode in ("input", "feature")
@@ -141,7 +150,16 @@ class MethodOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, LoopOptions, OptimizerOptions):
+class TrainingOptions(
+    MethodOptions,
+    RunOptions,
+    DeviceOptions,
+    DataOptions,
+    BackboneOptions,
+    LoopOptions,
+    OptimizerOptions,
+    RecipeOptions,
+):
     """Everything one training of ``wasskit metrix`` depends on."""
 
     epochs: int = override(LoopOptions, "epochs", 10)

@@ -15,9 +15,10 @@ from wasskit.data.seeds import derive_seed
 from wasskit.distributed.group import world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import extract_features
-from wasskit.plugins.metrix.losses import MetrixLoss
+from wasskit.plugins.metrix.losses import parse_settings
 from wasskit.plugins.metrix.measure import retrieval_percent
 from wasskit.plugins.metrix.network import Model, build_model, describe, gives_maps
+from wasskit.plugins.metrix.objective import MetrixLoss
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.plugins.metrix.pairs import KINDS
 from wasskit.trained.files import checkpoint_entry
@@ -53,6 +54,7 @@ class MetrixTask(Task):
             margin=config.margin,
             similarity_scales=_three(config.similarity_scales),
             proxy_scales=_two(config.proxy_scales),
+            settings=parse_settings(config.loss_settings),
         )
         self.monitor = "val/recall@1" if "val" in loaders else "test/recall@1"
         self.skipped: dict[str, int] = {}
@@ -79,7 +81,7 @@ class MetrixTask(Task):
         maps, embeddings = self.network.maps_and_embeddings(batch.images)
         terms = self.objective(
             embeddings,
-            batch.labels,
+            batch.host_labels,
             maps=maps,
             head=self.network.project,
             images=batch.images,

@@ -100,10 +100,10 @@ def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
     width).
     """
     return {
-        **describe_images("mrl", config, dataset, large="resnet50"),
-        "embedding": config.embedding,
-        "dims": list(config.dims) if config.dims is not None else None,
-        "tied": config.tied,
+        **describe_images("mrl", config.model, dataset, large="resnet50"),
+        "embedding": config.method.embedding,
+        "dims": list(config.method.dims) if config.method.dims is not None else None,
+        "tied": config.method.tied,
     }
 
 

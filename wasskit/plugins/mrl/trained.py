@@ -17,8 +17,7 @@ from wasskit.evaluation.embedding import Features, extract_features
 from wasskit.models.rebuild import are_counts, is_flag
 from wasskit.plugins.mrl.network import Model, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.trained import data
-from wasskit.trained.files import data_root_of
+from wasskit.trained.data import open_split
 from wasskit.trained.kind import ModelKind
 
 
@@ -55,23 +54,6 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def open_split(model: Model, config: ModelDataOptions, split: str) -> ImageDataset:
-    """A split of the data set that was asked for (the model's own otherwise), at the model's size and
-    normalisation.
-
-    Raises:
-        UserError: the data set is missing, or its images do not have the model's channels.
-    """
-    return data.open_split(
-        model.description,
-        split,
-        dataset=config.dataset,
-        root=config.data_root or data_root_of(config.model, config.dataset, plugin=KIND.name),
-        download=config.download,
-        corrupt=config.corrupt,
-    )
 
 
 def embed_split(

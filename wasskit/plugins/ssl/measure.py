@@ -17,7 +17,7 @@ from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
 from wasskit.plugins.ssl.reports import Named, Probe
 from wasskit.plugins.ssl.trained import KIND
 from wasskit.trained.data import open_split
-from wasskit.trained.files import data_root_of, is_exported, results_folder
+from wasskit.trained.files import is_exported, results_folder
 from wasskit.training.checkpoint import seed_all
 from wasskit.training.run import RunDirectory
 
@@ -32,24 +32,13 @@ class Measurement:
     named: Named
     settings: Settings
     folder: Path
-    data_root: Path | None = None
     _loaded: dict[str, ImageDataset] = field(default_factory=dict, repr=False)
 
     def split(self, name: str) -> ImageDataset:
         """A split of the data set, at the size and with the normalisation the model was trained with; read once."""
         if name not in self._loaded:
-            self._loaded[name] = self._load(name)
+            self._loaded[name] = open_split(self.model, self.config, name)
         return self._loaded[name]
-
-    def _load(self, name: str) -> ImageDataset:
-        config = self.config
-        found = open_split(
-            self.model.description, name, dataset=self.dataset, root=self.data_root, download=config.download,
-            corrupt=config.corrupt,
-        )  # fmt: skip
-        for note in found.notes:
-            console.log(console.escape(note))
-        return found
 
 
 def entry_key(config: MeasureOptions, dataset: str) -> str:
@@ -94,5 +83,4 @@ def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
                 claim=config.claim,
                 files=[name.format(key=key) for name in files],
             ),
-            config.data_root or data_root_of(config.model, dataset, plugin="ssl"),
         )

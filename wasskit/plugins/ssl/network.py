@@ -69,13 +69,13 @@ class Model:
 
 def describe(config: PretrainOptions, method: str, dataset: ImageDataset) -> Description:
     """The description of the model that a configuration trains on a data set."""
-    common = describe_images("ssl", config, dataset, large="resnet18")
+    common = describe_images("ssl", config.model, dataset, large="resnet18")
     widths = (512, 512, 128) if common["backbone"] == TINY else (2048, 2048, 256)
     return {
         **common,
         "method": method,
         "projector": list(config.projector or widths),
-        "views": asdict(view_distribution(config, dataset.channels)),
+        "views": asdict(view_distribution(config.views, dataset.channels)),
     }
 
 

@@ -49,8 +49,9 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
     from wasskit.plugins.mrl.evaluation import between
     from wasskit.plugins.mrl.reports import evaluation_report
-    from wasskit.plugins.mrl.trained import KIND, embedded, open_split
+    from wasskit.plugins.mrl.trained import KIND, embedded
     from wasskit.report import finish
+    from wasskit.trained.data import open_split
     from wasskit.trained.files import results_folder
 
     with group(config.device) as device:

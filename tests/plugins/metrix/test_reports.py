@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from wasskit.plugins.metrix.tables import epochs_to_report, show_runs
+from wasskit import console
+from wasskit.plugins.metrix.reports import epochs_to_report, runs_table
 from wasskit.training.run import RunDirectory
 
 TEST = {1: 50.0, 2: 70.0, 3: 60.0, 4: 70.0}
@@ -25,7 +26,7 @@ def recorded(path: Path, *, validation: bool) -> RunDirectory:
 
 
 def test_three_epochs_are_reported_apart(tmp_path: Path) -> None:
-    report = epochs_to_report(recorded(tmp_path / "r", validation=True))
+    report = epochs_to_report(recorded(tmp_path / "r", validation=True).metrics())
     assert {name: entry["epoch"] for name, entry in report.items()} == {
         "last": 4,
         "best_by_validation": 1,
@@ -36,16 +37,19 @@ def test_three_epochs_are_reported_apart(tmp_path: Path) -> None:
         name: {"recall@1": value, "recall@2": value + 5}
         for name, value in {"last": 70.0, "best_by_validation": 50.0, "best_on_test": 70.0}.items()
     }
-    assert set(epochs_to_report(recorded(tmp_path / "s", validation=False))) == {"last", "best_on_test"}
+    assert set(epochs_to_report(recorded(tmp_path / "s", validation=False).metrics())) == {
+        "last",
+        "best_on_test",
+    }
     (tmp_path / "s" / "metrics.csv").unlink()
-    assert epochs_to_report(RunDirectory.open(tmp_path / "s")) == {}
+    assert epochs_to_report(RunDirectory.open(tmp_path / "s").metrics()) == {}
 
 
 def test_the_table_says_which_epoch_is_which(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: Callable[[str], str]
 ) -> None:
-    report = epochs_to_report(recorded(tmp_path / "r", validation=True))
-    show_runs("birds", {"Metrix": report}, {"metrics": {"test/recall@1": 67.4}, "source": "a paper"})
+    report = epochs_to_report(recorded(tmp_path / "r", validation=True).metrics())
+    console.stdout().print(runs_table("birds", {"Metrix": report}, {"metrics": {"test/recall@1": 67.4}}))
     text = words(capsys.readouterr().out)
     for line in (
         "run epoch recall@1 recall@2",

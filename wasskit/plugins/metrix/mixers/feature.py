@@ -1,95 +1,47 @@
-"""Cosine similarity of anchors to mixed items, for mixtures of embeddings, of feature maps and of images.
+"""Mixtures of feature maps: pooled, and passed through the head, once for each distinct pair.
 
-A mixture is m = lambda x + (1 - lambda) n. Its similarity to the anchor a needs
-
-* for embeddings no mixture at all: <a, m> = lambda <a, x> + (1 - lambda) <a, n>, and |m| follows from <x, n>, so
-  all triples are read off one B x B Gram matrix;
-* for feature maps pooling and the head once per distinct pair (x, n). The average of a mixture is the mixture of
-  the averages; its maximum is taken in chunks, of which only the positions are kept;
-* for images the network once per distinct pair.
+The average of a mixture is the mixture of the averages; its maximum is taken in chunks, of which only the positions are
+kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from wasskit.plugins.metrix.pairs import KINDS, Kind, Triples, unique_pairs
-
-EPS = 1e-12
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """One step's draw: the share lambda of the first item, and which pairs are mixed."""
-
-    lam: float
-    kind: Kind
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.lam <= 1:
-            raise ValueError(f"lambda must lie between 0 and 1, not {self.lam}")
+from wasskit.data.transfer import sent
+from wasskit.distributed.collectives import gather_with_grad
+from wasskit.plugins.metrix.mixers.base import Sources, pair_cosines
+from wasskit.plugins.metrix.pairs import Mixing, Triples
 
 
-def draw_mixing(alpha: float, rng: np.random.Generator, kinds: tuple[Kind, ...] = KINDS) -> Mixing:
-    """lambda ~ Beta(alpha, alpha) and one of ``kinds`` with equal chance; one draw serves a whole step."""
-    return Mixing(float(rng.beta(alpha, alpha)), kinds[int(rng.integers(len(kinds)))])
+class FeatureMixer:
+    """Mixes the last feature maps of the batch; needs ``maps`` and ``head``."""
 
+    def __init__(self, embeddings: Tensor, sources: Sources) -> None:
+        maps, batch = sources.maps, len(embeddings)
+        if maps is None or sources.head is None:
+            raise ValueError("feature mode needs maps, the feature maps of the batch, and head")
+        if maps.ndim != 4 or len(maps) != batch or not maps.is_floating_point():
+            raise ValueError(
+                f"maps must be the floating-point feature maps ({batch}, C, H, W) of the batch, not {maps.dtype} of "
+                f"shape {tuple(maps.shape)}"
+            )
+        if (maps.dtype == torch.float64) != (embeddings.dtype == torch.float64):
+            raise ValueError(f"maps are {maps.dtype}, the embeddings {embeddings.dtype}: take one precision")
+        self.maps, self.head = maps, sources.head
 
-def embedding_cosines(anchors: Tensor, items: Tensor, triples: Triples, mixing: Mixing) -> Tensor:
-    """cos(a, lambda x + (1 - lambda) n) of every triple, (T,), from the Gram matrix.
-
-    ``anchors`` (K, D), ``items`` (B, D); where the anchors are the items, pass the same tensor. Rows are
-    mixed as they are: normalise them for mixtures on chords of the sphere.
-    """
-    lam, rest = mixing.lam, 1 - mixing.lam
-    inner = anchors @ items.T  # (K, B)
-    gram = inner if anchors is items else items @ items.T
-    square = gram.diagonal()
-    anchor_square = square if anchors is items else anchors.square().sum(1)
-    over_norm = anchor_square.clamp(min=EPS).rsqrt()[:, None]
-    if mixing.kind == "positive-negative":
-        # |m|^2 and <a, m> / |a| of every pair first: (B, B) and (K, B) entries, fewer than there are triples.
-        mixture_square = lam**2 * square[:, None] + 2 * lam * rest * gram + rest**2 * square[None, :]
-        inner = inner * over_norm
-        along_x, along_n = (_entries(inner, triples.anchor, item) for item in (triples.x, triples.n))
-        return (lam * along_x + rest * along_n) * _entries(
-            mixture_square.clamp(min=EPS).rsqrt(), triples.x, triples.n
+    def cosines(self, anchors: Tensor, embeddings: Tensor, triples: Triples, mixing: Mixing) -> Tensor:
+        maps = gather_with_grad(self.maps if self.maps.dtype == torch.float64 else self.maps.float())
+        return pair_cosines(
+            lambda x, n: feature_embeddings(maps, self.head, x, n, mixing.lam), anchors, triples, len(maps)
         )
-    mixture_square = lam**2 * anchor_square[:, None] + 2 * lam * rest * inner + rest**2 * square[None, :]
-    along = (lam * anchor_square[:, None] + rest * inner) * over_norm
-    return _entries(along * mixture_square.clamp(min=EPS).rsqrt(), triples.anchor, triples.n)
-
-
-def pair_cosines(
-    embed: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, triples: Triples, items: int
-) -> Tensor:
-    """cos(a, v) of every triple, (T,), in the dtype of the anchors (K, D).
-
-    ``embed(x, n)`` gives the embeddings (Q, D) of the distinct pairs, whose indices it gets on the host, by
-    ascending x. Autocast is for ``embed`` alone: the losses put similarities into exponents.
-    """
-    x, n, pair = unique_pairs(triples, items)
-    device = anchors.device
-    mixed = embed(x, n).to(anchors.dtype)
-    if mixed.shape != (len(x), anchors.shape[1]):
-        raise ValueError(
-            f"the embeddings of {len(x)} mixtures must have the shape {(len(x), anchors.shape[1])} that the batch's "
-            f"have, not {tuple(mixed.shape)}"
-        )
-    with torch.autocast(device.type, enabled=False):
-        # Scaled after the product: the (Q, D) unit vectors of the mixtures are never formed.
-        length = torch.linalg.vector_norm(mixed, dim=1, keepdim=True).clamp(min=EPS)
-        cosines = mixed @ F.normalize(anchors, dim=1).T / length
-    return _entries(cosines, pair.to(device, non_blocking=True), triples.anchor.to(device, non_blocking=True))
 
 
 def feature_embeddings(
@@ -170,7 +122,7 @@ class _MixedPool(Function):
             ctx.mark_non_differentiable(positions)
         else:
             pooled, positions = flat.new_zeros(len(x), flat.shape[2]), None
-        x, n = (index.to(flat.device, non_blocking=True) for index in (x, n))
+        x, n = (sent(index, flat.device) for index in (x, n))
         if average:
             _add_average(pooled, flat, x, n, lam)
         ctx.save_for_backward(x, n, positions)
@@ -212,7 +164,7 @@ def _pool_again(
     """The pooled mixtures once more, from the ``positions`` of their maxima: (B, L, C) to (Q, C)."""
     channels = flat.shape[2]
     pooled = flat.new_zeros(len(x), channels)
-    x, n = (index.to(flat.device, non_blocking=True) for index in (x, n))
+    x, n = (sent(index, flat.device) for index in (x, n))
     entries = flat.flatten()
     if positions is not None:
         for rows in _blocks(len(x), _cached_rows(flat)):
@@ -273,7 +225,7 @@ def mixed_maximum(
     x, n = x.cpu(), n.cpu()
     distinct, counts = x.unique_consecutive(return_counts=True)
     if 2 * len(x) <= len(distinct) * items:
-        x, n = (index.to(flat.device, non_blocking=True) for index in (x, n))
+        x, n = (sent(index, flat.device) for index in (x, n))
         for rows in _blocks(len(x), each):
             values[rows], position = maximum(flat[x[rows]], flat[n[rows]])
             positions[rows] = position.to(positions.dtype)
@@ -284,7 +236,7 @@ def mixed_maximum(
     for block in _blocks(len(distinct), max(1, each // items)):
         rows = slice(ends[block.start], ends[block.stop])
         pick = (run[rows] - block.start) * items + n[rows]
-        firsts, pick = (index.to(flat.device, non_blocking=True) for index in (distinct[block], pick))
+        firsts, pick = (sent(index, flat.device) for index in (distinct[block], pick))
         # Several items at a time have room for all others, a single one may not.
         tiles = [maximum(flat[firsts, None], flat[None, others]) for others in _blocks(items, each)]
         value, position = (
@@ -293,11 +245,6 @@ def mixed_maximum(
         values[rows] = value.index_select(0, pick)
         positions[rows] = position.to(positions.dtype).index_select(0, pick)
     return values, positions
-
-
-def _entries(matrix: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """``matrix[row, column]`` through one flat index, whose backward is one scatter."""
-    return matrix.flatten().index_select(0, row * matrix.shape[1] + column)
 
 
 def _blocks(length: int, size: int) -> Iterator[slice]:
