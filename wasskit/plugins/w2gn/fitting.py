@@ -137,7 +137,6 @@ def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transpo
             log_every=options.log_every,
         ),
         updates=Updates(precision=options.precision),
-        compile=False,
     )
     summary = trainer.fit(resume=session.checkpoint)
     task.eval()

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import Command, Invocation, argument, option
+from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.errors import UserError
 from wasskit.options import DeviceOptions, OverwriteOptions, complete_local_paths, complete_models
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnApply(DeviceOptions, OverwriteOptions):
+class W2gnApply(DeviceOptions, OverwriteOptions, CommandOptions):
     """Options of ``wasskit w2gn apply``."""
 
     map: Path = argument(
