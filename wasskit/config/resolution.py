@@ -72,7 +72,7 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
     return config
 
 
-def changed(config: C, values: Mapping[str, Any]) -> C:
+def changed(config: G, /, **values: Any) -> G:
     """The configuration with other values of the options named, wherever in it they are; without validation."""
     return _assembled(type(config), values, config)
 
@@ -80,7 +80,7 @@ def changed(config: C, values: Mapping[str, Any]) -> C:
 def _assembled(kind: type[G], values: Mapping[str, Any], base: G | None) -> G:
     own: dict[str, Any] = {}
     groups = groups_of(kind)
-    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for f in dataclasses.fields(kind):
         if f.name in groups:
             before = f.default if base is None else getattr(base, f.name)
             own[f.name] = _assembled(
@@ -88,7 +88,7 @@ def _assembled(kind: type[G], values: Mapping[str, Any], base: G | None) -> G:
             )
         elif f.name in values:
             own[f.name] = values[f.name]
-    return kind(**own) if base is None else dataclasses.replace(base, **own)  # type: ignore[type-var]
+    return kind(**own) if base is None else dataclasses.replace(base, **own)
 
 
 def values_of(config: OptionGroup) -> dict[str, Any]:

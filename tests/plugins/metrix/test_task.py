@@ -92,7 +92,9 @@ def trainer_of(task: MetrixTask, parts: MetricSplits, path: Path) -> Trainer:
     """The loop as the command builds it."""
     run = RunDirectory.create(path, command="metrix train", options={}, seed=0)
     session = Session(task.config, CPU, run, None)
-    return session.trainer(task, train_loader(task.config, parts.train, CPU), tensorboard=False)
+    loader = train_loader(task.config, parts.train, CPU)
+    updates = session.updates(clip_value=task.config.clip_value)
+    return session.trainer(task, loader, updates=updates, tensorboard=False)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -24,8 +24,8 @@ from wasskit.distributed.collectives import average_gradients, reduce_sum
 from wasskit.distributed.group import is_main, world_size
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn import plugin
-from wasskit.plugins.w2gn.core.objective import W2GN
 from wasskit.plugins.w2gn.core.task import Pair, TransportTask, own_rows, pair_source
+from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, AutoencoderStage
 from wasskit.plugins.w2gn.experiments.domain import ClassifierStage
 from wasskit.plugins.w2gn.fitting import sampler

@@ -14,10 +14,11 @@ from wasskit.data.base import ImageDataset
 from wasskit.data.decode import to_memory
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.metric_sets import MetricSplits, load_metric_splits
+from wasskit.data.pixels import resized_crop
 from wasskit.data.registry import Corrupt
 from wasskit.data.samplers import ClassBalancedSampler
 from wasskit.data.transforms import Augment, Draws, Normalise, PerImage, train_transform
-from wasskit.data.views import RandomViews, ViewDistribution, resized_crop
+from wasskit.data.views import RandomViews, ViewDistribution
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.trained.data import fitted
 

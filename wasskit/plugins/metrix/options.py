@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
+    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
@@ -29,7 +30,7 @@ def published_recalls(dataset: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodOptions(CommandOptions):
+class MethodOptions(OptionGroup):
     """The objective: clean loss + w * mixed loss."""
 
     loss: str = option("contrastive", help="Metric loss.", panel="Method", choices=loss_names())
@@ -149,7 +150,16 @@ class MethodOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, LoopOptions, OptimizerOptions):
+class TrainingOptions(
+    MethodOptions,
+    RunOptions,
+    DeviceOptions,
+    DataOptions,
+    BackboneOptions,
+    LoopOptions,
+    OptimizerOptions,
+    RecipeOptions,
+):
     """Everything one training of ``wasskit metrix`` depends on."""
 
     epochs: int = override(LoopOptions, "epochs", 10)

@@ -34,8 +34,8 @@ from wasskit.plugins.ssl.evaluation import (
 from wasskit.plugins.ssl.metrics import METRICS
 from wasskit.plugins.ssl.network import Encoder, Model
 from wasskit.report import Entry, Report, Table, published
+from wasskit.training.metrics_csv import Metric
 from wasskit.training.records import Summary
-from wasskit.training.run import Metric
 from wasskit.training.series import over_epochs
 
 if TYPE_CHECKING:

@@ -62,7 +62,9 @@ def _train(session: Session[MetrixTrain], parts: MetricSplits) -> tuple[Summary,
     task = build_task(config, parts, session.device)
     source = train_loader(config, parts.train, session.device)
     try:
-        summary = session.trainer(task, source).fit(resume=session.checkpoint)
+        summary = session.trainer(task, source, updates=session.updates(clip_value=config.clip_value)).fit(
+            resume=session.checkpoint
+        )
     finally:
         source.close()
         for loader in task.loaders.values():

@@ -46,25 +46,17 @@ class W2gnBenchmark(TransportOptions, SamplingOptions):
 def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.catalog import data_root
-    from wasskit.plugins.w2gn.experiments.pairs import (
-        PUBLISHED_BENCHMARK,
-        benchmark_checkpoints,
-        benchmark_file,
-        made_pair,
-    )
-    from wasskit.plugins.w2gn.experiments.series import run_series
+    from wasskit.plugins.w2gn.experiments.benchmark import PUBLISHED, find_pair, made_pair
+    from wasskit.plugins.w2gn.series import run_series
 
     def hidden(settled: Any, dim: int) -> tuple[int, ...]:
         return settled.hidden or (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
 
     def pair(settled: Any, dim: int) -> Any:
         place = settled.pairs or data_root(settled.data_root) / "w2benchmark"
-        if place.is_file() or place.suffix == ".npz":
-            return benchmark_file(place)
-        if (file := place / f"mix3tomix10_{dim}.npz").is_file():
-            return benchmark_file(file)
-        if settled.pairs is not None or (place / f"{dim}_v1.pt").is_file():
-            return benchmark_checkpoints(place, dim, settled.test_size)
+        found = find_pair(place, dim, settled.test_size, needed=settled.pairs is not None)
+        if found is not None:
+            return found
         console.log(
             f"There is no pair of dimension {dim} in {console.escape(str(place))}: one is made from random networks. "
             "The published ones come from the repository of the continuous Wasserstein-2 benchmark; give their folder "
@@ -72,9 +64,7 @@ def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
         )
         return made_pair(dim, settled.seed, settled.test_size)
 
-    return run_series(
-        config, invocation, pair, hidden=hidden, published=PUBLISHED_BENCHMARK, base_name="benchmark"
-    )
+    return run_series(config, invocation, pair, hidden=hidden, published=PUBLISHED, base_name="benchmark")
 
 
 command = Command(

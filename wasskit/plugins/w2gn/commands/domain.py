@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, option
+from wasskit.data.catalog import DOMAINS
 from wasskit.errors import UserError
 from wasskit.options import override
-from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StepOptions, TransportOptions
-
-DOMAINS = ("digits-a", "digits-b", "mnist", "usps")
+from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StagedOptions, StepOptions
 
 
 def complete_domains(typed: str) -> Iterable[str]:
@@ -21,7 +20,7 @@ def complete_domains(typed: str) -> Iterable[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnDomain(TransportOptions):
+class W2gnDomain(StagedOptions):
     """Options of ``wasskit w2gn domain``."""
 
     source: str = option(
@@ -47,13 +46,6 @@ class W2gnDomain(TransportOptions):
         show_default="five epochs, at least 1000",
     )
     classifier_lr: float = option(1e-3, help="Its learning rate.", panel="Classifier", above=0)
-    start_floor: float = option(
-        1e-3,
-        help="Smallest variance for the Gaussian start, over the mean one.",
-        panel="Potentials",
-        above=0,
-        below=1,
-    )
     batch_size: int = override(StepOptions, "batch_size", 256)
     hidden: tuple[int, ...] = override(PotentialOptions, "hidden", (128, 128, 64))
     steps: int = override(StepOptions, "steps", 1000)
@@ -70,14 +62,9 @@ class W2gnDomain(TransportOptions):
 
 
 def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
-    import torch
-
-    from wasskit import console
     from wasskit.data.domains import load_domain
-    from wasskit.distributed.group import is_main
     from wasskit.plugins.w2gn.experiments.domain import Adaptation, ClassifierStage
-    from wasskit.plugins.w2gn.fitting import next_steps, say_where, train_staged
-    from wasskit.system.files import replace_file
+    from wasskit.plugins.w2gn.fitting import conclude, train_staged
     from wasskit.training.session import training_session
 
     with training_session(config, invocation, name=f"{config.source}-{config.target}") as session:
@@ -88,56 +75,13 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
         stage = ClassifierStage(source, target, batch, config.classifier_lr, config.seed)
         adaptation = Adaptation(stage)
         trained = train_staged(
-            session, stage, 84, adaptation, first_steps=steps, floor=config.start_floor, monitor=None,
+            session, stage, 84, adaptation.scores, first_steps=steps, floor=config.start_floor,
             about={"source": config.source, "target": config.target},
         )  # fmt: skip
-        final = dict(trained.summary.final)
-        before = adaptation.baselines(config.seed, config.start_floor)
-        final |= {f"test/{name}": value for name, value in before.items()}
-        final["test/classifier_target"] = stage.accuracy(target.test_images, target.test_labels)
-        figures: list[Path | None] = []
-        if is_main():
-            from wasskit.plugins.w2gn import figures as draw
-
-            known, maps = adaptation.known(), trained.transport.to(session.device)
-            count = 1500
-            clouds = {
-                f"{config.source} features": known["source_test"][:count],
-                f"{config.source} mapped": maps.forward_map(known["source_test"][:count]),
-                f"{config.target} features": known["target_test"][:count],
-            }
-            labels = dict(
-                zip(clouds, [source.test_labels, source.test_labels, target.test_labels], strict=True)
-            )
-            figures.append(
-                draw.principal_planes(
-                    session.run.figures / "features.png",
-                    clouds,
-                    {name: part[:count] for name, part in labels.items()},
-                )
-            )
-            replace_file(
-                session.run.path / "classifier.pt",
-                lambda file: torch.save(stage.classifier.state_dict(), file),
-            )
-        console.table(
-            f"{config.source} to {config.target}, accuracy on {config.source} test images, %",
-            ["", "1-NN", "classifier"],
-            [
-                ["before", final["test/knn_before"], final["test/classifier_before"]],
-                ["Gaussian map", final["test/knn_gaussian"], final["test/classifier_gaussian"]],
-                ["discrete optimal transport", final["test/knn_discrete"], None],
-                ["W2GN map", final["test/knn_mapped"], final["test/classifier_mapped"]],
-                [f"({config.target} test images themselves)", None, final["test/classifier_target"]],
-            ],
+        report = adaptation.report(
+            trained.transport, trained.final, seed=config.seed, floor=config.start_floor
         )
-        say_where(figures, trained.map_path)
-        next_steps(("domain", "--source", config.target, "--target", config.source))
-    return trained.summary.as_dict() | {
-        "final": final,
-        "map": str(trained.map_path),
-        "run": str(session.run.path),
-    }
+        return conclude(trained, report, ("domain", "--source", config.target, "--target", config.source))
 
 
 command = Command(

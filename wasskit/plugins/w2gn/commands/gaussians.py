@@ -38,8 +38,8 @@ class W2gnGaussians(TransportOptions, SamplingOptions):
 
 
 def body(config: W2gnGaussians, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.w2gn.experiments.pairs import PUBLISHED_GAUSSIANS, gaussian_pair
-    from wasskit.plugins.w2gn.experiments.series import run_series
+    from wasskit.plugins.w2gn.experiments.gaussians import PUBLISHED, gaussian_pair
+    from wasskit.plugins.w2gn.series import run_series
 
     def hidden(settled: Any, dim: int) -> tuple[int, ...]:
         return settled.hidden or (max(128, dim), max(128, dim), max(64, dim))
@@ -47,9 +47,7 @@ def body(config: W2gnGaussians, invocation: Invocation) -> Mapping[str, Any]:
     def pair(settled: Any, dim: int) -> Any:
         return gaussian_pair(dim, settled.seed, settled.test_size)
 
-    return run_series(
-        config, invocation, pair, hidden=hidden, published=PUBLISHED_GAUSSIANS, base_name="gaussians"
-    )
+    return run_series(config, invocation, pair, hidden=hidden, published=PUBLISHED, base_name="gaussians")
 
 
 command = Command(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from wasskit import console
 from wasskit.config import Invocation, to_options
 from wasskit.distributed.group import barrier, group, is_main
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.core.objective import Refine
-from wasskit.plugins.w2gn.core.task import dense_transport
-from wasskit.plugins.w2gn.experiments.pairs import KnownPair, evaluation
-from wasskit.plugins.w2gn.fitting import history, next_steps, sampler, say_where, train
+from wasskit.plugins.w2gn.core.task import fitted_transport
+from wasskit.plugins.w2gn.experiments.pairs import KnownPair, dimensions_report
+from wasskit.plugins.w2gn.fitting import conclude, next_steps, samplers, train
+from wasskit.report import finish, show
 from wasskit.system.files import replace_text
 from wasskit.training.run import RunDirectory, numbered_names, read_configuration
 from wasskit.training.session import resumed_config, training_session
@@ -67,13 +67,14 @@ def run_series(
                 given = given - {"dim", "run_dir", "name", "resume"}
             own_invocation = dataclasses.replace(invocation, given=given)
             results[dim] = run_one(own, own_invocation, pair, dim, hidden, f"{base_name}-{dim}")
-    show(results, published, title=f"w2gn {base_name}, L2-UVP in %")
-    summary = {"dimensions": {str(dim): result for dim, result in results.items()}}
-    if several and is_main():
-        replace_text(base / f"{base_name}.json", json.dumps(summary, indent=2) + "\n")
-        console.result(f"Table: {console.escape(str(base / f'{base_name}.json'))}")
+    report = dimensions_report(base_name, results, published)
+    if several:
+        summary = finish(report, base)
+    else:
+        show(report)
+        summary = results[config.dim[0]] | dict(report.result)
     next_steps(("apply", results[config.dim[-1]]["map"], "POINTS.npy"))
-    return summary if several else results[config.dim[0]] | summary
+    return summary
 
 
 def settled(config: Any, invocation: Invocation, base_name: str) -> tuple[Path, Any]:
@@ -118,71 +119,14 @@ def run_one(
 ) -> dict[str, Any]:
     """One dimension: its run directory, training, figure and scores."""
     with training_session(config, invocation, name=name) as session:
-        config, device = session.config, session.device
+        config = session.config
         known = pair(config, dim)
         if known.note:
             console.log(known.note)
-        x = sampler(known.source, config.seed, "source", config.sampling, device)
-        y = sampler(known.target, config.seed, "target", config.sampling, device)
-        transport = dense_transport(config, known.dim, x, y, hidden=hidden(config, known.dim))
-        refine: Refine = config.refine if config.refine != "none" else "lbfgs"
-        evaluate = evaluation(known, refine)
-        begun = evaluate(transport.to(device), None)["test"]
+        x, y = samplers(session, known.source, known.target)
+        transport = fitted_transport(config, known.dim, x, y, hidden=hidden(config, known.dim))
+        scores = partial(known.scores, refine=config.refine if config.refine != "none" else "lbfgs")
+        begun = scores(transport.to(session.device))["test"]
         about = {"pair": known.name, "dim": known.dim}
-        trained = train(session, transport, x, y, evaluate, monitor="test/uvp_forward", about=about)
-        final = {key.removeprefix("test/"): value for key, value in trained.summary.final.items()}
-        figures = []
-        if is_main():
-            from wasskit.plugins.w2gn import figures as draw
-
-            names = {
-                "uvp_forward": "forward",
-                "uvp_inverse": "inverse",
-                "uvp_inverse_solved": "inverse, solved",
-            }
-            series = history(session, "test", list(names))
-            figures.append(
-                draw.curves(
-                    session.run.figures / "uvp.png",
-                    {names[key]: v for key, v in series.items()},
-                    ylabel="unexplained variance (%)",
-                    lines={"start": begun["uvp_forward"]},
-                )
-            )
-        say_where(figures, trained.map_path)
-        return trained.summary.as_dict() | {
-            "run": str(session.run.path),
-            "map": str(trained.map_path),
-            "pair": known.name,
-            "note": known.note,
-            "scores": final,
-            "scores_at_start": begun,
-        }
-
-
-def show(
-    results: Mapping[int, Mapping[str, Any]], published: Mapping[str, Mapping[int, Any]], title: str
-) -> None:
-    """The table: one row per measure and per published solver, one column per dimension."""
-    dims = list(results)
-    rows: list[list[Any]] = []
-    for key, name in (
-        ("uvp_forward", "forward"),
-        ("uvp_inverse", "inverse"),
-        ("uvp_inverse_solved", "inverse, solved"),
-        ("cosine_forward", "cosine, forward"),
-        ("cosine_inverse", "cosine, inverse"),
-    ):
-        rows.append([name, *(digits(results[d]["scores"].get(key)) for d in dims)])
-    for key, name in (("uvp_forward", "start, forward"), ("uvp_inverse", "start, inverse")):
-        rows.append([name, *(digits(results[d]["scores_at_start"].get(key)) for d in dims)])
-    rows.append(["steps", *(str(results[d]["steps"]) for d in dims)])
-    rows.append(["minutes", *(f"{results[d]['wall_seconds'] / 60:.1f}" for d in dims)])
-    for name, row in published.items():
-        rows.append([name, *(str(row.get(d, "-")) for d in dims)])
-    console.table(title, ["", *(f"D = {d}" for d in dims)], rows)
-
-
-def digits(value: float | None) -> str:
-    """Three significant digits."""
-    return "-" if value is None else f"{value:.3g}"
+        trained = train(session, transport, x, y, scores, monitor="test/uvp_forward", about=about)
+        return conclude(trained, known.report(trained.final, begun, trained.history()))
