@@ -75,6 +75,7 @@ def test_a_batch_holds_what_its_indices_say() -> None:
     seen = []
     for batch in TrainLoader(data, 32).batches(0):
         assert torch.equal(batch.labels, data.labels[batch.indices])
+        assert torch.equal(batch.host_labels, batch.labels)
         assert batch.images.shape == (32, 3, 32, 32)
         assert batch.images.dtype == torch.float32
         seen += batch.indices.tolist()
@@ -143,6 +144,7 @@ def test_workers_persist_and_an_epoch_may_be_left_midway(on_disk: ImageDataset) 
     mine = children() - before
     assert len(mine) == 1
     again = list(loader.batches(1))
+    assert all(torch.equal(batch.host_labels, batch.indices % 2) for batch in again)
     assert children() - before == mine
     assert all(same(a, b) for a, b in zip(again, epoch(loader), strict=True))
     assert children() == before, "closed workers are gone"
