@@ -73,12 +73,11 @@ def _machine() -> dict[str, Any]:
 
 
 def body(config: Info, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit import __version__, console
+    from wasskit import __version__
     from wasskit.data.catalog import CARDS, data_root, find_datasets
     from wasskit.distributed.launch import find_devices
 
     libraries, optional = _versions()
-    machine = _machine()
     slices = [device.name for device in find_devices() if device.is_slice]
     root = data_root(config.data_root)
     found = find_datasets(config.data_root)
@@ -92,40 +91,44 @@ def body(config: Info, invocation: Invocation) -> Mapping[str, Any]:
         if CARDS[name].built_in:
             entry.update(found=True, path=None)
     result = {
-        "wasskit": __version__, "machine": machine, "mig_slices": slices, "libraries": libraries,
+        "wasskit": __version__, "machine": _machine(), "mig_slices": slices, "libraries": libraries,
         "optional": optional, "data_root": str(root), "datasets": datasets,
     }  # fmt: skip
-    if config.json:
-        return result
+    if not config.json:
+        _show(result)
+    return result
 
+
+def _show(result: Mapping[str, Any]) -> None:
+    from wasskit import console
+    from wasskit.data.catalog import CARDS
+
+    machine = result["machine"]
     console.result(
-        f"[bold]wasskit {__version__}[/bold], Python {machine['python']}, {machine['system']}, "
+        f"[bold]wasskit {result['wasskit']}[/bold], Python {machine['python']}, {machine['system']}, "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB"
     )
     for gpu in machine["gpus"]:
         console.result(f"{gpu['device']}: {gpu['name']}, {gpu['memory_gib']} GiB")
-    for name in slices:
+    for name in result["mig_slices"]:
         console.result(f"MIG slice: {name}")
     if not machine["gpus"]:
         console.result(
             "No GPU: everything runs on the CPU." + (" Metal (mps) is available." if machine["mps"] else "")
         )
+    rows = [
+        (name, v or "missing", "" if v else "reinstall wasskit") for name, v in result["libraries"].items()
+    ]
+    for name, v in result["optional"].items():
+        rows.append((name, v or "not installed", "" if v else f"pip install 'wasskit[{OPTIONAL[name]}]'"))
+    console.table("Libraries", ["Library", "Version", "Note"], rows)
     console.table(
-        "Libraries", ["Library", "Version", "Note"],
-        [(name, version or "missing", "" if version else "reinstall wasskit") for name, version in libraries.items()]
-        + [
-            (name, version or "not installed", "" if version else f"pip install 'wasskit[{OPTIONAL[name]}]'")
-            for name, version in optional.items()
-        ],
-    )  # fmt: skip
-    console.table(
-        f"Data sets under {root}", ["Name", "What it is", "Where"],
+        f"Data sets under {result['data_root']}", ["Name", "What it is", "Where"],
         [
             (name, CARDS[name].title, "built in" if CARDS[name].built_in else entry.get("path") or entry["missing"])
-            for name, entry in sorted(datasets.items(), key=lambda item: not item[1]["found"])
+            for name, entry in sorted(result["datasets"].items(), key=lambda item: not item[1]["found"])
         ],
     )  # fmt: skip
-    return result
 
 
 command = Command(

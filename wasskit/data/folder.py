@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -172,63 +173,71 @@ def load_folder(
         if path.is_file()
         else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
     )
-    labels: list[int] | None
-    notes: list[str] = []
-    if table is not None:
-        if table.suffix.lower() != ".csv":
-            raise UserError(f"{table} is neither a folder nor a CSV file of path,label")
-        paths, labels, classes, split_of, repeats = read_csv(table)
-        if repeats:
-            notes.append(
-                f"{repeats:,} rows of {table} name an image that an earlier row names; it counts once"
-            )
-        if split_of is not None and split != "all":
-            index = [i for i, part in enumerate(split_of) if part == split]
-            if not index:
-                raise UserError(
-                    f"{table} has no row of the split {split!r}: {', '.join(sorted(set(split_of)))}"
-                )
-            paths = [paths[i] for i in index]
-            labels = None if labels is None else [labels[i] for i in index]
-        divide = split_of is None
-    else:
-        folder, classes_from, divide = _split_folder(path, split)
-        named: list[str] | None = None
-        if classes_from is not None and any(list_images(p) for p in class_folders(classes_from)):
-            named = read_class_folders(classes_from, corrupt=corrupt)[2]
-        if classes_from is not None and (
-            twice := images_below(folder).keys() & images_below(classes_from).keys()
-        ):
-            raise UserError(
-                f"{len(twice):,} images of {folder} are those of {classes_from}, by links ({min(twice)}): what is "
-                "trained on cannot be tested on; remove the links"
-            )
-        if class_folders(folder):
-            paths, labels, classes, notes = read_class_folders(folder, named, corrupt=corrupt)
-        else:
-            paths, labels, classes = list_images(folder), None, []
-        if not paths:
-            raise UserError(
-                f"{folder} holds no image ({_suffixes()}), neither in itself nor in class folders"
-            )
-
+    found = _in_folder(path, split, corrupt) if table is None else _in_table(table, split)
     dataset = ImageDataset(
         name,
         split,
-        classes,
-        labels=None if labels is None else torch.tensor(labels, dtype=torch.int64),
-        paths=paths,
+        found.classes,
+        labels=None if found.labels is None else torch.tensor(found.labels, dtype=torch.int64),
+        paths=found.paths,
         image_size=image_size,
         channels=channels,
         mean=mean,
         std=std,
-        notes=notes,
+        notes=found.notes,
     )
-    if divide and split != "all":
+    if found.divide and split != "all":
         dataset = _divided(dataset, split, path)
     if table is not None:
         dataset = _without_missing(dataset, corrupt)
     return without_bad_images(dataset, corrupt, scan=scan)
+
+
+class _Found(NamedTuple):
+    """The images of a split; with ``divide`` those of all splits, which are still to be divided."""
+
+    paths: list[Path]
+    labels: list[int] | None
+    classes: list[str]
+    divide: bool
+    notes: list[str]
+
+
+def _in_table(table: Path, split: str) -> _Found:
+    if table.suffix.lower() != ".csv":
+        raise UserError(f"{table} is neither a folder nor a CSV file of path,label")
+    paths, labels, classes, split_of, repeats = read_csv(table)
+    notes = []
+    if repeats:
+        notes.append(f"{repeats:,} rows of {table} name an image that an earlier row names; it counts once")
+    if split_of is not None and split != "all":
+        index = [i for i, part in enumerate(split_of) if part == split]
+        if not index:
+            raise UserError(f"{table} has no row of the split {split!r}: {', '.join(sorted(set(split_of)))}")
+        paths = [paths[i] for i in index]
+        labels = None if labels is None else [labels[i] for i in index]
+    return _Found(paths, labels, classes, split_of is None, notes)
+
+
+def _in_folder(path: Path, split: str, corrupt: str) -> _Found:
+    folder, classes_from, divide = _split_folder(path, split)
+    named: list[str] | None = None
+    if classes_from is not None:
+        if any(list_images(p) for p in class_folders(classes_from)):
+            named = read_class_folders(classes_from, corrupt=corrupt)[2]
+        if twice := images_below(folder).keys() & images_below(classes_from).keys():
+            raise UserError(
+                f"{len(twice):,} images of {folder} are those of {classes_from}, by links ({min(twice)}): what is "
+                "trained on cannot be tested on; remove the links"
+            )
+    if class_folders(folder):
+        paths, labels, classes, notes = read_class_folders(folder, named, corrupt=corrupt)
+        found = _Found(paths, labels, classes, divide, notes)
+    else:
+        found = _Found(list_images(folder), None, [], divide, [])
+    if not found.paths:
+        raise UserError(f"{folder} holds no image ({_suffixes()}), neither in itself nor in class folders")
+    return found
 
 
 def _split_folder(path: Path, split: str) -> tuple[Path, Path | None, bool]:
@@ -263,6 +272,23 @@ def _divided(dataset: ImageDataset, split: str, path: Path) -> ImageDataset:
     return replace(part, notes=(*dataset.notes, note))
 
 
+def _columns(file: Path, heading: list[str]) -> list[str] | None:
+    """What each column holds, "" for something else; None where the first line is no heading."""
+    # A label may be called "image", so a line that names an image file is no heading.
+    if all(_COLUMN_NAMES.get(cell) != "path" for cell in heading) or any(
+        Path(cell).suffix in SUFFIXES for cell in heading
+    ):
+        return None
+    columns = [_COLUMN_NAMES.get(cell, "") for cell in heading]
+    shown = short_text(", ".join(heading))
+    twice = [name for name in _HEADINGS if columns.count(name) > 1]
+    if twice:
+        raise UserError(f"{file} has more than one column for the {twice[0]}: {shown}")
+    if len(columns) > 1 and "label" not in columns and "split" not in columns:
+        raise UserError(f"{file} has the columns {shown}, none of them for labels; name it label")
+    return columns
+
+
 def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[str] | None, int]:
     """``(paths, labels or None, classes, splits or None, repeats)`` of a CSV file of path[,label[,split]].
 
@@ -270,22 +296,11 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
     is the number of the others. Raises `UserError` where they contradict each other.
     """
     rows = read_csv_rows(file)
-    columns = ["path", "label", "split"]
     heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []
-    # A label may be called "image", so a line that names an image file is no heading.
-    if any(_COLUMN_NAMES.get(cell) == "path" for cell in heading) and not any(
-        Path(cell).suffix in SUFFIXES for cell in heading
-    ):
-        columns = [_COLUMN_NAMES.get(cell, "") for cell in heading]
-        twice = [name for name in _HEADINGS if columns.count(name) > 1]
-        if twice:
-            raise UserError(
-                f"{file} has more than one column for the {twice[0]}: {short_text(', '.join(heading))}"
-            )
-        if len(columns) > 1 and "label" not in columns and "split" not in columns:
-            raise UserError(
-                f"{file} has the columns {short_text(', '.join(heading))}, none of them for labels; name it label"
-            )
+    columns = _columns(file, heading)
+    if columns is None:
+        columns = ["path", "label", "split"]
+    else:
         rows = rows[1:]
     if not rows:
         raise UserError(f"{file} has no rows; it should list one image per line, path,label")

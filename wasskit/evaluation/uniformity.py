@@ -18,9 +18,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from wasskit.distributed.collectives import gather, reduce_sum
-from wasskit.distributed.group import rank, world_size
+from wasskit.distributed.collectives import gather
 from wasskit.errors import UserError
+from wasskit.evaluation.potential import gaussian_uniformity
+from wasskit.evaluation.rows import shape_of, unit_rows, wide
 from wasskit.ot.polar import (
     Method,
     magnitude_of,
@@ -42,10 +43,6 @@ __all__ = [
     "w2_uniformity",
 ]
 
-_SHORTEST = 1e-12
-
-#: The square is 2^-44, or 256 times the machine epsilon of float64: what a sum of products and an eigen-solver may lose
-#: in an eigenvalue, of the largest one.
 _COVARIANCE_RESOLVES = 2.0**-22
 
 
@@ -65,14 +62,14 @@ def w2_uniformity(
     ``features`` (N, m) of any floating dtype; the result is float64 for float64 features, else float32. It is 0 at
     uniformity, sqrt 2 where all features are one point, 1 where all are zero. Raises ``UserError`` unless N, m >= 1.
     """
-    _shape(features)
+    shape_of(features)
     if ridge < 0:
         raise UserError(f"The ridge of W2 is added to a covariance and cannot be negative, as {ridge:g} is.")
-    wide = _wide(features)
+    given = wide(features)
     # Divided in float64: another rounding to float32 would turn the small directions.
-    z = _unit(wide.double()) if normalise else wide
+    z = unit_rows(given.double()) if normalise else given
     value: Tensor = _W2.apply(z, ridge, method, unit_roundoff(features.dtype))
-    return value.to(features.device, wide.dtype)
+    return value.to(features.device, given.dtype)
 
 
 class _W2(Function):
@@ -152,44 +149,6 @@ def _inverse_distance(value: Tensor) -> Tensor:
     return torch.where(value == 0, 0.0, 1 / value)
 
 
-def gaussian_uniformity(
-    features: Tensor,
-    t: float = 2.0,
-    *,
-    normalise: bool = True,
-    block: int | None = None,
-    sharded: bool = False,
-) -> Tensor:
-    """L_U = log mean_{i<j} exp(-t |z_i - z_j|^2), the logarithm of the mean Gaussian potential.
-
-    (Wang and Isola 2020.) ``features`` (N, m), N >= 2, ``UserError`` otherwise. Pairs are visited in
-    square blocks of the upper triangle, ``block`` rows at a time (default 1024 on the CPU, 8192 on a GPU):
-    the memory is that of one block, never N x N. Products, exponentials and the sums of a block's rows are
-    taken in float32 (float64 for float64 features), the sum of all rows in float64. The gradient is found in
-    the same sweep. ``sharded``: all ranks hold the same features and share the blocks among them; value only.
-    Returns float64 for float64 features, else float32; 0 where all features are one point.
-    """
-    n, _ = _shape(features)
-    if block is not None and block < 1:
-        raise UserError(f"L_U goes through blocks of at least one row, not of {block}.")
-    z = _wide(features)
-    if n < 2:
-        raise UserError(
-            "L_U averages over pairs of features, but there is only one: use a batch of at least 2."
-        )
-    if normalise:
-        z = _unit(z)
-    size = block or (1024 if z.device.type == "cpu" else 8192)
-    if sharded and world_size() > 1:
-        with torch.no_grad(), full_precision(z):
-            log_sum, _ = _log_potential(
-                z, t, size, bounded=normalise, with_gradient=False, share=(rank(), world_size())
-            )
-    else:
-        log_sum = _LogPotential.apply(z, t, size, normalise)
-    return (log_sum - math.log(n * (n - 1) / 2)).to(features.device, z.dtype)
-
-
 def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: bool = True) -> Tensor:
     """mean_i |z_i - z'_i|^alpha over two views (N, m) of the same samples (Wang and Isola 2020).
 
@@ -198,10 +157,10 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: b
     if first.shape != second.shape:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise UserError(f"Alignment compares two views of the same samples, got {shapes}.")
-    _shape(first)
-    a, b = _wide(first), _wide(second)
+    shape_of(first)
+    a, b = wide(first), wide(second)
     if normalise:
-        a, b = _unit(a), _unit(b)
+        a, b = unit_rows(a), unit_rows(b)
     squared = (a - b).square().sum(dim=1)
     if alpha == 2:
         return squared.mean()
@@ -259,9 +218,9 @@ class FeatureMoments:
     def update(self, features: Tensor) -> None:
         """Take in a batch (B, m)."""
         self.roundoff = max(self.roundoff, unit_roundoff(features.dtype))
-        z = _wide(features).double()
-        z = _unit(z) if self.normalise else z
-        n, _ = _shape(z)
+        z = wide(features).double()
+        z = unit_rows(z) if self.normalise else z
+        n, _ = shape_of(z)
         mean = z.mean(dim=0)
         centred = z - mean
         self._merge(n, mean, centred.mT @ centred)
@@ -330,28 +289,6 @@ class FeatureMoments:
             )
 
 
-def _shape(features: Tensor) -> tuple[int, int]:
-    if features.dim() != 2 or 0 in features.shape:
-        raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
-    return features.shape[0], features.shape[1]
-
-
-def _unit(features: Tensor) -> Tensor:
-    """Rows divided by their length. A row no longer than 1e-12 has no direction: it becomes 0, without a gradient."""
-    length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
-    unit: Tensor = features / torch.where(length > _SHORTEST, length, torch.inf)
-    return unit
-
-
-def _wide(features: Tensor) -> Tensor:
-    """Half precision as float32; and on the CPU where the device knows no float64."""
-    if features.is_complex():
-        raise UserError(f"Features must be real numbers, got {features.dtype}.")
-    if features.device.type == "mps":
-        features = features.cpu()
-    return features if features.dtype == torch.float64 else features.float()
-
-
 def _distance(second_moment: Tensor, root_trace: Tensor, m: int) -> Tensor:
     """sqrt(E|z|^2 + 1 - (2 / sqrt m) tr S^{1/2}); gradient 0 where rounding leaves nothing under the root."""
     squared = second_moment + 1 - 2 / math.sqrt(m) * root_trace
@@ -362,9 +299,9 @@ def _distance(second_moment: Tensor, root_trace: Tensor, m: int) -> Tensor:
 @torch.no_grad()
 def _covariance_eigenvalues(features: Tensor, normalise: bool) -> tuple[Tensor, int]:
     """The m eigenvalues, descending, of the covariance (1/N) and N; those that are noise are 0."""
-    z = _wide(features).double()
-    z = _unit(z) if normalise else z
-    n, m = _shape(z)
+    z = wide(features).double()
+    z = unit_rows(z) if normalise else z
+    n, m = shape_of(z)
     singular = singular_values(z - z.mean(dim=0), magnitude_of(z), roundoff=unit_roundoff(features.dtype))
     return functional.pad(singular.square() / n, (0, m - len(singular))), n
 
@@ -375,80 +312,3 @@ def _entropy_rank(eigenvalues: Tensor) -> Tensor:
     shares = singular / torch.where(total > 0, total, 1.0)
     rank_of_shares: Tensor = torch.special.entr(shares).sum().exp() * (total > 0)
     return rank_of_shares
-
-
-class _LogPotential(Function):
-    """log sum_{i<j} exp(-t |z_i - z_j|^2), its gradient found in the forward sweep."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, t: float, block: int, bounded: bool) -> Tensor:
-        with full_precision(z):
-            value, gradient = _log_potential(
-                z, t, block, bounded=bounded, with_gradient=ctx.needs_input_grad[0]
-            )
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (own,) = ctx.saved_tensors
-        return gradient.to(own) * own, None, None, None
-
-
-def _log_potential(
-    z: Tensor, t: float, block: int, *, bounded: bool, with_gradient: bool, share: tuple[int, int] = (0, 1)
-) -> tuple[Tensor, Tensor | None]:
-    """log sum_{i<j} exp(-t |z_i - z_j|^2) as a float64 scalar, and its gradient (N, m) on request.
-
-    -t |a - b|^2 = 2 t <a, b> - t |a|^2 - t |b|^2 is one inner product of vectors longer by two entries, so a
-    block of exponents is one matrix product. With ``share`` = (r, R) only every R-th block is taken, and the
-    sum is reduced over ranks.
-    """
-    n = len(z)
-    minus = -t * z.square().sum(dim=1, keepdim=True)
-    starts = [(i, j) for i in range(0, n, block) for j in range(i, n, block)][share[0] :: share[1]]
-    buffer = z.new_empty(min(block, n) ** 2)
-
-    def exponents(i: int, j: int) -> Tensor:
-        a, b = minus[i : i + block], minus[j : j + block]
-        rows = torch.cat([2 * t * z[i : i + block], a, torch.ones_like(a)], dim=1)
-        columns = torch.cat([z[j : j + block], torch.ones_like(b), b], dim=1)
-        out = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
-        return torch.mm(rows, columns.mT, out=out)
-
-    # On the unit sphere no exponent is below -4 t; elsewhere the largest is taken out so that no sum
-    # underflows.
-    top = z.new_zeros(())
-    if not bounded:
-        top = z.new_full((), -torch.inf)
-        for i, j in starts:
-            e = exponents(i, j)
-            if i == j:
-                e.masked_fill_(torch.ones_like(e, dtype=torch.bool).tril_(), -torch.inf)
-            top = torch.maximum(top, e.max())
-        if share[1] > 1:
-            top = gather(top[None]).max()
-
-    total = torch.zeros((), dtype=torch.float64, device=z.device)
-    gradient = torch.zeros_like(z) if with_gradient else None
-    for i, j in starts:
-        weights = exponents(i, j)
-        if not bounded:
-            weights -= top
-        weights.exp_()
-        if i == j:
-            weights.triu_(1)
-        # A row of a block is short enough for float32; in float64 the sum would cost more than the exponentials.
-        of_rows = weights.sum(dim=1)
-        total += of_rows.sum(dtype=torch.float64)
-        if gradient is not None:
-            a, b = z[i : i + block], z[j : j + block]
-            gradient[i : i + block] += weights @ b - of_rows[:, None] * a
-            gradient[j : j + block] += weights.mT @ a - weights.sum(dim=0)[:, None] * b
-    if share[1] > 1:
-        total = reduce_sum(total)
-    if gradient is not None:
-        gradient *= 2 * t / total
-    return total.log() + top.double(), gradient

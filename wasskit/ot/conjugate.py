@@ -88,11 +88,8 @@ def solve_conjugate(
 
         displacement = torch.where(column, trial - x, 0.0)
         change = torch.where(column, g_trial - g, 0.0)
-        x, f, g = (
-            torch.where(column, trial, x),
-            torch.where(accepted, f_trial, f),
-            torch.where(column, g_trial, g),
-        )
+        x, g = torch.where(column, trial, x), torch.where(column, g_trial, g)
+        f = torch.where(accepted, f_trial, f)
         residual = g.norm(dim=1)
         better = residual < best_residual
         best = torch.where(better.unsqueeze(1), x, best)
@@ -101,11 +98,7 @@ def solve_conjugate(
         if hessian is not None and method == "newton":
             fresh = newton_direction(hessian, x, g)
         else:
-            curvature = (displacement * change).sum(1)
-            rho = torch.where(
-                curvature > 0, 1.0 / curvature.where(curvature > 0, torch.ones_like(curvature)), 0.0
-            )
-            pairs = [*pairs, (displacement, change, rho)][-memory:]
+            pairs = [*pairs, lbfgs_pair(displacement, change)][-memory:]
             fresh = lbfgs_direction(pairs, g)
         direction = torch.where(column, fresh, direction)
         step = torch.where(accepted, torch.ones_like(step), 0.5 * step)
@@ -118,6 +111,14 @@ def newton_direction(hessian: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) 
     # Where rounding has made the Hessian indefinite, or the step useless, the gradient still descends.
     usable = torch.isfinite(direction).all(1) & ((direction * g).sum(1) < 0)
     return torch.where(usable.unsqueeze(1), direction, -g)
+
+
+def lbfgs_pair(displacement: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A step (B, D), the change of the gradient along it, and the inverse of their product, 0 where it is not
+    positive."""
+    curvature = (displacement * change).sum(1)
+    positive = curvature > 0
+    return displacement, change, torch.where(positive, 1.0 / curvature.where(positive, 1.0), 0.0)
 
 
 def lbfgs_direction(pairs: list[tuple[Tensor, Tensor, Tensor]], g: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class RunDirectory:
             except WasskitError as error:
                 refusal = str(error)
                 if made is not None:
-                    run.discard_unless_begun()
+                    run.remove_if_empty()
         made, refusal = broadcast_object((made, refusal))
         if made is None or refusal is not None:
             raise UserError(refusal or f"Cannot make {path}.")
@@ -209,7 +209,7 @@ class RunDirectory:
             {**self.document, "options": options, **({"paper": paper} if paper else {})}
         )
         if _writes():
-            self._write_configuration()
+            _write_configuration(self.path, self.document)
 
     def log(self, epoch: int, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append metrics, and hand them to the system at once. Raises ``UserError`` on a full disk."""
@@ -248,9 +248,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def concluded(self) -> Iterator[None]:
-        """Inside, the summary is only noted. It is written when the block has ended well: a run that has one is done
-        with all that its command does, also after the last step.
-        """
+        """Inside, the summary is only noted; it is written when the block has ended well. So a run that has one is done."""
         noted: list[dict[str, Any]] = []
         self._noted = noted
         try:
@@ -269,7 +267,7 @@ class RunDirectory:
         """The other process that trains in this directory; None where none does."""
         return holder(self.path / LOCK)
 
-    def discard_unless_begun(self) -> None:
+    def remove_if_empty(self) -> None:
         """Remove the directory if no step of the run has been recorded and nothing was saved or drawn."""
         started = {"config.toml", "environment.json", "metrics.csv", LOCK}
         files = {path for path in self.path.rglob("*") if path.is_file()}
@@ -277,13 +275,8 @@ class RunDirectory:
         if {path.name for path in files - drafts} <= started and not self.metrics():
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def _write_configuration(self) -> None:
-        import tomli_w
-
-        replace_text(self.path / "config.toml", tomli_w.dumps(dict(self.document)))
-
     def _write_start(self, seed: int | None, device: Any, argv: Sequence[str] | None) -> None:
-        self._write_configuration()
+        _write_configuration(self.path, self.document)
         replace_text(self.path / "environment.json", _json(describe_environment(seed, device, argv)))
         self._metrics.create()
 
@@ -293,6 +286,12 @@ class RunDirectory:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def _write_configuration(path: Path, document: Mapping[str, Any]) -> None:
+    import tomli_w
+
+    replace_text(path / "config.toml", tomli_w.dumps(dict(document)))
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

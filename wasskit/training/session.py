@@ -181,7 +181,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
         except (UserError, Interrupted, KeyboardInterrupt, Stopped) as error:
             # A request that is wrong, or withdrawn, before the first step leaves nothing behind.
             if found is None and is_main():
-                run.discard_unless_begun()
+                run.remove_if_empty()
             if isinstance(error, KeyboardInterrupt | Stopped) and run.has_checkpoint:
                 number = getattr(error, "signal_number", signal.SIGINT)
                 raise Interrupted(
