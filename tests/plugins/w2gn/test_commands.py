@@ -285,7 +285,7 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
         (("latent", "--vgg-weights", "text.png"), "not a readable torch file of weights"),
         (("latent", "--autoencoder", "text.png"), "not a readable torch file of weights"),
         (("benchmark", "--pairs", "rgb.png"), "not a readable .npz file"),
-        (("apply", "other.safetensors", "cube.npy"), "is not a map saved by `wasskit w2gn`"),
+        (("apply", "other.safetensors", "cube.npy"), "is not a model saved by `wasskit w2gn`"),
         (("apply", "absent.safetensors", "x.npy"), "no file of weights"),
         (("apply", "absent.safetensors", "x.npy", "--refine", "newton"), "--inverse"),
     ],
