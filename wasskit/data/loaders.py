@@ -210,14 +210,15 @@ class TrainLoader:
         labels = self.dataset.filled_labels()
         base = derive_seed(self.seed, "image", epoch)
 
+        shares = [self._share(step, len(order)) for step in range(start, self.steps_per_epoch)]
+
         def plan() -> Iterator[list[tuple[int, int]]]:
-            for step in range(start, self.steps_per_epoch):
-                first, low, high, _ = self._share(step, len(order))
+            for first, low, high, _ in shares:
                 chosen = order[first + low : first + high].tolist()
                 yield [(i, sample_seed(base, first + low + k)) for k, i in enumerate(chosen)]
 
         for step, (index, views) in enumerate(self._workers.run(plan), start):
-            _, low, _, size = self._share(step, len(order))
+            _, low, _, size = shares[step - start]
             if not isinstance(self.augment, PerImage):
                 views = as_tuple(self._augmented(views[0], self._generator(epoch, step), low, size))
             chosen = labels[index]
@@ -291,9 +292,11 @@ class EvalLoader:
         assert self._workers is not None
         labels = self.dataset.filled_labels()
 
+        first, last, size = self.low, self.high, self.batch_size
+
         def plan() -> Iterator[list[tuple[int, int]]]:
-            for low in range(self.low, self.high, self.batch_size):
-                yield [(i, sample_seed(0, i)) for i in range(low, min(low + self.batch_size, self.high))]
+            for low in range(first, last, size):
+                yield [(i, sample_seed(0, i)) for i in range(low, min(low + size, last))]
 
         for index, views in self._workers.run(plan):
             if not isinstance(self.transform, PerImage):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import multiprocessing
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -72,6 +73,10 @@ def _start_worker(_: int) -> None:
     # A signal to the whole process group is for the main process, which saves its state and then ends its
     # workers; were they to die first, it would fail for want of data. Without a main process they end anyway.
     shield()
+    # What the main process had left to its collector is not this process's to end: the workers of an earlier loader
+    # would be killed, and their queues closed, under it.
+    gc.freeze()
+    gc.enable()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
 
 
@@ -82,18 +87,34 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _end(processes: list[BaseProcess]) -> None:
-    """End worker processes for good: they do not hear the SIGTERM by which torch and multiprocessing would end them,
-    and wait for work that does not come; this process would wait for them at its end.
+def _end(iterators: list[Any], owner: int) -> None:
+    """End the worker processes of an iterator, in the process that started them.
+
+    They are told first: torch raises an error, wherever the main process is, for a worker that is killed before. Then
+    they are killed, for they do not hear the SIGTERM by which torch and multiprocessing would end them.
     """
-    while processes:
-        process = processes.pop()
-        process.kill()
-        process.join()
+    while iterators and os.getpid() == owner:
+        iterator = iterators.pop()
+        iterator._shutdown_workers()
+        for process in iterator._workers:
+            process.kill()
+            process.join()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: processes that are forked meanwhile begin without, too."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Plan:
-    """The batches to come. The loader reads it anew in each epoch, in the main process: workers persist."""
+    """The batches to come, made by what knows nothing of a loader. Read anew in each epoch, in the main process."""
 
     def __init__(self) -> None:
         self.batches: Callable[[], Iterator[list[tuple[int, int]]]] = lambda: iter(())
@@ -124,8 +145,10 @@ class Workers:
         self.start_method = start_method if self.workers else None
         self.plan = _Plan()
         self.loader: DataLoader[Any] | None = None
-        self._processes: list[BaseProcess] = []
-        weakref.finalize(self, _end, self._processes)  # and when this process ends
+        # Held from outside, and without a way from it to here: the collector would close the connections of an iterator
+        # that it finds before, or while, the iterator uses them to end its workers.
+        self._iterators: list[Any] = []
+        weakref.finalize(self, _end, self._iterators, os.getpid())  # and when this process ends
 
     def run(
         self, plan: Callable[[], Iterator[list[tuple[int, int]]]]
@@ -145,9 +168,9 @@ class Workers:
                 # The loader draws a seed for its workers, which must not come from the global generator.
                 generator=torch.Generator(),
             )
-        with shielded():  # also while they start
+        with shielded(), _uncollected():  # also while they start
             batches = iter(self.loader)
-        self._processes[:] = getattr(batches, "_workers", [])
+        self._iterators[:] = [batches] if self.workers else []
         try:
             for batch in batches:
                 if isinstance(batch, _Failure):
@@ -167,9 +190,6 @@ class Workers:
             raise
 
     def close(self) -> None:
-        # Explicitly: a suspended generator may hold the iterator, which would keep the processes.
-        iterator = getattr(self.loader, "_iterator", None)
-        if iterator is not None and self.workers:
-            iterator._shutdown_workers()
-        _end(self._processes)
+        """End the worker processes; `run` starts new ones."""
+        _end(self._iterators, os.getpid())
         self.loader = None

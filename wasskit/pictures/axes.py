@@ -46,11 +46,15 @@ def log2_axis(ax: Axes, numbers: Sequence[int]) -> None:
 
     ax.set_xscale("log", base=2)
     figure = ax.figure
-    columns = ax.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
-    room = max(3, int((figure.get_size_inches()[0] / columns - 0.7) / 0.26))  # type: ignore[union-attr]
+    room = max(3, int((figure.get_size_inches()[0] / columns_of(ax) - 0.7) / 0.26))  # type: ignore[union-attr]
     every = -(-len(numbers) // room)
     ax.set_xticks(list(numbers), [str(n) if place % every == 0 else "" for place, n in enumerate(numbers)])
     ax.xaxis.set_minor_locator(NullLocator())
+
+
+def columns_of(ax: Axes) -> int:
+    """How many panels stand side by side in the figure."""
+    return ax.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
 
 
 def wrapped(text: str, width: int = 30) -> str:
