@@ -1,4 +1,4 @@
-"""Option groups that several commands share: the fields of their configurations.
+"""Option groups that several commands share: fields of their configurations.
 
 :func:`override` gives an inherited option another default without repeating its declaration.
 """
