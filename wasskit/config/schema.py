@@ -135,7 +135,9 @@ def fields_of(config_class: type[OptionGroup]) -> tuple[Field, ...]:
     rank = {panel: place for place, panel in enumerate(PANELS)}
 
     def place(f: Field) -> tuple[bool, int, bool]:
-        return not f.option.positional, rank.get(f.option.panel, rank[""]), f.name in general
+        if f.option.positional:
+            return False, 0, False
+        return True, rank.get(f.option.panel, rank[""]), f.name in general
 
     _fields_cache[config_class] = tuple(sorted(found, key=place))
     return _fields_cache[config_class]

@@ -248,7 +248,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def concluded(self) -> Iterator[None]:
-        """Inside, the summary is only noted; it is written when the block has ended well: a run that has one is done."""
+        """Inside, the summary is noted, and written when the block has ended well: a run that has one is done."""
         noted: list[dict[str, Any]] = []
         self._noted = noted
         try:
