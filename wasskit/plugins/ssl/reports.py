@@ -45,6 +45,7 @@ __all__ = ["Named", "Probe", "evaluation_report", "knn_report", "linear_report",
 
 _SHOWN = ("linear_top1", "linear_top5", "linear_best_top1", "knn", "w2", "lu", "alignment", "effective_rank")
 _TERMS = {"loss": "total", "method": "method", "w2": "W2 of the batch", "lu": "L_U of the batch"}
+_TERMS |= {"vicreg": "VICReg of the batch", "sigreg": "SIGReg of the batch", "visreg": "VISReg of the batch"}
 
 
 @dataclass(frozen=True)
