@@ -38,7 +38,7 @@ def test_sound_projections_raise_no_alarm() -> None:
 def test_it_is_said_or_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     check_collapse(POINT, 32, 3, stop=False)
     assert "Epoch 3 shows complete collapse" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(RunFailed, match="Epoch 3 shows complete collapse.*--stop-on-collapse ended the run"):
+    with pytest.raises(RunFailed, match=r"Epoch 3 shows complete collapse.*--stop-on-collapse ended the run"):
         check_collapse(POINT, 32, 3, stop=True)
 
 

@@ -14,7 +14,7 @@ _POINT = 1.39
 #: Share of the dimensions below which the effective rank says collapse, whatever the augmentations leave.
 _USED = 0.02
 #: Rank below which nothing but a line is left.
-_LINE = 1.5
+_LINE = 2.0
 
 
 def collapse_of(metrics: Mapping[str, float], width: int) -> str | None:

@@ -122,7 +122,8 @@ def visreg_shape(z: Tensor, directions: Tensor) -> Tensor:
     places = torch.arange(1, n + 1, dtype=torch.float64, device=z.device) / (n + 1)
     quantiles = torch.special.ndtri(places).to(z.dtype)
     projections = (centred / (deviation + _EPS)) @ directions.to(z).mT
-    return (projections.mT.sort(dim=1).values - quantiles).square().mean()
+    squared: Tensor = (projections.mT.sort(dim=1).values - quantiles).square()
+    return squared.mean()
 
 
 @in_full_precision
