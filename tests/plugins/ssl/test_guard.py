@@ -44,7 +44,7 @@ def test_it_is_said_or_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_former_spellings_are_the_same_term() -> None:
     for flags in ({"w2": True}, {"regulariser": "w2"}, {"w2": True, "regulariser": "w2"}):
-        config = Invariance(**flags)  # type: ignore[arg-type]
+        config = Invariance(**flags)
         config.validate()
         assert (config.term, config.term_weights) == ("w2", (1.0, 1.0))
     assert Invariance(regulariser="sigreg").term_weights == (0.05, 0.05)
