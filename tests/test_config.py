@@ -249,8 +249,10 @@ def test_groups_are_flat_outside_and_typed_inside() -> None:
     assert (config.length, config.rate, config.place.path) == (Length(epochs=3, every=5), 0.2, Path("a"))
     assert to_options(config) == {"rate": 0.2, "wide": False, "epochs": 3, "every": 5}
     assert values_of(config)["epochs"] == 3
-    other = changed(config, {"every": None, "rate": 0.3})
+    other = changed(config, every=None, rate=0.3)
     assert (other.length, other.rate, other.place) == (Length(epochs=3), 0.3, config.place)
+    with pytest.raises(TypeError, match=r"Grouped has no option epoch$"):
+        changed(config, epoch=3)
     assert part(config, Length) is config.length
     assert part(config.length, Length) is config.length
     with pytest.raises(TypeError, match="Length has no Place"):

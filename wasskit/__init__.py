@@ -17,7 +17,7 @@ _PUBLIC = {
     "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
     "W2UniformityLoss": "wasskit.plugins.ssl.losses",
     "MetrixLoss": "wasskit.plugins.metrix.objective",
-    "W2GN": "wasskit.plugins.w2gn.core.objective",
+    "W2GN": "wasskit.plugins.w2gn.core.transport",
     "DenseICNN": "wasskit.models.icnn",
     "ConvICNN": "wasskit.models.icnn",
     "bures_wasserstein_squared": "wasskit.ot.gaussian",
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from wasskit.plugins.models import load as load
     from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
     from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss
-    from wasskit.plugins.w2gn.core.objective import W2GN as W2GN
+    from wasskit.plugins.w2gn.core.transport import W2GN as W2GN
 
 
 __getattr__, __dir__ = attach(__name__, _PUBLIC)

@@ -17,7 +17,7 @@ import torch
 
 import wasskit
 from wasskit.cli import find_command
-from wasskit.config import check_keys, fields_of
+from wasskit.config import check_keys, display, fields_of
 from wasskit.errors import UserError
 
 HERE = Path(__file__).parent
@@ -104,6 +104,16 @@ def test_flags_keys_and_choices_are_still_accepted(surface: Path) -> None:
             if choice not in choices.get(flag, ())
         ]
     assert refused == []
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda path: path.parent.name)
+def test_defaults_are_the_same(surface: Path) -> None:
+    changed = []
+    for path, had in commands(surface):
+        fields = fields_of(find_command(path).options)
+        now = {name: display(f.default) for f in fields for name in (f.name, *f.option.former)}
+        changed += [f"{path} {key}" for key, default in had["defaults"].items() if now[key] != default]
+    assert changed == []
 
 
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda path: path.parent.name)

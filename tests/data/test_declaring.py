@@ -104,7 +104,7 @@ def test_a_set_never_changes(stripes: str) -> None:
 
 
 def write_idx(folder: Path, *, packed: bool, count: int = 20) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     pixels = np.arange(count * 784, dtype=np.uint8).reshape(count, 28, 28)
     for part in ("train", "t10k"):
         for kind, array in (("images-idx3", pixels), ("labels-idx1", np.arange(count, dtype=np.uint8) % 10)):

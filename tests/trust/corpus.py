@@ -179,11 +179,11 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "plugins.plot.clouds.read_colours": ("bytes", "x.png", _pictures()),
         "plugins.plot.runs._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
         "plugins.plot.html.read_image": ("bytes", "x.png", _pictures()),
-        "plugins.w2gn.experiments.palette.read_pixels": ("bytes", "x.tif", _pictures()),
-        "plugins.w2gn.experiments.palette.pixel_count": ("bytes", "x.tif", _pictures()),
+        "data.photographs.read_pixels": ("bytes", "x.tif", _pictures()),
+        "data.photographs.pixel_count": ("bytes", "x.tif", _pictures()),
     }
     if importlib.util.find_spec("tifffile") is not None:
-        seeds["plugins.w2gn.experiments.palette._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
+        seeds["data.photographs._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
     further = {"data.base._decode": (3,), "data.formats.libsvm.read_libsvm": (256,)}
     for name, (kind, file, contents) in seeds.items():
         function = READERS[f"wasskit.{name}"].function
@@ -195,7 +195,7 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         ("tiff", ".tif", {"compression": "tiff_lzw"}),
     ):
         picture = (_picture(suffix, **options),)
-        for name in ("data.base._decode", "plugins.w2gn.experiments.palette.read_pixels"):
+        for name in ("data.base._decode", "data.photographs.read_pixels"):
             read = READERS[f"wasskit.{name}"].function
             extra = further.get(name, ())
             label = f"{name} of {kind} {options or ''}"
@@ -212,11 +212,7 @@ def _with(read: Callable[..., object], extra: tuple[Any, ...], path: Path) -> ob
 def covered(found: list[Case]) -> set[str]:
     """The declared readers that have a case of their own; those of a library that is not here count as covered."""
     names = {f"wasskit.{case.label}" for case in found}
-    absent = (
-        set()
-        if importlib.util.find_spec("tifffile")
-        else {"wasskit.plugins.w2gn.experiments.palette._first_page"}
-    )
+    absent = set() if importlib.util.find_spec("tifffile") else {"wasskit.data.photographs._first_page"}
     return names | absent
 
 
@@ -246,7 +242,7 @@ def _profiles() -> tuple[bytes, ...]:
 
 def _convert(path: Path) -> object:
     """A picture converted from a colour profile; bounded where one is read, by the reader of the picture."""
-    from wasskit.plugins.w2gn.experiments.palette import in_srgb
+    from wasskit.data.photographs import in_srgb
 
     image = Image.new("RGB", (4, 4), (200, 100, 50))
     image.info["icc_profile"] = path.read_bytes()
@@ -327,9 +323,9 @@ def _of_models(folder: Path) -> Iterator[Case]:
     from wasskit.plugins.mrl.trained import KIND as mrl_kind
     from wasskit.plugins.ssl.network import build_encoder
     from wasskit.plugins.ssl.trained import KIND as ssl_kind
-    from wasskit.plugins.w2gn.core.objective import W2GN
+    from wasskit.plugins.w2gn.core.transport import W2GN
     from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, load_autoencoder
-    from wasskit.plugins.w2gn.experiments.pairs import benchmark_file
+    from wasskit.plugins.w2gn.experiments.benchmark import benchmark_file
     from wasskit.plugins.w2gn.maps import load_map, save_map
 
     common: dict[str, Any] = {

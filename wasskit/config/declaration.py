@@ -119,6 +119,7 @@ def argument(
     return field(default=default, metadata=metadata)
 
 
+@dataclass(frozen=True, kw_only=True)
 class OptionGroup:
     """Options that belong together: a frozen dataclass of fields made by :func:`option`, :func:`argument` or of groups.
 
@@ -136,7 +137,7 @@ class OptionGroup:
 def groups_of(kind: type[OptionGroup]) -> dict[str, type[OptionGroup]]:
     """The fields of a class that are groups, with their types."""
     hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    names = [f.name for f in dataclasses.fields(kind)]
     return {n: hints[n] for n in names if isinstance(hints[n], type) and issubclass(hints[n], OptionGroup)}
 
 

@@ -72,15 +72,22 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
     return config
 
 
-def changed(config: C, values: Mapping[str, Any]) -> C:
-    """The configuration with other values of the options named, wherever in it they are; without validation."""
+def changed(config: G, /, **values: Any) -> G:
+    """The configuration with other values of the options named, wherever in it they are; without validation.
+
+    Raises:
+        TypeError: it has no option of a name.
+    """
+    unknown = values.keys() - {f.name for f in fields_of(type(config))}
+    if unknown:
+        raise TypeError(f"{type(config).__name__} has no option {', '.join(sorted(unknown))}")
     return _assembled(type(config), values, config)
 
 
 def _assembled(kind: type[G], values: Mapping[str, Any], base: G | None) -> G:
     own: dict[str, Any] = {}
     groups = groups_of(kind)
-    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for f in dataclasses.fields(kind):
         if f.name in groups:
             before = f.default if base is None else getattr(base, f.name)
             own[f.name] = _assembled(
@@ -88,7 +95,7 @@ def _assembled(kind: type[G], values: Mapping[str, Any], base: G | None) -> G:
             )
         elif f.name in values:
             own[f.name] = values[f.name]
-    return kind(**own) if base is None else dataclasses.replace(base, **own)  # type: ignore[type-var]
+    return kind(**own) if base is None else dataclasses.replace(base, **own)
 
 
 def values_of(config: OptionGroup) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _collected(
 ) -> Iterator[Field]:
     """The options of a class in their order; of a group with the defaults of ``default``."""
     hints, groups = typing.get_type_hints(kind), groups_of(kind)
-    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for f in dataclasses.fields(kind):
         value = getattr(default, f.name) if default is not None else f.default
         declared = f.metadata.get(METADATA)
         if isinstance(declared, Option):

@@ -8,9 +8,24 @@ from pathlib import Path
 from wasskit.data import sets as _declared
 from wasskit.data.card import CARDS, DatasetCard, data_root
 
-__all__ = ["CARDS", "DatasetCard", "data_root", "dataset_names", "find_datasets"]
+__all__ = ["CARDS", "DOMAINS", "MEASURES", "DatasetCard", "data_root", "dataset_names", "find_datasets"]
 
 assert _declared
+
+MEASURES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "8gaussians": ("ring", (8,)),
+    "25gaussians": ("grid", (5,)),
+    "49gaussians": ("grid", (7,)),
+    "100gaussians": ("grid", (10,)),
+    "swissroll": ("swiss_roll", ()),
+    "moons": ("two_moons", ()),
+    "circles": ("two_circles", ()),
+    "normal": ("normal", (2,)),
+}
+"""Measures in the plane: name -> the function of ``wasskit.data.toy`` that makes it, and its arguments."""
+
+DOMAINS = ("digits-a", "digits-b", "mnist", "usps")
+"""Domains of digits, which ``wasskit.data.domains`` loads as it does any data set of images."""
 
 
 def dataset_names(task: str | None = None) -> tuple[str, ...]:

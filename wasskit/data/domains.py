@@ -15,8 +15,6 @@ from wasskit.errors import UserError
 SIDE = 28
 """Side of the images of all domains, in pixels."""
 
-DOMAINS = ("digits-a", "digits-b", "mnist", "usps")
-
 
 @dataclass(frozen=True)
 class Domain:
@@ -30,7 +28,7 @@ class Domain:
 
 
 def load_domain(name: str, root: str | os.PathLike[str] | None = None) -> Domain:
-    """One of ``DOMAINS``, or any data set of images that fit in memory, in grey and at 28 x 28.
+    """One of ``wasskit.data.catalog.DOMAINS``, or any data set of images that fit in memory, in grey and at 28 x 28.
 
     ``digits-a`` and ``digits-b`` are the halves of scikit-learn's digits, written by different people;
     those of the second are sheared, thinned and paler.

@@ -123,7 +123,9 @@ def draw_curves(
                 title=panel.shaded, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2
             )
         elif panel.apart and len(panel.lines) > 1:
-            legend_above(ax, columns=2)
+            longest = max(len(line.label) for line in panel.lines)
+            room = 72 * fig.get_size_inches()[0] / axes.columns_of(ax)
+            legend_above(ax, columns=max(1, int(room / (4.6 * longest + 40))))
     shared = [
         ax for ax, panel in zip(places, panels, strict=True) if panel.shaded is None and not panel.apart
     ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from wasskit.errors import UserError
+from wasskit.pictures.axes import square
 from wasskit.pictures.look import Look
 from wasskit.pictures.style import COLOURS
 from wasskit.system.arrays import check_rows
@@ -152,7 +152,7 @@ def _draw_map(
                 *start[few].T, *(images[few] - start[few]).T, angles="xy", scale_units="xy", scale=1, width=0.004,
                 headwidth=4.5, headlength=5.5, color="0.1", alpha=0.65, zorder=3,
             )  # fmt: skip
-    _square(ax, [cloud for cloud in (start, images, goal) if cloud is not None])
+    square(ax, [cloud for cloud in (start, images, goal) if cloud is not None])
 
 
 def _draw_points(ax: Axes, points: Array, name: str, size: float = 2.0) -> None:
@@ -169,7 +169,7 @@ def _draw_grid(ax: Axes, before: Array, after: Array, flat: Transport) -> None:
     for grid, colour, width in ((before, "0.8", 0.5), (after, COLOURS["green"], 0.8)):
         pieces = [piece for line in (*grid, *grid.transpose(1, 0, 2)) for piece in _finite_pieces(line)]
         ax.add_collection(LineCollection(pieces, colors=colour, linewidths=width))
-    _square(ax, [g[np.isfinite(g).all(axis=-1)] for g in (before, after)])
+    square(ax, [g[np.isfinite(g).all(axis=-1)] for g in (before, after)])
 
 
 def _grid(flat: Transport) -> tuple[Array, Array] | None:
@@ -226,13 +226,3 @@ def _in_plane(transport: Transport) -> tuple[Transport, float | None]:
 
 def some(cloud: Array, rng: np.random.Generator, count: int = _POINTS) -> Array:
     return cloud[rng.permutation(len(cloud))[:count]]
-
-
-def _square(ax: Axes, clouds: Sequence[Array]) -> None:
-    """Equal scales, all points in view, but for the farthest thousandth, which must not shrink the rest to a dot."""
-    points = np.concatenate(clouds)
-    low, high = np.quantile(points, 0.001, axis=0), np.quantile(points, 0.999, axis=0)
-    middle, half = (low + high) / 2, max(float((high - low).max()) / 2 * 1.08, 1e-12)
-    ax.set_xlim(middle[0] - half, middle[0] + half)
-    ax.set_ylim(middle[1] - half, middle[1] + half)
-    ax.set_aspect("equal", adjustable="box")

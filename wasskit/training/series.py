@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from wasskit.training.run import Metric
+from wasskit.training.metrics_csv import Metric
 
 __all__ = ["final_values", "over_epochs", "over_steps", "steps_per_epoch"]
 

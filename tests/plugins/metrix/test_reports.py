@@ -4,9 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from wasskit import console
-from wasskit.plugins.metrix.reports import epochs_to_report, runs_table
+from wasskit.data.base import ImageDataset
+from wasskit.data.metric_sets import MetricSplits, load_metric_splits
+from wasskit.evaluation.embedding import Features
+from wasskit.plugins.metrix.measure import retrieval_percent
+from wasskit.plugins.metrix.reports import epochs_to_report, evaluation_report, runs_table, search_report
 from wasskit.training.run import RunDirectory
 
 TEST = {1: 50.0, 2: 70.0, 3: 60.0, 4: 70.0}
@@ -59,3 +65,50 @@ def test_the_table_says_which_epoch_is_which(
         "published 67.40",
     ):
         assert line in text
+
+
+def embedded(dataset: ImageDataset, seed: int) -> Features:
+    x = torch.randn(len(dataset), 8, generator=torch.Generator().manual_seed(seed))
+    return Features(F.normalize(x), dataset.filled_labels(), torch.arange(len(dataset)))
+
+
+def test_an_evaluation_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = load_metric_splits("digits")
+    queries, gallery = whole.test.subset(range(40)), whole.test.subset(range(40, 120))
+    parts = MetricSplits(whole.train.subset(range(60)), None, queries, gallery)
+    features = {
+        "test": embedded(queries, 0),
+        "gallery": embedded(gallery, 1),
+        "train": embedded(parts.train, 2),
+    }
+    report = evaluation_report(parts, features, (1, 4), mixtures=50, pictures=2, name="some model")
+    expected = retrieval_percent(features["test"], features["gallery"], (1, 4))
+    assert report.result["metrics"] == {f"test/{name}": value for name, value in expected.items()}
+    assert report.result["geometry"]["mixed"] <= 50
+    assert (report.result["model"], report.result["queries"], report.result["gallery"]) == (
+        "some model",
+        40,
+        80,
+    )
+    assert list(report.figures) == ["evaluation_recall", "similarities", "retrieved"]
+    assert report.files == {"evaluation.json": report.result}
+    del features["train"]
+    small = evaluation_report(parts, features, (1,), pictures=0)
+    assert "geometry" not in small.result
+    assert list(small.figures) == ["similarities"]
+    assert capsys.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_query_does_not_find_itself() -> None:
+    dataset = load_metric_splits("digits").test.subset(range(30))
+    x = embedded(dataset, 3).features
+    query = (dataset.subset([7]), x[7:8])
+    best = (x @ x[7]).argsort(descending=True).tolist()
+    for own, expected in ((7, best[1:6]), (None, best[:5])):
+        found = search_report("number 7", query, (dataset, x), 5, own=own).result["found"]
+        assert [hit["image"] for hit in found] == [f"digits number {i}" for i in expected]
+        assert [hit["rank"] for hit in found] == [1, 2, 3, 4, 5]

@@ -7,8 +7,8 @@ import torch
 
 from wasskit.errors import RunFailed, UserError
 from wasskit.evaluation.uniformity import effective_rank, w2_uniformity
-from wasskit.plugins.ssl.commands.invariance import Invariance
 from wasskit.plugins.ssl.guard import check_collapse, collapse_of
+from wasskit.plugins.ssl.options import UniformityOptions
 
 POINT = {"w2": 1.41, "effective_rank": 5.0}
 
@@ -44,22 +44,22 @@ def test_it_is_said_or_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_former_spellings_are_the_same_term() -> None:
     for flags in ({"w2": True}, {"regulariser": "w2"}, {"w2": True, "regulariser": "w2"}):
-        config = Invariance(**flags)
+        config = UniformityOptions(**flags)
         config.validate()
         assert (config.term, config.term_weights) == ("w2", (1.0, 1.0))
-    assert Invariance(regulariser="sigreg").term_weights == (0.05, 0.05)
-    assert Invariance(
+    assert UniformityOptions(regulariser="sigreg").term_weights == (0.05, 0.05)
+    assert UniformityOptions(
         regulariser="vicreg", regulariser_weight=2, regulariser_weight_final=0
     ).term_weights == (2, 0)
-    assert Invariance().term_weights == (0.0, 0.0)
+    assert UniformityOptions().term_weights == (0.0, 0.0)
 
 
 def test_contradictions_are_refused() -> None:
     with pytest.raises(UserError, match="--lu is another term than --regulariser vicreg"):
-        Invariance(lu=True, regulariser="vicreg").validate()
+        UniformityOptions(lu=True, regulariser="vicreg").validate()
     with pytest.raises(UserError, match="--slices is a setting of sigreg, visreg"):
-        Invariance(regulariser="vicreg").refuse_idle_settings({"slices"})
+        UniformityOptions(regulariser="vicreg").refuse_idle_settings({"slices"})
     with pytest.raises(UserError, match="--regulariser-weight is a setting of vicreg, sigreg, visreg"):
-        Invariance(w2=True).refuse_idle_settings({"regulariser_weight"})
+        UniformityOptions(w2=True).refuse_idle_settings({"regulariser_weight"})
     with pytest.raises(UserError, match="--w2-weight is a setting of the W2 term"):
-        Invariance(regulariser="visreg").refuse_idle_settings({"w2_weight"})
+        UniformityOptions(regulariser="visreg").refuse_idle_settings({"w2_weight"})

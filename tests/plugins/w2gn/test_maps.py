@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from wasskit.errors import UserError
 from wasskit.models.export import save_weights
 from wasskit.models.icnn import ConvICNN, QuadraticPotential
-from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.maps import load_map, save_map
 
 

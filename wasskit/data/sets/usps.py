@@ -25,8 +25,8 @@ FILES = {"train": "usps.bz2", "test": "usps.t.bz2"}
         source="the LIBSVM data sets, https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass.html#usps",
         folders=("USPS",),
         downloadable=True,
-        mean=(0.2469,),
-        std=(0.2989,),
+        mean=(0.2483,),
+        std=(0.2993,),
         counts={"train": 7_291, "test": 2_007},
     )
 )

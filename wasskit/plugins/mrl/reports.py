@@ -28,8 +28,8 @@ from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS, NEIGHBOURS
 from wasskit.plugins.mrl.network import Model
 from wasskit.plugins.mrl.trained import Split
 from wasskit.report import Report, Table, published
+from wasskit.training.metrics_csv import Metric
 from wasskit.training.records import Summary
-from wasskit.training.run import Metric
 from wasskit.training.series import over_epochs
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def evaluation_report(
     """Everything that is measured at each dimension.
 
     Args:
-        test: what is measured on; its classifiers' metrics are left out where its classes are not the model's.
+        test: what is measured on; the classifiers' metrics are left out where its classes are not the model's.
         train: whose images vote in k-NN (at most all of them); None: k-NN is left out.
         dims: increasing dimensions of k-NN and retrieval; classifiers have those that were trained.
         neighbours: whether to measure k-NN and retrieval.
@@ -91,24 +91,10 @@ def evaluation_report(
     Raises:
         UserError: nothing is left to measure.
     """
-    values: dict[str, float] = {}
-    remarks = []
-    if test.classes == model.classes:
-        values |= classify_prefixes(model, test.embeddings, test.labels)
-    else:
-        remarks.append(
-            f"{test.dataset} has other classes than the model's: its classifiers are not measured."
-        )
-    if neighbours:
-        bank = None if train is None else (train.embeddings, train.labels)
-        if train is not None and k > len(train):
-            k = len(train)
-            remarks.append(f"There are {k} training images: k-NN takes them all.")
-        values |= neighbour_metrics(
-            test.embeddings, test.labels, dims, train=bank, k=k, temperature=temperature
-        )
-    if not values:
-        raise UserError("--no-neighbours leaves nothing to measure on a data set of other classes.")
+    voting = k if train is None else min(k, len(train))
+    values, remarks = _measured(model, test, train, dims if neighbours else (), voting, temperature)
+    if voting < k:
+        remarks.append(f"There are {voting} training images: k-NN takes them all.")
     metrics = {f"{test.name}/{metric}": value for metric, value in values.items()}
     shown = sorted({*dims, *(model.dims if trained_dims else ())})
     headings = {key: heading for key, heading in (CLASSIFICATION | NEIGHBOURS).items() if key in values}
@@ -121,20 +107,16 @@ def evaluation_report(
         "protocol": {
             "top1, top5, map10": "classifier of each trained dimension on the normalised prefix; map10 is "
             "the mean reciprocal rank of the true class within the first 10",
-            "knn": f"{k} nearest training images, votes exp(cosine / {temperature:g})",
+            "knn": f"{voting} nearest training images, votes exp(cosine / {temperature:g})",
             "precision1, retrieval_map10": f"every image of {test.name} queries all others; by min(R, 10)",
         },
         "metrics": metrics,
     }
+    on = f"{test.dataset}/{test.name}"
     drawn = {heading: _over(shown, values, key) for key, heading in headings.items()}
-    table = dimensions_table(
-        f"{test.dataset}/{test.name}, {len(test):,} images (percent)",
-        shown,
-        metrics,
-        split=test.name,
-        headings=headings,
-    )
-    figures = {"evaluation": lambda: dimensions_figure(drawn, f"{test.dataset}/{test.name} (%)")}
+    title = f"{on}, {len(test):,} images (percent)"
+    table = dimensions_table(title, shown, metrics, split=test.name, headings=headings)
+    figures = {"evaluation": lambda: dimensions_figure(drawn, f"{on} (%)")}
     return Report(
         result,
         [table],
@@ -142,6 +124,28 @@ def evaluation_report(
         files={"evaluation.json": result},
         figures=figures if len(shown) > 1 else {},
     )
+
+
+def _measured(
+    model: Model, test: Split, train: Split | None, dims: Sequence[int], k: int, temperature: float
+) -> tuple[dict[str, float], list[str]]:
+    """The metrics that can be measured, those of neighbours at ``dims``, and remarks on what is left out."""
+    values: dict[str, float] = {}
+    remarks = []
+    if test.classes == model.classes:
+        values |= classify_prefixes(model, test.embeddings, test.labels)
+    else:
+        remarks.append(
+            f"{test.dataset} has other classes than the model's: its classifiers are not measured."
+        )
+    if dims:
+        bank = None if train is None else (train.embeddings, train.labels)
+        values |= neighbour_metrics(
+            test.embeddings, test.labels, dims, train=bank, k=k, temperature=temperature
+        )
+    if not values:
+        raise UserError("--no-neighbours leaves nothing to measure on a data set of other classes.")
+    return values, remarks
 
 
 def retrieval_report(

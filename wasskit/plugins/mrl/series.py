@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit import console
-from wasskit.config import check_keys, display, fixed_keys, recipe_fields, to_options
+from wasskit.config import check_keys, display, fixed_keys, recipe_fields, to_options, values_of
 from wasskit.distributed.launch import find_devices
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
@@ -38,7 +38,7 @@ def open_folder(
             )
         return folder
     return RunDirectory.create(
-        path, command=command, options=to_options(config), paper=paper, seed=config.seed, argv=argv
+        path, command=command, options=to_options(config), paper=paper, seed=config.run.seed, argv=argv
     )
 
 
@@ -58,7 +58,7 @@ def run_grid(
     """
     from wasskit.plugins.mrl.task import backbone_width
 
-    root = config.run_dir or Path("runs") / "mrl" / (config.name or default)
+    root = config.run.run_dir or Path("runs") / "mrl" / (config.run.name or default)
     points = plan_points(config, axes, backbone_width)
     trainings = {name: training for point in points for name, training in point.trainings.items()}
     folder = open_folder(root, command, config, argv, paper)
@@ -68,9 +68,9 @@ def run_grid(
         finished = find_finished(root, trainings)
         # The grid may have grown since it was finished; settings that contradict its runs have been refused by now.
         folder.remove_summary()
-        train_all(root, trainings, finished, jobs=jobs, nproc=nproc, download=config.download)
+        train_all(root, trainings, finished, jobs=jobs, nproc=nproc, download=config.data.download)
         folder.reconfigure(to_options(config), paper)
-        report = grid_report(config.dataset, command, collect(root, points), paper)
+        report = grid_report(config.data.dataset, command, collect(root, points), paper)
         result = {"run": str(root), "trainings": list(trainings), **finish(report, root)}
         folder.write_summary(result)
     return result
@@ -91,7 +91,7 @@ def train_all(
         RunFailed: a training failed; the others were finished first.
         Interrupted: a signal; the trainings were told to save their state.
     """
-    share = nproc == 1 and next(iter(trainings.values())).device == "auto"
+    share = nproc == 1 and next(iter(trainings.values())).machine.device == "auto"
     Schedule(
         root,
         {
@@ -117,11 +117,11 @@ def _finished(path: Path, config: MrlTrain) -> bool:
         return False
     run = RunDirectory.open(path, plugin="mrl")
     saved = check_keys(MrlTrain, run.options, str(path / "config.toml"))
-    fields = recipe_fields(MrlTrain)
+    fields, now = recipe_fields(MrlTrain), values_of(config)
     differing = [
-        f"{key} ({display(saved.get(key, fields[key].default))} there, {display(getattr(config, key))} now)"
+        f"{key} ({display(saved.get(key, fields[key].default))} there, {display(now[key])} now)"
         for key in sorted(fixed_keys(MrlTrain))
-        if saved.get(key, fields[key].default) != getattr(config, key)
+        if saved.get(key, fields[key].default) != now[key]
     ]
     if differing:
         raise UserError(

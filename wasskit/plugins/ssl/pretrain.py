@@ -34,17 +34,21 @@ MakeTask = Callable[[Encoder, C, Mapping[str, Any], Evaluate], PretrainTask]
 def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mapping[str, Any]:
     """Train, evaluate, compare with raw pixels and the untrained backbone, draw, report."""
     method = invocation.command.split()[-1]
-    name = "-".join(part for part in (method, config.term, config.dataset) if part)
-    if config.resume is None:
-        config.refuse_idle_settings(invocation.given)
+    name = "-".join(part for part in (method, config.uniformity.term, config.data.dataset) if part)
+    if config.run.resume is None:
+        config.uniformity.refuse_idle_settings(invocation.given)
     with training_session(config, invocation, name=name) as session:
-        config, run = session.config, session.run
+        config, run, term = session.config, session.run, session.config.uniformity.term
         train, bank, test = splits_of(session)
         neighbours = None if bank is None else Neighbours.among(bank, config.knn_k)
         if neighbours is None:
             console.log(without_labels(test))
         settings = Settings(
-            session.device, max(256, config.batch_size), config.workers, config.precision, config.seed
+            session.device,
+            max(256, config.loop.batch_size),
+            config.data.workers,
+            config.machine.precision,
+            config.run.seed,
         )
         model = _untrained(config, method, train)
         views = model.views
@@ -58,18 +62,18 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
         if world_size() > 1:
             console.log(f"{world_size()} processes; batch norm takes the statistics {task.batch_statistics}.")
         source = TrainLoader(
-            train, config.batch_size, random_views(train, views, views), device=session.device,
-            seed=config.seed, workers=config.workers,
+            train, config.loop.batch_size, random_views(train, views, views), device=session.device,
+            seed=config.run.seed, workers=config.data.workers,
         )  # fmt: skip
         summary = session.trainer(task, source).fit(resume=session.checkpoint)
         task.eval()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(config.run.seed)
             untrained = _untrained(config, method, train).encoder.to(session.device).eval()
         report = pretraining_report(
             {"untrained": untrained, "trained": task.encoder}, bank, test, model, neighbours, settings,
             summary=summary, rows=run.metrics, paper=run.paper,
-            title=f"{config.dataset}, {method}" + (f" + {config.term.upper()}" if config.term else ""),
+            title=f"{config.data.dataset}, {method}" + (f" + {term.upper()}" if term else ""),
         )  # fmt: skip
         written = write(report, run.path)
     following = ["evaluate", *(["linear"] if bank is not None else []), "export"]
@@ -79,7 +83,7 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
 def splits_of(session: Session[C]) -> tuple[ImageDataset, ImageDataset | None, ImageDataset]:
     """The training set, the labelled set whose images vote in k-NN (None without labels), the test set."""
     config = session.config
-    split = config.split or ("train+unlabelled" if config.dataset == "stl10" else "train")
+    split = config.split or ("train+unlabelled" if config.data.dataset == "stl10" else "train")
     train = session.split(split)
     bank, test = bank_and_test(lambda name: train if name == split else session.split(name))
     return train, bank, test
@@ -89,6 +93,9 @@ def _untrained(config: PretrainOptions, method: str, dataset: ImageDataset) -> M
     """The model that a configuration trains, with the weights that were asked for."""
     description = describe(config, method, dataset)
     encoder = build_encoder(
-        description, pretrained=config.pretrained, weights=config.weights, download=config.download
+        description,
+        pretrained=config.model.pretrained,
+        weights=config.model.weights,
+        download=config.data.download,
     )
     return Model(encoder, description)

@@ -34,8 +34,8 @@ from wasskit.plugins.ssl.evaluation import (
 from wasskit.plugins.ssl.metrics import METRICS
 from wasskit.plugins.ssl.network import Encoder, Model
 from wasskit.report import Entry, Report, Table, published
+from wasskit.training.metrics_csv import Metric
 from wasskit.training.records import Summary
-from wasskit.training.run import Metric
 from wasskit.training.series import over_epochs
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Named", "Probe", "evaluation_report", "knn_report", "linear_report", "pretraining_report"]
 
 _SHOWN = ("linear_top1", "linear_top5", "linear_best_top1", "knn", "w2", "lu", "alignment", "effective_rank")
-_TERMS = {"loss": "total", "method": "method", "w2": "W2 of the batch", "lu": "L_U of the batch"}
-_TERMS |= {"vicreg": "VICReg of the batch", "sigreg": "SIGReg of the batch", "visreg": "VISReg of the batch"}
 
 
 @dataclass(frozen=True)
@@ -255,9 +253,10 @@ def _headings(metrics: Iterable[str]) -> dict[str, str]:
 
 def _learning_curves(series: Mapping[str, Mapping[float, float]]) -> Figure:
     """Losses, k-NN accuracy, and the three uniformity measures over the epochs."""
-    terms = {label: series.get(f"train/{name}", {}) for name, label in _TERMS.items()}
-    if "train/method" not in series:
-        terms = {"total": terms["total"]}
+    terms = {"total": series.get("train/loss", {}), "method": series.get("train/method", {})}
+    # What has a weight is a term beside the method.
+    added = [key for key in series if f"{key}_weight" in series]
+    terms |= {f"{METRICS[key.partition('/')[2]].heading} of the batch": series[key] for key in added}
     knn = [key for key in sorted(series) if key.startswith("test/knn")]
     measures = METRICS.headings("w2", "lu", "alignment")
     panels = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation
@@ -31,8 +31,8 @@ def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.training.session import training_session
 
     # Before there is a run directory, so that a data set that is not there leaves none behind.
-    parts = load_parts(config) if config.resume is None and not config.requeue else None
-    with training_session(config, invocation, name=config.dataset) as session:
+    parts = load_parts(config) if config.run.resume is None and not config.run.requeue else None
+    with training_session(config, invocation, name=config.data.dataset) as session:
         config, run = session.config, session.run
         parts = parts or load_parts(config)
         named = (parts.train, parts.val, parts.test, parts.gallery)
@@ -40,13 +40,13 @@ def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
             console.log(console.escape(note))
         summary, skipped = _train(session, parts)
         # Records are rank 0's alone.
-        name = "baseline" if config.mode == "baseline" else f"Metrix/{config.mode}"
+        name = "baseline" if config.method.mode == "baseline" else f"Metrix/{config.method.mode}"
         rows = {name: broadcast_object(run.metrics() if is_main() else [])}
         if config.compares:
             console.log("The baseline, with the same budget:")
             baseline = _train_baseline(session, parts, invocation)
             rows["baseline"] = broadcast_object(baseline.metrics() if is_main() else [])
-        report = training_report(config.dataset, parts, rows, skipped, run.paper)
+        report = training_report(config.data.dataset, parts, rows, skipped, run.paper)
         run.write_summary({**summary.as_dict(), **report.result})
         written = write(report, run.path)
     return conclude(run, summary, report, written, [("metrix evaluate",), ("metrix search", 0)])
@@ -62,7 +62,9 @@ def _train(session: Session[MetrixTrain], parts: MetricSplits) -> tuple[Summary,
     task = build_task(config, parts, session.device)
     source = train_loader(config, parts.train, session.device)
     try:
-        summary = session.trainer(task, source).fit(resume=session.checkpoint)
+        summary = session.trainer(task, source, updates=session.updates(clip_value=config.clip_value)).fit(
+            resume=session.checkpoint
+        )
     finally:
         source.close()
         for loader in task.loaders.values():
@@ -76,23 +78,23 @@ def _train_baseline(
     session: Session[MetrixTrain], parts: MetricSplits, invocation: Invocation
 ) -> RunDirectory:
     """The same training without mixing, in the folder ``baseline`` of the run; resumed where it was left."""
-    from wasskit.config import to_options
+    from wasskit.config import changed, to_options
     from wasskit.distributed.group import broadcast_object
     from wasskit.training.checkpoint import seed_all
     from wasskit.training.run import RunDirectory
     from wasskit.training.session import Session
 
-    config = replace(session.config, mode="baseline", published=False, compare="no")
+    config = changed(session.config, mode="baseline", published=False, compare="no")
     path = session.run.path / "baseline"
     begun = broadcast_object(path.is_dir() and any((path / "checkpoints").glob("last.pt")))
     if begun or broadcast_object((path / "config.toml").is_file()):
         run = RunDirectory.open(path)
     else:
         run = RunDirectory.create(
-            path, command=invocation.command, options=to_options(config), seed=config.seed, device=session.device,
+            path, command=invocation.command, options=to_options(config), seed=config.run.seed, device=session.device,
             argv=invocation.argv,
         )  # fmt: skip
-    seed_all(config.seed)
+    seed_all(config.run.seed)
     checkpoint = run.checkpoints / "last.pt" if begun else None
     _train(Session(config, session.device, run, checkpoint), parts)
     return run

@@ -22,17 +22,21 @@ def body(config: MrlTrain, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.report import conclude, write
     from wasskit.training.session import training_session
 
-    with training_session(config, invocation, name=config.dataset) as session:
+    with training_session(config, invocation, name=config.data.dataset) as session:
         config, run = session.config, session.run
         train, test = session.split("train"), session.split("test")
         task = build_task(config, train, test, session.device)
         source = TrainLoader(
-            train, config.batch_size, device=session.device, seed=config.seed, workers=config.workers
+            train,
+            config.loop.batch_size,
+            device=session.device,
+            seed=config.run.seed,
+            workers=config.data.workers,
         )
         summary = session.trainer(task, source).fit(resume=session.checkpoint)
-        report = training_report(config.dataset, len(test), summary, run.metrics, run.paper)
+        report = training_report(config.data.dataset, len(test), summary, run.metrics, run.paper)
         written = write(report, run.path)
-    data = ["--data-root", config.data_root] if config.data_root is not None else []
+    data = ["--data-root", config.data.data_root] if config.data.data_root is not None else []
     following = [(f"mrl {name}", *data) for name in ("evaluate", "retrieve", "classify")]
     return conclude(run, summary, report, written, following)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import Command, Invocation, option
+from wasskit.config import Command, CommandOptions, Invocation, option
 from wasskit.errors import UserError
 from wasskit.options import OverwriteOptions
 from wasskit.plugins.plot.options import MetricOptions, RunsArgument
@@ -20,7 +20,7 @@ _SUFFIXES: dict[str, Literal["latex", "markdown", "csv"]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotTable(RunsArgument, MetricOptions, OverwriteOptions):
+class PlotTable(RunsArgument, MetricOptions, OverwriteOptions, CommandOptions):
     """Options of ``wasskit plot table``."""
 
     which: Literal["final", "best", "both"] = option(

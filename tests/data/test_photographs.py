@@ -1,4 +1,4 @@
-"""Maps of colours on images of any size, and the images that are refused."""
+"""Images of any size under functions of pixels, and the images that are refused."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
 
-from wasskit.errors import UserError
-from wasskit.plugins.w2gn.experiments.palette import (
-    ColourTable,
-    colour_measure,
+from wasskit.data.photographs import (
+    Pixels,
     colours_of,
     lossless_suffix,
     map_image,
@@ -23,10 +19,11 @@ from wasskit.plugins.w2gn.experiments.palette import (
     sample_photographs,
     save_pixels,
 )
+from wasskit.errors import UserError
 
 
-def darker(points: Tensor) -> Tensor:
-    return 0.5 * points + 0.1
+def darker(pixels: Pixels) -> Pixels:
+    return pixels // 2 + 25
 
 
 def picture(
@@ -35,30 +32,12 @@ def picture(
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_table_equals_the_map_on_every_pixel() -> None:
-    pixels = picture(600, 50)
-    calls = []
-
-    def counted(points: Tensor) -> Tensor:
-        calls.append(len(points))
-        return darker(points)
-
-    table = ColourTable(counted)
-    expected = np.clip(np.rint(255 * (0.5 * pixels.astype(np.float32) / 255 + 0.1)), 0, 255).astype(np.uint8)
-    np.testing.assert_array_equal(map_pixels(pixels, table), expected)
-    assert sum(calls) == len(np.unique(pixels.reshape(-1, 3), axis=0))
-    map_pixels(pixels, table)
-    assert sum(calls) == len(np.unique(pixels.reshape(-1, 3), axis=0))
-
-
 def test_image_files_keep_their_size(tmp_path: Path) -> None:
     source = save_pixels(picture(), tmp_path / "a.png")
-    map_image(source, tmp_path / "out" / "b.png", ColourTable(darker))
-    np.testing.assert_array_equal(
-        read_pixels(tmp_path / "out" / "b.png"), map_pixels(picture(), ColourTable(darker))
-    )
+    map_image(source, tmp_path / "out" / "b.png", darker)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "out" / "b.png"), map_pixels(picture(), darker))
     with pytest.raises(UserError, match=r"Cannot write .*\.xyz"):
-        map_image(source, tmp_path / "b.xyz", ColourTable(darker))
+        map_image(source, tmp_path / "b.xyz", darker)
 
 
 @pytest.mark.parametrize("tile", [(16, 32), None])
@@ -66,16 +45,14 @@ def test_tiffs_are_mapped_in_tiles(
     tmp_path: Path, tile: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tifffile = pytest.importorskip("tifffile")
-    monkeypatch.setattr("wasskit.plugins.w2gn.experiments.palette.LARGE", 100)
+    monkeypatch.setattr("wasskit.data.photographs.LARGE", 100)
     pixels = picture(70, 90)
     layout = {"tile": tile} if tile else {"rowsperstrip": 16}
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **layout)
     with pytest.raises(UserError, match="name of a TIFF"):
-        map_image(tmp_path / "a.tif", tmp_path / "b.png", ColourTable(darker))
-    map_image(tmp_path / "a.tif", tmp_path / "b.tif", ColourTable(darker))
-    np.testing.assert_array_equal(
-        tifffile.imread(tmp_path / "b.tif"), map_pixels(pixels, ColourTable(darker))
-    )
+        map_image(tmp_path / "a.tif", tmp_path / "b.png", darker)
+    map_image(tmp_path / "a.tif", tmp_path / "b.tif", darker)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), map_pixels(pixels, darker))
     assert tifffile.TiffFile(tmp_path / "b.tif").pages[0].is_tiled == (tile is not None)
     assert len(colours_of(tmp_path / "a.tif", 500)) < 2000
     assert not list(tmp_path.glob(".*"))
@@ -181,7 +158,7 @@ def test_a_picture_of_another_kind_under_the_name_of_a_tiff_is_read(tmp_path: Pa
 
 def test_a_profile_of_any_size_is_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(picture()).save(tmp_path / "a.png", icc_profile=minimal_profile("GBR"))
-    monkeypatch.setattr("wasskit.plugins.w2gn.experiments.palette.LARGEST_PROFILE", 100)
+    monkeypatch.setattr("wasskit.data.photographs.LARGEST_PROFILE", 100)
     with pytest.raises(
         UserError, match=r"a\.png is not a readable image: its colour profile has more than 100 bytes"
     ):
@@ -204,7 +181,7 @@ def minimal_profile(order: str) -> bytes:
 
 def test_colours_of_a_tiled_image_hold_no_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile = pytest.importorskip("tifffile")
-    monkeypatch.setattr("wasskit.plugins.w2gn.experiments.palette.LARGE", 100)
+    monkeypatch.setattr("wasskit.data.photographs.LARGE", 100)
     columns = np.broadcast_to(np.arange(1, 91, dtype=np.uint8)[None, :, None], (70, 90, 3))
     tifffile.imwrite(tmp_path / "a.tif", columns, photometric="rgb", tile=(32, 32))
     colours = colours_of(tmp_path / "a.tif", 700)
@@ -216,13 +193,6 @@ def test_colours_of_a_tiled_image_hold_no_padding(tmp_path: Path, monkeypatch: p
 def test_results_are_named_after_their_originals() -> None:
     names = {"a.jpg": ".png", "a.PNG": ".png", "slide.svs": ".tif", "big.btf": ".tif", "scan.TIFF": ".tiff"}
     assert {name: lossless_suffix(Path(name)) for name in names} == names
-
-
-def test_colour_measure_spreads_colours_over_a_grey_level() -> None:
-    colours = torch.tensor([[10, 20, 30], [200, 100, 50]], dtype=torch.uint8)
-    points = 255 * colour_measure(colours).draw(4000, 0)
-    assert torch.equal(points.round()[:, 0].unique(), torch.tensor([10.0, 200.0]))
-    assert float((points - points.round()).std()) == pytest.approx(12**-0.5, rel=0.05)
 
 
 def test_sample_photographs_are_there() -> None:

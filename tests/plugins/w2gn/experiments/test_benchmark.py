@@ -1,4 +1,4 @@
-"""Pairs with known maps, and what judges maps without one."""
+"""Pairs of the continuous Wasserstein-2 benchmark: its files, its checkpoints, and pairs of its form."""
 
 from __future__ import annotations
 
@@ -10,38 +10,18 @@ import torch
 
 from wasskit.errors import UserError
 from wasskit.models.icnn import DenseICNN
-from wasskit.plugins.w2gn.core.objective import W2GN
-from wasskit.plugins.w2gn.experiments.pairs import (
-    PUBLISHED_BENCHMARK,
-    PUBLISHED_GAUSSIANS,
+from wasskit.plugins.w2gn.core.transport import W2GN
+from wasskit.plugins.w2gn.experiments.benchmark import (
+    PUBLISHED,
     benchmark_checkpoints,
     benchmark_file,
-    evaluation,
-    gaussian_pair,
     made_pair,
     published_mixture,
 )
 
 
-def test_gaussian_pair_has_the_published_spectrum_and_its_closed_form() -> None:
-    pair = gaussian_pair(8, 0, 2000)
-    for measure, variance in ((pair.source, pair.source_variance), (pair.target, pair.target_variance)):
-        points = measure.draw(1 << 16, 1, scheme="sobol").double()
-        eigenvalues = torch.linalg.eigvalsh(points.T.cov())
-        torch.testing.assert_close(
-            eigenvalues, torch.logspace(-2, 2, 8, base=2, dtype=torch.float64), rtol=0.03, atol=0
-        )
-        assert float(eigenvalues.sum()) == pytest.approx(variance, rel=0.01)
-    scores = pair.scores(pair.y, pair.x)
-    assert scores["uvp_forward"] == scores["uvp_inverse"] == 0
-    assert scores["cosine_forward"] == pytest.approx(1)
-    assert pair.scores(pair.x, pair.y)["uvp_forward"] > 5
-
-
 def test_published_rows() -> None:
-    assert PUBLISHED_GAUSSIANS["W2GN, published"][1024] == "1.7"
-    assert PUBLISHED_GAUSSIANS["large-scale OT, published"][16] == "14.3"
-    assert PUBLISHED_BENCHMARK["W2GN, published (250,000 steps)"][64] == 7.2
+    assert PUBLISHED["W2GN, published (250,000 steps)"][64] == 7.2
 
 
 def test_made_pair_is_standardised_and_not_linear() -> None:
@@ -50,7 +30,7 @@ def test_made_pair_is_standardised_and_not_linear() -> None:
     assert points.mean(0).abs().max() < 0.05
     assert float(points.var(0).sum()) == pytest.approx(4.0, rel=0.03)
     transport = W2GN.dense(4, start=(pair.source.draw(20000, 1), pair.target.draw(20000, 2)), hidden=(4,))
-    scores = evaluation(pair, "none")(transport, None)["test"]
+    scores = pair.scores(transport)["test"]
     assert scores["uvp_forward"] > 3
     torch.testing.assert_close(made_pair(4, 0, 10).forward(pair.x[:5]), pair.y[:5])
 
@@ -67,7 +47,7 @@ def test_benchmark_files(data_root: Path, dim: int) -> None:
     with np.load(path) as archive:
         linear = float(archive["linear_uvp"])
     transport = W2GN.dense(dim, start=(pair.source.draw(65536, 1), pair.target.draw(65536, 2)), hidden=(4,))
-    assert evaluation(pair, "none")(transport, None)["test"]["uvp_forward"] == pytest.approx(linear, rel=0.02)
+    assert pair.scores(transport)["test"]["uvp_forward"] == pytest.approx(linear, rel=0.02)
 
 
 def test_published_checkpoints_load(tmp_path: Path) -> None:

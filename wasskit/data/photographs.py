@@ -1,9 +1,4 @@
-"""Photographs as measures on the RGB cube, and maps of colours applied to images of any size.
-
-An image stays in 8 bits. A map is evaluated once for every distinct colour: its images are kept in a table
-of all 2^24 colours, so that the memory is constant and a picture of a thousand million pixels costs no more
-evaluations than it has colours.
-"""
+"""Photographs of any size as 8-bit RGB arrays, upright and in sRGB; large TIFFs tile by tile, in constant memory."""
 
 from __future__ import annotations
 
@@ -20,14 +15,13 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from wasskit.data.images import IMAGE_SUFFIXES, LARGEST_IMAGE, opened
-from wasskit.data.toy import Measure, normal
-from wasskit.data.transfer import Constant
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.core.objective import W2GN, Refine
 from wasskit.system.files import replace_file, replacing, writing
 from wasskit.system.readers import Damage, reader, reading
 
 Pixels = NDArray[np.uint8]
+Function = Callable[[Pixels], Pixels]
+"""Pixels (..., 3) to as many."""
 TIFF = (".tif", ".tiff", ".btf", ".svs")
 # Of classic and of big TIFFs, in both orders of bytes.
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -53,8 +47,7 @@ def sample_photographs() -> tuple[Path, Path]:
     return folder / "china.jpg", folder / "flower.jpg"
 
 
-# --- Reading
-# ----------------------------------------------------------------------------------------------------------
+# --- Reading ------------------------------------------------------------------------------------------------------
 
 
 @reader("image", suffixes=(*IMAGE_SUFFIXES, *TIFF), advice=_ADVICE, missing=_MISSING)
@@ -243,89 +236,18 @@ def thinned(page: Any, step: int) -> Callable[[Any], tuple[Pixels, int]]:
     return pick
 
 
-def colour_measure(colours: Tensor) -> Measure:
-    """The uniform law on the colours, in [0, 1], spread over the width of a grey level so that it has a
-    density.
-    """
-    count = len(colours)
-    kept = Constant(colours)
-
-    def transform(u: Tensor) -> Tensor:
-        chosen = (u[:, 0].double() * count).long().clamp_(max=count - 1)
-        return (kept.on(u.device)[chosen].float() + u[:, 1:] - 0.5) / 255.0
-
-    return Measure(3, 4, transform)
+# --- Mapping ------------------------------------------------------------------------------------------------------
 
 
-# --- Mapping
-# ----------------------------------------------------------------------------------------------------------
-
-
-class ColourTable:
-    """A map of colours as a table that is filled as colours are met.
-
-    Args:
-        function: points (N, 3) in [0, 1] to points (N, 3).
-    """
-
-    def __init__(self, function: Callable[[Tensor], Tensor], device: torch.device | str = "cpu") -> None:
-        self.function = function
-        self.device = torch.device(device)
-        self.table = np.zeros((1 << 24, 3), dtype=np.uint8)
-        self.known = np.zeros(1 << 24, dtype=bool)
-
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Images of pixels (..., 3), rounded to 8 bits."""
-        codes = pixels[..., 0].astype(np.int32) << 16 | pixels[..., 1].astype(np.int32) << 8 | pixels[..., 2]
-        missing = np.unique(codes[~self.known[codes]])
-        if len(missing):
-            channels = np.stack([missing >> 16, missing >> 8 & 255, missing & 255], 1)
-            points = torch.from_numpy(channels).to(self.device, torch.float32) / 255.0
-            mapped = (255.0 * self.function(points)).round_().clamp_(0, 255)
-            self.table[missing] = mapped.to(torch.uint8).cpu().numpy()
-            self.known[missing] = True
-        images: Pixels = self.table[codes]
-        return images
-
-
-def colour_function(
-    transport: W2GN, inverse: bool = False, refine: Refine = "none", smooth: float = 0.0
-) -> Callable[[Tensor], Tensor]:
-    """The forward or inverse map as a function of points (N, 3) in [0, 1].
-
-    Args:
-        smooth: standard deviation, in grey levels, of a normal over which the map is averaged. The average
-            ``E T(x + s Z)`` is the gradient of the potential's convolution with that normal, hence monotone as
-            well; where the optimal map jumps between neighbouring colours, as it does where a palette falls apart,
-            the average turns the jump, and the noise of compression that it would magnify, into a gradation.
-    """
-
-    def exact(points: Tensor) -> Tensor:
-        return transport.inverse_map(points, refine=refine) if inverse else transport.forward_map(points)
-
-    if smooth == 0.0:
-        return exact
-    offsets = smooth / 255.0 * normal(3).draw(8, 0, scheme="sobol")
-
-    def averaged(points: Tensor) -> Tensor:
-        total = torch.zeros_like(points)
-        for offset in offsets.to(points):
-            # In pairs of opposite offsets, so that a linear map stays what it is.
-            total += exact(points + offset) + exact(points - offset)
-        return total / (2 * len(offsets))
-
-    return averaged
-
-
-def map_pixels(pixels: Pixels, table: ColourTable) -> Pixels:
-    """A mapped image, strip by strip."""
+def map_pixels(pixels: Pixels, function: Function) -> Pixels:
+    """An image (H, W, 3) under a function of pixels, strip by strip."""
     result = np.empty_like(pixels)
     for top in range(0, len(pixels), _TILE_ROWS):
-        result[top : top + _TILE_ROWS] = table(pixels[top : top + _TILE_ROWS])
+        result[top : top + _TILE_ROWS] = function(pixels[top : top + _TILE_ROWS])
     return result
 
 
-def map_image(source: Path, destination: Path, table: ColourTable) -> None:
+def map_image(source: Path, destination: Path, function: Function) -> None:
     """Map an image file to another; a large TIFF tile by tile, in constant memory.
 
     Raises:
@@ -335,16 +257,16 @@ def map_image(source: Path, destination: Path, table: ColourTable) -> None:
         destination.parent.mkdir(parents=True, exist_ok=True)
         if (page := tiled_page(source)) is not None:
             if destination.suffix.lower() in TIFF:
-                map_tiles(page, destination, table)
+                map_tiles(page, destination, function)
                 return
             if page.shape[0] * page.shape[1] > LARGE:
                 raise UserError(
                     f"{source} is mapped in tiles: give its image the name of a TIFF, not {destination}."
                 )
-        save_pixels(map_pixels(read_pixels(source), table), destination)
+        save_pixels(map_pixels(read_pixels(source), function), destination)
 
 
-def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
+def map_tiles(page: Any, destination: Path, function: Function) -> None:
     """One page of a TIFF, segment by segment, in the layout of the original."""
     import tifffile
 
@@ -354,9 +276,9 @@ def map_tiles(page: Any, destination: Path, table: ColourTable) -> None:
                 blank = np.zeros(
                     (page.tilelength, page.tilewidth, 3) if page.is_tiled else shape[-3:], np.uint8
                 )
-                yield table(blank)
+                yield function(blank)
                 continue
-            tile: Pixels = table(data.reshape(data.shape[-3:]))
+            tile: Pixels = function(data.reshape(data.shape[-3:]))
             if page.is_tiled and tile.shape[:2] != (page.tilelength, page.tilewidth):
                 whole = np.zeros((page.tilelength, page.tilewidth, 3), np.uint8)
                 whole[: tile.shape[0], : tile.shape[1]] = tile
