@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def weights(n: int, seed: int) -> Tensor:
     return 0.2 + torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def value(x: Tensor, y: Tensor, blur: float = 0.5, **options: Tensor) -> Tensor:
+def value(x: Tensor, y: Tensor, blur: float = 0.5, **options: Any) -> Tensor:
     return sinkhorn_divergence(x, y, blur=blur, tolerance=1e-11, tile=16, **options).value
 
 

@@ -83,6 +83,15 @@ def _declare() -> list[Training]:
         for term in ((), ("--w2",), ("--lu",)):
             name = "-".join(("ssl", method, *(word[2:] for word in term)))
             found.append(Training(name, ("ssl", method, *_SSL, *term), 9, 5e-2))
+    for regulariser in ("vicreg", "sigreg", "visreg"):
+        found.append(
+            Training(
+                f"ssl-invariance-{regulariser}",
+                ("ssl", "invariance", *_SSL, "--regulariser", regulariser),
+                9,
+                5e-2,
+            )
+        )
     for loss in ("contrastive", "multisimilarity", "proxyanchor"):
         for mode in ("baseline", "input", "feature", "embed"):
             argv = ("metrix", "train", *_METRIX, "--loss", loss, "--mode", mode)

@@ -119,7 +119,8 @@ def _check(x: Tensor, y: Tensor) -> None:
 def _leading(centred: Tensor) -> Tensor:
     """Rows in their principal coordinates, at most 64."""
     _, vectors = torch.linalg.eigh(centred.mT @ centred)
-    return centred @ vectors[:, -_COORDINATES:]
+    coordinates: Tensor = centred @ vectors[:, -_COORDINATES:]
+    return coordinates
 
 
 def _frechet(points: Tensor, mask: Tensor) -> Tensor:
@@ -145,7 +146,8 @@ def _sliced_statistic(values: Tensor, order: Tensor, n: int) -> Statistic:
     def statistic(mask: Tensor) -> Tensor:
         labels = mask[order]
         x, y = values[labels].view(len(values), n), values[~labels].view(len(values), m)
-        return ((x[:, in_x] - y[:, in_y]).square() @ masses).mean()
+        distance: Tensor = ((x[:, in_x] - y[:, in_y]).square() @ masses).mean()
+        return distance
 
     return statistic
 

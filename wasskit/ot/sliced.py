@@ -103,7 +103,8 @@ def _units(
     lengths = given.norm(dim=1, keepdim=True)
     if not bool((torch.isfinite(lengths) & (lengths > 0)).all()):
         raise ValueError("a direction is a finite vector that is not zero")
-    return given / lengths
+    units: Tensor = given / lengths
+    return units
 
 
 def _quantiles(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

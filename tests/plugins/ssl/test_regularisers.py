@@ -88,7 +88,8 @@ def test_visreg_gradients() -> None:
     def held(z: Tensor) -> Tensor:
         u = (((z - z.mean(0)) / deviation) @ axes.mT).sort(0).values
         quantiles = torch.special.ndtri(torch.arange(1, 9).double() / 9)
-        return (u - quantiles[:, None]).square().mean()
+        squared: Tensor = (u - quantiles[:, None]).square()
+        return squared.mean()
 
     torch.testing.assert_close(found, torch.autograd.grad(held(x), x)[0])
 

@@ -12,6 +12,7 @@ plugin = Plugin(
         "byol": "Pretrain by BYOL: predict a moving average of oneself.",
         "barlow": "Pretrain by Barlow Twins: decorrelate features.",
         "zerocl": "Pretrain by Zero-CL: whiten features or instances.",
+        "invariance": "Pretrain by invariance and a regulariser alone: VICReg, LeJEPA, VISReg.",
         "linear": "Train a linear classifier on a pretrained backbone.",
         "knn": "Classify by nearest neighbours on a pretrained backbone.",
         "evaluate": "Measure accuracy, uniformity, alignment and the spectrum.",

@@ -23,12 +23,35 @@ from wasskit.trained.options import ModelDataOptions
 
 _TERMS = {"w2": "W2", "lu": "L_U"}
 
+#: Default weights: VICReg's and VISReg's loss up to a factor where the method is the invariance, LeJEPA's about.
+_WEIGHTS = {"vicreg": 1.0, "sigreg": 0.05, "visreg": 1.0}
+
+Term = Literal["w2", "lu", "vicreg", "sigreg", "visreg"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class UniformityOptions(OptionGroup):
-    """The uniformity term, on the normalised projections of both views."""
+    """The regulariser: a uniformity term, on normalised projections of both views, or a later one."""
 
-    w2: bool = option(False, help="Add the W2 distance to uniformity to the loss.", panel="Uniformity")
+    regulariser: Term | None = option(
+        None, help="Term added to the loss: W2 or L_U of normalised projections; VICReg's variance and covariance; "
+        "SIGReg (LeJEPA); VISReg.", panel="Uniformity", show_default="none",
+    )  # fmt: skip
+    regulariser_weight: float | None = option(
+        None, help="Weight of vicreg, sigreg or visreg at the start (w2 and lu have their own).", panel="Uniformity",
+        min=0, show_default="vicreg 1, sigreg 0.05, visreg 1",
+    )  # fmt: skip
+    regulariser_weight_final: float | None = option(
+        None, help="Their weight in the last epoch.", panel="Uniformity", min=0, show_default="that at the start",
+    )  # fmt: skip
+    slices: int = option(
+        256, help="Random directions per step of sigreg and visreg.", panel="Uniformity", min=1, max=65536
+    )
+    stop_on_collapse: bool = option(
+        False, help="End the run where the measures of an epoch show a collapse; else it is only said.",
+        panel="Uniformity", flag="--stop-on-collapse",
+    )  # fmt: skip
+    w2: bool = option(False, help="The same as --regulariser w2.", panel="Uniformity")
     w2_weight: float = option(1.0, help="Weight of the W2 term at the start.", panel="Uniformity", min=0)
     w2_weight_final: float | None = option(
         None, help="Weight of the W2 term in the last epoch, reached on a straight line.", panel="Uniformity", min=0,
@@ -37,7 +60,7 @@ class UniformityOptions(OptionGroup):
     w2_ridge: float = option(
         0.0, help="Multiple of the identity added to the covariance.", panel="Uniformity", min=0
     )
-    lu: bool = option(False, help="Add L_U, the log mean Gaussian potential, instead.", panel="Uniformity")
+    lu: bool = option(False, help="The same as --regulariser lu.", panel="Uniformity")
     lu_weight: float = option(1.0, help="Weight of L_U at the start.", panel="Uniformity", min=0)
     lu_weight_final: float | None = option(
         None, help="Weight of L_U in the last epoch.", panel="Uniformity", min=0,
@@ -53,9 +76,20 @@ class UniformityOptions(OptionGroup):
         super().validate()
         if self.w2 and self.lu:
             raise UserError("--w2 and --lu are two terms for the same end: give one of them.")
+        former = "w2" if self.w2 else "lu" if self.lu else None
+        if self.regulariser is not None and former not in (None, self.regulariser):
+            raise UserError(
+                f"--{former} is another term than --regulariser {self.regulariser}: give one of them."
+            )
 
     def refuse_idle_settings(self, given: Iterable[str]) -> None:
         """Raises ``UserError`` where the command line sets up a term (names of fields in ``given``) that is not on."""
+        for name in sorted({"regulariser_weight", "regulariser_weight_final", "slices"} & set(given)):
+            takes = ("sigreg", "visreg") if name == "slices" else tuple(_WEIGHTS)
+            if self.term not in takes:
+                raise UserError(
+                    f"--{name.replace('_', '-')} is a setting of {', '.join(takes)}: give one as --regulariser."
+                )
         for name in sorted(given):
             term, _, setting = name.partition("_")
             if setting and term in _TERMS and term != self.term:
@@ -65,18 +99,22 @@ class UniformityOptions(OptionGroup):
                 )
 
     @property
-    def term(self) -> Literal["w2", "lu"] | None:
+    def term(self) -> Term | None:
         """The term that is asked for."""
-        return "w2" if self.w2 else "lu" if self.lu else None
+        return self.regulariser or ("w2" if self.w2 else "lu" if self.lu else None)
 
     @property
     def term_weights(self) -> tuple[float, float]:
         """Weight of the term at the start and in the last epoch; zeros without a term."""
         if self.term is None:
             return 0.0, 0.0
-        start, end = (
-            (self.w2_weight, self.w2_weight_final) if self.w2 else (self.lu_weight, self.lu_weight_final)
-        )
+        if self.term == "w2":
+            start, end = self.w2_weight, self.w2_weight_final
+        elif self.term == "lu":
+            start, end = self.lu_weight, self.lu_weight_final
+        else:
+            given = self.regulariser_weight
+            start, end = _WEIGHTS[self.term] if given is None else given, self.regulariser_weight_final
         return start, start if end is None else end
 
 

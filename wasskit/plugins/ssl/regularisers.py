@@ -9,7 +9,7 @@ alike.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wasskit.distributed.collectives import gather_with_grad
@@ -18,6 +18,7 @@ from wasskit.ot.directions import slicing_directions
 from wasskit.plugins.ssl.losses import in_full_precision
 
 __all__ = [
+    "Regulariser",
     "covariance_term",
     "invariance_loss",
     "sigreg_regulariser",
@@ -55,12 +56,11 @@ def covariance_term(z: Tensor) -> Tensor:
 
 
 @in_full_precision
-def vicreg_regulariser(*views: Tensor, covariance_weight: float = 1 / 25) -> Tensor:
+def vicreg_regulariser(*views: Tensor, covariance_weight: float = 2 / 25) -> Tensor:
     """Variance plus weighted covariance, mean over the views.
 
-    As published the loss of two views is 25 times the invariance, 25 times the mean variance term in the code (the
-    sum in the paper) and once the sum of the covariance terms: with equal weights of invariance and regulariser,
-    covariance terms weigh 2 / 25 of the mean variance; here 1 / 25, of the mean as of the variance, unless set.
+    As in the published code the loss of two views is 25 times the invariance, 25 times the mean of the variance
+    terms and once the sum of the covariance terms; this is the latter two, over 25.
     """
     gathered = [gather_with_grad(z) for z in views]
     terms = [variance_term(z) + covariance_weight * covariance_term(z) for z in gathered]
@@ -122,7 +122,8 @@ def visreg_shape(z: Tensor, directions: Tensor) -> Tensor:
     places = torch.arange(1, n + 1, dtype=torch.float64, device=z.device) / (n + 1)
     quantiles = torch.special.ndtri(places).to(z.dtype)
     projections = (centred / (deviation + _EPS)) @ directions.to(z).mT
-    return (projections.mT.sort(dim=1).values - quantiles).square().mean()
+    squared: Tensor = (projections.mT.sort(dim=1).values - quantiles).square()
+    return squared.mean()
 
 
 @in_full_precision
@@ -140,3 +141,34 @@ def visreg_regulariser(
         )
     terms = [visreg_center(z) + visreg_scale(z) + visreg_shape(z, directions) for z in gathered]
     return torch.stack(terms).mean()
+
+
+# --- By name ------------------------------------------------------------------------------------------------
+
+
+class Regulariser(nn.Module):
+    """One of the three, as a term of a loss.
+
+    Args:
+        name: ``vicreg``, ``sigreg`` or ``visreg``.
+        slices: directions per step of the latter two, new ones in each step, the same on all ranks: a function of
+        ``seed``
+            and the step, so that a resumed run sees those it would have seen.
+    """
+
+    def __init__(self, name: str, *, slices: int = 256, seed: int = 0) -> None:
+        super().__init__()
+        self.name = name
+        self.slices = slices
+        self.seed = seed
+
+    def forward(self, *views: Tensor, step: int = 0) -> Tensor:
+        """The term of projections (B, D) of one or several views, a scalar."""
+        if self.name == "vicreg":
+            return vicreg_regulariser(*views)
+        generator = torch.Generator().manual_seed((self.seed << 32) + step)
+        regulariser = {"sigreg": sigreg_regulariser, "visreg": visreg_regulariser}[self.name]
+        return regulariser(*views, count=self.slices, generator=generator)
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, slices={self.slices}"

@@ -1,4 +1,4 @@
-"""The four methods as training tasks. Each says what it sees of two views, and in what order its parts
+"""The methods as training tasks. Each says what it sees of two views, and in what order its parts
 move."""
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from wasskit.data.loaders import Batch
 from wasskit.distributed.group import world_size
 from wasskit.distributed.norm import convert_sync_batchnorm, shuffle, unshuffle
 from wasskit.models.heads import MLP
+from wasskit.plugins.ssl.guard import check_collapse
 from wasskit.plugins.ssl.losses import (
     KeyQueue,
     LogUniformityLoss,
@@ -30,6 +31,7 @@ from wasskit.plugins.ssl.losses import (
 )
 from wasskit.plugins.ssl.network import Encoder
 from wasskit.plugins.ssl.options import PretrainOptions
+from wasskit.plugins.ssl.regularisers import Regulariser, invariance_loss
 from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.schedules import Schedule, cosine, warmup_cosine
@@ -60,11 +62,14 @@ class PretrainTask(Task):
         self.measure = evaluate
         self.epochs = config.loop.epochs
         self.uniformity: nn.Module | None = None
-        self.weights = config.uniformity.term_weights
-        if config.uniformity.w2:
-            self.uniformity = W2UniformityLoss(config.uniformity.w2_ridge, config.uniformity.solver)
-        elif config.uniformity.lu:
+        terms = config.uniformity
+        self.weights = terms.term_weights
+        if terms.term == "w2":
+            self.uniformity = W2UniformityLoss(terms.w2_ridge, terms.solver)
+        elif terms.term == "lu":
             self.uniformity = LogUniformityLoss()
+        elif terms.term is not None:
+            self.uniformity = Regulariser(terms.term, slices=terms.slices, seed=config.run.seed)
 
     @abstractmethod
     def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,7 +80,8 @@ class PretrainTask(Task):
         if self.uniformity is None:
             return Losses(loss)
         weight = uniformity_weight(progress.epoch + 1, self.epochs, *self.weights)
-        term = self.uniformity(z1, z2)
+        drawn = {"step": progress.step} if isinstance(self.uniformity, Regulariser) else {}
+        term = self.uniformity(z1, z2, **drawn)
         name = self.config.uniformity.term or ""
         return Losses(loss + weight * term, {"method": loss, name: term, f"{name}_weight": weight})
 
@@ -97,7 +103,14 @@ class PretrainTask(Task):
         return [Optimisation(optimizer, published_schedule(plan, optim.warmup_epochs))]
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
-        return {} if self.measure is None else self.measure(self.encoder)
+        if self.measure is None:
+            return {}
+        metrics = self.measure(self.encoder)
+        width = self.description["projector"][-1]
+        check_collapse(
+            metrics.get("test", {}), width, progress.epoch, stop=self.config.uniformity.stop_on_collapse
+        )
+        return metrics
 
     def extra_state(self) -> dict[str, Any]:
         return checkpoint_entry(self.description)
@@ -112,6 +125,14 @@ def published_schedule(plan: Plan, warmup_epochs: int) -> Schedule:
     if steps >= plan.total_steps:
         steps = plan.total_steps // 10
     return warmup_cosine(plan.total_steps, steps, end=0.001)
+
+
+class InvarianceTask(PretrainTask):
+    """The mean square between the views' projections: what VICReg, LeJEPA and VISReg add their regularisers to."""
+
+    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z1, z2 = self.encoder(first), self.encoder(second)
+        return invariance_loss(z1, z2), z1, z2
 
 
 class ByolTask(PretrainTask):

@@ -10,7 +10,7 @@ from wasskit.report import Report, Table
 
 __all__ = ["comparison_report"]
 
-#: Of three tests one is below a third of the level by chance alone as often as one is below the level.
+#: Over all three tests: each at a third of it (Bonferroni).
 _LEVEL = 0.05
 
 
@@ -41,7 +41,7 @@ def comparison_report(found: Comparison, first: str, second: str) -> Report:
                 f"dimensions; {found.permutations} permutations{of_rows}", digits=4,
             )
         ],
-        notes=[sentence + " (Holds at a level of 5 % over the three; rows must be independent.)"],
+        notes=[sentence + " (Level: 5 % over the three tests, by Bonferroni; rows must be independent.)"],
         files={"comparison.csv": Table(("distance", "value", "p"), rows)},
         metrics=[
             (0, "embeddings", {

@@ -9,17 +9,19 @@ from numpy.typing import NDArray
 
 from wasskit.pictures.look import Look
 from wasskit.pictures.spectra import draw_spectra
+from wasskit.plugins.study.label_free import LabelFree
 from wasskit.plugins.study.verdict import Measurement, as_mapping, uniform_spectrum, verdict
 from wasskit.report import Report, Table
 
 __all__ = ["measure_report"]
 
 
-def measure_report(x: Measurement, file: str) -> Report:
+def measure_report(x: Measurement, file: str, label_free: LabelFree | None = None) -> Report:
     """The report of measured embeddings: each figure beside what a uniform sample shows, the spectrum, the verdict.
 
     Args:
         file: where the embeddings come from, as it is named in the report.
+        label_free: the measures that predict a probe's accuracy, in a table and a file of their own.
     """
     ideal = uniform_spectrum(x.n, x.m)
     spectrum = np.asarray(x.spectrum)
@@ -41,19 +43,23 @@ def measure_report(x: Measurement, file: str) -> Report:
     if x.alignment is not None:
         rows.append(("alignment", x.alignment, None))
     findings = verdict(x)
+    measured = {} if label_free is None else label_free.as_mapping()
     return Report(
         result={
-            **as_mapping(x), "verdict": [finding.kind for finding in findings],
+            **as_mapping(x), **measured,
+            "verdict": [finding.kind for finding in findings],
             "explanation": [finding.sentence for finding in findings], "file": file,
         },
         tables=[
             Table(
                 ("measure", "measured", "uniform sample"), rows, f"{file}: {x.n:,} embeddings of {x.m} dimensions",
                 digits=4,
-            )
+            ),
+            *([] if label_free is None else [_label_free_table(label_free)]),
         ],
         notes=[f"Verdict: {finding.kind}. {finding.sentence}" for finding in findings],
         files={
+            **({} if label_free is None else {"label_free.csv": _label_free_table(label_free)}),
             "measures.csv": Table(
                 ("measure", "measured", "uniform_sample"), [(r[0].strip(), *r[1:]) for r in rows]
             ),
@@ -71,10 +77,15 @@ def measure_report(x: Measurement, file: str) -> Report:
         metrics=[
             (0, "embeddings", {
                 "w2": x.w2, "lu": x.lu, "mean_norm": x.mean_norm, "effective_rank": x.effective_rank,
-                "used_dims": x.used_dims,
+                "used_dims": x.used_dims, **({} if label_free is None else label_free.values),
             })
         ],
     )  # fmt: skip
+
+
+def _label_free_table(x: LabelFree) -> Table:
+    columns = ("label-free measure", "measured", "uniform sample", "standard deviation")
+    return Table(columns, x.rows(), digits=4)
 
 
 def _entropy_rank(log_eigenvalues: NDArray[np.float64]) -> float:

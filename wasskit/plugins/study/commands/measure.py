@@ -29,6 +29,10 @@ class StudyMeasure(ReportOptions):
         None, help="Second views of the same samples, row by row (.npy): adds the alignment.", panel="Study",
         transient=True, complete=complete_local_paths,
     )  # fmt: skip
+    views: Path | None = option(
+        None, help="Views (n, q, m) of samples (.npy), q of each: adds LiDAR.", panel="Study", transient=True,
+        complete=complete_local_paths,
+    )  # fmt: skip
     t: float = override(MetricOptions, "t", 2.0)
     exact_lu: bool = override(MetricOptions, "exact_lu", False)
     seed: int = override(RunOptions, "seed", 0)
@@ -55,6 +59,7 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
 
     from wasskit import console
     from wasskit.plugins.study.diagnosis import measure_report
+    from wasskit.plugins.study.label_free import measure_label_free
     from wasskit.plugins.study.session import finish, study_run, write_report
     from wasskit.plugins.study.verdict import cautions, check_embeddings, measure_embeddings
 
@@ -69,6 +74,7 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
         )
     if views is not None:
         check_embeddings(views, str(config.pairs))
+    several = _load(config.views) if config.views is not None else None
     with study_run(config, invocation, f"measure-{path.resolve().stem}") as (run, device):
         wanted = None if config.exact_lu else 100_000_000
         measured = measure_embeddings(
@@ -76,7 +82,8 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
         )
         for line in cautions(measured):
             console.warn(line)
-        report = measure_report(measured, str(path))
+        label_free = measure_label_free(features, views=several, seed=config.seed, device=device)
+        report = measure_report(measured, str(path), label_free)
         return finish(run, report.result, write_report(run, report), started)
 
 
