@@ -382,6 +382,7 @@ OF = {
     "metrix search": {"metrix/digits"},
     "metrix export": {"metrix/digits"},
     "w2gn apply": {"w2gn/toy"},
+    "w2gn export": {"w2gn/toy"},
     "study measure": {"mrl/digits", "mrl/sweep", "ssl/byol", "ssl/moco", "metrix/digits"},
     "plot table": set(RUNS),
     "plot report": set(RUNS),

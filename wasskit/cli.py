@@ -143,6 +143,14 @@ def _help_without_command(ctx: typer.Context) -> None:
 
 def load_command(plugin: Plugin, name: str) -> _config.Command[Any]:
     """The declaration of one command of a plugin."""
+    if name in ("embed", "export") and plugin.model is not None and name not in plugin.aliases:
+        from wasskit.trained.commands import standard_command
+
+        model, choices = (
+            plugin.model,
+            load_plugin(plugin.choices) if plugin.choices else _config.CommandOptions,
+        )
+        return standard_command(plugin.name, name, plugin.commands[name], lambda: load_plugin(model), choices)
     module = importlib.import_module(plugin.module_of(name))
     commands = getattr(module, "commands", None)
     command = commands[name] if commands is not None else module.command

@@ -67,6 +67,7 @@ class Option:
     positional: bool = False
     show_default: str | None = None
     optional_value: str | None = None
+    hidden: bool = False
     former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -88,6 +89,7 @@ def option(
     runtime: bool = False,
     show_default: str | None = None,
     optional_value: str | None = None,
+    hidden: bool = False,
     former: str | Mapping[str, Mapping[str, Any]] = "",
 ) -> Any:
     """Declare an option.
@@ -106,6 +108,7 @@ def option(
         runtime: where and how fast a run happens (``--device``): saved, but may change when the run is resumed.
         show_default: words for a default that is computed.
         optional_value: what the option means when it is given without a value.
+        hidden: accepted as in earlier versions, but of no effect and not shown.
         former: the name that the option had in earlier versions, which recipes, saved runs and command lines may still
             use; with what its values meant where they were other ones, ``{"batch_norm": {"sync": True}}``.
     """
@@ -116,7 +119,7 @@ def option(
             help=help, panel=panel, min=min, max=max, above=above, below=below,
             choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
             metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
-            optional_value=optional_value, former=former,
+            optional_value=optional_value, hidden=hidden, former=former,
         )
     }  # fmt: skip
     if default is dataclasses.MISSING:
@@ -739,6 +742,7 @@ def _typer_parameter(f: Field, command: str) -> Any:
             f.default,
             *names,
             help=help_text,
+            hidden=o.hidden,
             rich_help_panel=o.panel,
             show_default=o.flag is None and o.show_default is None,
         )
@@ -747,6 +751,7 @@ def _typer_parameter(f: Field, command: str) -> Any:
         default,
         *names,
         help=help_text,
+        hidden=o.hidden,
         metavar=metavar,
         rich_help_panel=o.panel,
         autocompletion=completion,

@@ -24,15 +24,18 @@ def override(
     *,
     help: str | None = None,
     show_default: str | None = None,
+    hidden: bool = False,
 ) -> Any:
-    """The declaration of an inherited option with another default (and, if given, another help).
+    """The declaration of a group's option with another default (and, if given, another help).
 
     A default that is a value is shown as such, whatever words the group has for its own; ``show_default`` gives others.
     """
     inherited = next(f for f in dataclasses.fields(group) if f.name == name)
     (key, declared), *_ = inherited.metadata.items()
     words = declared.show_default if default is None and show_default is None else show_default
-    changed = dataclasses.replace(declared, help=declared.help if help is None else help, show_default=words)
+    changed = dataclasses.replace(
+        declared, help=declared.help if help is None else help, show_default=words, hidden=hidden
+    )
     return dataclasses.field(default=default, metadata={key: changed})
 
 

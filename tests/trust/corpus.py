@@ -319,11 +319,11 @@ def _of_models(folder: Path) -> Iterator[Case]:
     from wasskit.models.icnn import DenseICNN
     from wasskit.models.weights import load_backbone_weights
     from wasskit.plugins.metrix.network import build_model as build_metrix
-    from wasskit.plugins.metrix.network import load_model as load_metrix
+    from wasskit.plugins.metrix.trained import KIND as metrix_kind
     from wasskit.plugins.mrl.network import build_model as build_mrl
-    from wasskit.plugins.mrl.trained import load_model as load_mrl
+    from wasskit.plugins.mrl.trained import KIND as mrl_kind
     from wasskit.plugins.ssl.network import build_encoder
-    from wasskit.plugins.ssl.network import load_model as load_ssl
+    from wasskit.plugins.ssl.trained import KIND as ssl_kind
     from wasskit.plugins.w2gn.core.objective import W2GN
     from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, load_autoencoder
     from wasskit.plugins.w2gn.experiments.pairs import benchmark_file
@@ -336,7 +336,7 @@ def _of_models(folder: Path) -> Iterator[Case]:
     mrl = {**common, "kind": "mrl", "dims": [4, 8], "tied": True, "embedding": "linear"}
     built = build_mrl(mrl)
     held = nn.ModuleDict({"network": built.network, "objective": built.objective}).state_dict()
-    yield Case("mrl model", "safetensors", "x.safetensors", (_safetensors(folder, held, mrl),), load_mrl)
+    yield Case("mrl model", "safetensors", "x.safetensors", (_safetensors(folder, held, mrl),), mrl_kind.load)
     ssl = {
         **common,
         "kind": "ssl",
@@ -345,11 +345,15 @@ def _of_models(folder: Path) -> Iterator[Case]:
         "views": {"flip": 0.5, "scale": [0.1, 1.0]},
     }
     held = build_encoder(ssl).state_dict()
-    yield Case("ssl model", "safetensors", "x.safetensors", (_safetensors(folder, held, ssl),), load_ssl)
+    yield Case("ssl model", "safetensors", "x.safetensors", (_safetensors(folder, held, ssl),), ssl_kind.load)
     metrix = {**common, "kind": "metrix", "pooling": "avgmax", "embedding_size": 4, "in_memory": True}
     held = build_metrix(metrix).network.state_dict()
     yield Case(
-        "metrix model", "safetensors", "x.safetensors", (_safetensors(folder, held, metrix),), load_metrix
+        "metrix model",
+        "safetensors",
+        "x.safetensors",
+        (_safetensors(folder, held, metrix),),
+        metrix_kind.load,
     )
     save_map(folder / "map.safetensors", W2GN.dense(2, hidden=(4, 4)), space="points", smooth=0.0)
     yield Case("map", "safetensors", "x.safetensors", ((folder / "map.safetensors").read_bytes(),), load_map)

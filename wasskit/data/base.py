@@ -76,8 +76,9 @@ class ImageDataset:
     Exactly one of ``images`` (uint8, (N, C, H, W), in memory), ``paths`` and ``reader`` (``reader(i)`` gives
     image i) says where the images are. ``labels`` is (N,) int64 into ``classes``, -1 where a sample has none,
     or None where no sample has one. ``image_size`` is the side in pixels the set is used at (None: all
-    images' own), ``mean`` and ``std`` its normalisation in [0, 1]. ``notes`` are sentences worth showing
-    ("5,000 of 50,000 images"), ``skipped`` the unreadable images left out.
+    images' own), ``mean`` and ``std`` its normalisation in [0, 1]. ``margin`` says whether the evaluation of
+    images on disk crops a margin, see :func:`wasskit.data.transforms.eval_transform`. ``notes`` are sentences
+    worth showing ("5,000 of 50,000 images"), ``skipped`` the unreadable images left out.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class ImageDataset:
         channels: int = 3,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        margin: bool = True,
         notes: Sequence[str] = (),
         skipped: Sequence[BadImage] = (),
         size: int | None = None,
@@ -119,6 +121,7 @@ class ImageDataset:
         self.channels = channels
         self.mean: tuple[float, ...] = tuple(mean)
         self.std: tuple[float, ...] = tuple(std)
+        self.margin = margin
         self.notes: tuple[str, ...] = tuple(notes)
         self.skipped: tuple[BadImage, ...] = tuple(skipped)
         lengths = [len(source) for source in (self.images, self.paths, self.labels) if source is not None]
@@ -196,10 +199,17 @@ class ImageDataset:
             channels=self.channels,
             mean=self.mean,
             std=self.std,
+            margin=self.margin,
             notes=self.notes,
             skipped=self.skipped,
             size=len(index),
         )
+
+    def prepared_as(self, mean: Sequence[float], std: Sequence[float], *, margin: bool) -> ImageDataset:
+        """The set under the normalisation and the evaluation preprocessing of another."""
+        made = copy.copy(self)
+        made.mean, made.std, made.margin = tuple(mean), tuple(std), margin
+        return made
 
     def resized(self, size: int) -> ImageDataset:
         """The set used at another side length: in memory resampled (bicubic, antialiased), on disk decoded to it."""

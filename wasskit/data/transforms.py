@@ -230,9 +230,10 @@ def train_transform(dataset: ImageDataset) -> Augment | PerImage:
 
 def eval_transform(dataset: ImageDataset) -> Normalise | PerImage:
     """The standard evaluation transform: in memory normalisation alone; on disk the shorter side to 8/7 of
-    ``image_size`` (256 for 224), centre crop, normalisation."""
+    ``image_size`` (256 for 224; to ``image_size`` where the set has no ``margin``), centre crop, normalisation."""
     normalise = Normalise(dataset.mean, dataset.std)
     if dataset.in_memory:
         return normalise
     size = dataset.image_size
-    return PerImage(ResizeCrop(size, round(size * 256 / 224)), finish=normalise)
+    resize = round(size * 256 / 224) if dataset.margin else size
+    return PerImage(ResizeCrop(size, resize), finish=normalise)

@@ -65,6 +65,7 @@ def check_description(description: Any, path: Path, **also: Callable[[Any], bool
         "channels": lambda value: is_count(value) and value in (1, 3),
         "mean": lambda value: are_numbers(value, channels),
         "std": lambda value: are_numbers(value, channels) and min(value) > 0,
+        "in_memory": is_flag,
         **also,
     }
     for key, holds in rules.items():
@@ -79,6 +80,10 @@ def check_description(description: Any, path: Path, **also: Callable[[Any], bool
 
 def is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def is_count(value: Any) -> bool:

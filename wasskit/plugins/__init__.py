@@ -30,6 +30,9 @@ class Plugin:
         commands: name of each command -> its one-line help, in the order of ``--help``.
         package: where the commands live: command ``a-b`` is the object ``command`` (a
             :class:`wasskit.config.Command`) of the module ``<package>.a_b``.
+        model: ``module:object``, the :class:`wasskit.trained.kind.ModelKind` of what its trainings make. It has then
+            ``embed`` and ``export`` by naming them in ``commands``.
+        choices: ``module:class``, the plugin's own options of these two, the keywords of ``ModelKind.embedder``.
         embeddings: ``module:function`` that gives the embeddings of a trained run's test images, from its directory
             and a device: ``(run: Path, device: str) -> Tensor (N, m)``. Whoever measures embeddings finds it here.
         metrics: ``module:object`` of the :class:`wasskit.evaluation.metrics.Metrics` that its runs record, in a module
@@ -41,6 +44,8 @@ class Plugin:
     commands: Mapping[str, str]
     package: str
     aliases: Mapping[str, str] = field(default_factory=dict)
+    model: str | None = None
+    choices: str | None = None
     embeddings: str | None = None
     metrics: str | None = None
 

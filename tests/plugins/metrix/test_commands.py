@@ -202,15 +202,14 @@ def test_embed_a_folder(run_cli: Run, trained: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24
     # Read back from files, the images are those of the test set, pixel for pixel: so are their embeddings.
+    from wasskit.data.loaders import EvalLoader
     from wasskit.evaluation.embedding import extract_features
-    from wasskit.plugins.metrix.data import eval_loader
-    from wasskit.plugins.metrix.network import load_model
+    from wasskit.plugins.metrix.trained import KIND
+    from wasskit.trained.data import fitted
 
-    model = load_model(trained)
-    test = load_metric_splits("digits").test
-    expected = extract_features(
-        model.network, eval_loader(test.subset(range(24)), torch.device("cpu"))
-    ).features
+    model = KIND.load(trained)
+    test = fitted(load_metric_splits("digits").test.subset(range(24)), model.description)
+    expected = extract_features(model.network, EvalLoader(test)).features
     for row, embedding in zip(rows, embeddings, strict=True):
         np.testing.assert_allclose(embedding, expected[int(Path(row["path"]).stem)], atol=1e-5)
 

@@ -52,7 +52,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="maps points of dimension 3, not points of dimension 2"):
         load_map(path, dim=2)
     save_weights(tmp_path / "other.safetensors", torch.nn.Linear(2, 2), {"kind": "backbone"})
-    with pytest.raises(UserError, match="is not a map saved by"):
+    with pytest.raises(UserError, match=r"is not a model saved by `wasskit w2gn` \(it holds backbone\)"):
         load_map(tmp_path / "other.safetensors")
     _, header = load_map(path)
     rewritten(path, tmp_path / "changed.safetensors", header, hidden=[7])

@@ -15,6 +15,7 @@ plugin = Plugin(
         "export": "Export the weights as safetensors and ONNX.",
     },
     package="wasskit.plugins.metrix.commands",
-    embeddings="wasskit.plugins.metrix.embeddings:test_embeddings",
+    model="wasskit.plugins.metrix.trained:KIND",
+    embeddings="wasskit.plugins.metrix.trained:test_embeddings",
     metrics="wasskit.plugins.metrix.metrics:METRICS",
 )

@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wasskit.data.base import ImageDataset, UnreadableImage, read_image
+from wasskit.data.base import ImageDataset
 from wasskit.data.decode import to_memory
-from wasskit.data.folder import load_folder
-from wasskit.data.loaders import EvalLoader, TrainLoader
+from wasskit.data.loaders import TrainLoader
 from wasskit.data.metric_sets import MetricSplits, load_metric_splits
 from wasskit.data.registry import Corrupt
 from wasskit.data.samplers import ClassBalancedSampler
-from wasskit.data.transforms import Augment, Draws, Normalise, PerImage, ResizeCrop, train_transform
+from wasskit.data.transforms import Augment, Draws, Normalise, PerImage, train_transform
 from wasskit.data.views import RandomViews, ViewDistribution, resized_crop
-from wasskit.errors import UserError
 from wasskit.plugins.metrix.options import TrainingOptions
+from wasskit.trained.data import fitted
 
 
 class ResizedCropAndFlip(RandomViews):
@@ -92,21 +91,6 @@ def train_loader(config: TrainingOptions, train: ImageDataset, device: torch.dev
     )
 
 
-def eval_loader(
-    dataset: ImageDataset,
-    device: torch.device,
-    *,
-    squares: bool = False,
-    batch_size: int = 256,
-    workers: int | None = None,
-) -> EvalLoader:
-    """Batches to embed. ``squares``: files are resized to the very square that a set in memory was decoded to."""
-    transform = None
-    if squares and not dataset.in_memory:
-        transform = PerImage(ResizeCrop(dataset.image_size), finish=Normalise(dataset.mean, dataset.std))
-    return EvalLoader(dataset, min(batch_size, len(dataset)), transform, device, workers)
-
-
 def parts_of_model(
     description: Mapping[str, Any], *, dataset: str | None, root: Path | None, corrupt: Corrupt
 ) -> MetricSplits:
@@ -116,32 +100,11 @@ def parts_of_model(
     """
     name = dataset or str(description["dataset"])
     parts = load_metric_splits(name, root=root, corrupt=corrupt, image_size=int(description["image_size"]))
-    if parts.test.channels != description["channels"]:
-        raise UserError(
-            f"{name} has images of {parts.test.channels} channels, but the model was trained on "
-            f"{description['channels']}; choose another data set."
-        )
     train, val = parts.train, None
     learned = set(description["classes"])
     kept = [number for number, label in enumerate(train.classes) if label in learned]
     if name == description["dataset"] and 0 < len(kept) < len(train.classes):
         rest = [number for number in range(len(train.classes)) if number not in set(kept)]
         train, val = train.select_classes(kept), train.select_classes(rest)
-    for part in (train, val, parts.test, parts.gallery):
-        if part is not None:
-            part.mean, part.std = tuple(description["mean"]), tuple(description["std"])
-    return MetricSplits(train, val, parts.test, parts.gallery)
-
-
-def open_images(
-    path: Path, description: Mapping[str, Any], *, corrupt: Corrupt = "refuse", name: str = "imagefolder"
-) -> ImageDataset:
-    """The images of a folder, of a CSV of path,label, or one image file, as the model sees them."""
-    settings: dict[str, Any] = {key: description[key] for key in ("image_size", "channels", "mean", "std")}
-    if path.is_file() and path.suffix.lower() != ".csv":
-        try:
-            read_image(path)
-        except UnreadableImage as error:
-            raise UserError(f"cannot read the image {error.bad}; name another file") from None
-        return ImageDataset(name, "all", (), paths=[path], **settings)
-    return load_folder(path, corrupt=corrupt, name=name, **settings)
+    val, gallery = (None if part is None else fitted(part, description) for part in (val, parts.gallery))
+    return MetricSplits(fitted(train, description), val, fitted(parts.test, description), gallery)

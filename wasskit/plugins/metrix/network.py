@@ -1,15 +1,10 @@
-"""The network under the losses, and trained models as they are found on disk.
-
-A model is described by a JSON-like mapping that travels inside checkpoints and exported weights, so that
-nothing but the file is needed to rebuild it.
-"""
+"""The network under the losses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +13,17 @@ from torch.nn import functional as F
 from wasskit.data.base import ImageDataset
 from wasskit.errors import UserError
 from wasskit.models.backbones import Backbone, build_backbone
-from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.models.catalog import TINY
 from wasskit.models.heads import AverageMaxPool, LinearEmbedding
-from wasskit.models.rebuild import check_description, is_count, is_text, rebuild
 from wasskit.plugins.metrix.options import TrainingOptions
-from wasskit.training.trained import is_exported, read_model
+from wasskit.trained.kind import ImageDescription, describe_images
 
-KIND = "metrix"
+
+class Description(ImageDescription):
+    """What says how to build a network again; ``classes`` are those it was trained on."""
+
+    pooling: str
+    embedding_size: int
 
 
 class FeatureMaps(nn.Module):
@@ -88,32 +87,19 @@ class MetricNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Model:
-    """A network and how to build it again.
-
-    ``description``: ``backbone``, ``stem``, ``pooling``, ``embedding_size``, ``dataset``, ``classes`` (those
-    it was trained on), ``image_size``, ``channels``, ``mean``, ``std``, ``in_memory``.
-    """
+    """A network and how to build it again."""
 
     network: MetricNetwork
-    description: Mapping[str, Any]
+    description: Description
 
 
-def describe(config: TrainingOptions, train: ImageDataset) -> dict[str, Any]:
+def describe(config: TrainingOptions, train: ImageDataset) -> Description:
     """The description of the model that a configuration trains on a data set."""
-    backbone = config.backbone or (TINY if train.image_size <= SMALL_IMAGE else "resnet50")
+    common = describe_images("metrix", config, train, large="resnet50")
     return {
-        "kind": KIND,
-        "backbone": backbone,
-        "stem": config.stem if not (config.pretrained and config.stem == "auto") else "standard",
+        **common,
         "pooling": "avgmax",
-        "embedding_size": config.embedding_size or (64 if backbone == TINY else 512),
-        "dataset": config.dataset,
-        "classes": list(train.classes),
-        "image_size": train.image_size,
-        "channels": train.channels,
-        "mean": list(train.mean),
-        "std": list(train.std),
-        "in_memory": train.in_memory,
+        "embedding_size": config.embedding_size or (64 if common["backbone"] == TINY else 512),
     }
 
 
@@ -133,7 +119,7 @@ def build_model(description: Mapping[str, Any], *, freeze_batch_norm: bool = Fal
     network = MetricNetwork(
         backbone, description["embedding_size"], pooling=pooling, freeze_batch_norm=freeze_batch_norm
     )
-    return Model(network, dict(description))
+    return Model(network, cast(Description, dict(description)))
 
 
 def gives_maps(backbone: str, **options: Any) -> bool:
@@ -150,27 +136,3 @@ def gives_maps(backbone: str, **options: Any) -> bool:
     except UserError:
         return False
     return True
-
-
-def load_model(
-    path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
-) -> Model:
-    """A trained model in evaluation mode, from a run directory, one of its checkpoints, or exported weights.
-
-    Raises:
-        UserError: there is nothing of ours at ``path``, or it is damaged.
-    """
-    state, description, file = read_model(path, KIND, checkpoint)
-    description = check_description(
-        description,
-        file,
-        pooling=is_text,
-        embedding_size=is_count,
-        in_memory=lambda value: isinstance(value, bool),
-    )
-    if not is_exported(path):
-        prefix = "network."
-        state = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-    model = rebuild(lambda: build_model(description), lambda built: built.network, state, file)
-    model.network.to(device).eval()
-    return model

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, argument, option
+from wasskit.config import CommandOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
-    DataRootOptions,
-    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
-    OverwriteOptions,
     RunOptions,
     complete_datasets,
-    complete_models,
     override,
 )
+from wasskit.trained import options as trained
 
 RECALLS = {"sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30, 40, 50)}
 """The K at which recall is published for a data set; elsewhere 1, 2, 4, 8."""
@@ -245,21 +241,7 @@ class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, L
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelArgument(DeviceOptions):
-    """The trained model a command works with."""
-
-    model: Path = argument(
-        help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
-        complete=complete_models,
-        metavar="MODEL",
-    )
-    checkpoint: Literal["last", "best"] = option(
-        "last", help="Which checkpoint of a run directory.", panel="Model"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelDataOptions(ModelArgument, DataRootOptions, OverwriteOptions):
+class ModelDataOptions(trained.ModelDataOptions):
     """The trained model and the data it is applied to."""
 
     dataset: str | None = option(
@@ -269,12 +251,4 @@ class ModelDataOptions(ModelArgument, DataRootOptions, OverwriteOptions):
         metavar="NAME",
         complete=lambda typed: complete_datasets(typed, "metric"),
         show_default="the one it was trained on",
-    )
-    batch_size: int = option(256, help="Images per batch.", panel="Machine", min=1, short="-b")
-    output: Path | None = option(
-        None,
-        help="Folder for results and figures.",
-        panel="Output",
-        short="-o",
-        show_default="the run directory, or beside the weights",
     )

@@ -15,12 +15,12 @@ from wasskit.data.seeds import derive_seed
 from wasskit.distributed.group import world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import extract_features
-from wasskit.plugins.metrix.data import eval_loader
 from wasskit.plugins.metrix.losses import MetrixLoss
 from wasskit.plugins.metrix.measure import retrieval_percent
 from wasskit.plugins.metrix.network import Model, build_model, describe, gives_maps
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.plugins.metrix.pairs import KINDS
+from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer
 from wasskit.training.schedules import step_decay, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
@@ -114,7 +114,7 @@ class MetrixTask(Task):
         return results
 
     def extra_state(self) -> dict[str, Any]:
-        return {"model": dict(self.model.description), "skipped": dict(self.skipped)}
+        return {**checkpoint_entry(self.model.description), "skipped": dict(self.skipped)}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         self.skipped = dict(state["skipped"])
@@ -144,7 +144,9 @@ def build_task(config: TrainingOptions, parts: MetricSplits, device: torch.devic
         convert_sync_batchnorm(model.network)
     names = {"test": parts.test, "val": parts.val, "gallery": parts.gallery}
     loaders = {
-        name: eval_loader(part, device, batch_size=max(config.batch_size, 256), workers=config.workers)
+        name: EvalLoader(
+            part, min(max(config.batch_size, 256), len(part)), device=device, workers=config.workers
+        )
         for name, part in names.items()
         if part is not None
     }

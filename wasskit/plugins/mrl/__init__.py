@@ -18,6 +18,8 @@ plugin = Plugin(
         "export": "Export the weights as safetensors and ONNX.",
     },
     package="wasskit.plugins.mrl.commands",
-    embeddings="wasskit.plugins.mrl.embeddings:test_embeddings",
+    model="wasskit.plugins.mrl.trained:KIND",
+    choices="wasskit.plugins.mrl.options:PrefixOptions",
+    embeddings="wasskit.plugins.mrl.trained:test_embeddings",
     metrics="wasskit.plugins.mrl.metrics:METRICS",
 )

@@ -1,14 +1,10 @@
-"""The network under the objective, and trained models as they are found on disk.
-
-A model is described by a JSON-like mapping that travels inside checkpoints and exported weights, so that
-nothing but the file is needed to rebuild it: neither the data set nor the run directory it came from.
-"""
+"""The network under the objective."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -18,8 +14,15 @@ from wasskit.models.backbones import build_backbone
 from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims
+from wasskit.trained.kind import ImageDescription, describe_images
 
-KIND = "mrl"
+
+class Description(ImageDescription):
+    """What says how to build a model again and what it was trained on."""
+
+    dims: list[int]
+    tied: bool
+    embedding: Literal["linear", "identity"]
 
 
 class MatryoshkaNetwork(nn.Module):
@@ -77,15 +80,11 @@ class PrefixEmbedder(nn.Module):
 
 @dataclass(frozen=True)
 class Model:
-    """A network with the classifiers it was trained with.
-
-    ``description`` says how to build it again and what it was trained on: ``backbone``, ``image_size``,
-    ``channels``, ``mean``, ``std``, ``dims``, ``classes``, ``tied``, ``embedding``, ``dataset``, ...
-    """
+    """A network with the classifiers it was trained with."""
 
     network: MatryoshkaNetwork
     objective: MatryoshkaWassersteinLoss
-    description: Mapping[str, Any]
+    description: Description
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -96,23 +95,15 @@ class Model:
         return tuple(self.description["classes"])
 
 
-def describe(config: TrainingOptions, dataset: ImageDataset, backbone: str) -> dict[str, Any]:
+def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
     """The description of the model that a configuration trains on a data set (``dims`` None: by its
     width).
     """
     return {
-        "kind": KIND,
-        "backbone": backbone,
-        "stem": config.stem if not (config.pretrained and config.stem == "auto") else "standard",
+        **describe_images("mrl", config, dataset, large="resnet50"),
         "embedding": config.embedding,
         "dims": list(config.dims) if config.dims is not None else None,
         "tied": config.tied,
-        "dataset": config.dataset,
-        "classes": list(dataset.classes),
-        "image_size": dataset.image_size,
-        "channels": dataset.channels,
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
     }
 
 
@@ -122,7 +113,7 @@ def build_model(
     """An untrained model.
 
     Args:
-        description: see :class:`Model`; ``dims`` None stands for the backbone's width halved up to eight
+        description: see :class:`Description`; ``dims`` None stands for the backbone's width halved up to eight
             times.
         objective: further settings of the loss.
         weights: ``pretrained``, ``weights``, ``download`` of :func:`wasskit.models.backbones.build_backbone`.
@@ -144,4 +135,4 @@ def build_model(
             "give one each."
         )
     loss = MatryoshkaWassersteinLoss(len(description["classes"]), dims, tied=description["tied"], **settings)
-    return Model(network, loss, {**description, "dims": list(dims)})
+    return Model(network, loss, cast(Description, {**description, "dims": list(dims)}))

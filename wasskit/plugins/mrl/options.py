@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import CommandOptions, argument, option
+from wasskit.config import CommandOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
-    DataRootOptions,
-    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
-    OverwriteOptions,
     RunOptions,
-    complete_datasets,
-    complete_models,
     override,
 )
 from wasskit.ot.nesting import check_dims
+from wasskit.trained import options as trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,40 +102,25 @@ class TrainingOptions(RunOptions, LoopOptions, OptimizerOptions, BackboneOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelArgument(DeviceOptions):
-    """The trained model a command works with."""
+class PrefixOptions(CommandOptions):
+    """Which part of an embedding is used."""
 
-    model: Path = argument(
-        help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
-        complete=complete_models,
-        metavar="MODEL",
+    dim: int | None = option(
+        None, help="Length of the prefix.", panel="Embeddings", min=1, show_default="the whole embedding"
     )
-    checkpoint: Literal["last", "best"] = option(
-        "last", help="Which checkpoint of a run directory.", panel="Model"
+    unit: bool = option(
+        False,
+        help="Scale the prefix to unit length again (otherwise it is a part of the unit embedding).",
+        panel="Embeddings",
+        flag="--unit",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelDataOptions(ModelArgument, DataRootOptions, OverwriteOptions):
+class ModelDataOptions(trained.ModelDataOptions):
     """The trained model and the data it is applied to."""
 
-    dataset: str | None = option(
-        None,
-        help="Data set.",
-        panel="Data",
-        metavar="NAME",
-        complete=lambda typed: complete_datasets(typed),
-        show_default="the one it was trained on",
-    )
     split: str = option("test", help="Split to measure on.", panel="Data")
-    batch_size: int = option(256, help="Images per batch.", panel="Machine", min=1, short="-b")
-    output: Path | None = option(
-        None,
-        help="Folder for results and figures.",
-        panel="Output",
-        short="-o",
-        show_default="the run directory, or beside the weights",
-    )
 
 
 def default_dims(width: int) -> tuple[int, ...]:

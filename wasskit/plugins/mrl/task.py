@@ -22,6 +22,7 @@ from wasskit.models.catalog import SMALL_IMAGE, TINY
 from wasskit.plugins.mrl.evaluation import rank_metrics
 from wasskit.plugins.mrl.network import Model, build_model, describe
 from wasskit.plugins.mrl.options import TrainingOptions
+from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.schedules import cosine, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
@@ -61,7 +62,7 @@ class MatryoshkaTask(Task):
         return {"test": classification_metrics(self.model, self.test)}
 
     def extra_state(self) -> dict[str, Any]:
-        return {"model": dict(self.model.description)}
+        return checkpoint_entry(self.model.description)
 
 
 def published_schedule(plan: Plan, warmup_epochs: int = 0) -> Any:
@@ -121,7 +122,7 @@ def build_task(
     config: TrainingOptions, train: ImageDataset, test: ImageDataset, device: torch.device
 ) -> MatryoshkaTask:
     """The task of a configuration, its network untrained or with the weights that were asked for."""
-    description = describe(config, train, backbone_name(config, train.image_size))
+    description = describe(config, train)
     objective: Mapping[str, Any] = {
         name: getattr(config, name)
         for name in (

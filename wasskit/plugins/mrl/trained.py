@@ -10,41 +10,36 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import EvalLoader
-from wasskit.data.registry import load_dataset
+from wasskit.distributed.group import group
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Features, extract_features
-from wasskit.models.rebuild import are_counts, check_description, rebuild
-from wasskit.plugins.mrl.network import KIND, Model, build_model
+from wasskit.models.rebuild import are_counts, is_flag
+from wasskit.plugins.mrl.network import Model, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.training.run import RunDirectory
-from wasskit.training.trained import data_root_of, is_exported, read_model
+from wasskit.trained import data
+from wasskit.trained.files import data_root_of
+from wasskit.trained.kind import ModelKind
 
 
-def load_model(
-    path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
-) -> Model:
-    """A trained model in evaluation mode, from a run directory, one of its checkpoints, or exported weights.
+def prefix_embedder(model: Model, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
+    """The network of the first ``dim`` coordinates (None: all). Raises ``UserError`` where it has fewer."""
+    dim = model.dims[-1] if dim is None else dim
+    if not 0 < dim <= model.dims[-1]:
+        raise UserError(f"--dim: {dim} is larger than the embedding, which has {model.dims[-1]} coordinates.")
+    return PrefixEmbedder(model.network, dim, unit=unit)
 
-    Raises:
-        UserError: there is nothing of ours at ``path``, or it is damaged.
-    """
-    if not is_exported(path) and (run := RunDirectory.find(path, plugin=KIND)[0]).command != "mrl train":
-        raise UserError(f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it.")
-    state, description, file = read_model(path, KIND, checkpoint)
-    description = check_description(
-        description,
-        file,
-        dims=are_counts,
-        tied=lambda value: isinstance(value, bool),
-        embedding=lambda value: value in ("linear", "identity"),
-    )
 
-    def parts(model: Model) -> nn.Module:
-        return nn.ModuleDict({"network": model.network, "objective": model.objective})
-
-    model = rebuild(lambda: build_model(description), parts, state, file)
-    parts(model).to(device).eval()
-    return model
+KIND = ModelKind(
+    name="mrl",
+    build=build_model,
+    weights=lambda model: nn.ModuleDict({"network": model.network, "objective": model.objective}),
+    embedder=prefix_embedder,
+    rules={
+        "dims": are_counts,
+        "tied": is_flag,
+        "embedding": lambda value: value in ("linear", "identity"),
+    },
+)
 
 
 def open_split(model: Model, config: ModelDataOptions, split: str) -> ImageDataset:
@@ -54,22 +49,14 @@ def open_split(model: Model, config: ModelDataOptions, split: str) -> ImageDatas
     Raises:
         UserError: the data set is missing, or its images do not have the model's channels.
     """
-    described = model.description
-    dataset = load_dataset(
-        config.dataset or described["dataset"],
+    return data.open_split(
+        model.description,
         split,
-        root=config.data_root or data_root_of(config.model, config.dataset, plugin="mrl"),
+        dataset=config.dataset,
+        root=config.data_root or data_root_of(config.model, config.dataset, plugin=KIND.name),
         download=config.download,
         corrupt=config.corrupt,
-        image_size=described["image_size"],
     )
-    if dataset.channels != described["channels"]:
-        raise UserError(
-            f"{dataset.name} has images of {dataset.channels} channels, but {config.model} was trained on "
-            f"{described['channels']}."
-        )
-    dataset.mean, dataset.std = tuple(described["mean"]), tuple(described["std"])
-    return dataset
 
 
 def embed_split(
@@ -91,3 +78,14 @@ def labels_of(features: Features, dataset: ImageDataset) -> Tensor:
             f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
         )
     return features.labels
+
+
+def test_embeddings(run: Path, device: str) -> Tensor:
+    """Normalised embeddings (N, m) float32 of the test images, at the largest dimension.
+
+    Raises ``UserError`` where the model or its data set is missing.
+    """
+    config = ModelDataOptions(model=run, device=device)
+    with group(device) as place:
+        model = KIND.load(run, place)
+        return embed_split(model, config, open_split(model, config, config.split), place).features.cpu()

@@ -19,6 +19,8 @@ plugin = Plugin(
         "export": "Export the backbone as safetensors and ONNX.",
     },
     package="wasskit.plugins.ssl.commands",
-    embeddings="wasskit.plugins.ssl.embeddings:test_embeddings",
+    model="wasskit.plugins.ssl.trained:KIND",
+    choices="wasskit.plugins.ssl.options:LayerOptions",
+    embeddings="wasskit.plugins.ssl.trained:test_embeddings",
     metrics="wasskit.plugins.ssl.metrics:METRICS",
 )

@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from wasskit import console
 from wasskit.data.base import ImageDataset
-from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import group
-from wasskit.errors import UserError
 from wasskit.plugins.ssl.evaluation import Settings
-from wasskit.plugins.ssl.network import Model, load_model
-from wasskit.plugins.ssl.options import MeasureOptions, ModelArgument
+from wasskit.plugins.ssl.network import Model
+from wasskit.plugins.ssl.options import MeasureOptions
+from wasskit.plugins.ssl.trained import KIND
+from wasskit.trained.data import open_split
+from wasskit.trained.files import data_root_of, results_folder
 from wasskit.training.checkpoint import seed_all
-from wasskit.training.trained import data_root_of, results_folder
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,14 @@ class Measurement:
         return self._loaded[name]
 
     def _load(self, name: str) -> ImageDataset:
-        config, description = self.config, self.model.description
-        found = load_dataset(
-            self.dataset, name, root=self.data_root, download=config.download, corrupt=config.corrupt,
-            image_size=description["image_size"],
+        config = self.config
+        found = open_split(
+            self.model.description, name, dataset=self.dataset, root=self.data_root, download=config.download,
+            corrupt=config.corrupt,
         )  # fmt: skip
-        return fitted(found, self.model)
+        for note in found.notes:
+            console.log(console.escape(note))
+        return found
 
     @property
     def key(self) -> str:
@@ -56,7 +56,7 @@ class Measurement:
 
 def entry_key(config: MeasureOptions, dataset: str) -> str:
     """The name of an entry in ``evaluation.json``."""
-    best = config.checkpoint == "best" and config.run.suffix not in (".pt", ".safetensors")
+    best = config.checkpoint == "best" and config.model.suffix not in (".pt", ".safetensors")
     return f"{dataset}@best" if best else dataset
 
 
@@ -68,38 +68,19 @@ def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
     added to and not replaced."""
     with group(config.device) as device:
         seed_all(config.seed)
-        model = load_model(config.run, device, config.checkpoint)
+        model = KIND.load(config.model, device, config.checkpoint)
         dataset = config.dataset or model.description["dataset"]
         yield Measurement(
             model,
             config,
             dataset,
-            settings_of(config, device, config.seed),
+            Settings(device, config.batch_size, config.workers, config.precision, config.seed),
             results_folder(
-                config.run,
+                config.model,
                 config.output,
                 plugin="ssl",
                 claim=config.claim,
                 files=[name.format(key=entry_key(config, dataset)) for name in files],
             ),
-            config.data_root or data_root_of(config.run, dataset, plugin="ssl"),
+            config.data_root or data_root_of(config.model, dataset, plugin="ssl"),
         )
-
-
-def settings_of(config: ModelArgument, device: torch.device, seed: int = 0) -> Settings:
-    return Settings(device, config.batch_size, config.workers, config.precision, seed)
-
-
-def fitted(dataset: ImageDataset, model: Model) -> ImageDataset:
-    """The data set under the model's own normalisation. Raises ``UserError`` where its images have other
-    channels."""
-    description = model.description
-    if dataset.channels != description["channels"]:
-        raise UserError(
-            f"{dataset.name} has images of {dataset.channels} channels, the model was trained on "
-            f"{description['channels']}: choose another --dataset."
-        )
-    for note in dataset.notes:
-        console.log(console.escape(note))
-    dataset.mean, dataset.std = tuple(description["mean"]), tuple(description["std"])
-    return dataset

@@ -1,33 +1,32 @@
-"""The network under the methods, and pretrained models as they are found on disk.
-
-A model is described by a JSON-like mapping that travels inside checkpoints and exported weights: nothing but
-the file is needed to rebuild it.
-"""
+"""The network under the methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.views import ViewDistribution
-from wasskit.errors import UserError
 from wasskit.models.backbones import Backbone, build_backbone
-from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.models.catalog import TINY
 from wasskit.models.heads import MLP
-from wasskit.models.rebuild import are_counts, are_numbers, check_description, is_text, rebuild
 from wasskit.plugins.ssl.options import PretrainOptions, ViewOptions
-from wasskit.training.trained import is_exported, read_model
-
-KIND = "ssl"
+from wasskit.trained.kind import ImageDescription, describe_images
 
 NATURAL = ViewDistribution()
 CHARACTERS = ViewDistribution(scale=(0.5, 1.0), flip=0.0, grey=0.0, blur=0.0, solarise=0.0)
+
+
+class Description(ImageDescription):
+    """What says how to build an encoder again, and of which views of the images it was trained."""
+
+    method: str
+    projector: list[int]
+    views: Mapping[str, Any]
 
 
 class Encoder(nn.Module):
@@ -54,12 +53,10 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class Model:
-    """A pretrained encoder with its description: ``method``, ``backbone``, ``stem``, ``projector``,
-    ``views``, and of the data it was trained on ``dataset``, ``classes``, ``image_size``, ``channels``,
-    ``mean`` and ``std``."""
+    """A pretrained encoder with its description."""
 
     encoder: Encoder
-    description: Mapping[str, Any]
+    description: Description
 
     @property
     def views(self) -> ViewDistribution:
@@ -70,22 +67,15 @@ class Model:
         return int(self.description["projector"][-1])
 
 
-def describe(config: PretrainOptions, method: str, dataset: ImageDataset) -> dict[str, Any]:
+def describe(config: PretrainOptions, method: str, dataset: ImageDataset) -> Description:
     """The description of the model that a configuration trains on a data set."""
-    backbone = config.backbone or (TINY if dataset.image_size <= SMALL_IMAGE else "resnet18")
+    common = describe_images("ssl", config, dataset, large="resnet18")
+    widths = (512, 512, 128) if common["backbone"] == TINY else (2048, 2048, 256)
     return {
-        "kind": KIND,
+        **common,
         "method": method,
-        "backbone": backbone,
-        "stem": config.stem if not (config.pretrained and config.stem == "auto") else "standard",
-        "projector": list(config.projector or ((512, 512, 128) if backbone == TINY else (2048, 2048, 256))),
+        "projector": list(config.projector or widths),
         "views": asdict(view_distribution(config, dataset.channels)),
-        "dataset": config.dataset,
-        "classes": list(dataset.classes),
-        "image_size": dataset.image_size,
-        "channels": dataset.channels,
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
     }
 
 
@@ -109,20 +99,6 @@ def views_of(description: Mapping[str, Any]) -> ViewDistribution:
     return ViewDistribution(**stored)
 
 
-def _are_views(stored: Any) -> bool:
-    if not isinstance(stored, Mapping):
-        return False
-    try:
-        views = views_of({"views": stored})
-    except (TypeError, ValueError, UserError):
-        return False
-    bounds = (views.scale, views.ratio, views.sigma)
-    if not all(are_numbers(pair, 2) for pair in bounds):
-        return False
-    numbers = [value for key, value in asdict(views).items() if key not in ("scale", "ratio", "sigma")]
-    return are_numbers(numbers, len(numbers)) and min(*numbers, *(low for low, _ in bounds)) >= 0
-
-
 def build_encoder(description: Mapping[str, Any], **weights: Any) -> Encoder:
     """An untrained encoder; ``weights``: ``pretrained``, ``weights``, ``download`` of ``build_backbone``."""
     backbone = build_backbone(
@@ -133,21 +109,3 @@ def build_encoder(description: Mapping[str, Any], **weights: Any) -> Encoder:
         **weights,
     )
     return Encoder(backbone, tuple(description["projector"]))
-
-
-def load_model(
-    path: Path, device: torch.device | str = "cpu", checkpoint: Literal["last", "best"] = "last"
-) -> Model:
-    """A pretrained model in evaluation mode, from a run directory, one of its checkpoints, or exported
-    weights.
-
-    Raises:
-        UserError: there is nothing of ours at ``path``, or it is damaged.
-    """
-    state, description, file = read_model(path, KIND, checkpoint)
-    description = check_description(description, file, method=is_text, projector=are_counts, views=_are_views)
-    if not is_exported(path):
-        prefix = "encoder."
-        state = {key[len(prefix) :]: x for key, x in state.items() if key.startswith(prefix)}
-    encoder = rebuild(lambda: build_encoder(description), lambda built: built, state, file)
-    return Model(encoder.to(device).eval(), description)

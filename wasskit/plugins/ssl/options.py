@@ -7,21 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, argument, option
+from wasskit.config import CommandOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
     DataRootOptions,
-    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
-    OverwriteOptions,
     RunOptions,
-    complete_datasets,
-    complete_models,
     override,
 )
+from wasskit.trained.options import ModelDataOptions
 
 _TERMS = {"w2": "W2", "lu": "L_U"}
 
@@ -135,8 +132,6 @@ class PretrainOptions(
     ViewOptions,
     RunOptions,
     DataOptions,
-    DataRootOptions,
-    DeviceOptions,
     BackboneOptions,
     LoopOptions,
     OptimizerOptions,
@@ -183,32 +178,20 @@ class PretrainOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelArgument(DeviceOptions, DataRootOptions):
-    """A pretrained model and the data it is measured on."""
+class LayerOptions(CommandOptions):
+    """Which layer's output is the embedding."""
 
-    run: Path = argument(
-        help="Run directory, checkpoint (.pt) or exported weights (.safetensors).",
-        complete=complete_models,
-        metavar="MODEL",
+    what: Literal["features", "projections"] = option(
+        "features", help="The backbone's features, or the projector's projections.", panel="Embeddings"
     )
-    checkpoint: Literal["last", "best"] = option(
-        "last", help="Which checkpoint of a run directory.", panel="Model"
-    )
-    batch_size: int = option(256, help="Images per batch.", panel="Machine", min=1, short="-b")
+    data_root: Path | None = override(DataRootOptions, "data_root", None, hidden=True)
+    download: bool = override(DataRootOptions, "download", False, hidden=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOptions(ModelArgument, OverwriteOptions):
-    """Which data to measure on."""
+class MeasureOptions(ModelDataOptions):
+    """The pretrained model and the data it is measured on."""
 
-    dataset: str | None = option(
-        None, help="Data set.", panel="Data", metavar="NAME", complete=complete_datasets,
-        show_default="the one it was trained on",
-    )  # fmt: skip
-    output: Path | None = option(
-        None, help="Folder for results and figures.", panel="Output", short="-o",
-        show_default="the run directory, or beside the weights",
-    )  # fmt: skip
     seed: int = option(0, help="Seed of everything random.", panel="Evaluation", min=0, max=2**31 - 1)
 
 

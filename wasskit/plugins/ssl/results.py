@@ -12,8 +12,8 @@ from wasskit.errors import UserError
 from wasskit.plugins.ssl.metrics import METRICS
 from wasskit.system.documents import read_json
 from wasskit.system.files import replace_file, replace_text, writing
+from wasskit.trained.files import is_exported
 from wasskit.training.run import RunDirectory
-from wasskit.training.trained import is_exported
 
 
 def _headings(metrics: Iterable[str]) -> dict[str, str]:

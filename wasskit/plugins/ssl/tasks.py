@@ -30,6 +30,7 @@ from wasskit.plugins.ssl.losses import (
 )
 from wasskit.plugins.ssl.network import Encoder
 from wasskit.plugins.ssl.options import PretrainOptions
+from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.schedules import Schedule, cosine, warmup_cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, Task
@@ -99,7 +100,7 @@ class PretrainTask(Task):
         return {} if self.measure is None else self.measure(self.encoder)
 
     def extra_state(self) -> dict[str, Any]:
-        return {"model": self.description}
+        return checkpoint_entry(self.description)
 
 
 def published_schedule(plan: Plan, warmup_epochs: int) -> Schedule:

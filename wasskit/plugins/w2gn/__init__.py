@@ -11,10 +11,12 @@ plugin = Plugin(
         "benchmark": "Pairs with a known map that is not linear, beside the published solvers.",
         "color": "Exchange the palettes of two photographs.",
         "apply": "Apply a saved map to images of any size or to points.",
+        "export": "Export a trained map as safetensors.",
         "latent": "Transport a normal to the latent distribution of an autoencoder and sample images.",
         "domain": "Adapt the features of one domain to a classifier trained on another.",
         "style": "Convolutional maps between two folders of images.",
     },
     package="wasskit.plugins.w2gn.commands",
+    model="wasskit.plugins.w2gn.maps:KIND",
     metrics="wasskit.plugins.w2gn.metrics:METRICS",
 )

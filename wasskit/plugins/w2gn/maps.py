@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from wasskit.data.toy import MOST_DIMENSIONS
 from wasskit.errors import UserError
-from wasskit.models.export import load_weights, save_weights
+from wasskit.models.export import save_weights
 from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
-from wasskit.models.rebuild import are_counts, is_count, rebuild
+from wasskit.models.rebuild import are_counts, is_count
 from wasskit.ot.gaussian import Balance
 from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.trained.kind import ModelKind
 
-KIND = "w2gn-map"
+HEADER = "w2gn-map"
 
 
 def save_map(path: Path, transport: W2GN, **about: Any) -> Path:
@@ -25,8 +28,59 @@ def save_map(path: Path, transport: W2GN, **about: Any) -> Path:
     Args:
         about: what else the header says (of which command, of which data).
     """
-    save_weights(path, transport, {"kind": KIND, "potential": description(transport), **about})
+    save_weights(path, transport, {"kind": HEADER, "potential": description(transport), **about})
     return path
+
+
+@dataclass(frozen=True)
+class Map:
+    """A trained map with its inverse, and the header of its file: ``potential``, ``command``, ..."""
+
+    transport: W2GN
+    description: Mapping[str, Any]
+
+
+class Forward(nn.Module):
+    """Points (N, ...) to their images under the forward map."""
+
+    def __init__(self, transport: W2GN) -> None:
+        super().__init__()
+        self.transport = transport
+
+    def forward(self, points: Tensor) -> Tensor:
+        return self.transport.forward_map(points)
+
+
+def check_header(header: Any, path: Path) -> Mapping[str, Any]:
+    """The header of a map. Raises ``UserError`` for what a command could not use."""
+    known = header.get("potential")
+    if not isinstance(known, Mapping) or not _describes(known):
+        raise UserError(f"{path} does not describe its networks: its header is damaged; make the map again.")
+    smooth = header.get("smooth", 0.0)
+    if type(smooth) not in (int, float) or not 0 <= smooth < 256:
+        raise UserError(
+            f"{path}: its header gives a smoothing of {smooth!r}, not one in [0, 256); make it again."
+        )
+    return dict(header)
+
+
+def point_shape(header: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of one point of a map."""
+    known = header["potential"]
+    return (known["dim"],) if "dim" in known else (known["channels"], *known["image_size"])
+
+
+KIND = ModelKind(
+    name="w2gn",
+    header=HEADER,
+    build=lambda header: Map(rebuilt(header["potential"]), header),
+    weights=lambda model: model.transport,
+    embedder=lambda model: Forward(model.transport),
+    check=check_header,
+    file="map.safetensors",
+    input_shape=point_shape,
+    onnx=False,
+)
 
 
 def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any]]:
@@ -38,24 +92,12 @@ def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any
     Raises:
         UserError: there is no such file, it is no map, or one of another dimension.
     """
-    state, header = load_weights(path)
-    if header.get("kind") != KIND:
-        raise UserError(
-            f"{path} is not a map saved by `wasskit w2gn` (it holds {header.get('kind') or 'other weights'})."
-        )
-    known = header.get("potential")
-    if not isinstance(known, Mapping) or not _describes(known):
-        raise UserError(f"{path} does not describe its networks: its header is damaged; make the map again.")
-    smooth = header.get("smooth", 0.0)
-    if type(smooth) not in (int, float) or not 0 <= smooth < 256:
-        raise UserError(
-            f"{path}: its header gives a smoothing of {smooth!r}, not one in [0, 256); make it again."
-        )
+    model = KIND.load(path)
+    known = model.description["potential"]
     if dim is not None and known.get("dim") != dim:
         shape = f"points of dimension {known['dim']}" if "dim" in known else f"images {known['image_size']}"
         raise UserError(f"{path} maps {shape}, not points of dimension {dim}.")
-    transport = rebuild(lambda: rebuilt(known), lambda built: built, state, path)
-    return transport.eval().requires_grad_(False), header
+    return model.transport.requires_grad_(False), dict(model.description)
 
 
 def _describes(about: Mapping[str, Any]) -> bool:

@@ -40,16 +40,17 @@ class MetrixEvaluate(ModelDataOptions):
 
 def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
+    from wasskit.data.loaders import EvalLoader
     from wasskit.distributed.group import group, is_main
     from wasskit.evaluation.embedding import extract_features
-    from wasskit.plugins.metrix.data import eval_loader, parts_of_model
+    from wasskit.plugins.metrix.data import parts_of_model
     from wasskit.plugins.metrix.figures import draw_recalls, draw_retrieved, draw_similarities
     from wasskit.plugins.metrix.measure import geometry, nearest_of_each_kind, retrieval_percent
     from wasskit.plugins.metrix.metrics import METRICS
-    from wasskit.plugins.metrix.network import load_model
     from wasskit.plugins.metrix.tables import retrieval_columns
+    from wasskit.plugins.metrix.trained import KIND
     from wasskit.system.files import replace_text
-    from wasskit.training.trained import data_root_of, results_folder
+    from wasskit.trained.files import data_root_of, results_folder
 
     with group(config.device) as device:
         drawings = ("evaluation_recall", "similarities", "retrieved")
@@ -57,7 +58,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
             config.model, config.output, plugin="metrix", claim=config.claim,
             files=("evaluation.json", *(f"figures/{name}.png" for name in drawings)),
         )  # fmt: skip
-        model = load_model(config.model, device, config.checkpoint)
+        model = KIND.load(config.model, device, config.checkpoint)
         parts = parts_of_model(
             model.description,
             dataset=config.dataset,
@@ -74,13 +75,8 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
                 continue
             for note in part.notes:
                 console.log(console.escape(note))
-            loader = eval_loader(
-                part,
-                device,
-                squares=bool(model.description["in_memory"]),
-                batch_size=config.batch_size,
-                workers=config.workers,
-            )
+            size = min(config.batch_size, len(part))
+            loader = EvalLoader(part, size, device=device, workers=config.workers)
             features[split] = extract_features(
                 model.network, loader, precision="bf16" if config.precision == "bf16" else "float32"
             )

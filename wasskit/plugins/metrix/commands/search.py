@@ -38,13 +38,15 @@ class MetrixSearch(ModelDataOptions):
 
 def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
+    from wasskit.data.loaders import EvalLoader
     from wasskit.distributed.group import group, is_main
     from wasskit.evaluation.embedding import extract_features
     from wasskit.evaluation.retrieval import nearest
-    from wasskit.plugins.metrix.data import eval_loader, open_images, parts_of_model
+    from wasskit.plugins.metrix.data import parts_of_model
     from wasskit.plugins.metrix.figures import draw_neighbours, picture
-    from wasskit.plugins.metrix.network import load_model
-    from wasskit.training.trained import data_root_of, results_folder
+    from wasskit.plugins.metrix.trained import KIND
+    from wasskit.trained.data import open_images
+    from wasskit.trained.files import data_root_of, results_folder
 
     path = Path(config.image)
     by_number = not path.exists() and config.image.isdecimal()
@@ -56,7 +58,7 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
             config.model, config.output, plugin="metrix", claim=config.claim, files=(name,)
         )
         figure = folder / name
-        model = load_model(config.model, device, config.checkpoint)
+        model = KIND.load(config.model, device, config.checkpoint)
         tested = None
         if by_number or config.gallery is None:
             parts = parts_of_model(
@@ -84,13 +86,8 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
         own = by_number and gallery is tested
 
         def embed(dataset: ImageDataset) -> Any:
-            loader = eval_loader(
-                dataset,
-                device,
-                squares=bool(model.description["in_memory"]),
-                batch_size=config.batch_size,
-                workers=config.workers,
-            )
+            size = min(config.batch_size, len(dataset))
+            loader = EvalLoader(dataset, size, device=device, workers=config.workers)
             features = extract_features(model.network, loader)
             loader.close()
             return features.features

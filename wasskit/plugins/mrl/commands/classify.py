@@ -36,8 +36,8 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.figures import draw_costs
     from wasskit.plugins.mrl.metrics import METRICS
     from wasskit.plugins.mrl.tables import show_costs, write_result
-    from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split
-    from wasskit.training.trained import results_folder
+    from wasskit.plugins.mrl.trained import KIND, embed_split, labels_of, open_split
+    from wasskit.trained.files import results_folder
 
     if config.thresholds == ():
         raise UserError("--thresholds: give at least one probability.")
@@ -46,7 +46,7 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
             config.model, config.output, plugin="mrl", claim=config.claim,
             files=("cascade.json", "figures/cascade.png"),
         )  # fmt: skip
-        model = load_model(config.model, device, config.checkpoint)
+        model = KIND.load(config.model, device, config.checkpoint)
         dataset = open_split(model, config, config.split)
         if dataset.classes != model.classes:
             raise UserError(

@@ -52,15 +52,15 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.figures import draw_dimensions
     from wasskit.plugins.mrl.metrics import CLASSIFICATION, NEIGHBOURS
     from wasskit.plugins.mrl.tables import show_dimensions, write_result
-    from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split
-    from wasskit.training.trained import results_folder
+    from wasskit.plugins.mrl.trained import KIND, embed_split, labels_of, open_split
+    from wasskit.trained.files import results_folder
 
     with group(config.device) as device:
         folder = results_folder(
             config.model, config.output, plugin="mrl", claim=config.claim,
             files=("evaluation.json", "figures/evaluation.png"),
         )  # fmt: skip
-        model = load_model(config.model, device, config.checkpoint)
+        model = KIND.load(config.model, device, config.checkpoint)
         dims = config.dims or model.dims
         try:
             check_dims(dims, model.dims[-1])

@@ -41,15 +41,15 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.figures import draw_costs
     from wasskit.plugins.mrl.metrics import METRICS
     from wasskit.plugins.mrl.tables import show_costs, write_result
-    from wasskit.plugins.mrl.trained import embed_split, labels_of, load_model, open_split
-    from wasskit.training.trained import results_folder
+    from wasskit.plugins.mrl.trained import KIND, embed_split, labels_of, open_split
+    from wasskit.trained.files import results_folder
 
     with group(config.device) as device:
         folder = results_folder(
             config.model, config.output, plugin="mrl", claim=config.claim,
             files=("retrieval.json", "figures/retrieval.png"),
         )  # fmt: skip
-        model = load_model(config.model, device, config.checkpoint)
+        model = KIND.load(config.model, device, config.checkpoint)
         query_set, gallery_set = (open_split(model, config, name) for name in (config.split, config.gallery))
         queries = embed_split(model, config, query_set, device)
         gallery = embed_split(model, config, gallery_set, device)

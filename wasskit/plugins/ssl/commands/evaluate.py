@@ -58,7 +58,9 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
     if bank is None:
         console.log(without_labels(test))
     show_metrics(
-        f"{test.name}/{test.split}, {len(test):,} images", {config.run.name: metrics}, paper_of(config.run)
+        f"{test.name}/{test.split}, {len(test):,} images",
+        {config.model.name: metrics},
+        paper_of(config.model),
     )
     if not config.json and is_main():
         console.result(f"Spectrum: {len(spectrum)} of {width} singular values are not zero.")

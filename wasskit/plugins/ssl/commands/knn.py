@@ -32,7 +32,7 @@ def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
         if is_main():
             record(measurement.folder, measurement.key, metrics)
     title = f"{measurement.dataset}/test, neighbours among {len(bank):,} images (percent)"
-    show_metrics(title, {config.run.name: metrics}, paper_of(config.run))
+    show_metrics(title, {config.model.name: metrics}, paper_of(config.model))
     return metrics
 
 

@@ -27,7 +27,7 @@ def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
         if is_main():
             record(measurement.folder, measurement.key, metrics)
     title = f"{measurement.dataset}/test, linear probe after {config.probe_epochs} epochs (percent)"
-    show_metrics(title, {config.run.name: metrics}, paper_of(config.run))
+    show_metrics(title, {config.model.name: metrics}, paper_of(config.model))
     if not config.json:
         console.result(
             f"Best of all epochs: {metrics['linear_best_top1']:.2f} (epoch {metrics['linear_best_epoch']})."

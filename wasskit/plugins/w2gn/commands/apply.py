@@ -67,8 +67,8 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.maps import load_map
 
     with group(config.device) as device:
+        transport, header = load_map(config.map)
         path = map_file(config.map)
-        transport, header = load_map(path)
         transport = transport.to(device)
         table: ColourTable | None = None
         if is_colour_map(header):

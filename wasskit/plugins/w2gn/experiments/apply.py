@@ -18,14 +18,7 @@ from wasskit.system.files import replace_file, writing
 
 def map_file(path: Path) -> Path:
     """The map in a run directory, or the path itself."""
-    if path.is_dir():
-        inside = path / "map.safetensors"
-        if not inside.is_file():
-            raise UserError(
-                f"{path} holds no map.safetensors: its training has not finished; go on with --resume {path}."
-            )
-        return inside
-    return path
+    return path / "map.safetensors" if path.is_dir() else path
 
 
 def is_colour_map(header: Mapping[str, Any]) -> bool:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from wasskit.errors import UserError
+from wasskit.trained.files import data_root_of, is_exported, results_folder
 from wasskit.training.run import RunDirectory
-from wasskit.training.trained import data_root_of, is_exported, results_folder
 
 
 def trained(path: Path, **options: object) -> Path:

@@ -6,7 +6,7 @@ belong to no run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +17,70 @@ from wasskit.models.export import load_weights
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
 
-__all__ = ["data_root_of", "exported_file", "is_exported", "read_model", "results_folder"]
+__all__ = ["checkpoint_entry", "data_root_of", "exported_file", "is_exported", "read_model", "results_folder"]
+
+
+def checkpoint_entry(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task adds to its checkpoints (``Task.extra_state``), so that :func:`read_model` finds its description."""
+    return {"model": dict(description)}
 
 
 def read_model(
-    path: Path, plugin: str, checkpoint: str = "last"
+    path: Path, plugin: str, checkpoint: str = "last", *, kind: str = "", finished: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
     """The weights of a trained model, its description and the file they lie in, all unchecked but for their form.
 
     Args:
         path: a run directory (its ``checkpoint`` is taken), a checkpoint in one, or exported weights.
+        kind: the description's ``kind``, where it is not the name of the plugin.
+        finished: the exported weights that a training leaves in its run directory, instead of checkpoints.
 
     Raises:
         UserError: there is nothing of the plugin at ``path``, or it is damaged.
     """
-    if is_exported(path):
-        state, description = load_weights(path)
-        if description.get("kind") != plugin:
-            kind = f"a model of `wasskit {str(description.get('kind'))[:40]}`"
-            raise UserError(f"{path} holds {kind}, not of `wasskit {plugin}`.")
-        return state, description, path
+    file = path if is_exported(path) else _file_in_run(path, plugin, checkpoint, finished)
+    state: Any
+    described: Any
+    if is_exported(file):
+        state, described = load_weights(file)
+    else:
+        content = load_checkpoint(file)
+        state, extra = content.get("task", {}), content.get("extra")
+        described = extra.get("model") if isinstance(extra, dict) else None
+        if (
+            not isinstance(described, dict)
+            or not isinstance(state, dict)
+            or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+        ):
+            raise UserError(f"{file} does not describe its model: name another checkpoint.")
+    if described.get("kind") != (kind or plugin):
+        other = str(described.get("kind") or "other weights")[:40]
+        raise UserError(f"{file} is not a model saved by `wasskit {plugin}` (it holds {other}).")
+    return state, described, file
+
+
+def _file_in_run(path: Path, plugin: str, checkpoint: str, finished: str | None) -> Path:
+    """The file of the model in a run directory, or the checkpoint that ``path`` names."""
+    if finished is not None and (path / finished).is_file():
+        if checkpoint != "last":
+            raise UserError(f"--checkpoint {checkpoint}: {path} keeps its last model only.")
+        return path / finished
     run, file = RunDirectory.find(path, plugin=plugin)
+    if finished is not None:
+        if file is not None:
+            raise UserError(f"{path} is the state of a training: name its run directory, {run.path}.")
+        raise UserError(
+            f"{path} holds no {finished}: its training has not finished; go on with --resume {path}."
+        )
     if file is None:
         file = run.checkpoints / f"{checkpoint}.pt"
         if not file.is_file():
+            if any(run.path.glob("*/**/config.toml")):
+                raise UserError(
+                    f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it."
+                )
             raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
-    content = load_checkpoint(file)
-    command = str(content.get("command", plugin))
-    if command.partition(" ")[0] != plugin:
-        raise UserError(f"{file} holds a model of `wasskit {command[:40]}`, not of `wasskit {plugin}`.")
-    state, extra = content.get("task", {}), content.get("extra")
-    described = extra.get("model") if isinstance(extra, dict) else None
-    if (
-        not isinstance(described, dict)
-        or not isinstance(state, dict)
-        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
-    ):
-        raise UserError(f"{file} does not describe its model: name another checkpoint.")
-    return state, described, file
+    return file
 
 
 def is_exported(model: Path) -> bool:
@@ -95,14 +121,17 @@ def exported_file(
         onnx: whether an ``.onnx`` file is written beside it.
 
     Raises:
-        UserError: the name does not end in .safetensors, is the model's own, or is taken.
+        UserError: the name is that of another format, is the model's own, or is taken. ``.safetensors`` is added to one
+            without it.
     """
     if output is None:
         if is_exported(model):
             raise UserError(f"{model} is exported already: name the file to write by --output.")
         return RunDirectory.find(model, plugin=plugin)[0].path / "export" / "model.safetensors"
-    if output.suffix != ".safetensors":
+    if output.suffix in (".pt", ".pth", ".bin", ".onnx"):
         raise UserError(f"--output: {output} must end in .safetensors.")
+    if output.suffix != ".safetensors":
+        output = output.with_name(output.name + ".safetensors")
     if model.resolve() == output.resolve():
         raise UserError(f"--output: {output} is the model itself; name another file.")
     claim(output, *([output.with_suffix(".onnx")] if onnx else []))

@@ -1,0 +1,146 @@
+"""The commands that every kind of model has, declared by the plugin's :class:`wasskit.plugins.Plugin`.
+
+Free of torch until one of them runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wasskit.config import Command, CommandOptions, Invocation, fields_of
+from wasskit.trained.options import EmbedOptions, ExportOptions
+
+if TYPE_CHECKING:
+    from wasskit.trained.kind import ModelKind
+
+__all__ = ["STANDARD", "standard_command"]
+
+STANDARD = {
+    "embed": (
+        EmbedOptions,
+        "Row i of the .npy file is the embedding of the image in row i of the CSV. Images are prepared as in the "
+        "evaluation of the training.",
+        ("photos/ --output photos.npy", "photos.csv --dtype float16"),
+    ),
+    "export": (
+        ExportOptions,
+        "The file says by itself how to rebuild the model; the commands on a run directory take it instead. The ONNX "
+        "network takes inputs as they go into the network: images normalised by the header's mean and std.",
+        ("", "--checkpoint last --output model"),
+    ),
+}
+"""Options, explanation and examples of the commands that a plugin need only name."""
+
+
+def standard_command(
+    plugin: str,
+    name: str,
+    help: str,
+    kind: Callable[[], ModelKind[Any]],
+    choices: type[CommandOptions] = CommandOptions,
+) -> Command[Any]:
+    """``embed`` or ``export`` of a plugin.
+
+    Args:
+        help: one line.
+        kind: loads what the plugin declares of its models.
+        choices: the plugin's own options, the keywords of ``ModelKind.embedder``.
+    """
+    group, explained, examples = STANDARD[name]
+    options: Any = dataclass(frozen=True, kw_only=True)(type(group.__name__, (group, choices), {}))
+    general = {f.name for f in fields_of(CommandOptions)}
+    own = [f.name for f in fields_of(choices) if f.name not in general and not f.option.hidden]
+
+    def body(config: Any, invocation: Invocation) -> Mapping[str, Any]:
+        chosen = {name: getattr(config, name) for name in own}
+        return (embed if name == "embed" else export)(kind(), config, **chosen)
+
+    lines = tuple(f"wasskit {plugin} {name} runs/{plugin}/NAME {words}".rstrip() for words in examples)
+    return Command(f"{plugin} {name}", options, body, f"{help}\n\n{explained}", lines)
+
+
+def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[str, Any]:
+    """Embed images straight to disk: a ``.npy`` file and a table of their paths.
+
+    Args:
+        choices: keywords of ``kind.embedder``.
+    """
+    import numpy as np
+
+    from wasskit import console
+    from wasskit.data.loaders import EvalLoader
+    from wasskit.distributed.group import group
+    from wasskit.evaluation.embedding import embedding_files, write_embeddings
+    from wasskit.trained.data import open_images
+
+    config.claim(*embedding_files(config.output))
+    with group(config.device) as device:
+        model = kind.load(config.model, device, config.checkpoint)
+        network = kind.embedder(model, **choices)
+        dataset = open_images(config.images, model.description, corrupt=config.corrupt)
+        for note in dataset.notes:
+            console.log(console.escape(note))
+        for bad in dataset.skipped:
+            console.warn(f"left out {bad}")
+        loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.workers)
+        try:
+            path, table = write_embeddings(
+                config.output,
+                network,
+                loader,
+                names=dataset.paths or [],
+                labels=dataset.labels,
+                classes=dataset.classes,
+                precision="bf16" if config.precision == "bf16" else "float32",
+                dtype=config.dtype,
+            )
+        finally:
+            loader.close()
+    dim = int(np.load(path, mmap_mode="r").shape[1])
+    if not config.json:
+        console.result(f"{len(dataset):,} embeddings of {dim} numbers: {console.escape(str(path))}")
+        console.result(f"Their images: {console.escape(str(table))}")
+    return {
+        "images": len(dataset),
+        "dim": dim,
+        "embeddings": str(path),
+        "table": str(table),
+        "skipped": [str(bad) for bad in dataset.skipped],
+    }
+
+
+def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[str, Any]:
+    """Write a model's weights, and the network that embeds as ONNX if wanted.
+
+    Args:
+        choices: keywords of ``kind.embedder``, for ONNX.
+    """
+    import torch
+
+    from wasskit import console
+    from wasskit.errors import UserError
+    from wasskit.models.export import export_onnx, save_weights
+    from wasskit.trained.files import exported_file
+
+    if config.onnx and not kind.onnx:
+        raise UserError(f"--onnx: a model of `wasskit {kind.name}` cannot be written as ONNX.")
+    path = exported_file(config.model, config.output, plugin=kind.name, claim=config.claim, onnx=config.onnx)
+    model = kind.load(config.model, "cpu", config.checkpoint)
+    network = kind.embedder(model, **choices)
+    save_weights(path, kind.weights(model), model.description)
+    result = {"weights": str(path), **{key: model.description[key] for key in kind.rules}}
+    if not config.json:
+        console.result(f"Weights: {console.escape(str(path))}")
+    if config.onnx:
+        shape = (2, *kind.input_shape(model.description))
+        example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        exported = export_onnx(path.with_suffix(".onnx"), network, example)
+        error = exported.max_error
+        # Under both names that it has had.
+        result |= {"onnx": str(exported.path), "onnx_error": error, "onnx_max_error": error}
+        if not config.json:
+            console.result(f"ONNX: {console.escape(str(exported.path))}")
+            console.result(exported.note if error is None else f"Largest difference to torch: {error:.1e}")
+    return result

@@ -1,0 +1,88 @@
+"""Images as a trained model sees them: at the size, under the normalisation and by the cropping of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wasskit.data.base import ImageDataset, UnreadableImage, read_image
+from wasskit.data.catalog import CARDS
+from wasskit.data.folder import load_folder
+from wasskit.data.registry import Corrupt, load_dataset
+from wasskit.data.transforms import LARGE
+from wasskit.errors import UserError
+
+__all__ = ["fitted", "images_of", "open_images", "open_split", "with_in_memory"]
+
+
+def with_in_memory(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A description that says whether the model saw images in memory, from a version that did not say it.
+
+    It is that of the data set: those of small images are held in memory, the others read from disk.
+    """
+    card = CARDS.get(str(description.get("dataset")))
+    return {"in_memory": card is not None and card.image_size < LARGE, **description}
+
+
+def fitted(dataset: ImageDataset, description: Mapping[str, Any]) -> ImageDataset:
+    """The data set as the evaluation of the model's training would have prepared it.
+
+    The images of a set in memory are whole, those of one on disk lose a margin: so do then the files that the model is
+    given later.
+
+    Raises:
+        UserError: its images have other channels than the model's.
+    """
+    if dataset.channels != description["channels"]:
+        raise UserError(
+            f"{dataset.name} has images of {dataset.channels} channels, but the model was trained on "
+            f"{description['channels']}: choose another --dataset."
+        )
+    return dataset.prepared_as(description["mean"], description["std"], margin=not description["in_memory"])
+
+
+def open_split(
+    description: Mapping[str, Any],
+    split: str,
+    *,
+    dataset: str | None = None,
+    root: Path | None = None,
+    download: bool = False,
+    corrupt: Corrupt = "refuse",
+) -> ImageDataset:
+    """A split of ``dataset`` (None: the model's own).
+
+    Raises:
+        UserError: the data set is missing, or its images do not have the model's channels.
+    """
+    name, size = dataset or description["dataset"], description["image_size"]
+    found = load_dataset(name, split, root=root, download=download, corrupt=corrupt, image_size=size)
+    return fitted(found, description)
+
+
+def open_images(
+    path: Path, description: Mapping[str, Any], *, corrupt: Corrupt = "refuse", name: str = "imagefolder"
+) -> ImageDataset:
+    """The images of a folder, of a CSV of path,label, or one image file."""
+    shape = {key: description[key] for key in ("image_size", "channels")}
+    if path.is_dir() or path.suffix.lower() == ".csv" or not path.is_file():
+        return fitted(load_folder(path, corrupt=corrupt, name=name, **shape), description)
+    try:
+        read_image(path)
+    except UnreadableImage as error:
+        raise UserError(f"cannot read the image {error.bad}; name another file") from None
+    return fitted(ImageDataset(name, "all", (), paths=[path], **shape), description)
+
+
+def images_of(pixels: Tensor, description: Mapping[str, Any]) -> ImageDataset:
+    """Images in memory, uint8 (N, C, H, W), prepared as files of the same pixels would be."""
+    size, channels = description["image_size"], description["channels"]
+    held = ImageDataset("images", "all", (), images=pixels)
+    if not (description["in_memory"] and pixels.shape[2:] == (size, size)):
+        held = ImageDataset(
+            "images", "all", (), reader=held.image, size=len(held), image_size=size, channels=channels
+        )
+    return fitted(held, description)

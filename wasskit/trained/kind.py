@@ -1,0 +1,203 @@
+"""The contract of a trained model.
+
+A plugin that trains a network declares one :class:`ModelKind`: its name, how a model is built from its description, and
+the network that embeds. Loading, embedding and exporting follow from it, on the command line and in Python.
+
+A description is a mapping of plain values that travels inside checkpoints and exported weights: nothing but the file is
+needed to rebuild a model, neither the data set nor the run directory it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from wasskit.data.base import ImageDataset
+from wasskit.data.loaders import EvalLoader
+from wasskit.errors import UserError
+from wasskit.evaluation.embedding import evaluating, extract_features
+from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.models.rebuild import check_description, rebuild
+from wasskit.options import BackboneOptions
+from wasskit.trained.data import images_of, open_images, with_in_memory
+from wasskit.trained.files import is_exported, read_model
+
+__all__ = ["ImageDescription", "ModelKind", "TrainedModel", "describe_images"]
+
+Checkpoint = Literal["last", "best"]
+
+
+class Described(Protocol):
+    """What every model has besides its networks."""
+
+    @property
+    def description(self) -> Mapping[str, Any]: ...
+
+
+M = TypeVar("M", bound=Described)
+
+
+class ImageDescription(TypedDict):
+    """What every description of a network on images says; a plugin's own adds keys.
+
+    ``in_memory``: whether it was trained on images in memory, which are whole, or on files, which lose a margin.
+    """
+
+    kind: str
+    backbone: str
+    stem: str
+    dataset: str
+    classes: list[str]
+    image_size: int
+    channels: int
+    mean: list[float]
+    std: list[float]
+    in_memory: bool
+
+
+def describe_images(
+    kind: str, config: BackboneOptions, dataset: ImageDataset, *, large: str
+) -> ImageDescription:
+    """The common part of the description of the model that a configuration trains on a data set.
+
+    Pretrained weights fit the standard stem only, which ``auto`` then stands for.
+
+    Args:
+        large: the backbone of a configuration that names none, for images larger than those of ``tiny``.
+    """
+    return {
+        "kind": kind,
+        "backbone": config.backbone or (TINY if dataset.image_size <= SMALL_IMAGE else large),
+        "stem": config.stem if not (config.pretrained and config.stem == "auto") else "standard",
+        "dataset": dataset.name,
+        "classes": list(dataset.classes),
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "in_memory": dataset.in_memory,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelKind(Generic[M]):
+    """What a plugin says of the models that it trains. One on images needs no more than the first four.
+
+    Args:
+        name: the plugin.
+        build: an untrained model from its description.
+        weights: the module whose state is kept.
+        embedder: the network that embeds: inputs (B, ...) to embeddings (B, D). Its keywords are the plugin's own
+            choices (a dimension, which of two representations), those of ``Plugin.choices``.
+        rules: what must hold for the description's own keys.
+        prefix: of the names of ``weights`` in the state of a training.
+        header: the description's ``kind``, where it is not the plugin's name.
+        file: of a run directory, where its training leaves the finished model; without one, checkpoints hold it.
+        check: checks a description that was read from a file, where it is not that of a network on images.
+        input_shape: shape of one input, where it is not an image.
+        onnx: whether ``embedder`` can be written as ONNX.
+    """
+
+    name: str
+    build: Callable[[Mapping[str, Any]], M]
+    weights: Callable[[M], nn.Module]
+    embedder: Callable[..., nn.Module]
+    rules: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+    prefix: str = ""
+    header: str = ""
+    file: str | None = None
+    check: Callable[[Mapping[str, Any], Path], Mapping[str, Any]] | None = None
+    input_shape: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda description: (
+        description["channels"], description["image_size"], description["image_size"],
+    )  # fmt: skip
+    onnx: bool = True
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its descriptions are an :class:`ImageDescription`."""
+        return self.check is None
+
+    def load(self, path: Path, device: torch.device | str = "cpu", checkpoint: Checkpoint = "last") -> M:
+        """A trained model in evaluation mode, from a run directory, one of its checkpoints, or exported weights.
+
+        Raises:
+            UserError: there is nothing of the plugin at ``path``, or it is damaged.
+        """
+        state, description, file = read_model(
+            path, self.name, checkpoint, kind=self.header or self.name, finished=self.file
+        )
+        if self.check is not None:
+            description = dict(self.check(description, file))
+        else:
+            description = check_description(with_in_memory(description), file, **self.rules)
+        if not is_exported(file):
+            size = len(self.prefix)
+            state = {key[size:]: value for key, value in state.items() if key.startswith(self.prefix)}
+        model = rebuild(lambda: self.build(description), self.weights, state, file)
+        self.weights(model).to(device).eval()
+        return model
+
+
+@dataclass(frozen=True)
+class TrainedModel(Generic[M]):
+    """A trained model for use in Python, see :func:`wasskit.load`.
+
+    ``model`` holds the plugin's own networks.
+    """
+
+    kind: ModelKind[M]
+    model: M
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What the networks are and what they were trained on."""
+        return self.model.description
+
+    def embed(
+        self, inputs: Tensor | str | Path, *, batch_size: int = 256, workers: int = 0, **choices: Any
+    ) -> Tensor:
+        """Embeddings (N, D) float32, on the device of the model, without gradients.
+
+        Args:
+            inputs: images, of any size: uint8 (N, C, H, W), or a path as that of ``embed`` on the command line. They
+                are prepared as in the evaluation of the training, so that equal pixels have equal embeddings. Or floats
+                (N, ...), which go into the network as they are (a map of ``w2gn`` takes nothing else).
+            batch_size: inputs that the network sees at once.
+            workers: processes that read files.
+            choices: the options of the plugin's ``embed``: ``dim`` and ``unit`` of mrl, ``what`` of ssl.
+
+        Raises:
+            UserError: the inputs have another shape or type than the model takes, or there are none.
+        """
+        kind, description = self.kind, self.description
+        network = kind.embedder(self.model, **choices)
+        device = next(kind.weights(self.model).parameters()).device
+        if isinstance(inputs, Tensor):
+            pixels = kind.takes_images and inputs.dtype == torch.uint8
+            if not pixels and not inputs.is_floating_point():
+                raise UserError(
+                    f"the model takes floating-point inputs (images also uint8), not {inputs.dtype}."
+                )
+            shape = (description["channels"], *inputs.shape[-2:]) if pixels else kind.input_shape(description)
+            if inputs.shape[1:] != shape or not len(inputs):
+                wanted = ", ".join(map(str, shape))
+                raise UserError(f"the model takes inputs of shape (N, {wanted}), not {tuple(inputs.shape)}.")
+            if not pixels:
+                with evaluating(network):
+                    parts = inputs.split(batch_size)
+                    return torch.cat([network(part.to(device, torch.float32)).float() for part in parts])
+            dataset = images_of(inputs.cpu(), description)
+        elif kind.takes_images:
+            dataset = open_images(Path(inputs).expanduser(), description)
+        else:
+            raise UserError(f"a model of `wasskit {kind.name}` takes points, not files of images.")
+        loader = EvalLoader(dataset, min(batch_size, len(dataset)), device=device, workers=workers)
+        try:
+            return extract_features(network, loader).features
+        finally:
+            loader.close()
