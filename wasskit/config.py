@@ -133,10 +133,14 @@ def argument(
     help: str,
     complete: Completer | ByCommand | None = None,
     metavar: str | None = None,
+    saved: bool = False,
 ) -> Any:
-    """Declare a positional argument. A ``tuple[T, ...]`` type takes one or more values (none, if it has a default)."""
+    """Declare a positional argument. A ``tuple[T, ...]`` type takes one or more values (none, if it has a default).
+
+    ``saved``: it is part of the configuration of a run, and a recipe may give it.
+    """
     metadata = {
-        _METADATA: Option(help=help, complete=complete, metavar=metavar, transient=True, positional=True)
+        _METADATA: Option(help=help, complete=complete, metavar=metavar, transient=not saved, positional=True)
     }
     if default is dataclasses.MISSING:
         return field(metadata=metadata)
@@ -261,6 +265,9 @@ class Field:
 
     @property
     def flag(self) -> str:
+        """What messages call it: the flag of an option, the word that stands for an argument."""
+        if self.option.positional:
+            return self.option.metavar or self.name.upper()
         return self.option.flag or "--" + self.name.replace("_", "-")
 
     @property
@@ -599,8 +606,7 @@ class Command(Generic[C]):
             values.update(check_keys(self.options, recipe.options, f"recipe {recipe.path}"))
         for name, value in given.items():
             f = by_name[name]
-            where = (f.option.metavar or name.upper()) if f.option.positional else f.flag
-            values[name] = coerce(f, value, where)
+            values[name] = coerce(f, value, f.flag)
         return build(self.options, values), recipe.document if recipe else None
 
     def current(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -729,7 +735,7 @@ def _typer_parameter(f: Field, command: str) -> Any:
         return typer.Argument(
             default,
             help=help_text,
-            metavar=o.metavar or f.name.upper(),
+            metavar=f.flag,
             autocompletion=completion,
             show_default=False,
         )

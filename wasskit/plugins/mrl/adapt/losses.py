@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wasskit.distributed.collectives import gather_with_grad
+from wasskit.distributed.collectives import gather, gather_with_grad
 from wasskit.ot.nesting import check_dims
 from wasskit.ot.sinkhorn import nested_sinkhorn_divergences
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
@@ -73,7 +73,10 @@ class NeighbourLoss(nn.Module):
 
         adapted (B_r, m): this rank's consecutive share of the rows; vectors (B, D) and ids (B,) int64 of all rows.
         """
-        z = gather_with_grad(normalise(adapted))
+        with torch.autocast(adapted.device.type, enabled=False):
+            return self._losses(gather_with_grad(normalise(adapted)), vectors, ids, anchors)
+
+    def _losses(self, z: Tensor, vectors: Tensor, ids: Tensor, anchors: int) -> AdaptLosses:
         unit = normalise(vectors)
         same = ids[:anchors, None] == ids[None]
         wanted = unit[:anchors] @ unit.mT
@@ -103,17 +106,19 @@ class NeighbourLoss(nn.Module):
 
 
 class LabelLoss(nn.Module):
-    r"""The MWRL objective, and the same classifiers by the cosine of each prefix.
+    r"""The MWRL objective, the same classifiers by the cosine of each prefix, and the neighbours as they were.
 
     .. math::
         L = L_\mathrm{MWRL} + \kappa \sum_k w_k
-            \overline{\mathrm{CE}\bigl(\cos(W_k, e[:d_k]) / \tau,\ y\bigr)}
+            \overline{\mathrm{CE}\bigl(\cos(W_k, e[:d_k]) / \tau,\ y\bigr)} + \nu L_\mathrm{neighbours}
 
     The second term is what a prefix is used for afterwards, compared by its cosine: the first sees a prefix in the
-    scale that it has within the whole vector.
+    scale that it has within the whole vector. The third, :class:`NeighbourLoss` within the batch, keeps what the
+    classes do not ask for, which is what vectors of other classes need.
 
     Args:
         cosine_weight, cosine_temperature: kappa and tau.
+        keep_weight: nu.
         objective: the settings of :class:`MatryoshkaWassersteinLoss`.
     """
 
@@ -124,15 +129,18 @@ class LabelLoss(nn.Module):
         *,
         cosine_weight: float = 1.0,
         cosine_temperature: float = 0.1,
+        keep_weight: float = 0.0,
         **objective: Any,
     ) -> None:
         super().__init__()
         self.objective = MatryoshkaWassersteinLoss(num_classes, dims, **objective)
         self.cosine_weight = cosine_weight
         self.cosine_temperature = cosine_temperature
+        self.keep_weight = keep_weight
+        self.keep = NeighbourLoss(dims)
 
-    def forward(self, adapted: Tensor, labels: Tensor) -> AdaptLosses:
-        """Losses of this rank's adapted vectors (B, m) with labels (B,) int64."""
+    def forward(self, adapted: Tensor, labels: Tensor, vectors: Tensor) -> AdaptLosses:
+        """Losses of this rank's adapted vectors (B, m) with labels (B,) int64, adapted from vectors (B, D)."""
         objective = self.objective
         losses = objective(adapted, labels)
         total = losses.total
@@ -141,9 +149,15 @@ class LabelLoss(nn.Module):
         if objective.wasserstein_weight != 0:
             terms["wasserstein"] = losses.wasserstein
         if self.cosine_weight:
-            values = torch.stack([self._cosine(adapted, labels, d) for d in objective.dims])
+            with torch.autocast(adapted.device.type, enabled=False):
+                values = torch.stack([self._cosine(_raised(adapted), labels, d) for d in objective.dims])
             total = total + self.cosine_weight * (objective.ce_weights @ values)
             terms["cosine_ce"] = values.detach().mean()
+        if self.keep_weight:
+            whole = gather(vectors)
+            kept = self.keep(adapted, whole, torch.arange(len(whole), device=whole.device), len(whole))
+            total = total + self.keep_weight * kept.total
+            terms["neighbours"] = kept.terms["neighbours"]
         return AdaptLosses(total, terms)
 
     def _cosine(self, adapted: Tensor, labels: Tensor, dim: int) -> Tensor:
@@ -172,12 +186,21 @@ class PairLoss(nn.Module):
 
     def forward(self, queries: Tensor, documents: Tensor, relevance: Tensor) -> AdaptLosses:
         """queries (Q_r, m), documents (D_r, m): this rank's shares; relevance (Q, D) of the whole batch, no row zero."""
-        queries, documents = gather_with_grad(queries), gather_with_grad(documents)
+        with torch.autocast(queries.device.type, enabled=False):
+            queries, documents = gather_with_grad(_raised(queries)), gather_with_grad(_raised(documents))
+            losses = self._losses(queries, documents, relevance)
+        terms = {f"ranking@{d}": v for d, v in zip(self.dims, losses.detach(), strict=True)}
+        return AdaptLosses(losses.sum(), {**terms, "ranking": losses.detach().mean()})
+
+    def _losses(self, queries: Tensor, documents: Tensor, relevance: Tensor) -> Tensor:
         target = relevance / relevance.sum(1, keepdim=True)
         values = []
         for d in self.dims:
             cosines = F.normalize(queries[:, :d], dim=1) @ F.normalize(documents[:, :d], dim=1).mT
             values.append(-(target * (cosines / self.temperature).log_softmax(1)).sum(1).mean())
-        losses = torch.stack(values)
-        terms = {f"ranking@{d}": v for d, v in zip(self.dims, losses.detach(), strict=True)}
-        return AdaptLosses(losses.sum(), {**terms, "ranking": losses.detach().mean()})
+        return torch.stack(values)
+
+
+def _raised(x: Tensor) -> Tensor:
+    """Float32 at least."""
+    return x if x.dtype == torch.float64 else x.float()
