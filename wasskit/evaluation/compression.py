@@ -108,9 +108,7 @@ def neighbour_overlap(x: Tensor, truth: Tensor) -> float:
     return kept / truth.numel()
 
 
-def baselines(
-    x: Tensor, axes: Tensor, mean: Tensor, *, seed: int = 0
-) -> Iterator[tuple[str, Tensor]]:
+def baselines(x: Tensor, axes: Tensor, mean: Tensor, *, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
     """The vectors (N, D) as they are, randomly rotated, and as principal components, by the name of the method.
 
     Args:

@@ -71,8 +71,6 @@ class ObjectiveOptions(CommandOptions):
                     f"--ce-weights: {len(self.ce_weights)} weights for {len(self.dims)} dimensions; "
                     "give one each."
                 )
-        if self.alpha == 0 and self.wasserstein_weight == 0:
-            raise UserError("--alpha 0 and --wasserstein-weight 0 leave nothing to learn: raise one of them.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +82,11 @@ class MethodOptions(ObjectiveOptions):
         help="Layer from the backbone's features to the embedding.",
         panel="Method",
     )
+
+    def validate(self) -> None:
+        super().validate()
+        if self.alpha == 0 and self.wasserstein_weight == 0:
+            raise UserError("--alpha 0 and --wasserstein-weight 0 leave nothing to learn: raise one of them.")
 
 
 @dataclass(frozen=True, kw_only=True)

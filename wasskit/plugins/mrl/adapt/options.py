@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from wasskit.config import CommandOptions, argument, option
+from wasskit.config import argument, option
 from wasskit.errors import UserError
 from wasskit.options import LoopOptions, OptimizerOptions, RunOptions, complete_local_paths, override
 from wasskit.plugins.mrl.options import ObjectiveOptions
 
-Learn = Literal["auto", "neighbours", "labels", "pairs"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Learns = Literal["neighbours", "labels", "pairs"]
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "labels": {
+        "lr": 3e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
+    },
+    "neighbours": {
+        "lr": 1e-3, "epochs": 8, "batch_size": 128, "dropout": 0.1, "input_dropout": 0.0, "temperature": 0.05,
+    },
+    "pairs": {
+        "lr": 1e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
+    },
+}  # fmt: skip
+"""What an option stands for that depends on what is learned from."""
+
+
+def _depends(name: str) -> str:
+    return ", ".join(f"{values[name]:g} ({learns})" for learns, values in DEFAULTS.items())
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptorOptions(CommandOptions):
-    """The network, and what is learned besides the objective of ``mrl train``."""
+class AdaptTrainingOptions(ObjectiveOptions):
+    """Everything that one adaptor depends on besides its data. None stands for ``DEFAULTS``."""
 
+    dims: tuple[int, ...] | None = override(
+        ObjectiveOptions, "dims", None, help="Nested dimensions, increasing; the largest is the adapted vectors'.",
+        show_default="8, 16, 32, ... and the whole width",
+    )  # fmt: skip
+    wasserstein_weight: float = override(ObjectiveOptions, "wasserstein_weight", 0.0)
     network: Literal["residual", "rotation"] = option(
         "residual", help="Residual network on the principal rotation, or a rotation alone.", panel="Model"
     )
     hidden: int = option(512, help="Width of a residual block.", panel="Model", min=1)
     blocks: int = option(1, help="Number of residual blocks.", panel="Model", min=0)
-    dropout: float = option(0.3, help="Dropout of hidden units.", panel="Model", min=0, below=1)
-    input_dropout: float = option(0.1, help="Dropout of input coordinates.", panel="Model", min=0, below=1)
+    dropout: float | None = option(
+        None, help="Dropout of hidden units.", panel="Model", min=0, below=1, show_default=_depends("dropout")
+    )
+    input_dropout: float | None = option(
+        None, help="Dropout of input coordinates.", panel="Model", min=0, below=1,
+        show_default=_depends("input_dropout"),
+    )  # fmt: skip
     cosine_weight: float = option(
         1.0, help="Weight of the cross entropies by cosine (labels).", panel="Method", min=0
     )
@@ -32,12 +64,9 @@ class AdaptorOptions(CommandOptions):
         0.0, help="Weight of the neighbours as they were, within the batch (labels).", panel="Method", min=0
     )
     temperature: float | None = option(
-        None,
-        help="Temperature of cosines in the objective.",
-        panel="Method",
-        above=0,
-        show_default="0.1; 0.05 for neighbours",
-    )
+        None, help="Temperature of cosines in the objective.", panel="Method", above=0,
+        show_default=_depends("temperature"),
+    )  # fmt: skip
     pair_weight: float = option(
         0.0, help="Weight of the similarities of global pairs (neighbours).", panel="Method", min=0
     )
@@ -45,40 +74,36 @@ class AdaptorOptions(CommandOptions):
     pool: int = option(
         30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1
     )
-
-    def validate(self) -> None:
-        super().validate()
-        if self.near > self.pool:
-            raise UserError(f"--near: {self.near} neighbours cannot be drawn from the {self.pool} of --pool.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptTrainingOptions(AdaptorOptions, LoopOptions, OptimizerOptions, ObjectiveOptions):
-    """Everything that one adaptor depends on besides its data."""
-
-    dims: tuple[int, ...] | None = override(
-        ObjectiveOptions, "dims", None, help="Nested dimensions, increasing; the largest is the adapted vectors'.",
-        show_default="8, 16, 32, ... and the whole width",
+    epochs: int | None = override(LoopOptions, "epochs", None, show_default=_depends("epochs"))
+    batch_size: int | None = override(
+        LoopOptions, "batch_size", None, help="Vectors (anchors, pairs) per step, over all processes.",
+        show_default=_depends("batch_size"),
     )  # fmt: skip
-    wasserstein_weight: float = override(ObjectiveOptions, "wasserstein_weight", 0.0)
-    epochs: int = override(LoopOptions, "epochs", 20)
-    batch_size: int = override(
-        LoopOptions, "batch_size", 256, help="Vectors (anchors, pairs) per step, over all processes."
-    )
-    channels_last: bool = override(LoopOptions, "channels_last", False, hidden=True)
+    accumulate: int = override(LoopOptions, "accumulate", 1)
+    eval_every: int = override(LoopOptions, "eval_every", 1)
     optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "adamw")
-    lr: float = override(OptimizerOptions, "lr", 3e-3)
+    lr: float | None = override(OptimizerOptions, "lr", None, show_default=_depends("lr"))
     head_lr: float = option(
         1e-2, help="Learning rate of the classifiers (peak).", panel="Optimisation", above=0
     )
+    momentum: float = override(OptimizerOptions, "momentum", 0.9)
     weight_decay: float = override(OptimizerOptions, "weight_decay", 0.01)
     clip_norm: float | None = override(OptimizerOptions, "clip_norm", 1.0)
     warmup_epochs: int = override(OptimizerOptions, "warmup_epochs", 1)
 
     def validate(self) -> None:
         super().validate()
-        if self.alpha == 0 and self.cosine_weight == 0 and self.wasserstein_weight == 0:
+        if self.near > self.pool:
+            raise UserError(f"--near: {self.near} neighbours cannot be drawn from the {self.pool} of --pool.")
+
+    def resolved(self, learns: Learns) -> Self:
+        """With a value for everything that depends on what is learned from."""
+        if learns == "labels" and not (
+            self.alpha or self.cosine_weight or self.wasserstein_weight or self.keep_weight
+        ):
             raise UserError("--alpha 0 and --cosine-weight 0 leave nothing to learn: raise one of them.")
+        missing = {name: value for name, value in DEFAULTS[learns].items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +126,7 @@ class AdaptOptions(RunOptions, AdaptTrainingOptions):
         panel="Data",
         complete=complete_local_paths,
     )
-    learn: Learn = option(
+    learn: Literal["auto", "neighbours", "labels", "pairs"] = option(
         "auto",
         help="What to learn from; auto: pairs or labels where they are given, neighbours otherwise.",
         panel="Data",
@@ -132,7 +157,7 @@ class AdaptOptions(RunOptions, AdaptTrainingOptions):
             raise UserError("--test-labels belong to the vectors of --test.")
 
     @property
-    def learns(self) -> Literal["neighbours", "labels", "pairs"]:
+    def learns(self) -> Learns:
         """What is learned from."""
         if self.learn != "auto":
             return self.learn

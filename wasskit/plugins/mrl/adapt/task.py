@@ -28,7 +28,7 @@ from wasskit.plugins.mrl.adapt.data import (
 )
 from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import KIND, Adaptor, AdaptorModel, build_adaptor, principal_axes
-from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, adapted_dims
+from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns, adapted_dims
 from wasskit.plugins.mrl.task import published_schedule
 from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
@@ -45,7 +45,7 @@ class Parts:
     validation: Vectors
 
 
-def divide(vectors: Vectors, learns: str, fraction: float, seed: int) -> Parts:
+def divide(vectors: Vectors, learns: Learns, fraction: float, seed: int) -> Parts:
     """Keep a part of the vectors (of each class where there are labels) for validation; of pairs, some queries.
 
     With pairs all vectors stay on both sides: it is the judgements of the queries kept that are not trained on.
@@ -89,6 +89,7 @@ class AdaptTask(Task):
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         config = self.config
+        assert config.lr is not None
         groups = parameter_groups(self.network, lr=config.lr, weight_decay=config.weight_decay)
         heads = list(self.objective.parameters())
         if heads:
@@ -115,7 +116,7 @@ class Validation:
     queries with a relevant document among the nearest of all documents. ``decides`` names what chooses the best.
     """
 
-    def __init__(self, parts: Parts, learns: str, device: torch.device, *, seed: int = 0) -> None:
+    def __init__(self, parts: Parts, learns: Learns, device: torch.device, *, seed: int = 0) -> None:
         self.pairs = parts.validation.pairs if learns == "pairs" else None
         self.decides = {"pairs": "recall@10", "labels": "nn1"}.get(learns, "overlap10")
         to = {"device": device, "dtype": torch.float32}
@@ -190,13 +191,15 @@ def _relevant(pairs: Pairs, queries: Tensor, documents: Tensor) -> Tensor:
 
 def build_adapt_task(
     config: AdaptTrainingOptions,
-    learns: str,
+    learns: Learns,
     parts: Parts,
     device: torch.device,
     *,
     seed: int = 0,
 ) -> tuple[AdaptTask, RowSource]:
     """The task of a configuration, started at the principal components of the training vectors, and its batches."""
+    config = config.resolved(learns)
+    assert config.batch_size is not None and config.temperature is not None
     train = parts.train
     width = train.rows.shape[1]
     dims = config.dims or adapted_dims(width)
@@ -212,7 +215,9 @@ def build_adapt_task(
         "blocks": config.blocks if config.network == "residual" else 0,
         "learned": learns,
     }
-    model = build_adaptor(description, dropout=config.dropout, input_dropout=config.input_dropout)
+    model = build_adaptor(
+        description, dropout=config.dropout or 0.0, input_dropout=config.input_dropout or 0.0
+    )
     mean, axes = principal_axes(train.rows)
     # Neighbours by cosine are those about zero, which a centre would move.
     model.network.start(axes, mean if learns == "labels" else None)
@@ -229,11 +234,11 @@ def build_adapt_task(
         source = LabelSource(train.rows, dense, config.batch_size, **cast(Any, shared))
     elif learns == "pairs":
         assert train.pairs is not None
-        objective = PairLoss(dims, temperature=config.temperature or 0.1)
+        objective = PairLoss(dims, temperature=config.temperature)
         source = PairSource(train.rows, train.pairs, config.batch_size, **cast(Any, shared))
     else:
         objective = NeighbourLoss(
-            dims, temperature=config.temperature or 0.05, pair_weight=config.pair_weight,
+            dims, temperature=config.temperature, pair_weight=config.pair_weight,
             wasserstein_weight=config.wasserstein_weight, beta=config.beta, blur=config.blur,
         )  # fmt: skip
         source = NeighbourSource(
@@ -257,7 +262,7 @@ def _label_loss(config: AdaptTrainingOptions, classes: int, dims: tuple[int, ...
         classes,
         dims,
         cosine_weight=config.cosine_weight,
-        cosine_temperature=config.temperature or 0.1,
+        cosine_temperature=cast(float, config.temperature),
         keep_weight=config.keep_weight,
         **settings,
     )
