@@ -57,7 +57,7 @@ def encode_binary(x: Tensor, threshold: Tensor | float = 0.0) -> Tensor:
 
 
 def decode_binary(packed: Tensor, dim: int) -> Tensor:
-    """Packed bits (N, ceil(D / 8)) as -1 and 1, float32 (N, D): inner products are D - 2 * Hamming distance, exactly."""
+    """Packed bits (N, ceil(D / 8)) as -1 and 1, float32 (N, D): inner products are D - 2 Hamming distance, exactly."""
     bits = (packed[:, :, None] >> _shifts(packed.device)) & 1
     return bits.flatten(1)[:, :dim].float() * 2 - 1
 

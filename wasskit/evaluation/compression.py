@@ -24,7 +24,7 @@ __all__ = ["Bank", "Measured", "baselines", "compression_rows", "neighbour_overl
 class Measured:
     """One way to store vectors.
 
-    ``metrics`` in percent: ``overlap10``, the share of each vector's ten nearest others that stay among the ten nearest;
+    ``metrics`` in percent: ``overlap10``, the share of each vector's ten nearest others that stay the nearest;
     with labels ``recall@1`` and ``recall@10`` within the set, and ``nn1``, the accuracy of the class of the nearest
     vector of the bank.
     """

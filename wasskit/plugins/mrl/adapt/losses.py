@@ -185,7 +185,7 @@ class PairLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, queries: Tensor, documents: Tensor, relevance: Tensor) -> AdaptLosses:
-        """queries (Q_r, m), documents (D_r, m): this rank's shares; relevance (Q, D) of the whole batch, no row zero."""
+        """queries (Q_r, m), documents (D_r, m): this rank's shares; relevance (Q, D) of all, no row zero."""
         with torch.autocast(queries.device.type, enabled=False):
             queries, documents = gather_with_grad(_raised(queries)), gather_with_grad(_raised(documents))
             losses = self._losses(queries, documents, relevance)

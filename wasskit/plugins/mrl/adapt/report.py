@@ -15,7 +15,6 @@ from wasskit.plugins.mrl.adapt.options import AdaptOptions
 from wasskit.plugins.mrl.adapt.task import AdaptTask, Parts, adapt
 from wasskit.plugins.mrl.metrics import METRICS
 from wasskit.report import Report, Table
-from wasskit.training.run import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,20 +48,14 @@ def read_vectors_of(config: AdaptOptions) -> tuple[Vectors, Vectors | None]:
 
 
 @torch.no_grad()
-def compare(
-    task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.device, *, rows: Sequence[Metric] = ()
-) -> Report:
+def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.device) -> Report:
     """The table that decides, on the test vectors, or without any on the validation part; called by all ranks.
 
     The training vectors are the bank in which the nearest is looked up for ``nn1``; where none of its labels is one of
     the set's (classes never trained on) that has no meaning, and is left out.
-
-    Args:
-        rows: the records of the training, for its curves.
     """
-    measured = parts.validation if test is None else test
+    measured = test or parts.validation or parts.train
     where = "validation" if test is None else "test"
-    # With pairs, all vectors are on both sides.
     own = measured.rows[:MEASURED].to(device, torch.float32)
     train = parts.train.rows[:MEASURED].to(device, torch.float32)
     mean, axes = principal_axes(train)
@@ -77,10 +70,10 @@ def compare(
     found = compression_rows(
         methods(own), task.model.dims, reference=own, labels=labels, bank=Bank(methods(train), bank_labels)
     )
-    return _report(found, where, len(own), rows)
+    return _report(found, where, len(own))
 
 
-def _report(found: Sequence[Measured], where: str, count: int, rows: Sequence[Metric]) -> Report:
+def _report(found: Sequence[Measured], where: str, count: int) -> Report:
     names = list(found[0].metrics)
     headings = METRICS.headings(*names)
     dims = sorted({one.dim for one in found})

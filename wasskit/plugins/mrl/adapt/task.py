@@ -39,10 +39,10 @@ BANK = 20_000
 
 @dataclass(frozen=True)
 class Parts:
-    """The vectors to train on and those kept for validation, with the pairs of either."""
+    """The vectors to train on and those kept for validation (None: none), with the pairs of either."""
 
     train: Vectors
-    validation: Vectors
+    validation: Vectors | None
 
 
 def divide(vectors: Vectors, learns: Learns, fraction: float, seed: int) -> Parts:
@@ -74,7 +74,11 @@ class AdaptTask(Task):
     """Trains an :class:`AdaptorModel`."""
 
     def __init__(
-        self, model: AdaptorModel, objective: nn.Module, config: AdaptTrainingOptions, check: Validation
+        self,
+        model: AdaptorModel,
+        objective: nn.Module,
+        config: AdaptTrainingOptions,
+        check: Validation | None,
     ) -> None:
         super().__init__()
         self.network = model.network
@@ -82,7 +86,7 @@ class AdaptTask(Task):
         self.model = model
         self.config = config
         self.check = check
-        self.monitor = f"val/{check.decides}"
+        self.monitor = None if check is None else f"val/{check.decides}"
 
     def networks(self) -> list[nn.Module]:
         return []
@@ -102,7 +106,7 @@ class AdaptTask(Task):
         return Losses(losses.total, losses.terms)
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
-        return {"val": self.check.metrics(self.network, self.model.dims)}
+        return {} if self.check is None else {"val": self.check.metrics(self.network, self.model.dims)}
 
     def extra_state(self) -> dict[str, Any]:
         return {"model": dict(self.model.description)}
@@ -112,27 +116,29 @@ class Validation:
     """What a network is measured by during training, on the part that it does not learn from.
 
     In percent at each prefix and as ``name`` their mean: ``overlap10``, the share of the ten nearest training vectors
-    that stay; ``nn1``, the accuracy of the class of the nearest; with pairs ``recall@1`` and ``recall@10``, the share of
-    queries with a relevant document among the nearest of all documents. ``decides`` names what chooses the best.
+    that stay; ``nn1``, the accuracy of the class of the nearest; with pairs ``recall@1`` and ``recall@10``, the
+    share of queries with a relevant document among the nearest of all documents. ``decides`` names what chooses the best.
     """
 
-    def __init__(self, parts: Parts, learns: Learns, device: torch.device, *, seed: int = 0) -> None:
-        self.pairs = parts.validation.pairs if learns == "pairs" else None
+    def __init__(
+        self, train: Vectors, held: Vectors, learns: Learns, device: torch.device, *, seed: int = 0
+    ) -> None:
+        self.pairs = held.pairs if learns == "pairs" else None
         self.decides = {"pairs": "recall@10", "labels": "nn1"}.get(learns, "overlap10")
         to = {"device": device, "dtype": torch.float32}
         if self.pairs is not None:
-            queries, documents = self.pairs.queries.unique(), _documents(parts)
-            self.vectors, self.bank = parts.train.rows[queries].to(**to), parts.train.rows[documents].to(**to)
+            queries, documents = self.pairs.queries.unique(), _documents(train, held)
+            self.vectors, self.bank = train.rows[queries].to(**to), train.rows[documents].to(**to)
             self.relevant = _relevant(self.pairs, queries, documents).to(device)
             return
-        train, kept = parts.train, torch.arange(len(parts.train))
+        kept = torch.arange(len(train))
         if len(train) > BANK:
             kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:BANK]
-        self.vectors, self.bank = parts.validation.rows.to(**to), train.rows[kept].to(**to)
+        self.vectors, self.bank = held.rows.to(**to), train.rows[kept].to(**to)
         self.labels = self.bank_labels = None
-        if parts.validation.labels is not None and train.labels is not None:
+        if held.labels is not None and train.labels is not None:
             self.labels, self.bank_labels = (
-                parts.validation.labels.to(device),
+                held.labels.to(device),
                 train.labels[kept].to(device),
             )
         unit, k = F.normalize(self.bank, dim=1), min(10, len(kept))
@@ -175,8 +181,8 @@ class Validation:
         return {"recall@1": hits[0], "recall@10": hits[1]}
 
 
-def _documents(parts: Parts) -> Tensor:
-    both = [part.pairs.documents for part in (parts.train, parts.validation) if part.pairs is not None]
+def _documents(*parts: Vectors) -> Tensor:
+    both = [part.pairs.documents for part in parts if part.pairs is not None]
     return torch.cat(both).unique()
 
 
@@ -199,7 +205,8 @@ def build_adapt_task(
 ) -> tuple[AdaptTask, RowSource]:
     """The task of a configuration, started at the principal components of the training vectors, and its batches."""
     config = config.resolved(learns)
-    assert config.batch_size is not None and config.temperature is not None
+    assert config.batch_size is not None
+    assert config.temperature is not None
     train = parts.train
     width = train.rows.shape[1]
     dims = config.dims or adapted_dims(width)
@@ -244,7 +251,8 @@ def build_adapt_task(
         source = NeighbourSource(
             train.rows, config.batch_size, near=config.near, pool=config.pool, **cast(Any, shared)
         )
-    check = Validation(parts, learns, device, seed=seed)
+    held = parts.validation
+    check = None if held is None else Validation(train, held, learns, device, seed=seed)
     return AdaptTask(model, objective, config, check), source
 
 

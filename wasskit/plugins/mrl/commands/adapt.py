@@ -34,7 +34,7 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
         task, source = build_adapt_task(config, config.learns, parts, session.device, seed=config.seed)
         summary = session.trainer(task, source).fit(resume=session.checkpoint).as_dict()
         run = session.run
-        report = compare(task, parts, test, session.device, rows=run.metrics() if is_main() else [])
+        report = compare(task, parts, test, session.device)
         content = summary | dict(report.result)
         run.write_summary(content)
     told = finish(report, run.path) if is_main() else dict(report.result)
