@@ -11,7 +11,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch.nn import functional as F
 
-from wasskit.cli import main
+from wasskit.cli import run
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, read_pairs, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
@@ -159,14 +159,14 @@ def test_the_command_makes_a_run(
     given = {"labels": ["--labels", "y.npy"], "pairs": ["--pairs", "pairs.csv"], "neighbours": []}[learn]
     argv = ["mrl", "adapt", "x.npy", *given, "--test", "t.npy", "--epochs", "2", "--batch-size", "16"]
     argv += ["--hidden", "8", "--device", "cpu", "--no-tensorboard", "--json", "--run-dir", "run"]
-    assert main(argv) == 0
+    assert run(argv) == 0
     result = json.loads(capsys.readouterr().out)
     assert {row["method"] for row in result["compression"]} == {
         "raw", "random rotation", "principal components", "adapted",
     }  # fmt: skip
     assert Path("run/compression.csv").is_file()
     assert all(Path(path).is_file() for path in result["figures"])
-    assert main(["mrl", "adapt", "--resume", "run", "--json"]) == 0
+    assert run(["mrl", "adapt", "--resume", "run", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["compression"] == result["compression"]
 
