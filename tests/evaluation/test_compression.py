@@ -31,7 +31,8 @@ def test_scikit_learn_finds_the_same(dim: int) -> None:
     found = one(X, dim, labels=LABELS, bank=Bank({"x": BANK}, BANK_LABELS))
     prefix, labels = X[:, :dim].double().numpy(), LABELS.numpy()
     kept = [
-        len(set(a) & set(b)) for a, b in zip(nearest(X.double().numpy(), 10), nearest(prefix, 10), strict=True)
+        len(set(a) & set(b))
+        for a, b in zip(nearest(X.double().numpy(), 10), nearest(prefix, 10), strict=True)
     ]
     assert found["overlap10"] == pytest.approx(10 * np.mean(kept))
     for k in (1, 10):

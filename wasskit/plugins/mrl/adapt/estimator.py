@@ -123,7 +123,11 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self
 
     def transform(self, X: Any) -> Any:
-        """Adapted unit vectors, float32 (N, m); compare prefixes of them by their cosine."""
+        """Adapted unit vectors (N, m) in the dtype of X, computed in float32; compare prefixes of them by their cosine."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
-        return adapt(self.network_, torch.from_numpy(np.ascontiguousarray(X))).numpy()
+        return (
+            adapt(self.network_, torch.from_numpy(np.ascontiguousarray(X)))
+            .numpy()
+            .astype(X.dtype, copy=False)
+        )

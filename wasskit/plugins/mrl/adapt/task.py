@@ -117,7 +117,8 @@ class Validation:
 
     In percent at each prefix and as ``name`` their mean: ``overlap10``, the share of the ten nearest training vectors
     that stay; ``nn1``, the accuracy of the class of the nearest; with pairs ``recall@1`` and ``recall@10``, the
-    share of queries with a relevant document among the nearest of all documents. ``decides`` names what chooses the best.
+    share of queries with a relevant document among the nearest of all documents.
+    ``decides`` names what chooses the best.
     """
 
     def __init__(
