@@ -123,7 +123,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self
 
     def transform(self, X: Any) -> Any:
-        """Adapted unit vectors (N, m) in the dtype of X, computed in float32; compare prefixes of them by their cosine."""
+        """Adapted unit vectors (N, m), computed in float32, in the dtype of X; compare prefixes by their cosine."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
         return (
