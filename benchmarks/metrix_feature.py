@@ -27,9 +27,12 @@ from torch import Tensor
 
 from wasskit.models.backbones import build_backbone
 from wasskit.models.heads import AverageMaxPool, LinearEmbedding
-from wasskit.plugins.metrix.losses import MetrixLoss, mean_nonzero, mixed_contrastive
-from wasskit.plugins.metrix.mixup import Mixing, feature_embeddings, pair_cosines
-from wasskit.plugins.metrix.pairs import Triples, all_negatives, positive_negative, relations
+from wasskit.plugins.metrix.losses.contrastive import mixed_contrastive
+from wasskit.plugins.metrix.mixers.base import pair_cosines
+from wasskit.plugins.metrix.mixers.feature import feature_embeddings
+from wasskit.plugins.metrix.objective import MetrixLoss
+from wasskit.plugins.metrix.pair_loss import mean_nonzero
+from wasskit.plugins.metrix.pairs import Mixing, Triples, all_negatives, positive_negative, relations
 
 LAM = 0.4
 MIXING = Mixing(LAM, "positive-negative")

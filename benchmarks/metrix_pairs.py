@@ -19,9 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wasskit.plugins.metrix.losses import MetrixLoss, mean_nonzero, mixed_contrastive
-from wasskit.plugins.metrix.mixup import Mixing, embedding_cosines
-from wasskit.plugins.metrix.pairs import Triples, all_negatives, positive_negative, relations
+from wasskit.plugins.metrix.losses.contrastive import mixed_contrastive
+from wasskit.plugins.metrix.mixers.embed import embedding_cosines
+from wasskit.plugins.metrix.objective import MetrixLoss
+from wasskit.plugins.metrix.pair_loss import mean_nonzero
+from wasskit.plugins.metrix.pairs import Mixing, Triples, all_negatives, positive_negative, relations
 
 LAM, MARGIN, DIM = 0.4, 0.5, 512
 MATRIX_LIMIT = 12_000

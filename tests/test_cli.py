@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from wasskit import __version__
-from wasskit.cli import build_root, run, validate_recipe
+from wasskit.cli import build_root, validate_recipe
 from wasskit.completion import SCRIPTS, write_scripts
 from wasskit.plugins import BUILT_IN, plugin_targets
 from wasskit.recipes import load_recipe, recipe_names
@@ -547,10 +547,3 @@ def test_waiting_threads_sleep_unless_told_otherwise(tmp_path: Path) -> None:
         )  # fmt: skip
         said.append(done.stdout.split())
     assert said == [["20000", "False"], ["None", "False"], ["7", "False"]]
-
-
-def test_run_restores_the_command_line_for_nested_calls() -> None:
-    from wasskit import config
-
-    assert run(["--version"]) == 0
-    assert config._argv.value is None

@@ -12,17 +12,25 @@ import tomli_w
 
 from wasskit.config import (
     Command,
+    CommandOptions,
     Invocation,
+    OptionGroup,
     RecipeOptions,
     argument,
+    build,
+    changed,
     check_keys,
     display,
     fields_of,
     fixed_keys,
+    group,
     kind_of,
     option,
+    part,
     to_options,
+    values_of,
 )
+from wasskit.config.resolution import resolve as resolve_options
 from wasskit.errors import UserError
 from wasskit.options import override
 from wasskit.system.documents import read_toml
@@ -51,7 +59,7 @@ COMMAND = Command("test sample", Sample, body, "A command.")
 
 
 def resolve(**given: Any) -> Sample:
-    return COMMAND.resolve(given)[0]
+    return resolve_options(Sample, COMMAND.path, given)[0]
 
 
 def test_command_line_texts_become_typed_values() -> None:
@@ -186,3 +194,79 @@ def test_unsupported_types_fail_when_declared() -> None:
         kind_of(dict[str, int])
     with pytest.raises(TypeError):
         kind_of(int | str)
+
+
+def test_a_command_knows_the_command_line_that_it_was_called_by() -> None:
+    """Also within another command's process: it is not the process's own."""
+    seen: list[tuple[str, ...]] = []
+
+    def note(config: Sample, invocation: Invocation) -> None:
+        seen.append(invocation.argv)
+        if len(seen) == 1:
+            inner.build().main(["b"], standalone_mode=False, obj=("test", "inner", "b"))
+            seen.append(invocation.argv)
+
+    outer, inner = (Command(f"test {name}", Sample, note, "A command.") for name in ("outer", "inner"))
+    outer.build().main(["a"], standalone_mode=False, obj=("test", "outer", "a"))
+    assert seen == [("test", "outer", "a"), ("test", "inner", "b"), ("test", "outer", "a")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length(OptionGroup):
+    epochs: int = option(100, help="Epochs.", panel="Optimisation", min=1)
+    every: int | None = option(None, help="Epochs between.", panel="Run", show_default="a tenth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place(OptionGroup):
+    path: Path = argument(help="A path.")
+    wide: bool = option(False, help="Wide.", panel="Data")
+
+    def validate(self) -> None:
+        super().validate()
+        if self.wide:
+            raise UserError("--wide is too much.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouped(RecipeOptions):
+    """A command of groups: one with other defaults and help, one with a required argument."""
+
+    rate: float = option(0.1, help="Rate.", panel="Method")
+    length: Length = group(Length(epochs=25, every=5), help={"epochs": "Epochs of this."})
+    place: Place
+
+
+def test_groups_are_flat_outside_and_typed_inside() -> None:
+    options = {f.name: f for f in fields_of(Grouped)}
+    assert list(options) == ["path", "rate", "wide", "epochs", "every", "json", "quiet", "verbose", "recipe"]
+    assert (options["epochs"].default, options["epochs"].option.help) == (25, "Epochs of this.")
+    assert (options["every"].default, options["every"].option.show_default) == (5, None)
+    assert fields_of(Length)[1].option.show_default == "a tenth"
+
+    given = check_keys(Grouped, {"epochs": 3, "rate": 0.2}, "a recipe")
+    config = build(Grouped, {**given, "path": Path("a")})
+    assert (config.length, config.rate, config.place.path) == (Length(epochs=3, every=5), 0.2, Path("a"))
+    assert to_options(config) == {"rate": 0.2, "wide": False, "epochs": 3, "every": 5}
+    assert values_of(config)["epochs"] == 3
+    other = changed(config, every=None, rate=0.3)
+    assert (other.length, other.rate, other.place) == (Length(epochs=3), 0.3, config.place)
+    with pytest.raises(TypeError, match=r"Grouped has no option epoch$"):
+        changed(config, epoch=3)
+    assert part(config, Length) is config.length
+    assert part(config.length, Length) is config.length
+    with pytest.raises(TypeError, match="Length has no Place"):
+        part(config.length, Place)
+
+
+def test_groups_are_validated_and_share_no_name() -> None:
+    with pytest.raises(UserError, match="--wide is too much"):
+        build(Grouped, {"path": Path("a"), "wide": True})
+
+    @dataclass(frozen=True, kw_only=True)
+    class Twice(CommandOptions):
+        one: Sample = Sample()
+        two: Sample = Sample()
+
+    with pytest.raises(TypeError, match="the same name: clip, clip"):
+        fields_of(Twice)

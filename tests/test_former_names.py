@@ -38,11 +38,11 @@ def test_former_names_mean_the_present_option(
     assert current_names(declared.options, keys) == {name: value} | ({} if name != "cycle" else {"cycle": 2})
     seen: list[Any] = []
 
-    def resolve(self: Any, given: Any) -> None:
+    def resolve(options: Any, path: str, given: Any) -> None:
         seen.append(given)
         raise UserError("that is enough.")
 
-    monkeypatch.setattr(type(declared), "resolve", resolve)
+    monkeypatch.setattr("wasskit.config.command.resolve", resolve)
     result = run_cli(*command.split(), *line)
     assert result.exit_code == 2, result.stderr
     assert list(seen[0]) == [name]

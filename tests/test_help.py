@@ -12,6 +12,7 @@ import pytest
 
 from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, load_command
 from wasskit.config import Command, bounds_phrase, build, display, fields_of, to_options
+from wasskit.config.schema import PANELS
 from wasskit.plugins import BUILT_IN, load_plugin
 
 PLUGINS = [GENERAL, RECIPES, COMPLETIONS, *map(load_plugin, BUILT_IN.values())]
@@ -50,6 +51,19 @@ def _entries(help_text: str) -> dict[str, str]:
         elif not line.startswith("│"):
             flag = ""
     return entries
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_panels_come_in_the_order_of_all_plugins(path: str, run_cli: Callable[..., Any]) -> None:
+    """What a user sets first comes first: the method, the data, the length of a training; then all else."""
+    words = path.split(" ") if not path.startswith("wasskit ") else path.split(" ")[1:]
+    shown = re.findall(r"^╭─ (\S[^─]*?) ─", run_cli(*words, "--help").stdout, flags=re.MULTILINE)
+    panels = [panel for panel in shown if panel != "Arguments"]
+    known = {f.option.panel for f in fields_of(COMMANDS[path].options) if not f.option.positional}
+    assert set(panels) <= known | {"Options"}
+    assert panels[-1] == "Output" or panels == ["Options"]
+    ranks = [PANELS.index(panel) for panel in panels if panel in known]
+    assert ranks == sorted(ranks)
 
 
 @pytest.mark.parametrize("path", COMMANDS)

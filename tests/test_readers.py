@@ -17,7 +17,7 @@ from PIL import Image
 
 from wasskit.data.base import UnreadableImage, read_image
 from wasskit.data.folder import list_images, load_folder
-from wasskit.data.sets.pickles import read_pickle
+from wasskit.data.formats.pickles import read_pickle
 from wasskit.errors import UserError
 from wasskit.system.documents import read_json, read_toml
 from wasskit.system.readers import READERS, Damage, reader
@@ -33,18 +33,19 @@ PARSERS = {
 ALLOWED = {
     ("data/images.py", "opened"): "opens images for the readers",
     ("data/decode.py", "check_image"): "whatever is wrong is found again by the reader of images",
-    ("data/sets/binary.py", "read"): "bytes in memory, out of a file that is read",
+    ("data/sets/cifar10_jpeg.py", "read"): "bytes in memory, out of a file that is read",
     (
-        "data/sets/folders.py",
+        "data/sets/imagenet100.py",
         "__call__",
     ): "bytes in memory, or a path that `opened` checks; errors are noted by _read",
-    ("data/sets/builtin.py", "_digits_table"): "a file of scikit-learn's own",
+    ("data/sets/digits.py", "_table"): "a file of scikit-learn's own",
     ("data/sets/cifar.py", "_altered"): "a checksum of bytes",
     ("plugins/study/published.py", "_table"): "a file of our own",
     ("system/documents.py", "parse_json"): "text out of a file that is read",
     ("completion.py", "install"): "the user's own start-up file, appended to",
     ("commands/recipes/copy.py", "body"): "bytes of a recipe that is checked before",
-    ("plugins/plot/report.py", "_figures"): "figures just drawn",
+    ("plugins/plot/html.py", "figures"): "figures just drawn",
+    ("plugins/plot/html.py", "_own_file"): "a file of our own",
     ("distributed/launch.py", "_describe_saved"): "notes that the ranks have just left for their launcher",
 }
 

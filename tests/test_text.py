@@ -116,7 +116,7 @@ def test_the_terminal_shows_the_characters_and_obeys_none(hostile: str) -> None:
     assert printed.count(text.plain_text(hostile).rstrip("\\")) >= 4
 
 
-@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from")
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_figures_draw_the_characters_and_keep_their_legend(hostile: str, tmp_path: Path) -> None:
     from wasskit.pictures.style import figure, save_figure
@@ -255,10 +255,12 @@ def test_a_class_folder_with_a_hostile_name_is_searched_and_drawn(
 
 
 def test_a_grid_quotes_its_settings(tmp_path: Path) -> None:
-    from wasskit.plugins.mrl.results import Row, write_rows
+    from wasskit.plugins.mrl.results import Row, rows_table
+    from wasskit.report import Report, write
 
     rows = [Row({hostile: hostile}, 1, {"top1@2": 1.0}, {"top1@2": 0.0}) for hostile in HOSTILE[:-1]]
-    with write_rows(tmp_path / "table.csv", rows).open(encoding="utf-8", newline="") as file:
+    (table,) = write(Report({}, files={"table.csv": rows_table(rows)}), tmp_path)
+    with table.open(encoding="utf-8", newline="") as file:
         for cells in csv.reader(file):
             assert len(cells) == 6
             assert not re.match(r"\s*[=+\-@]", cells[0])

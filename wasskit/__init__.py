@@ -17,14 +17,19 @@ _PUBLIC = {
     "MatryoshkaAdaptor": "wasskit.plugins.mrl.adapt.estimator",
     "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
     "W2UniformityLoss": "wasskit.plugins.ssl.losses",
-    "MetrixLoss": "wasskit.plugins.metrix.losses",
-    "W2GN": "wasskit.plugins.w2gn.core.objective",
+    "MetrixLoss": "wasskit.plugins.metrix.objective",
+    "W2GN": "wasskit.plugins.w2gn.core.transport",
     "DenseICNN": "wasskit.models.icnn",
     "ConvICNN": "wasskit.models.icnn",
     "bures_wasserstein_squared": "wasskit.ot.gaussian",
     "gaussian_transport_map": "wasskit.ot.gaussian",
     "nested_sinkhorn_divergences": "wasskit.ot.sinkhorn",
     "energy_distance": "wasskit.ot.energy",
+    "sinkhorn_divergence": "wasskit.ot.divergence",
+    "sliced_wasserstein_squared": "wasskit.ot.sliced",
+    "sliced_gaussian_wasserstein_squared": "wasskit.ot.sliced",
+    "slicing_directions": "wasskit.ot.directions",
+    "gaussian_maps": "wasskit.ot.affine",
     "topk_accuracy": "wasskit.evaluation.accuracy",
     "class_map_at_k": "wasskit.evaluation.accuracy",
     "knn_accuracy": "wasskit.evaluation.knn",
@@ -36,6 +41,11 @@ _PUBLIC = {
     "singular_spectrum": "wasskit.evaluation.uniformity",
     "l2_uvp": "wasskit.evaluation.transport",
     "frechet_distance": "wasskit.evaluation.transport",
+    "rankme": "wasskit.evaluation.label_free",
+    "alpha_req": "wasskit.evaluation.label_free",
+    "lidar": "wasskit.evaluation.label_free",
+    "sliced_uniformity": "wasskit.evaluation.label_free",
+    "sigreg_statistic": "wasskit.evaluation.gaussianity",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -43,7 +53,12 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 if TYPE_CHECKING:
     from wasskit.evaluation.accuracy import class_map_at_k as class_map_at_k
     from wasskit.evaluation.accuracy import topk_accuracy as topk_accuracy
+    from wasskit.evaluation.gaussianity import sigreg_statistic as sigreg_statistic
     from wasskit.evaluation.knn import knn_accuracy as knn_accuracy
+    from wasskit.evaluation.label_free import alpha_req as alpha_req
+    from wasskit.evaluation.label_free import lidar as lidar
+    from wasskit.evaluation.label_free import rankme as rankme
+    from wasskit.evaluation.label_free import sliced_uniformity as sliced_uniformity
     from wasskit.evaluation.retrieval import map_at_r as map_at_r
     from wasskit.evaluation.retrieval import recall_at_k as recall_at_k
     from wasskit.evaluation.transport import frechet_distance as frechet_distance
@@ -54,16 +69,21 @@ if TYPE_CHECKING:
     from wasskit.evaluation.uniformity import w2_uniformity as w2_uniformity
     from wasskit.models.icnn import ConvICNN as ConvICNN
     from wasskit.models.icnn import DenseICNN as DenseICNN
+    from wasskit.ot.affine import gaussian_maps as gaussian_maps
+    from wasskit.ot.directions import slicing_directions as slicing_directions
+    from wasskit.ot.divergence import sinkhorn_divergence as sinkhorn_divergence
     from wasskit.ot.energy import energy_distance as energy_distance
     from wasskit.ot.gaussian import bures_wasserstein_squared as bures_wasserstein_squared
     from wasskit.ot.gaussian import gaussian_transport_map as gaussian_transport_map
     from wasskit.ot.sinkhorn import nested_sinkhorn_divergences as nested_sinkhorn_divergences
-    from wasskit.plugins.metrix.losses import MetrixLoss as MetrixLoss
+    from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared as sliced_gaussian_wasserstein_squared
+    from wasskit.ot.sliced import sliced_wasserstein_squared as sliced_wasserstein_squared
+    from wasskit.plugins.metrix.objective import MetrixLoss as MetrixLoss
     from wasskit.plugins.models import load as load
     from wasskit.plugins.mrl.adapt.estimator import MatryoshkaAdaptor as MatryoshkaAdaptor
     from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
     from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss
-    from wasskit.plugins.w2gn.core.objective import W2GN as W2GN
+    from wasskit.plugins.w2gn.core.transport import W2GN as W2GN
 
 
 __getattr__, __dir__ = attach(__name__, _PUBLIC)

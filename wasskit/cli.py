@@ -20,7 +20,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from wasskit import config as _config
+from wasskit.config import Command, CommandOptions, RecipeOptions, build, check_keys
 from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
@@ -141,20 +141,20 @@ def _help_without_command(ctx: typer.Context) -> None:
         raise typer.Exit()
 
 
-def load_command(plugin: Plugin, name: str) -> _config.Command[Any]:
+def load_command(plugin: Plugin, name: str) -> Command[Any]:
     """The declaration of one command of a plugin."""
     if name in ("embed", "export") and plugin.model is not None and name not in plugin.aliases:
         from wasskit.trained.commands import standard_command
 
         model, choices = (
             plugin.model,
-            load_plugin(plugin.choices) if plugin.choices else _config.CommandOptions,
+            load_plugin(plugin.choices) if plugin.choices else CommandOptions,
         )
         return standard_command(plugin.name, name, plugin.commands[name], lambda: load_plugin(model), choices)
     module = importlib.import_module(plugin.module_of(name))
     commands = getattr(module, "commands", None)
     command = commands[name] if commands is not None else module.command
-    return typing.cast("_config.Command[Any]", command)
+    return typing.cast("Command[Any]", command)
 
 
 def plugin_group(plugin: Plugin) -> Any:
@@ -168,7 +168,7 @@ def plugin_group(plugin: Plugin) -> Any:
     )
 
 
-def find_command(path: str) -> _config.Command[Any]:
+def find_command(path: str) -> Command[Any]:
     """The declaration of a command named as it is typed, e.g. ``"mrl train"``.
 
     Raises:
@@ -194,11 +194,11 @@ def validate_recipe(named: str) -> str:
         command = find_command(recipe.command)
     except UserError as error:
         raise UserError(f"Recipe {path}: {error}") from None
-    if not issubclass(command.options, _config.RecipeOptions):
+    if not issubclass(command.options, RecipeOptions):
         raise UserError(f"Recipe {path}: `wasskit {recipe.command}` takes no recipe.")
     try:
-        values = _config.check_keys(command.options, recipe.options, f"recipe {path}")
-        _config.build(command.options, values)
+        values = check_keys(command.options, recipe.options, f"recipe {path}")
+        build(command.options, values)
     except UserError as error:
         message = str(error)
         raise UserError(message if str(path) in message else f"Recipe {path}: {message}") from None
@@ -252,8 +252,6 @@ def run(argv: Sequence[str]) -> int:
 
     Exit codes: 0 done, 1 failed, 2 the request was wrong, 128 + signal interrupted.
     """
-    previous = _config._argv.value
-    _config._argv.value = tuple(argv)
     try:
         completing = "_WASSKIT_COMPLETE" in os.environ
         if completing:
@@ -264,20 +262,17 @@ def run(argv: Sequence[str]) -> int:
             typer.completion.completion_init()  # type: ignore[attr-defined]
         called = argv[0] if argv and not completing else None
         code = build_root(called).main(
-            args=list(argv), prog_name="wasskit", complete_var="_WASSKIT_COMPLETE", standalone_mode=False
-        )
+            args=list(argv), prog_name="wasskit", complete_var="_WASSKIT_COMPLETE", standalone_mode=False,
+            obj=tuple(argv),
+        )  # fmt: skip
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
-    except _config._ExitWith as leave:
-        return leave.code
     except KeyboardInterrupt:
         return 130
     except Stopped as stop:
         return 128 + stop.signal_number
     except Exception as error:
         return _report(error)
-    finally:
-        _config._argv.value = previous
     return code or 0
 
 

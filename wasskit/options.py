@@ -1,4 +1,4 @@
-"""Option groups that several commands share. A command's configuration inherits the groups it needs.
+"""Option groups that several commands share: the fields of their configurations.
 
 :func:`override` gives an inherited option another default without repeating its declaration.
 """
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import ByCommand, CommandOptions, RecipeOptions, argument, option
+from wasskit.config import ByCommand, OptionGroup, argument, option
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
 
 
 def override(
-    group: type[CommandOptions],
+    group: type[OptionGroup],
     name: str,
     default: Any,
     *,
@@ -125,7 +125,7 @@ def complete_local_paths(typed: str) -> Iterable[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceOptions(CommandOptions):
+class DeviceOptions(OptionGroup):
     """Where to compute."""
 
     device: str = option(
@@ -141,7 +141,7 @@ class DeviceOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(RecipeOptions, DeviceOptions):
+class RunOptions(OptionGroup):
     """A run directory, its name, its seed, and how to go on with it."""
 
     run_dir: Path | None = option(
@@ -185,7 +185,7 @@ class RunOptions(RecipeOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataRootOptions(CommandOptions):
+class DataRootOptions(OptionGroup):
     """Where data sets are and how they are read."""
 
     data_root: Path | None = option(
@@ -236,7 +236,7 @@ class DataOptions(DataRootOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneOptions(CommandOptions):
+class BackboneOptions(OptionGroup):
     """The network below the method."""
 
     backbone: str | None = option(
@@ -260,7 +260,7 @@ class BackboneOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopOptions(CommandOptions):
+class LoopOptions(OptionGroup):
     """Length of a training and how its steps are taken."""
 
     epochs: int = option(100, help="Passes over the training set.", panel="Optimisation", min=1)
@@ -281,7 +281,7 @@ class LoopOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerOptions(CommandOptions):
+class OptimizerOptions(OptionGroup):
     """The optimiser."""
 
     optimizer: Literal["sgd", "adam", "adamw", "lars"] = option(
@@ -299,7 +299,7 @@ class OptimizerOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverwriteOptions(CommandOptions):
+class OverwriteOptions(OptionGroup):
     """Whether files that are there already may be replaced.
 
     A command refuses to replace any file outside the folders that are wasskit's own: a run directory, whose results are
@@ -334,7 +334,7 @@ class OverwriteOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunArgument(CommandOptions):
+class RunArgument(OptionGroup):
     """The run a command works on."""
 
     run: Path = argument(help="Run directory of a training.", complete=complete_runs, metavar="RUN")

@@ -134,12 +134,12 @@ def record(folder: Path, name: str, argv: list[str], result: Any, **more: Any) -
 
 
 def surface() -> dict[str, Any]:
-    """Flags, recipe keys and choices of every command; the recipes as they are.
+    """Flags, recipe keys with their defaults and choices of every command; the recipes as they are.
 
     The keys of a recipe are those of a saved ``config.toml`` too.
     """
     from wasskit.cli import find_command
-    from wasskit.config import fields_of, recipe_fields
+    from wasskit.config import display, fields_of, recipe_fields
     from wasskit.plugins import load_plugin, plugin_targets
     from wasskit.recipes import find_recipe, parse_recipe, recipe_names
 
@@ -152,7 +152,10 @@ def surface() -> dict[str, Any]:
             flags = {flag for p in options for flag in (*p.opts, *p.secondary_opts)}
             keys = recipe_fields(declared.options)
             choices = {f.flag: sorted(f.choices) for f in fields_of(declared.options) if f.choices}
-            commands[declared.path] = {"flags": sorted(flags), "keys": sorted(keys), "choices": choices}
+            defaults = {name: display(f.default) for name, f in keys.items() if not f.required}
+            commands[declared.path] = {
+                "flags": sorted(flags), "keys": sorted(keys), "choices": choices, "defaults": defaults
+            }  # fmt: skip
     recipes = {name: dict(parse_recipe(*find_recipe(name)).document) for name in recipe_names()}
     return {"commands": commands, "recipes": recipes}
 

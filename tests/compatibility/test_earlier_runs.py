@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import wasskit
 from wasskit.cli import find_command
-from wasskit.config import check_keys, fields_of
+from wasskit.config import check_keys, display, fields_of
 from wasskit.errors import UserError
 
 HERE = Path(__file__).parent
@@ -105,6 +107,16 @@ def test_flags_keys_and_choices_are_still_accepted(surface: Path) -> None:
 
 
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda path: path.parent.name)
+def test_defaults_are_the_same(surface: Path) -> None:
+    changed = []
+    for path, had in commands(surface):
+        fields = fields_of(find_command(path).options)
+        now = {name: display(f.default) for f in fields for name in (f.name, *f.option.former)}
+        changed += [f"{path} {key}" for key, default in had["defaults"].items() if now[key] != default]
+    assert changed == []
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda path: path.parent.name)
 def test_recipes_are_still_accepted(surface: Path) -> None:
     refused = []
     for name, document in read(surface)["recipes"].items():
@@ -114,3 +126,27 @@ def test_recipes_are_still_accepted(surface: Path) -> None:
         except UserError as error:
             refused.append(str(error))
     assert refused == []
+
+
+MODELS = [
+    path.parent if path.name == "map.safetensors" else path.parents[1] if path.suffix == ".pt" else path
+    for pattern in (
+        "runs/*/checkpoints/last.pt",
+        "runs/sweep/*/checkpoints/last.pt",
+        "runs/*/map.safetensors",
+        "files/*.safetensors",
+    )
+    for path in sorted(HERE.glob(f"*/recorded/{pattern}"))
+]
+
+
+@pytest.mark.parametrize("path", dict.fromkeys(MODELS), ids=lambda path: "-".join(path.parts[-3:]))
+def test_models_are_still_loaded_and_embed(path: Path) -> None:
+    model = wasskit.load(path)
+    shape = model.kind.input_shape(model.description)
+    inputs = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    embeddings = model.embed(inputs)
+    assert embeddings.shape[0] == 2
+    assert embeddings.isfinite().all()
+    if model.kind.takes_images:
+        assert model.description["in_memory"], "all were trained on digits, but of mrl and ssl not all say so"

@@ -170,6 +170,6 @@ def test_inconsistent_sets_cannot_be_made() -> None:
     with pytest.raises(ValueError, match="disagree"):
         ImageDataset("x", "train", "a", labels=torch.zeros(2), images=images)
     with pytest.raises(ValueError, match="exactly one"):
-        ImageDataset("x", "train", "a", images=images, paths=["p"] * 3)
+        ImageDataset("x", "train", "a", images=images, paths=[Path("p")] * 3)
     with pytest.raises(ValueError, match="uint8"):
         ImageDataset("x", "train", "a", images=images.float())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wasskit.data.catalog import CARDS, candidates, data_root, dataset_names, find_datasets
+from wasskit.data.catalog import CARDS, data_root, dataset_names, find_datasets
 
 
 def test_importing_it_loads_no_torch_and_no_numpy() -> None:
@@ -49,7 +49,7 @@ def test_a_set_is_found_in_the_root_and_under_its_names(tmp_path: Path, folder: 
         path.touch()
     assert find_datasets(tmp_path)["cifar10"] == tmp_path / folder
     inner = tmp_path / folder / "cifar-10-batches-py"
-    assert inner.parent in list(candidates(CARDS["cifar10"], inner))
+    assert inner.parent in list(CARDS["cifar10"].candidates(inner))
     (inner / "test_batch").unlink()
     reason = find_datasets(tmp_path)["cifar10"]
     assert isinstance(reason, str)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,7 @@ def test_a_batch_holds_what_its_indices_say() -> None:
     seen = []
     for batch in TrainLoader(data, 32).batches(0):
         assert torch.equal(batch.labels, data.labels[batch.indices])
+        assert torch.equal(batch.host_labels, batch.labels)
         assert batch.images.shape == (32, 3, 32, 32)
         assert batch.images.dtype == torch.float32
         seen += batch.indices.tolist()
@@ -141,6 +144,7 @@ def test_workers_persist_and_an_epoch_may_be_left_midway(on_disk: ImageDataset) 
     mine = children() - before
     assert len(mine) == 1
     again = list(loader.batches(1))
+    assert all(torch.equal(batch.host_labels, batch.indices % 2) for batch in again)
     assert children() - before == mine
     assert all(same(a, b) for a, b in zip(again, epoch(loader), strict=True))
     assert children() == before, "closed workers are gone"
@@ -167,6 +171,19 @@ def test_a_worker_that_dies_ends_the_run_in_a_sentence(on_disk: ImageDataset) ->
     with pytest.raises(RunFailed, match="data loading process died"):
         list(loader.batches(0))
     assert issubclass(RunFailed, Exception)
+
+
+def test_a_loader_that_is_dropped_leaves_the_next_alone(on_disk: ImageDataset) -> None:
+    """Its workers are ended once, by this process, and neither by those of the next nor under it."""
+    before = children()
+    for _ in range(6):
+        loader = TrainLoader(on_disk, 2, workers=2)
+        batches = loader.batches(0)
+        assert len(next(batches)) == 2
+        vars(loader)["itself"] = loader  # only the collector finds it
+    del loader, batches
+    gc.collect()
+    assert children() == before
 
 
 def die(image: Image.Image) -> torch.Tensor:
@@ -308,8 +325,7 @@ def test_ranks_share_balanced_batches(ranks: int) -> None:
 
 
 def test_unlabelled_sets_give_minus_one() -> None:
-    data = fake()
-    data.labels = None
+    data = replace(fake(), labels=None)
     batch = next(TrainLoader(data, 4).batches(0))
     assert batch.labels.tolist() == [-1] * 4
 

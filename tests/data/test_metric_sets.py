@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wasskit.data import metric_sets
+from wasskit.data.catalog import CARDS
 from wasskit.data.metric_sets import load_metric_splits, split_classes
 from wasskit.data.registry import load_dataset
 from wasskit.errors import UserError
@@ -21,14 +22,15 @@ def picture(path: Path, mode: str = "RGB") -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Miniature sets count as whole ones."""
-    for name in ("cub", "cars"):
-        monkeypatch.setitem(metric_sets.PUBLISHED, (name, "train"), (4, 2))
-        monkeypatch.setitem(metric_sets.PUBLISHED, (name, "test"), (6, 3))
-    monkeypatch.setitem(metric_sets.PUBLISHED, ("sop", "train"), (4, 2))
-    monkeypatch.setitem(metric_sets.PUBLISHED, ("sop", "test"), (6, 3))
-    monkeypatch.setitem(metric_sets.PUBLISHED, ("inshop", "train"), (4, 2))
-    monkeypatch.setitem(metric_sets.PUBLISHED, ("inshop", "query"), (3, 3))
-    monkeypatch.setitem(metric_sets.PUBLISHED, ("inshop", "gallery"), (6, 3))
+    for name in ("cub", "cars", "sop"):
+        publish(monkeypatch, name, train=(4, 2), test=(6, 3))
+    publish(monkeypatch, "inshop", train=(4, 2), query=(3, 3), gallery=(6, 3))
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, name: str, **numbers: tuple[int, int]) -> None:
+    counts, class_counts = ({split: pair[i] for split, pair in numbers.items()} for i in range(2))
+    card = replace(CARDS[name], counts=counts, class_counts=class_counts)
+    monkeypatch.setitem(CARDS, name, card)
 
 
 def make_cub(root: Path) -> Path:

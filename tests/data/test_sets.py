@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from wasskit.data.base import ImageDataset
+from wasskit.data.formats.pickles import read_pickle
 from wasskit.data.registry import load_dataset
 from wasskit.data.sets.cifar import PUBLISHED_MD5
-from wasskit.data.sets.folders import IMAGENET100_WNIDS
-from wasskit.data.sets.pickles import read_pickle
+from wasskit.data.sets.imagenet100 import IMAGENET100_WNIDS
 from wasskit.errors import UserError
 
 
@@ -94,7 +94,7 @@ def download(request, target):
 
 while sys.argv[2] == "late" and not (root / "cifar10-jpeg" / "test.npz").exists():
     time.sleep(0.01)
-found = Request(CARDS["cifar10-jpeg"], "cifar10-jpeg", "train", root, True, True, "refuse", 0).obtain(download)
+found = Request(CARDS["cifar10-jpeg"], "train", root, True, True, "refuse", 0).obtain(download)
 print(found, (found / "whole").exists())
 """
 

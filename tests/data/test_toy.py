@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from wasskit.data.catalog import MEASURES
 from wasskit.data.toy import (
-    MEASURES,
     SCRAMBLED_ANEW_UP_TO,
     Whitening,
     cloud,

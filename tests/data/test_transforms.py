@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +134,6 @@ def test_the_standard_transform_follows_the_size() -> None:
     assert isinstance(cifar, CropFlip)
     assert isinstance(stl, CropFlip)
     assert (cifar.padding, stl.padding) == (4, 12)
-    on_disk = ImageDataset("x", "train", "", paths=["p"])
+    on_disk = ImageDataset("x", "train", "", paths=[Path("p")])
     assert isinstance(train_transform(on_disk), PerImage)
     assert isinstance(eval_transform(on_disk), PerImage)

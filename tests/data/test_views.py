@@ -21,25 +21,27 @@ from torchvision.transforms.v2 import functional as tv
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
-from wasskit.data.transforms import Normalise, PerImage
-from wasskit.data.views import (
+from wasskit.data.pixels import (
     BRIGHTNESS,
     CONTRAST,
     SATURATION,
-    PerImageViews,
-    TwoViews,
-    ViewDistribution,
-    ViewParameters,
     adjust_hue,
     blend_coefficients,
     blend_colours,
     gaussian_blur,
     grey_weights,
-    make_view,
-    random_views,
     resized_crop,
     solarise,
-)
+)  # fmt: skip
+from wasskit.data.transforms import Normalise, PerImage
+from wasskit.data.views import (
+    PerImageViews,
+    TwoViews,
+    ViewDistribution,
+    ViewParameters,
+    make_view,
+    random_views,
+)  # fmt: skip
 
 PLAIN = Normalise((0.0,), (1.0,))
 

@@ -54,6 +54,7 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "study density": (STUDY,),
     "study means": (STUDY,),
     "study measure": (("embeddings.npy",),),
+    "study compare": (("embeddings.npy", "embeddings.npy", "--permutations", "19"),),
 }
 """Each command that makes a run, as small as it goes."""
 

@@ -159,7 +159,10 @@ def test_files_and_the_same_pixels_have_the_embeddings_of_the_evaluation(
     assert_close(model.embed(photos), expected)
     for what, rows in (("photos", slice(0, 3)), ("photos/1.png", slice(1, 2))):
         output = tmp_path / f"{Path(what).stem}.npy"
-        result = run_cli(name, "embed", runs(name), tmp_path / what, "-o", output, "--workers", "0", "--json")
+        idle = ["--download", "--data-root", tmp_path] if name == "ssl" else []
+        result = run_cli(
+            name, "embed", runs(name), tmp_path / what, "-o", output, "--workers", "0", "--json", *idle
+        )
         assert result.exit_code == 0, result.stderr
         said = json.loads(result.stdout)
         assert (said["images"], said["dim"], said["skipped"]) == (len(expected[rows]), expected.shape[1], [])
@@ -244,13 +247,32 @@ def test_a_map_embeds_by_its_forward_map(runs: Callable[[str], Path]) -> None:
     assert torch.equal(model.embed(x), model.model.transport.forward_map(x))
 
 
-def test_what_is_no_trained_model_is_named(runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
+def test_a_map_is_not_written_as_onnx(runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
+    result = run_cli("w2gn", "export", runs("w2gn"), "--onnx", "-o", tmp_path / "m")
+    assert (result.exit_code, "a model of `wasskit w2gn` cannot be" in result.stderr) == (2, True), (
+        result.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_trained_model_is_named(
+    runs: Callable[[str], Path], run_cli: Cli, words: Callable[[str], str], tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=r"no run directory|There is no"):
         wasskit.load(tmp_path / "nowhere")
     (tmp_path / "icc").mkdir()
     (tmp_path / "icc" / "config.toml").write_text('command = "study icc"\n')
     with pytest.raises(UserError, match="holds no trained model: it was made by `wasskit study`"):
         wasskit.load(tmp_path / "icc")
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "config.toml").write_text('command = "w2gn toy"\n')
+    unfinished = "holds no map.safetensors: its training has not finished; go on with --resume"
+    with pytest.raises(UserError, match=unfinished):
+        wasskit.load(tmp_path / "toy")
+    result = run_cli("w2gn", "apply", tmp_path / "toy", tmp_path / "points.npy")
+    assert (result.exit_code, unfinished in words(result.stderr)) == (2, True), result.stderr
+    with pytest.raises(UserError, match="keeps its last model only"):
+        wasskit.load(runs("w2gn"), checkpoint="best")
     with pytest.raises(UserError, match="is the state of a training: name its run directory"):
         wasskit.load(runs("w2gn") / "checkpoints" / "last.pt")
     weights = tmp_path / "map.safetensors"

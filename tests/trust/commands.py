@@ -99,6 +99,17 @@ def _declare() -> list[Training]:
             # of each rank are its own.
             drift = (0.1 if loss == "proxyanchor" else 0.25) if mode == "baseline" else None
             found.append(Training(f"metrix-{loss}-{mode}", (*argv, *compared), 27, drift))
+    field = (
+        "--loss",
+        "potentialfield",
+        "--loss-settings",
+        "proxies_per_class=2",
+        "--mode",
+        "feature",
+        "--compare",
+        "no",
+    )
+    found.append(Training("metrix-potentialfield-feature", ("metrix", "train", *_METRIX, *field), 27, None))
     style = ("--image-size", "8", "--width", "2", "--patches", "32", *_STEPS[2:], "--batch-size", "4")
     latent = ("--autoencoder-steps", "12", "--latent", "4", "--filters", "4")
     published = ("--start", "pretrain", "--pretrain-steps", "6", "--refine", "none")

@@ -160,31 +160,31 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "system.documents.read_toml": ("text", "x.toml", (_TOML,)),
         "system.documents.read_csv_rows": ("text", "x.csv", (_TABLE,)),
         "data.base._decode": ("bytes", "x.png", _pictures()),
-        "data.domains.read_idx": ("gzip", "x.gz", (gzip.compress(_idx(3, 4, 4)), gzip.compress(_idx(5)))),
-        "data.domains.read_libsvm": ("bz2", "x.bz2", (bz2.compress(b"3 1:-1.0 4:0.5 \n10 2:0.25\n"),)),
-        "data.matlab.read_mat": ("mat", "x.mat", (_mat(),)),
+        "data.formats.idx.read_idx": ("gzip", "x.gz", (gzip.compress(_idx(3, 4, 4)), gzip.compress(_idx(5)))),
+        "data.formats.libsvm.read_libsvm": ("bz2", "x.bz2", (bz2.compress(b"3 1:-1.0 4:0.5 \n10 2:0.25\n"),)),
+        "data.formats.matlab.read_mat": ("mat", "x.mat", (_mat(),)),
         "system.arrays.read_array": (
             "npy",
             "x.npy",
             (_npy(numbers), _npy(np.zeros(3, bool)), _npy(numbers.T)),
         ),
         "system.arrays.read_archive": ("npz", "x.npz", (_npz(a=numbers, b=np.int64(3)),)),
-        "data.sets.binary._read_stl10_labels": ("bytes", "x.bin", (b"\1\2\3",)),
-        "data.sets.binary._read_stl10_images": ("bytes", "x.bin", (b"\1" * 27648,)),
-        "data.sets.pickles.read_pickle": ("pickle", "x", _pickles()),
+        "data.sets.stl10._read_stl10_labels": ("bytes", "x.bin", (b"\1\2\3",)),
+        "data.sets.stl10._read_stl10_images": ("bytes", "x.bin", (b"\1" * 27648,)),
+        "data.formats.pickles.read_pickle": ("pickle", "x", _pickles()),
         "models.weights.read_safetensors": ("safetensors", "x.safetensors", (_safetensors(folder, state),)),
         "models.weights.read_torch": ("torch", "x.pth", weights),
         "training.checkpoint.check_whole": ("torch", "x.pt", weights),
-        "training.run._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
+        "training.metrics_csv._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
         "plugins.plot.clouds.read_colours": ("bytes", "x.png", _pictures()),
         "plugins.plot.runs._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
-        "plugins.plot.report._image": ("bytes", "x.png", _pictures()),
-        "plugins.w2gn.experiments.palette.read_pixels": ("bytes", "x.tif", _pictures()),
-        "plugins.w2gn.experiments.palette.pixel_count": ("bytes", "x.tif", _pictures()),
+        "plugins.plot.html.read_image": ("bytes", "x.png", _pictures()),
+        "data.photographs.read_pixels": ("bytes", "x.tif", _pictures()),
+        "data.photographs.pixel_count": ("bytes", "x.tif", _pictures()),
     }
     if importlib.util.find_spec("tifffile") is not None:
-        seeds["plugins.w2gn.experiments.palette._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
-    further = {"data.base._decode": (3,), "data.domains.read_libsvm": (256,)}
+        seeds["data.photographs._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
+    further = {"data.base._decode": (3,), "data.formats.libsvm.read_libsvm": (256,)}
     for name, (kind, file, contents) in seeds.items():
         function = READERS[f"wasskit.{name}"].function
         extra = further.get(name, ())
@@ -195,12 +195,14 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         ("tiff", ".tif", {"compression": "tiff_lzw"}),
     ):
         picture = (_picture(suffix, **options),)
-        for name in ("data.base._decode", "plugins.w2gn.experiments.palette.read_pixels"):
+        for name in ("data.base._decode", "data.photographs.read_pixels"):
             read = READERS[f"wasskit.{name}"].function
             extra = further.get(name, ())
             label = f"{name} of {kind} {options or ''}"
             yield Case(label, kind, f"x{suffix}", picture, functools.partial(_with, read, extra))
-    yield Case("plain idx", "idx", "x", (_idx(2, 3, 3),), READERS["wasskit.data.domains.read_idx"].function)
+    yield Case(
+        "plain idx", "idx", "x", (_idx(2, 3, 3),), READERS["wasskit.data.formats.idx.read_idx"].function
+    )
 
 
 def _with(read: Callable[..., object], extra: tuple[Any, ...], path: Path) -> object:
@@ -210,11 +212,7 @@ def _with(read: Callable[..., object], extra: tuple[Any, ...], path: Path) -> ob
 def covered(found: list[Case]) -> set[str]:
     """The declared readers that have a case of their own; those of a library that is not here count as covered."""
     names = {f"wasskit.{case.label}" for case in found}
-    absent = (
-        set()
-        if importlib.util.find_spec("tifffile")
-        else {"wasskit.plugins.w2gn.experiments.palette._first_page"}
-    )
+    absent = set() if importlib.util.find_spec("tifffile") else {"wasskit.data.photographs._first_page"}
     return names | absent
 
 
@@ -244,7 +242,7 @@ def _profiles() -> tuple[bytes, ...]:
 
 def _convert(path: Path) -> object:
     """A picture converted from a colour profile; bounded where one is read, by the reader of the picture."""
-    from wasskit.plugins.w2gn.experiments.palette import in_srgb
+    from wasskit.data.photographs import in_srgb
 
     image = Image.new("RGB", (4, 4), (200, 100, 50))
     image.info["icc_profile"] = path.read_bytes()
@@ -254,13 +252,14 @@ def _convert(path: Path) -> object:
 
 def _of_tables() -> Iterator[Case]:
     from wasskit.data.folder import read_csv
-    from wasskit.data.metric_sets import _annotated
-    from wasskit.data.metric_sets import _mat as read_annotations
-    from wasskit.data.sets.binary import _decode_blob
+    from wasskit.data.sets.cars import _annotated
+    from wasskit.data.sets.cars import _mat as read_annotations
     from wasskit.data.sets.cifar import read_batch
+    from wasskit.data.sets.cifar10_jpeg import _decode_blob
     from wasskit.data.toy import load_points
     from wasskit.plugins.plot.files import cost_tables, read_rows
-    from wasskit.plugins.plot.runs import group_runs, read_run
+    from wasskit.plugins.plot.groups import group_runs
+    from wasskit.plugins.plot.runs import read_run
     from wasskit.plugins.plot.sources import palettes_of, spectra_of, transports_of
     from wasskit.recipes import parse_recipe
     from wasskit.training.run import RunDirectory
@@ -324,9 +323,9 @@ def _of_models(folder: Path) -> Iterator[Case]:
     from wasskit.plugins.mrl.trained import KIND as mrl_kind
     from wasskit.plugins.ssl.network import build_encoder
     from wasskit.plugins.ssl.trained import KIND as ssl_kind
-    from wasskit.plugins.w2gn.core.objective import W2GN
+    from wasskit.plugins.w2gn.core.transport import W2GN
     from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, load_autoencoder
-    from wasskit.plugins.w2gn.experiments.pairs import benchmark_file
+    from wasskit.plugins.w2gn.experiments.benchmark import benchmark_file
     from wasskit.plugins.w2gn.maps import load_map, save_map
 
     common: dict[str, Any] = {

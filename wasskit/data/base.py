@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from wasskit.data.catalog import IMAGENET_MEAN, IMAGENET_STD
+from wasskit.data.card import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.data.images import IMAGE_SUFFIXES, opened
 from wasskit.errors import UserError
 from wasskit.system.readers import UnreadableFile, reader
@@ -70,72 +69,66 @@ class PathTable(Sequence[Path]):
         return Path(self._bytes[start : int(self._ends[index])].tobytes().decode("utf-8", "surrogateescape"))
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageDataset:
-    """A split of a data set.
+    """A split of a data set, which never changes: ``dataclasses.replace`` gives one that differs.
 
     Exactly one of ``images`` (uint8, (N, C, H, W), in memory), ``paths`` and ``reader`` (``reader(i)`` gives
     image i) says where the images are. ``labels`` is (N,) int64 into ``classes``, -1 where a sample has none,
     or None where no sample has one. ``image_size`` is the side in pixels the set is used at (None: all
     images' own), ``mean`` and ``std`` its normalisation in [0, 1]. ``margin`` says whether the evaluation of
     images on disk crops a margin, see :func:`wasskit.data.transforms.eval_transform`. ``notes`` are sentences
-    worth showing ("5,000 of 50,000 images"), ``skipped`` the unreadable images left out.
+    worth showing ("5,000 of 50,000 images"), ``skipped`` the unreadable images left out. ``size`` is N, needed
+    where neither images, paths nor labels tell it.
     """
 
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        classes: Sequence[str],
-        *,
-        labels: Tensor | None = None,
-        images: Tensor | None = None,
-        paths: Sequence[str | Path] | None = None,
-        reader: Callable[[int], Image.Image] | None = None,
-        image_size: int = 224,
-        channels: int = 3,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        margin: bool = True,
-        notes: Sequence[str] = (),
-        skipped: Sequence[BadImage] = (),
-        size: int | None = None,
-    ) -> None:
-        if sum(source is not None for source in (images, paths, reader)) != 1:
+    name: str
+    split: str
+    classes: Sequence[str]
+    _: KW_ONLY
+    labels: Tensor | None = None
+    images: Tensor | None = None
+    paths: Sequence[Path] | None = None
+    reader: Callable[[int], Image.Image] | None = None
+    image_size: int = 224
+    channels: int = 3
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    margin: bool = True
+    notes: Sequence[str] = ()
+    skipped: Sequence[BadImage] = ()
+    size: int | None = None
+    _on_device: dict[torch.device, Tensor] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        images, paths, labels = self.images, self.paths, self.labels
+        if sum(source is not None for source in (images, paths, self.reader)) != 1:
             raise ValueError("exactly one of images, paths and reader is needed")
+        settled: dict[str, Any] = {
+            name: tuple(getattr(self, name)) for name in ("classes", "mean", "std", "notes", "skipped")
+        }
         if images is not None:
             if images.dtype != torch.uint8 or images.ndim != 4:
                 raise ValueError(
                     f"images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
                 )
-            channels, image_size = images.shape[1], max(images.shape[2:])
-        self.name = name
-        self.split = split
-        self.classes: tuple[str, ...] = tuple(classes)
-        self.labels = None if labels is None else labels.to(torch.int64)
-        self.images = images
-        self.paths: Sequence[Path] | None = None
-        if paths is not None:
-            self.paths = paths if isinstance(paths, PathTable) else PathTable(paths)
-        self.reader = reader
-        self.image_size = image_size
-        self.channels = channels
-        self.mean: tuple[float, ...] = tuple(mean)
-        self.std: tuple[float, ...] = tuple(std)
-        self.margin = margin
-        self.notes: tuple[str, ...] = tuple(notes)
-        self.skipped: tuple[BadImage, ...] = tuple(skipped)
-        lengths = [len(source) for source in (self.images, self.paths, self.labels) if source is not None]
-        if size is not None:
-            lengths.append(size)
+            settled |= {"channels": images.shape[1], "image_size": max(images.shape[2:])}
+        if paths is not None and not isinstance(paths, PathTable):
+            settled["paths"] = PathTable(paths)
+        if labels is not None:
+            settled["labels"] = labels.to(torch.int64)
+        lengths = [len(source) for source in (images, paths, labels) if source is not None]
+        lengths += [] if self.size is None else [self.size]
         if len(set(lengths)) != 1:
             raise ValueError(
                 f"images, paths, labels and size disagree about the number of samples: {lengths}"
             )
-        self._size = lengths[0]
-        self._on_device: dict[torch.device, Tensor] = {}
+        for name, value in (settled | {"size": lengths[0]}).items():
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        return self._size
+        assert self.size is not None
+        return self.size
 
     def __repr__(self) -> str:
         return f"ImageDataset({self.name}/{self.split}: {len(self):,} images, {len(self.classes)} classes)"
@@ -186,30 +179,18 @@ class ImageDataset:
         index = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
         if len(index) and (int(index.min()) < 0 or int(index.max()) >= len(self)):
             raise IndexError(f"indices reach outside the {len(self)} samples of {self.name}/{self.split}")
-        reader = None if self.reader is None else _Reindexed(self.reader, index)
-        return ImageDataset(
-            self.name,
-            self.split,
-            self.classes,
+        return replace(
+            self,
             labels=None if self.labels is None else self.labels[index],
             images=None if self.images is None else self.images[index],
             paths=None if self.paths is None else PathTable(self.paths[i] for i in index.tolist()),
-            reader=reader,
-            image_size=self.image_size,
-            channels=self.channels,
-            mean=self.mean,
-            std=self.std,
-            margin=self.margin,
-            notes=self.notes,
-            skipped=self.skipped,
+            reader=None if self.reader is None else _Reindexed(self.reader, index),
             size=len(index),
         )
 
     def prepared_as(self, mean: Sequence[float], std: Sequence[float], *, margin: bool) -> ImageDataset:
         """The set under the normalisation and the evaluation preprocessing of another."""
-        made = copy.copy(self)
-        made.mean, made.std, made.margin = tuple(mean), tuple(std), margin
-        return made
+        return replace(self, mean=mean, std=std, margin=margin)
 
     def resized(self, size: int) -> ImageDataset:
         """The set used at another side length: in memory resampled (bicubic, antialiased), on disk decoded to it."""
@@ -217,17 +198,14 @@ class ImageDataset:
             raise UserError(f"the image size must be at least 1 pixel, not {size}")
         if size == self.image_size:
             return self
-        made = copy.copy(self)
-        made._on_device = {}
-        made.image_size = size
-        if self.images is not None:
-            images = torch.empty((len(self), self.channels, size, size), dtype=torch.uint8)
-            for low in range(0, len(self), 1024):
-                part = self.images[low : low + 1024].to(torch.float32)
-                part = F.interpolate(part, (size, size), mode="bicubic", align_corners=False, antialias=True)
-                images[low : low + 1024] = part.round_().clamp_(0, 255)
-            made.images = images
-        return made
+        if self.images is None:
+            return replace(self, image_size=size)
+        images = torch.empty((len(self), self.channels, size, size), dtype=torch.uint8)
+        for low in range(0, len(self), 1024):
+            part = self.images[low : low + 1024].to(torch.float32)
+            part = F.interpolate(part, (size, size), mode="bicubic", align_corners=False, antialias=True)
+            images[low : low + 1024] = part.round_().clamp_(0, 255)
+        return replace(self, images=images)
 
     def select_classes(self, kept: Sequence[int]) -> ImageDataset:
         """The samples of some classes, labels renumbered 0, 1, ... in the order of ``kept``."""
@@ -237,9 +215,7 @@ class ImageDataset:
         table[torch.as_tensor(list(kept), dtype=torch.int64)] = torch.arange(len(kept))
         relabelled = table[self.labels]
         chosen = self.subset(torch.nonzero(relabelled >= 0).reshape(-1))
-        chosen.labels = relabelled[relabelled >= 0]
-        chosen.classes = tuple(self.classes[c] for c in kept)
-        return chosen
+        return replace(chosen, labels=relabelled[relabelled >= 0], classes=[self.classes[c] for c in kept])
 
 
 class _Reindexed:

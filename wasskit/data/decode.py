@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -90,9 +91,8 @@ def drop_bad_images(dataset: ImageDataset, bad: dict[int, BadImage], corrupt: st
     keep = torch.ones(len(dataset), dtype=torch.bool)
     keep[list(bad)] = False
     kept = dataset.subset(torch.nonzero(keep).reshape(-1))
-    kept.skipped = (*dataset.skipped, *bad.values())
-    kept.notes = (*dataset.notes, f"{dataset.name}/{dataset.split}: {len(bad):,} unreadable images left out")
-    return kept
+    note = f"{dataset.name}/{dataset.split}: {len(bad):,} unreadable images left out"
+    return replace(kept, skipped=(*dataset.skipped, *bad.values()), notes=(*dataset.notes, note))
 
 
 def bad_images_message(bad: Sequence[BadImage], total: int, most: int = 5) -> str:
@@ -136,15 +136,5 @@ def to_memory(
     memory."""
     size = size or dataset.image_size
     images, bad = decode_all(dataset.image, len(dataset), size, dataset.channels, threads)
-    held = ImageDataset(
-        dataset.name,
-        dataset.split,
-        dataset.classes,
-        labels=dataset.labels,
-        images=images,
-        mean=dataset.mean,
-        std=dataset.std,
-        notes=dataset.notes,
-        skipped=dataset.skipped,
-    )
+    held = replace(dataset, images=images, paths=None, reader=None)
     return drop_bad_images(held, bad, corrupt)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from wasskit.data.base import BadImage, ImageDataset
-from wasskit.data.catalog import IMAGENET_MEAN, IMAGENET_STD
+from wasskit.data.card import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.data.decode import bad_images_message, drop_bad_images, without_bad_images
 from wasskit.data.images import IMAGE_SUFFIXES
 from wasskit.data.splits import stratified_split
@@ -258,8 +259,8 @@ def _divided(dataset: ImageDataset, split: str, path: Path) -> ImageDataset:
         raise UserError(f"{path} has no part {split!r}; a part of train can serve (--validation 0.1)")
     train, test = stratified_split(dataset.labels, 0.2)
     part = dataset.subset(train if split == "train" else test)
-    part.notes = (*dataset.notes, f"{path} has no test part: a fixed fifth of each class is taken as one")
-    return part
+    note = f"{path} has no test part: a fixed fifth of each class is taken as one"
+    return replace(part, notes=(*dataset.notes, note))
 
 
 def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[str] | None, int]:

@@ -7,21 +7,14 @@ together, in rank order, the batch and the augmentations of one rank.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from wasskit.data.base import BadImage, ImageDataset, UnreadableImage, cores
+from wasskit.data.base import ImageDataset
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
 from wasskit.data.transfer import sent
@@ -34,24 +27,29 @@ from wasskit.data.transforms import (
     eval_transform,
     train_transform,
 )
+from wasskit.data.workers import Workers, as_tuple
 from wasskit.distributed import group
-from wasskit.errors import RunFailed, UserError
-from wasskit.system.signals import shield, shielded
+from wasskit.errors import UserError
 
 
 @dataclass(frozen=True)
 class Batch:
     """``views``: float tensors (B, C, H, W), one per view; ``labels``: (B,) int64, -1 where a sample has
-    none; ``indices``: (B,) int64 into the data set. All on one device."""
+    none; ``indices``: (B,) int64 into the data set. All on one device, but for ``host_labels``, the same labels in the
+    host's memory where the loader has them there."""
 
     views: tuple[Tensor, ...]
     labels: Tensor
     indices: Tensor
+    host_labels: Tensor
 
-    def __init__(self, images: Views, labels: Tensor, indices: Tensor) -> None:
+    def __init__(
+        self, images: Views, labels: Tensor, indices: Tensor, host_labels: Tensor | None = None
+    ) -> None:
         object.__setattr__(self, "views", (images,) if isinstance(images, Tensor) else tuple(images))
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "indices", indices)
+        object.__setattr__(self, "host_labels", labels if host_labels is None else host_labels)
 
     @property
     def images(self) -> Tensor:
@@ -125,13 +123,13 @@ class TrainLoader:
                 f"{dataset.name}/{dataset.split} has {len(self.sampler)} images, fewer than one batch of "
                 f"{batch_size}; take a smaller batch"
             )
-        self._workers: _Workers | None = None
+        self._workers: Workers | None = None
         if not dataset.in_memory or isinstance(self.augment, PerImage):
             if isinstance(self.augment, PerImage):
                 decode = self.augment
             elif decode is None:
                 decode = PerImage(ResizeCrop(round(dataset.image_size * 256 / 224)))
-            self._workers = _Workers(
+            self._workers = Workers(
                 dataset, decode, views, self.device, workers, self.world_size, start_method
             )
 
@@ -176,13 +174,13 @@ class TrainLoader:
 
     def _from_memory(self, order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
         images = self.dataset.images_on(self.device)
-        labels = self.dataset.filled_labels().to(self.device)
-        order = order.to(self.device)
+        host_labels = self.dataset.filled_labels()[order]
+        labels, order = host_labels.to(self.device), order.to(self.device)
         for step in range(start, self.steps_per_epoch):
             first, low, high, size = self._share(step, len(order))
-            index = order[first + low : first + high]
-            views = self._augmented(images[index], self._generator(epoch, step), low, size)
-            yield Batch(views, labels[index], index)
+            rows = slice(first + low, first + high)
+            views = self._augmented(images[order[rows]], self._generator(epoch, step), low, size)
+            yield Batch(views, labels[rows], order[rows], host_labels[rows])
 
     def _augmented(self, images: Tensor, generator: torch.Generator, low: int, total: int) -> Views:
         """Augment this rank's images, which are those from ``low`` on of a batch of ``total``."""
@@ -212,17 +210,19 @@ class TrainLoader:
         labels = self.dataset.filled_labels()
         base = derive_seed(self.seed, "image", epoch)
 
+        shares = [self._share(step, len(order)) for step in range(start, self.steps_per_epoch)]
+
         def plan() -> Iterator[list[tuple[int, int]]]:
-            for step in range(start, self.steps_per_epoch):
-                first, low, high, _ = self._share(step, len(order))
+            for first, low, high, _ in shares:
                 chosen = order[first + low : first + high].tolist()
                 yield [(i, sample_seed(base, first + low + k)) for k, i in enumerate(chosen)]
 
         for step, (index, views) in enumerate(self._workers.run(plan), start):
-            _, low, _, size = self._share(step, len(order))
+            _, low, _, size = shares[step - start]
             if not isinstance(self.augment, PerImage):
-                views = _as_tuple(self._augmented(views[0], self._generator(epoch, step), low, size))
-            yield Batch(views, sent(labels[index], self.device), sent(index, self.device))
+                views = as_tuple(self._augmented(views[0], self._generator(epoch, step), low, size))
+            chosen = labels[index]
+            yield Batch(views, sent(chosen, self.device), sent(index, self.device), chosen)
 
 
 class EvalLoader:
@@ -255,12 +255,12 @@ class EvalLoader:
         self.device = torch.device(device)
         self.low, self.high = rank * len(dataset) // world_size, (rank + 1) * len(dataset) // world_size
         self.wait_seconds = 0.0
-        self._workers: _Workers | None = None
+        self._workers: Workers | None = None
         if not dataset.in_memory or isinstance(self.transform, PerImage):
             decode = self.transform
             if not isinstance(decode, PerImage):
                 decode = PerImage(ResizeCrop(dataset.image_size, round(dataset.image_size * 256 / 224)))
-            self._workers = _Workers(dataset, decode, 1, self.device, workers, world_size, start_method)
+            self._workers = Workers(dataset, decode, 1, self.device, workers, world_size, start_method)
 
     def __len__(self) -> int:
         """The number of this rank's batches."""
@@ -292,19 +292,17 @@ class EvalLoader:
         assert self._workers is not None
         labels = self.dataset.filled_labels()
 
+        first, last, size = self.low, self.high, self.batch_size
+
         def plan() -> Iterator[list[tuple[int, int]]]:
-            for low in range(self.low, self.high, self.batch_size):
-                yield [(i, sample_seed(0, i)) for i in range(low, min(low + self.batch_size, self.high))]
+            for low in range(first, last, size):
+                yield [(i, sample_seed(0, i)) for i in range(low, min(low + size, last))]
 
         for index, views in self._workers.run(plan):
             if not isinstance(self.transform, PerImage):
                 with torch.no_grad():
                     views = (self.transform(views[0]),)
             yield Batch(views, sent(labels[index], self.device), sent(index, self.device))
-
-
-def _as_tuple(views: Views) -> tuple[Tensor, ...]:
-    return (views,) if isinstance(views, Tensor) else tuple(views)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -324,150 +322,3 @@ def _timed(loader: TrainLoader | EvalLoader, source: Iterator[Batch]) -> Iterato
         if batch is None:
             return
         yield batch
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What a worker sends instead of an image: exceptions lose their message's shape on the way."""
-
-    bad: BadImage
-
-
-class _Decoder(Dataset[Any]):
-    """(dataset index, seed) -> decoded and transformed views; lives in the worker processes."""
-
-    def __init__(self, dataset: ImageDataset, transform: PerImage, views: int) -> None:
-        self.dataset = dataset
-        self.transform = transform
-        self.views = views
-
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, tuple[Tensor, ...] | _Failure]:
-        index, seed = item
-        try:
-            image = self.dataset.image(index)
-        except UnreadableImage as error:
-            return index, _Failure(error.bad)
-        made: list[Tensor] = []
-        for view in range(self.views):
-            generator = torch.Generator().manual_seed(seed if view == 0 else sample_seed(seed, view))
-            made.extend(_as_tuple(self.transform(image, generator)))
-        return index, tuple(made)
-
-
-def _collate(
-    samples: list[tuple[int, tuple[Tensor, ...] | _Failure]],
-) -> tuple[Tensor, tuple[Tensor, ...]] | _Failure:
-    good: list[tuple[Tensor, ...]] = []
-    for _, views in samples:
-        if isinstance(views, _Failure):
-            return views
-        good.append(views)
-    index = torch.tensor([index for index, _ in samples], dtype=torch.int64)
-    return index, tuple(torch.stack(list(view)) for view in zip(*good, strict=True))
-
-
-def _start_worker(_: int) -> None:
-    # A signal to the whole process group is for the main process, which saves its state and then ends its
-    # workers; were they to die first, it would fail for want of data. Without a main process they end anyway.
-    shield()
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _end(processes: list[BaseProcess]) -> None:
-    """End worker processes for good: they do not hear the SIGTERM by which torch and multiprocessing would end them,
-    and wait for work that does not come; this process would wait for them at its end.
-    """
-    while processes:
-        process = processes.pop()
-        process.kill()
-        process.join()
-
-
-class _Plan:
-    """The batches to come. The loader reads it anew in each epoch, in the main process: workers persist."""
-
-    def __init__(self) -> None:
-        self.batches: Callable[[], Iterator[list[tuple[int, int]]]] = lambda: iter(())
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self.batches()
-
-
-class _Workers:
-    """A DataLoader whose worker processes outlive the epochs."""
-
-    def __init__(
-        self,
-        dataset: ImageDataset,
-        transform: PerImage,
-        views: int,
-        device: torch.device,
-        workers: int | None,
-        world_size: int,
-        start_method: str | None,
-    ) -> None:
-        if workers is not None and workers < 0:
-            raise UserError(f"the number of workers must be 0 or more, not {workers}")
-        self.decoder = _Decoder(dataset, transform, views)
-        self.finish = transform.finish
-        self.device = device
-        self.workers = min(8, max(1, cores() // world_size)) if workers is None else workers
-        self.start_method = start_method if self.workers else None
-        self.plan = _Plan()
-        self.loader: DataLoader[Any] | None = None
-        self._processes: list[BaseProcess] = []
-        weakref.finalize(self, _end, self._processes)  # and when this process ends
-
-    def run(
-        self, plan: Callable[[], Iterator[list[tuple[int, int]]]]
-    ) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        self.plan.batches = plan
-        if self.loader is None:
-            self.loader = DataLoader(
-                self.decoder,
-                batch_sampler=self.plan,
-                num_workers=self.workers,
-                collate_fn=_collate,
-                pin_memory=self.device.type == "cuda",
-                worker_init_fn=_start_worker if self.workers else None,
-                persistent_workers=self.workers > 0,
-                prefetch_factor=4 if self.workers else None,
-                multiprocessing_context=self.start_method,
-                # The loader draws a seed for its workers, which must not come from the global generator.
-                generator=torch.Generator(),
-            )
-        with shielded():  # also while they start
-            batches = iter(self.loader)
-        self._processes[:] = getattr(batches, "_workers", [])
-        try:
-            for batch in batches:
-                if isinstance(batch, _Failure):
-                    raise UnreadableImage(batch.bad)
-                index, views = batch
-                moved = tuple(view.to(self.device, non_blocking=True) for view in views)
-                if self.finish is not None:
-                    with torch.no_grad():
-                        moved = tuple(self.finish(view) for view in moved)
-                yield index, moved
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):
-                self.close()
-                raise RunFailed(
-                    f"a data loading process died ({error}); memory may have run out: take fewer --workers"
-                ) from error
-            raise
-
-    def close(self) -> None:
-        # Explicitly: a suspended generator may hold the iterator, which would keep the processes.
-        iterator = getattr(self.loader, "_iterator", None)
-        if iterator is not None and self.workers:
-            iterator._shutdown_workers()
-        _end(self._processes)
-        self.loader = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wasskit.data.catalog import MEASURES
 from wasskit.data.seeds import derive_seed
 from wasskit.data.transfer import Constant, sent
 from wasskit.errors import UserError
@@ -223,27 +224,12 @@ def two_circles(noise: float = 0.06, factor: float = 0.5) -> Measure:
     return Measure(2, 3, transform)
 
 
-MEASURES: dict[str, Callable[[], Measure]] = {
-    "normal": lambda: normal(2),
-    "8gaussians": ring,
-    "25gaussians": lambda: grid(5),
-    "49gaussians": lambda: grid(7),
-    "100gaussians": lambda: grid(10),
-    "swissroll": swiss_roll,
-    "moons": two_moons,
-    "circles": two_circles,
-}
-"""The measures in the plane, by the names that commands know."""
-
-
 def modes(name: str) -> tuple[Tensor, float] | None:
     """Centres (K, 2) and standard deviation of a mixture by its name; None for other measures."""
-    sides = {"25gaussians": 5, "49gaussians": 7, "100gaussians": 10}
-    if name == "8gaussians":
-        return 12.0 * ring_centers(8), 1.0
-    if name in sides:
-        return 9.0 * grid_centers(sides[name]), 1.0
-    return None
+    maker, arguments = MEASURES.get(name, ("", ()))
+    if maker == "ring":
+        return 12.0 * ring_centers(arguments[0]), 1.0
+    return (9.0 * grid_centers(arguments[0]), 1.0) if maker == "grid" else None
 
 
 def measure(name: str | Path) -> Measure:
@@ -253,7 +239,9 @@ def measure(name: str | Path) -> Measure:
         UserError: the name is unknown; the file is missing, of another shape, has NaN or infinite rows.
     """
     if str(name) in MEASURES:
-        return MEASURES[str(name)]()
+        maker, arguments = MEASURES[str(name)]
+        made: Measure = globals()[maker](*arguments)
+        return made
     path = Path(name)
     if path.suffix != ".npy":
         raise UserError(f"{str(name)!r} is not one of {', '.join(MEASURES)}, nor a .npy file of points.")
@@ -311,8 +299,3 @@ class Whitening:
         mean, multiplier, _ = (value.like(points) for value in self._kept)
         plain: Tensor = points @ multiplier + mean
         return plain
-
-
-def names(also: Sequence[str] = ()) -> list[str]:
-    """The names of the measures in the plane."""
-    return [*MEASURES, *also]

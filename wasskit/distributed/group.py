@@ -127,9 +127,19 @@ def init_group(device: str | torch.device = "auto") -> torch.device:
 def close_group() -> None:
     """Leave the group; without one, do nothing."""
     global _channels
+    backends = _backends(_channels)
     _channels = None
     if _initialised():
         dist.destroy_process_group()
+    # The last reference to a gloo group falls here, where its destructor, which waits for its threads, lets them have
+    # the interpreter's lock. The destructor of torch 2.4's process groups keeps it, and now and then waits for ever.
+    del backends
+
+
+def _backends(channels: Channels | None) -> list[Any]:
+    if channels is None:
+        return []
+    return [pg._get_backend(torch.device("cpu")) for pg in {channels.world, channels.host}]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ timm's. Each library is imported only when one of its networks is asked for.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,6 +57,12 @@ class Backbone(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.name}, channels={self.channels}, num_features={self.num_features}"
+
+
+def described_backbone(description: Mapping[str, Any], **weights: Any) -> Backbone:
+    """The backbone that the description of a model names; ``weights`` as of :func:`build_backbone`."""
+    settings = {key: description[key] for key in ("image_size", "channels", "stem")}
+    return build_backbone(description["backbone"], **settings, **weights)
 
 
 def build_backbone(

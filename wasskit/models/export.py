@@ -35,7 +35,15 @@ def save_weights(path: Path, weights: nn.Module | Mapping[str, Tensor], header: 
     Tensors keep their dtype and are stored contiguously, shared ones once per name. Raises UserError if the
     file cannot be written.
     """
-    from safetensors.torch import save_file
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(weights_bytes(weights, header))
+
+
+def weights_bytes(weights: nn.Module | Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+    """What :func:`save_weights` writes."""
+    from safetensors.torch import save
 
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     # Clones: safetensors refuses tensors that share memory, and transposed ones.
@@ -43,10 +51,7 @@ def save_weights(path: Path, weights: nn.Module | Mapping[str, Tensor], header: 
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()
     }
     metadata = {HEADER_KEY: json.dumps({**header, "version": __version__}, sort_keys=True), "format": "pt"}
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+    return save(tensors, metadata=metadata)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Optimal transport mathematics: Sinkhorn divergences, Gaussian transport, energy distance, conjugates."""
+"""Optimal transport mathematics: Sinkhorn divergences, sliced and Gaussian transport, energy distance, conjugates."""
 
 from __future__ import annotations
 
@@ -11,19 +11,34 @@ _PUBLIC = {
     "gaussian_transport_map": "wasskit.ot.gaussian",
     "nested_sinkhorn_divergences": "wasskit.ot.sinkhorn",
     "energy_distance": "wasskit.ot.energy",
+    "sinkhorn_divergence": "wasskit.ot.divergence",
+    "sliced_wasserstein_squared": "wasskit.ot.sliced",
+    "sliced_gaussian_wasserstein_squared": "wasskit.ot.sliced",
+    "slicing_directions": "wasskit.ot.directions",
+    "gaussian_maps": "wasskit.ot.affine",
 }
 
 __all__ = [
     "bures_wasserstein_squared",
     "energy_distance",
+    "gaussian_maps",
     "gaussian_transport_map",
     "nested_sinkhorn_divergences",
+    "sinkhorn_divergence",
+    "sliced_gaussian_wasserstein_squared",
+    "sliced_wasserstein_squared",
+    "slicing_directions",
 ]
 
 if TYPE_CHECKING:
+    from wasskit.ot.affine import gaussian_maps as gaussian_maps
+    from wasskit.ot.directions import slicing_directions as slicing_directions
+    from wasskit.ot.divergence import sinkhorn_divergence as sinkhorn_divergence
     from wasskit.ot.energy import energy_distance as energy_distance
     from wasskit.ot.gaussian import bures_wasserstein_squared as bures_wasserstein_squared
     from wasskit.ot.gaussian import gaussian_transport_map as gaussian_transport_map
     from wasskit.ot.sinkhorn import nested_sinkhorn_divergences as nested_sinkhorn_divergences
+    from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared as sliced_gaussian_wasserstein_squared
+    from wasskit.ot.sliced import sliced_wasserstein_squared as sliced_wasserstein_squared
 
 __getattr__, __dir__ = attach(__name__, _PUBLIC)

@@ -55,8 +55,8 @@ from wasskit.ot.precision import full_precision
 
 # Optimal step and momentum for a spectrum in [l, L] = [1, 2] (Polyak 1964): 4 / (sqrt L + sqrt l)^2 and
 # ((sqrt L - sqrt l) / (sqrt L + sqrt l))^2.
-_STEP = 4 / (math.sqrt(2) + 1) ** 2
-_MOMENTUM = ((math.sqrt(2) - 1) / (math.sqrt(2) + 1)) ** 2
+RICHARDSON_STEP = 4 / (math.sqrt(2) + 1) ** 2
+RICHARDSON_MOMENTUM = ((math.sqrt(2) - 1) / (math.sqrt(2) + 1)) ** 2
 
 # Enough steps for the marginals to reach rounding accuracy: 0.172^9 = 1e-7, 0.172^20 = 5e-16.
 _STEPS = {torch.float32: 9, torch.float64: 20}
@@ -278,8 +278,8 @@ def _scale(kernel: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     # A row vector times a symmetric matrix: several times faster than the column form on CPUs.
     smoothed = torch.bmm(scaling.exp().unsqueeze(1), kernel).squeeze(1)
     for _ in range(steps):
-        following = (1 - _STEP + _MOMENTUM) * scaling - _STEP * smoothed.log_()
-        previous, scaling = scaling, following.sub_(previous, alpha=_MOMENTUM)
+        following = (1 - RICHARDSON_STEP + RICHARDSON_MOMENTUM) * scaling - RICHARDSON_STEP * smoothed.log_()
+        previous, scaling = scaling, following.sub_(previous, alpha=RICHARDSON_MOMENTUM)
         smoothed = torch.bmm(scaling.exp().unsqueeze(1), kernel).squeeze(1)
     return scaling, smoothed
 

@@ -1,10 +1,12 @@
-"""Axes: names that fit a small panel, short numbers, logarithmic scales with plain ticks."""
+"""Axes: names that fit a small panel, short numbers, logarithmic scales with plain ticks, square windows."""
 
 from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from wasskit.text import figure_text, plain_text
 
@@ -44,14 +46,28 @@ def log2_axis(ax: Axes, numbers: Sequence[int]) -> None:
 
     ax.set_xscale("log", base=2)
     figure = ax.figure
-    columns = ax.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
-    room = max(3, int((figure.get_size_inches()[0] / columns - 0.7) / 0.26))  # type: ignore[union-attr]
+    room = max(3, int((figure.get_size_inches()[0] / columns_of(ax) - 0.7) / 0.26))  # type: ignore[union-attr]
     every = -(-len(numbers) // room)
     ax.set_xticks(list(numbers), [str(n) if place % every == 0 else "" for place, n in enumerate(numbers)])
     ax.xaxis.set_minor_locator(NullLocator())
+
+
+def columns_of(ax: Axes) -> int:
+    """How many panels stand side by side in the figure."""
+    return ax.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
 
 
 def wrapped(text: str, width: int = 30) -> str:
     import textwrap
 
     return "\n".join(map(figure_text, textwrap.wrap(plain_text(text), width)))
+
+
+def square(ax: Axes, clouds: Sequence[np.ndarray[Any, Any]]) -> None:
+    """Equal scales, all points (N, 2) in view but the farthest thousandth, which must not shrink the rest to a dot."""
+    points = np.concatenate(clouds)
+    low, high = np.quantile(points, 0.001, axis=0), np.quantile(points, 0.999, axis=0)
+    middle, half = (low + high) / 2, max(float((high - low).max()) / 2 * 1.08, 1e-12)
+    ax.set_xlim(middle[0] - half, middle[0] + half)
+    ax.set_ylim(middle[1] - half, middle[1] + half)
+    ax.set_aspect("equal", adjustable="box")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from wasskit.pictures import axes
 from wasskit.pictures.look import Look, style_of
+from wasskit.pictures.style import legend_above
 from wasskit.text import figure_text
 
 if typing.TYPE_CHECKING:
@@ -33,6 +34,11 @@ class Curve:
     deviation: list[float] | None
     tails: list[Points]
 
+    @classmethod
+    def through(cls, points: Mapping[float, float]) -> Curve:
+        """The curve of one training, by its values over the steps or epochs."""
+        return cls(list(points), list(points.values()), None, [])
+
     @property
     def parts(self) -> list[Points]:
         """The mean and the tails, those that are there."""
@@ -56,6 +62,8 @@ class Panel:
     Args:
         name: of what is drawn, in remarks.
         shaded: title of a legend of its own; the lines then go with an ordered quantity, from dark to light.
+        apart: the lines are of another kind than those of the other panels, and have a legend of their own.
+        levels: values to compare with, by their labels.
     """
 
     name: str
@@ -64,6 +72,26 @@ class Panel:
     ylabel: str
     title: str = ""
     shaded: str | None = None
+    apart: bool = False
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def heights(self) -> list[float]:
+        """Everything that the vertical axis shows."""
+        drawn = [y for line in self.lines for _, ys in line.curve.parts for y in ys]
+        return [*drawn, *self.levels.values()]
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether a logarithmic vertical axis can show the panel."""
+        return bool(self.heights) and min(self.heights) > 0
+
+    @classmethod
+    def of_run(cls, ylabel: str, series: Mapping[str, Mapping[float, float]], **settings: Any) -> Panel:
+        """Metrics of one run over its epochs, by their labels; those without values are left out."""
+        shown = {label: points for label, points in series.items() if points}
+        lines = [Line(Curve.through(points), label, i) for i, (label, points) in enumerate(shown.items())]
+        return cls(ylabel, lines, "epoch", ylabel, **{"apart": True, **settings})
 
 
 def draw_curves(
@@ -81,27 +109,33 @@ def draw_curves(
         The figure, and what could not be drawn as asked for, in words.
     """
     fig, places = look.figure(len(panels), columns=columns)
-    notes = []
     for ax, panel in zip(places, panels, strict=True):
         _draw_panel(ax, panel)
-        points = [
-            point for line in panel.lines for xs, ys in line.curve.parts for point in zip(xs, ys, strict=True)
-        ]
+        places_x = [x for line in panel.lines for xs, _ in line.curve.parts for x in xs]
         if log_x:
             ax.set_xscale("log")
-        elif points:
-            _whole_numbers(ax, [x for x, _ in points])
-        values = [y for _, y in points]
-        if log_y and values and min(values) > 0:
-            axes.log_axis(ax, min(values), max(values))
-        elif log_y:
-            notes.append(f"{panel.name} is not positive throughout: its axis stays linear.")
+        elif places_x:
+            _whole_numbers(ax, places_x)
+        if log_y and panel.is_positive:
+            axes.log_axis(ax, min(panel.heights), max(panel.heights))
         if panel.shaded is not None:
             ax.legend(
                 title=panel.shaded, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2
             )
-    shared = [ax for ax, panel in zip(places, panels, strict=True) if panel.shaded is None]
-    return look.finish(fig, title=title, legend_from=shared), notes
+        elif panel.apart and len(panel.lines) > 1:
+            longest = max(len(line.label) for line in panel.lines)
+            room = 72 * fig.get_size_inches()[0] / axes.columns_of(ax)
+            legend_above(ax, columns=max(1, int(room / (4.6 * longest + 40))))
+    shared = [
+        ax for ax, panel in zip(places, panels, strict=True) if panel.shaded is None and not panel.apart
+    ]
+    return look.finish(fig, title=title, legend_from=shared), remarks(panels, log_y=log_y)
+
+
+def remarks(panels: Sequence[Panel], *, log_y: bool) -> list[str]:
+    """What cannot be drawn as asked for, in words."""
+    linear = [panel.name for panel in panels if log_y and not panel.is_positive]
+    return [f"{name} is not positive throughout: its axis stays linear." for name in linear]
 
 
 def _draw_panel(ax: Axes, panel: Panel) -> None:
@@ -117,6 +151,9 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             ax.plot(x, y, color=style["color"], alpha=0.25, linewidth=0.7, marker="", linestyle="-", zorder=1)
     for line, style in zip(panel.lines, styles, strict=True):
         _draw_curve(ax, line.curve, figure_text(line.label), style if markers else {**style, "marker": ""})
+    for place, (label, level) in enumerate(panel.levels.items()):
+        dashes = ("--", ":", "-.")[place % 3]
+        ax.axhline(level, color="0.45", linewidth=1.0, linestyle=dashes, label=figure_text(label))
     if panel.title:
         ax.set_title(figure_text(panel.title))
     ax.set_xlabel(panel.xlabel)

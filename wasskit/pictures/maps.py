@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from wasskit.errors import UserError
+from wasskit.pictures.axes import square
 from wasskit.pictures.look import Look
 from wasskit.pictures.style import COLOURS
 from wasskit.system.arrays import check_rows
@@ -68,25 +68,46 @@ class Transport:
             raise UserError(f"{self.name} has one coordinate: a map in the plane needs two or more.")
 
 
-def draw_transport(
-    transport: Transport, look: Look, *, arrows: bool = True, title: str = ""
-) -> tuple[Figure, list[str]]:
-    """Panels: source onto target with arrows, the warped grid, and the inverse map where it is known.
+@dataclass(frozen=True)
+class View:
+    """A transport as it is drawn: in two coordinates, with a grid and its image (G, H, 2) where there is one.
 
-    More than two coordinates are shown in the plane of the two principal components of the target.
-
-    Returns:
-        The figure, and remarks on what it shows.
+    ``remarks`` say what of it is not as given.
     """
-    notes = []
+
+    flat: Transport
+    grids: tuple[Array, Array] | None
+    remarks: tuple[str, ...]
+
+
+def view_of(transport: Transport) -> View:
+    """The view of a transport; more than two coordinates in the plane of the target's two principal components."""
     flat, share = _in_plane(transport)
     if share is not None:
-        notes.append(
+        remark = (
             f"{transport.source.shape[1]} coordinates are shown in the plane of the target's first two principal "
             f"components, which hold {share:.0%} of its variance."
         )
+        return View(flat, None, (remark,))
+    grids = _grid(flat)
+    interpolated = grids is not None and transport.grid_forward is None
+    return View(
+        flat, grids, ("The image of the grid is interpolated between the points.",) if interpolated else ()
+    )
+
+
+def draw_transport(
+    transport: Transport, look: Look, *, arrows: bool = True, title: str = ""
+) -> tuple[Figure, tuple[str, ...]]:
+    """The figure of a transport (:func:`draw_view`), and remarks on what it shows."""
+    view = view_of(transport)
+    return draw_view(view, look, arrows=arrows, title=title), view.remarks
+
+
+def draw_view(view: View, look: Look, *, arrows: bool = True, title: str = "") -> Figure:
+    """Panels: source onto target with arrows, the warped grid, and the inverse map where it is known."""
+    flat, grids = view.flat, view.grids
     mapped = flat.forward is not None
-    grids = _grid(flat) if share is None else None
     panels = 1 + (grids is not None) + (flat.inverse is not None and flat.target is not None)
     fig, axes = look.figure(panels, ratio=0.95)
     rng = np.random.default_rng(0)
@@ -103,9 +124,7 @@ def draw_transport(
         ax = next(place)
         _draw_grid(ax, *grids, flat)
         ax.set_title("image of a grid")
-        if transport.grid_forward is None:
-            notes.append("The image of the grid is interpolated between the points.")
-    return look.finish(fig, title=title, legend_from=axes, markers=2), notes
+    return look.finish(fig, title=title, legend_from=axes, markers=2)
 
 
 _LOOKS: dict[str, dict[str, Any]] = {
@@ -133,7 +152,7 @@ def _draw_map(
                 *start[few].T, *(images[few] - start[few]).T, angles="xy", scale_units="xy", scale=1, width=0.004,
                 headwidth=4.5, headlength=5.5, color="0.1", alpha=0.65, zorder=3,
             )  # fmt: skip
-    _square(ax, [cloud for cloud in (start, images, goal) if cloud is not None])
+    square(ax, [cloud for cloud in (start, images, goal) if cloud is not None])
 
 
 def _draw_points(ax: Axes, points: Array, name: str, size: float = 2.0) -> None:
@@ -150,7 +169,7 @@ def _draw_grid(ax: Axes, before: Array, after: Array, flat: Transport) -> None:
     for grid, colour, width in ((before, "0.8", 0.5), (after, COLOURS["green"], 0.8)):
         pieces = [piece for line in (*grid, *grid.transpose(1, 0, 2)) for piece in _finite_pieces(line)]
         ax.add_collection(LineCollection(pieces, colors=colour, linewidths=width))
-    _square(ax, [g[np.isfinite(g).all(axis=-1)] for g in (before, after)])
+    square(ax, [g[np.isfinite(g).all(axis=-1)] for g in (before, after)])
 
 
 def _grid(flat: Transport) -> tuple[Array, Array] | None:
@@ -207,13 +226,3 @@ def _in_plane(transport: Transport) -> tuple[Transport, float | None]:
 
 def some(cloud: Array, rng: np.random.Generator, count: int = _POINTS) -> Array:
     return cloud[rng.permutation(len(cloud))[:count]]
-
-
-def _square(ax: Axes, clouds: Sequence[Array]) -> None:
-    """Equal scales, all points in view, but for the farthest thousandth, which must not shrink the rest to a dot."""
-    points = np.concatenate(clouds)
-    low, high = np.quantile(points, 0.001, axis=0), np.quantile(points, 0.999, axis=0)
-    middle, half = (low + high) / 2, max(float((high - low).max()) / 2 * 1.08, 1e-12)
-    ax.set_xlim(middle[0] - half, middle[0] + half)
-    ax.set_ylim(middle[1] - half, middle[1] + half)
-    ax.set_aspect("equal", adjustable="box")

@@ -31,7 +31,7 @@ class Plugin:
         package: where the commands live: command ``a-b`` is the object ``command`` (a
             :class:`wasskit.config.Command`) of the module ``<package>.a_b``.
         model: ``module:object``, the :class:`wasskit.trained.kind.ModelKind` of what its trainings make. It has then
-            ``embed`` and ``export`` by naming them in ``commands``.
+            ``embed`` and ``export`` by naming them in ``commands``; ``aliases`` name a module that declares others.
         choices: ``module:class``, the plugin's own options of these two, the keywords of ``ModelKind.embedder``.
         embeddings: ``module:function`` that gives the embeddings of a trained run's test images, from its directory
             and a device: ``(run: Path, device: str) -> Tensor (N, m)``. Whoever measures embeddings finds it here.

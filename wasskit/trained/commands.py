@@ -124,11 +124,11 @@ def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[
     from wasskit.models.export import export_onnx, save_weights
     from wasskit.trained.files import exported_file
 
-    if config.onnx and not kind.onnx:
-        raise UserError(f"--onnx: a model of `wasskit {kind.name}` cannot be written as ONNX.")
     path = exported_file(config.model, config.output, plugin=kind.name, claim=config.claim, onnx=config.onnx)
     model = kind.load(config.model, "cpu", config.checkpoint)
     network = kind.embedder(model, **choices)
+    if config.onnx and not isinstance(network, torch.nn.Module):
+        raise UserError(f"--onnx: a model of `wasskit {kind.name}` cannot be written as ONNX.")
     save_weights(path, kind.weights(model), model.description)
     result = {"weights": str(path), **{key: model.description[key] for key in kind.rules}}
     if not config.json:
@@ -136,6 +136,7 @@ def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[
     if config.onnx:
         shape = (2, *kind.input_shape(model.description))
         example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        assert isinstance(network, torch.nn.Module)
         exported = export_onnx(path.with_suffix(".onnx"), network, example)
         error = exported.max_error
         # Under both names that it has had.

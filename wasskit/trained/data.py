@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from wasskit import console
 from wasskit.data.base import ImageDataset, UnreadableImage, read_image
 from wasskit.data.catalog import CARDS
 from wasskit.data.folder import load_folder
 from wasskit.data.registry import Corrupt, load_dataset
 from wasskit.data.transforms import LARGE
 from wasskit.errors import UserError
+from wasskit.trained.files import data_root_of
+
+if TYPE_CHECKING:
+    from wasskit.trained.kind import Described
+    from wasskit.trained.options import ModelDataOptions
 
 __all__ = ["fitted", "images_of", "open_images", "open_split", "with_in_memory"]
 
@@ -44,22 +50,23 @@ def fitted(dataset: ImageDataset, description: Mapping[str, Any]) -> ImageDatase
     return dataset.prepared_as(description["mean"], description["std"], margin=not description["in_memory"])
 
 
-def open_split(
-    description: Mapping[str, Any],
-    split: str,
-    *,
-    dataset: str | None = None,
-    root: Path | None = None,
-    download: bool = False,
-    corrupt: Corrupt = "refuse",
-) -> ImageDataset:
-    """A split of ``dataset`` (None: the model's own).
+def open_split(model: Described, config: ModelDataOptions, split: str) -> ImageDataset:
+    """A split of the data set that was asked for, the model's own otherwise.
 
     Raises:
         UserError: the data set is missing, or its images do not have the model's channels.
     """
-    name, size = dataset or description["dataset"], description["image_size"]
-    found = load_dataset(name, split, root=root, download=download, corrupt=corrupt, image_size=size)
+    description = model.description
+    found = load_dataset(
+        config.dataset or description["dataset"],
+        split,
+        root=config.data_root or data_root_of(config.model, config.dataset, plugin=description["kind"]),
+        download=config.download,
+        corrupt=config.corrupt,
+        image_size=description["image_size"],
+    )
+    for note in found.notes:
+        console.log(console.escape(note))
     return fitted(found, description)
 
 

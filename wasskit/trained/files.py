@@ -45,6 +45,9 @@ def read_model(
         state, described = load_weights(file)
     else:
         content = load_checkpoint(file)
+        maker = str(content.get("command", plugin)).partition(" ")[0]
+        if maker != plugin:
+            raise UserError(f"{file} holds a model of `wasskit {maker[:40]}`, not of `wasskit {plugin}`.")
         state, extra = content.get("task", {}), content.get("extra")
         described = extra.get("model") if isinstance(extra, dict) else None
         if (

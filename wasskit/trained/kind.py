@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import EvalLoader
 from wasskit.errors import UserError
-from wasskit.evaluation.embedding import evaluating, extract_features
+from wasskit.evaluation.embedding import Encoder, evaluating, extract_features
 from wasskit.models.catalog import SMALL_IMAGE, TINY
 from wasskit.models.rebuild import check_description, rebuild
 from wasskit.options import BackboneOptions
@@ -92,21 +92,21 @@ class ModelKind(Generic[M]):
         name: the plugin.
         build: an untrained model from its description.
         weights: the module whose state is kept.
-        embedder: the network that embeds: inputs (B, ...) to embeddings (B, D). Its keywords are the plugin's own
-            choices (a dimension, which of two representations), those of ``Plugin.choices``.
+        embedder: the network that embeds, or a method of it, which ONNX cannot hold: inputs (B, ...) to embeddings
+            (B, D). Its keywords are the plugin's own choices (a dimension, which of two representations), those of
+            ``Plugin.choices``.
         rules: what must hold for the description's own keys.
         prefix: of the names of ``weights`` in the state of a training.
         header: the description's ``kind``, where it is not the plugin's name.
         file: of a run directory, where its training leaves the finished model; without one, checkpoints hold it.
         check: checks a description that was read from a file, where it is not that of a network on images.
         input_shape: shape of one input, where it is not an image.
-        onnx: whether ``embedder`` can be written as ONNX.
     """
 
     name: str
     build: Callable[[Mapping[str, Any]], M]
     weights: Callable[[M], nn.Module]
-    embedder: Callable[..., nn.Module]
+    embedder: Callable[..., Encoder]
     rules: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     prefix: str = ""
     header: str = ""
@@ -115,7 +115,6 @@ class ModelKind(Generic[M]):
     input_shape: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda description: (
         description["channels"], description["image_size"], description["image_size"],
     )  # fmt: skip
-    onnx: bool = True
 
     @property
     def takes_images(self) -> bool:
@@ -188,7 +187,7 @@ class TrainedModel(Generic[M]):
                 wanted = ", ".join(map(str, shape))
                 raise UserError(f"the model takes inputs of shape (N, {wanted}), not {tuple(inputs.shape)}.")
             if not pixels:
-                with evaluating(network):
+                with evaluating(network, getattr(network, "__self__", None)):
                     parts = inputs.split(batch_size)
                     return torch.cat([network(part.to(device, torch.float32)).float() for part in parts])
             dataset = images_of(inputs.cpu(), description)

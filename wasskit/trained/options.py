@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wasskit.config import argument, option
+from wasskit.config import CommandOptions, argument, option
 from wasskit.options import (
     DataRootOptions,
     DeviceOptions,
@@ -19,7 +19,7 @@ from wasskit.options import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelArgument(DeviceOptions, OverwriteOptions):
+class ModelArgument(DeviceOptions, OverwriteOptions, CommandOptions):
     """The trained model a command works with."""
 
     model: Path = argument(

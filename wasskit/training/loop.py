@@ -145,7 +145,6 @@ class Loop:
             raise Interrupted(number, f"{stopped}.")
         if step and self.checkpoints.saved_at != step:
             self._save()
-        where = (
-            f"; its state is saved, {self.checkpoints.how_to_resume()}" if step else " before its first step"
-        )
+        saved = f"; its state is saved, {self.checkpoints.how_to_resume()}"
+        where = saved if step else " before its first step"
         raise Interrupted(number, f"{stopped} of {self.plan.total_steps}{where}.")

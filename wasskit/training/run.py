@@ -14,47 +14,26 @@ No file holds the directory's own path: it may be moved.
 from __future__ import annotations
 
 import contextlib
-import csv
-import functools
-import importlib.metadata
-import io
 import json
 import os
-import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from wasskit.console import jsonable
 from wasskit.errors import UserError, WasskitError
-from wasskit.system.documents import LARGEST_TEXT, read_json, read_toml
-from wasskit.system.files import remove_leftovers, replace_text, writing
-from wasskit.system.locks import Taken, held, holder
-from wasskit.system.readers import Damage, reader
-from wasskit.text import csv_text
+from wasskit.system.documents import read_json, read_toml
+from wasskit.system.files import replace_text, writing
+from wasskit.system.locks import holder
+from wasskit.training.claim import LOCK, claimed
+from wasskit.training.environment import describe_environment
+from wasskit.training.metrics_csv import Metric, MetricsFile, read_metrics, to_metric
 
 __all__ = ["Metric", "RunDirectory", "numbered_names", "read_configuration", "read_metrics", "to_metric"]
-
-_LOCK = ".lock"
-_HEADER = ("epoch", "step", "split", "metric", "value")
-_PACKAGES = (
-    "wasskit", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm", "geomloss", "pytorch-metric-learning",
-)  # fmt: skip
-
-
-class Metric(NamedTuple):
-    """One row of ``metrics.csv``."""
-
-    epoch: int
-    step: int
-    split: str
-    metric: str
-    value: float
 
 
 class RunDirectory:
@@ -63,7 +42,7 @@ class RunDirectory:
     def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
         self.path = path
         self.document = document
-        self._rows: int | None = None
+        self._metrics = MetricsFile(path / "metrics.csv")
         self._noted: list[dict[str, Any]] | None = None
         self.at_start: Callable[[], None] | None = None
 
@@ -198,7 +177,7 @@ class RunDirectory:
 
     def metrics(self, split: str | None = None, metric: str | None = None) -> list[Metric]:
         """The rows of ``metrics.csv``, of one split or metric where given."""
-        rows = read_metrics(self.path / "metrics.csv")
+        rows = read_metrics(self._metrics.path)
         return [row for row in rows if split in (None, row.split) and metric in (None, row.metric)]
 
     # --- Writing ------------------------------------------------------------------------------------------------------
@@ -234,35 +213,23 @@ class RunDirectory:
 
     def log(self, epoch: int, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append metrics, and hand them to the system at once. Raises ``UserError`` on a full disk."""
-        if not _writes() or not values:
-            return
-        path = self.path / "metrics.csv"
-        self._rows = self.rows + len(values)
-        with writing(path), path.open("a", newline="", encoding="utf-8") as file:
-            file.write(csv_text((epoch, step, split, name, float(value)) for name, value in values.items()))
+        if _writes() and values:
+            self._metrics.append(epoch, step, split, values)
 
     @property
     def rows(self) -> int:
         """How many metrics are recorded."""
-        if self._rows is None:
-            self._rows = len(self.metrics())
-        return self._rows
+        return self._metrics.rows
 
     def sync_metrics(self) -> None:
         """Bring ``metrics.csv`` to the disk, so that a checkpoint never knows of rows that a power cut can take."""
-        path = self.path / "metrics.csv"
-        if _writes() and path.is_file():
-            with writing(path), path.open("rb") as file:
-                os.fsync(file.fileno())
+        if _writes():
+            self._metrics.sync()
 
     def keep_metrics(self, rows: int, step: int) -> None:
         """Drop the metrics that a checkpoint does not know of: keep the first ``rows`` up to ``step``."""
-        if not _writes():
-            return
-        path = self.path / "metrics.csv"
-        kept = [row for row in self.metrics()[:rows] if row.step <= step]
-        replace_text(path, csv_text([_HEADER, *kept]))
-        self._rows = len(kept)
+        if _writes():
+            self._metrics.keep(rows, step)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``, with the published figures beside the run's own; see :meth:`concluded`."""
@@ -293,46 +260,18 @@ class RunDirectory:
         if noted and _writes():
             replace_text(self.path / "summary.json", _json(noted[-1]))
 
-    @contextlib.contextmanager
-    def claimed(self, *, alone: bool = True) -> Iterator[None]:
-        """Inside, no other process trains in this directory. On several ranks all enter; the claim is rank 0's.
-
-        The lock falls with the process, however that ends, and is not inherited by a loader's workers.
-
-        Args:
-            alone: nobody else writes below the directory, so that temporary files there are leftovers. Not so for a
-                folder of many runs, which have claims of their own.
-
-        Raises:
-            UserError: another process has the claim.
-        """
-        from wasskit.distributed.group import broadcast_object
-
-        with contextlib.ExitStack() as stack:
-            refusal: str | None = None
-            if _writes():
-                try:
-                    stack.enter_context(held(self.path / _LOCK))
-                except Taken as taken:
-                    refusal = (
-                        f"Another process ({taken}) is training in {self.path}: wait for it, stop it, or choose "
-                        "another --run-dir."
-                    )
-            refusal = broadcast_object(refusal)
-            if refusal is not None:
-                raise UserError(refusal)
-            if alone and _writes():
-                remove_leftovers(self.path)
-            yield
+    def claimed(self, *, alone: bool = True) -> AbstractContextManager[None]:
+        """See :func:`wasskit.training.claim.claimed`."""
+        return claimed(self.path, _writes(), alone=alone)
 
     @property
     def claimant(self) -> str | None:
         """The other process that trains in this directory; None where none does."""
-        return holder(self.path / _LOCK)
+        return holder(self.path / LOCK)
 
     def discard_unless_begun(self) -> None:
         """Remove the directory if no step of the run has been recorded and nothing was saved or drawn."""
-        started = {"config.toml", "environment.json", "metrics.csv", _LOCK}
+        started = {"config.toml", "environment.json", "metrics.csv", LOCK}
         files = {path for path in self.path.rglob("*") if path.is_file()}
         drafts = {path for path in files if path.parent.name == "tensorboard"}
         if {path.name for path in files - drafts} <= started and not self.metrics():
@@ -346,7 +285,7 @@ class RunDirectory:
     def _write_start(self, seed: int | None, device: Any, argv: Sequence[str] | None) -> None:
         self._write_configuration()
         replace_text(self.path / "environment.json", _json(describe_environment(seed, device, argv)))
-        replace_text(self.path / "metrics.csv", csv_text([_HEADER]))
+        self._metrics.create()
 
     def _folder(self, name: str) -> Path:
         folder = self.path / name
@@ -367,88 +306,6 @@ def read_configuration(path: Path) -> dict[str, Any]:
     if not (isinstance(document.get("command"), str) and all(isinstance(t, dict) for t in tables)):
         raise UserError(f"{path} is damaged: it is not the configuration of a run.")
     return document
-
-
-def read_metrics(path: Path) -> list[Metric]:
-    """The rows of a ``metrics.csv``. A line that a kill cut short is left out; a missing file has no rows."""
-    return _parse_metrics(path) if path.is_file() else []
-
-
-@reader(
-    "record of metrics",
-    suffixes=(".csv",),
-    advice="repair that line or remove the file",
-    largest=LARGEST_TEXT,
-)
-def _parse_metrics(path: Path) -> list[Metric]:
-    text = path.read_text(encoding="utf-8")
-    rows = []
-    lines = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))
-    for fields in lines:
-        if len(fields) == len(_HEADER) and fields[0] != "epoch":
-            try:
-                rows.append(to_metric(fields))
-            except ValueError as error:
-                raise Damage(f"it is damaged in line {lines.line_num}") from error
-    return rows
-
-
-def to_metric(fields: Sequence[str]) -> Metric:
-    """A row of ``metrics.csv`` from its five fields. Raises ``ValueError`` where they are none."""
-    epoch, step, split, metric, value = fields
-    row = Metric(int(epoch), int(step), split, metric, float(value))
-    if max(abs(row.epoch), abs(row.step)) >= 1 << 63:
-        raise ValueError("a number of more than 64 bits")
-    return row
-
-
-def describe_environment(seed: int | None, device: Any, argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """What a result may depend on besides the configuration."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    described: dict[str, Any] = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command_line": shlex.join(["wasskit", *(sys.argv[1:] if argv is None else argv)]),
-        "seed": seed,
-        "git_revision": git_revision(),
-        "versions": versions,
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-    if device is not None:
-        described["device"] = _describe_device(device)
-    return described
-
-
-@functools.lru_cache(maxsize=1)
-def git_revision() -> str | None:
-    """The revision of the checkout that this package runs from, with ``+changes`` if it differs; None outside one."""
-    package = Path(__file__).resolve().parents[1]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")
-        return git("rev-parse", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "-uno", "--", ".") else ""
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _describe_device(device: Any) -> dict[str, Any]:
-    import torch
-
-    from wasskit.distributed.group import world_size
-
-    device = torch.device(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {"type": device.type, "name": name, "ranks": world_size(), "threads": torch.get_num_threads()}
 
 
 def _make(path: Path, numbered: bool, command: str, resumable: bool) -> Path:

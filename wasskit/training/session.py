@@ -16,18 +16,31 @@ import functools
 import shlex
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
 from wasskit import console
-from wasskit.config import Invocation, check_keys, current_names, fixed_keys, recipe_fields, to_options
+from wasskit.config import (
+    Invocation,
+    RecipeOptions,
+    changed,
+    check_keys,
+    current_names,
+    fixed_keys,
+    part,
+    recipe_fields,
+    to_options,
+    values_of,
+)
+from wasskit.data.base import ImageDataset
+from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
 from wasskit.errors import Interrupted, UserError
-from wasskit.options import RunOptions
+from wasskit.options import DataOptions, DeviceOptions, LoopOptions, OptimizerOptions, RunOptions
 from wasskit.system.signals import Stopped, name_of
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import seed_all
@@ -38,8 +51,7 @@ from wasskit.training.stepper import Updates
 from wasskit.training.task import Source, Task
 from wasskit.training.trainer import Trainer
 
-C = TypeVar("C", bound=RunOptions)
-S = TypeVar("S", Cadence, Updates)
+C = TypeVar("C", bound=RecipeOptions)
 
 
 @dataclass
@@ -57,35 +69,72 @@ class Session(Generic[C]):
     device: torch.device
     run: RunDirectory
     checkpoint: Path | None
+    _noted: set[str] = field(default_factory=set, init=False, repr=False)
 
-    def trainer(self, task: Task, source: Source, **settings: Any) -> Trainer:
-        """The loop over ``source``, with the settings of the configuration that it knows; ``settings`` win."""
-        config = self.config
-        known = recipe_fields(type(config))
-        defaults = {name: f.default for name, f in known.items() if not f.required}
-        of_config: dict[str, Any] = {
-            "updates": self._settings(Updates),
-            "device": self.device,
-            "seed": config.seed,
-            "tensorboard": config.tensorboard,
-            "config": SavedConfig(
-                values=to_options(config),
-                may_differ=set(known) - fixed_keys(type(config)),
-                defaults=to_options(replace(config, **defaults)),
-                current_names=partial(current_names, type(config)),
-            ),
-            "reporter": make_reporter(quiet=console.is_quiet(), console=console.stderr()),
-        }
-        for name in ("compile", "channels_last"):
-            if hasattr(config, name):
-                of_config[name] = getattr(config, name)
-        cadence = settings.pop("cadence", None) or self._settings(Cadence)
-        return Trainer(task, source, self.run, cadence=cadence, **{**of_config, **settings})
+    def split(self, name: str) -> ImageDataset:
+        """A split of the data set that the options of images name; what is remarkable about it is logged once.
 
-    def _settings(self, kind: type[S]) -> S:
-        """Settings of the loop from the options of the same names."""
-        names = [f.name for f in fields(kind) if hasattr(self.config, f.name)]
-        return kind(**{name: getattr(self.config, name) for name in names})
+        Raises:
+            UserError: the data set is missing or damaged, or has no such split.
+        """
+        data = part(self.config, DataOptions)
+        dataset = load_dataset(
+            data.dataset, name, root=data.data_root, download=data.download, corrupt=data.corrupt,
+            image_size=data.image_size,
+        )  # fmt: skip
+        for note in dict.fromkeys(dataset.notes):
+            if note not in self._noted:
+                console.log(console.escape(note))
+        self._noted.update(dataset.notes)
+        return dataset
+
+    def trainer(
+        self,
+        task: Task,
+        source: Source,
+        *,
+        cadence: Cadence | None = None,
+        updates: Updates | None = None,
+        tensorboard: bool | None = None,
+    ) -> Trainer:
+        """The loop over ``source`` as the configuration says, but for what is given: for a run of epochs by its
+        `LoopOptions`, for another at its ``cadence``."""
+        run = part(self.config, RunOptions)
+        loop = part(self.config, LoopOptions) if cadence is None else None
+        if loop is not None:
+            cadence = Cadence(
+                epochs=loop.epochs, eval_every=loop.eval_every, checkpoint_every=run.checkpoint_every,
+                log_every=run.log_every,
+            )  # fmt: skip
+        assert cadence is not None
+        return Trainer(
+            task, source, self.run, cadence=cadence, updates=updates or self.updates(), device=self.device,
+            compile=loop is not None and loop.compile, channels_last=loop is not None and loop.channels_last,
+            seed=run.seed, config=saved_config(self.config),
+            reporter=make_reporter(quiet=console.is_quiet(), console=console.stderr()),
+            tensorboard=run.tensorboard if tensorboard is None else tensorboard,
+        )  # fmt: skip
+
+    def updates(self, *, clip_value: float | None = None) -> Updates:
+        """How the configuration says that updates are made."""
+        return Updates(
+            precision=part(self.config, DeviceOptions).precision,
+            accumulate=part(self.config, LoopOptions).accumulate,
+            clip_norm=part(self.config, OptimizerOptions).clip_norm,
+            clip_value=clip_value,
+        )
+
+
+def saved_config(config: RecipeOptions) -> SavedConfig:
+    """What checkpoints keep of a configuration."""
+    kind = type(config)
+    known = recipe_fields(kind)
+    return SavedConfig(
+        values=to_options(config),
+        may_differ=set(known) - fixed_keys(kind),
+        defaults=to_options(changed(config, **{n: f.default for n, f in known.items() if not f.required})),
+        current_names=partial(current_names, kind),
+    )
 
 
 @contextlib.contextmanager
@@ -99,33 +148,35 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
         UserError: the run directory is taken, or in use by another process; there is nothing to resume from; what is
             asked for contradicts the run to be resumed.
     """
-    with group(config.device) as device:
+    options = part(config, RunOptions)
+    with group(part(config, DeviceOptions).device) as device:
         plugin = invocation.command.split()[0]
-        chosen = config.run_dir or Path("runs") / plugin / (config.name or name)
-        numbered = config.run_dir is None and config.name is None
-        found = broadcast_object(_find_checkpoint(config, chosen, numbered))
+        chosen = options.run_dir or Path("runs") / plugin / (options.name or name)
+        numbered = options.run_dir is None and options.name is None
+        found = broadcast_object(_find_checkpoint(options, chosen, numbered))
         if found is None:
             paper = invocation.recipe.get("paper") if invocation.recipe else None
             run = RunDirectory.create(
                 chosen, command=invocation.command, options=to_options(config), paper=paper, numbered=numbered,
-                seed=config.seed, device=device, argv=invocation.argv,
+                seed=options.seed, device=device, argv=invocation.argv,
             )  # fmt: skip
             checkpoint = None
             console.log(f"Run directory: {console.escape(str(run.path))}")
         else:
             run, checkpoint = RunDirectory.open(found[0]), found[1]
             config = resumed_config(config, invocation, run)
+            options = part(config, RunOptions)
         try:
             with run.claimed(), run.concluded():
                 if found is not None:
                     run.at_start = functools.partial(
-                        run.record_resume, seed=config.seed, device=device, argv=invocation.argv
+                        run.record_resume, seed=options.seed, device=device, argv=invocation.argv
                     )
                     origin = (
                         f"from {checkpoint.name}" if checkpoint else "from the start: it holds no checkpoint"
                     )
                     console.log(f"Resuming {console.escape(str(run.path))} {origin}")
-                seed_all(config.seed)
+                seed_all(options.seed)
                 yield Session(config, device, run, checkpoint)
         except (UserError, Interrupted, KeyboardInterrupt, Stopped) as error:
             # A request that is wrong, or withdrawn, before the first step leaves nothing behind.
@@ -141,19 +192,19 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
             raise
 
 
-def _find_checkpoint(config: RunOptions, chosen: Path, numbered: bool) -> tuple[Path, Path | None] | None:
+def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple[Path, Path | None] | None:
     """The run directory and the checkpoint to resume from; None to start anew.
 
     A requeued run that was stopped before its first checkpoint has a directory but no checkpoint: it starts over there.
     """
-    if config.resume is None and not config.requeue:
+    if options.resume is None and not options.requeue:
         return None
-    word = config.resume or "last"
+    word = options.resume or "last"
     if word not in ("last", "previous"):
         run, checkpoint = RunDirectory.find(word)
-        if config.run_dir is not None and config.run_dir.resolve() != run.path.resolve():
+        if options.run_dir is not None and options.run_dir.resolve() != run.path.resolve():
             raise UserError(
-                f"--resume {word} and --run-dir {config.run_dir} name different runs: give one of them."
+                f"--resume {word} and --run-dir {options.run_dir} name different runs: give one of them."
             )
         return run.path, checkpoint or _existing(run, "last")
     candidates = [chosen]
@@ -168,7 +219,7 @@ def _find_checkpoint(config: RunOptions, chosen: Path, numbered: bool) -> tuple[
         if (path / "config.toml").is_file() and RunDirectory.open(path).has_checkpoint
     ]
     if not begun:
-        if config.requeue:
+        if options.requeue:
             stopped_early = not numbered and (chosen / "config.toml").is_file()
             return (chosen, None) if stopped_early else None
         raise UserError(
@@ -205,18 +256,18 @@ def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     if invocation.recipe is not None:
         asked |= set(check_keys(kind, invocation.recipe.get("options", {}), "the recipe"))
     asked &= set(fields)
-    base = replace(config, **{name: saved.get(name, field.default) for name, field in fields.items()})
+    base = changed(config, **{name: saved.get(name, field.default) for name, field in fields.items()})
+    wanted, had = values_of(config), values_of(base)
     contradictions = [
-        f"{fields[name].flag} {getattr(config, name)} (the run has {getattr(base, name)})"
+        f"{fields[name].flag} {wanted[name]} (the run has {had[name]})"
         for name in sorted(asked & fixed_keys(kind))
-        if getattr(config, name) != getattr(base, name)
+        if wanted[name] != had[name]
     ]
     if contradictions:
         raise UserError(
             f"Resuming {run.path} with other settings would be another run: {', '.join(contradictions)}. "
             "Leave them out to resume, or start a new run."
         )
-    changed = {name: getattr(config, name) for name in asked - fixed_keys(kind)}
-    resumed = replace(base, **changed)
+    resumed = changed(base, **{name: wanted[name] for name in asked - fixed_keys(kind)})
     resumed.validate()
     return resumed

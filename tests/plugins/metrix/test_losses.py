@@ -10,37 +10,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.plugins.metrix.losses import (
-    Half,
-    LinearSum,
-    LogSum,
-    LossName,
-    MetrixLoss,
-    Mode,
-    chord,
-    cosine_contrastive,
-    mean_nonzero,
-    mixed_contrastive,
-    mixed_generic,
-)
-from wasskit.plugins.metrix.mixup import Mixing, embedding_cosines
+from wasskit.plugins.metrix.losses.contrastive import Contrastive, mixed_contrastive
+from wasskit.plugins.metrix.losses.multisimilarity import MultiSimilarity
+from wasskit.plugins.metrix.mixers import Mode
+from wasskit.plugins.metrix.mixers.embed import embedding_cosines
+from wasskit.plugins.metrix.objective import MetrixLoss
+from wasskit.plugins.metrix.pair_loss import LogSum, PairLoss, ProxyLoss, chord, mean_nonzero
 from wasskit.plugins.metrix.pairs import (
     KINDS,
     Kind,
+    Mixing,
     Ragged,
     Triples,
     all_negatives,
     anchor_negative,
     hardest_negatives,
-    misplaced,
     positive_negative,
     relations,
 )
+from wasskit.plugins.metrix.published import first_positives, misplaced
 
 Reference = Callable[[str], dict[str, Any]]
 BATCHES = ["mixed24", "balanced20", "mixed36", "single12"]
-LOSSES: list[LossName] = ["contrastive", "multisimilarity", "proxyanchor"]
-FORMS = [*LOSSES, "cosine"]
+LOSSES = ["contrastive", "multisimilarity", "proxyanchor"]
+FORMS = [*LOSSES, "cosine", "potentialfield"]
 """The losses, and the contrastive one with cosine similarities."""
 MODES: list[Mode] = ["baseline", "input", "feature", "embed"]
 SHORT: dict[str, Kind] = {"pn": "positive-negative", "an": "anchor-negative"}
@@ -52,6 +45,11 @@ def build(form: str, mode: Mode = "embed", **options: Any) -> MetrixLoss:
     if form == "cosine":
         loss, options = "contrastive", {"distance": "cosine"} | options
     return MetrixLoss(loss, mode, **{"num_classes": 8, "embedding_dim": 10} | options)
+
+
+def proxies_of(module: MetrixLoss) -> Tensor:
+    assert isinstance(module.clean, ProxyLoss)
+    return module.clean.proxies
 
 
 def balanced(classes: int = 4, each: int = 3, dim: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -119,7 +117,7 @@ def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
         return misplaced(hardest_negatives(mask, cosine, k), mask)
 
     lists: dict[str, Triples] = {
-        "embed_pn": positive_negative(positive, every, first_positive=True),
+        "embed_pn": first_positives(positive, every),
         "embed_an": anchor_negative(items, lonely),
         "input_pn": positive_negative(positive, hard(negative, 1)),
         "input_pn_top3": positive_negative(positive, hard(negative, 3)),
@@ -158,10 +156,7 @@ def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
         assert mixed_contrastive(found, lam, embeddings.shape[1]).item() == pytest.approx(expected, rel=1e-10)
 
 
-HALVES: dict[str, tuple[Half, Half]] = {
-    "contrastive": (LinearSum(), LinearSum(0.5)),
-    "ms": (LogSum(-18.0, 0.77, 18.0), LogSum(75.0, 0.77, 75.0)),
-}
+FORM: dict[str, PairLoss] = {"contrastive": Contrastive("cosine"), "ms": MultiSimilarity()}
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -172,12 +167,11 @@ def test_reference_of_the_paper_form(reference: Reference, batch: str, loss: str
     labels = torch.from_numpy(numbers["labels"])
     x = F.normalize(torch.from_numpy(numbers["embeddings"]))
     positive, negative = relations(labels, labels, own=True)
-    halves = HALVES[loss]
     both = positive.any(1) & negative.any(1)
     for i, lam in enumerate(numbers["lams"].tolist()):
         clean = sum(
             half.per_anchor((x @ x.T)[mask], mask.nonzero()[:, 0], len(x), 1.0)[both].mean()
-            for half, mask in zip(halves, (positive, negative), strict=True)
+            for half, mask in zip(FORM[loss].halves, (positive, negative), strict=True)
         )
         expected = numbers[f"generic_{loss}"][i]
         assert float(clean) == pytest.approx(expected[0], rel=1e-10)
@@ -185,7 +179,7 @@ def test_reference_of_the_paper_form(reference: Reference, batch: str, loss: str
         lists = (positive_negative(positive, negatives), anchor_negative(both.nonzero()[:, 0], negatives))
         for column, (kind, triples) in enumerate(zip(KINDS, lists, strict=True), start=1):
             cosine = embedding_cosines(x, x, triples, Mixing(lam, kind))
-            mixed = mixed_generic(cosine, triples.anchor, len(x), lam, *halves)
+            mixed = FORM[loss].mixed(cosine, triples.anchor, len(x), lam, x.shape[1])
             assert mixed.item() == pytest.approx(expected[column], rel=1e-10)
 
 
@@ -250,7 +244,7 @@ def test_cosine_form_is_a_sum_of_the_library() -> None:
     x, labels = balanced(4, 3)
     x.requires_grad_()
     theirs = ContrastiveLoss(1.0, 0.3, distance=CosineSimilarity(), reducer=SumReducer())(x, labels)
-    ours = cosine_contrastive(x, labels, margin=0.3)
+    ours = Contrastive("cosine", 0.3)(x, labels)
     assert ours.item() == pytest.approx((theirs.item() - 4 * 3 * 2) / 12, rel=1e-10)
     gradients = [torch.autograd.grad(value, x)[0] for value in (ours, theirs / 12)]
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-12)
@@ -305,31 +299,52 @@ def test_reference_steps(reference: Reference, batch: str, name: str) -> None:
         torch.testing.assert_close(values.grad, expected, rtol=1e-6, atol=1e-10)
 
 
+CLEAN_BATCHES = {
+    "usual": [0, 0, 0, 1, 1, 2, 2, 2, 3],
+    "one class": [4] * 6,
+    "no positive": [0, 1, 2, 3, 4],
+    "one item": [2],
+    "two items": [1, 1],
+    "equal items": [0, 0, 1, 1, 0],
+    "opposite items": [0, 0, 1],
+}
+
+
 @pytest.mark.parametrize("loss", LOSSES)
-def test_clean_parts_are_those_of_the_library(loss: LossName) -> None:
-    """Our generic halves over clean pairs give pytorch-metric-learning's losses, values and gradients."""
-    raw, labels = balanced(8)
-    raw.requires_grad_()
-    module = build(loss).double()
-    clean = module(raw, labels, mixing=Mixing(0.5, "positive-negative")).clean
-    x = F.normalize(raw)
-    if loss == "contrastive":
-        positive, negative = relations(labels, labels, own=True)
-        distance = chord(x @ x.T, x.shape[1])
-        ours = mean_nonzero(distance[positive]) + mean_nonzero(F.relu(0.5 - distance[negative]))
-    else:
-        anchors = F.normalize(module.clean.proxies) if loss == "proxyanchor" else x
-        anchor_labels = torch.arange(8) if loss == "proxyanchor" else labels
-        positive, negative = relations(anchor_labels, labels, own=loss != "proxyanchor")
-        cosine = anchors @ x.T
-        ours = torch.zeros((), dtype=x.dtype)
-        assert module.halves is not None
-        for half, mask in zip(module.halves, (positive, negative), strict=True):
-            ours = ours + half.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), 1.0).mean()
-    assert ours.item() == pytest.approx(clean.item(), rel=1e-10)
-    torch.testing.assert_close(
-        torch.autograd.grad(ours, raw)[0], torch.autograd.grad(clean, raw)[0], rtol=1e-8, atol=1e-12
-    )
+@pytest.mark.parametrize("batch", CLEAN_BATCHES)
+def test_clean_losses_are_those_of_the_library(loss: str, batch: str) -> None:
+    """Our dense forms give pytorch-metric-learning's losses, values and gradients, of degenerate batches too."""
+    from pytorch_metric_learning import distances, losses
+
+    module = build(loss, "baseline").double()
+    theirs: Any = {
+        "contrastive": lambda: losses.ContrastiveLoss(0.0, 0.5, distance=distances.LpDistance()),
+        "multisimilarity": lambda: losses.MultiSimilarityLoss(18.0, 75.0, 0.77),
+        "proxyanchor": lambda: losses.ProxyAnchorLoss(8, 10, margin=0.1, alpha=32),
+    }[loss]()
+    labels = torch.tensor(CLEAN_BATCHES[batch])
+    x = torch.randn(len(labels), 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    if batch == "equal items":
+        x[1] = x[0]
+        x[3] = x[0]
+    elif batch == "opposite items":
+        x[1] = -x[0]
+    x.requires_grad_()
+    inputs = [x]
+    if loss == "proxyanchor":
+        # Drawn as the library draws them, so that runs of earlier versions go on as they were.
+        torch.manual_seed(0)
+        drawn = losses.ProxyAnchorLoss(8, 10).proxies
+        assert torch.equal(proxies_of(module), drawn.double())
+        theirs.proxies = proxies_of(module)
+        inputs.append(proxies_of(module))
+    values = [module(x, labels).clean, theirs(x, labels)]
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-12, abs=1e-14)
+    gradients = [torch.autograd.grad(value, inputs, allow_unused=True) for value in values]
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(
+            ours, torch.zeros_like(ours) if expected is None else expected, rtol=1e-9, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("loss", FORMS)
@@ -341,7 +356,7 @@ def test_ends_of_lambda_are_the_clean_halves(loss: str, lam: float) -> None:
     own = loss != "proxyanchor"
     module = build(loss).double()
     terms = module(x, labels, mixing=Mixing(lam, "positive-negative"))
-    anchors = x if own else F.normalize(module.clean.proxies)
+    anchors = x if own else F.normalize(proxies_of(module))
     positive, negative = relations(labels if own else torch.arange(8), labels, own=own)
     cosine = anchors @ x.T
     if loss == "contrastive":
@@ -350,8 +365,7 @@ def test_ends_of_lambda_are_the_clean_halves(loss: str, lam: float) -> None:
         return
     mask, other = (positive, negative) if lam else (negative, positive)
     repeated = float(other.sum(1)[0])
-    assert module.halves is not None
-    clean_half = module.halves[0 if lam else 1]
+    clean_half = module.clean.halves[0 if lam else 1]
     half = clean_half.per_anchor(cosine[mask], mask.nonzero()[:, 0], len(anchors), repeated).mean()
     assert terms.mixed.item() == pytest.approx(half.item(), rel=1e-9)
     if lam == 1:
@@ -366,14 +380,13 @@ def test_anchor_negative_mixing_at_zero_is_the_clean_negative_half(loss: str) ->
     module = build(loss).double()
     terms = module(x, labels, mixing=Mixing(0.0, "anchor-negative"))
     own = loss != "proxyanchor"
-    anchors = x if own else F.normalize(module.clean.proxies)
+    anchors = x if own else F.normalize(proxies_of(module))
     _, negative = relations(labels if own else torch.arange(8), labels, own=own)
     cosine = (anchors @ x.T)[negative]
     if loss == "contrastive":
         half = mean_nonzero(F.relu(0.5 - chord(cosine, 10)))
     else:
-        assert module.halves is not None
-        half = module.halves[1].per_anchor(cosine, negative.nonzero()[:, 0], len(anchors), 1.0).mean()
+        half = module.clean.halves[1].per_anchor(cosine, negative.nonzero()[:, 0], len(anchors), 1.0).mean()
     assert terms.mixed.item() == pytest.approx(half.item(), rel=1e-9)
 
 
@@ -476,7 +489,7 @@ def test_modes_agree_where_mixing_commutes_with_the_network(loss: str, mode: Mod
     labels = torch.arange(4).repeat_interleave(3)
     images = torch.randn(12, 10, 1, 1, generator=generator, dtype=torch.float64)
     module = build(loss, mode).double()
-    reference = build(loss, "embed", hardest=module.hardest).double()
+    reference = build(loss, "embed", hardest=module.pairing.hardest).double()
     raw = images.flatten(1)
     mixing = Mixing(0.3, "positive-negative")
     terms = module(
@@ -530,7 +543,7 @@ def test_input_mode_mixes_with_the_hardest_negative(loss: str) -> None:
         x, labels, mixing=Mixing(0.25, "positive-negative"), images=torch.eye(15).double(), network=network
     )
     expected = set()
-    anchors, classes = (x, labels) if loss != "proxyanchor" else (F.normalize(module.clean.proxies), range(5))
+    anchors, classes = (x, labels) if loss != "proxyanchor" else (F.normalize(proxies_of(module)), range(5))
     for a, label in enumerate(classes):
         wrong = [n for n in range(15) if labels[n] != label]
         hardest = max(wrong, key=lambda n: (anchors[a] @ x[n]).item())
@@ -560,7 +573,7 @@ def test_proxies_of_absent_classes_stay_out_of_the_mixed_loss() -> None:
     x, labels = balanced(3)
     module = build("proxyanchor", "embed").double()
     mixed = module(x, labels, mixing=Mixing(0.4, "positive-negative")).mixed
-    (gradient,) = torch.autograd.grad(mixed, module.clean.proxies)
+    (gradient,) = torch.autograd.grad(mixed, proxies_of(module))
     assert gradient[:3].abs().sum() > 0
     assert torch.equal(gradient[3:], torch.zeros_like(gradient[3:]))
     assert build("proxyanchor", "feature").kinds == ("positive-negative",)
@@ -577,7 +590,9 @@ def test_what_cannot_be_computed_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown distance 'manhattan': euclidean, cosine"):
         MetrixLoss("contrastive", distance="manhattan")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown loss"):
-        MetrixLoss("triplet")  # type: ignore[arg-type]
+        MetrixLoss("triplet")
+    with pytest.raises(ValueError, match="the loss contrastive has no setting 'decay': it has none"):
+        MetrixLoss("contrastive", settings={"decay": 2.0})
     with pytest.raises(ValueError, match="needs maps"):
         MetrixLoss(mode="feature")(x, labels)
     with pytest.raises(ValueError, match="needs images"):
@@ -663,8 +678,9 @@ def test_maps_and_images_that_do_not_fit_are_refused() -> None:
     ],
 )
 def test_settings_out_of_bounds_are_refused(options: dict[str, Any], message: str) -> None:
+    loss = {"similarity_scales": "multisimilarity", "proxy_scales": "proxyanchor"}.get(next(iter(options)))
     with pytest.raises(ValueError, match=message):
-        MetrixLoss("contrastive", **options)
+        build(loss or "contrastive", **options)
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -9,20 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.plugins.metrix.mixup import (
-    Mixing,
-    draw_mixing,
-    embedding_cosines,
-    feature_embeddings,
-    mixed_maximum,
-    pair_cosines,
-)
+from wasskit.plugins.metrix.mixers.base import pair_cosines
+from wasskit.plugins.metrix.mixers.embed import embedding_cosines
+from wasskit.plugins.metrix.mixers.feature import feature_embeddings, mixed_maximum
 from wasskit.plugins.metrix.pairs import (
     KINDS,
     Kind,
+    Mixing,
     Triples,
     all_negatives,
     anchor_negative,
+    draw_mixing,
     positive_negative,
     relations,
 )

@@ -14,12 +14,12 @@ from wasskit.plugins.metrix.pairs import (
     anchor_negative,
     hardest_negatives,
     join,
-    misplaced,
     positive_negative,
     relations,
     subsample,
     unique_pairs,
 )
+from wasskit.plugins.metrix.published import first_positives, misplaced
 
 Reference = Callable[[str], dict[str, Any]]
 BATCHES = ["mixed24", "balanced20", "mixed36", "single12"]
@@ -60,7 +60,7 @@ def test_lists_of_the_published_code(reference: Reference, batch: str) -> None:
         return torch.stack([numbers[f"{key}_l0_{name}"] for name in ("anc", middle, "neg")])
 
     positive, negative = relations(labels, labels, own=True)
-    lists = positive_negative(positive, all_negatives(negative), first_positive=True)
+    lists = first_positives(positive, all_negatives(negative))
     assert torch.equal(stacked(lists), published("embed_pn"))
     similarity = cosines(numbers["embeddings"])
     for key, k in (("input_pn", 1), ("input_pn_top3", 3)):

@@ -11,10 +11,10 @@ from tests.distributed.harness import run_ranks
 from wasskit.distributed.collectives import average_gradients
 from wasskit.distributed.shard import shard_indices
 from wasskit.evaluation.retrieval import retrieval_metrics
-from wasskit.plugins.metrix.losses import LossName, MetrixLoss, Mode
 from wasskit.plugins.metrix.measure import utilisation
-from wasskit.plugins.metrix.mixup import Mixing
-from wasskit.plugins.metrix.pairs import Kind
+from wasskit.plugins.metrix.mixers import Mode
+from wasskit.plugins.metrix.objective import MetrixLoss
+from wasskit.plugins.metrix.pairs import Kind, Mixing
 
 pytestmark = pytest.mark.distributed
 
@@ -42,9 +42,8 @@ def step(form: str, mode: Mode, kind: Kind, published: bool) -> tuple[Tensor, li
     """Total loss and averaged gradients of this rank, from its share of 13 classes' worth of labels."""
     torch.manual_seed(0)
     network = Small().double()
-    loss: LossName = "contrastive" if form == "cosine" else form  # type: ignore[assignment]
     objective = MetrixLoss(
-        loss,
+        "contrastive" if form == "cosine" else form,
         mode,
         num_classes=5,
         embedding_dim=5,
@@ -70,7 +69,9 @@ def step(form: str, mode: Mode, kind: Kind, published: bool) -> tuple[Tensor, li
     return terms.total.detach(), [p.grad for p in parameters if p.grad is not None], terms.triples
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor"])
+@pytest.mark.parametrize(
+    "loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor", "potentialfield"]
+)
 @pytest.mark.parametrize("mode", ["baseline", "embed", "feature", "input"])
 @pytest.mark.parametrize("kind", ["positive-negative", "anchor-negative"])
 def test_pairs_cross_the_ranks(loss: str, mode: Mode, kind: Kind) -> None:

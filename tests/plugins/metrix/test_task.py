@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wasskit.config import changed
 from wasskit.data.metric_sets import MetricSplits
 from wasskit.data.transforms import PerImage
 from wasskit.errors import UserError
@@ -28,12 +28,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def parts() -> MetricSplits:
-    return load_parts(MetrixTrain(seed=0))
+    return load_parts(changed(MetrixTrain(), seed=0))
 
 
 def task_of(parts: MetricSplits, **options: Any) -> MetrixTask:
     torch.manual_seed(0)
-    return build_task(MetrixTrain(**options), parts, CPU)
+    return build_task(changed(MetrixTrain(), **options), parts, CPU)
 
 
 def one_step(task: MetrixTask, parts: MetricSplits, step: int = 0) -> Any:
@@ -45,7 +45,9 @@ def one_step(task: MetrixTask, parts: MetricSplits, step: int = 0) -> Any:
     return losses
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor"])
+@pytest.mark.parametrize(
+    "loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor", "potentialfield"]
+)
 @pytest.mark.parametrize("mode", ["baseline", "input", "feature", "embed"])
 def test_every_loss_trains_in_every_mode(parts: MetricSplits, loss: str, mode: str) -> None:
     form = {"loss": "contrastive", "distance": "cosine"} if loss == "cosine" else {"loss": loss}
@@ -90,7 +92,9 @@ def trainer_of(task: MetrixTask, parts: MetricSplits, path: Path) -> Trainer:
     """The loop as the command builds it."""
     run = RunDirectory.create(path, command="metrix train", options={}, seed=0)
     session = Session(task.config, CPU, run, None)
-    return session.trainer(task, train_loader(task.config, parts.train, CPU), tensorboard=False)
+    loader = train_loader(task.config, parts.train, CPU)
+    updates = session.updates(clip_value=task.config.clip_value)
+    return session.trainer(task, loader, updates=updates, tensorboard=False)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -220,7 +224,7 @@ def test_frozen_batch_norm_keeps_its_statistics(parts: MetricSplits) -> None:
 
 def test_monitor_follows_the_validation_classes(parts: MetricSplits) -> None:
     assert task_of(parts, mode="embed").monitor == "test/recall@1"
-    held = load_parts(MetrixTrain(validation=0.4))
+    held = load_parts(changed(MetrixTrain(), validation=0.4))
     task = task_of(held, mode="embed", validation=0.4)
     assert task.monitor == "val/recall@1"
     assert task.model.description["classes"] == list(held.train.classes)
@@ -245,7 +249,7 @@ def test_backbones_without_maps_keep_their_pooling(
 
 
 def test_network_pools_average_and_maximum(parts: MetricSplits) -> None:
-    model = build_model(describe(MetrixTrain(embedding_size=12), parts.train))
+    model = build_model(describe(changed(MetrixTrain(), embedding_size=12), parts.train))
     network = model.network
     network.eval()
     images = torch.randn(3, 1, 8, 8)
@@ -257,11 +261,11 @@ def test_network_pools_average_and_maximum(parts: MetricSplits) -> None:
     torch.testing.assert_close(network.project(pooled), raw)
     assert isinstance(network, MetricNetwork)
     assert describe(MetrixTrain(), parts.train)["embedding_size"] == 64
-    assert describe(MetrixTrain(backbone="resnet18"), parts.train)["embedding_size"] == 512
+    assert describe(changed(MetrixTrain(), backbone="resnet18"), parts.train)["embedding_size"] == 512
 
 
 def test_colour_images_in_memory_are_cropped_and_flipped() -> None:
-    fake = load_parts(MetrixTrain(dataset="fake")).train
+    fake = load_parts(changed(MetrixTrain(), dataset="fake")).train
     assert fake.images is not None
     augment = augmentation(fake, 0.3)
     assert not isinstance(augment, PerImage)
@@ -280,13 +284,26 @@ def test_choices_that_contradict_each_other() -> None:
         ({"loss": "multisimilarity", "published": True}, "contrastive loss only"),
         ({"published": True, "distance": "cosine"}, "compares Euclidean distances"),
         ({"distance": "cosine", "margin": 1.5}, "no cosine is larger"),
-        ({"distance": "cosine", "loss": "proxyanchor"}, "proxyanchor loss compares cosines anyway"),
+        (
+            {"distance": "cosine", "loss": "proxyanchor"},
+            "only the contrastive loss has two forms, not proxyanchor",
+        ),
         ({"similarity_scales": (1.0, 2.0)}, "takes 3 numbers"),
+        ({"loss_settings": ("decay=2",)}, "the loss contrastive has no setting 'decay': it has none"),
+        (
+            {"loss": "potentialfield", "loss_settings": ("delta=2",)},
+            "--loss-settings: the loss potentialfield has no setting 'delta': it has decay, radius, proxies_per_class",
+        ),
+        ({"loss": "potentialfield", "loss_settings": ("decay=-1",)}, "must lie between 0 and 10, not -1"),
+        (
+            {"loss": "potentialfield", "loss_settings": ("decay",)},
+            "a setting is written name=number, not 'decay'",
+        ),
         ({"proxy_scales": (0.0, 0.1)}, "scale alpha of 0 the loss is constant"),
         ({"loss": "proxyanchor", "pairs": "anchor-negative"}, "no image and no feature map"),
     ):
         with pytest.raises(UserError, match=message):
-            replace(MetrixTrain(), **options).validate()
-    assert MetrixTrain(dataset="sop").recalls == (1, 10, 100, 1000)
-    assert MetrixTrain(dataset="inshop").recalls == (1, 10, 20, 30, 40, 50)
-    assert MetrixTrain(recall=(16, 4)).recalls == (1, 4, 16)
+            changed(MetrixTrain(), **options).validate()
+    assert changed(MetrixTrain(), dataset="sop").recalls == (1, 10, 100, 1000)
+    assert changed(MetrixTrain(), dataset="inshop").recalls == (1, 10, 20, 30, 40, 50)
+    assert changed(MetrixTrain(), recall=(16, 4)).recalls == (1, 4, 16)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from wasskit.config import changed
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
 
@@ -295,15 +296,17 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     """
     from wasskit.plugins.mrl.grid import plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
-    from wasskit.plugins.mrl.results import collect, write_rows
+    from wasskit.plugins.mrl.results import collect, rows_table
 
     axes: dict[str, list[Any]] = {"method": ["mwrl", "independent"], "seed": [0, 1]}
-    points = plan_points(TrainingOptions(dims=(2, 8)), axes, lambda config: 256)
+    points = plan_points(changed(TrainingOptions(), dims=(2, 8)), axes, lambda config: 256)
     accuracies = {"mwrl": [(50.0, 80.0), (60.0, 90.0)], "independent": [(30.0, 70.0), (40.0, 90.0)]}
     for point in points:
         pair = accuracies[point.settings["method"]][point.settings["seed"]]
         for name, config in point.trainings.items():
-            final = {f"test/top1@{d}": dict(zip((2, 8), pair, strict=True))[d] for d in config.dims or ()}
+            final = {
+                f"test/top1@{d}": dict(zip((2, 8), pair, strict=True))[d] for d in config.method.dims or ()
+            }
             (tmp_path / name).mkdir(parents=True)
             (tmp_path / name / "config.toml").write_text('command = "mrl train"\n')
             (tmp_path / name / "summary.json").write_text(json.dumps({"final": {"test/top1": 0.0, **final}}))
@@ -312,9 +315,9 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     assert mwrl.mean == pytest.approx({"top1@2": 55, "top1@8": 85, "top1": 70})
     assert independent.mean == pytest.approx({"top1@2": 35, "top1@8": 80, "top1": 57.5})
     assert independent.deviation == pytest.approx({"top1@2": 50**0.5, "top1@8": 200**0.5, "top1": 112.5**0.5})
-    lines = write_rows(tmp_path / "table.csv", [mwrl, independent]).read_text().splitlines()
-    assert lines[1].startswith("mwrl,2,top1,2,55.0,")
-    assert len(lines) == 1 + 2 * 3
+    lines = rows_table([mwrl, independent]).rows
+    assert lines[0][:5] == ("mwrl", 2, "top1", "2", pytest.approx(55.0))
+    assert len(lines) == 2 * 3
 
 
 @pytest.mark.slow
@@ -366,9 +369,12 @@ def test_grids_are_parsed() -> None:
     assert [p.settings["wasserstein_weight"] for p in points] == [0.1, 0.1, 1.0, 1.0]
     (name, config), *_ = points[1].trainings.items()
     assert name == "wasserstein_weight-0.1__dims-8:32__tied-true"
-    assert (config.dims, config.tied, config.wasserstein_weight) == ((8, 32), True, 0.1)
-    alone = plan_points(TrainingOptions(dims=(8, 256)), {"method": ["independent"]}, backbone_width)[0]
-    assert [(c.dims, c.embedding, c.wasserstein_weight) for c in alone.trainings.values()] == [
+    assert (config.method.dims, config.method.tied, config.method.wasserstein_weight) == ((8, 32), True, 0.1)
+    alone = plan_points(
+        changed(TrainingOptions(), dims=(8, 256)), {"method": ["independent"]}, backbone_width
+    )[0]
+    methods = [training.method for training in alone.trainings.values()]
+    assert [(c.dims, c.embedding, c.wasserstein_weight) for c in methods] == [
         ((8,), "linear", 0.0),
         ((256,), "identity", 0.0),
     ]
@@ -381,17 +387,21 @@ def test_published_figures_of_a_grid_stand_beside_its_rows(
     """Every row of the recipe's grid has its published figures, and no table is of a row that the grid lacks."""
     from wasskit.plugins.mrl.grid import parse_axes, plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
-    from wasskit.plugins.mrl.results import Row, published_rows, show_rows
+    from wasskit.plugins.mrl.results import Row, grid_report, published_rows
     from wasskit.recipes import load_recipe
+    from wasskit.report import show
 
     monkeypatch.setenv("COLUMNS", "200")
     document = load_recipe(f"mrl/{recipe}", command="mrl sweep").document
     metrics = document["paper"]["metrics"]
-    points = plan_points(TrainingOptions(dims=(8,)), parse_axes(document["options"]["grid"]), lambda c: 2048)
-    rows = [Row(point.settings, 1, {"top1": 50.0, "top1@8": 50.0}, {}) for point in points]
+    points = plan_points(
+        changed(TrainingOptions(), dims=(8,)), parse_axes(document["options"]["grid"]), lambda c: 2048
+    )
+    found = {"top1": 50.0, "top1@8": 50.0}
+    rows = [Row(point.settings, 1, found, dict.fromkeys(found, 0.0)) for point in points]
     published = published_rows(rows, metrics)
     assert list(published) == [row.name for row in rows] == list(metrics)
-    show_rows("imagenet100", rows, [8], published)
+    show(grid_report("imagenet100", "mrl sweep", rows, document["paper"]))
     said = capsys.readouterr().out
     assert "published top-1" in said
     assert "80.29" in said
@@ -406,13 +416,13 @@ def test_each_backbone_of_a_grid_has_its_own_dimensions() -> None:
 
     axes: dict[str, list[Any]] = {"backbone": ["tiny", "resnet18"], "method": ["mwrl", "independent"]}
     points = plan_points(TrainingOptions(), axes, backbone_width)
-    largest = [max(d for c in point.trainings.values() for d in c.dims or ()) for point in points]
+    largest = [max(d for c in point.trainings.values() for d in c.method.dims or ()) for point in points]
     assert largest == [256, 256, 512, 512]
     assert [len(point.trainings) for point in points] == [1, 8, 1, 9]
-    whole = [c.dims for p in points for c in p.trainings.values() if c.embedding == "identity"]
+    whole = [c.method.dims for p in points for c in p.trainings.values() if c.method.embedding == "identity"]
     assert whole == [(256,), (512,)]
-    chosen = plan_points(TrainingOptions(dims=(4, 8)), axes, backbone_width)
-    assert {c.dims for p in chosen for c in p.trainings.values()} == {(4, 8), (4,), (8,)}
+    chosen = plan_points(changed(TrainingOptions(), dims=(4, 8)), axes, backbone_width)
+    assert {c.method.dims for p in chosen for c in p.trainings.values()} == {(4, 8), (4,), (8,)}
 
 
 # --- Wrong requests: one sentence, exit code 2, nothing lost

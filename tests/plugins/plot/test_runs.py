@@ -12,6 +12,7 @@ import pytest
 
 from tests.plugins.plot.fabricate import STEPS_PER_EPOCH, make_run, top1_at, write_metrics
 from wasskit.errors import UserError
+from wasskit.plugins.plot.groups import group_runs
 from wasskit.plugins.plot.metrics import (
     choose,
     counts_epochs,
@@ -25,7 +26,7 @@ from wasskit.plugins.plot.metrics import (
     unit,
     values_of,
 )
-from wasskit.plugins.plot.runs import group_runs, read_run, read_runs
+from wasskit.plugins.plot.runs import read_run, read_runs
 
 
 def test_a_finished_run_is_read_whole(tmp_path: Path) -> None:

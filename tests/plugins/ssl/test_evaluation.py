@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ from wasskit.plugins.ssl.evaluation import (
     standard_metrics,
     view_batches,
 )
-from wasskit.plugins.ssl.network import Encoder
+from wasskit.plugins.ssl.network import Encoder, Model
+from wasskit.plugins.ssl.reports import Named, Probe, evaluation_report
+from wasskit.report import Entry, Table
 
 VIEWS = ViewDistribution(scale=(0.5, 1.0))
 
@@ -188,3 +191,34 @@ def test_comparison_and_probe() -> None:
         linear_accuracy(
             network.backbone, toy(labelled=False), toy(), VIEWS, ProbeProtocol(), settings, num_features=10
         )
+
+
+def test_the_report_of_an_evaluation_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Encoder and images in, the metrics, the spectrum and files to write out."""
+    monkeypatch.chdir(tmp_path)
+    described: Any = {"projector": [12, 6], "views": asdict(VIEWS)}
+    model, bank, test = Model(encoder(), described), toy(), toy("test", 33)
+    told: list[int] = []
+    probe = Probe(ProbeProtocol(epochs=2), 16, lambda epoch, top1: told.append(epoch))
+    named = Named("mine", "toy@best", {"metrics": {"test/w2": 0.25}, "source": "A paper"})
+    found = evaluation_report(
+        model, bank, test, Settings(), neighbours=Neighbours(5), probe=probe, named=named
+    )
+    metrics = {key: value for key, value in found.result.items() if key != "spectrum"}
+    assert measured().items() <= metrics.items()
+    assert told == [1, 2]
+    assert list(found.files) == ["evaluation.json", "spectrum-toy@best.npz", "linear.safetensors"]
+    assert found.files["evaluation.json"] == Entry("toy@best", metrics)
+    assert found.remarks == ["Published: A paper"]
+    assert found.notes == [f"Spectrum: {len(found.result['spectrum'])} of 6 singular values are not zero."]
+    (table,) = found.tables
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == ["mine", "published"]
+    assert len(found.figures["spectrum-toy@best"]().axes[0].lines) == 2
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+    without = evaluation_report(model, None, toy(labelled=False), Settings(), probe=probe)
+    assert set(without.result) == {"w2", "lu", "alignment", "effective_rank", "spectrum"}
+    assert "The images have no labels" in without.remarks[0]

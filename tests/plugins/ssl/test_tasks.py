@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.distributed.harness import run_ranks
+from wasskit.config import changed
 from wasskit.data.loaders import Batch
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.group import rank, world_size
@@ -34,7 +34,9 @@ from wasskit.training.task import Plan, Progress
 from wasskit.training.trainer import Trainer
 
 PROJECTOR = (24, 8)
-CONFIG = PretrainOptions(projector=PROJECTOR, epochs=2, batch_size=8, lr=0.5, bias_lr=0.1, backbone="tiny")
+CONFIG = changed(
+    PretrainOptions(), projector=PROJECTOR, epochs=2, batch_size=8, lr=0.5, bias_lr=0.1, backbone="tiny"
+)
 
 
 def build(method: str, config: PretrainOptions = CONFIG) -> PretrainTask:
@@ -61,7 +63,7 @@ TERMS = ["", "w2", "lu"]
 class Views:
     """The same few batches in every epoch; each rank takes its share of the rows."""
 
-    batch_size = CONFIG.batch_size
+    batch_size = CONFIG.loop.batch_size
     steps_per_epoch = 2
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -156,7 +158,7 @@ def test_learning_rates_are_the_published_ones(case: str, reference: Callable[[s
     a = reference("ssl_optim")
     epochs, steps_per_epoch, batch, lr, bias_lr = (float(x) for x in a[f"{case}_args"])
     total = int(epochs * steps_per_epoch)
-    config = replace(CONFIG, batch_size=int(batch), lr=lr, bias_lr=bias_lr, epochs=int(epochs))
+    config = changed(CONFIG, batch_size=int(batch), lr=lr, bias_lr=bias_lr, epochs=int(epochs))
     (optimisation,) = build("barlow", config).optimisations(Plan(total, int(steps_per_epoch)))
     assert callable(optimisation.schedule)
     rates = [group["lr"] for group in optimisation.optimizer.param_groups]
@@ -186,7 +188,7 @@ def test_optimiser_decays_weights_alone() -> None:
 
 
 def test_term_is_weighted_by_the_epoch() -> None:
-    config = replace(CONFIG, w2=True, w2_weight=30.0, w2_weight_final=0.0, epochs=3)
+    config = changed(CONFIG, w2=True, w2_weight=30.0, w2_weight_final=0.0, epochs=3)
     task = build("barlow", config)
     batch = next(Views().batches(0))
     for epoch, weight in enumerate((20.0, 10.0, 0.0)):
@@ -197,9 +199,9 @@ def test_term_is_weighted_by_the_epoch() -> None:
 
 
 def test_weight_stays_where_it_starts_unless_an_end_is_given() -> None:
-    assert CONFIG.term_weights == (0.0, 0.0)
-    assert replace(CONFIG, w2=True, w2_weight=0.2).term_weights == (0.2, 0.2)
-    assert replace(CONFIG, lu=True, lu_weight=3.0, lu_weight_final=0.0).term_weights == (3.0, 0.0)
+    assert CONFIG.uniformity.term_weights == (0.0, 0.0)
+    assert changed(CONFIG, w2=True, w2_weight=0.2).uniformity.term_weights == (0.2, 0.2)
+    assert changed(CONFIG, lu=True, lu_weight=3.0, lu_weight_final=0.0).uniformity.term_weights == (3.0, 0.0)
 
 
 def test_moving_average_leaves_buffers_alone() -> None:
@@ -213,7 +215,7 @@ def test_moving_average_leaves_buffers_alone() -> None:
 
 def trained(method: str, term: str, sync_bn: bool = True) -> tuple[dict[str, Tensor], Tensor]:
     """The whole state after two epochs on all ranks together, and the last loss."""
-    config = replace(CONFIG, w2=term == "w2", lu=term == "lu", sync_bn=sync_bn, lu_weight=0.5)
+    config = changed(CONFIG, w2=term == "w2", lu=term == "lu", sync_bn=sync_bn, lu_weight=0.5)
     task = build(method, config).double()
     synchronise(task)
 

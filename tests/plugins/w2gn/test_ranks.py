@@ -16,28 +16,27 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from tests.distributed.harness import run_ranks
-from wasskit.cli import run
+from wasskit.cli import load_command, run
 from wasskit.config import fields_of
 from wasskit.data.domains import Domain
 from wasskit.data.toy import gaussian_mixture, ring_centers
 from wasskit.distributed.collectives import average_gradients, reduce_sum
 from wasskit.distributed.group import is_main, world_size
 from wasskit.errors import UserError
-from wasskit.plugins import load_plugin
 from wasskit.plugins.w2gn import plugin
-from wasskit.plugins.w2gn.core.objective import W2GN
 from wasskit.plugins.w2gn.core.task import Pair, TransportTask, own_rows, pair_source
+from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, AutoencoderStage
 from wasskit.plugins.w2gn.experiments.domain import ClassifierStage
 from wasskit.plugins.w2gn.fitting import sampler
 from wasskit.plugins.w2gn.maps import load_map
-from wasskit.plugins.w2gn.options import StepOptions
+from wasskit.plugins.w2gn.options import StepOptions, TransportOptions
 from wasskit.training.task import Progress, Task
 
 pytestmark = pytest.mark.distributed
 
-OPTIONS = {name: load_plugin(f"{plugin.module_of(name)}:command").options for name in plugin.commands}
-EXPERIMENTS = [name for name, options in OPTIONS.items() if issubclass(options, StepOptions)]
+OPTIONS = {name: load_command(plugin, name).options for name in plugin.commands}
+EXPERIMENTS = [name for name, options in OPTIONS.items() if issubclass(options, TransportOptions)]
 
 #: Settings of whatever experiment has them. Two ranks share the batches unequally.
 SMALL = {
@@ -234,7 +233,7 @@ def transport_task(refine: str, dropout: float, dual: str, step: int) -> tuple[T
     with torch.no_grad():
         for parameter in transport.parameters():
             parameter.add_(0.1 * torch.rand_like(parameter))
-    options = OPTIONS["toy"](batch_size=13)
+    options = StepOptions(batch_size=13)
     task = TransportTask(transport, options, lambda *_: {}, pretrain=5)
     draws = [
         sampler(measure, 0, side, "sobol", torch.device("cpu")) for side, measure in (("x", x), ("y", y))

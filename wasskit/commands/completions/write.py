@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, Invocation, argument
+from wasskit.config import Command, CommandOptions, Invocation, argument
 from wasskit.options import OverwriteOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionsWrite(OverwriteOptions):
+class CompletionsWrite(OverwriteOptions, CommandOptions):
     """Options of ``wasskit completions write``."""
 
     folder: Path = argument(Path("completions"), help="Folder to write into (default: completions).")

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, Invocation, argument
+from wasskit.config import Command, CommandOptions, Invocation, argument
 from wasskit.options import OverwriteOptions
 from wasskit.recipes import complete_recipes
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesCopy(OverwriteOptions):
+class RecipesCopy(OverwriteOptions, CommandOptions):
     """Options of ``wasskit recipes copy``."""
 
     recipe: str = argument(help="Name of a recipe.", complete=complete_recipes)

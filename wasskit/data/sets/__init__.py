@@ -1,5 +1,7 @@
-"""The sets that come with the package; importing this registers them."""
+"""The sets that come with the package, one file each; importing this declares them, without torch or numpy."""
 
-from wasskit.data.sets import binary, builtin, cifar, folders
+import importlib
+import pkgutil
 
-__all__ = ["binary", "builtin", "cifar", "folders"]
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

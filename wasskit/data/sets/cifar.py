@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import typing
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from wasskit.data.base import ImageDataset
-from wasskit.data.registry import Request, register
-from wasskit.data.sets.pickles import read_pickle
+from wasskit.data.card import DatasetCard, Request, register
 from wasskit.errors import UserError
+
+if typing.TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from wasskit.data.base import ImageDataset
 
 PUBLISHED_MD5 = {
     "cifar-10-batches-py/data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -27,8 +28,12 @@ PUBLISHED_MD5 = {
 """The sums of the published files. Subsets and copies pickled anew have others, though they may be as good."""
 
 
-def read_batch(path: Path, label_key: str, classes: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def read_batch(path: Path, label_key: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images uint8 (N, 3, 32, 32) and labels int64 (N,) of one file."""
+    import numpy as np
+
+    from wasskit.data.formats.pickles import read_pickle
+
     content = read_pickle(path)
     data, labels = content.get("data"), content.get(label_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
@@ -50,7 +55,11 @@ def read_batch(path: Path, label_key: str, classes: int) -> tuple[np.ndarray[Any
 def _load(
     request: Request, folder: str, files: list[str], label_key: str, meta: str, names: str
 ) -> ImageDataset:
-    assert request.card is not None
+    import numpy as np
+    import torch
+
+    from wasskit.data.formats.pickles import read_pickle
+
     card = request.card
     base = request.obtain(_download)
     named = read_pickle(base / folder / meta).get(names)
@@ -67,15 +76,8 @@ def _load(
     images = np.concatenate([part[0] for part in parts])
     labels = np.concatenate([part[1] for part in parts])
     notes = request.count_notes(len(labels)) or _altered(base, [f"{folder}/{file}" for file in files])
-    return ImageDataset(
-        card.name,
-        request.split,
-        classes,
-        labels=torch.from_numpy(labels),
-        images=torch.from_numpy(images),
-        mean=card.mean,
-        std=card.std,
-        notes=notes,
+    return request.dataset(
+        classes=classes, labels=torch.from_numpy(labels), images=torch.from_numpy(images), notes=notes
     )
 
 
@@ -98,14 +100,52 @@ def _download(request: Request, target: Path) -> None:
     {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name](str(target), download=True)
 
 
-@register("cifar10")
+@register(
+    DatasetCard(
+        "cifar10",
+        "CIFAR-10, 32x32 colour",
+        ("train", "test"),
+        num_classes=10,
+        image_size=32,
+        channels=3,
+        tasks=("classification", "ssl"),
+        files=(
+            *(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)),
+            "cifar-10-batches-py/test_batch",
+            "cifar-10-batches-py/batches.meta",
+        ),
+        source="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz (unpack it)",
+        folders=("cifar10", "CIFAR10", "cifar-10"),
+        downloadable=True,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        counts={"train": 50_000, "test": 10_000},
+    )
+)
 def cifar10(request: Request) -> ImageDataset:
     """CIFAR-10; a subset in the original format is taken as it is and its count noted."""
     files = [f"data_batch_{i}" for i in range(1, 6)] if request.split == "train" else ["test_batch"]
     return _load(request, "cifar-10-batches-py", files, "labels", "batches.meta", "label_names")
 
 
-@register("cifar100")
+@register(
+    DatasetCard(
+        "cifar100",
+        "CIFAR-100 (fine labels), 32x32 colour",
+        ("train", "test"),
+        num_classes=100,
+        image_size=32,
+        channels=3,
+        tasks=("classification", "ssl"),
+        files=("cifar-100-python/train", "cifar-100-python/test", "cifar-100-python/meta"),
+        source="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz (unpack it)",
+        folders=("cifar100", "CIFAR100", "cifar-100"),
+        downloadable=True,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        counts={"train": 50_000, "test": 10_000},
+    )
+)
 def cifar100(request: Request) -> ImageDataset:
     """CIFAR-100 with its fine labels."""
     return _load(request, "cifar-100-python", [request.split], "fine_labels", "meta", "fine_label_names")

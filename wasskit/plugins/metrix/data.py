@@ -14,10 +14,11 @@ from wasskit.data.base import ImageDataset
 from wasskit.data.decode import to_memory
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.metric_sets import MetricSplits, load_metric_splits
+from wasskit.data.pixels import resized_crop
 from wasskit.data.registry import Corrupt
 from wasskit.data.samplers import ClassBalancedSampler
 from wasskit.data.transforms import Augment, Draws, Normalise, PerImage, train_transform
-from wasskit.data.views import RandomViews, ViewDistribution, resized_crop
+from wasskit.data.views import RandomViews, ViewDistribution
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.trained.data import fitted
 
@@ -54,15 +55,16 @@ def augmentation(dataset: ImageDataset, min_crop: float) -> Augment | PerImage:
 
 def load_parts(config: TrainingOptions) -> MetricSplits:
     """Training, validation and test parts of the run's data set."""
+    data = config.data
     parts = load_metric_splits(
-        config.dataset,
-        root=config.data_root,
+        data.dataset,
+        root=data.data_root,
         validation=config.validation,
-        corrupt=config.corrupt,
-        seed=config.seed,
-        image_size=config.image_size,
+        corrupt=data.corrupt,
+        seed=config.run.seed,
+        image_size=data.image_size,
     )
-    return decoded(parts, config.corrupt) if config.in_memory else parts
+    return decoded(parts, data.corrupt) if config.in_memory else parts
 
 
 def decoded(parts: MetricSplits, corrupt: str) -> MetricSplits:
@@ -79,14 +81,16 @@ def train_loader(config: TrainingOptions, train: ImageDataset, device: torch.dev
     """Random batches, or class-balanced ones with ``images_per_class``."""
     sampler = None
     if config.images_per_class is not None:
-        sampler = ClassBalancedSampler(train.labels, config.batch_size, config.images_per_class, config.seed)
+        sampler = ClassBalancedSampler(
+            train.labels, config.loop.batch_size, config.images_per_class, config.run.seed
+        )
     return TrainLoader(
         train,
-        config.batch_size,
+        config.loop.batch_size,
         augmentation(train, config.min_crop),
         device=device,
-        seed=config.seed,
-        workers=config.workers,
+        seed=config.run.seed,
+        workers=config.data.workers,
         sampler=sampler,
     )
 

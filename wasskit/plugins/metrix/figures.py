@@ -1,10 +1,10 @@
-"""Figures of ``wasskit metrix``: learning curves, recall over K, pictures of what was retrieved, similarities."""
+"""Figures that only ``wasskit metrix`` draws: pictures of what was retrieved, histograms of similarities."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,95 +14,22 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.retrieval import nearest
-from wasskit.pictures.style import COLOURS, figure, legend_above, save_figure, series_style
+from wasskit.pictures.style import COLOURS, figure, series_style
 from wasskit.text import figure_text
-from wasskit.training.run import Metric, RunDirectory
 
-
-def draw_training(run: RunDirectory, baseline: RunDirectory | None, name: str) -> list[Path]:
-    """The figures of a finished training, from its ``metrics.csv`` and that of its baseline."""
-    runs = {name: run.metrics()}
-    if baseline is not None:
-        runs["baseline"] = baseline.metrics()
-    drawn = [draw_curves(run.figures / "learning_curves.png", runs)]
-    finals = {label: final_recalls(rows) for label, rows in runs.items()}
-    if len(next(iter(finals.values()))) > 1:
-        drawn.append(draw_recalls(run.figures / "recall.png", finals))
-    return drawn
-
-
-def final_recalls(rows: Sequence[Metric], split: str = "test") -> dict[int, float]:
-    """The last recall@K of a split, by K."""
-    found = {
-        int(row.metric.partition("@")[2]): row.value
-        for row in rows
-        if row.split == split and row.metric.startswith("recall@")
-    }
-    return dict(sorted(found.items()))
-
-
-def draw_curves(path: Path, runs: Mapping[str, Sequence[Metric]]) -> Path:
-    """Training loss and recall@1 over the epochs."""
-    from matplotlib.ticker import MaxNLocator
-
-    fig, axes = figure(1, 2, width="double")
-    losses, recalls = axes[0]
-    for number, (name, rows) in enumerate(runs.items()):
-        style = {**series_style(number), "marker": None}
-        per_epoch = max(row.step for row in rows) / max(row.epoch for row in rows)
-        for axis, split, metric, label in (
-            (losses, "train", "loss", name),
-            (recalls, "test", "recall@1", f"{name}, test"),
-            (recalls, "val", "recall@1", f"{name}, validation"),
-        ):
-            # By steps: losses are logged within epochs too.
-            points = [
-                (row.step / per_epoch, row.value)
-                for row in rows
-                if (row.split, row.metric) == (split, metric)
-            ]
-            if points:
-                axis.plot(
-                    *zip(*points, strict=True),
-                    label=figure_text(label),
-                    **{**style, "alpha": 0.5 if split == "val" else 1},
-                )
-    losses.set_xlabel("epoch")
-    losses.set_ylabel("loss (its own of each run)" if len(runs) > 1 else "loss")
-    recalls.set_xlabel("epoch")
-    recalls.set_ylabel("recall@1 (%), unseen classes")
-    for axis in (losses, recalls):
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        legend_above(axis, columns=2)
-    return save_figure(fig, path)
-
-
-def draw_recalls(path: Path, series: Mapping[str, Mapping[int, float]]) -> Path:
-    """recall@K over K on a logarithmic axis, one line per run."""
-    from matplotlib.ticker import NullLocator
-
-    fig, ax = figure(width=4.5)
-    for number, (name, values) in enumerate(series.items()):
-        ax.plot(list(values), list(values.values()), label=figure_text(name), **series_style(number))
-    ks = sorted({k for values in series.values() for k in values})
-    ax.set_xscale("log")
-    ax.set_xticks(ks, [str(k) for k in ks])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("K")
-    ax.set_ylabel("recall@K (%)")
-    ax.legend()
-    return save_figure(fig, path)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def draw_neighbours(
-    path: Path,
     queries: Sequence[Image.Image],
     found: Sequence[Sequence[Image.Image]],
     *,
     similarities: Sequence[Sequence[float]],
     right: Sequence[Sequence[bool | None]],
     titles: Sequence[str] | None = None,
-) -> Path:
+) -> Figure:
     """Queries in the first column, what they retrieve in the others, best first.
 
     A frame says whether the class is the query's: solid where it is, dashed where it is not, none where it is unknown.
@@ -138,13 +65,10 @@ def draw_neighbours(
             says.replace("query", "query and its class") + " Solid frame: same class; dashed: another class."
         )
     fig.supxlabel("\n".join(textwrap.wrap(says, int(18 * width))), fontsize=7)
-    return save_figure(fig, path)
+    return fig
 
 
-def _show(ax: object, image: Image.Image, title: str) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(ax, Axes)
+def _show(ax: Axes, image: Image.Image, title: str) -> None:
     small = max(image.size) < 64
     grey = image.mode == "L"
     # Pixels of tiny images as squares, anything else as a picture.
@@ -163,7 +87,7 @@ def _white(image: Image.Image) -> int:
     return max(int(np.asarray(image).max()), 1)
 
 
-def draw_similarities(path: Path, positive: Tensor, negative: Tensor) -> Path:
+def draw_similarities(positive: Tensor, negative: Tensor) -> Figure:
     """Histograms of each query's similarity to its nearest positive and to its nearest negative."""
     fig, ax = figure(width=4.5)
     low = float(min(positive.min(), negative.min()))
@@ -177,7 +101,7 @@ def draw_similarities(path: Path, positive: Tensor, negative: Tensor) -> Path:
     ax.set_xlabel("cosine similarity")
     ax.set_ylabel("queries")
     ax.legend(loc="upper left")
-    return save_figure(fig, path)
+    return fig
 
 
 def picture(dataset: ImageDataset, index: int, side: int = 160) -> Image.Image:
@@ -188,7 +112,6 @@ def picture(dataset: ImageDataset, index: int, side: int = 160) -> Image.Image:
 
 
 def draw_retrieved(
-    path: Path,
     queries: tuple[ImageDataset, Features],
     gallery: tuple[ImageDataset, Features],
     *,
@@ -196,7 +119,7 @@ def draw_retrieved(
     number: int,
     columns: int = 7,
     seed: int = 0,
-) -> Path:
+) -> Figure:
     """Random queries of a data set with their nearest images; ``own``: the queries search one another."""
     dataset, features = queries
     searched, items = gallery
@@ -218,7 +141,6 @@ def draw_retrieved(
         right.append([bool(items.labels[i] == label) for _, i in hits])
         titles.append(_short(dataset.classes[int(label)]))
     return draw_neighbours(
-        path,
         [picture(dataset, i) for i in chosen.tolist()],
         found,
         similarities=scores,

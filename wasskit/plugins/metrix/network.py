@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from wasskit.data.base import ImageDataset
 from wasskit.errors import UserError
-from wasskit.models.backbones import Backbone, build_backbone
+from wasskit.models.backbones import Backbone, build_backbone, described_backbone
 from wasskit.models.catalog import TINY
 from wasskit.models.heads import AverageMaxPool, LinearEmbedding
 from wasskit.plugins.metrix.options import TrainingOptions
@@ -95,11 +95,11 @@ class Model:
 
 def describe(config: TrainingOptions, train: ImageDataset) -> Description:
     """The description of the model that a configuration trains on a data set."""
-    common = describe_images("metrix", config, train, large="resnet50")
+    common = describe_images("metrix", config.model, train, large="resnet50")
     return {
         **common,
         "pooling": "avgmax",
-        "embedding_size": config.embedding_size or (64 if common["backbone"] == TINY else 512),
+        "embedding_size": config.method.embedding_size or (64 if common["backbone"] == TINY else 512),
     }
 
 
@@ -108,13 +108,7 @@ def build_model(description: Mapping[str, Any], *, freeze_batch_norm: bool = Fal
 
     ``weights``: ``pretrained``, ``weights``, ``download`` of :func:`wasskit.models.backbones.build_backbone`.
     """
-    backbone = build_backbone(
-        description["backbone"],
-        image_size=description["image_size"],
-        channels=description["channels"],
-        stem=description["stem"],
-        **weights,
-    )
+    backbone = described_backbone(description, **weights)
     pooling = description["pooling"]
     network = MetricNetwork(
         backbone, description["embedding_size"], pooling=pooling, freeze_batch_norm=freeze_batch_norm

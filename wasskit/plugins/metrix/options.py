@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
+    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
     complete_datasets,
-    override,
 )
+from wasskit.plugins.metrix.losses import build_loss, loss_names, parse_settings
 from wasskit.trained import options as trained
 
 RECALLS = {"sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30, 40, 50)}
@@ -28,12 +29,10 @@ def published_recalls(dataset: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodOptions(CommandOptions):
+class MethodOptions(OptionGroup):
     """The objective: clean loss + w * mixed loss."""
 
-    loss: Literal["contrastive", "multisimilarity", "proxyanchor"] = option(
-        "contrastive", help="Metric loss.", panel="Method"
-    )
+    loss: str = option("contrastive", help="Metric loss.", panel="Method", choices=loss_names())
     mode: Literal["baseline", "input", "feature", "embed"] = option(
         "feature", help="What is mixed: nothing, images, last feature maps, embeddings.", panel="Method"
     )
@@ -86,6 +85,9 @@ class MethodOptions(CommandOptions):
     proxy_scales: tuple[float, ...] = option(
         (32.0, 0.1), help="Proxy-anchor: scale alpha and margin delta.", panel="Method", min=0
     )
+    loss_settings: tuple[str, ...] = option(
+        (), help="Settings of a loss that have no option of their own: name=number,...", panel="Method"
+    )
     embedding_size: int | None = option(
         None,
         help="Dimension of the embedding.",
@@ -116,8 +118,7 @@ class MethodOptions(CommandOptions):
         if self.distance == "cosine":
             if self.loss != "contrastive":
                 raise UserError(
-                    f"--distance cosine: the {self.loss} loss compares cosines anyway; leave it out, or choose "
-                    "--loss contrastive."
+                    f"--distance cosine: only the contrastive loss has two forms, not {self.loss}; leave it out."
                 )
             if self.published:
                 raise UserError(
@@ -129,6 +130,13 @@ class MethodOptions(CommandOptions):
                     f"--margin {self.margin:g}: no cosine is larger, so every negative would be left alone; choose "
                     "less than 1 with --distance cosine."
                 )
+        if self.loss_settings:
+            try:
+                build_loss(
+                    self.loss, {"num_classes": 1, "embedding_dim": 1}, parse_settings(self.loss_settings)
+                )
+            except ValueError as error:
+                raise UserError(f"--loss-settings: {error}.") from None
         if (
             self.loss == "proxyanchor"
             and self.mode in ("input", "feature")
@@ -141,14 +149,16 @@ class MethodOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, LoopOptions, OptimizerOptions):
+class TrainingOptions(RecipeOptions):
     """Everything one training of ``wasskit metrix`` depends on."""
 
-    epochs: int = override(LoopOptions, "epochs", 10)
-    batch_size: int = override(LoopOptions, "batch_size", 100)
-    optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "adam")
-    lr: float = override(OptimizerOptions, "lr", 1e-3)
-    weight_decay: float = override(OptimizerOptions, "weight_decay", 1e-4)
+    method: MethodOptions = MethodOptions()
+    data: DataOptions = DataOptions()
+    loop: LoopOptions = LoopOptions(epochs=10, batch_size=100)
+    optim: OptimizerOptions = OptimizerOptions(optimizer="adam", lr=1e-3, weight_decay=1e-4)
+    model: BackboneOptions = BackboneOptions()
+    run: RunOptions = RunOptions()
+    machine: DeviceOptions = DeviceOptions()
     lr_decay_step: int | None = option(
         None,
         help="Epochs after which the learning rate drops, again and again.",
@@ -210,34 +220,34 @@ class TrainingOptions(MethodOptions, RunOptions, DataOptions, BackboneOptions, L
 
     def validate(self) -> None:
         super().validate()
-        if self.batch_size < 2:
+        if self.loop.batch_size < 2:
             raise UserError("--batch-size: a batch of one image holds no pair; take at least 2.")
-        if self.images_per_class is not None and self.batch_size % self.images_per_class:
+        if self.images_per_class is not None and self.loop.batch_size % self.images_per_class:
             raise UserError(
-                f"--images-per-class {self.images_per_class} does not divide --batch-size {self.batch_size}; "
+                f"--images-per-class {self.images_per_class} does not divide --batch-size {self.loop.batch_size}; "
                 "make the batch a multiple of it."
             )
-        if self.head_epochs >= self.epochs:
+        if self.head_epochs >= self.loop.epochs:
             raise UserError(
-                f"--head-epochs {self.head_epochs} leaves none of the {self.epochs} epochs to the backbone; "
+                f"--head-epochs {self.head_epochs} leaves none of the {self.loop.epochs} epochs to the backbone; "
                 "take fewer."
             )
 
     @property
     def decay_epochs(self) -> int:
         """Epochs between drops of the learning rate."""
-        return self.lr_decay_step or -(-self.epochs // 3)
+        return self.lr_decay_step or -(-self.loop.epochs // 3)
 
     @property
     def recalls(self) -> tuple[int, ...]:
         """The K of recall@K in force, always with 1."""
-        return tuple(sorted({1, *(self.recall or published_recalls(self.dataset))}))
+        return tuple(sorted({1, *(self.recall or published_recalls(self.data.dataset))}))
 
     @property
     def compares(self) -> bool:
         """Whether the baseline is trained too."""
-        wanted = self.compare == "yes" or (self.compare == "auto" and self.dataset == "digits")
-        return wanted and self.mode != "baseline"
+        wanted = self.compare == "yes" or (self.compare == "auto" and self.data.dataset == "digits")
+        return wanted and self.method.mode != "baseline"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,15 @@ for a device, and a thousand integers are cheaper moved than awaited.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from wasskit.data.transfer import sent
 
 Kind = Literal["positive-negative", "anchor-negative"]
 KINDS: tuple[Kind, Kind] = ("positive-negative", "anchor-negative")
@@ -37,7 +40,7 @@ class Triples:
         return len(self.anchor)
 
     def to(self, device: torch.device) -> Triples:
-        return Triples(*(index.to(device, non_blocking=True) for index in (self.anchor, self.x, self.n)))
+        return Triples(*(sent(index, device) for index in (self.anchor, self.x, self.n)))
 
 
 class Ragged(NamedTuple):
@@ -74,16 +77,6 @@ def hardest_negatives(negative: Tensor, similarity: Tensor, k: int) -> Ragged:
     return Ragged(items[torch.arange(k)[None, :] < counts[:, None]], counts)
 
 
-def misplaced(hardest: Ragged, negative: Tensor) -> Ragged:
-    """What the published code takes for the hardest negatives.
-
-    It looks up the position of a negative within its anchor's own list in the joined list of all anchors.
-    """
-    anchors = torch.arange(len(negative)).repeat_interleave(hardest.counts)
-    positions = negative.long().cumsum(1)[anchors, hardest.items] - 1
-    return Ragged(all_negatives(negative).items[positions], hardest.counts)
-
-
 def join(anchor: Tensor, x: Tensor, negatives: Ragged) -> Triples:
     """Each of P pairs (anchor, x) with each negative of its anchor, in this order."""
     counts = negatives.counts[anchor]
@@ -93,15 +86,9 @@ def join(anchor: Tensor, x: Tensor, negatives: Ragged) -> Triples:
     return Triples(anchor[pair], x[pair], negatives.items[torch.arange(len(pair)) + shift[pair]])
 
 
-def positive_negative(positive: Tensor, negatives: Ragged, *, first_positive: bool = False) -> Triples:
-    """All (a, p, n) with p in P(a) and n in ``negatives`` of a, ordered by a, then p, then n.
-
-    ``first_positive`` repeats the first positive |P(a)| times in place of all of them, as the published code
-    does.
-    """
+def positive_negative(positive: Tensor, negatives: Ragged) -> Triples:
+    """All (a, p, n) with p in P(a) and n in ``negatives`` of a, ordered by a, then p, then n."""
     anchor, x = positive.nonzero().unbind(1)
-    if first_positive:
-        x = positive.int().argmax(1)[anchor]
     return join(anchor, x, negatives)
 
 
@@ -128,3 +115,83 @@ def unique_pairs(triples: Triples, items: int) -> tuple[Tensor, Tensor, Tensor]:
     pair = (used.cumsum(0) - 1)[code]
     distinct = used.nonzero()[:, 0]
     return distinct // items, distinct % items, pair
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """One step's draw: the share lambda of the first item, and which pairs are mixed."""
+
+    lam: float
+    kind: Kind
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lam <= 1:
+            raise ValueError(f"lambda must lie between 0 and 1, not {self.lam}")
+
+
+def draw_mixing(alpha: float, rng: np.random.Generator, kinds: tuple[Kind, ...] = KINDS) -> Mixing:
+    """lambda ~ Beta(alpha, alpha) and one of ``kinds`` with equal chance; one draw serves a whole step."""
+    return Mixing(float(rng.beta(alpha, alpha)), kinds[int(rng.integers(len(kinds)))])
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which pairs a step mixes, and what their loss weighs.
+
+    ``hardest``: only so many of the negatives most similar to an anchor; ``most``: only so many triples, drawn at
+    random; ``needs_positive``: only anchors that have a positive, also in anchor-negative mixing.
+    """
+
+    weight: float
+    hardest: int | None = None
+    most: int | None = None
+    needs_positive: bool = False
+
+    def triples(
+        self,
+        anchor_labels: Tensor,
+        labels: Tensor,
+        kind: Kind,
+        *,
+        own: bool,
+        similarity: Callable[[], Tensor],
+        rng: np.random.Generator,
+    ) -> tuple[Triples, str]:
+        """The triples of a step, and why there are none (or ""), from labels on the host.
+
+        ``own``: the anchors are the items. ``similarity`` gives (K, B), on the host, where negatives are chosen by it.
+        """
+        positive, negative = relations(anchor_labels, labels, own=own)
+        if kind == "anchor-negative":
+            negative = self.mixed_with_anchors(positive, negative)
+        negatives = all_negatives(negative) if self.hardest is None else self.nearest(negative, similarity())
+        if kind == "positive-negative":
+            triples = self.mixed_with_positives(positive, negatives)
+        else:
+            triples = anchor_negative(torch.arange(len(anchor_labels)), negatives)
+        if self.most is not None:
+            triples = subsample(triples, self.most, rng)
+        return triples, "" if len(triples) else self.why_none(positive, negative, labels)
+
+    def mixed_with_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """Those of the ``negative`` (K, B) that are mixed with the anchor itself."""
+        return negative & positive.any(1, keepdim=True) if self.needs_positive else negative
+
+    def nearest(self, negative: Tensor, similarity: Tensor) -> Ragged:
+        """The hardest negatives of every anchor."""
+        assert self.hardest is not None
+        return hardest_negatives(negative, similarity, self.hardest)
+
+    def mixed_with_positives(self, positive: Tensor, negatives: Ragged) -> Triples:
+        """The triples of positive-negative mixing."""
+        return positive_negative(positive, negatives)
+
+    def weight_of(self, kind: Kind) -> float:
+        """The weight of the mixed loss."""
+        return self.weight
+
+    def why_none(self, positive: Tensor, negative: Tensor, labels: Tensor) -> str:
+        """Why there is nothing to mix, in words."""
+        if len(labels) and not (labels != labels[0]).any():
+            return "the batch holds one class only: nothing to mix"
+        return "no item of the batch has a positive: nothing to mix"

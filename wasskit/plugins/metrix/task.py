@@ -15,9 +15,10 @@ from wasskit.data.seeds import derive_seed
 from wasskit.distributed.group import world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import extract_features
-from wasskit.plugins.metrix.losses import MetrixLoss
+from wasskit.plugins.metrix.losses import parse_settings
 from wasskit.plugins.metrix.measure import retrieval_percent
 from wasskit.plugins.metrix.network import Model, build_model, describe, gives_maps
+from wasskit.plugins.metrix.objective import MetrixLoss
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.plugins.metrix.pairs import KINDS
 from wasskit.trained.files import checkpoint_entry
@@ -38,21 +39,23 @@ class MetrixTask(Task):
         self.model = model
         self.config = config
         self.loaders = dict(loaders)
+        method = config.method
         self.objective = MetrixLoss(
-            config.loss,
-            config.mode,
-            weight=config.mix_weight,
-            alpha=config.alpha,
+            method.loss,
+            method.mode,
+            weight=method.mix_weight,
+            alpha=method.alpha,
             num_classes=len(model.description["classes"]),
             embedding_dim=int(model.description["embedding_size"]),
-            kinds=KINDS if config.pairs == "both" else (config.pairs,),
-            hardest=config.hardest,
-            max_triples=config.max_triples,
-            published=config.published,
-            distance=config.distance,
-            margin=config.margin,
-            similarity_scales=_three(config.similarity_scales),
-            proxy_scales=_two(config.proxy_scales),
+            kinds=KINDS if method.pairs == "both" else (method.pairs,),
+            hardest=method.hardest,
+            max_triples=method.max_triples,
+            published=method.published,
+            distance=method.distance,
+            margin=method.margin,
+            similarity_scales=_three(method.similarity_scales),
+            proxy_scales=_two(method.proxy_scales),
+            settings=parse_settings(method.loss_settings),
         )
         self.monitor = "val/recall@1" if "val" in loaders else "test/recall@1"
         self.skipped: dict[str, int] = {}
@@ -61,16 +64,16 @@ class MetrixTask(Task):
         return [self.network.trunk]
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
-        config = self.config
+        config, optim = self.config, self.config.optim
         groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
         proxies = list(self.objective.parameters())
         if proxies:
-            groups.append({"params": proxies, "lr": config.lr * config.proxy_lr_factor})
+            groups.append({"params": proxies, "lr": optim.lr * config.proxy_lr_factor})
         optimizer = build_optimizer(
-            config.optimizer, groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            optim.optimizer, groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
         )
         decay = step_decay(config.decay_epochs * plan.steps_per_epoch, config.lr_decay_gamma)
-        return [Optimisation(optimizer, warmup(config.warmup_epochs * plan.steps_per_epoch, decay))]
+        return [Optimisation(optimizer, warmup(optim.warmup_epochs * plan.steps_per_epoch, decay))]
 
     def start_epoch(self, progress: Progress) -> None:
         self.network.trunk.requires_grad_(progress.epoch >= self.config.head_epochs)
@@ -79,15 +82,15 @@ class MetrixTask(Task):
         maps, embeddings = self.network.maps_and_embeddings(batch.images)
         terms = self.objective(
             embeddings,
-            batch.labels,
+            batch.host_labels,
             maps=maps,
             head=self.network.project,
             images=batch.images,
             network=self.network,
             # A function of the step alone: equal on all ranks, and when a run resumes.
-            rng=np.random.default_rng(derive_seed(self.config.seed, "mixing", progress.step)),
+            rng=np.random.default_rng(derive_seed(self.config.run.seed, "mixing", progress.step)),
         )
-        if self.config.mode == "baseline":
+        if self.config.method.mode == "baseline":
             return Losses(terms.total, {"clean": terms.clean})
         if terms.skipped:
             self.skipped[terms.skipped] = self.skipped.get(terms.skipped, 0) + 1
@@ -125,7 +128,7 @@ def build_task(config: TrainingOptions, parts: MetricSplits, device: torch.devic
     description = describe(config, parts.train)
     shape = {"image_size": parts.train.image_size, "channels": parts.train.channels}
     if not gives_maps(description["backbone"], **shape):
-        if config.mode == "feature":
+        if config.method.mode == "feature":
             raise UserError(
                 f"--mode feature: {description['backbone']} ends in tokens, not in feature maps; choose a "
                 "convolutional --backbone, or --mode embed or input."
@@ -133,19 +136,22 @@ def build_task(config: TrainingOptions, parts: MetricSplits, device: torch.devic
         description["pooling"] = "own"
     model = build_model(
         description,
-        freeze_batch_norm=config.freeze_batch_norm,
-        pretrained=config.pretrained,
-        weights=config.weights,
-        download=config.download,
+        freeze_batch_norm=config.method.freeze_batch_norm,
+        pretrained=config.model.pretrained,
+        weights=config.model.weights,
+        download=config.data.download,
     )
-    if world_size() > 1 and not config.freeze_batch_norm:
+    if world_size() > 1 and not config.method.freeze_batch_norm:
         from wasskit.distributed.norm import convert_sync_batchnorm
 
         convert_sync_batchnorm(model.network)
     names = {"test": parts.test, "val": parts.val, "gallery": parts.gallery}
     loaders = {
         name: EvalLoader(
-            part, min(max(config.batch_size, 256), len(part)), device=device, workers=config.workers
+            part,
+            min(max(config.loop.batch_size, 256), len(part)),
+            device=device,
+            workers=config.data.workers,
         )
         for name, part in names.items()
         if part is not None

@@ -1,17 +1,23 @@
-"""Trained models as they are found on disk."""
+"""Trained models as they are found on disk, and data prepared for them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+import torch
 from torch import Tensor
 
+from wasskit import console
+from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import EvalLoader
+from wasskit.data.metric_sets import MetricSplits
 from wasskit.distributed.group import group
-from wasskit.evaluation.embedding import extract_features
+from wasskit.evaluation.embedding import Features, extract_features
 from wasskit.models.rebuild import is_count, is_text
 from wasskit.plugins.metrix.data import parts_of_model
-from wasskit.plugins.metrix.network import build_model
+from wasskit.plugins.metrix.network import Model, build_model
+from wasskit.plugins.metrix.options import ModelDataOptions
 from wasskit.trained.files import data_root_of
 from wasskit.trained.kind import ModelKind
 
@@ -25,18 +31,35 @@ KIND = ModelKind(
 )
 
 
+def open_parts(model: Model, config: ModelDataOptions) -> MetricSplits:
+    """The parts of the data set that was asked for (the model's own otherwise), as the model sees them.
+
+    Raises ``UserError`` where the data set is missing, or its images do not have the model's channels.
+    """
+    root = config.data_root or data_root_of(config.model, config.dataset, plugin=KIND.name)
+    return parts_of_model(model.description, dataset=config.dataset, root=root, corrupt=config.corrupt)
+
+
+def embed_images(
+    model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
+) -> Features:
+    """Unit embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
+    for note in dataset.notes:
+        console.log(console.escape(note))
+    loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.workers)
+    precision: Literal["bf16", "float32"] = "bf16" if config.precision == "bf16" else "float32"
+    try:
+        return extract_features(model.network, loader, precision=precision)
+    finally:
+        loader.close()
+
+
 def test_embeddings(run: Path, device: str) -> Tensor:
     """Unit embeddings (N, m) float32 of the test images, whose classes the model has not seen.
 
     Raises ``UserError`` where the model or its data set is missing.
     """
+    config = ModelDataOptions(model=run, device=device)
     with group(device) as place:
         model = KIND.load(run, place)
-        parts = parts_of_model(
-            model.description, dataset=None, root=data_root_of(run, plugin=KIND.name), corrupt="refuse"
-        )
-        loader = EvalLoader(parts.test, device=place)
-        try:
-            return extract_features(model.network, loader).features.cpu()
-        finally:
-            loader.close()
+        return embed_images(model, config, open_parts(model, config).test, place).features.cpu()

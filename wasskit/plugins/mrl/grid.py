@@ -14,6 +14,7 @@ from wasskit.config import (
     coerce,
     display,
     recipe_fields,
+    values_of,
 )
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
@@ -85,10 +86,11 @@ def plan_points(base: TrainingOptions, axes: Axes, width: Callable[[TrainingOpti
             neither the base nor an axis does; and a network of this dimension, trained alone, has no
             embedding layer, as published.
     """
-    shared = {name: getattr(base, name) for name in recipe_fields(MrlTrain)}
+    values = values_of(base)
+    shared = {name: values[name] for name in recipe_fields(MrlTrain)}
     points = []
-    for values in itertools.product(*axes.values()):
-        settings = dict(zip(axes, values, strict=True))
+    for chosen in itertools.product(*axes.values()):
+        settings = dict(zip(axes, chosen, strict=True))
         method = settings.get("method", "mwrl")
         given = {key: value for key, value in settings.items() if key != "method"}
         options = {**shared, **methods()[method], **given}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.errors import UserError
-from wasskit.models.backbones import build_backbone
+from wasskit.models.backbones import described_backbone
 from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims
@@ -100,10 +100,10 @@ def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
     width).
     """
     return {
-        **describe_images("mrl", config, dataset, large="resnet50"),
-        "embedding": config.embedding,
-        "dims": list(config.dims) if config.dims is not None else None,
-        "tied": config.tied,
+        **describe_images("mrl", config.model, dataset, large="resnet50"),
+        "embedding": config.method.embedding,
+        "dims": list(config.method.dims) if config.method.dims is not None else None,
+        "tied": config.method.tied,
     }
 
 
@@ -118,13 +118,7 @@ def build_model(
         objective: further settings of the loss.
         weights: ``pretrained``, ``weights``, ``download`` of :func:`wasskit.models.backbones.build_backbone`.
     """
-    backbone = build_backbone(
-        description["backbone"],
-        image_size=description["image_size"],
-        channels=description["channels"],
-        stem=description["stem"],
-        **weights,
-    )
+    backbone = described_backbone(description, **weights)
     dims = check_dims(description["dims"] or default_dims(backbone.num_features))
     network = MatryoshkaNetwork(backbone, backbone.num_features, dims[-1], description["embedding"])
     settings = dict(objective or {})

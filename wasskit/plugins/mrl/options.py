@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import CommandOptions, OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
+    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
-    override,
 )
 from wasskit.ot.nesting import check_dims
 from wasskit.trained import options as trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveOptions(CommandOptions):
+class ObjectiveOptions(OptionGroup):
     """The objective: alpha sum_k w_k CE_k + lambda sum_k S_k."""
 
     dims: tuple[int, ...] | None = option(
@@ -90,11 +90,16 @@ class MethodOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(RunOptions, LoopOptions, OptimizerOptions, BackboneOptions, DataOptions, MethodOptions):
+class TrainingOptions(RecipeOptions):
     """Everything one training of ``wasskit mrl`` depends on. The defaults are the paper's best setting."""
 
-    epochs: int = override(LoopOptions, "epochs", 25)
-    clip_norm: float | None = override(OptimizerOptions, "clip_norm", 1.0)
+    method: MethodOptions = MethodOptions()
+    data: DataOptions = DataOptions()
+    loop: LoopOptions = LoopOptions(epochs=25)
+    optim: OptimizerOptions = OptimizerOptions(clip_norm=1.0)
+    model: BackboneOptions = BackboneOptions()
+    run: RunOptions = RunOptions()
+    machine: DeviceOptions = DeviceOptions()
     sync_bn: bool = option(
         True,
         help="Batch normalisation over the batch of all processes, so that N processes train as one.",
@@ -103,10 +108,10 @@ class TrainingOptions(RunOptions, LoopOptions, OptimizerOptions, BackboneOptions
 
     def validate(self) -> None:
         super().validate()
-        if self.batch_size < 2 * self.nproc:
+        if self.loop.batch_size < 2 * self.machine.nproc:
             raise UserError(
-                f"--batch-size: {self.batch_size} gives a process fewer than 2 images, too few for batch "
-                f"normalisation and for clouds to compare; take at least {2 * self.nproc}."
+                f"--batch-size: {self.loop.batch_size} gives a process fewer than 2 images, too few for batch "
+                f"normalisation and for clouds to compare; take at least {2 * self.machine.nproc}."
             )
 
 

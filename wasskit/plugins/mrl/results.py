@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit import console
 from wasskit.config import display
+from wasskit.pictures.bars import Value
 from wasskit.plugins.mrl.grid import Point
 from wasskit.plugins.mrl.metrics import CLASSIFICATION
-from wasskit.system.files import replace_text
-from wasskit.text import csv_text
+from wasskit.plugins.mrl.reports import dimensions_figure
+from wasskit.report import Report, Table
 from wasskit.training.run import RunDirectory
 
 
@@ -71,15 +71,14 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
     return rows
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> Path:
-    """A tidy CSV: setting, seeds, metric, dimension (empty for the mean over them), mean, deviation."""
-    lines: list[Sequence[Any]] = [("setting", "seeds", "metric", "dimension", "mean", "deviation")]
+def rows_table(rows: Sequence[Row]) -> Table:
+    """Tidy: setting, seeds, metric, dimension (empty for the mean over them), mean, deviation."""
+    lines: list[Sequence[Any]] = []
     for row in rows:
         for name, value in row.mean.items():
             metric, _, dim = name.partition("@")
             lines.append((row.name, row.seeds, metric, dim, value, row.deviation[name]))
-    replace_text(path, csv_text(lines))
-    return path
+    return Table(("setting", "seeds", "metric", "dimension", "mean", "deviation"), lines)
 
 
 def published_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
@@ -93,12 +92,35 @@ def published_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> dict[str,
     return {name: table for name, table in tables.items() if table}
 
 
-def show_rows(
-    dataset: str, rows: Sequence[Row], dims: Sequence[int], published: Mapping[str, Mapping[str, float]]
-) -> None:
-    """Print the means over the dimensions, beside the published ones where there are any, then top-1 at each
-    dimension, with deviations over the seeds.
+def grid_report(dataset: str, command: str, rows: Sequence[Row], paper: Mapping[str, Any]) -> Report:
+    """The means over the dimensions, beside the published ones where there are any, then top-1 at each dimension, with
+    deviations over the seeds.
     """
+    dims = sorted({d for row in rows for d in row.dims})
+    beside = published_rows(rows, paper.get("metrics", {}))
+    result: dict[str, Any] = {"rows": [asdict(row) | {"name": row.name} for row in rows]}
+    if len(rows) == 1:
+        result["final"] = {f"test/{name}": value for name, value in rows[0].mean.items()}
+    series = {
+        row.name or command: {
+            d: Value(row.mean[f"top1@{d}"], row.deviation.get(f"top1@{d}"), row.seeds) for d in row.dims
+        }
+        for row in rows
+    }
+    source = paper.get("source", "the recipe does not say where")
+    return Report(
+        result,
+        means_tables(dataset, rows, dims, beside),
+        remarks=[f"Published: {source}"] if beside else [],
+        files={"table.csv": rows_table(rows)},
+        figures={"dimensions": lambda: dimensions_figure(series, "test top-1 (%)")} if len(dims) > 1 else {},
+    )
+
+
+def means_tables(
+    dataset: str, rows: Sequence[Row], dims: Sequence[int], published: Mapping[str, Mapping[str, float]]
+) -> list[Table]:
+    """The means over the dimensions, and top-1 at each dimension."""
 
     def text(row: Row, name: str) -> str | None:
         if name not in row.mean:
@@ -109,20 +131,21 @@ def show_rows(
     seeds = max(row.seeds for row in rows)
     over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
     beside = [name for name in CLASSIFICATION if any(f"test/{name}" in one for one in published.values())]
-    console.table(
-        f"{dataset}/test, means over the dimensions (percent{over})",
-        ["setting", *CLASSIFICATION.values(), *(f"published {CLASSIFICATION[name]}" for name in beside)],
+    means = [
         [
-            [
-                row.name or "all",
-                *(text(row, name) for name in CLASSIFICATION),
-                *(published.get(row.name, {}).get(f"test/{name}") for name in beside),
-            ]
-            for row in rows
-        ],
-    )
-    console.table(
-        f"{dataset}/test, top-1 at each dimension (percent{over})",
-        ["setting", *(str(d) for d in dims)],
-        [[row.name or "all", *(text(row, f"top1@{d}") for d in dims)] for row in rows],
-    )
+            row.name or "all",
+            *(text(row, name) for name in CLASSIFICATION),
+            *(published.get(row.name, {}).get(f"test/{name}") for name in beside),
+        ]
+        for row in rows
+    ]
+    each = [[row.name or "all", *(text(row, f"top1@{d}") for d in dims)] for row in rows]
+    headings = [
+        "setting",
+        *CLASSIFICATION.values(),
+        *(f"published {CLASSIFICATION[name]}" for name in beside),
+    ]
+    return [
+        Table(headings, means, f"{dataset}/test, means over the dimensions (percent{over})"),
+        Table(["setting", *map(str, dims)], each, f"{dataset}/test, top-1 at each dimension (percent{over})"),
+    ]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wasskit import console
-from wasskit.config import check_keys, display, fixed_keys, recipe_fields, to_options
+from wasskit.config import check_keys, display, fixed_keys, recipe_fields, to_options, values_of
 from wasskit.distributed.launch import find_devices
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
-from wasskit.plugins.mrl.grid import Axes, Point, plan_points
+from wasskit.plugins.mrl.grid import Axes, plan_points
 from wasskit.plugins.mrl.options import TrainingOptions
-from wasskit.plugins.mrl.results import collect, published_rows, show_rows, write_rows
+from wasskit.plugins.mrl.results import collect, grid_report
+from wasskit.report import finish
 from wasskit.system.files import replace_text, writing
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedule import Schedule, log_path
@@ -38,7 +38,7 @@ def open_folder(
             )
         return folder
     return RunDirectory.create(
-        path, command=command, options=to_options(config), paper=paper, seed=config.seed, argv=argv
+        path, command=command, options=to_options(config), paper=paper, seed=config.run.seed, argv=argv
     )
 
 
@@ -58,7 +58,7 @@ def run_grid(
     """
     from wasskit.plugins.mrl.task import backbone_width
 
-    root = config.run_dir or Path("runs") / "mrl" / (config.name or default)
+    root = config.run.run_dir or Path("runs") / "mrl" / (config.run.name or default)
     points = plan_points(config, axes, backbone_width)
     trainings = {name: training for point in points for name, training in point.trainings.items()}
     folder = open_folder(root, command, config, argv, paper)
@@ -68,49 +68,11 @@ def run_grid(
         finished = find_finished(root, trainings)
         # The grid may have grown since it was finished; settings that contradict its runs have been refused by now.
         folder.remove_summary()
-        train_all(root, trainings, finished, jobs=jobs, nproc=nproc, download=config.download)
+        train_all(root, trainings, finished, jobs=jobs, nproc=nproc, download=config.data.download)
         folder.reconfigure(to_options(config), paper)
-        result = _conclude(folder, config, points, paper)
+        report = grid_report(config.data.dataset, command, collect(root, points), paper)
+        result = {"run": str(root), "trainings": list(trainings), **finish(report, root)}
         folder.write_summary(result)
-    return result
-
-
-def _conclude(
-    folder: RunDirectory, config: TrainingOptions, points: Sequence[Point], paper: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Tabulate, draw and print what came of the trainings."""
-    from wasskit.plugins.mrl.figures import draw_dimensions
-
-    root, command = folder.path, folder.command
-    rows = collect(root, points)
-    table = write_rows(root / "table.csv", rows)
-    dims = sorted({d for row in rows for d in row.dims})
-    figures = []
-    if len(dims) > 1:
-        nan = float("nan")
-        series = {row.name or command: [row.mean.get(f"top1@{d}", nan) for d in dims] for row in rows}
-        bars = {row.name or command: [row.deviation.get(f"top1@{d}", nan) for d in dims] for row in rows}
-        figures.append(
-            draw_dimensions(
-                root / "figures" / "dimensions.png", dims, series, deviations=bars, label="test top-1 (%)"
-            )
-        )
-    published = published_rows(rows, paper.get("metrics", {}))
-    show_rows(config.dataset, rows, dims, published)
-    if published:
-        console.log(f"Published: {console.escape(str(paper.get('source', 'the recipe does not say where')))}")
-    if not config.json:
-        console.result(f"Table: {console.escape(str(table))}")
-        for figure in figures:
-            console.result(f"Figure: {console.escape(str(figure))}")
-    result: dict[str, Any] = {
-        "run": str(root),
-        "rows": [dataclasses.asdict(row) | {"name": row.name} for row in rows],
-        "trainings": [name for point in points for name in point.trainings],
-        "figures": [str(figure) for figure in figures],
-    }
-    if len(rows) == 1:
-        result["final"] = {f"test/{name}": value for name, value in rows[0].mean.items()}
     return result
 
 
@@ -129,7 +91,7 @@ def train_all(
         RunFailed: a training failed; the others were finished first.
         Interrupted: a signal; the trainings were told to save their state.
     """
-    share = nproc == 1 and next(iter(trainings.values())).device == "auto"
+    share = nproc == 1 and next(iter(trainings.values())).machine.device == "auto"
     Schedule(
         root,
         {
@@ -155,11 +117,11 @@ def _finished(path: Path, config: MrlTrain) -> bool:
         return False
     run = RunDirectory.open(path, plugin="mrl")
     saved = check_keys(MrlTrain, run.options, str(path / "config.toml"))
-    fields = recipe_fields(MrlTrain)
+    fields, now = recipe_fields(MrlTrain), values_of(config)
     differing = [
-        f"{key} ({display(saved.get(key, fields[key].default))} there, {display(getattr(config, key))} now)"
+        f"{key} ({display(saved.get(key, fields[key].default))} there, {display(now[key])} now)"
         for key in sorted(fixed_keys(MrlTrain))
-        if saved.get(key, fields[key].default) != getattr(config, key)
+        if saved.get(key, fields[key].default) != now[key]
     ]
     if differing:
         raise UserError(

@@ -12,7 +12,6 @@ from torch import nn
 from wasskit.data.base import ImageDataset
 from wasskit.data.catalog import CARDS
 from wasskit.data.loaders import Batch, EvalLoader
-from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import world_size
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.evaluation.accuracy import RankCounts
@@ -45,10 +44,10 @@ class MatryoshkaTask(Task):
         return [self.network]
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
-        config = self.config
-        groups = parameter_groups(self, lr=config.lr, weight_decay=config.weight_decay)
-        optimizer = build_optimizer(config.optimizer, groups, lr=config.lr, momentum=config.momentum)
-        return [Optimisation(optimizer, published_schedule(plan, config.warmup_epochs))]
+        optim = self.config.optim
+        groups = parameter_groups(self, lr=optim.lr, weight_decay=optim.weight_decay)
+        optimizer = build_optimizer(optim.optimizer, groups, lr=optim.lr, momentum=optim.momentum)
+        return [Optimisation(optimizer, published_schedule(plan, optim.warmup_epochs))]
 
     def losses(self, batch: Batch, progress: Progress) -> Losses:
         losses = self.objective(self.network(batch.images), batch.labels)
@@ -87,30 +86,18 @@ def classification_metrics(model: Model, loader: Iterable[LabelledImages]) -> di
     return rank_metrics(counts.reduce(), model.dims)
 
 
-def split_of(config: TrainingOptions, split: str) -> ImageDataset:
-    """One split of the run's data set."""
-    return load_dataset(
-        config.dataset,
-        split,
-        root=config.data_root,
-        download=config.download,
-        corrupt=config.corrupt,
-        image_size=config.image_size,
-    )
-
-
 def backbone_name(config: TrainingOptions, image_size: int) -> str:
     """The backbone that was asked for; else ``tiny`` for images up to 64 pixels and ResNet-50 for larger
     ones.
     """
-    return config.backbone or (TINY if image_size <= SMALL_IMAGE else "resnet50")
+    return config.model.backbone or (TINY if image_size <= SMALL_IMAGE else "resnet50")
 
 
 def backbone_width(config: TrainingOptions) -> int:
     """The number of features of the configuration's backbone, without reading the data set."""
-    card = CARDS[config.dataset]
-    size = config.image_size or card.image_size
-    return _width(backbone_name(config, size), size, card.channels, config.stem)
+    card = CARDS[config.data.dataset]
+    size = config.data.image_size or card.image_size
+    return _width(backbone_name(config, size), size, card.channels, config.model.stem)
 
 
 @functools.lru_cache
@@ -123,22 +110,25 @@ def build_task(
 ) -> MatryoshkaTask:
     """The task of a configuration, its network untrained or with the weights that were asked for."""
     description = describe(config, train)
+    method = config.method
     objective: Mapping[str, Any] = {
-        name: getattr(config, name)
-        for name in (
-            "alpha", "wasserstein_weight", "beta", "blur", "sinkhorn", "label_smoothing", "ce_weights",
-        )
-    }  # fmt: skip
+        "alpha": method.alpha,
+        "wasserstein_weight": method.wasserstein_weight,
+        "beta": method.beta,
+        "blur": method.blur,
+        "sinkhorn": method.sinkhorn,
+        "label_smoothing": method.label_smoothing,
+        "ce_weights": method.ce_weights,
+    }
     model = build_model(
         description,
         objective,
-        pretrained=config.pretrained,
-        weights=config.weights,
-        download=config.download,
+        pretrained=config.model.pretrained,
+        weights=config.model.weights,
+        download=config.data.download,
     )
     if config.sync_bn and world_size() > 1:
         convert_sync_batchnorm(model.network)
-    loader = EvalLoader(
-        test, min(max(config.batch_size, 256), len(test)), device=device, workers=config.workers
-    )
+    batch_size = min(max(config.loop.batch_size, 256), len(test))
+    loader = EvalLoader(test, batch_size, device=device, workers=config.data.workers)
     return MatryoshkaTask(model, config, loader)

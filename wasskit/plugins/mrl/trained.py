@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,7 @@ from wasskit.evaluation.embedding import Features, extract_features
 from wasskit.models.rebuild import are_counts, is_flag
 from wasskit.plugins.mrl.network import Model, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.trained import data
-from wasskit.trained.files import data_root_of
+from wasskit.trained.data import open_split
 from wasskit.trained.kind import ModelKind
 
 
@@ -42,21 +42,18 @@ KIND = ModelKind(
 )
 
 
-def open_split(model: Model, config: ModelDataOptions, split: str) -> ImageDataset:
-    """A split of the data set that was asked for (the model's own otherwise), at the model's size and
-    normalisation.
+@dataclass(frozen=True)
+class Split:
+    """Normalised embeddings (N, D) of a split of a data set, and labels (N,), numbers of its classes."""
 
-    Raises:
-        UserError: the data set is missing, or its images do not have the model's channels.
-    """
-    return data.open_split(
-        model.description,
-        split,
-        dataset=config.dataset,
-        root=config.data_root or data_root_of(config.model, config.dataset, plugin=KIND.name),
-        download=config.download,
-        corrupt=config.corrupt,
-    )
+    dataset: str
+    name: str
+    classes: tuple[str, ...]
+    embeddings: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 def embed_split(
@@ -71,13 +68,14 @@ def embed_split(
         loader.close()
 
 
-def labels_of(features: Features, dataset: ImageDataset) -> Tensor:
-    """The labels of a split, or ``UserError`` if it has none."""
+def embedded(model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Split:
+    """A labelled split as the model embeds it, on every rank. Raises ``UserError`` if an image has no label."""
+    features = embed_split(model, config, dataset, device)
     if dataset.labels is None or bool((features.labels < 0).any()):
         raise UserError(
             f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
         )
-    return features.labels
+    return Split(dataset.name, dataset.split, tuple(dataset.classes), features.features, features.labels)
 
 
 def test_embeddings(run: Path, device: str) -> Tensor:

@@ -1,18 +1,16 @@
-"""What several commands do: open runs and name those that are not whole, say where figures are."""
+"""What several commands do: open runs and name those that are not whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from wasskit import console
-from wasskit.config import CommandOptions
 from wasskit.errors import UserError
-from wasskit.pictures.bars import Value
-from wasskit.plugins.plot.metrics import monitored, values_of
-from wasskit.plugins.plot.options import RunsArgument, WhichOptions
-from wasskit.plugins.plot.runs import Group, Run, group_runs, read_runs
+from wasskit.plugins.plot.groups import Group, group_runs
+from wasskit.plugins.plot.options import RunsArgument
+from wasskit.plugins.plot.runs import Run, read_runs
 
 T = TypeVar("T")
 
@@ -32,14 +30,6 @@ def name_trouble(run: Run) -> None:
         console.warn(f"{run.path}: {'; '.join(notes)}.")
 
 
-def choose_evaluation(config: WhichOptions, groups: Sequence[Group]) -> list[Mapping[str, Value]]:
-    """The metrics of each group at the evaluation that ``--which`` and ``--by`` name."""
-    by = monitored(groups, config.by) if config.which == "best" else None
-    if by is not None:
-        console.log(f"Best evaluation of each run by {by}.")
-    return [values_of(group, config.which, by) for group in groups]
-
-
 def read_each(paths: Iterable[Path], read: Callable[[Path], T]) -> tuple[list[T], list[str]]:
     """What can be read of several files, and a sentence on each that cannot."""
     found, troubles = [], []
@@ -49,27 +39,3 @@ def read_each(paths: Iterable[Path], read: Callable[[Path], T]) -> tuple[list[T]
         except UserError as error:
             troubles.append(str(error))
     return found, troubles
-
-
-def say_figures(config: CommandOptions, figures: Sequence[Path], notes: Iterable[str] = ()) -> None:
-    """Remarks on stderr, paths on stdout."""
-    for note in notes:
-        console.warn(note)
-    if not config.json:
-        for figure in figures:
-            console.result(f"Figure: {console.escape(str(figure))}")
-
-
-def described(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """The groups for ``--json``."""
-    return [
-        {
-            "label": group.label,
-            "settings": dict(group.settings),
-            "runs": [
-                {"path": str(run.path), "seed": run.seed, "state": run.state, "problems": list(run.problems)}
-                for run in group.runs
-            ],
-        }
-        for group in groups
-    ]

@@ -1,44 +1,37 @@
-"""Figures of groups of runs: their metrics as the plain series that are drawn."""
+"""Groups of runs as the plain series that the pictures draw."""
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from wasskit.pictures import bars, costs, curves, dimensions
+from wasskit.pictures import costs, curves, dimensions
 from wasskit.pictures.bars import Value
-from wasskit.pictures.look import Look
 from wasskit.plugins.plot.files import CostTable
+from wasskit.plugins.plot.groups import Group
 from wasskit.plugins.plot.metrics import curve, families, heading, is_ranked, nested, unit
-from wasskit.plugins.plot.runs import Group
 
-if typing.TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_COSTS = {"operations": "multiply-adds", "mean_dim": "mean number of coordinates used"}
 #: Points of one series up to which each is labelled.
 _LABELLED = 12
 
 
-def draw_curves(
+def labelled(key: str) -> str:
+    """A metric's heading with its unit."""
+    return heading(key) + unit(key)
+
+
+def curve_panels(
     groups: Sequence[Group],
     keys: Sequence[str],
-    look: Look,
     *,
     epochs: bool,
     smooth: float = 0.0,
     split: bool = False,
     apart: bool = False,
-    **axes: Any,
-) -> tuple[Figure, list[str]]:
+) -> list[curves.Panel]:
     """One panel per metric, one line per group: the mean over seeds within a band of one standard deviation.
 
     For one group, a metric at several nested dimensions is one panel with a line for each, unless they are ``split``.
     ``apart``: the groups of each command have panels of their own, for metrics that only share their name.
-
-    Returns:
-        The figure, and what could not be drawn as asked for, in words.
     """
     members: dict[str, list[str]] = {}
     bases = families(keys) if len(groups) == 1 and not split else {}
@@ -64,18 +57,15 @@ def draw_curves(
             ]
             steps = "step" if any(g.is_training for _, g in shown) else "quantity varied"
             title = command if len(commands) > 1 else ""
-            xlabel = "epoch" if epochs else steps
-            panels.append(curves.Panel(name, lines, xlabel, heading(name) + unit(name), title, shaded))
-    return curves.draw_curves(panels, look, **axes)
+            panels.append(
+                curves.Panel(name, lines, "epoch" if epochs else steps, labelled(name), title, shaded)
+            )
+    return panels
 
 
-def draw_dims(
-    groups: Sequence[Group],
-    values: Sequence[Mapping[str, Value]],
-    bases: Mapping[str, Sequence[int]],
-    look: Look,
-    **axes: Any,
-) -> Figure:
+def dimension_panels(
+    values: Sequence[Mapping[str, Value]], bases: Mapping[str, Sequence[int]]
+) -> list[dimensions.Panel]:
     """One panel per metric over its dimensions, one line per group."""
     panels = []
     for base, numbers in bases.items():
@@ -84,38 +74,23 @@ def draw_dims(
             for number, own in enumerate(values)
         }
         shown = {number: own for number, own in series.items() if own}
-        xlabel = "K" if is_ranked(base) else "dimension"
-        panels.append(dimensions.Panel(numbers, shown, xlabel, heading(base) + unit(base)))
-    return dimensions.draw_dims([group.caption for group in groups], panels, look, **axes)
+        panels.append(
+            dimensions.Panel(numbers, shown, "K" if is_ranked(base) else "dimension", labelled(base))
+        )
+    return panels
 
 
-def draw_bars(
-    groups: Sequence[Group],
-    values: Sequence[Mapping[str, Value]],
-    keys: Sequence[str],
-    look: Look,
-    *,
-    title: str = "",
-) -> Figure:
+def bar_panels(values: Sequence[Mapping[str, Value]], keys: Sequence[str]) -> dict[str, dict[int, Value]]:
     """One panel per metric, one bar per group with its value and deviation."""
-    panels = {
-        heading(key) + unit(key): {number: own[key] for number, own in enumerate(values) if key in own}
-        for key in keys
-    }
-    return bars.draw_bars([group.caption for group in groups], panels, look, title=title)
+    return {labelled(key): {i: own[key] for i, own in enumerate(values) if key in own} for key in keys}
 
 
-def draw_costs(tables: Sequence[tuple[str, CostTable]], accuracy: str, look: Look, **axes: Any) -> Figure:
+def cost_series(tables: Sequence[tuple[str, CostTable]], accuracy: str) -> dict[str, list[costs.Point]]:
     """Accuracy against cost; one line per strategy of each run."""
-    series = {
+    return {
         " ".join(filter(None, (label, name))): [
             (p.cost, p.accuracy, p.label if len(points) <= _LABELLED else "") for p in points
         ]
         for label, table in tables
         for name, points in table.series(accuracy).items()
     }
-    cost = tables[0][1].cost
-    return costs.draw_costs(
-        series, look, xlabel=_COSTS.get(cost, cost.replace("_", " ")), ylabel=heading(accuracy) + unit(accuracy),
-        wide=look.width is None and len(tables) > 1, **axes,
-    )  # fmt: skip

@@ -69,6 +69,12 @@ class CostTable:
         }
         return list(measured)
 
+    @property
+    def preferred(self) -> str:
+        """The number that is drawn where none is named."""
+        best = [name for name in ("map10", "top1", "accuracy") if name in self.accuracies]
+        return (best or self.accuracies)[0]
+
     def series(self, accuracy: str) -> dict[str, list[Point]]:
         """The points of each series, by rising cost."""
         found: dict[str, list[Point]] = {}

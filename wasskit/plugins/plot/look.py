@@ -1,43 +1,56 @@
-"""Saving figures where the command line says."""
+"""Figures where the command line says, in the look that it says."""
 
 from __future__ import annotations
 
-import typing
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from wasskit import console
 from wasskit.errors import UserError
+from wasskit.pictures.look import Look
 from wasskit.pictures.style import save_figure
 from wasskit.plugins.plot.options import FORMATS, FigureOptions
-
-if typing.TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from wasskit.report import Report, show
 
 _DPI = {"paper": 300, "screen": 144}
 
 
-def save(fig: Figure, config: FigureOptions, stem: str, *, single: bool = False) -> list[Path]:
-    """Write a figure under ``stem`` in every format asked for.
+def look_of(config: FigureOptions) -> Look:
+    """The look that is asked for."""
+    return Look(config.style, config.width, config.title)
 
-    Args:
-        single: the command draws one figure only, so ``--output`` may name a file.
+
+def finish(report: Report, config: FigureOptions) -> dict[str, Any]:
+    """Draw a report's figures where the command line says, print it; the result, with the paths of figures.
 
     Raises:
         UserError: ``--output`` names a file where a folder is needed, or one that is there already, or cannot be
             written.
     """
+    paths = figure_paths(config, list(report.figures))
+    if config.output is not None:
+        config.claim(*(path for own in paths for path in own))
+    written = []
+    for own, draw in zip(paths, report.figures.values(), strict=True):
+        figure = draw()
+        written += [save_figure(figure, path, dpi=_DPI[config.style]) for path in own]
+    show(report)
+    if not config.json:
+        for path in written:
+            console.result(f"Figure: {console.escape(str(path))}")
+    return {"figures": [str(path) for path in written], **report.result}
+
+
+def figure_paths(config: FigureOptions, stems: Sequence[str]) -> list[list[Path]]:
+    """The files of each figure: the one that ``--output`` names, or one for each format in the folder."""
     output = config.output or Path("plots")
-    suffix = output.suffix[1:].lower()
-    dpi = _DPI[config.style]
-    if suffix in FORMATS:
-        if not single:
+    if output.suffix[1:].lower() in FORMATS:
+        if len(stems) > 1:
             raise UserError(f"--output {output}: this command draws several figures, so name a folder.")
-        config.claim(output)
-        return [save_figure(fig, output, dpi=dpi)]
+        return [[output]]
     if output.exists() and not output.is_dir():
         raise UserError(
             f"--output {output} is a file, neither .png, .pdf nor .svg: name a folder or such a file."
         )
-    paths = [output / f"{stem}.{kind}" for kind in dict.fromkeys(config.format)]
-    if config.output is not None:
-        config.claim(*paths)
-    return [save_figure(fig, path, dpi=dpi) for path in paths]
+    return [[output / f"{stem}.{kind}" for kind in dict.fromkeys(config.format)] for stem in stems]

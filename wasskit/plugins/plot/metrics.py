@@ -17,7 +17,8 @@ from wasskit.evaluation.metrics import Metric, Order
 from wasskit.pictures.bars import Value
 from wasskit.pictures.curves import Curve
 from wasskit.plugins import declared_metrics
-from wasskit.plugins.plot.runs import Group, Run
+from wasskit.plugins.plot.groups import Group
+from wasskit.plugins.plot.runs import Run
 from wasskit.system.hints import did_you_mean
 
 _NESTED = re.compile(r"^(?P<base>.+)@(?P<number>\d+)$")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, argument, option
+from wasskit.config import CommandOptions, OptionGroup, argument, option
 from wasskit.errors import UserError
 from wasskit.options import OverwriteOptions, complete_local_paths, complete_runs
 
@@ -20,7 +20,7 @@ def complete_sources(typed: str) -> Iterable[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunsArgument(CommandOptions):
+class RunsArgument(OptionGroup):
     """The runs to draw."""
 
     runs: tuple[Path, ...] = argument(
@@ -35,7 +35,7 @@ class RunsArgument(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FigureOptions(OverwriteOptions):
+class FigureOptions(OverwriteOptions, CommandOptions):
     """Where figures go and how they look."""
 
     output: Path | None = option(
@@ -71,7 +71,7 @@ class FigureOptions(OverwriteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AxisOptions(CommandOptions):
+class AxisOptions(OptionGroup):
     """What is on the axes of learning curves."""
 
     x: Literal["auto", "epoch", "step"] = option("auto", help="Horizontal axis.", panel="Axes")
@@ -83,7 +83,7 @@ class AxisOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricOptions(CommandOptions):
+class MetricOptions(OptionGroup):
     """Which metrics."""
 
     metric: tuple[str, ...] | None = option(
@@ -96,7 +96,7 @@ class MetricOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhichOptions(CommandOptions):
+class WhichOptions(OptionGroup):
     """Which evaluation of a run counts."""
 
     which: Literal["final", "best"] = option(

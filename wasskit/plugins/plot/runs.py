@@ -1,4 +1,4 @@
-"""Runs as their files tell them: read as far as they go, grouped over seeds, labelled by what differs.
+"""Runs as their files tell them, read as far as they go.
 
 Nothing here refuses a run because it is unfinished or damaged. What is missing is left out and named in
 :attr:`Run.problems`; only a path that holds no run at all is an error.
@@ -7,13 +7,11 @@ Nothing here refuses a run because it is unfinished or damaged. What is missing 
 from __future__ import annotations
 
 import csv
-import dataclasses
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,8 @@ from wasskit.errors import UserError
 from wasskit.system.documents import LARGEST_TEXT, read_json, read_toml
 from wasskit.system.readers import UnreadableFile, reader
 from wasskit.training.run import Metric, to_metric
+from wasskit.training.series import final_values, over_steps, steps_per_epoch
 
-#: Settings that change neither what is learned nor what is measured, besides those declared ``runtime``.
-_IRRELEVANT = {"log_every", "eval_every", "checkpoint_every", "tensorboard"}
 _FILES = ("config.toml", "metrics.csv", "summary.json")
 
 
@@ -77,28 +74,21 @@ class Run:
     @cached_property
     def series(self) -> Mapping[str, Mapping[int, float]]:
         """Each metric, named ``split/metric``, as finite values over the steps. Later rows replace earlier ones."""
-        found: dict[str, dict[int, float]] = {}
-        for row in self.rows:
-            values = found.setdefault(f"{row.split}/{row.metric}", {})
-            values.pop(row.step, None)
-            if math.isfinite(row.value):
-                values[row.step] = row.value
-        return {key: dict(sorted(values.items())) for key, values in found.items()}
+        return over_steps(self.rows)
 
     @cached_property
     def steps_per_epoch(self) -> float | None:
         """From the evaluations, which happen at whole epochs; else from the summary."""
-        ratios = [row.step / row.epoch for row in self.rows if row.split != "train" and row.epoch > 0]
-        if ratios:
-            return ratios[-1]
+        found = steps_per_epoch(self.rows)
+        if found is not None:
+            return found
         summary = self.summary or {}
         steps, epochs = summary.get("steps"), summary.get("epochs")
         return steps / epochs if isinstance(steps, int | float) and epochs else None
 
     def final(self) -> dict[str, float]:
         """The last finite value of each metric, what was measured after training, time and rate as ``run/...``."""
-        values = {key: entries[max(entries)] for key, entries in self.series.items() if entries}
-        values = {**self.measured, **values}
+        values = {**self.measured, **final_values(self.series)}
         summary = self.summary or {}
         recorded = summary.get("final")
         if isinstance(recorded, Mapping):
@@ -117,34 +107,6 @@ class Run:
             return {}
         step = (max if order == "max" else min)(entries, key=lambda s: entries[s])
         return {key: values[step] for key, values in self.series.items() if step in values}
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ only in their seed (or one run), under one label."""
-
-    label: str
-    runs: tuple[Run, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def paper(self) -> Mapping[str, Any]:
-        return next((run.paper for run in self.runs if run.paper), {})
-
-    @property
-    def is_training(self) -> bool:
-        """Whether the steps are those of a training; a study counts the quantity that it varies."""
-        return any(run.command.split()[:1] != ["study"] for run in self.runs)
-
-    @property
-    def caption(self) -> str:
-        """The label with the number of seeds, and what is unfinished."""
-        count = len(self.runs)
-        unfinished = sum(not run.finished for run in self.runs)
-        notes = [f"{count} seeds"] if count > 1 else []
-        if unfinished:
-            notes.append("unfinished" if count == unfinished else f"{unfinished} unfinished")
-        return f"{self.label} ({', '.join(notes)})" if notes else self.label
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -205,7 +167,7 @@ def read_run(path: Path) -> Run:
     if rows is None:
         problems.append("it has no metrics.csv")
     elif unreadable:
-        problems.append(f"{_count(unreadable, 'line')} of metrics.csv cannot be read")
+        problems.append(f"{count_of(unreadable, 'line')} of metrics.csv cannot be read")
     rows = rows or []
     gone = sorted({f"{row.split}/{row.metric}" for row in rows if not math.isfinite(row.value)})
     if gone:
@@ -294,135 +256,6 @@ def _paper(document: Mapping[str, Any], summary: Mapping[str, Any] | None) -> Ma
     return {**paper, "metrics": numbers}
 
 
-# --- Grouping and labels ----------------------------------------------------------------------------------------------
-
-
-def group_runs(runs: Sequence[Run], *, join: bool = True, labels: Sequence[str] | None = None) -> list[Group]:
-    """Join runs that differ only in their seed; label each group by the settings it does not share with the others.
-
-    Runs that repeat a seed are not replicates and stay apart, as do runs without a configuration.
-
-    Raises:
-        UserError: ``labels`` are not one for each group.
-    """
-    together: dict[Any, list[Run]] = {}
-    for number, run in enumerate(runs):
-        known = bool(run.options) and join
-        key = (run.command, _frozen(_relevant(run))) if known else number
-        together.setdefault(key, []).append(run)
-    members: list[tuple[Run, ...]] = []
-    for joined in together.values():
-        distinct = len({repr(run.seed) for run in joined}) == len(joined)
-        members += [tuple(joined)] if distinct else [(run,) for run in joined]
-    settings = _differing([group[0] for group in members], seeds=not join)
-    found = [Group("", group, own) for group, own in zip(members, settings, strict=True)]
-    if labels is not None:
-        if len(labels) != len(found):
-            what = "group" if join else "run"
-            raise UserError(
-                f"--labels names {len(labels)}, but there {_are(len(found), what)}: "
-                + "; ".join(", ".join(run.name for run in group.runs) for group in found)
-                + "."
-            )
-        return [dataclasses.replace(group, label=label) for group, label in zip(found, labels, strict=True)]
-    texts = [", ".join(_phrase(key, value) for key, value in group.settings.items()) for group in found]
-    several = len(found) > 1
-    named = []
-    for group, text in zip(found, texts, strict=True):
-        unique = several and text and texts.count(text) == 1
-        own = _own_name(group, runs)
-        named.append(
-            dataclasses.replace(
-                group, label=text if unique else f"{text}, {own}" if several and text else own
-            )
-        )
-    return named
-
-
-def _own_name(group: Group, runs: Sequence[Run]) -> str:
-    """The folder's name, with its parent's where that is needed to tell runs apart."""
-    run = group.runs[0]
-    if len(group.runs) > 1:
-        dataset = run.options.get("dataset")
-        return " ".join(filter(None, (run.command, str(dataset) if dataset else ""))) or run.name
-    same = [other for other in runs if other.name == run.name]
-    return run.name if len(same) == 1 else f"{run.path.resolve().parent.name}/{run.name}"
-
-
-def _differing(runs: Sequence[Run], *, seeds: bool) -> list[dict[str, Any]]:
-    """Of each run, the settings that are not the same in all.
-
-    Runs of different commands have different options; of those only the ones that all have, and the ones that
-    differ within a command, are worth telling.
-    """
-    commands = {run.command for run in runs if run.command}
-    relevant = [_relevant(run) | ({"seed": run.seed} if seeds else {}) for run in runs]
-    known = [i for i, run in enumerate(runs) if run.options]
-    keys = list(dict.fromkeys(key for i in known for key in relevant[i]))
-    told = []
-    for key in keys:
-        for command in commands:
-            same = [relevant[i] for i in known if runs[i].command == command]
-            if len({repr(options.get(key)) for options in same}) > 1:
-                told.append(key)
-                break
-    found: list[dict[str, Any]] = []
-    for i, run in enumerate(runs):
-        own: dict[str, Any] = {"command": run.command} if len(commands) > 1 else {}
-        if i in known:
-            own |= {key: relevant[i].get(key) for key in told if key in relevant[i] or len(commands) == 1}
-        found.append(own)
-    return found
-
-
-def _relevant(run: Run) -> dict[str, Any]:
-    return {
-        key: None if value == "none" else value
-        for key, value in run.options.items()
-        if key != "seed" and key not in _IRRELEVANT | _runtime_keys()
-    }
-
-
-@lru_cache(maxsize=1)
-def _runtime_keys() -> frozenset[str]:
-    """Options of the shared groups that say where and how fast a run happens."""
-    from wasskit import options
-    from wasskit.config import CommandOptions, fields_of
-
-    groups = [
-        value
-        for value in vars(options).values()
-        if isinstance(value, type) and issubclass(value, CommandOptions)
-    ]
-    return frozenset(
-        f.name for group in groups for f in fields_of(group) if f.option.runtime or f.option.transient
-    )
-
-
-def _phrase(key: str, value: Any) -> str:
-    if key == "command":
-        return str(value)
-    return f"{key.replace('_', '-')}={show_setting(value)}"
-
-
-def show_setting(value: Any) -> str:
-    """A setting as short as it can be told."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list | tuple):
-        texts = [show_setting(entry) for entry in value]
-        return ",".join(texts if len(texts) <= 4 else [*texts[:2], "...", texts[-1]])
-    if value is None:
-        return "none"
-    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
-
-
-def _frozen(options: Mapping[str, Any]) -> str:
-    return json.dumps({k: v for k, v in options.items() if v is not None}, sort_keys=True, default=str)
-
-
 def _age(path: Path) -> str:
     try:
         seconds = max(0.0, time.time() - path.stat().st_mtime)
@@ -430,16 +263,12 @@ def _age(path: Path) -> str:
         return "an unknown time"
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
-            return _count(int(seconds // size), unit)
-    return _count(int(seconds), "second")
+            return count_of(int(seconds // size), unit)
+    return count_of(int(seconds), "second")
 
 
-def _count(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _are(number: int, noun: str) -> str:
-    return ("is " if number == 1 else "are ") + _count(number, noun)
 
 
 def _is_number(value: Any) -> bool:

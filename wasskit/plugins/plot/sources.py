@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from wasskit import console
 from wasskit.errors import UserError
@@ -21,7 +22,18 @@ from wasskit.plugins.plot.files import (
 from wasskit.plugins.plot.metrics import choose
 from wasskit.system.documents import read_json
 
+T = TypeVar("T")
+
 _ARRAYS = (".npy", ".npz")
+
+
+def named(sources: Iterable[Path], read: Callable[[Path], Mapping[str, T]]) -> dict[str, T]:
+    """What is found in several sources, by name; where a name comes again, with its folder's."""
+    found: dict[str, T] = {}
+    for source in sources:
+        for name, value in read(source).items():
+            found[name if name not in found else f"{source.resolve().parent.name}/{name}"] = value
+    return found
 
 
 def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]]:

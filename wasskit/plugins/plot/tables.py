@@ -8,8 +8,8 @@ from typing import Any
 
 from wasskit.evaluation.metrics import Order
 from wasskit.pictures.bars import Value, decimals
+from wasskit.plugins.plot.groups import Group, show_setting
 from wasskit.plugins.plot.metrics import heading, order_of
-from wasskit.plugins.plot.runs import Group, show_setting
 from wasskit.text import csv_text, latex_text, markdown_text, plain_text
 
 
@@ -44,10 +44,10 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     sources: Sequence[str] = ()
     notes: Sequence[str] = ()
+    title: str | None = None
 
-    def best(self) -> dict[int, Order]:
-        """The columns that have a best entry."""
-        return {i: column.order for i, column in enumerate(self.columns) if column.order is not None}
+    def __rich__(self) -> Any:
+        return _for_terminal(self)
 
 
 def make_table(
@@ -262,7 +262,7 @@ def to_csv(table: Table) -> str:
     return csv_text(rows)
 
 
-def to_terminal(table: Table, title: str | None = None) -> Any:
+def _for_terminal(table: Table) -> Any:
     """A Rich table."""
     from rich import box
     from rich.table import Table as RichTable
@@ -270,7 +270,7 @@ def to_terminal(table: Table, title: str | None = None) -> Any:
     from wasskit.console import escape
 
     drawn = RichTable(
-        title=None if title is None else escape(title),
+        title=None if table.title is None else escape(table.title),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",

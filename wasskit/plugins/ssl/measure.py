@@ -10,13 +10,16 @@ from pathlib import Path
 from wasskit import console
 from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
+from wasskit.evaluation.linear import ProbeProtocol
 from wasskit.plugins.ssl.evaluation import Settings
 from wasskit.plugins.ssl.network import Model
-from wasskit.plugins.ssl.options import MeasureOptions
+from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
+from wasskit.plugins.ssl.reports import Named, Probe
 from wasskit.plugins.ssl.trained import KIND
 from wasskit.trained.data import open_split
-from wasskit.trained.files import data_root_of, results_folder
+from wasskit.trained.files import is_exported, results_folder
 from wasskit.training.checkpoint import seed_all
+from wasskit.training.run import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -26,38 +29,33 @@ class Measurement:
     model: Model
     config: MeasureOptions
     dataset: str
+    named: Named
     settings: Settings
     folder: Path
-    data_root: Path | None = None
     _loaded: dict[str, ImageDataset] = field(default_factory=dict, repr=False)
 
     def split(self, name: str) -> ImageDataset:
         """A split of the data set, at the size and with the normalisation the model was trained with; read once."""
         if name not in self._loaded:
-            self._loaded[name] = self._load(name)
+            self._loaded[name] = open_split(self.model, self.config, name)
         return self._loaded[name]
-
-    def _load(self, name: str) -> ImageDataset:
-        config = self.config
-        found = open_split(
-            self.model.description, name, dataset=self.dataset, root=self.data_root, download=config.download,
-            corrupt=config.corrupt,
-        )  # fmt: skip
-        for note in found.notes:
-            console.log(console.escape(note))
-        return found
-
-    @property
-    def key(self) -> str:
-        """The entry in ``evaluation.json``: the data set's name, and the checkpoint's where it is not the
-        last."""
-        return entry_key(self.config, self.dataset)
 
 
 def entry_key(config: MeasureOptions, dataset: str) -> str:
-    """The name of an entry in ``evaluation.json``."""
+    """The name of an entry in ``evaluation.json``: the data set's, and the checkpoint's where it is not the last."""
     best = config.checkpoint == "best" and config.model.suffix not in (".pt", ".safetensors")
     return f"{dataset}@best" if best else dataset
+
+
+def probe_of(config: ProbeOptions) -> Probe:
+    """The linear probe that the options ask for; a tenth of its epochs are logged."""
+    every = max(1, config.probe_epochs // 10)
+
+    def log(epoch: int, top1: float) -> None:
+        if epoch % every == 0:
+            console.log(f"linear probe, epoch {epoch}/{config.probe_epochs}: {top1:.2f} %")
+
+    return Probe(ProbeProtocol(config.probe_epochs, config.probe_lr), config.probe_batch_size, log)
 
 
 @contextlib.contextmanager
@@ -70,17 +68,19 @@ def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
         seed_all(config.seed)
         model = KIND.load(config.model, device, config.checkpoint)
         dataset = config.dataset or model.description["dataset"]
+        key = entry_key(config, dataset)
+        paper = {} if is_exported(config.model) else RunDirectory.find(config.model, plugin="ssl")[0].paper
         yield Measurement(
             model,
             config,
             dataset,
+            Named(config.model.name, key, paper),
             Settings(device, config.batch_size, config.workers, config.precision, config.seed),
             results_folder(
                 config.model,
                 config.output,
                 plugin="ssl",
                 claim=config.claim,
-                files=[name.format(key=entry_key(config, dataset)) for name in files],
+                files=[name.format(key=key) for name in files],
             ),
-            config.data_root or data_root_of(config.model, dataset, plugin="ssl"),
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.views import ViewDistribution
-from wasskit.models.backbones import Backbone, build_backbone
+from wasskit.models.backbones import Backbone, described_backbone
 from wasskit.models.catalog import TINY
 from wasskit.models.heads import MLP
 from wasskit.plugins.ssl.options import PretrainOptions, ViewOptions
@@ -69,13 +69,13 @@ class Model:
 
 def describe(config: PretrainOptions, method: str, dataset: ImageDataset) -> Description:
     """The description of the model that a configuration trains on a data set."""
-    common = describe_images("ssl", config, dataset, large="resnet18")
+    common = describe_images("ssl", config.model, dataset, large="resnet18")
     widths = (512, 512, 128) if common["backbone"] == TINY else (2048, 2048, 256)
     return {
         **common,
         "method": method,
         "projector": list(config.projector or widths),
-        "views": asdict(view_distribution(config, dataset.channels)),
+        "views": asdict(view_distribution(config.views, dataset.channels)),
     }
 
 
@@ -101,11 +101,5 @@ def views_of(description: Mapping[str, Any]) -> ViewDistribution:
 
 def build_encoder(description: Mapping[str, Any], **weights: Any) -> Encoder:
     """An untrained encoder; ``weights``: ``pretrained``, ``weights``, ``download`` of ``build_backbone``."""
-    backbone = build_backbone(
-        description["backbone"],
-        image_size=description["image_size"],
-        channels=description["channels"],
-        stem=description["stem"],
-        **weights,
-    )
+    backbone = described_backbone(description, **weights)
     return Encoder(backbone, tuple(description["projector"]))

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import CommandOptions, OptionGroup, RecipeOptions, group, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
     DataRootOptions,
+    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
@@ -24,7 +25,7 @@ _TERMS = {"w2": "W2", "lu": "L_U"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformityOptions(CommandOptions):
+class UniformityOptions(OptionGroup):
     """The uniformity term, on the normalised projections of both views."""
 
     w2: bool = option(False, help="Add the W2 distance to uniformity to the loss.", panel="Uniformity")
@@ -80,7 +81,7 @@ class UniformityOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewOptions(CommandOptions):
+class ViewOptions(OptionGroup):
     """The distribution of the two views; what is not given comes from ``views``."""
 
     views: Literal["auto", "natural", "characters"] = option(
@@ -114,7 +115,7 @@ class ViewOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeighbourOptions(CommandOptions):
+class NeighbourOptions(OptionGroup):
     """k-nearest-neighbour classification."""
 
     k: int | None = option(
@@ -127,17 +128,23 @@ class NeighbourOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(
-    UniformityOptions,
-    ViewOptions,
-    RunOptions,
-    DataOptions,
-    BackboneOptions,
-    LoopOptions,
-    OptimizerOptions,
-):
+class PretrainOptions(RecipeOptions):
     """What the four methods have in common."""
 
+    uniformity: UniformityOptions = UniformityOptions()
+    data: DataOptions = DataOptions()
+    loop: LoopOptions = LoopOptions(epochs=60, batch_size=128, eval_every=10)
+    optim: OptimizerOptions = group(
+        OptimizerOptions(optimizer="lars", lr=0.2, weight_decay=1e-4, warmup_epochs=10),
+        help={
+            "lr": "Learning rate (peak) of a batch of 256; scaled to the batch.",
+            "warmup_epochs": "Epochs of linear warm-up (a tenth of shorter runs).",
+        },
+    )
+    model: BackboneOptions = BackboneOptions()
+    views: ViewOptions = ViewOptions()
+    run: RunOptions = RunOptions()
+    machine: DeviceOptions = DeviceOptions()
     split: str | None = option(
         None, help="Split to train on; labels are not used.", panel="Data",
         show_default="train; with its unlabelled part for stl10",
@@ -150,20 +157,9 @@ class PretrainOptions(
         True, help="Batch normalisation over the batch of all processes, so that N processes train as one.",
         panel="Machine", former={"batch_norm": {"sync": True, "local": False}},
     )  # fmt: skip
-    epochs: int = override(LoopOptions, "epochs", 60)
-    batch_size: int = override(LoopOptions, "batch_size", 128)
-    eval_every: int = override(LoopOptions, "eval_every", 10)
-    optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "lars")
-    lr: float = override(
-        OptimizerOptions, "lr", 0.2, help="Learning rate (peak) of a batch of 256; scaled to the batch."
-    )
     bias_lr: float = option(
         0.005, help="Learning rate of biases and norms, likewise.", panel="Optimisation", above=0,
     )  # fmt: skip
-    weight_decay: float = override(OptimizerOptions, "weight_decay", 1e-4)
-    warmup_epochs: int = override(
-        OptimizerOptions, "warmup_epochs", 10, help="Epochs of linear warm-up (a tenth of shorter runs)."
-    )
     knn_k: int | None = option(
         None, help="Neighbours that vote in the evaluations while training.", panel="Evaluation", min=1,
         show_default="200; 10 on sets of fewer than 5,000 images",
@@ -171,9 +167,9 @@ class PretrainOptions(
 
     def validate(self) -> None:
         super().validate()
-        if self.batch_size < 2:
+        if self.loop.batch_size < 2:
             raise UserError(
-                f"--batch-size: {self.batch_size} image gives no statistics over a batch; take at least 2."
+                f"--batch-size: {self.loop.batch_size} image gives no statistics over a batch; take at least 2."
             )
 
 
@@ -196,7 +192,7 @@ class MeasureOptions(ModelDataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeOptions(CommandOptions):
+class ProbeOptions(OptionGroup):
     """The linear probe; the defaults are the published protocol."""
 
     probe_epochs: int = option(100, help="Epochs of the linear probe.", panel="Evaluation", min=1)

@@ -58,12 +58,12 @@ class PretrainTask(Task):
         self.config = config
         self.description = dict(description)
         self.measure = evaluate
-        self.epochs = config.epochs
+        self.epochs = config.loop.epochs
         self.uniformity: nn.Module | None = None
-        self.weights = config.term_weights
-        if config.w2:
-            self.uniformity = W2UniformityLoss(config.w2_ridge, config.solver)
-        elif config.lu:
+        self.weights = config.uniformity.term_weights
+        if config.uniformity.w2:
+            self.uniformity = W2UniformityLoss(config.uniformity.w2_ridge, config.uniformity.solver)
+        elif config.uniformity.lu:
             self.uniformity = LogUniformityLoss()
 
     @abstractmethod
@@ -76,7 +76,7 @@ class PretrainTask(Task):
             return Losses(loss)
         weight = uniformity_weight(progress.epoch + 1, self.epochs, *self.weights)
         term = self.uniformity(z1, z2)
-        name = self.config.term or ""
+        name = self.config.uniformity.term or ""
         return Losses(loss + weight * term, {"method": loss, name: term, f"{name}_weight": weight})
 
     @property
@@ -89,12 +89,12 @@ class PretrainTask(Task):
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         config = self.config
-        scale = config.batch_size * config.accumulate / 256
+        optim, scale = config.optim, config.loop.batch_size * config.loop.accumulate / 256
         groups = parameter_groups(
-            self, lr=config.lr * scale, weight_decay=config.weight_decay, bias_lr=config.bias_lr * scale
+            self, lr=optim.lr * scale, weight_decay=optim.weight_decay, bias_lr=config.bias_lr * scale
         )
-        optimizer = build_optimizer(config.optimizer, groups, lr=config.lr * scale, momentum=config.momentum)
-        return [Optimisation(optimizer, published_schedule(plan, config.warmup_epochs))]
+        optimizer = build_optimizer(optim.optimizer, groups, lr=optim.lr * scale, momentum=optim.momentum)
+        return [Optimisation(optimizer, published_schedule(plan, optim.warmup_epochs))]
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
         return {} if self.measure is None else self.measure(self.encoder)
@@ -176,7 +176,7 @@ class MocoTask(PretrainTask):
     ) -> None:
         super().__init__(encoder, config, description, evaluate)
         self.key_encoder = deepcopy(encoder).requires_grad_(False)
-        self.queue = KeyQueue(queue, description["projector"][-1], seed=config.seed)
+        self.queue = KeyQueue(queue, description["projector"][-1], seed=config.run.seed)
         self.temperature = temperature
         self.momentum = momentum
         self.shuffled = shuffled
@@ -253,7 +253,7 @@ class ZeroClTask(PretrainTask):
     ) -> None:
         super().__init__(encoder, config, description, evaluate)
         self.along: ZeroCl = along
-        self.solver: Solver = config.solver
+        self.solver: Solver = config.uniformity.solver
 
     def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z1, z2 = self.encoder(first), self.encoder(second)

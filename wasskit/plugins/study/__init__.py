@@ -7,6 +7,7 @@ plugin = Plugin(
     help="Study uniformity: what W2 and L_U see of collapse, and what they say of your embeddings.",
     commands={
         "measure": "Measure the uniformity of embeddings, with a verdict on their collapse.",
+        "compare": "Tell whether two sets of embeddings come from one distribution.",
         "density": "A coordinate of the uniform sphere against N(0, 1/m), in one and two dimensions.",
         "collapse": "Both metrics as a growing share of the coordinates collapses.",
         "dimension": "Both metrics as the dimension grows, at four degrees of collapse.",

@@ -8,6 +8,7 @@ dimensions as in 2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,40 +57,8 @@ def density_report(
 ) -> Report:
     """Histograms and exact densities of one coordinate and of two, and their distances to the Gaussian over m."""
     generator = np.random.default_rng(seed)
-    edges = np.linspace(-1, 1, bins + 1)
-    width = 2 / bins
-    y = np.linspace(-1, 1, 801)
-    panels, rows, curve = {}, [], []
-    for m in dims:
-        sphere = histogram(sphere_coordinates(generator, n, m, 1)[:, 0], bins)
-        gauss = histogram(gaussian_coordinates(generator, n, m, 1)[:, 0], bins)
-        exact_sphere = np.diff(laws.coordinate_cdf(edges, m))
-        exact_gauss = np.diff(laws.gaussian_cdf(edges, m))
-        density = laws.coordinate_density(np.clip(y, -1 + 1e-9, 1 - 1e-9), m)
-        panels[m] = {
-            "edges": edges, "histogram": sphere / width, "y": y, "sphere": density,
-            "gauss": laws.gaussian_density(y, m),
-        }  # fmt: skip
-        tv, w1 = laws.coordinate_distances(m)
-        sampled_tv, sampled_w1 = _binned_distances(sphere, gauss, width)
-        binned_tv, _ = _binned_distances(exact_sphere, exact_gauss, width)
-        rows.append((m, tv, w1, sampled_tv, sampled_w1, binned_tv, *laws.pair_density_distances(m)))
-        centres = (edges[1:] + edges[:-1]) / 2
-        curve += [
-            (m, *entry) for entry in zip(centres, sphere, gauss, exact_sphere, exact_gauss, strict=True)
-        ]
-    joint, joint_rows = {}, []
-    for m in joint_dims:
-        sphere, gauss = (
-            draw(generator, n_joint, m, 2) for draw in (sphere_coordinates, gaussian_coordinates)
-        )
-        # The figure shows densities: what lies outside is not heaped on its border.
-        inside = np.abs(gauss).max(axis=1) < 1
-        shown = joint_histogram(gauss[inside], bins) * inside.mean()
-        counted = joint_histogram(sphere, bins)
-        joint[m] = (counted / width**2, shown / width**2)
-        sampled_tv = float(np.abs(counted - joint_histogram(gauss, bins)).sum() / 2)
-        joint_rows.append((m, *laws.pair_density_distances(m), sampled_tv))
+    panels, rows, curve = _one_coordinate(generator, dims, n, bins)
+    joint, joint_rows = _two_coordinates(generator, joint_dims, n_joint, bins)
     columns = (
         "m", "TV", "W1", "TV sampled bins", "W1 sampled bins", "TV exact bins", "joint TV", "joint W1",
     )  # fmt: skip
@@ -131,3 +100,53 @@ def density_report(
 def _binned_distances(p: Array, q: Array, width: float) -> tuple[float, float]:
     """Total variation and W1 of two histograms; mass outside of [-1, 1) is left out."""
     return float(np.abs(p - q).sum() / 2), float(np.abs(np.cumsum(p - q)).sum() * width)
+
+
+def _one_coordinate(
+    generator: np.random.Generator, dims: Sequence[int], n: int, bins: int
+) -> tuple[dict[int, dict[str, Array]], list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """For each m what is drawn, the distances of sphere and Gaussian, and the histograms with their exact shares."""
+    edges = np.linspace(-1, 1, bins + 1)
+    width = 2 / bins
+    y = np.linspace(-1, 1, 801)
+    panels: dict[int, dict[str, Array]] = {}
+    rows: list[tuple[Any, ...]] = []
+    curve: list[tuple[Any, ...]] = []
+    for m in dims:
+        sphere = histogram(sphere_coordinates(generator, n, m, 1)[:, 0], bins)
+        gauss = histogram(gaussian_coordinates(generator, n, m, 1)[:, 0], bins)
+        exact_sphere = np.diff(laws.coordinate_cdf(edges, m))
+        exact_gauss = np.diff(laws.gaussian_cdf(edges, m))
+        density = laws.coordinate_density(np.clip(y, -1 + 1e-9, 1 - 1e-9), m)
+        panels[m] = {
+            "edges": edges, "histogram": sphere / width, "y": y, "sphere": density,
+            "gauss": laws.gaussian_density(y, m),
+        }  # fmt: skip
+        tv, w1 = laws.coordinate_distances(m)
+        sampled_tv, sampled_w1 = _binned_distances(sphere, gauss, width)
+        binned_tv, _ = _binned_distances(exact_sphere, exact_gauss, width)
+        rows.append((m, tv, w1, sampled_tv, sampled_w1, binned_tv, *laws.pair_density_distances(m)))
+        centres = (edges[1:] + edges[:-1]) / 2
+        curve += [
+            (m, *entry) for entry in zip(centres, sphere, gauss, exact_sphere, exact_gauss, strict=True)
+        ]
+    return panels, rows, curve
+
+
+def _two_coordinates(
+    generator: np.random.Generator, dims: Sequence[int], n: int, bins: int
+) -> tuple[dict[int, tuple[Array, Array]], list[tuple[Any, ...]]]:
+    """For each m the densities of sphere and Gaussian that are drawn, and their distances."""
+    width = 2 / bins
+    joint: dict[int, tuple[Array, Array]] = {}
+    rows: list[tuple[Any, ...]] = []
+    for m in dims:
+        sphere, gauss = (draw(generator, n, m, 2) for draw in (sphere_coordinates, gaussian_coordinates))
+        # The figure shows densities: what lies outside is not heaped on its border.
+        inside = np.abs(gauss).max(axis=1) < 1
+        shown = joint_histogram(gauss[inside], bins) * inside.mean()
+        counted = joint_histogram(sphere, bins)
+        joint[m] = (counted / width**2, shown / width**2)
+        sampled_tv = float(np.abs(counted - joint_histogram(gauss, bins)).sum() / 2)
+        rows.append((m, *laws.pair_density_distances(m), sampled_tv))
+    return joint, rows

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wasskit.plugins.study.figures import spectrum_panel
+from wasskit.pictures.look import Look
+from wasskit.pictures.spectra import draw_spectra
 from wasskit.plugins.study.verdict import Measurement, as_mapping, uniform_spectrum, verdict
 from wasskit.report import Report, Table
 
@@ -61,7 +62,12 @@ def measure_report(x: Measurement, file: str) -> Report:
                 [(i + 1, *pair) for i, pair in enumerate(zip(spectrum, ideal, strict=True))],
             ),
         },
-        figures={"spectrum": lambda: spectrum_panel(spectrum, ideal)},
+        figures={
+            "spectrum": lambda: draw_spectra(
+                {"embeddings": spectrum.tolist()}, Look("paper", "single"),
+                references={"uniform sample": ideal.tolist()},
+            )
+        },
         metrics=[
             (0, "embeddings", {
                 "w2": x.w2, "lu": x.lu, "mean_norm": x.mean_norm, "effective_rank": x.effective_rank,

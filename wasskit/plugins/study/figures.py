@@ -21,8 +21,6 @@ Array = NDArray[np.float64]
 
 W2_LABEL = r"$-\mathcal{W}_2$"
 LU_LABEL = r"$-\mathcal{L}_\mathcal{U}$"
-#: Natural logarithms that a spectrum's axis spans at least: a factor of 20.
-_SPECTRUM_RANGE = 3.0
 #: Share of a panel's height from which the bias of finite samples is drawn.
 _LARGE_GAP = 0.005
 
@@ -243,30 +241,4 @@ def shift_panels(rows: Sequence[Mapping[str, Any]], curve: Sequence[tuple[float,
         ax.set_xlabel("shift $k$ of both coordinates")
         ax.set_ylabel(label)
     _legend_above(fig, axes[0, 0], series=False)
-    return fig
-
-
-def spectrum_panel(spectrum: Array, ideal: Array) -> Figure:
-    """Logarithms of the covariance's eigenvalues, descending, against those of a uniform sample of the same size."""
-    fig, ax = figure(1, 1, width="single", ratio=0.78)
-    index = np.arange(1, len(spectrum) + 1)
-    finite = np.isfinite(spectrum)
-    marker = "o" if finite.sum() <= 40 else "none"
-    ax.plot(
-        index[finite], spectrum[finite], color=COLOURS["blue"], linestyle="-", linewidth=1.5, marker=marker,
-        markersize=3, label="embeddings",
-    )  # fmt: skip
-    ax.plot(index, ideal, color="0.25", linestyle="--", linewidth=1.1, marker="none", label="uniform sample")
-    if not finite.all():
-        ax.axvspan(finite.sum() + 0.5, len(spectrum) + 0.5, color="0.9", zorder=0, label="zero")
-    ax.set_xlabel("rank of the singular value")
-    ax.set_ylabel("log of the singular value")
-    ax.set_xlim(0.5, len(spectrum) + 0.5)
-    # A flat spectrum should look flat.
-    low, high = ax.get_ylim()
-    missing = max(0.0, _SPECTRUM_RANGE - (high - low)) / 2
-    ax.set_ylim(low - missing, high + missing)
-    fig.legend(
-        loc="outside upper center", ncols=3, frameon=False, fontsize=8, handlelength=1.6, columnspacing=1.2
-    )
     return fig

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wasskit.evaluation.uniformity import w2_uniformity
 from wasskit.plugins.study.figures import circle_panels, shift_panels
@@ -41,33 +42,11 @@ def means_report(
     device: torch.device,
 ) -> Report:
     """Both metrics and |mu| over the shift k, and the first 300 points of the first seed."""
-    shown, rows = {}, []
+    rows = []
     for shift in shifts:
-        measured = []
-        for seed in seeds:
-            normals = np.random.default_rng(seed).standard_normal((n, 2)) + shift
-            z = torch.from_numpy(normals / np.linalg.norm(normals, axis=1, keepdims=True)).to(device)
-            if seed == seeds[0]:
-                shown[shift] = z[:_SHOWN].cpu().numpy()
-            lengths = torch.ones(n, 1, dtype=z.dtype, device=device)
-            ((lu,),), visited = log_potentials(z, [2], lengths, [t], pairs=pairs)
-            measured.append((-float(w2_uniformity(z)), -lu, float(z.mean(dim=0).norm())))
-        values = np.array(measured)
-        mean = values.mean(axis=0)
-        error = values.std(axis=0, ddof=1) / math.sqrt(len(seeds)) if len(seeds) > 1 else [None] * 3
-        w2, exact_lu, norm = projected_normal_metrics(shift, t)
-        one = projected_normal_sample(shift, n, visited, t)
-        w2_law_se, lu_law_se = (
-            deviation / math.sqrt(len(seeds)) for deviation in (one.w2_error, one.lu_error)
-        )
-        entries = (
-            shift, mean[0], error[0], w2_law_se, 0 - one.w2, 0 - w2, mean[1], error[1], lu_law_se, 0 - exact_lu,
-            mean[2], norm,
-        )  # fmt: skip
-        row: dict[str, Any] = {
-            key: None if entry is None else float(entry) for key, entry in zip(_COLUMNS, entries, strict=True)
-        }
+        row, visited = _row(shift, n=n, seeds=seeds, t=t, pairs=pairs, device=device)
         rows.append(row)
+    shown = {shift: _points(shift, n, seeds[0])[:_SHOWN] for shift in shifts}
     places = np.geomspace(0.01, max(1.0, *shifts), 200) if max(shifts) > 0 else np.zeros(1)
     curve = []
     for shift in (0.0, *places):
@@ -106,6 +85,37 @@ def means_report(
             agreement(deviation["w2"], deviation["lu"]),
         ),
     )  # fmt: skip
+
+
+def _points(shift: float, n: int, seed: int) -> NDArray[np.float64]:
+    """x / |x| (n, 2) for x ~ N(shift (1, 1), I)."""
+    normals = np.random.default_rng(seed).standard_normal((n, 2)) + shift
+    points: NDArray[np.float64] = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    return points
+
+
+def _row(
+    shift: float, *, n: int, seeds: Sequence[int], t: float, pairs: int | None, device: torch.device
+) -> tuple[dict[str, Any], int]:
+    """A shift's means over the seeds beside the exact values, and the pairs that were visited."""
+    measured = []
+    lengths = torch.ones(n, 1, dtype=torch.float64, device=device)
+    for seed in seeds:
+        z = torch.from_numpy(_points(shift, n, seed)).to(device)
+        ((lu,),), visited = log_potentials(z, [2], lengths, [t], pairs=pairs)
+        measured.append((-float(w2_uniformity(z)), -lu, float(z.mean(dim=0).norm())))
+    values = np.array(measured)
+    mean = values.mean(axis=0)
+    error = values.std(axis=0, ddof=1) / math.sqrt(len(seeds)) if len(seeds) > 1 else [None] * 3
+    w2, exact_lu, norm = projected_normal_metrics(shift, t)
+    one = projected_normal_sample(shift, n, visited, t)
+    w2_law_se, lu_law_se = (deviation / math.sqrt(len(seeds)) for deviation in (one.w2_error, one.lu_error))
+    entries = (
+        shift, mean[0], error[0], w2_law_se, 0 - one.w2, 0 - w2, mean[1], error[1], lu_law_se, 0 - exact_lu,
+        mean[2], norm,
+    )  # fmt: skip
+    row = {key: None if entry is None else float(entry) for key, entry in zip(_COLUMNS, entries, strict=True)}
+    return row, visited
 
 
 def _shown(row: dict[str, Any]) -> list[Any]:

@@ -252,6 +252,11 @@ def verdict(x: Measurement) -> list[Finding]:
                 "squared length. Nothing can be told apart from them.",
             )
         ]
+    return _faults(x) or [_soundness(x)]
+
+
+def _faults(x: Measurement) -> list[Finding]:
+    """What is wrong short of a complete collapse."""
     findings = []
     if x.distinct <= _DISTINCT * x.n:
         findings.append(
@@ -288,24 +293,23 @@ def verdict(x: Measurement) -> list[Finding]:
                 + (f"; {empty} dimensions are empty." if empty else "."),
             )
         )
-    if not findings and x.n <= x.m:
-        findings.append(
-            Finding(
-                "undecided",
-                f"Nothing speaks of collapse, but {x.n:,} embeddings span at most {x.n - 1} of {x.m} dimensions, "
-                "whatever the others do.",
-            )
-        )
-    if not findings:
-        findings.append(
-            Finding(
-                "healthy",
-                f"No collapse: {_count(x.used_dims)} of {x.m} dimensions in use (uniform: "
-                f"{_count(x.used_dims_expected)}), mean length {x.mean_norm:.2g}, W2 {x.w2:.3f} "
-                f"against {x.w2_expected:.3f} of a uniform sample.",
-            )
-        )
     return findings
+
+
+def _soundness(x: Measurement) -> Finding:
+    """What can be said where nothing is wrong."""
+    if x.n <= x.m:
+        return Finding(
+            "undecided",
+            f"Nothing speaks of collapse, but {x.n:,} embeddings span at most {x.n - 1} of {x.m} dimensions, "
+            "whatever the others do.",
+        )
+    return Finding(
+        "healthy",
+        f"No collapse: {_count(x.used_dims)} of {x.m} dimensions in use (uniform: "
+        f"{_count(x.used_dims_expected)}), mean length {x.mean_norm:.2g}, W2 {x.w2:.3f} "
+        f"against {x.w2_expected:.3f} of a uniform sample.",
+    )
 
 
 def cautions(x: Measurement) -> list[str]:

@@ -1,131 +1,74 @@
-"""Figures of the transport experiments."""
+"""What reports of the experiments hold besides tables: learning curves, clouds, images, and arrays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wasskit.pictures.style import COLOURS, PALETTE, figure, legend_above, save_figure, series_style
+from wasskit.pictures.axes import square
+from wasskit.pictures.style import PALETTE, figure
 from wasskit.text import figure_text
 
-SOURCE, TARGET, MAPPED = COLOURS["blue"], COLOURS["vermilion"], COLOURS["green"]
+if typing.TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+History = Mapping[str, Mapping[int, float]]
+"""Metrics, as ``split/metric``, over the steps."""
+Drawing = Callable[[], "Figure"]
 
 
-def plane_maps(path: Path, x: Tensor, y: Tensor, forward: Tensor, inverse: Tensor) -> Path:
-    """Both measures, both maps, and where a part of the points goes."""
-    drawn, axes = figure(2, 3, width="double", ratio=1.0)
-    panels = [
-        (axes[0, 0], x, SOURCE, "source"),
-        (axes[0, 1], forward, MAPPED, "forward map of the source"),
-        (axes[0, 2], y, TARGET, "target"),
-        (axes[1, 1], inverse, MAPPED, "inverse map of the target"),
-    ]
-    for ax, points, colour, title in panels:
-        scatter(ax, points, colour)
-        ax.set_title(title)
-    arrows(axes[1, 0], x, forward)
-    axes[1, 0].set_title("displacements, forward")
-    arrows(axes[1, 2], y, inverse)
-    axes[1, 2].set_title("displacements, inverse")
-    limits([*axes[0], axes[1, 0], axes[1, 2]], torch.cat([x, y, forward]))
-    limits([axes[1, 1]], torch.cat([x, inverse]))
-    return save_figure(drawn, path)
+def draw_history(
+    stem: str, history: History | None, labels: Mapping[str, str], *, ylabel: str, levels: Mapping[str, float]
+) -> dict[str, Drawing]:
+    """Metrics over the steps on a logarithmic axis, as a report's figure ``stem``; none where nothing is positive.
 
+    Args:
+        labels: of the test metrics to draw, by their names.
+        levels: values to compare with, by their labels.
+    """
+    from wasskit.pictures.curves import Curve, Line, Panel, draw_curves
+    from wasskit.pictures.look import Look
 
-def scatter(ax: Any, points: Tensor, colour: str, size: float | None = None) -> None:
-    a = points.cpu().numpy()
-    radius = size or min(6.0, max(0.6, 6000.0 / len(a)))
-    ax.scatter(a[:, 0], a[:, 1], s=radius, c=colour, alpha=0.6, linewidths=0, rasterized=True)
-    ax.set_aspect("equal")
-
-
-def arrows(ax: Any, start: Tensor, end: Tensor, count: int = 120) -> None:
-    a, b = start[:count].cpu().numpy(), end[:count].cpu().numpy()
-    d = b - a
-    ax.quiver(
-        a[:, 0], a[:, 1], d[:, 0], d[:, 1], angles="xy", scale_units="xy", scale=1, width=0.004, color="0.35",
-        alpha=0.8,
-    )  # fmt: skip
-    ax.scatter(a[:, 0], a[:, 1], s=5, c=SOURCE, linewidths=0)
-    ax.scatter(b[:, 0], b[:, 1], s=5, c=TARGET, linewidths=0)
-    ax.set_aspect("equal")
-
-
-def limits(axes: Sequence[Any], points: Tensor) -> None:
-    """The same square window on all axes, around all but the outermost points."""
-    a = points.cpu().numpy()
-    low, high = np.quantile(a, 0.001, axis=0), np.quantile(a, 0.999, axis=0)
-    # A single point has no extent of its own.
-    middle, half = (low + high) / 2, 0.55 * (float((high - low).max()) or 1.0)
-    for ax in axes:
-        ax.set_xlim(middle[0] - half, middle[0] + half)
-        ax.set_ylim(middle[1] - half, middle[1] + half)
-
-
-def curves(
-    path: Path,
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    *,
-    ylabel: str,
-    xlabel: str = "step",
-    log: bool = True,
-    lines: Mapping[str, float] | None = None,
-) -> Path | None:
-    """Metrics over the steps; ``lines`` are levels to compare with. None where there is nothing to draw."""
-    series = {name: [(s, v) for s, v in points if not log or v > 0] for name, points in series.items()}
-    if not any(series.values()):
-        return None
-    drawn, ax = figure(width=4.6)
-    for number, (name, points) in enumerate(series.items()):
+    lines = []
+    for number, (name, label) in enumerate(labels.items()):
+        known = (history or {}).get(f"test/{name}", {})
+        points: dict[float, float] = {step: value for step, value in known.items() if value > 0}
         if points:
-            steps, values = zip(*points, strict=True)
-            ax.plot(steps, values, label=name, markersize=3, linewidth=1.3, **series_style(number))
-    for number, (name, level) in enumerate((lines or {}).items()):
-        ax.axhline(level, color="0.45", linewidth=1.0, linestyle=("--", ":", "-.")[number % 3], label=name)
-    if log:
-        ax.set_yscale("log")
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    legend_above(ax, columns=2)
-    return save_figure(drawn, path)
+            lines.append(Line(Curve.through(points), label, number))
+    panel = Panel(ylabel, lines, "step", ylabel, levels=levels)
+    return {stem: lambda: draw_curves([panel], Look(), log_y=True)[0]} if lines else {}
 
 
-def principal_planes(
-    path: Path, clouds: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None
-) -> Path:
-    """Clouds in the plane of the first two principal components of the last one, coloured by label where
+def principal_planes(clouds: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None) -> Figure:
+    """Clouds (N, D) in the plane of the first two principal components of the last one, coloured by label (N,) where
     given.
     """
     reference = list(clouds.values())[-1].double()
     mean = reference.mean(0)
-    _, _, axes_ = torch.linalg.svd(reference - mean, full_matrices=False)
-    plane = axes_[:2].T
+    plane = torch.linalg.svd(reference - mean, full_matrices=False).Vh[:2].T
     drawn, axes = figure(1, len(clouds), width="double", ratio=1.0)
-    flat = {name: ((points.double() - mean) @ plane) for name, points in clouds.items()}
+    flat = {name: ((points.double() - mean) @ plane).cpu().numpy() for name, points in clouds.items()}
     for number, (ax, (name, points)) in enumerate(zip(np.atleast_2d(axes).flat, flat.items(), strict=True)):
-        a = points.cpu().numpy()
+        dots: dict[str, Any] = {"linewidths": 0, "rasterized": True}
         if labels is None:
-            ax.scatter(a[:, 0], a[:, 1], s=3, c=PALETTE[number], alpha=0.5, linewidths=0, rasterized=True)
+            ax.scatter(*points.T, s=3, c=PALETTE[number], alpha=0.5, **dots)
         else:
             known = labels[name].cpu().numpy()
             for label in np.unique(known):
-                chosen = a[known == label]
-                ax.scatter(
-                    chosen[:, 0], chosen[:, 1], s=4, alpha=0.6, linewidths=0, rasterized=True, label=str(label),
-                    color=class_colour(int(label)), marker="o^sDvP*X<>"[int(label) % 10],
-                )  # fmt: skip
+                colour, marker = class_colour(int(label)), "o^sDvP*X<>"[int(label) % 10]
+                chosen = points[known == label]
+                ax.scatter(*chosen.T, s=4, alpha=0.6, label=str(label), color=colour, marker=marker, **dots)
         ax.set_title(figure_text(name))
         ax.set_xlabel("first component")
-        ax.set_aspect("equal")
+        square(ax, list(flat.values()))
     first = np.atleast_2d(axes).flat[0]
     first.set_ylabel("second component")
-    limits(list(np.atleast_2d(axes).flat), torch.cat(list(flat.values())))
     if labels is not None:
         handles, names = first.get_legend_handles_labels()
         legend = drawn.legend(
@@ -134,7 +77,7 @@ def principal_planes(
         for handle in legend.legend_handles:
             if handle is not None:
                 handle.set_alpha(1)
-    return save_figure(drawn, path)
+    return drawn
 
 
 def class_colour(label: int) -> str:
@@ -142,23 +85,7 @@ def class_colour(label: int) -> str:
     return (*PALETTE[:6], PALETTE[7], "0.25", "0.55", "0.0")[label % 10]
 
 
-def palettes(path: Path, clouds: Mapping[str, Tensor], count: int = 4000) -> Path:
-    """Colours (N, 3) in [0, 1] as points of the RGB cube, each in its own colour."""
-    columns = min(len(clouds), 3)
-    rows = math.ceil(len(clouds) / columns)
-    drawn, axes = figure(rows, columns, width="double", ratio=0.95, projection="3d")
-    for ax, (name, points) in zip(np.atleast_1d(axes).flat, clouds.items(), strict=False):
-        a = points[:count].clamp(0, 1).cpu().numpy()
-        ax.scatter(a[:, 0], a[:, 1], a[:, 2], c=a, s=2, linewidths=0, depthshade=False, rasterized=True)
-        ax.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xticks=[0, 1], yticks=[0, 1], zticks=[0, 1])
-        ax.set_xlabel("R", labelpad=-8)
-        ax.set_ylabel("G", labelpad=-8)
-        ax.set_zlabel("B", labelpad=-8)
-        ax.set_title(figure_text(name))
-    return save_figure(drawn, path)
-
-
-def sheet(path: Path, rows: Mapping[str, Tensor], columns: int = 12) -> Path:
+def sheet(rows: Mapping[str, Tensor], columns: int = 12) -> Figure:
     """Images (N, C, H, W) in [0, 1] in labelled blocks of rows, ``columns`` to a row."""
     blocks = {name: tiled(images, columns) for name, images in rows.items()}
     heights = [block.shape[0] / block.shape[1] for block in blocks.values()]
@@ -171,7 +98,7 @@ def sheet(path: Path, rows: Mapping[str, Tensor], columns: int = 12) -> Path:
     grid = drawn.axes[0].get_gridspec()
     if grid is not None:
         grid.set_height_ratios(heights)
-    return save_figure(drawn, path)
+    return drawn
 
 
 def tiled(images: Tensor, columns: int, gap: int = 1) -> np.ndarray[Any, Any]:
@@ -187,7 +114,7 @@ def tiled(images: Tensor, columns: int, gap: int = 1) -> np.ndarray[Any, Any]:
     return array[..., 0] if channels == 1 else array
 
 
-def pictures(path: Path, images: Mapping[str, np.ndarray[Any, Any]], columns: int = 2) -> Path:
+def photographs(images: Mapping[str, np.ndarray[Any, Any]], columns: int = 2) -> Figure:
     """Photographs (H, W, 3) uint8 side by side."""
     rows = math.ceil(len(images) / columns)
     shapes = [image.shape[0] / image.shape[1] for image in images.values()]
@@ -197,4 +124,10 @@ def pictures(path: Path, images: Mapping[str, np.ndarray[Any, Any]], columns: in
     for ax, (name, image) in zip(np.atleast_2d(axes).flat, images.items(), strict=False):
         ax.imshow(image, interpolation="antialiased")
         ax.set_title(figure_text(name))
-    return save_figure(drawn, path)
+    return drawn
+
+
+def arrays(**tensors: Tensor) -> Callable[[BinaryIO], None]:
+    """A report's file: tensors as float32 arrays of one ``.npz``, from which ``wasskit plot`` draws."""
+    kept: dict[str, Any] = {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
+    return lambda file: np.savez(file, **kept)

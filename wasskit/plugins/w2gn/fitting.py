@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wasskit import console
+from wasskit.config import part
 from wasskit.data.toy import Measure
 from wasskit.distributed.group import is_main
-from wasskit.plugins.w2gn.core.objective import W2GN
 from wasskit.plugins.w2gn.core.stages import FirstStage, TwoStages
-from wasskit.plugins.w2gn.core.task import Draw, Evaluate, TransportTask, objective_settings, pair_source
+from wasskit.plugins.w2gn.core.task import Draw, Scores, TransportTask, dense_transport, pair_source
+from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.maps import plain_coordinates, save_map
-from wasskit.plugins.w2gn.options import TransportOptions
-from wasskit.system.files import replace_file
+from wasskit.plugins.w2gn.options import SamplingOptions, TransportOptions
+from wasskit.report import Report, finish
 from wasskit.training.cadence import Cadence
+from wasskit.training.run import RunDirectory
+from wasskit.training.series import over_steps
 from wasskit.training.session import Session
 from wasskit.training.stepper import Updates
 from wasskit.training.task import Source
@@ -27,11 +29,32 @@ from wasskit.training.trainer import Summary
 
 
 class Trained(NamedTuple):
-    """A finished training: its account, its maps (the averaged weights), and where they were saved."""
+    """A finished training: its account, its maps (the averaged weights), where they were saved, and its run."""
 
     summary: Summary
     transport: W2GN
     map_path: Path
+    run: RunDirectory
+
+    @property
+    def final(self) -> dict[str, float]:
+        """The last scores, as ``split/metric``."""
+        return self.summary.final
+
+    def history(self) -> dict[str, dict[int, float]]:
+        """The test metrics, as ``test/metric``, over the steps; none on ranks other than 0, which draw nothing."""
+        return over_steps(self.run.metrics("test")) if is_main() else {}
+
+
+def samplers(session: Session[Any], source: Measure, target: Measure) -> tuple[Draw, Draw]:
+    """Batches of both measures by number, independent of each other, as the session's options ask for."""
+    config = session.config
+    sampling = part(config, SamplingOptions).sampling
+    x, y = (
+        sampler(measure, config.run.seed, side, sampling, session.device)
+        for measure, side in ((source, "source"), (target, "target"))
+    )
+    return x, y
 
 
 def sampler(measure: Measure, seed: int, side: str, scheme: Any, device: torch.device) -> Draw:
@@ -46,11 +69,10 @@ def sampler(measure: Measure, seed: int, side: str, scheme: Any, device: torch.d
 def train(
     session: Session[Any],
     transport: W2GN,
-    x: Draw | None,
-    y: Draw | None,
-    evaluate: Evaluate,
+    x: Draw,
+    y: Draw,
+    scores: Scores,
     *,
-    source: Source | None = None,
     monitor: str | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Trained:
@@ -58,34 +80,30 @@ def train(
 
     Args:
         x, y: draw batches of the two measures on the session's device, by number.
-        evaluate: metrics by split of the averaged potentials.
-        source: batches, instead of ``x`` and ``y``.
+        scores: of the averaged potentials.
         about: what the saved map's header says besides its architecture.
     """
     options: TransportOptions = session.config
-    pretrain = options.pretrain_steps if options.start == "pretrain" else 0
-    task = TransportTask(transport, options, evaluate, pretrain=pretrain, monitor=monitor)
-    if source is None:
-        assert x is not None
-        assert y is not None
-        source = pair_source(x, y, options.batch_size)
-    summary = fit(session, task, source, options.steps + pretrain, transport=transport)
-    path = session.run.path / "map.safetensors"
-    maps = task.averaged
-    if is_main():
-        save_map(path, maps, command=session.run.command, **(about or {}))
-    return Trained(summary, maps.eval(), path)
+    pretrain = options.potentials.pretrain_steps if options.potentials.start == "pretrain" else 0
+    task = TransportTask(transport, options.training, scores, pretrain=pretrain, monitor=monitor)
+    summary = fit(
+        session,
+        task,
+        pair_source(x, y, options.training.batch_size),
+        options.training.steps + pretrain,
+        transport=transport,
+    )
+    return saved(session, summary, task.averaged, about)
 
 
 def train_staged(
     session: Session[Any],
     stage: FirstStage,
     dim: int,
-    evaluate: Evaluate,
+    scores: Scores,
     *,
     first_steps: int,
-    floor: float = 1e-3,
-    monitor: str | None = None,
+    floor: float,
     about: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train the first stage, then potentials of dimension ``dim`` on its points, and save the map.
@@ -96,29 +114,16 @@ def train_staged(
         about: what the saved map's header says besides its architecture.
     """
     options: TransportOptions = session.config
-    start: Any = {"identity": "identity", "pretrain": "plain"}.get(options.start, plain_coordinates(dim))
-    transport = W2GN.dense(
-        dim,
-        hidden=options.hidden,
-        rank=options.rank,
-        activation=options.activation,
-        strong_convexity=options.strong_convexity,
-        dropout=options.dropout,
-        start=start,
-        **objective_settings(options),
+    transport = dense_transport(options, dim, lambda: plain_coordinates(dim))
+    pretrain = options.potentials.pretrain_steps if options.potentials.start == "pretrain" else 0
+    second = TransportTask(transport, options.training, scores, pretrain=pretrain, begin=first_steps)
+    task = TwoStages(
+        stage, second, first_steps, gaussian_start=options.potentials.start == "gaussian", floor=floor
     )
-    pretrain = options.pretrain_steps if options.start == "pretrain" else 0
-    second = TransportTask(
-        transport, options, evaluate, pretrain=pretrain, monitor=monitor, begin=first_steps
-    )
-    task = TwoStages(stage, second, first_steps, gaussian_start=options.start == "gaussian", floor=floor)
-    source = task.source(options.seed, options.batch_size)
-    summary = fit(session, task, source, first_steps + pretrain + options.steps, transport=transport)
+    source = task.source(options.run.seed, options.training.batch_size)
+    summary = fit(session, task, source, first_steps + pretrain + options.training.steps, transport=transport)
     task.points()
-    path = session.run.path / "map.safetensors"
-    if is_main():
-        save_map(path, second.averaged, command=session.run.command, **(about or {}))
-    return Trained(summary, second.averaged.eval(), path)
+    return saved(session, summary, second.averaged, about)
 
 
 def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transport: W2GN) -> Summary:
@@ -127,8 +132,8 @@ def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transpo
     The task is left in evaluation mode: what follows only uses its networks.
     """
     options: TransportOptions = session.config
-    every = options.eval_every or max(steps // 10, 1)
-    if options.compile:
+    every = options.training.eval_every or max(steps // 10, 1)
+    if options.training.compile:
         transport.compile(mode="reduce-overhead" if session.device.type == "cuda" else "default")
     trainer = session.trainer(
         task,
@@ -136,40 +141,35 @@ def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transpo
         cadence=Cadence(
             steps=steps,
             eval_every=every,
-            checkpoint_every=options.checkpoint_every * every,
-            log_every=options.log_every,
+            checkpoint_every=options.run.checkpoint_every * every,
+            log_every=options.run.log_every,
         ),
-        updates=Updates(precision=options.precision),
-        compile=False,
+        updates=Updates(precision=options.machine.precision),
     )
     summary = trainer.fit(resume=session.checkpoint)
     task.eval()
     return summary
 
 
-def history(session: Session[Any], split: str, names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """Metrics of the run over its steps, for curves."""
-    rows = session.run.metrics(split)
-    return {name: [(row.step, row.value) for row in rows if row.metric == name] for name in names}
+def saved(session: Session[Any], summary: Summary, maps: W2GN, about: Mapping[str, Any] | None) -> Trained:
+    """The maps, saved in the run directory."""
+    path = session.run.path / "map.safetensors"
+    if is_main():
+        save_map(path, maps, command=session.run.command, **(about or {}))
+    return Trained(summary, maps.to(session.device).eval(), path, session.run)
 
 
-def save_clouds(path: Path, **clouds: Tensor) -> None:
-    """Write points and their images as float32 arrays of one ``.npz``, from which ``wasskit plot`` draws."""
-    arrays = {name: cloud.detach().float().cpu().numpy() for name, cloud in clouds.items()}
+def conclude(trained: Trained, report: Report, *following: tuple[object, ...]) -> dict[str, Any]:
+    """Write and print a report of the maps, say where they lie; the command's result.
 
-    def write(file: BinaryIO) -> None:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-
-    replace_file(path, write)
-
-
-def say_where(paths: Sequence[Path | None], trained_map: Path | None = None) -> None:
-    """Print where figures and the map lie."""
-    for path in paths:
-        if path is not None:
-            console.result(f"Figure: {console.escape(str(path))}")
-    if trained_map is not None:
-        console.result(f"Map: {console.escape(str(trained_map))}")
+    Args:
+        following: commands to try next: of each the subcommand of `w2gn` and its arguments.
+    """
+    result = finish(report, trained.run.path)
+    console.result(f"Map: {console.escape(str(trained.map_path))}")
+    if following:
+        next_steps(*following)
+    return trained.summary.as_dict() | result | {"map": str(trained.map_path), "run": str(trained.run.path)}
 
 
 def next_steps(*commands: tuple[object, ...]) -> None:

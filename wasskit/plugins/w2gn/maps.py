@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from wasskit.data.toy import MOST_DIMENSIONS
 from wasskit.errors import UserError
@@ -16,10 +15,13 @@ from wasskit.models.export import save_weights
 from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
 from wasskit.models.rebuild import are_counts, is_count
 from wasskit.ot.gaussian import Balance
-from wasskit.plugins.w2gn.core.objective import W2GN
+from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.trained.kind import ModelKind
 
 HEADER = "w2gn-map"
+_DENSE = ("hidden", "rank", "activation", "strong_convexity", "dropout")
+_CONVOLUTIONAL = ("channels", "width", "strong_convexity")
+"""What the networks are built from besides the shape of a point, in order."""
 
 
 def save_map(path: Path, transport: W2GN, **about: Any) -> Path:
@@ -38,17 +40,6 @@ class Map:
 
     transport: W2GN
     description: Mapping[str, Any]
-
-
-class Forward(nn.Module):
-    """Points (N, ...) to their images under the forward map."""
-
-    def __init__(self, transport: W2GN) -> None:
-        super().__init__()
-        self.transport = transport
-
-    def forward(self, points: Tensor) -> Tensor:
-        return self.transport.forward_map(points)
 
 
 def check_header(header: Any, path: Path) -> Mapping[str, Any]:
@@ -75,28 +66,16 @@ KIND = ModelKind(
     header=HEADER,
     build=lambda header: Map(rebuilt(header["potential"]), header),
     weights=lambda model: model.transport,
-    embedder=lambda model: Forward(model.transport),
+    embedder=lambda model: model.transport.forward_map,
     check=check_header,
     file="map.safetensors",
     input_shape=point_shape,
-    onnx=False,
 )
 
 
-def load_map(path: Path, *, dim: int | None = None) -> tuple[W2GN, dict[str, Any]]:
-    """A saved map, in evaluation mode, and its header.
-
-    Args:
-        dim: the dimension that the points to be mapped have.
-
-    Raises:
-        UserError: there is no such file, it is no map, or one of another dimension.
-    """
+def load_map(path: Path) -> tuple[W2GN, dict[str, Any]]:
+    """A saved map, in evaluation mode, and its header. Raises ``UserError`` where there is none at ``path``."""
     model = KIND.load(path)
-    known = model.description["potential"]
-    if dim is not None and known.get("dim") != dim:
-        shape = f"points of dimension {known['dim']}" if "dim" in known else f"images {known['image_size']}"
-        raise UserError(f"{path} maps {shape}, not points of dimension {dim}.")
     return model.transport.requires_grad_(False), dict(model.description)
 
 
@@ -133,41 +112,24 @@ def description(transport: W2GN) -> dict[str, Any]:
         about["quadratic"] = True
         psi = psi.network
     if isinstance(psi, DenseICNN):
-        names = ("hidden", "rank", "activation", "strong_convexity", "dropout")
-        return about | {"dim": psi.in_dim} | {name: getattr(psi, name) for name in names}
+        return about | {"dim": psi.in_dim} | {name: getattr(psi, name) for name in _DENSE}
     assert isinstance(psi, ConvICNN)
-    return about | {
-        "image_size": psi.image_size,
-        "channels": psi.channels,
-        "width": psi.width,
-        "strong_convexity": psi.strong_convexity,
-    }
+    return about | {"image_size": psi.image_size} | {name: getattr(psi, name) for name in _CONVOLUTIONAL}
 
 
 def rebuilt(about: Mapping[str, Any]) -> W2GN:
     """Potentials of a described architecture, with weights of no meaning."""
-    if "dim" not in about:
-        size = (int(about["image_size"][0]), int(about["image_size"][1]))
-        pair: list[Potential] = [
-            ConvICNN(size, about["channels"], about["width"], about["strong_convexity"]) for _ in range(2)
-        ]
-        dim = about["channels"]
-    else:
-        dim = about["dim"]
-        pair = [
-            DenseICNN(
-                dim,
-                about["hidden"],
-                about["rank"],
-                about["activation"],
-                about["strong_convexity"],
-                about["dropout"],
-            )
-            for _ in range(2)
-        ]
-    if about.get("quadratic"):
-        pair = [QuadraticPotential(network, about.get("dim")) for network in pair]
-    return W2GN(pair[0], pair[1], coordinates=plain_coordinates(dim) if about["coordinates"] else None)
+
+    def network() -> Potential:
+        if "dim" in about:
+            made: Potential = DenseICNN(about["dim"], *(about[name] for name in _DENSE))
+        else:
+            height, width = about["image_size"]
+            made = ConvICNN((int(height), int(width)), *(about[name] for name in _CONVOLUTIONAL))
+        return QuadraticPotential(made, about.get("dim")) if about.get("quadratic") else made
+
+    dim = about["dim"] if "dim" in about else about["channels"]
+    return W2GN(network(), network(), coordinates=plain_coordinates(dim) if about["coordinates"] else None)
 
 
 def plain_coordinates(dim: int) -> Balance:

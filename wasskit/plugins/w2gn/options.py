@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wasskit.config import CommandOptions, option
+from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
-from wasskit.options import RunOptions
+from wasskit.options import DeviceOptions, RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PotentialOptions(CommandOptions):
+class PotentialOptions(OptionGroup):
     """The two potentials and how they start."""
 
     hidden: tuple[int, ...] = option(
@@ -42,7 +42,7 @@ class PotentialOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveOptions(CommandOptions):
+class ObjectiveOptions(OptionGroup):
     """The objective."""
 
     refine: Literal["none", "lbfgs", "newton"] = option(
@@ -74,7 +74,7 @@ class ObjectiveOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepOptions(CommandOptions):
+class StepOptions(OptionGroup):
     """Length of the training and how its steps are taken."""
 
     steps: int = option(2000, help="Training steps.", panel="Optimisation", min=1)
@@ -125,7 +125,7 @@ class StepOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions(CommandOptions):
+class SamplingOptions(OptionGroup):
     """How points are drawn from measures in closed form."""
 
     sampling: Literal["sobol", "random"] = option(
@@ -136,5 +136,24 @@ class SamplingOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransportOptions(RunOptions, PotentialOptions, ObjectiveOptions, StepOptions):
+class TransportOptions(RecipeOptions):
     """Everything that a training of two dense potentials needs."""
+
+    objective: ObjectiveOptions = ObjectiveOptions()
+    training: StepOptions = StepOptions()
+    potentials: PotentialOptions = PotentialOptions()
+    run: RunOptions = RunOptions()
+    machine: DeviceOptions = DeviceOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedOptions(TransportOptions):
+    """The same on points that a network makes, which may lie in a plane of few dimensions."""
+
+    start_floor: float = option(
+        1e-3,
+        help="Smallest variance for the Gaussian start, over the mean one.",
+        panel="Potentials",
+        above=0,
+        below=1,
+    )

@@ -12,15 +12,14 @@ from torch import Tensor
 from wasskit.models.icnn import DenseICNN
 from wasskit.ot.gaussian import Balance, bures_wasserstein_squared, gaussian_transport_map
 from wasskit.plugins.w2gn.core.objective import (
-    W2GN,
     Objective,
     cyclic_objective,
-    gaussian_coordinates,
     identity_objective,
     l1_norm,
     refined_objective,
     solve,
 )
+from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
 
 Reference = Callable[[str], dict[str, Any]]
 

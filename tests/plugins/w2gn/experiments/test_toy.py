@@ -8,22 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from wasskit.data.toy import MEASURES, Whitening, measure, modes
+from wasskit.data.catalog import MEASURES
+from wasskit.data.toy import modes
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.commands.toy import MEASURES as OFFERED
-from wasskit.plugins.w2gn.commands.toy import W2gnToy
-from wasskit.plugins.w2gn.core.objective import W2GN
-from wasskit.plugins.w2gn.experiments.toy import evaluation, measures, modes_reached
-from wasskit.training.task import Progress
+from wasskit.plugins.w2gn.core.transport import W2GN
+from wasskit.plugins.w2gn.experiments.toy import Toy, measures, modes_reached
 
 
-def test_every_offered_measure_exists() -> None:
-    assert set(OFFERED) == set(MEASURES)
-
-
-@pytest.mark.parametrize("name", [name for name in OFFERED if name != "normal"])
+@pytest.mark.parametrize("name", [name for name in MEASURES if name != "normal"])
 def test_targets_are_whitened_and_samples_of_them_perfect(name: str) -> None:
-    source, target, whitening = measures(W2gnToy(target=name))
+    source, target, whitening = measures("normal", name, None, 0)
     assert whitening is not None
     points = target.draw(20_000, 1)
     torch.testing.assert_close(points.mean(0), torch.zeros(2), rtol=0, atol=0.03)
@@ -51,10 +45,9 @@ def test_a_lost_mode_is_counted() -> None:
 
 @pytest.mark.slow
 def test_identity_scores_the_level_of_two_samples() -> None:
-    target = measure("8gaussians").mapped(Whitening(measure("8gaussians").draw(50_000, 0)))
-    x, y = target.draw(1000, 1), target.draw(1000, 2)
+    toy = Toy("normal", "normal", test_size=1000)
     identity = W2GN.dense(2, hidden=(4,))
-    scores = evaluation("8gaussians", target, x, y, None)(identity, Progress(0, 0, 1, 1))["test"]
+    scores = toy.scores(identity)["test"]
     assert abs(scores["energy_forward"]) < 4 * scores["energy_floor"]
     assert scores["energy_floor"] < 0.003
     assert scores["cycle_error"] < 1e-6
@@ -63,11 +56,11 @@ def test_identity_scores_the_level_of_two_samples() -> None:
 def test_files_stay_where_they_are_and_normals_take_their_dimension(tmp_path: Path) -> None:
     path = tmp_path / "cloud.npy"
     np.save(path, np.random.default_rng(0).normal(size=(100, 3)) + 7)
-    source, target, whitening = measures(W2gnToy(target=str(path)))
+    source, target, whitening = measures("normal", str(path), None, 0)
     assert whitening is None
     assert source.dim == target.dim == 3
     assert float(target.draw(500, 0).mean()) == pytest.approx(7, abs=0.3)
-    assert measures(W2gnToy(target=str(path), whiten=True))[2] is not None
-    assert measures(W2gnToy(source=str(path), target="normal"))[1].dim == 3
+    assert measures("normal", str(path), True, 0)[2] is not None
+    assert measures(str(path), "normal", None, 0)[1].dim == 3
     with pytest.raises(UserError, match="same dimension"):
-        measures(W2gnToy(source=str(path), target="moons"))
+        measures(str(path), "moons", None, 0)

@@ -37,106 +37,49 @@ class MetrixSearch(ModelDataOptions):
 
 
 def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit import console
-    from wasskit.data.loaders import EvalLoader
-    from wasskit.distributed.group import group, is_main
-    from wasskit.evaluation.embedding import extract_features
-    from wasskit.evaluation.retrieval import nearest
-    from wasskit.plugins.metrix.data import parts_of_model
-    from wasskit.plugins.metrix.figures import draw_neighbours, picture
-    from wasskit.plugins.metrix.trained import KIND
+    from wasskit.distributed.group import group
+    from wasskit.plugins.metrix.reports import search_report
+    from wasskit.plugins.metrix.trained import KIND, embed_images, open_parts
+    from wasskit.report import finish
     from wasskit.trained.data import open_images
-    from wasskit.trained.files import data_root_of, results_folder
+    from wasskit.trained.files import results_folder
 
     path = Path(config.image)
-    by_number = not path.exists() and config.image.isdecimal()
-    if not path.exists() and not by_number:
+    number = int(config.image) if not path.exists() and config.image.isdecimal() else None
+    if not path.exists() and number is None:
         raise UserError(f"There is no image {path}: name a file, or a number of the model's test set.")
     with group(config.device) as device:
-        name = f"figures/search_{path.stem}.png"
+        name = f"search_{path.stem}"
+        picture = f"figures/{name}.png"
         folder = results_folder(
-            config.model, config.output, plugin="metrix", claim=config.claim, files=(name,)
+            config.model, config.output, plugin="metrix", claim=config.claim, files=(picture,)
         )
-        figure = folder / name
         model = KIND.load(config.model, device, config.checkpoint)
-        tested = None
-        if by_number or config.gallery is None:
-            parts = parts_of_model(
-                model.description,
-                dataset=config.dataset,
-                root=config.data_root or data_root_of(config.model, config.dataset, plugin="metrix"),
-                corrupt=config.corrupt,
-            )
-            tested = parts.test
-        if by_number:
-            assert tested is not None
-            number = int(config.image)
-            if number >= len(tested):
-                raise UserError(
-                    f"IMAGE: the test set of {tested.name} has {len(tested):,} images, counted from 0; there is no "
-                    f"{number}."
-                )
-            query = tested.subset([number])
-        else:
+        parts = open_parts(model, config) if number is not None or config.gallery is None else None
+        if parts is None or number is None:
             query = open_images(path, model.description, name="query")
-        if config.gallery is not None:
+        else:
+            query = _numbered(parts.test, number)
+        if parts is None or config.gallery is not None:
+            assert config.gallery is not None
             gallery = open_images(config.gallery, model.description, corrupt=config.corrupt, name="gallery")
         else:
             gallery = parts.gallery if parts.gallery is not None else parts.test
-        own = by_number and gallery is tested
-
-        def embed(dataset: ImageDataset) -> Any:
-            size = min(config.batch_size, len(dataset))
-            loader = EvalLoader(dataset, size, device=device, workers=config.workers)
-            features = extract_features(model.network, loader)
-            loader.close()
-            return features.features
-
-        similarities, indices = nearest(embed(query), config.k + own, gallery=embed(gallery))
-        found = [
-            (float(s), int(i))
-            for s, i in zip(similarities[0].tolist(), indices[0].tolist(), strict=True)
-            if not (own and i == int(config.image))
-        ][: config.k]
-        label = _label(query, 0)
-        rows = [
-            (place, s, _label(gallery, i), _name(gallery, i)) for place, (s, i) in enumerate(found, start=1)
-        ]
-        if is_main():
-            draw_neighbours(
-                figure,
-                [picture(query, 0)],
-                [[picture(gallery, i) for _, i in found]],
-                similarities=[[s for s, _ in found]],
-                right=[[None if label is None or row[2] is None else row[2] == label for row in rows]],
-                titles=[label or "query"],
-            )
-
-    console.table(
-        f"Nearest to {config.image}{f' ({label})' if label else ''} among {len(gallery):,} images",
-        ["rank", "cosine", "class", "image"],
-        rows,
-        digits=3,
-    )
-    if not config.json:
-        console.result(f"Picture: {console.escape(str(figure))}")
-    return {
-        "query": config.image,
-        "class": label,
-        "gallery": len(gallery),
-        "found": [{"rank": r, "similarity": s, "class": c, "image": name} for r, s, c, name in rows],
-        "picture": str(figure),
-    }
+        asked, items = (
+            (part, embed_images(model, config, part, device).features) for part in (query, gallery)
+        )
+        own = number if parts is not None and gallery is parts.test else None
+        report = search_report(config.image, asked, items, config.k, own=own, figure=name)
+    finish(report, folder)
+    return {**report.result, "picture": str(folder / picture)}
 
 
-def _label(dataset: ImageDataset, index: int) -> str | None:
-    if dataset.labels is None or int(dataset.labels[index]) < 0:
-        return None
-    return dataset.classes[int(dataset.labels[index])]
-
-
-def _name(dataset: ImageDataset, index: int) -> str:
-    return str(dataset.paths[index]) if dataset.paths is not None else f"{dataset.name} number {index}"
+def _numbered(test: ImageDataset, number: int) -> ImageDataset:
+    if number >= len(test):
+        raise UserError(
+            f"IMAGE: the test set of {test.name} has {len(test):,} images, counted from 0; there is no {number}."
+        )
+    return test.subset([number])
 
 
 command = Command(

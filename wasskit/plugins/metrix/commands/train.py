@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation
@@ -12,6 +12,7 @@ from wasskit.plugins.metrix.options import TrainingOptions
 
 if typing.TYPE_CHECKING:
     from wasskit.data.metric_sets import MetricSplits
+    from wasskit.training.records import Summary
     from wasskit.training.run import RunDirectory
     from wasskit.training.session import Session
 
@@ -25,110 +26,78 @@ def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import broadcast_object, is_main
     from wasskit.plugins.metrix.data import load_parts
-    from wasskit.plugins.metrix.figures import draw_training
-    from wasskit.plugins.metrix.tables import epochs_to_report, show_runs
+    from wasskit.plugins.metrix.reports import training_report
+    from wasskit.report import conclude, write
     from wasskit.training.session import training_session
 
     # Before there is a run directory, so that a data set that is not there leaves none behind.
-    parts = load_parts(config) if config.resume is None and not config.requeue else None
-    with training_session(config, invocation, name=config.dataset) as session:
-        config = session.config
+    parts = load_parts(config) if config.run.resume is None and not config.run.requeue else None
+    with training_session(config, invocation, name=config.data.dataset) as session:
+        config, run = session.config, session.run
         parts = parts or load_parts(config)
         named = (parts.train, parts.val, parts.test, parts.gallery)
         for note in dict.fromkeys(note for part in named if part is not None for note in part.notes):
             console.log(console.escape(note))
-        summary = _train(session, parts)
-        run, baseline = session.run, None
+        summary, skipped = _train(session, parts)
         # Records are rank 0's alone.
-        reports = {_name(config): broadcast_object(epochs_to_report(run) if is_main() else {})}
+        name = "baseline" if config.method.mode == "baseline" else f"Metrix/{config.method.mode}"
+        rows = {name: broadcast_object(run.metrics() if is_main() else [])}
         if config.compares:
             console.log("The baseline, with the same budget:")
             baseline = _train_baseline(session, parts, invocation)
-            reports["baseline"] = broadcast_object(epochs_to_report(baseline) if is_main() else {})
-        content = {**summary, "epochs_reported": reports[_name(config)]}
-        if baseline is not None:
-            content["baseline"] = reports["baseline"]
-        run.write_summary(content)
-        figures = draw_training(run, baseline, _name(config)) if is_main() else []
-
-    gallery = f" in a gallery of {len(parts.gallery):,}" if parts.gallery is not None else ""
-    show_runs(
-        f"{config.dataset}: {len(parts.test):,} queries{gallery} of {len(parts.test.classes):,} classes never "
-        f"trained on (percent)",
-        reports,
-        run.paper,
-    )
-    rate = f", {summary['samples_per_second']:,.0f} images/s" if summary["samples_per_second"] else ""
-    console.log(f"Trained in {summary['wall_seconds']:.1f} s{rate}.")
-    if not config.json:
-        for figure in figures:
-            console.result(f"Figure: {console.escape(str(figure))}")
-        console.result("Next:")
-        console.result(f"  {console.command_line('metrix evaluate', run.path)}")
-        console.result(f"  {console.command_line('metrix search', run.path, 0)}")
-    return content | {"run": str(run.path), "figures": [str(figure) for figure in figures]}
+            rows["baseline"] = broadcast_object(baseline.metrics() if is_main() else [])
+        report = training_report(config.data.dataset, parts, rows, skipped, run.paper)
+        run.write_summary({**summary.as_dict(), **report.result})
+        written = write(report, run.path)
+    return conclude(run, summary, report, written, [("metrix evaluate",), ("metrix search", 0)])
 
 
-def _train(session: Session[MetrixTrain], parts: MetricSplits) -> dict[str, Any]:
-    """One training in the session's run directory; its summary."""
+def _train(session: Session[MetrixTrain], parts: MetricSplits) -> tuple[Summary, dict[str, int]]:
+    """One training in the session's run directory; its summary, and how many steps mixed nothing, by the reason."""
     from wasskit import console
     from wasskit.plugins.metrix.data import train_loader
-    from wasskit.plugins.metrix.tables import skipped_steps
     from wasskit.plugins.metrix.task import build_task
 
     config = session.config
     task = build_task(config, parts, session.device)
     source = train_loader(config, parts.train, session.device)
     try:
-        summary = session.trainer(task, source).fit(resume=session.checkpoint)
+        summary = session.trainer(task, source, updates=session.updates(clip_value=config.clip_value)).fit(
+            resume=session.checkpoint
+        )
     finally:
         source.close()
         for loader in task.loaders.values():
             loader.close()
-    if config.mode != "baseline":
-        for reason, steps in task.skipped.items():
-            console.warn(f"{steps} of {summary.steps} steps mixed nothing: {reason}.")
-    return summary.as_dict() | {
-        "skipped_share": skipped_steps(session.run.metrics()),
-        "skipped_steps": dict(task.skipped),
-    }
+    for reason, steps in task.skipped.items():
+        console.warn(f"{steps} of {summary.steps} steps mixed nothing: {reason}.")
+    return summary, dict(task.skipped)
 
 
 def _train_baseline(
     session: Session[MetrixTrain], parts: MetricSplits, invocation: Invocation
 ) -> RunDirectory:
     """The same training without mixing, in the folder ``baseline`` of the run; resumed where it was left."""
-    from wasskit.config import to_options
+    from wasskit.config import changed, to_options
     from wasskit.distributed.group import broadcast_object
     from wasskit.training.checkpoint import seed_all
     from wasskit.training.run import RunDirectory
     from wasskit.training.session import Session
 
-    config = replace(session.config, mode="baseline", published=False, compare="no")
+    config = changed(session.config, mode="baseline", published=False, compare="no")
     path = session.run.path / "baseline"
     begun = broadcast_object(path.is_dir() and any((path / "checkpoints").glob("last.pt")))
-    if begun:
+    if begun or broadcast_object((path / "config.toml").is_file()):
         run = RunDirectory.open(path)
     else:
-        if broadcast_object((path / "config.toml").is_file()):
-            run = RunDirectory.open(path)
-        else:
-            run = RunDirectory.create(
-                path,
-                command=invocation.command,
-                options=to_options(config),
-                seed=config.seed,
-                device=session.device,
-                argv=invocation.argv,
-            )
-    seed_all(config.seed)
+        run = RunDirectory.create(
+            path, command=invocation.command, options=to_options(config), seed=config.run.seed, device=session.device,
+            argv=invocation.argv,
+        )  # fmt: skip
+    seed_all(config.run.seed)
     checkpoint = run.checkpoints / "last.pt" if begun else None
     _train(Session(config, session.device, run, checkpoint), parts)
     return run
-
-
-def _name(config: TrainingOptions) -> str:
-    return "baseline" if config.mode == "baseline" else f"Metrix/{config.mode}"
 
 
 command = Command(

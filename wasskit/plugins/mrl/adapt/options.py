@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from wasskit.config import argument, option
+from wasskit.config import RecipeOptions, argument, option
 from wasskit.errors import UserError
-from wasskit.options import LoopOptions, OptimizerOptions, RunOptions, complete_local_paths, override
+from wasskit.options import (
+    DeviceOptions,
+    LoopOptions,
+    OptimizerOptions,
+    RunOptions,
+    complete_local_paths,
+    override,
+)
 from wasskit.plugins.mrl.options import ObjectiveOptions
 
 if TYPE_CHECKING:
@@ -107,8 +114,12 @@ class AdaptTrainingOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptOptions(RunOptions, AdaptTrainingOptions):
+class AdaptOptions(RecipeOptions):
     """The vectors, and what is known about them."""
+
+    adaptor: AdaptTrainingOptions = AdaptTrainingOptions()
+    run: RunOptions = RunOptions()
+    machine: DeviceOptions = DeviceOptions()
 
     train: Path | None = argument(
         None,

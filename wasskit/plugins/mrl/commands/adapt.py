@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wasskit.config import Command, Invocation
@@ -21,18 +21,30 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.adapt.report import compare, read_vectors_of
     from wasskit.plugins.mrl.adapt.task import build_adapt_task, divide
     from wasskit.report import finish
+    from wasskit.training.cadence import Cadence
     from wasskit.training.session import training_session
+    from wasskit.training.stepper import Updates
 
     # Before there is a run directory, so that a file that is not there leaves none behind.
-    new = config.resume is None and not config.requeue
+    new = config.run.resume is None and not config.run.requeue
     data = read_vectors_of(config) if new else None
     name = config.train.stem if config.train is not None else "digits-adapted"
-    with training_session(config.resolved(config.learns), invocation, name=name) as session:
+    config = replace(config, adaptor=config.adaptor.resolved(config.learns))
+    with training_session(config, invocation, name=name) as session:
         config = session.config
+        chosen, seed = config.adaptor, config.run.seed
         vectors, test = data or read_vectors_of(config)
-        parts = divide(vectors, config.learns, config.validation, config.seed)
-        task, source = build_adapt_task(config, config.learns, parts, session.device, seed=config.seed)
-        summary = session.trainer(task, source).fit(resume=session.checkpoint).as_dict()
+        parts = divide(vectors, config.learns, config.validation, seed)
+        task, source = build_adapt_task(chosen, config.learns, parts, session.device, seed=seed)
+        cadence = Cadence(
+            epochs=chosen.epochs, eval_every=chosen.eval_every,
+            checkpoint_every=config.run.checkpoint_every, log_every=config.run.log_every,
+        )  # fmt: skip
+        updates = Updates(
+            precision=config.machine.precision, accumulate=chosen.accumulate, clip_norm=chosen.clip_norm
+        )  # fmt: skip
+        trainer = session.trainer(task, source, cadence=cadence, updates=updates)
+        summary = trainer.fit(resume=session.checkpoint).as_dict()
         run = session.run
         report = compare(task, parts, test, session.device)
         content = summary | dict(report.result)

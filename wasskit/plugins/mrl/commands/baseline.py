@@ -25,13 +25,13 @@ def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
     paper = invocation.recipe.get("paper") if invocation.recipe else None
     axes: dict[str, list[Any]] = {
         "method": ["independent"],
-        "seed": sorted(set(config.seeds)) or [config.seed],
+        "seed": sorted(set(config.seeds)) or [config.run.seed],
     }
     return run_grid(
         config,
         axes,
         command="mrl baseline",
-        default=f"baseline-{config.dataset}",
+        default=f"baseline-{config.data.dataset}",
         jobs=config.jobs,
         nproc=config.nproc_per_run,
         argv=invocation.argv,

@@ -31,17 +31,11 @@ class MrlRetrieve(ModelDataOptions):
 
 
 def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
-    from dataclasses import asdict
-
-    from torch import Tensor
-
-    from wasskit import console
-    from wasskit.distributed.group import group, is_main
-    from wasskit.plugins.mrl.adaptive import adaptive_plans, funnel_plans, retrieval_outcome, single_shots
-    from wasskit.plugins.mrl.figures import draw_costs
-    from wasskit.plugins.mrl.metrics import METRICS
-    from wasskit.plugins.mrl.tables import show_costs, write_result
-    from wasskit.plugins.mrl.trained import KIND, embed_split, labels_of, open_split
+    from wasskit.distributed.group import group
+    from wasskit.plugins.mrl.reports import retrieval_report
+    from wasskit.plugins.mrl.trained import KIND, embedded
+    from wasskit.report import finish
+    from wasskit.trained.data import open_split
     from wasskit.trained.files import results_folder
 
     with group(config.device) as device:
@@ -50,67 +44,12 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
             files=("retrieval.json", "figures/retrieval.png"),
         )  # fmt: skip
         model = KIND.load(config.model, device, config.checkpoint)
-        query_set, gallery_set = (open_split(model, config, name) for name in (config.split, config.gallery))
-        queries = embed_split(model, config, query_set, device)
-        gallery = embed_split(model, config, gallery_set, device)
-        labels, gallery_labels = labels_of(queries, query_set), labels_of(gallery, gallery_set)
-        size, dims = len(gallery_set), model.dims
-        plans = [
-            *single_shots(dims, size),
-            *adaptive_plans(dims, size, config.shortlist),
-            *funnel_plans(dims, size, config.shortlist),
-        ]
-        searched: dict[int, Tensor] = {}
-        found = {
-            # Longest lists first: what they searched serves the others.
-            plan: retrieval_outcome(
-                queries.features, labels, gallery.features, gallery_labels, plan, searched=searched
-            )
-            for plan in sorted(plans, key=lambda plan: len(plan.stages), reverse=True)
-        }
-        outcomes = [found[plan] for plan in plans]
-
-    result: dict[str, Any] = {
-        "model": str(config.model),
-        "dataset": query_set.name,
-        "queries": config.split,
-        "gallery": config.gallery,
-        "gallery_size": size,
-        "shortlist": min(config.shortlist, size),
-        "protocol": "cosine of prefixes; operations: multiply-adds of inner products per query",
-        "outcomes": [asdict(outcome) for outcome in outcomes],
-    }
-    figures = []
-    if is_main():
-        path = write_result(folder / "retrieval.json", result)
-        points = {
-            name: [
-                (o.operations, o.metrics["map10"], o.text.split(" > ")[0]) for o in outcomes if o.name == name
-            ]
-            for name in dict.fromkeys(o.name for o in outcomes)
-        }
-        figures.append(
-            draw_costs(
-                folder / "figures" / "retrieval.png",
-                points,
-                cost="multiply-adds per query",
-                label="mAP@10 (%)",
-                title=f"{query_set.name}: {size:,} items; labels: first dimension",
-            )
+        opened = [open_split(model, config, name) for name in (config.split, config.gallery)]
+        queries, gallery = (embedded(model, config, dataset, device) for dataset in opened)
+        report = retrieval_report(
+            queries, gallery, model.dims, shortlist=config.shortlist, name=str(config.model)
         )
-        show_costs(
-            f"{query_set.name}: {config.split} queries, {size:,} {config.gallery} images searched",
-            outcomes,
-            METRICS.headings("precision1", "map10"),
-            "dimensions",
-            unit=("MFLOPs per query", 1e6),
-            reference=outcomes[len(dims) - 1],
-        )
-        if not config.json:
-            console.result(f"Results: {console.escape(str(path))}")
-            for figure in figures:
-                console.result(f"Figure: {console.escape(str(figure))}")
-    return result | {"figures": [str(figure) for figure in figures]}
+    return finish(report, folder)
 
 
 command = Command(

@@ -20,7 +20,7 @@ class GridOptions(TrainingOptions):
 
     def validate(self) -> None:
         super().validate()
-        if self.nproc > 1:
+        if self.machine.nproc > 1:
             raise UserError(
                 "--nproc: this command trains many times; use --jobs for trainings at the same time, or "
                 "--nproc-per-run for the processes of each."
@@ -49,7 +49,7 @@ def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
         config,
         axes,
         command="mrl sweep",
-        default=f"sweep-{config.dataset}",
+        default=f"sweep-{config.data.dataset}",
         jobs=config.jobs,
         nproc=config.nproc_per_run,
         argv=invocation.argv,

@@ -16,43 +16,29 @@ class MrlTrain(TrainingOptions):
 
 
 def body(config: MrlTrain, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit import console
     from wasskit.data.loaders import TrainLoader
-    from wasskit.distributed.group import is_main
-    from wasskit.plugins.mrl.figures import draw_training
-    from wasskit.plugins.mrl.tables import show_dimensions
-    from wasskit.plugins.mrl.task import build_task, split_of
+    from wasskit.plugins.mrl.reports import training_report
+    from wasskit.plugins.mrl.task import build_task
+    from wasskit.report import conclude, write
     from wasskit.training.session import training_session
 
-    with training_session(config, invocation, name=config.dataset) as session:
-        config = session.config
-        train, test = split_of(config, "train"), split_of(config, "test")
-        for note in dict.fromkeys((*train.notes, *test.notes)):
-            console.log(console.escape(note))
+    with training_session(config, invocation, name=config.data.dataset) as session:
+        config, run = session.config, session.run
+        train, test = session.split("train"), session.split("test")
         task = build_task(config, train, test, session.device)
         source = TrainLoader(
-            train, config.batch_size, device=session.device, seed=config.seed, workers=config.workers
+            train,
+            config.loop.batch_size,
+            device=session.device,
+            seed=config.run.seed,
+            workers=config.data.workers,
         )
         summary = session.trainer(task, source).fit(resume=session.checkpoint)
-        run = session.run
-        figures = draw_training(run) if is_main() else []
-
-    show_dimensions(
-        f"{config.dataset}/test, {len(test):,} images, after {summary.epochs:g} epochs (percent)",
-        task.objective.dims,
-        summary.final,
-        paper=run.paper,
-    )
-    rate = f", {summary.samples_per_second:,.0f} images/s" if summary.samples_per_second else ""
-    console.log(f"Trained in {summary.wall_seconds:.1f} s{rate}.")
-    if not config.json:
-        for figure in figures:
-            console.result(f"Figure: {console.escape(str(figure))}")
-        data = ["--data-root", config.data_root] if config.data_root is not None else []
-        console.result("Next:")
-        for name in ("evaluate", "retrieve", "classify"):
-            console.result(f"  {console.command_line(f'mrl {name}', run.path, *data)}")
-    return summary.as_dict() | {"run": str(run.path), "figures": [str(figure) for figure in figures]}
+        report = training_report(config.data.dataset, len(test), summary, run.metrics, run.paper)
+        written = write(report, run.path)
+    data = ["--data-root", config.data.data_root] if config.data.data_root is not None else []
+    following = [(f"mrl {name}", *data) for name in ("evaluate", "retrieve", "classify")]
+    return conclude(run, summary, report, written, following)
 
 
 command = Command(

@@ -16,29 +16,13 @@ class PlotCurves(RunsArgument, MetricOptions, AxisOptions, FigureOptions):
 
 
 def body(config: PlotCurves, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.errors import UserError
-    from wasskit.pictures.look import Look
-    from wasskit.plugins.plot.common import described, open_groups, say_figures
-    from wasskit.plugins.plot.draw import draw_curves
-    from wasskit.plugins.plot.look import save
-    from wasskit.plugins.plot.metrics import choose, counts_epochs, main_metrics, recorded, with_courses
+    from wasskit.plugins.plot.common import open_groups
+    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.reports import Axes, curves_report
 
-    groups = open_groups(config)
-    known = recorded(groups)
-    if not known:
-        raise UserError("None of the runs has recorded a metric yet: there is nothing to draw.")
-    # What was measured once has no curve; it is drawn only where there is nothing else.
-    courses = with_courses(groups, known) or known
-    keys = choose(config.metric, known) if config.metric else main_metrics(groups, courses, limit=3)
-    if not config.metric and "train/loss" in courses and "train/loss" not in keys:
-        keys = ["train/loss", *keys]
-    fig, notes = draw_curves(
-        groups, keys, Look(config.style, config.width, config.title), epochs=counts_epochs(groups, config.x),
-        smooth=config.smooth, log_x=config.log_x, log_y=config.log_y, title="Learning curves",
-    )  # fmt: skip
-    figures = save(fig, config, "curves", single=True)
-    say_figures(config, figures, notes)
-    return {"figures": [str(path) for path in figures], "metrics": keys, "groups": described(groups)}
+    axes = Axes(config.x, config.smooth, config.log_x, config.log_y)
+    report = curves_report(open_groups(config), look_of(config), metric=config.metric, axes=axes)
+    return finish(report, config)
 
 
 command = Command(

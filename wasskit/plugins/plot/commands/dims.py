@@ -18,43 +18,19 @@ class PlotDims(RunsArgument, MetricOptions, WhichOptions, FigureOptions):
 
 
 def body(config: PlotDims, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.errors import UserError
-    from wasskit.pictures.look import Look
-    from wasskit.plugins.plot.common import choose_evaluation, described, open_groups, say_figures
-    from wasskit.plugins.plot.draw import draw_dims
-    from wasskit.plugins.plot.look import save
-    from wasskit.plugins.plot.metrics import choose, families, tabulated
+    from wasskit.plugins.plot.common import open_groups
+    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.reports import dims_report
 
-    groups = open_groups(config)
-    every = families(tabulated(groups))
-    if not every:
-        raise UserError(
-            "None of the runs has a metric at several dimensions (named like test/top1@64): draw it with `plot curves`."
-        )
-    if config.metric:
-        wanted = [pattern.partition("@")[0] for pattern in config.metric]
-        bases = {base: every[base] for base in choose(wanted, list(every))}
-    else:
-        bases = {base: numbers for base, numbers in every.items() if not base.startswith("train/")} or every
-        bases = dict(list(bases.items())[:6])
-    values = choose_evaluation(config, groups)
-    look = Look(config.style, config.width, config.title)
-    fig = draw_dims(groups, values, bases, look, log_y=config.log_y, title="Over the dimensions")
-    figures = save(fig, config, "dims", single=True)
-    say_figures(config, figures)
-    return {
-        "figures": [str(path) for path in figures],
-        "groups": described(groups),
-        "values": [
-            {
-                key: own[key].mean
-                for base, numbers in bases.items()
-                for n in numbers
-                if (key := f"{base}@{n}") in own
-            }
-            for own in values
-        ],
-    }
+    report = dims_report(
+        open_groups(config),
+        config.which,
+        config.by,
+        look_of(config),
+        metric=config.metric,
+        log_y=config.log_y,
+    )
+    return finish(report, config)
 
 
 command = Command(

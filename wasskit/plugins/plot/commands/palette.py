@@ -24,29 +24,12 @@ class PlotPalette(FigureOptions):
 
 
 def body(config: PlotPalette, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.errors import UserError
-    from wasskit.pictures.clouds import draw_palettes
-    from wasskit.pictures.look import Look
-    from wasskit.plugins.plot.common import say_figures
-    from wasskit.plugins.plot.look import save
-    from wasskit.plugins.plot.sources import palettes_of
+    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.reports import palette_report
+    from wasskit.plugins.plot.sources import named, palettes_of
 
-    palettes: dict[str, Any] = {}
-    for source in config.sources:
-        for name, colours in palettes_of(source).items():
-            palettes[name if name not in palettes else f"{source.resolve().parent.name}/{name}"] = colours
-    if len(palettes) > 12:
-        raise UserError(f"{len(palettes)} palettes do not fit one figure: give at most 12.")
-    look = Look(config.style, config.width, config.title)
-    fig = draw_palettes(palettes, look, points=config.points, title="Palettes")
-    figures = save(fig, config, "palette", single=True)
-    say_figures(config, figures)
-    return {
-        "figures": [str(path) for path in figures],
-        "palettes": {
-            name: {"colours": len(c), "mean": c.mean(axis=0).tolist()} for name, c in palettes.items()
-        },
-    }
+    palettes = named(config.sources, palettes_of)
+    return finish(palette_report(palettes, look_of(config), points=config.points), config)
 
 
 command = Command(

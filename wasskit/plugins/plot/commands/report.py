@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, Invocation, option
+from wasskit.config import Command, CommandOptions, Invocation, option
 from wasskit.options import OverwriteOptions, RunArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotReport(RunArgument, OverwriteOptions):
+class PlotReport(RunArgument, OverwriteOptions, CommandOptions):
     """Options of ``wasskit plot report``."""
 
     output: Path | None = option(

@@ -33,10 +33,8 @@ class PlotRetrieval(FigureOptions):
 
 def body(config: PlotRetrieval, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
-    from wasskit.pictures.look import Look
-    from wasskit.plugins.plot.common import say_figures
-    from wasskit.plugins.plot.draw import draw_costs
-    from wasskit.plugins.plot.look import save
+    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.reports import costs_report
     from wasskit.plugins.plot.sources import costs_of
 
     if config.labels is not None and len(config.labels) != len(config.sources):
@@ -45,8 +43,7 @@ def body(config: PlotRetrieval, invocation: Invocation) -> Mapping[str, Any]:
         )
     found = [costs_of(source, config.cost, config.metric) for source in config.sources]
     table = found[0][0]
-    preferred = [name for name in ("map10", "top1", "accuracy") if name in table.accuracies]
-    accuracy = config.metric or (preferred or table.accuracies)[0]
+    accuracy = config.metric or table.preferred
     names = config.labels or [source.resolve().name for source in config.sources]
     # One run needs no name beside its strategies, and a run's several results are told apart by their files.
     shown = []
@@ -57,16 +54,7 @@ def body(config: PlotRetrieval, invocation: Invocation) -> Mapping[str, Any]:
                 f"{name} has no {accuracy!r} against {table.cost!r}: draw it on its own, or choose --metric."
             )
         shown += [("" if len(found) == 1 else name, t) for t in fitting]
-    look = Look(config.style, config.width, config.title)
-    fig = draw_costs(shown, accuracy, look, title="Accuracy against cost")
-    figures = save(fig, config, "retrieval", single=True)
-    say_figures(config, figures)
-    return {
-        "figures": [str(path) for path in figures],
-        "metric": accuracy,
-        "cost": table.cost,
-        "files": [str(t.path) for _, t in shown],
-    }
+    return finish(costs_report(shown, accuracy, look_of(config)), config)
 
 
 command = Command(

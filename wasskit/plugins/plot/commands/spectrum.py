@@ -29,28 +29,18 @@ class PlotSpectrum(FigureOptions):
 
 def body(config: PlotSpectrum, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
-    from wasskit.pictures.look import Look
-    from wasskit.pictures.spectra import draw_spectra
-    from wasskit.plugins.plot.common import say_figures
-    from wasskit.plugins.plot.look import save
-    from wasskit.plugins.plot.sources import spectra_of
+    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.reports import spectrum_report
+    from wasskit.plugins.plot.sources import named, spectra_of
 
-    spectra: dict[str, list[float]] = {}
-    for source in config.sources:
-        for name, values in spectra_of(source, normalise=config.normalise).items():
-            label = name if name not in spectra else f"{source.resolve().parent.name}/{name}"
-            spectra[label] = values
+    spectra = named(config.sources, lambda source: spectra_of(source, normalise=config.normalise))
     if config.labels is not None:
         if len(config.labels) != len(spectra):
             raise UserError(
                 f"--labels names {len(config.labels)}, but the curves are {len(spectra)}: {', '.join(spectra)}."
             )
         spectra = dict(zip(config.labels, spectra.values(), strict=True))
-    look = Look(config.style, config.width, config.title)
-    fig = draw_spectra(spectra, look, log_x=config.log_x, title="Singular spectra")
-    figures = save(fig, config, "spectrum", single=True)
-    say_figures(config, figures)
-    return {"figures": [str(path) for path in figures], "spectra": spectra}
+    return finish(spectrum_report(spectra, look_of(config), log_x=config.log_x), config)
 
 
 command = Command(

@@ -24,22 +24,12 @@ class PlotTransport(FigureOptions):
 
 
 def body(config: PlotTransport, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.pictures.look import Look
-    from wasskit.pictures.maps import draw_transport
-    from wasskit.plugins.plot.common import say_figures
-    from wasskit.plugins.plot.look import save
+    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.reports import transport_report
     from wasskit.plugins.plot.sources import transports_of
 
     transports = transports_of(config.sources)
-    look = Look(config.style, config.width, config.title)
-    figures, notes = [], []
-    for number, transport in enumerate(transports):
-        fig, remarks = draw_transport(transport, look, arrows=config.arrows, title=transport.name)
-        stem = "transport" if len(transports) == 1 else f"transport-{number + 1}"
-        figures += save(fig, config, stem, single=len(transports) == 1)
-        notes += [f"{transport.name}: {remark}" for remark in remarks]
-    say_figures(config, figures, notes)
-    return {"figures": [str(path) for path in figures], "maps": [t.name for t in transports], "notes": notes}
+    return finish(transport_report(transports, look_of(config), arrows=config.arrows), config)
 
 
 command = Command(

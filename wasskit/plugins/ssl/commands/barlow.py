@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
-from wasskit.options import override
 from wasskit.plugins.ssl.options import PretrainOptions, UniformityOptions
 
 
@@ -15,10 +14,9 @@ from wasskit.plugins.ssl.options import PretrainOptions, UniformityOptions
 class Barlow(PretrainOptions):
     """Options of ``wasskit ssl barlow``."""
 
-    w2_weight: float = override(UniformityOptions, "w2_weight", 30.0)
-    w2_weight_final: float | None = override(UniformityOptions, "w2_weight_final", 0.0)
-    lu_weight: float = override(UniformityOptions, "lu_weight", 30.0)
-    lu_weight_final: float | None = override(UniformityOptions, "lu_weight_final", 0.0)
+    uniformity: UniformityOptions = UniformityOptions(
+        w2_weight=30.0, w2_weight_final=0.0, lu_weight=30.0, lu_weight_final=0.0
+    )
     off_diagonal: float = option(
         0.08, help="Weight of the correlations between features.", panel="Method", min=0
     )

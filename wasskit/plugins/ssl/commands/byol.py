@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
-from wasskit.options import override
 from wasskit.plugins.ssl.options import PretrainOptions, UniformityOptions
 
 
@@ -15,7 +14,7 @@ from wasskit.plugins.ssl.options import PretrainOptions, UniformityOptions
 class Byol(PretrainOptions):
     """Options of ``wasskit ssl byol``."""
 
-    w2_weight: float = override(UniformityOptions, "w2_weight", 0.2)
+    uniformity: UniformityOptions = UniformityOptions(w2_weight=0.2)
     predictor: bool = option(True, help="Predict the target's projection by a network.", panel="Method")
     predictor_hidden: int | None = option(
         None, help="Hidden width of the predictor.", panel="Method", min=1, show_default="the projector's"

@@ -18,55 +18,22 @@ class Evaluate(MeasureOptions, NeighbourOptions, ProbeOptions):
 
 
 def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit import console
-    from wasskit.distributed.group import is_main
-    from wasskit.plugins.ssl.evaluation import (
-        Neighbours,
-        bank_and_test,
-        features_and_projections,
-        spectrum_of,
-        standard_metrics,
-        without_labels,
-    )
-    from wasskit.plugins.ssl.figures import draw_spectrum
-    from wasskit.plugins.ssl.measure import measuring
-    from wasskit.plugins.ssl.probe import probe
-    from wasskit.plugins.ssl.results import paper_of, record, save_spectra, show_metrics
+    from wasskit.plugins.ssl.evaluation import Neighbours, bank_and_test
+    from wasskit.plugins.ssl.measure import measuring, probe_of
+    from wasskit.plugins.ssl.reports import evaluation_report
+    from wasskit.report import finish
 
-    files = [
-        "spectrum-{key}.npz",
-        "figures/spectrum-{key}.png",
-        *(["linear.safetensors"] if config.probe else []),
-    ]
+    probe = probe_of(config) if config.probe else None
+    files = ("spectrum-{key}.npz", "figures/spectrum-{key}.png", *(["linear.safetensors"] if probe else []))
     with measuring(config, *files) as measurement:
-        model, settings, folder = measurement.model, measurement.settings, measurement.folder
         bank, test = bank_and_test(measurement.split)
         neighbours = None if bank is None else Neighbours.among(bank, config.k, config.temperature)
-        features, projections = encoded = features_and_projections(model.encoder, test, settings)
-        metrics = standard_metrics(
-            model.encoder, bank, test, model.views, neighbours, settings, encoded=encoded
-        )
-        spectrum = spectrum_of(projections)
-        if config.probe and bank is not None:
-            metrics |= probe(measurement, config, features)[0]
-        width = model.projector_width
-        figure = folder / "figures" / f"spectrum-{measurement.key}.png"
-        if is_main():
-            path = record(folder, measurement.key, metrics)
-            save_spectra(folder / f"spectrum-{measurement.key}.npz", {measurement.key: spectrum})
-            draw_spectrum(figure, {measurement.key: spectrum}, width)
-    if bank is None:
-        console.log(without_labels(test))
-    show_metrics(
-        f"{test.name}/{test.split}, {len(test):,} images",
-        {config.model.name: metrics},
-        paper_of(config.model),
-    )
-    if not config.json and is_main():
-        console.result(f"Spectrum: {len(spectrum)} of {width} singular values are not zero.")
-        console.result(f"Results: {console.escape(str(path))}")
-        console.result(f"Figure: {console.escape(str(figure))}")
-    return metrics | {"spectrum": spectrum}
+        report = evaluation_report(
+            measurement.model, bank, test, measurement.settings, neighbours=neighbours, probe=probe,
+            named=measurement.named,
+        )  # fmt: skip
+    finish(report, measurement.folder)
+    return report.result
 
 
 command = Command(

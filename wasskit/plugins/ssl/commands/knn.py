@@ -16,24 +16,20 @@ class Knn(MeasureOptions, NeighbourOptions):
 
 
 def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.distributed.group import is_main
-    from wasskit.plugins.ssl.evaluation import Neighbours, features_of
+    from wasskit.plugins.ssl.evaluation import Neighbours
     from wasskit.plugins.ssl.measure import measuring
-    from wasskit.plugins.ssl.results import paper_of, record, show_metrics
+    from wasskit.plugins.ssl.reports import knn_report
+    from wasskit.report import finish
 
     with measuring(config) as measurement:
         bank = measurement.split("train")
         neighbours = Neighbours.among(bank, config.k, config.temperature)
-        test = measurement.split("test")
-        backbone, settings = measurement.model.encoder.backbone, measurement.settings
-        metrics = neighbours.measure(
-            features_of(backbone, bank, settings), features_of(backbone, test, settings)
-        )
-        if is_main():
-            record(measurement.folder, measurement.key, metrics)
-    title = f"{measurement.dataset}/test, neighbours among {len(bank):,} images (percent)"
-    show_metrics(title, {config.model.name: metrics}, paper_of(config.model))
-    return metrics
+        report = knn_report(
+            measurement.model, bank, measurement.split("test"), neighbours, measurement.settings,
+            measurement.named,
+        )  # fmt: skip
+    finish(report, measurement.folder)
+    return report.result
 
 
 command = Command(

@@ -16,24 +16,20 @@ class Linear(MeasureOptions, ProbeOptions):
 
 
 def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit import console
-    from wasskit.distributed.group import is_main
-    from wasskit.plugins.ssl.measure import measuring
-    from wasskit.plugins.ssl.probe import probe
-    from wasskit.plugins.ssl.results import paper_of, record, show_metrics
+    from wasskit.plugins.ssl.evaluation import require_labels
+    from wasskit.plugins.ssl.measure import measuring, probe_of
+    from wasskit.plugins.ssl.reports import linear_report
+    from wasskit.report import finish
 
     with measuring(config, "linear.safetensors") as measurement:
-        metrics, path = probe(measurement, config)
-        if is_main():
-            record(measurement.folder, measurement.key, metrics)
-    title = f"{measurement.dataset}/test, linear probe after {config.probe_epochs} epochs (percent)"
-    show_metrics(title, {config.model.name: metrics}, paper_of(config.model))
-    if not config.json:
-        console.result(
-            f"Best of all epochs: {metrics['linear_best_top1']:.2f} (epoch {metrics['linear_best_epoch']})."
-        )
-        console.result(f"Classifier: {console.escape(str(path))}")
-    return metrics | {"classifier": str(path)}
+        train = measurement.split("train")
+        require_labels(train, "A linear probe")
+        report = linear_report(
+            measurement.model, train, measurement.split("test"), measurement.settings, probe_of(config),
+            measurement.named,
+        )  # fmt: skip
+    finish(report, measurement.folder)
+    return {**report.result, "classifier": str(measurement.folder / "linear.safetensors")}
 
 
 command = Command(

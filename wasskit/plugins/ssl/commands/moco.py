@@ -33,9 +33,9 @@ class Moco(PretrainOptions):
 
     def validate(self) -> None:
         super().validate()
-        if 2 * self.batch_size > self.queue:
+        if 2 * self.loop.batch_size > self.queue:
             raise UserError(
-                f"--queue: a batch brings {2 * self.batch_size} keys, more than the {self.queue} of the queue; "
+                f"--queue: a batch brings {2 * self.loop.batch_size} keys, more than the {self.queue} of the queue; "
                 "lengthen it or take a smaller --batch-size."
             )
         if self.shuffle and self.sync_bn:

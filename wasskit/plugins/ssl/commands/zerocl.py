@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, option
-from wasskit.options import override
 from wasskit.plugins.ssl.options import PretrainOptions, UniformityOptions
 
 
@@ -15,10 +14,9 @@ from wasskit.plugins.ssl.options import PretrainOptions, UniformityOptions
 class ZeroCl(PretrainOptions):
     """Options of ``wasskit ssl zerocl``."""
 
-    w2_weight: float = override(UniformityOptions, "w2_weight", 30.0)
-    w2_weight_final: float | None = override(UniformityOptions, "w2_weight_final", 0.0)
-    lu_weight: float = override(UniformityOptions, "lu_weight", 30.0)
-    lu_weight_final: float | None = override(UniformityOptions, "lu_weight_final", 0.0)
+    uniformity: UniformityOptions = UniformityOptions(
+        w2_weight=30.0, w2_weight_final=0.0, lu_weight=30.0, lu_weight_final=0.0
+    )
     along: Literal["feature", "instance", "both"] = option(
         "feature", help="What is whitened: features over the batch, instances over the features, or both.",
         panel="Method",

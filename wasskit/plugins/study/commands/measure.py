@@ -23,7 +23,7 @@ class StudyMeasure(ReportOptions):
 
     file: Path = argument(
         help="Embeddings: a .npy file (N, m); or a run directory: the embeddings of its test images.",
-        complete=lambda typed: _complete_embedded(typed), metavar="FILE|RUN",
+        complete=lambda typed: complete_embedded(typed), metavar="FILE|RUN",
     )  # fmt: skip
     pairs: Path | None = option(
         None, help="Second views of the same samples, row by row (.npy): adds the alignment.", panel="Study",
@@ -34,7 +34,7 @@ class StudyMeasure(ReportOptions):
     seed: int = override(RunOptions, "seed", 0)
 
 
-def _complete_embedded(typed: str) -> list[str]:
+def complete_embedded(typed: str) -> list[str]:
     """Runs whose method embeds images, and files."""
     from wasskit.plugins import Plugin, load_plugin, plugin_targets
 
@@ -59,11 +59,7 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.study.verdict import cautions, check_embeddings, measure_embeddings
 
     started = time.perf_counter()
-    path = config.file
-    features = _of_run(path, config.device) if (path / "config.toml").is_file() else None
-    if features is None:
-        path = _find(path)
-        features = _load(path)
+    features, path = embeddings_of(config.file, config.device)
     check_embeddings(features, str(path))
     views = _load(config.pairs) if config.pairs is not None else None
     if views is not None and views.shape != features.shape:
@@ -82,6 +78,15 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
             console.warn(line)
         report = measure_report(measured, str(path))
         return finish(run, report.result, write_report(run, report), started)
+
+
+def embeddings_of(path: Path, device: str) -> tuple[Tensor, Path]:
+    """The embeddings of a run's test images, or of a file, and the path they come from."""
+    features = _of_run(path, device) if (path / "config.toml").is_file() else None
+    if features is not None:
+        return features, path
+    found = _find(path)
+    return _load(found), found
 
 
 def _of_run(path: Path, device: str) -> Tensor | None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import Command, Invocation, argument, option
+from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.errors import UserError
 from wasskit.options import DeviceOptions, OverwriteOptions, complete_local_paths, complete_models
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnApply(DeviceOptions, OverwriteOptions):
+class W2gnApply(DeviceOptions, OverwriteOptions, CommandOptions):
     """Options of ``wasskit w2gn apply``."""
 
     map: Path = argument(
@@ -57,27 +57,13 @@ class W2gnApply(DeviceOptions, OverwriteOptions):
 def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import group
-    from wasskit.plugins.w2gn.experiments.apply import (
-        apply_to_image,
-        apply_to_points,
-        is_colour_map,
-        map_file,
-    )
-    from wasskit.plugins.w2gn.experiments.palette import ColourTable, colour_function, map_image
-    from wasskit.plugins.w2gn.maps import load_map
+    from wasskit.plugins.w2gn.experiments.apply import SavedMap
 
     with group(config.device) as device:
-        transport, header = load_map(config.map)
-        path = map_file(config.map)
-        transport = transport.to(device)
-        table: ColourTable | None = None
-        if is_colour_map(header):
-            smooth = header.get("smooth", 0.0) if config.smooth is None else config.smooth
-            table = ColourTable(colour_function(transport, config.inverse, config.refine, smooth), device)
-        elif config.smooth is not None:
-            raise UserError(f"--smooth is for maps of colours, which {path} is not.")
+        saved = SavedMap(
+            config.map, inverse=config.inverse, refine=config.refine, smooth=config.smooth, device=device
+        )
         inputs = [Path(word).expanduser() for word in config.inputs]
-        written: list[Path] = []
         destinations = [output_path(config, source, len(inputs) > 1) for source in inputs]
         config.claim(*destinations)
         if len(set(destinations)) < len(destinations):
@@ -85,26 +71,14 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
                 "Two inputs of one name would be written to one file: apply the map to them one by one."
             )
         for source, destination in zip(inputs, destinations, strict=True):
-            if source.suffix == ".npy":
-                apply_to_points(transport, header, source, destination, config.inverse, config.refine)
-            else:
-                if table is None and "image_size" not in header["potential"]:
-                    raise UserError(
-                        f"{path} maps points of dimension {header['potential']['dim']}, not the colours of "
-                        f"images: give a .npy file instead of {source}."
-                    )
-                if table is not None:
-                    map_image(source, destination, table)
-                else:
-                    apply_to_image(transport, header, source, destination, config.inverse, config.refine)
-            written.append(destination)
+            saved.apply(source, destination)
             console.result(f"Written: {console.escape(str(destination))}")
-    return {"map": str(path), "outputs": [str(p) for p in written]}
+    return {"map": str(saved.path), "outputs": [str(path) for path in destinations]}
 
 
 def output_path(config: W2gnApply, source: Path, several: bool) -> Path:
     """Where the image of one input goes."""
-    from wasskit.plugins.w2gn.experiments.palette import lossless_suffix
+    from wasskit.data.photographs import lossless_suffix
 
     tail = "inverse" if config.inverse else "mapped"
     suffix = ".npy" if source.suffix == ".npy" else lossless_suffix(source)

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, Invocation, option
-from wasskit.options import complete_local_paths, override
+from wasskit.config import Command, Invocation, group, option
+from wasskit.options import complete_local_paths
 from wasskit.plugins.w2gn.options import PotentialOptions, SamplingOptions, StepOptions, TransportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnBenchmark(TransportOptions, SamplingOptions):
+class W2gnBenchmark(TransportOptions):
     """Options of ``wasskit w2gn benchmark``."""
+
+    training: StepOptions = StepOptions(steps=8000, lr=1e-2)
+    potentials: PotentialOptions = group(
+        PotentialOptions(hidden=()),
+        help={"hidden": "Widths of the hidden layers; by default at least 128, 128, 64, and 2 D, 2 D, D."},
+    )
+    sampling: SamplingOptions = SamplingOptions()
 
     dim: tuple[int, ...] = option((2,), help="Dimensions, one run each.", panel="Data", min=2, max=4096)
     pairs: Path | None = option(
@@ -32,49 +39,31 @@ class W2gnBenchmark(TransportOptions, SamplingOptions):
         runtime=True,
         show_default="$WASSKIT_DATA, else data",
     )
-    hidden: tuple[int, ...] = override(
-        PotentialOptions,
-        "hidden",
-        (),
-        help="Widths of the hidden layers; by default at least 128, 128, 64, and 2 D, 2 D, D.",
-    )
-    steps: int = override(StepOptions, "steps", 8000)
-    lr: float = override(StepOptions, "lr", 1e-2)
     test_size: int = option(4096, help="Test points, where the pair brings none.", panel="Run", min=100)
 
 
 def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.catalog import data_root
-    from wasskit.plugins.w2gn.experiments.pairs import (
-        PUBLISHED_BENCHMARK,
-        benchmark_checkpoints,
-        benchmark_file,
-        made_pair,
-    )
-    from wasskit.plugins.w2gn.experiments.series import run_series
+    from wasskit.plugins.w2gn.experiments.benchmark import PUBLISHED, find_pair, made_pair
+    from wasskit.plugins.w2gn.series import run_series
 
     def hidden(settled: Any, dim: int) -> tuple[int, ...]:
-        return settled.hidden or (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
+        return settled.potentials.hidden or (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
 
     def pair(settled: Any, dim: int) -> Any:
         place = settled.pairs or data_root(settled.data_root) / "w2benchmark"
-        if place.is_file() or place.suffix == ".npz":
-            return benchmark_file(place)
-        if (file := place / f"mix3tomix10_{dim}.npz").is_file():
-            return benchmark_file(file)
-        if settled.pairs is not None or (place / f"{dim}_v1.pt").is_file():
-            return benchmark_checkpoints(place, dim, settled.test_size)
+        found = find_pair(place, dim, settled.test_size, needed=settled.pairs is not None)
+        if found is not None:
+            return found
         console.log(
             f"There is no pair of dimension {dim} in {console.escape(str(place))}: one is made from random networks. "
             "The published ones come from the repository of the continuous Wasserstein-2 benchmark; give their folder "
             "by --pairs."
         )
-        return made_pair(dim, settled.seed, settled.test_size)
+        return made_pair(dim, settled.run.seed, settled.test_size)
 
-    return run_series(
-        config, invocation, pair, hidden=hidden, published=PUBLISHED_BENCHMARK, base_name="benchmark"
-    )
+    return run_series(config, invocation, pair, hidden=hidden, published=PUBLISHED, base_name="benchmark")
 
 
 command = Command(

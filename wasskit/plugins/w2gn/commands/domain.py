@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from wasskit.config import Command, Invocation, option
+from wasskit.data.catalog import DOMAINS
 from wasskit.errors import UserError
-from wasskit.options import override
-from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StepOptions, TransportOptions
-
-DOMAINS = ("digits-a", "digits-b", "mnist", "usps")
+from wasskit.plugins.w2gn.options import ObjectiveOptions, StagedOptions, StepOptions
 
 
 def complete_domains(typed: str) -> Iterable[str]:
@@ -21,8 +19,12 @@ def complete_domains(typed: str) -> Iterable[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnDomain(TransportOptions):
+class W2gnDomain(StagedOptions):
     """Options of ``wasskit w2gn domain``."""
+
+    # Published weights. Solved conjugates match the few features more closely, and classify the images worse for it.
+    objective: ObjectiveOptions = ObjectiveOptions(refine="none", cycle=500.0, cycle_source=500.0)
+    training: StepOptions = StepOptions(batch_size=256, steps=1000, lr=1e-3)
 
     source: str = option(
         "digits-b", help="Domain that is moved: " + ", ".join(DOMAINS) + ", or a data set.", panel="Data",
@@ -47,21 +49,6 @@ class W2gnDomain(TransportOptions):
         show_default="five epochs, at least 1000",
     )
     classifier_lr: float = option(1e-3, help="Its learning rate.", panel="Classifier", above=0)
-    start_floor: float = option(
-        1e-3,
-        help="Smallest variance for the Gaussian start, over the mean one.",
-        panel="Potentials",
-        above=0,
-        below=1,
-    )
-    batch_size: int = override(StepOptions, "batch_size", 256)
-    hidden: tuple[int, ...] = override(PotentialOptions, "hidden", (128, 128, 64))
-    steps: int = override(StepOptions, "steps", 1000)
-    lr: float = override(StepOptions, "lr", 1e-3)
-    # Published weights. Solved conjugates match the few features more closely, and classify the images worse for it.
-    refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "none")
-    cycle: float = override(ObjectiveOptions, "cycle", 500.0)
-    cycle_source: float = override(ObjectiveOptions, "cycle_source", 500.0)
 
     def validate(self) -> None:
         super().validate()
@@ -70,14 +57,9 @@ class W2gnDomain(TransportOptions):
 
 
 def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
-    import torch
-
-    from wasskit import console
     from wasskit.data.domains import load_domain
-    from wasskit.distributed.group import is_main
     from wasskit.plugins.w2gn.experiments.domain import Adaptation, ClassifierStage
-    from wasskit.plugins.w2gn.fitting import next_steps, say_where, train_staged
-    from wasskit.system.files import replace_file
+    from wasskit.plugins.w2gn.fitting import conclude, train_staged
     from wasskit.training.session import training_session
 
     with training_session(config, invocation, name=f"{config.source}-{config.target}") as session:
@@ -85,59 +67,16 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
         source, target = (load_domain(name, config.data_root) for name in (config.source, config.target))
         batch = 128
         steps = config.classifier_steps or max(5 * len(target.train_images) // batch, 1000)
-        stage = ClassifierStage(source, target, batch, config.classifier_lr, config.seed)
+        stage = ClassifierStage(source, target, batch, config.classifier_lr, config.run.seed)
         adaptation = Adaptation(stage)
         trained = train_staged(
-            session, stage, 84, adaptation, first_steps=steps, floor=config.start_floor, monitor=None,
+            session, stage, 84, adaptation.scores, first_steps=steps, floor=config.start_floor,
             about={"source": config.source, "target": config.target},
         )  # fmt: skip
-        final = dict(trained.summary.final)
-        before = adaptation.baselines(config.seed, config.start_floor)
-        final |= {f"test/{name}": value for name, value in before.items()}
-        final["test/classifier_target"] = stage.accuracy(target.test_images, target.test_labels)
-        figures: list[Path | None] = []
-        if is_main():
-            from wasskit.plugins.w2gn import figures as draw
-
-            known, maps = adaptation.known(), trained.transport.to(session.device)
-            count = 1500
-            clouds = {
-                f"{config.source} features": known["source_test"][:count],
-                f"{config.source} mapped": maps.forward_map(known["source_test"][:count]),
-                f"{config.target} features": known["target_test"][:count],
-            }
-            labels = dict(
-                zip(clouds, [source.test_labels, source.test_labels, target.test_labels], strict=True)
-            )
-            figures.append(
-                draw.principal_planes(
-                    session.run.figures / "features.png",
-                    clouds,
-                    {name: part[:count] for name, part in labels.items()},
-                )
-            )
-            replace_file(
-                session.run.path / "classifier.pt",
-                lambda file: torch.save(stage.classifier.state_dict(), file),
-            )
-        console.table(
-            f"{config.source} to {config.target}, accuracy on {config.source} test images, %",
-            ["", "1-NN", "classifier"],
-            [
-                ["before", final["test/knn_before"], final["test/classifier_before"]],
-                ["Gaussian map", final["test/knn_gaussian"], final["test/classifier_gaussian"]],
-                ["discrete optimal transport", final["test/knn_discrete"], None],
-                ["W2GN map", final["test/knn_mapped"], final["test/classifier_mapped"]],
-                [f"({config.target} test images themselves)", None, final["test/classifier_target"]],
-            ],
+        report = adaptation.report(
+            trained.transport, trained.final, seed=config.run.seed, floor=config.start_floor
         )
-        say_where(figures, trained.map_path)
-        next_steps(("domain", "--source", config.target, "--target", config.source))
-    return trained.summary.as_dict() | {
-        "final": final,
-        "map": str(trained.map_path),
-        "run": str(session.run.path),
-    }
+        return conclude(trained, report, ("domain", "--source", config.target, "--target", config.source))
 
 
 command = Command(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from wasskit.config import Command, Invocation, option
-from wasskit.options import override
+from wasskit.config import Command, Invocation, group, option
 from wasskit.plugins.w2gn.options import (
-    ObjectiveOptions,
     PotentialOptions,
     SamplingOptions,
     StepOptions,
@@ -18,38 +16,36 @@ from wasskit.plugins.w2gn.options import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnGaussians(TransportOptions, SamplingOptions):
+class W2gnGaussians(TransportOptions):
     """Options of ``wasskit w2gn gaussians``."""
+
+    training: StepOptions = StepOptions(steps=300, lr=1e-4)
+    potentials: PotentialOptions = group(
+        PotentialOptions(hidden=()),
+        help={
+            "hidden": "Widths of the hidden layers; by default the published ones, at least 128, 128, 64 and the "
+            "dimension."
+        },
+    )
+    sampling: SamplingOptions = SamplingOptions()
 
     dim: tuple[int, ...] = option(
         (2, 4, 8, 16, 32, 64), help="Dimensions, one run each.", panel="Data", min=2, max=8192
     )
-    hidden: tuple[int, ...] = override(
-        PotentialOptions,
-        "hidden",
-        (),
-        help="Widths of the hidden layers; by default the published ones, at least 128, 128, 64 and the dimension.",
-    )
-    strong_convexity: float = override(PotentialOptions, "strong_convexity", 1e-6)
-    steps: int = override(StepOptions, "steps", 300)
-    lr: float = override(StepOptions, "lr", 1e-4)
-    refine: Literal["none", "lbfgs", "newton"] = override(ObjectiveOptions, "refine", "lbfgs")
     test_size: int = option(4096, help="Test points.", panel="Run", min=100)
 
 
 def body(config: W2gnGaussians, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.w2gn.experiments.pairs import PUBLISHED_GAUSSIANS, gaussian_pair
-    from wasskit.plugins.w2gn.experiments.series import run_series
+    from wasskit.plugins.w2gn.experiments.gaussians import PUBLISHED, gaussian_pair
+    from wasskit.plugins.w2gn.series import run_series
 
     def hidden(settled: Any, dim: int) -> tuple[int, ...]:
-        return settled.hidden or (max(128, dim), max(128, dim), max(64, dim))
+        return settled.potentials.hidden or (max(128, dim), max(128, dim), max(64, dim))
 
     def pair(settled: Any, dim: int) -> Any:
-        return gaussian_pair(dim, settled.seed, settled.test_size)
+        return gaussian_pair(dim, settled.run.seed, settled.test_size)
 
-    return run_series(
-        config, invocation, pair, hidden=hidden, published=PUBLISHED_GAUSSIANS, base_name="gaussians"
-    )
+    return run_series(config, invocation, pair, hidden=hidden, published=PUBLISHED, base_name="gaussians")
 
 
 command = Command(

@@ -1,43 +1,35 @@
-"""How maps between two clouds without a known map are judged."""
+"""How a pair of maps is judged by test points of both measures, without a known map."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from wasskit.distributed.shard import map_shards, mean_over_shards
-from wasskit.evaluation.transport import forward_inverse_error, gaussian_distance
+from wasskit.evaluation.transport import forward_inverse_error
 from wasskit.ot.energy import energy_distance
-from wasskit.plugins.w2gn.core.objective import W2GN
-from wasskit.plugins.w2gn.core.task import Evaluate
-from wasskit.training.task import Progress
+from wasskit.plugins.w2gn.core.transport import W2GN
 
 
-def cloud_evaluation(x: Tensor, y: Tensor, directions: int = 256) -> Evaluate:
-    """Energy distances to the other cloud before and after either map, the distance of the moments, the
-    cycle error.
+def map_scores(transport: W2GN, x: Tensor, y: Tensor, directions: Tensor) -> tuple[dict[str, float], Tensor]:
+    """Energy distances of both maps, the cycle error and the distance. Called by all ranks.
 
     Args:
         x, y: test points (N, D) of the two measures.
+        directions: of the energy distance, (K, D).
+
+    Returns:
+        The metrics, and the images (N, D) of ``x``.
     """
-    generator = torch.Generator(x.device).manual_seed(0)
-    theta = torch.randn(directions, x.shape[1], generator=generator, device=x.device)
-    before = float(energy_distance(x, y, theta))
-
-    def evaluate(transport: W2GN, progress: Progress) -> dict[str, dict[str, float]]:
-        forward, inverse = map_shards(transport.forward_map, x), map_shards(transport.inverse_map, y)
-        return {
-            "test": {
-                "energy_before": before,
-                "energy_forward": float(energy_distance(forward, y, theta)),
-                "energy_inverse": float(energy_distance(inverse, x, theta)),
-                "moments_forward": gaussian_distance(forward, y),
-                "cycle_error": forward_inverse_error(x, map_shards(transport.inverse_map, forward)),
-                "half_w2": half_squared_distance(transport, x, y),
-            }
-        }
-
-    return evaluate
+    forward, inverse = map_shards(transport.forward_map, x), map_shards(transport.inverse_map, y)
+    scores = {
+        "energy_forward": float(energy_distance(forward, y, directions)),
+        "energy_inverse": float(energy_distance(inverse, x, directions)),
+        "cycle_error": forward_inverse_error(x, map_shards(transport.inverse_map, forward)),
+        "half_w2": half_squared_distance(transport, x, y),
+    }
+    return scores, forward
 
 
 def half_squared_distance(transport: W2GN, x: Tensor, y: Tensor) -> float:
@@ -47,3 +39,8 @@ def half_squared_distance(transport: W2GN, x: Tensor, y: Tensor) -> float:
         return transport.half_squared_distance(transport(own_x, own_y), own_x, own_y)
 
     return float(mean_over_shards(estimate, x, y))
+
+
+def flat(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Metrics by split as ``split/metric``."""
+    return {f"{split}/{name}": value for split, own in scores.items() for name, value in own.items()}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from wasskit.data.seeds import derive_seed
 from wasskit.data.transfer import sent
 from wasskit.distributed.collectives import broadcast_module
-from wasskit.ot.gaussian import Balance, balance, shrunk_covariance, streamed_moments
 from wasskit.plugins.w2gn.core.task import Pair, TransportTask, own_rows
+from wasskit.plugins.w2gn.core.transport import gaussian_coordinates
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
 
@@ -106,7 +106,7 @@ class TwoStages(Task):
         """
         transport = self.second.transport
         if self.gaussian_start:
-            transport.move_to(balanced(points.x, points.y, self.floor))
+            transport.move_to(gaussian_coordinates(points.x, points.y, self.floor))
         if not self.second.pretrain:
             transport.center(points.x[:4096], points.y[:4096])
         self.second.averaged.load_state_dict(transport.state_dict())
@@ -137,12 +137,6 @@ class TwoStages(Task):
             )
 
         return StepSource(draw, batch_size=batch_size)
-
-
-def balanced(x: Tensor, y: Tensor, floor: float) -> Balance:
-    """Coordinates in which the optimal map between the (shrunk) Gaussians of two samples is the identity."""
-    first, second = (streamed_moments(part.split(65536)) for part in (x, y))
-    return balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second), floor)
 
 
 def chosen(points: Tensor, count: int, *seed: int | str, rows: range | None = None) -> Tensor:

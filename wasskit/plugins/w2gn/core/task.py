@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -12,13 +12,15 @@ from wasskit.distributed.group import world_size
 from wasskit.distributed.shard import shard_indices, shard_weight
 from wasskit.errors import UserError
 from wasskit.models.icnn import DenseICNN
-from wasskit.ot.gaussian import balance, shrunk_covariance, streamed_moments
-from wasskit.plugins.w2gn.core.objective import W2GN, identity_objective
+from wasskit.ot.gaussian import Balance
+from wasskit.plugins.w2gn.core.objective import identity_objective
+from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
 from wasskit.plugins.w2gn.options import ObjectiveOptions, StepOptions, TransportOptions
 from wasskit.training.schedules import constant, cosine, delayed, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
-Evaluate = Callable[[W2GN, Progress], Mapping[str, Mapping[str, float]]]
+Scores = Callable[[W2GN], Mapping[str, Mapping[str, float]]]
+"""Metrics of the maps, by split. Called by all ranks, in evaluation mode and without gradient."""
 
 
 class Draw(Protocol):
@@ -41,7 +43,7 @@ class TransportTask(Task):
     Args:
         transport: the pair of potentials.
         options: how the steps are taken.
-        evaluate: metrics by split of the averaged potentials, called in evaluation mode.
+        scores: metrics of the averaged potentials.
         pretrain: this many first steps train the potential to the identity; then the second network becomes
             its copy.
         begin: steps of the run that belong to other tasks before this one.
@@ -53,7 +55,7 @@ class TransportTask(Task):
         self,
         transport: W2GN,
         options: StepOptions,
-        evaluate: Evaluate,
+        scores: Scores,
         *,
         pretrain: int = 0,
         monitor: str | None = None,
@@ -63,7 +65,7 @@ class TransportTask(Task):
         self.transport = transport
         self.averaged = transport.frozen_copy()
         self.options = options
-        self.measure = evaluate
+        self.scores = scores
         self.pretrain = pretrain
         self.monitor = monitor
         self.monitor_mode = "min"
@@ -147,34 +149,41 @@ class TransportTask(Task):
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
         with torch.no_grad():
-            return {split: dict(values) for split, values in self.measure(self.averaged, progress).items()}
+            return {split: dict(values) for split, values in self.scores(self.averaged).items()}
 
 
 def dense_transport(
-    options: TransportOptions, dim: int, x: Draw, y: Draw, *, hidden: Sequence[int] | None = None
+    options: TransportOptions, dim: int, coordinates: Callable[[], Balance], *, hidden: Sequence[int] = ()
 ) -> W2GN:
-    """The pair of potentials that the options ask for.
+    """The pair of dense potentials that the options ask for.
 
     Args:
-        x, y: draw points of either measure.
+        coordinates: for ``--start gaussian``, where the potentials live.
         hidden: widths instead of the options' own.
     """
-    start: Any = {"identity": "identity", "pretrain": "plain"}.get(options.start)
-    if start is None:
-        count = options.start_samples or 32768 + 4096 * dim
-        first, second = (streamed_moments(chunks(draw, count)) for draw in (x, y))
-        start = balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second))
-    transport = W2GN.dense(
+    potentials = options.potentials
+    start: Any = {"identity": "identity", "pretrain": "plain"}.get(potentials.start)
+    return W2GN.dense(
         dim,
-        hidden=hidden or options.hidden,
-        rank=options.rank,
-        activation=options.activation,
-        strong_convexity=options.strong_convexity,
-        dropout=options.dropout,
-        start=start,
-        **objective_settings(options),
+        hidden=hidden or potentials.hidden,
+        rank=potentials.rank,
+        activation=potentials.activation,
+        strong_convexity=potentials.strong_convexity,
+        dropout=potentials.dropout,
+        start=coordinates() if start is None else start,
+        **objective_settings(options.objective),
     )
-    if options.start != "pretrain":
+
+
+def fitted_transport(
+    options: TransportOptions, dim: int, x: Draw, y: Draw, *, hidden: Sequence[int] = ()
+) -> W2GN:
+    """`dense_transport` adapted to points that are drawn from either measure."""
+    count = options.potentials.start_samples or 32768 + 4096 * dim
+    transport = dense_transport(
+        options, dim, lambda: gaussian_coordinates(chunks(x, count), chunks(y, count)), hidden=hidden
+    )
+    if options.potentials.start != "pretrain":
         points = x(-1, 4096), y(-1, 4096)
         transport.to(points[0].device).center(*points)
     return transport
@@ -192,7 +201,7 @@ def objective_settings(options: ObjectiveOptions) -> dict[str, Any]:
     }
 
 
-def chunks(draw: Draw, count: int, size: int = 16384) -> Any:
+def chunks(draw: Draw, count: int, size: int = 16384) -> Iterator[Tensor]:
     """``count`` points in batches, numbered from -1 downwards so that training never sees them again."""
     for number in range(0, count, size):
         yield draw(-1 - number // size, min(size, count - number))

@@ -2,72 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from wasskit.data.photographs import map_image, read_pixels, save_pixels
 from wasskit.data.toy import load_points
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.core.objective import W2GN, Refine
-from wasskit.plugins.w2gn.experiments.palette import read_pixels, save_pixels
+from wasskit.plugins.w2gn.core.transport import Refine
+from wasskit.plugins.w2gn.experiments.color import ColourTable, colour_function
+from wasskit.plugins.w2gn.maps import load_map
 from wasskit.system.files import replace_file, writing
 
 
-def map_file(path: Path) -> Path:
-    """The map in a run directory, or the path itself."""
-    return path / "map.safetensors" if path.is_dir() else path
+class SavedMap:
+    """A map or its inverse, at work on files.
 
-
-def is_colour_map(header: Mapping[str, Any]) -> bool:
-    """Whether a map's points are colours."""
-    return header.get("space") == "rgb"
-
-
-def apply_to_points(
-    transport: W2GN, header: Mapping[str, Any], source: Path, destination: Path, inverse: bool, refine: Refine
-) -> None:
-    """Map a ``.npy`` file of points to another.
+    Args:
+        path: a saved map, or the run directory that holds it.
+        refine: how the inverse is solved for; ``none``: by the second network.
+        smooth: for maps of colours, see `colour_function`; None: as in the training.
 
     Raises:
-        UserError: the points have another dimension than the map, or rows that are not finite.
+        UserError: there is no map at ``path``; ``smooth`` is given for a map of other points.
     """
-    points = load_points(source)
-    known = header["potential"]
-    if known.get("dim") != points.shape[1]:
-        shape = f"of dimension {known['dim']}" if "dim" in known else "that are images"
-        raise UserError(
-            f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}."
-        )
-    device = next(transport.parameters()).device
-    moved = points.to(device)
-    mapped = transport.inverse_map(moved, refine=refine) if inverse else transport.forward_map(moved)
-    with writing(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(destination, lambda file: np.save(file, mapped.cpu().numpy()))
 
+    def __init__(
+        self,
+        path: Path,
+        *,
+        inverse: bool = False,
+        refine: Refine = "none",
+        smooth: float | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        transport, header = load_map(path)
+        self.path = path / "map.safetensors" if path.is_dir() else path
+        self.inverse, self.refine, self.device = inverse, refine, device
+        self.transport, self.described = transport.to(device), header["potential"]
+        self.colours: ColourTable | None = None
+        if header.get("space") == "rgb":
+            width = header.get("smooth", 0.0) if smooth is None else smooth
+            self.colours = ColourTable(colour_function(self.transport, inverse, refine, width), device)
+        elif smooth is not None:
+            raise UserError(f"--smooth is for maps of colours, which {self.path} is not.")
 
-def apply_to_image(
-    transport: W2GN, header: Mapping[str, Any], source: Path, destination: Path, inverse: bool, refine: Refine
-) -> None:
-    """Map an image file by a map of images.
+    def __call__(self, points: Tensor) -> Tensor:
+        """Points (N, D), or images (N, C, H, W) in [-1, 1], under the map."""
+        if self.inverse:
+            return self.transport.inverse_map(points.to(self.device), refine=self.refine)
+        return self.transport.forward_map(points.to(self.device))
 
-    Raises:
-        UserError: the image is not 8-bit RGB, or of another size than the map's.
-    """
-    size = tuple(header["potential"]["image_size"])
-    pixels = read_pixels(source)
-    if pixels.shape[:2] != size:
-        raise UserError(
-            f"{source} has {pixels.shape[0]}x{pixels.shape[1]} pixels; the map takes {size[0]}x{size[1]}: resize it "
-            "first."
-        )
-    device = next(transport.parameters()).device
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device, torch.float32) / 127.5 - 1.0
-    mapped = transport.inverse_map(image, refine=refine) if inverse else transport.forward_map(image)
-    array = ((mapped[0] + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    with writing(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        save_pixels(array, destination)
+    def apply(self, source: Path, destination: Path) -> None:
+        """Map a ``.npy`` file of points or an image to another file.
+
+        Raises:
+            UserError: the points or the image are not of the kind that the map takes; a file cannot be read or written.
+        """
+        if source.suffix == ".npy":
+            self._apply_to_points(source, destination)
+        elif self.colours is not None:
+            map_image(source, destination, self.colours)
+        elif "image_size" in self.described:
+            self._apply_to_image(source, destination)
+        else:
+            raise UserError(
+                f"{self.path} maps points of dimension {self.described['dim']}, not the colours of images: give a .npy "
+                f"file instead of {source}."
+            )
+
+    def _apply_to_points(self, source: Path, destination: Path) -> None:
+        points = load_points(source)
+        if self.described.get("dim") != points.shape[1]:
+            shape = f"of dimension {self.described['dim']}" if "dim" in self.described else "that are images"
+            raise UserError(
+                f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}."
+            )
+        mapped = self(points).cpu().numpy()
+        with writing(destination):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(destination, lambda file: np.save(file, mapped))
+
+    def _apply_to_image(self, source: Path, destination: Path) -> None:
+        size = tuple(self.described["image_size"])
+        pixels = read_pixels(source)
+        if pixels.shape[:2] != size:
+            raise UserError(
+                f"{source} has {pixels.shape[0]}x{pixels.shape[1]} pixels; the map takes {size[0]}x{size[1]}: resize "
+                "it first."
+            )
+        mapped = self(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1.0)[0]
+        array = ((mapped + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        with writing(destination):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            save_pixels(array, destination)

@@ -1,8 +1,13 @@
-"""Domain adaptation: features of a classifier of the target domain, moved there from the source domain."""
+"""Domain adaptation: features of a classifier of the target domain, moved there from the source domain.
+
+`ClassifierStage` trains the classifier, `Adaptation` judges the map of its features.
+"""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +22,18 @@ from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.evaluation.retrieval import nearest
 from wasskit.evaluation.transport import gaussian_distance
-from wasskit.ot.energy import energy_distance
-from wasskit.plugins.w2gn.core.objective import W2GN
-from wasskit.plugins.w2gn.core.stages import FirstStage, Points, balanced
+from wasskit.ot.energy import energy_distance, random_directions
+from wasskit.plugins.w2gn.core.evaluation import flat
+from wasskit.plugins.w2gn.core.stages import FirstStage, Points
 from wasskit.plugins.w2gn.core.task import own_rows
+from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
+from wasskit.plugins.w2gn.figures import principal_planes
+from wasskit.report import Report, Table
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
+
+if typing.TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class LeNet(nn.Module):
@@ -141,29 +152,30 @@ class Adaptation:
         found = map_shards(lambda own: nearest_labels(own, *known), features)
         return 100.0 * float((found == labels).float().mean())
 
-    def __call__(self, transport: W2GN, progress: Progress | None) -> dict[str, dict[str, float]]:
+    def scores(self, transport: W2GN) -> dict[str, dict[str, float]]:
+        """Accuracies on the mapped source images, and distances of their features to the target's."""
         known, source = self.known(), self.stage.source
-        mapped = {
-            part: map_shards(transport.forward_map, known[f"source_{part}"]) for part in ("train", "test")
-        }
-        labels = {"train": source.train_labels, "test": source.test_labels}
+        before, target = known["source_test"], known["target_test"]
         results: dict[str, dict[str, float]] = {}
-        for part, features in mapped.items():
-            logits = self.stage.classifier.fc3(features).argmax(1).cpu()
+        for part, labels in (("train", source.train_labels), ("test", source.test_labels)):
+            after = map_shards(transport.forward_map, known[f"source_{part}"])
             results[part] = {
-                "knn_mapped": self.nearest(features, labels[part]),
-                "classifier_mapped": 100.0 * float((logits == labels[part]).float().mean()),
+                "knn_mapped": self.nearest(after, labels),
+                "classifier_mapped": self.classified(after, labels),
             }
-        before, after = known["source_test"], mapped["test"]
-        target = known["target_test"]
-        generator = torch.Generator(target.device).manual_seed(0)
-        theta = torch.randn(128, target.shape[1], generator=generator, device=target.device)
+        seeded = torch.Generator(target.device).manual_seed(0)
+        directions = random_directions(128, target.shape[1], like=target, generator=seeded)
         results["test"] |= {
-            "energy_before": float(energy_distance(before, target, theta)),
-            "energy_forward": float(energy_distance(after, target, theta)),
+            "energy_before": float(energy_distance(before, target, directions)),
+            "energy_forward": float(energy_distance(after, target, directions)),
             "moments_forward": gaussian_distance(after, target),
         }
         return results
+
+    def classified(self, features: Tensor, labels: Tensor) -> float:
+        """Percent of the features that the classifier's last layer gets right."""
+        found = self.stage.classifier.fc3(features).argmax(1).cpu()
+        return 100.0 * float((found == labels).float().mean())
 
     @torch.no_grad()
     def baselines(self, seed: int = 0, floor: float = 1e-3) -> dict[str, float]:
@@ -174,18 +186,55 @@ class Adaptation:
             floor: of the Gaussian map, see `wasskit.ot.gaussian.balance`.
         """
         known, source = self.known(), self.stage.source
-        before = known["source_test"]
-        linear = balanced(known["source_train"], known["target_train"], floor).to(before).gaussian_map(before)
-        logits = self.stage.classifier.fc3(linear).argmax(1).cpu()
+        before, labels = known["source_test"], source.test_labels
+        coordinates = gaussian_coordinates(known["source_train"], known["target_train"], floor)
+        linear = coordinates.to(before).gaussian_map(before)
         return {
-            "knn_gaussian": self.nearest(linear, source.test_labels),
-            "classifier_gaussian": 100.0 * float((logits == source.test_labels).float().mean()),
-            "knn_before": self.nearest(before, source.test_labels),
-            "classifier_before": self.stage.accuracy(source.test_images, source.test_labels),
-            "knn_discrete": self.nearest(
-                discrete_map(before, known["target_train"], seed), source.test_labels
-            ),
+            "knn_gaussian": self.nearest(linear, labels),
+            "classifier_gaussian": self.classified(linear, labels),
+            "knn_before": self.nearest(before, labels),
+            "classifier_before": self.stage.accuracy(source.test_images, labels),
+            "knn_discrete": self.nearest(discrete_map(before, known["target_train"], seed), labels),
         }
+
+    def report(
+        self, transport: W2GN, final: Mapping[str, float] | None = None, *, seed: int = 0, floor: float = 1e-3
+    ) -> Report:
+        """The table beside the `baselines`, the features as a figure, and the classifier's weights.
+
+        Args:
+            final: the scores as ``split/metric``, where they are known.
+        """
+        source, target = self.stage.source, self.stage.target
+        final = dict(flat(self.scores(transport)) if final is None else final)
+        final |= flat({"test": self.baselines(seed, floor)})
+        final["test/classifier_target"] = self.stage.accuracy(target.test_images, target.test_labels)
+        rows: list[list[Any]] = [
+            ["before", final["test/knn_before"], final["test/classifier_before"]],
+            ["Gaussian map", final["test/knn_gaussian"], final["test/classifier_gaussian"]],
+            ["discrete optimal transport", final["test/knn_discrete"], None],
+            ["W2GN map", final["test/knn_mapped"], final["test/classifier_mapped"]],
+            [f"({target.name} test images themselves)", None, final["test/classifier_target"]],
+        ]
+        title = f"{source.name} to {target.name}, accuracy on {source.name} test images, %"
+        return Report(
+            {"final": final},
+            [Table(["", "1-NN", "classifier"], rows, title)],
+            files={"classifier.pt": partial(torch.save, self.stage.classifier.state_dict())},
+            figures={"features": lambda: self.draw(transport)},
+        )
+
+    def draw(self, transport: W2GN, count: int = 1500) -> Figure:
+        """Features of both domains, and those of the source when they are mapped, coloured by label."""
+        source, target = self.stage.source, self.stage.target
+        before, goal = (self.known()[f"{side}_test"][:count] for side in ("source", "target"))
+        clouds = {
+            f"{source.name} features": before,
+            f"{source.name} mapped": transport.forward_map(before),
+            f"{target.name} features": goal,
+        }
+        labels = [source.test_labels, source.test_labels, target.test_labels]
+        return principal_planes(clouds, {name: own[:count] for name, own in zip(clouds, labels, strict=True)})
 
 
 def nearest_labels(queries: Tensor, references: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from wasskit import console
+from wasskit.data.base import ImageDataset
+from wasskit.data.metric_sets import MetricSplits, load_metric_splits
+from wasskit.evaluation.embedding import Features
+from wasskit.plugins.metrix.measure import retrieval_percent
+from wasskit.plugins.metrix.reports import epochs_to_report, evaluation_report, runs_table, search_report
+from wasskit.training.run import RunDirectory
+
+TEST = {1: 50.0, 2: 70.0, 3: 60.0, 4: 70.0}
+VALIDATION = {1: 90.0, 2: 40.0, 3: 80.0, 4: 90.0}
+
+
+def recorded(path: Path, *, validation: bool) -> RunDirectory:
+    """A run whose last epoch, best by validation and best on test are three different ones."""
+    rows = ["epoch,step,split,metric,value"]
+    for split, values in {"test": TEST, **({"val": VALIDATION} if validation else {})}.items():
+        for epoch, value in values.items():
+            rows += [f"{epoch},{10 * epoch},{split},recall@1,{value}"]
+            rows += [f"{epoch},{10 * epoch},{split},recall@2,{value + 5}"]
+    run = RunDirectory.create(path, command="metrix train", options={}, seed=0)
+    (run.path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    return run
+
+
+def test_three_epochs_are_reported_apart(tmp_path: Path) -> None:
+    report = epochs_to_report(recorded(tmp_path / "r", validation=True).metrics())
+    assert {name: entry["epoch"] for name, entry in report.items()} == {
+        "last": 4,
+        "best_by_validation": 1,
+        "best_on_test": 2,
+    }
+    # What is reported is always of the test set, also where validation chose the epoch.
+    assert {name: entry["metrics"] for name, entry in report.items()} == {
+        name: {"recall@1": value, "recall@2": value + 5}
+        for name, value in {"last": 70.0, "best_by_validation": 50.0, "best_on_test": 70.0}.items()
+    }
+    assert set(epochs_to_report(recorded(tmp_path / "s", validation=False).metrics())) == {
+        "last",
+        "best_on_test",
+    }
+    (tmp_path / "s" / "metrics.csv").unlink()
+    assert epochs_to_report(RunDirectory.open(tmp_path / "s").metrics()) == {}
+
+
+def test_the_table_says_which_epoch_is_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: Callable[[str], str]
+) -> None:
+    report = epochs_to_report(recorded(tmp_path / "r", validation=True).metrics())
+    console.stdout().print(runs_table("birds", {"Metrix": report}, {"metrics": {"test/recall@1": 67.4}}))
+    text = words(capsys.readouterr().out)
+    for line in (
+        "run epoch recall@1 recall@2",
+        "Metrix last epoch, 4 70.00 75.00",
+        "Metrix best on validation classes, 1 50.00 55.00",
+        "Metrix best on the test set (as published), 2 70.00 75.00",
+        "published 67.40",
+    ):
+        assert line in text
+
+
+def embedded(dataset: ImageDataset, seed: int) -> Features:
+    x = torch.randn(len(dataset), 8, generator=torch.Generator().manual_seed(seed))
+    return Features(F.normalize(x), dataset.filled_labels(), torch.arange(len(dataset)))
+
+
+def test_an_evaluation_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = load_metric_splits("digits")
+    queries, gallery = whole.test.subset(range(40)), whole.test.subset(range(40, 120))
+    parts = MetricSplits(whole.train.subset(range(60)), None, queries, gallery)
+    features = {
+        "test": embedded(queries, 0),
+        "gallery": embedded(gallery, 1),
+        "train": embedded(parts.train, 2),
+    }
+    report = evaluation_report(parts, features, (1, 4), mixtures=50, pictures=2, name="some model")
+    expected = retrieval_percent(features["test"], features["gallery"], (1, 4))
+    assert report.result["metrics"] == {f"test/{name}": value for name, value in expected.items()}
+    assert report.result["geometry"]["mixed"] <= 50
+    assert (report.result["model"], report.result["queries"], report.result["gallery"]) == (
+        "some model",
+        40,
+        80,
+    )
+    assert list(report.figures) == ["evaluation_recall", "similarities", "retrieved"]
+    assert report.files == {"evaluation.json": report.result}
+    del features["train"]
+    small = evaluation_report(parts, features, (1,), pictures=0)
+    assert "geometry" not in small.result
+    assert list(small.figures) == ["similarities"]
+    assert capsys.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_query_does_not_find_itself() -> None:
+    dataset = load_metric_splits("digits").test.subset(range(30))
+    x = embedded(dataset, 3).features
+    query = (dataset.subset([7]), x[7:8])
+    best = (x @ x[7]).argsort(descending=True).tolist()
+    for own, expected in ((7, best[1:6]), (None, best[:5])):
+        found = search_report("number 7", query, (dataset, x), 5, own=own).result["found"]
+        assert [hit["image"] for hit in found] == [f"digits number {i}" for i in expected]
+        assert [hit["rank"] for hit in found] == [1, 2, 3, 4, 5]

@@ -1,0 +1,84 @@
+"""The evaluations as a library has them: tensors in, a report out, nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from wasskit.errors import UserError
+from wasskit.plugins.mrl.adaptive import classifier_outcomes
+from wasskit.plugins.mrl.evaluation import classify_prefixes, neighbour_metrics
+from wasskit.plugins.mrl.network import Model, build_model
+from wasskit.plugins.mrl.reports import cascade_report, evaluation_report, retrieval_report
+from wasskit.plugins.mrl.trained import Split
+
+CLASSES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    return build_model(
+        {
+            "backbone": "tiny", "stem": "auto", "dataset": "digits", "classes": list(CLASSES), "image_size": 8,
+            "channels": 1, "mean": [0.5], "std": [0.5], "dims": [2, 4, 8], "tied": False, "embedding": "linear",
+        }
+    )  # fmt: skip
+
+
+def split(name: str, n: int, classes: tuple[str, ...] = CLASSES) -> Split:
+    generator = torch.Generator().manual_seed(n)
+    embeddings = torch.nn.functional.normalize(torch.randn(n, 8, generator=generator))
+    return Split("digits", name, classes, embeddings, torch.randint(0, 3, (n,), generator=generator))
+
+
+def test_evaluation(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    test, train = split("test", 30), split("train", 12)
+    report = evaluation_report(model, test, train, dims=(2, 5), k=50, trained_dims=True, name="mine")
+    neighbours = neighbour_metrics(
+        test.embeddings, test.labels, (2, 5), train=(train.embeddings, train.labels), k=12, temperature=0.07
+    )
+    expected = classify_prefixes(model, test.embeddings, test.labels) | neighbours
+    assert report.result["metrics"] == {f"test/{key}": value for key, value in expected.items()}
+    assert (report.result["model"], report.result["dims"]) == ("mine", [2, 4, 5, 8])
+    assert report.remarks == ["There are 12 training images: k-NN takes them all."]
+    assert list(report.files) == ["evaluation.json"]
+    # One line for each of the six metrics.
+    assert len(report.figures["evaluation"]().axes[0].containers) == 6
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_other_classes(model: Model) -> None:
+    """The classifiers are left out; without neighbours nothing is left."""
+    other = split("test", 20, ("x", "y", "z"))
+    report = evaluation_report(model, other, None, dims=(4,))
+    assert set(report.result["metrics"]) == {
+        f"test/{name}{at}" for name in ("precision1", "retrieval_map10") for at in ("", "@4")
+    }
+    assert report.remarks == ["digits has other classes than the model's: its classifiers are not measured."]
+    assert report.figures == {}
+    with pytest.raises(UserError, match="leaves nothing to measure on a data set of other classes"):
+        evaluation_report(model, other, None, dims=(4,), neighbours=False)
+
+
+def test_retrieval_and_cascade(model: Model) -> None:
+    queries, gallery = split("test", 20), split("train", 40)
+    found = retrieval_report(queries, gallery, model.dims, shortlist=10)
+    outcomes = found.result["outcomes"]
+    assert [o["name"] for o in outcomes] == ["single shot"] * 3 + ["adaptive"] * 2 + ["funnel"]
+    assert [o["operations"] for o in outcomes[:4]] == [2 * 40, 4 * 40, 8 * 40, 2 * 40 + 8 * 10]
+    (table,) = found.tables
+    assert [row[-1] for row in table.rows if row[:2] == ["single shot", "8"]] == ["1.0"]  # type: ignore[attr-defined]
+
+    cascade = cascade_report(model, queries, [0.9])
+    logits = model.objective.classifiers(queries.embeddings)
+    single = classifier_outcomes(logits, queries.labels, model.dims)
+    assert [o["metrics"] for o in cascade.result["outcomes"][:3]] == [o.metrics for o in single]
+    assert cascade.result["outcomes"][3]["text"] == "0.9"
+    assert cascade.figures["cascade"]().axes[0].get_xscale() == "log"

@@ -1,0 +1,114 @@
+"""Reports: what is written, printed and returned; nothing before that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from wasskit.errors import UserError
+from wasskit.report import Entry, Report, Table, conclude, finish, published, write
+
+TABLE = Table(("name", "value"), [("a", 0.125), ("=b", None)], "Title")
+
+
+def report(**settings: Any) -> Report:
+    return Report({"x": 1}, [TABLE], notes=["A note."], **settings)
+
+
+def test_files_of_every_kind(tmp_path: Path) -> None:
+    files = {
+        "table.csv": TABLE,
+        "text.txt": "text\n",
+        "values.json": {"path": Path("p"), "nan": float("nan")},
+        "raw.bin": lambda file: file.write(b"\x00\x01"),
+    }
+    written = write(report(files=files), tmp_path / "new" / "folder")
+    assert [path.name for path in written] == list(files)
+    # All digits; a cell that a spreadsheet would compute is quoted.
+    assert written[0].read_text() == "name,value\na,0.125\n'=b,\n"
+    assert written[1].read_text() == "text\n"
+    assert json.loads(written[2].read_text()) == {"path": "p", "nan": None}
+    assert written[3].read_bytes() == b"\x00\x01"
+
+
+def test_an_entry_leaves_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    for name, values in (("digits", {"a": 1}), ("usps", {"a": 2}), ("digits", {"b": 3})):
+        write(report(files={path.name: Entry(name, values)}), tmp_path)
+    assert json.loads(path.read_text()) == {"digits": {"a": 1, "b": 3}, "usps": {"a": 2}}
+    for damaged in ("[1]", '{"digits": 3}'):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match="holds no table of metrics; remove it and measure again"):
+            write(report(files={path.name: Entry("digits", {})}), tmp_path)
+        assert path.read_text() == damaged
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"):
+        write(report(), tmp_path / "file" / "below")
+
+
+def test_what_is_printed_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = finish(
+        report(remarks=["A remark."], warnings=["A warning."], files={"t.csv": TABLE, "r.json": {}}), tmp_path
+    )
+    said = capsys.readouterr()
+    assert told == {"x": 1, "figures": []}
+    for words in (
+        "Title",
+        "0.12",
+        "A note.",
+        f"Table: {tmp_path / 't.csv'}",
+        f"Results: {tmp_path / 'r.json'}",
+    ):
+        assert words in said.out.replace("\n", "") or words in said.out
+    assert "A remark." in said.err
+    assert "A warning." in said.err
+    assert "remark" not in said.out
+
+
+def test_other_ranks_neither_write_nor_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def drawn() -> Any:
+        raise AssertionError("drawn on another rank")
+
+    monkeypatch.setenv("RANK", "1")
+    told = finish(report(files={"t.csv": TABLE}, figures={"f": drawn}, warnings=["w"]), tmp_path / "r")
+    assert told == {"x": 1, "figures": []}
+    assert not (tmp_path / "r").exists()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_figures_are_drawn_where_they_are_written(tmp_path: Path) -> None:
+    from wasskit.pictures.style import figure
+
+    told = finish(report(figures={"f": lambda: figure()[0]}), tmp_path, suffixes=(".png", ".svg"))
+    assert told["figures"] == [str(tmp_path / "figures" / f"f{suffix}") for suffix in (".png", ".svg")]
+    assert all(Path(path).stat().st_size > 0 for path in told["figures"])
+
+
+def test_the_end_of_a_training(capsys: pytest.CaptureFixture[str]) -> None:
+    run: Any = SimpleNamespace(path=Path("runs/a b"))
+    summary: Any = SimpleNamespace(
+        wall_seconds=2.0, samples_per_second=1234.5, waiting_share=0.125, as_dict=lambda: {"steps": 3}
+    )
+    told = conclude(
+        run, summary, Report({"y": 2}), [], [("mrl evaluate", "--data-root", "d"), ("mrl export",)]
+    )
+    said = capsys.readouterr()
+    assert told == {"steps": 3, "run": "runs/a b", "y": 2, "figures": []}
+    assert "Trained in 2.0 s, 1,234 images/s, 12.5 % of it waiting for data." in said.err
+    assert said.out.splitlines() == [
+        "Next:", "  wasskit mrl evaluate 'runs/a b' --data-root d", "  wasskit mrl export 'runs/a b'",
+    ]  # fmt: skip
+
+
+def test_the_source_of_published_figures() -> None:
+    assert published({"metrics": {"test/top1": 1.0}, "source": "A paper"}) == ["Published: A paper"]
+    assert published({"source": "A paper"}) == published({"metrics": {"a": 1}}) == published({}) == []

@@ -1,0 +1,270 @@
+"""A command: from its declaration to Typer, and from a command line to the call of its body."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from wasskit.config.declaration import ByCommand
+from wasskit.config.resolution import C, given_by_name, resolve, values_of
+from wasskit.config.schema import Field, bounds_phrase, display, fields_of
+from wasskit.errors import Interrupted, UserError
+from wasskit.system.signals import Stopped
+
+if typing.TYPE_CHECKING:
+    import typer
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What a command's body may want to know of how it was called."""
+
+    command: str
+    argv: tuple[str, ...]
+    given: frozenset[str]
+    recipe: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Command(Generic[C]):
+    """A command: its options, its body, its help.
+
+    Args:
+        path: the words that call it, e.g. ``"mrl train"``; recipes name it in their ``command`` key.
+        options: the configuration class.
+        body: called with the configuration and the invocation; returns a mapping that ``--json`` prints, or None.
+            It imports what it runs.
+        help: first line: what it does; further paragraphs are shown by ``--help``.
+        examples: worked command lines, shown at the end of ``--help``.
+    """
+
+    path: str
+    options: type[C]
+    body: Callable[[C, Invocation], Mapping[str, Any] | None]
+    help: str
+    examples: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.split()[-1]
+
+    def build(self) -> Any:
+        """The Typer command."""
+        import typer
+        import typer.main
+
+        app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        epilog = None
+        if self.examples:
+            epilog = "\n\n".join(f"[bold]$[/bold] {line}" for line in self.examples)
+        app.command(name=self.name, help=self.help, epilog=epilog, cls=_command_class(self))(self._function())
+        return typer.main.get_command(app)
+
+    def fill_optional_values(self, args: Sequence[str]) -> list[str]:
+        """Give options whose value may be left out (``--resume``) the value that their absence means."""
+        optional = {
+            f.flag: f.option.optional_value for f in fields_of(self.options) if f.option.optional_value
+        }
+        filled = []
+        for word, following in zip(args, [*args[1:], "-"], strict=False):
+            bare = word in optional and following.startswith("-")
+            filled.append(f"{word}={optional[word]}" if bare else word)
+        return filled
+
+    def refuse_repeated_lists(self, parameters: Sequence[Any]) -> None:
+        """Refuse a list option that is given more than once, as only its last value would count.
+
+        Args:
+            parameters: the parser's parameter of each option on the command line, in their order.
+
+        Raises:
+            UserError: names the option.
+        """
+        lists = {f.name: f for f in fields_of(self.options) if f.kind.sequence and not f.option.positional}
+        seen: set[str] = set()
+        for parameter in parameters:
+            f = lists.get(parameter.name)
+            if f is not None and f.name in seen:
+                raise UserError(
+                    f"{f.flag} is given more than once: it takes {f.kind.phrase}, as in {f.flag} A,B."
+                )
+            seen.add(parameter.name)
+
+    def _function(self) -> Callable[..., None]:
+        import typer
+
+        parameters = [
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=_typer_parameter(f, self.path),
+                annotation=_typer_annotation(f),
+            )
+            for f in fields_of(self.options)
+        ]
+        parameters += [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=_former_parameter(f, name),
+                annotation=bool if _is_flag(f) and not meanings else str | None,
+            )
+            for f in fields_of(self.options)
+            for name, meanings in f.option.former.items()
+        ]
+
+        def call(ctx: typer.Context, **values: Any) -> None:
+            given = {
+                name: value
+                for name, value in values.items()
+                # Older Click says of an argument that takes many values and got none that it was given None.
+                if value is not None
+                and getattr(ctx.get_parameter_source(name), "name", "") in ("COMMANDLINE", "ENVIRONMENT")
+            }
+            argv = ctx.find_root().obj
+            self.run(given, tuple(sys.argv[1:] if argv is None else argv))
+
+        context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in [context, *parameters]}
+        return call
+
+    def run(self, given: Mapping[str, Any], argv: tuple[str, ...]) -> None:
+        """Resolve the configuration and call the body; on several processes if ``nproc`` asks for them.
+
+        Args:
+            given: values of the command line, unconverted.
+            argv: the command line after ``wasskit``.
+        """
+        import typer
+
+        from wasskit import console
+
+        console.configure(
+            quiet=bool(given.get("quiet")), verbose=bool(given.get("verbose")), json=bool(given.get("json"))
+        )
+        given = given_by_name(self.options, given)
+        config, recipe = resolve(self.options, self.path, given)
+        nproc = values_of(config).get("nproc", 1)
+        if nproc > 1 and "RANK" not in os.environ:
+            from wasskit.distributed.launch import launch
+
+            code = launch(nproc, list(argv))
+            raise typer.Exit(code)  # the processes have said what there was to say
+        invocation = Invocation(self.path, argv, frozenset(given), recipe)
+        try:
+            result = self.body(config, invocation)
+        except KeyboardInterrupt:
+            raise Interrupted(signal.SIGINT, "Interrupted.") from None
+        except Stopped as stop:
+            raise Interrupted(stop.signal_number, str(stop)) from None
+        if config.json and result is not None and console.is_main_process():
+            console.print_json(result)
+
+
+def _command_class(declared: Command[Any]) -> Any:
+    from typer.core import TyperCommand
+
+    from wasskit.usage import parsing
+
+    class DeclaredCommand(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            filled = declared.fill_optional_values(args)
+            # First, so that --help is answered and not judged.
+            with parsing(ctx):
+                rest: list[str] = super().parse_args(ctx, list(filled))
+            if not ctx.resilient_parsing:
+                declared.refuse_repeated_lists(self.make_parser(ctx).parse_args(args=filled)[2])
+            return rest
+
+    return DeclaredCommand
+
+
+def _is_flag(f: Field) -> bool:
+    return f.kind.base is bool and not f.kind.sequence
+
+
+def _typer_annotation(f: Field) -> Any:
+    if _is_flag(f):
+        return bool | None if f.kind.optional else bool
+    if f.option.positional and f.kind.sequence:
+        return list[str] | None if not f.required else list[str]
+    return str if f.required else str | None
+
+
+def _typer_parameter(f: Field, command: str) -> Any:
+    import typer
+
+    o = f.option
+    completion = None
+    if o.complete is not None:
+        complete = o.complete
+
+        def completion(incomplete: str) -> list[Any]:
+            if isinstance(complete, ByCommand):
+                return list(complete.candidates(incomplete, command))
+            return list(complete(incomplete))
+
+    elif f.choices is not None:
+        choices = f.choices
+
+        def completion(incomplete: str) -> list[Any]:
+            return [choice for choice in choices if choice.startswith(incomplete)]
+
+    help_text = o.help
+    bounds = bounds_phrase(o)
+    if bounds:
+        help_text = f"{help_text} [dim]({bounds})[/dim]"
+    metavar = o.metavar or f.kind.metavar
+    if o.choices and not o.metavar:
+        metavar = "|".join(o.choices)
+    if o.positional:
+        # A list's default is the configuration's own: older Click knows none for arguments that take many values.
+        default: Any = ... if f.required else (None if f.kind.sequence else f.default)
+        return typer.Argument(
+            default,
+            help=help_text,
+            metavar=o.metavar or f.name.upper(),
+            autocompletion=completion,
+            show_default=False,
+        )
+    names = [f.flag] + ([o.short] if o.short else [])
+    help_text += f" [dim]\\[default: {o.show_default}][/dim]" if o.show_default else ""
+    if _is_flag(f):
+        if o.flag is None:
+            names[0] = f"{f.flag}/--no-{f.flag[2:]}"
+        return typer.Option(
+            f.default,
+            *names,
+            help=help_text,
+            hidden=o.hidden,
+            rich_help_panel=o.panel,
+            show_default=o.flag is None and o.show_default is None,
+        )
+    default = ... if f.required else (display(f.default) or None if f.default is not None else None)
+    return typer.Option(
+        default,
+        *names,
+        help=help_text,
+        hidden=o.hidden,
+        metavar=metavar,
+        rich_help_panel=o.panel,
+        autocompletion=completion,
+        show_default=default is not None and default is not ... and o.show_default is None,
+    )
+
+
+def _former_parameter(f: Field, name: str) -> Any:
+    """The hidden option that a former name still is."""
+    import typer
+
+    flag = "--" + name.replace("_", "-")
+    if _is_flag(f) and not f.option.former[name]:
+        return typer.Option(f.default, flag if f.option.flag else f"{flag}/--no-{flag[2:]}", hidden=True)
+    return typer.Option(None, flag, hidden=True)

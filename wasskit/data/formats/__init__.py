@@ -1,0 +1,1 @@
+"""Parsers of the file formats that data sets are published in."""

@@ -1,0 +1,340 @@
+"""The fully connected network, with input-quadratic skip layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wasskit.models.icnn.potential import Activation, Potential, activate, second_derivative
+from wasskit.models.weights import difference
+
+MONOMIALS_UP_TO = 8
+"""Dimension up to which the quadratic skip layers are evaluated through the monomials of the input."""
+
+
+class ConvexQuadratic(nn.Module):
+    """Parameters of one input-quadratic skip layer, ``q(x)_o = sum_r (sum_d x_d Q[d, r, o])^2 + (W x +
+    b)_o``.
+
+    The names and shapes are those of the published checkpoints: ``quadratic_decomposed`` (in, rank, out),
+    ``weight`` (out, in), ``bias`` (out).
+    """
+
+    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+        super().__init__()
+        scale = in_features**-0.5
+        # On white inputs the squares then have mean 1/2, half the variance of the linear part.
+        self.quadratic_decomposed = nn.Parameter(
+            torch.randn(in_features, rank, out_features) * scale * (2 * rank) ** -0.5
+        )
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) * scale)
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        in_features, rank, out_features = self.quadratic_decomposed.shape
+        factors = x @ self.quadratic_decomposed.reshape(in_features, rank * out_features)
+        squares: Tensor = factors.unflatten(-1, (rank, out_features)).square().sum(-2)
+        return squares + F.linear(x, self.weight, self.bias)
+
+
+def quadratic_skips(
+    x: Tensor, factors: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """``q(x)`` of quadratic layers side by side, (B, H), and the map from ``k`` (B, H) to ``J_q(x)^T k`` (B, D).
+
+    In few dimensions the quadratic forms are products of their D x D matrices with the monomials ``x_d x_e``, which
+    keeps every intermediate of size (B, H); in many they are squares of the factors, (B, rank, H).
+
+    Args:
+        x: (B, D).
+        factors: (D, rank, H); ``weight`` (H, D); ``bias`` (H).
+    """
+    dim, rank, width = factors.shape
+    linear = F.linear(x, weight, bias)
+    if dim <= MONOMIALS_UP_TO:
+        forms = torch.einsum("dro,ero->deo", factors, factors).reshape(dim**2, width)
+        monomials = (x.unsqueeze(2) * x.unsqueeze(1)).flatten(1)
+
+        def from_monomials(k: Tensor) -> Tensor:
+            along = (k @ forms.t()).unflatten(1, (dim, dim))
+            gradient: Tensor = 2.0 * (along * x.unsqueeze(1)).sum(2) + k @ weight
+            return gradient
+
+        return torch.addmm(linear, monomials, forms), from_monomials
+
+    flat = factors.flatten(1)
+    products = x @ flat
+    if rank == 1:
+        return linear + products.square(), lambda k: 2.0 * (products * k) @ flat.t() + k @ weight
+    products = products.unflatten(1, (rank, width))
+
+    def from_products(k: Tensor) -> Tensor:
+        gradient: Tensor = 2.0 * (products * k.unsqueeze(1)).flatten(1) @ flat.t() + k @ weight
+        return gradient
+
+    return linear + products.square().sum(1), from_products
+
+
+class DenseICNN(Potential):
+    """Fully connected input-convex network with input-quadratic skip layers (Korotin et al., 2021, appendix
+    B.2).
+
+    With ``q_i`` the quadratic layers, ``C_i >= 0`` the hidden weights, ``c >= 0`` the output weights and
+    ``a`` the activation::
+
+        h_0 = q_0(x),    h_i = a(C_i h_{i-1} + q_i(x)),    psi(x) = c h_{L-1} + s/2 |x|^2
+
+    and its gradient by the backward recursion, ``k_i`` being the derivative of psi with respect to
+    ``q_i(x)``::
+
+        k_{L-1} = c a'(u_{L-1}),   k_{i-1} = (C_i^T k_i) a'(u_{i-1}),   grad psi = sum_i J_{q_i}^T k_i + s x
+
+    Args:
+        in_dim: dimension D of the points.
+        hidden: widths of the hidden layers.
+        rank: rank of the quadratic forms.
+        activation: ``celu`` or ``softplus``.
+        strong_convexity: the factor ``s`` of the quadratic that bounds the curvature from below.
+        dropout: rate applied to the outputs of every quadratic and hidden layer while training.
+
+    ``batch_part``, the size of a whole batch and the rows of it that batches in training are, makes ranks that share
+    a batch and draw the same random numbers drop what one rank would.
+
+    Published state dictionaries load, with or without the container index that dropout adds to their names.
+    Freshly built networks have non-negative hidden weights and are convex.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden: Sequence[int] = (128, 128, 64),
+        rank: int = 1,
+        activation: Activation = "celu",
+        strong_convexity: float = 1e-6,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if in_dim < 1 or not hidden or min(hidden) < 1 or rank < 1:
+            raise ValueError(
+                "DenseICNN needs a positive dimension, positive hidden widths and a positive rank"
+            )
+        if activation not in ("celu", "softplus"):
+            raise ValueError(f"unknown activation {activation!r}: it is celu or softplus")
+        self.in_dim = in_dim
+        self.hidden = tuple(hidden)
+        self.rank = rank
+        self.activation = activation
+        self.strong_convexity = strong_convexity
+        self.dropout = dropout
+        self.batch_part: tuple[int, range] | None = None
+        self.quadratic_layers = nn.ModuleList(ConvexQuadratic(in_dim, width, rank) for width in hidden)
+        self.convex_layers = nn.ModuleList(
+            nn.Linear(narrow, wide, bias=False)
+            for narrow, wide in zip(self.hidden[:-1], self.hidden[1:], strict=True)
+        )
+        self.final_layer = nn.Linear(self.hidden[-1], 1, bias=False)
+        with torch.no_grad():
+            for layer in [*self.convex_layers, self.final_layer]:
+                # Positive weights with the mean 1/fan-in keep hidden layers of the size of the quadratic
+                # ones.
+                layer.weight.uniform_(0.0, 2.0 / layer.weight.shape[1])
+
+    @property
+    def output_layer(self) -> nn.Module:
+        return self.final_layer
+
+    @property
+    def quadratics(self) -> list[ConvexQuadratic]:
+        """The quadratic skip layers."""
+        return cast("list[ConvexQuadratic]", list(self.quadratic_layers))
+
+    @property
+    def hidden_weights(self) -> list[Tensor]:
+        """The weights between hidden layers."""
+        return [cast(nn.Linear, layer).weight for layer in self.convex_layers]
+
+    def skip_parameters(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The skip layers side by side: quadratic factors (D, rank, H), weights (H, D), biases (H), H being
+        sum(hidden).
+
+        One matrix product then serves all skip layers, and one with the transpose their share of the
+        gradient.
+        """
+        factors: list[Tensor] = [layer.quadratic_decomposed for layer in self.quadratics]
+        weights: list[Tensor] = [layer.weight for layer in self.quadratics]
+        biases: list[Tensor] = [layer.bias for layer in self.quadratics]
+        return torch.cat(factors, 2), torch.cat(weights, 0), torch.cat(biases)
+
+    def _masks(self, x: Tensor) -> list[Tensor] | None:
+        """Dropout masks of the skip layers (B, H) and of each hidden layer, or None when nothing is
+        dropped.
+        """
+        if not self.training or self.dropout == 0.0:
+            return None
+        keep = 1.0 - self.dropout
+        widths = [sum(self.hidden), *self.hidden[1:]]
+        size, rows = self.batch_part or (len(x), range(len(x)))
+        drawn = (torch.empty(size, n, dtype=x.dtype, device=x.device).bernoulli_(keep) for n in widths)
+        return [mask[rows.start : rows.stop] / keep for mask in drawn]
+
+    def _sweep(self, x: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        masks = self._masks(x)
+        q, pull_back = quadratic_skips(x, *self.skip_parameters())
+        if masks is not None:
+            q = q * masks[0]
+        h, *skips = q.split(list(self.hidden), 1)
+        slopes: list[Tensor] = []
+        for i, skip in enumerate(skips):
+            weight: Tensor = self.hidden_weights[i]
+            u = (
+                torch.addmm(skip, h, weight.t())
+                if masks is None
+                else skip + F.linear(h, weight) * masks[i + 1]
+            )
+            h, slope = activate(u, self.activation)
+            slopes.append(slope)
+        output: Tensor = self.final_layer.weight
+        value = F.linear(h, output).squeeze(1) + 0.5 * self.strong_convexity * x.square().sum(1)
+        if not with_gradient:
+            return value, None
+
+        k = output.expand(len(x), -1)
+        ks = [k]
+        for i in range(len(skips) - 1, -1, -1):
+            k = k * slopes[i]
+            ks[0] = k
+            if masks is not None:
+                k = k * masks[i + 1]
+            k = k @ self.hidden_weights[i]
+            ks.insert(0, k)
+        through = torch.cat(ks, 1)
+        if masks is not None:
+            through = through * masks[0]
+        return value, pull_back(through) + self.strong_convexity * x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._sweep(x, with_gradient=False)[0]
+
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self._sweep(x, with_gradient=True)
+        assert gradient is not None
+        return value, gradient
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """``grad^2 psi(x)``, (B, D, D), without dropout.
+
+        With ``J_i`` the Jacobian of the pre-activation ``u_i`` and ``k_i = d psi / d u_i``::
+
+            H = s I + sum_i 2 Q_i diag(k_i) Q_i^T + sum_{i>0} J_i^T diag(k_i a''(u_i) / a'(u_i)) J_i
+        """
+        jacobians: list[Tensor] = []
+        curvatures: list[Tensor] = []
+        slopes: list[Tensor] = []
+        h = x.new_zeros(())
+        jacobian_h = x.new_zeros(())
+        for i, layer in enumerate(self.quadratics):
+            quadratic: Tensor = layer.quadratic_decomposed
+            factors = torch.einsum("bd,dro->bro", x, quadratic)
+            q = factors.square().sum(1) + F.linear(x, layer.weight, layer.bias)
+            jacobian = 2.0 * torch.einsum("bro,dro->bdo", factors, quadratic) + layer.weight.t()
+            if i == 0:
+                h, jacobian_h = q, jacobian
+                continue
+            weight: Tensor = self.hidden_weights[i - 1]
+            u = F.linear(h, weight) + q
+            jacobian = F.linear(jacobian_h, weight) + jacobian
+            h, slope = activate(u, self.activation)
+            jacobian_h = jacobian * slope.unsqueeze(1)
+            jacobians.append(jacobian)
+            slopes.append(slope)
+            curvatures.append(second_derivative(u, slope, self.activation))
+
+        eye = torch.eye(self.in_dim, dtype=x.dtype, device=x.device)
+        hessian = self.strong_convexity * eye.expand(len(x), -1, -1)
+        k = self.final_layer.weight.expand(len(x), -1)
+        for i in range(len(self.hidden) - 1, -1, -1):
+            if i > 0:
+                jacobian = jacobians[i - 1]
+                hessian = hessian + (jacobian * (k * curvatures[i - 1]).unsqueeze(1)) @ jacobian.transpose(
+                    1, 2
+                )
+                k = k * slopes[i - 1]
+            quadratic = self.quadratics[i].quadratic_decomposed
+            for r in range(self.rank):
+                factor = quadratic[:, r]
+                hessian = hessian + 2.0 * (factor * k.unsqueeze(1)) @ factor.t()
+            if i > 0:
+                k = k @ self.hidden_weights[i - 1]
+        return hessian
+
+    @torch.no_grad()
+    def convexify(self) -> None:
+        """Clamp the hidden and output weights at zero from below, which makes the network convex."""
+        for weight in [*self.hidden_weights, self.final_layer.weight]:
+            weight.clamp_(min=0.0)
+
+    @torch.no_grad()
+    def center(self, x: Tensor) -> None:
+        """Set the biases so that every pre-activation has mean zero over the points ``x`` (N, D).
+
+        Non-negative weights and squares push pre-activations up, where both activations are nearly
+        straight; centred, the bends of all units lie amid the points (compare Hoedt and Klambauer, 2023, on
+        the initialisation of these networks).
+        """
+        h = x.new_zeros(len(x), 0)
+        for i, layer in enumerate(self.quadratics):
+            u: Tensor = layer(x)
+            if i > 0:
+                u = u + F.linear(h, self.hidden_weights[i - 1])
+            layer.bias.sub_(u.mean(0))
+            h = u - u.mean(0)
+            if i > 0:
+                h = activate(h, self.activation)[0]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        flatten_layer_names(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @classmethod
+    def from_state_dict(
+        cls, state: Mapping[str, Tensor], *, activation: Activation = "celu", strong_convexity: float = 1e-6
+    ) -> DenseICNN:
+        """Build the network that a published state dictionary describes, and load it.
+
+        Raises:
+            ValueError: the dictionary is not that of a dense input-convex network.
+        """
+        state = dict(state)
+        flatten_layer_names(state, "")
+        factors: list[Tensor] = []
+        while (name := f"quadratic_layers.{len(factors)}.quadratic_decomposed") in state:
+            factors.append(state[name])
+        if not factors or any(factor.ndim != 3 for factor in factors):
+            raise ValueError(
+                "no quadratic_layers.0.quadratic_decomposed of shape (in, rank, out) in the state dictionary"
+            )
+        in_dim, rank, _ = factors[0].shape
+        widths = [factor.shape[2] for factor in factors]
+        with torch.device("meta"):
+            wanted = cls(in_dim, widths, rank, activation, strong_convexity).state_dict()
+        if (reason := difference(wanted, state)) is not None:
+            raise ValueError(f"the state dictionary does not fit a dense input-convex network: {reason}")
+        network = cls(in_dim, widths, rank, activation, strong_convexity)
+        network.to(factors[0].dtype).load_state_dict(state)
+        return network
+
+
+def flatten_layer_names(state: dict[str, Any], prefix: str) -> None:
+    """Rename ``quadratic_layers.i.0.*`` and ``convex_layers.i.0.*`` (layer and dropout in one container)
+    in place.
+    """
+    for name in list(state):
+        if not name.startswith(prefix):
+            continue
+        parts = name[len(prefix) :].split(".")
+        if parts[0] in ("quadratic_layers", "convex_layers") and len(parts) == 4 and parts[2] == "0":
+            state[f"{prefix}{parts[0]}.{parts[1]}.{parts[3]}"] = state.pop(name)

@@ -1,0 +1,35 @@
+"""Mixtures of images, which the network embeds, once for each distinct pair."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wasskit.data.transfer import sent
+from wasskit.distributed.collectives import gather
+from wasskit.plugins.metrix.mixers.base import Sources, pair_cosines
+from wasskit.plugins.metrix.pairs import Mixing, Triples
+
+
+class InputMixer:
+    """Mixes the images of the batch; needs ``images`` and ``network``."""
+
+    def __init__(self, embeddings: Tensor, sources: Sources) -> None:
+        images = sources.images
+        if images is None or sources.network is None:
+            raise ValueError("input mode needs images, the images of the batch, and network")
+        if len(images) != len(embeddings) or not images.is_floating_point():
+            raise ValueError(
+                f"images must be the {len(embeddings)} floating-point images of the batch, not {images.dtype} of shape "
+                f"{tuple(images.shape)}"
+            )
+        self.images, self.network = images, sources.network
+
+    def cosines(self, anchors: Tensor, embeddings: Tensor, triples: Triples, mixing: Mixing) -> Tensor:
+        images = gather(self.images)
+
+        def embed(x: Tensor, n: Tensor) -> Tensor:
+            first, second = (images[sent(index, images.device)] for index in (x, n))
+            return self.network(torch.lerp(second, first, mixing.lam))
+
+        return pair_cosines(embed, anchors, triples, len(images))

@@ -1,0 +1,307 @@
+"""What the commands find, as reports: pure functions of embeddings and of metrics that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from wasskit.data.base import ImageDataset
+from wasskit.data.metric_sets import MetricSplits
+from wasskit.evaluation.embedding import Features
+from wasskit.evaluation.retrieval import Backend, nearest
+from wasskit.pictures import curves, dimensions
+from wasskit.pictures.bars import Value
+from wasskit.pictures.look import Look
+from wasskit.plugins.metrix.figures import draw_neighbours, draw_retrieved, draw_similarities, picture
+from wasskit.plugins.metrix.measure import Geometry, geometry, nearest_of_each_kind, retrieval_percent
+from wasskit.plugins.metrix.metrics import METRICS
+from wasskit.report import Report, Table, published
+from wasskit.training.run import Metric
+from wasskit.training.series import final_values, over_epochs, over_steps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["epochs_to_report", "evaluation_report", "search_report", "training_report"]
+
+LABELS = {
+    "last": "last epoch",
+    "best_by_validation": "best on validation classes",
+    "best_on_test": "best on the test set (as published)",
+}
+PROTOCOL = (
+    "cosine similarity; a query is left out of its own gallery; ties and queries without a positive count against the "
+    "model; mAP@R over the first R ranks, R the number of positives"
+)
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+def training_report(
+    dataset: str,
+    parts: MetricSplits,
+    runs: Mapping[str, Sequence[Metric]],
+    skipped: Mapping[str, int],
+    paper: Mapping[str, Any],
+) -> Report:
+    """The retrieval of a training, and of its baseline where there is one, beside what is published.
+
+    Args:
+        runs: their metrics by name, the training first.
+        skipped: how many of its steps mixed nothing, by the reason.
+    """
+    epochs = {name: epochs_to_report(rows) for name, rows in runs.items()}
+    first, *others = epochs
+    result = {
+        "skipped_share": _skipped_share(runs[first]),
+        "skipped_steps": dict(skipped),
+        "epochs_reported": epochs[first],
+        **({"baseline": epochs[others[0]]} if others else {}),
+    }
+    searched = f" in a gallery of {len(parts.gallery):,}" if parts.gallery is not None else ""
+    title = (
+        f"{dataset}: {len(parts.test):,} queries{searched} of {len(parts.test.classes):,} classes never trained on "
+        "(percent)"
+    )
+    recalls = {name: _recalls(final_values(over_steps(rows)), "test/") for name, rows in runs.items()}
+    figures: dict[str, Callable[[], Figure]] = {"learning_curves": lambda: _learning_curves(runs)}
+    if len(recalls[first]) > 1:
+        figures["recall"] = lambda: _recall_figure(recalls)
+    return Report(result, [runs_table(title, epochs, paper)], remarks=published(paper), figures=figures)
+
+
+def epochs_to_report(rows: Sequence[Metric]) -> dict[str, dict[str, Any]]:
+    """Test metrics of the last epoch, of the best on validation classes (if any were kept), and of the best on the
+    test set itself, each ``{"epoch": ..., "metrics": {...}}``.
+
+    The last is what published tables report; it chooses the epoch by the very set that it then measures.
+    """
+    by_epoch: dict[str, dict[int, dict[str, float]]] = {"test": {}, "val": {}}
+    for row in rows:
+        if row.split in by_epoch:
+            by_epoch[row.split].setdefault(row.epoch, {})[row.metric] = row.value
+    tested, validated = by_epoch["test"], by_epoch["val"]
+    if not tested:
+        return {}
+    chosen = {"last": max(tested)}
+    if validated:
+        chosen["best_by_validation"] = max(validated, key=lambda epoch: validated[epoch]["recall@1"])
+    chosen["best_on_test"] = max(tested, key=lambda epoch: tested[epoch]["recall@1"])
+    return {
+        name: {"epoch": epoch, "metrics": tested[epoch]} for name, epoch in chosen.items() if epoch in tested
+    }
+
+
+def runs_table(
+    title: str, epochs: Mapping[str, Mapping[str, Mapping[str, Any]]], paper: Mapping[str, Any]
+) -> Table:
+    """:func:`epochs_to_report` of several runs by name, and the published figures if there are any."""
+    columns = _columns(next(iter(next(iter(epochs.values())).values()))["metrics"])
+    rows: list[list[Any]] = [
+        [name, f"{LABELS[which]}, {entry['epoch']}", *(entry["metrics"].get(column) for column in columns)]
+        for name, report in epochs.items()
+        for which, entry in report.items()
+    ]
+    values = paper.get("metrics", {})
+    if values:
+        rows.append(["published", "", *(values.get(f"test/{column}") for column in columns)])
+    return Table(["run", "epoch", *METRICS.headings(*columns).values()], rows, title)
+
+
+def _skipped_share(rows: Sequence[Metric]) -> float:
+    """Share of the steps that mixed nothing, from the logged means (0 for a run without mixing)."""
+    values = [row.value for row in rows if (row.split, row.metric) == ("train", "skipped")]
+    return sum(values) / len(values) if values else 0.0
+
+
+# --- Evaluation -------------------------------------------------------------------------------------------------------
+
+
+def evaluation_report(
+    parts: MetricSplits,
+    features: Mapping[str, Features],
+    recalls: Sequence[int],
+    *,
+    mixtures: int | None = None,
+    backend: Backend = "exact",
+    pictures: int = 6,
+    seed: int = 0,
+    name: str = "",
+) -> Report:
+    """Retrieval and geometry of a trained embedding; the work is shared by all ranks, which must all call.
+
+    Args:
+        features: embeddings of the ``parts`` by their names: "test"; "gallery" and "val" where there are any; "train"
+            for the geometry.
+        recalls: the K of recall@K.
+        mixtures: of training embeddings, for utilisation (None: four for each training image, at most 200,000).
+        pictures: queries to draw with what they retrieve.
+        seed: of the mixtures and of the queries drawn.
+        name: of the model, as the report names it.
+    """
+    test, gallery = features["test"], features.get("gallery")
+    values = {"test": retrieval_percent(test, gallery, recalls, backend=backend)}
+    if "val" in features:
+        values["val"] = retrieval_percent(features["val"], None, recalls, backend=backend)
+    result: dict[str, Any] = {
+        "model": name,
+        "dataset": parts.test.name,
+        "queries": len(parts.test),
+        "gallery": len(parts.gallery) if parts.gallery is not None else None,
+        "protocol": PROTOCOL,
+        "metrics": {f"{split}/{key}": value for split, row in values.items() for key, value in row.items()},
+    }
+    tables = [_retrieval_table(parts, values)]
+    if "train" in features:
+        number = mixtures or min(200_000, 4 * len(features["train"].labels))
+        shape = geometry(test, features["train"], mixed=number, seed=seed)
+        result["geometry"] = asdict(shape)
+        tables.append(_geometry_table(shape))
+    figures: dict[str, Callable[[], Figure]] = {}
+    found = _recalls(values["test"])
+    if len(found) > 1:
+        figures["evaluation_recall"] = lambda: _recall_figure({"test": found})
+    kinds = nearest_of_each_kind(test, gallery, seed=seed)
+    if len(kinds[0]):
+        figures["similarities"] = lambda: draw_similarities(*kinds)
+    if pictures:
+        searched = (
+            (parts.test, test) if parts.gallery is None or gallery is None else (parts.gallery, gallery)
+        )
+        figures["retrieved"] = lambda: draw_retrieved(
+            (parts.test, test), searched, own=gallery is None, number=pictures, seed=seed
+        )
+    return Report(result, tables, files={"evaluation.json": result}, figures=figures)
+
+
+def _retrieval_table(parts: MetricSplits, values: Mapping[str, Mapping[str, float]]) -> Table:
+    columns = _columns(values["test"])
+    searched = f"a gallery of {len(parts.gallery):,}" if parts.gallery is not None else "all others"
+    return Table(
+        ["split", *METRICS.headings(*columns).values()],
+        [[split, *(row.get(column) for column in columns)] for split, row in values.items()],
+        f"{parts.test.name}: {len(parts.test):,} queries of {len(parts.test.classes):,} classes against {searched} "
+        "(percent)",
+    )
+
+
+def _geometry_table(shape: Geometry) -> Table:
+    return Table(
+        ["measure", "value", "meaning"],
+        [
+            ["alignment", shape.alignment, "test items of one class: mean distance"],
+            ["uniformity", shape.uniformity, "test items: log mean exp(-2 distance), lower is more even"],
+            ["utilisation", shape.utilisation, "test item to nearest training item"],
+            [f"utilisation, {shape.mixed:,} mixtures", shape.mixed_utilisation, "and to nearest mixture"],
+        ],
+        "Geometry of the embeddings (squared distances on the unit sphere)",
+        digits=4,
+    )
+
+
+# --- Search -----------------------------------------------------------------------------------------------------------
+
+
+def search_report(
+    image: str,
+    query: tuple[ImageDataset, Tensor],
+    gallery: tuple[ImageDataset, Tensor],
+    k: int,
+    *,
+    own: int | None = None,
+    figure: str = "search",
+) -> Report:
+    """The ``k`` images nearest to an image.
+
+    Args:
+        image: the query, as the report names it.
+        query: a data set of this image, and its embedding (1, D).
+        gallery: the images searched, and their embeddings (N, D).
+        own: the number of the query in the gallery, which does not find itself.
+        figure: name of the picture.
+    """
+    asked, items = query[0], gallery[0]
+    similarities, indices = nearest(query[1], k + (own is not None), gallery=gallery[1])
+    found = [
+        (float(s), int(i))
+        for s, i in zip(similarities[0].tolist(), indices[0].tolist(), strict=True)
+        if i != own
+    ][:k]
+    label = _label(asked, 0)
+    rows = [(place, s, _label(items, i), _name(items, i)) for place, (s, i) in enumerate(found, start=1)]
+    result = {
+        "query": image,
+        "class": label,
+        "gallery": len(items),
+        "found": [{"rank": r, "similarity": s, "class": c, "image": name} for r, s, c, name in rows],
+    }
+    title = f"Nearest to {image}{f' ({label})' if label else ''} among {len(items):,} images"
+
+    def draw() -> Figure:
+        return draw_neighbours(
+            [picture(asked, 0)],
+            [[picture(items, i) for _, i in found]],
+            similarities=[[s for s, _ in found]],
+            right=[[None if label is None or row[2] is None else row[2] == label for row in rows]],
+            titles=[label or "query"],
+        )
+
+    table = Table(["rank", "cosine", "class", "image"], rows, title, digits=3)
+    return Report(result, [table], figures={figure: draw})
+
+
+def _label(dataset: ImageDataset, index: int) -> str | None:
+    if dataset.labels is None or int(dataset.labels[index]) < 0:
+        return None
+    return dataset.classes[int(dataset.labels[index])]
+
+
+def _name(dataset: ImageDataset, index: int) -> str:
+    return str(dataset.paths[index]) if dataset.paths is not None else f"{dataset.name} number {index}"
+
+
+# --- Figures ----------------------------------------------------------------------------------------------------------
+
+
+def _columns(metrics: Mapping[str, float]) -> list[str]:
+    """The retrieval metrics among these, in the order of a table; precision@1 is recall@1 and is left out."""
+    return [name for name in metrics if name.startswith(("recall@", "map@"))]
+
+
+def _recalls(metrics: Mapping[str, float], prefix: str = "") -> dict[int, float]:
+    """Recall@K by K, of metrics whose names begin with ``prefix``."""
+    start = f"{prefix}recall@"
+    return dict(sorted((int(k[len(start) :]), v) for k, v in metrics.items() if k.startswith(start)))
+
+
+def _recall_figure(series: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Recall@K over K, one line per run or split."""
+    numbers = sorted({k for values in series.values() for k in values})
+    values = {i: {k: Value(v, None, 1) for k, v in own.items()} for i, own in enumerate(series.values())}
+    panel = dimensions.Panel(numbers, values, "K", "recall@K (%)")
+    return dimensions.draw_dims(list(series), [panel], Look("paper", "single"))
+
+
+def _learning_curves(runs: Mapping[str, Sequence[Metric]]) -> Figure:
+    """Training loss and recall@1 over the epochs."""
+    series = {name: over_epochs(rows) for name, rows in runs.items()}
+    losses = [_line(values, "train/loss", name, i) for i, (name, values) in enumerate(series.items())]
+    recalls = [
+        _line(values, f"{split}/recall@1", f"{name}, {word}", i + shift)
+        for shift, (split, word) in ((0, ("test", "test")), (len(series), ("val", "validation")))
+        for i, (name, values) in enumerate(series.items())
+        if values.get(f"{split}/recall@1")
+    ]
+    ylabel = "loss (its own of each run)" if len(runs) > 1 else "loss"
+    panels = [
+        curves.Panel("loss", losses, "epoch", ylabel, apart=True),
+        curves.Panel("recall@1", recalls, "epoch", "recall@1 (%), unseen classes", apart=True),
+    ]
+    return curves.draw_curves(panels, Look("paper", "double"))[0]
+
+
+def _line(values: Mapping[str, Mapping[float, float]], key: str, label: str, number: int) -> curves.Line:
+    return curves.Line(curves.Curve.through(values.get(key, {})), label, number)

@@ -1,0 +1,52 @@
+"""The report of two samples of embeddings that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from wasskit.evaluation.two_sample import Comparison
+from wasskit.report import Report, Table
+
+__all__ = ["comparison_report"]
+
+#: Of three tests one is below a third of the level by chance alone as often as one is below the level.
+_LEVEL = 0.05
+
+
+def comparison_report(found: Comparison, first: str, second: str) -> Report:
+    """Distances with p-values and a sentence on them; ``first`` and ``second`` name the samples."""
+    rows: list[tuple[str, Any, Any]] = [
+        ("Frechet distance, squared", found.frechet, found.frechet_p),
+        ("sliced W2, squared", found.sliced_w2, found.sliced_w2_p),
+        ("energy distance, sliced", found.energy, found.energy_p),
+    ]
+    smallest = min(found.p_values().values())
+    moved = 3 * smallest <= _LEVEL
+    sentence = (
+        f"The distribution has moved: the smallest of three p-values is {smallest:.3g}."
+        if moved
+        else f"Nothing shows that the distribution has moved: the smallest of three p-values is {smallest:.3g}."
+    )
+    of_rows = (
+        ""
+        if found.rows == (found.n, found.m)
+        else f", {found.rows[0]:,} and {found.rows[1]:,} rows relabelled"
+    )
+    return Report(
+        result={**asdict(found), "moved": moved, "first": first, "second": second},
+        tables=[
+            Table(
+                ("distance", "value", "p"), rows, f"{first} ({found.n:,}) and {second} ({found.m:,}), {found.dim} "
+                f"dimensions; {found.permutations} permutations{of_rows}", digits=4,
+            )
+        ],
+        notes=[sentence + " (Holds at a level of 5 % over the three; rows must be independent.)"],
+        files={"comparison.csv": Table(("distance", "value", "p"), rows)},
+        metrics=[
+            (0, "embeddings", {
+                "frechet": found.frechet, "sliced_w2_squared": found.sliced_w2, "energy": found.energy,
+                **{f"{name}_p": value for name, value in found.p_values().items()},
+            })
+        ],
+    )  # fmt: skip

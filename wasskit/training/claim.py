@@ -1,0 +1,49 @@
+"""The claim of a process on the directory that it trains in. Free of torch until it is made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from wasskit.errors import UserError
+from wasskit.system.files import remove_leftovers
+from wasskit.system.locks import Taken, held
+
+__all__ = ["LOCK", "claimed"]
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def claimed(path: Path, writes: bool, *, alone: bool = True) -> Iterator[None]:
+    """Inside, no other process trains in ``path``. On several ranks all enter; the claim is the writing one's.
+
+    The lock falls with the process, however that ends, and is not inherited by a loader's workers.
+
+    Args:
+        writes: whether this process writes in the directory.
+        alone: nobody else writes below the directory, so that temporary files there are leftovers. Not so for a
+            folder of many runs, which have claims of their own.
+
+    Raises:
+        UserError: another process has the claim.
+    """
+    from wasskit.distributed.group import broadcast_object
+
+    with contextlib.ExitStack() as stack:
+        refusal: str | None = None
+        if writes:
+            try:
+                stack.enter_context(held(path / LOCK))
+            except Taken as taken:
+                refusal = (
+                    f"Another process ({taken}) is training in {path}: wait for it, stop it, or choose "
+                    "another --run-dir."
+                )
+        refusal = broadcast_object(refusal)
+        if refusal is not None:
+            raise UserError(refusal)
+        if alone and writes:
+            remove_leftovers(path)
+        yield

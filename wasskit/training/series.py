@@ -1,0 +1,41 @@
+"""The metrics of a run as series over its steps or epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from wasskit.training.metrics_csv import Metric
+
+__all__ = ["final_values", "over_epochs", "over_steps", "steps_per_epoch"]
+
+
+def over_steps(rows: Sequence[Metric]) -> dict[str, dict[int, float]]:
+    """Each metric, named ``split/metric``, as finite values over the steps. Later rows replace earlier ones."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        values = found.setdefault(f"{row.split}/{row.metric}", {})
+        values.pop(row.step, None)
+        if math.isfinite(row.value):
+            values[row.step] = row.value
+    return {key: dict(sorted(values.items())) for key, values in found.items()}
+
+
+def over_epochs(rows: Sequence[Metric]) -> dict[str, dict[float, float]]:
+    """Each metric, named ``split/metric``, as finite values over the epochs, of which steps are fractions."""
+    per_epoch = steps_per_epoch(rows) or 1.0
+    return {
+        key: {step / per_epoch: value for step, value in values.items()}
+        for key, values in over_steps(rows).items()
+    }
+
+
+def steps_per_epoch(rows: Sequence[Metric]) -> float | None:
+    """From the evaluations, which happen at whole epochs; None where there is none."""
+    ratios = [row.step / row.epoch for row in rows if row.split != "train" and row.epoch > 0]
+    return ratios[-1] if ratios else None
+
+
+def final_values(series: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """The last value of each metric."""
+    return {key: values[max(values)] for key, values in series.items() if values}
