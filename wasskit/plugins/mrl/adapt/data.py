@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -181,6 +181,10 @@ class RowSource:
         order = self.sampler.order(epoch)
         for step in range(start, self.steps_per_epoch):
             yield step, order[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The batches ``start``, ``start + 1``, ... of an epoch."""
+        raise NotImplementedError
 
     def vectors(self, rows: Tensor) -> Tensor:
         """Rows of the vectors, float32 on the device."""

@@ -115,6 +115,9 @@ def _block(dim: int, hidden: int, dropout: float) -> nn.Module:
 class PrefixAdaptor(nn.Module):
     """Vectors (N, D) -> the first ``dim`` coordinates of the adapted unit vector; with ``unit`` of unit length."""
 
+    centre: Tensor
+    matrix: Tensor
+
     def __init__(self, network: Adaptor, dim: int, *, unit: bool = False) -> None:
         super().__init__()
         self.dim = dim

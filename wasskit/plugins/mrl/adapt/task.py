@@ -126,7 +126,7 @@ class Validation:
     ) -> None:
         self.pairs = held.pairs if learns == "pairs" else None
         self.decides = {"pairs": "recall@10", "labels": "nn1"}.get(learns, "overlap10")
-        to = {"device": device, "dtype": torch.float32}
+        to: dict[str, Any] = {"device": device, "dtype": torch.float32}
         if self.pairs is not None:
             queries, documents = self.pairs.queries.unique(), _documents(train, held)
             self.vectors, self.bank = train.rows[queries].to(**to), train.rows[documents].to(**to)
