@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "load": "wasskit.plugins.models",
+    "MatryoshkaAdaptor": "wasskit.plugins.mrl.adapt.estimator",
     "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
     "W2UniformityLoss": "wasskit.plugins.ssl.losses",
     "MetrixLoss": "wasskit.plugins.metrix.objective",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from wasskit.ot.sliced import sliced_wasserstein_squared as sliced_wasserstein_squared
     from wasskit.plugins.metrix.objective import MetrixLoss as MetrixLoss
     from wasskit.plugins.models import load as load
+    from wasskit.plugins.mrl.adapt.estimator import MatryoshkaAdaptor as MatryoshkaAdaptor
     from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
     from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss
     from wasskit.plugins.w2gn.core.transport import W2GN as W2GN

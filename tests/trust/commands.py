@@ -49,6 +49,10 @@ class Training:
 
 _IMAGES = ("--epochs", "3", "--batch-size", "358", "--no-tensorboard", "--device", "cpu", "--log-every", "1")
 _MRL = (*_IMAGES, "--dims", "2,8")
+_ADAPT = (
+    "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--no-tensorboard", "--device", "cpu",
+    "--log-every", "1",
+)  # fmt: skip
 _SSL = (*_IMAGES, "--projector", "16,8")
 _METRIX = (
     "--epochs", "3", "--batch-size", "90", "--max-triples", "100", "--embedding-size", "8", "--no-tensorboard",
@@ -76,6 +80,9 @@ def _declare() -> list[Training]:
         Training("mrl-wasserstein", ("mrl", "train", *_MRL, "--alpha", "0"), 9),
         Training("mrl-geomloss", ("mrl", "train", *_MRL, "--sinkhorn", "geomloss"), 9),
         Training("mrl-tied", ("mrl", "train", *_MRL, "--tied", "--accumulate", "2"), 6),
+        # Each rank drops out units of its own.
+        Training("mrl-adapt", ("mrl", "adapt", *_ADAPT), 9, None),
+        Training("mrl-adapt-neighbours", ("mrl", "adapt", *_ADAPT, "--learn", "neighbours"), 9, None),
         Training("mrl-baseline", ("mrl", "baseline", *_MRL), 9),
         Training("mrl-sweep", ("mrl", "sweep", "method=mwrl,matryoshka", *_MRL), 9),
     ]

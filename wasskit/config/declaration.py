@@ -109,10 +109,14 @@ def argument(
     help: str,
     complete: Completer | ByCommand | None = None,
     metavar: str | None = None,
+    saved: bool = False,
 ) -> Any:
-    """Declare a positional argument. A ``tuple[T, ...]`` type takes one or more values (none, if it has a default)."""
+    """Declare a positional argument. A ``tuple[T, ...]`` type takes one or more values (none, if it has a default).
+
+    ``saved``: it is part of the configuration of a run, and a recipe may give it.
+    """
     metadata = {
-        METADATA: Option(help=help, complete=complete, metavar=metavar, transient=True, positional=True)
+        METADATA: Option(help=help, complete=complete, metavar=metavar, transient=not saved, positional=True)
     }
     if default is dataclasses.MISSING:
         return field(metadata=metadata)

@@ -163,8 +163,7 @@ def resolve(
         values.update(check_keys(config_class, recipe.options, f"recipe {recipe.path}"))
     for name, value in given.items():
         f = by_name[name]
-        where = (f.option.metavar or name.upper()) if f.option.positional else f.flag
-        values[name] = coerce(f, value, where)
+        values[name] = coerce(f, value, f.flag)
     return build(config_class, values), recipe.document if recipe else None
 
 

@@ -107,6 +107,9 @@ class Field:
 
     @property
     def flag(self) -> str:
+        """What messages call it: the flag of an option, the word that stands for an argument."""
+        if self.option.positional:
+            return self.option.metavar or self.name.upper()
         return self.option.flag or "--" + self.name.replace("_", "-")
 
     @property

@@ -9,6 +9,7 @@ from wasskit._lazy import attach
 _PUBLIC = {
     "topk_accuracy": "wasskit.evaluation.accuracy",
     "class_map_at_k": "wasskit.evaluation.accuracy",
+    "compression_rows": "wasskit.evaluation.compression",
     "knn_accuracy": "wasskit.evaluation.knn",
     "recall_at_k": "wasskit.evaluation.retrieval",
     "map_at_r": "wasskit.evaluation.retrieval",
@@ -29,6 +30,7 @@ __all__ = [
     "alignment",
     "alpha_req",
     "class_map_at_k",
+    "compression_rows",
     "frechet_distance",
     "gaussian_uniformity",
     "knn_accuracy",
@@ -47,6 +49,7 @@ __all__ = [
 if TYPE_CHECKING:
     from wasskit.evaluation.accuracy import class_map_at_k as class_map_at_k
     from wasskit.evaluation.accuracy import topk_accuracy as topk_accuracy
+    from wasskit.evaluation.compression import compression_rows as compression_rows
     from wasskit.evaluation.gaussianity import sigreg_statistic as sigreg_statistic
     from wasskit.evaluation.knn import knn_accuracy as knn_accuracy
     from wasskit.evaluation.label_free import alpha_req as alpha_req

@@ -10,6 +10,7 @@ plugin = Plugin(
     commands={
         "train": "Train nested embeddings.",
         "baseline": "Train an independent network for each dimension.",
+        "adapt": "Make the embeddings of any model smaller, from files.",
         "sweep": "Train a grid of settings and tabulate it.",
         "evaluate": "Measure a trained model at every dimension.",
         "retrieve": "Retrieve with short prefixes first: accuracy against cost.",

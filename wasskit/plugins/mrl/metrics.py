@@ -16,6 +16,28 @@ METRICS = Metrics(
             "retrieval mAP@{k}",
             f"average precision over the first k, divided by min(R, k) for R positives; {_PREFIXES}",
         ),
+        share("nn1", "1-NN", "class of the nearest training vector by the cosine of prefixes"),
+        share(
+            "overlap{k}",
+            "{k} nearest kept",
+            "share of the k nearest vectors by the whole cosine that stay among the k nearest",
+        ),
+        Metric(
+            "neighbours",
+            "min",
+            "neighbours",
+            "divergence of the neighbourhoods of prefixes, mean over the dimensions",
+        ),
+        Metric("pairs", "min", "pairs", "mean difference of cosines of prefixes and of whole vectors"),
+        Metric(
+            "cosine_ce",
+            "min",
+            "cross entropy by cosine",
+            "of the nested classifiers, mean over the dimensions",
+        ),
+        Metric(
+            "ranking", "min", "ranking", "listwise loss of queries and documents, mean over the dimensions"
+        ),
         Metric(
             "mean_dim", "min", "mean dimension", "coordinates that a cascade of classifiers uses per image"
         ),

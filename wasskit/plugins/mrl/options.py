@@ -21,7 +21,7 @@ from wasskit.trained import options as trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodOptions(OptionGroup):
+class ObjectiveOptions(OptionGroup):
     """The objective: alpha sum_k w_k CE_k + lambda sum_k S_k."""
 
     dims: tuple[int, ...] | None = option(
@@ -58,11 +58,6 @@ class MethodOptions(OptionGroup):
         show_default="all 1",
     )
     tied: bool = option(False, help="One classifier, sliced, for all dimensions (MRL-E).", panel="Method")
-    embedding: Literal["linear", "identity"] = option(
-        "linear",
-        help="Layer from the backbone's features to the embedding.",
-        panel="Method",
-    )
 
     def validate(self) -> None:
         super().validate()
@@ -76,6 +71,20 @@ class MethodOptions(OptionGroup):
                     f"--ce-weights: {len(self.ce_weights)} weights for {len(self.dims)} dimensions; "
                     "give one each."
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(ObjectiveOptions):
+    """The objective on the embedding of a backbone."""
+
+    embedding: Literal["linear", "identity"] = option(
+        "linear",
+        help="Layer from the backbone's features to the embedding.",
+        panel="Method",
+    )
+
+    def validate(self) -> None:
+        super().validate()
         if self.alpha == 0 and self.wasserstein_weight == 0:
             raise UserError("--alpha 0 and --wasserstein-weight 0 leave nothing to learn: raise one of them.")
 

@@ -1,0 +1,191 @@
+"""Adaptors of embeddings: the network, what it learns from, the command, the estimator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch.nn import functional as F
+
+from wasskit.cli import run
+from wasskit.errors import UserError
+from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, read_pairs, read_vectors
+from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
+from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
+from wasskit.plugins.mrl.adapt.task import divide
+
+
+def vectors(count: int = 60, width: int = 12, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_training_starts_from_the_principal_components() -> None:
+    x = vectors()
+    mean, axes = principal_axes(x)
+    unit = F.normalize(x, dim=1).double().numpy()
+    expected = PCA(4).fit(unit)
+    network = Adaptor(12)
+    network.start(axes, mean)
+    found = network.eval()(x)[:, :4].detach().double().numpy()
+    # Coordinates are below 1; sums of 12 products of float32 numbers.
+    assert np.abs(np.abs(found) - np.abs(expected.transform(unit))).max() < 12 * 2**-23
+
+
+def test_fewer_vectors_than_numbers_still_give_a_basis() -> None:
+    axes = principal_axes(vectors(5, 12))[1]
+    # Orthonormal to float32's rounding of the axes.
+    assert (axes @ axes.mT - torch.eye(12)).abs().max() < 12 * 2**-23
+
+
+def test_a_rotation_keeps_every_cosine() -> None:
+    x = vectors().double()
+    network = Adaptor(12, shape="rotation").double()
+    network.start(principal_axes(x)[1].double())
+    torch.nn.init.normal_(network.skew)
+    unit, adapted = F.normalize(x, dim=1), network.eval().normalised(x)
+    # The axes are orthonormal to float32's rounding.
+    assert (adapted @ adapted.mT - unit @ unit.mT).abs().max() < 12 * 2**-23
+
+
+@pytest.mark.parametrize("shape", ["residual", "rotation"])
+def test_prefixes_are_those_of_the_network(shape: str) -> None:
+    network = Adaptor(12, 8, shape=shape, hidden=6)  # type: ignore[arg-type]
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    x, network = vectors(), network.eval()
+    found = PrefixAdaptor(network, 3, unit=True)(x)
+    torch.testing.assert_close(found, F.normalize(network.normalised(x)[:, :3], dim=1))
+
+
+def test_nothing_is_lost_where_nothing_is_changed() -> None:
+    x, ids = vectors(20).double(), torch.arange(20)
+    losses = NeighbourLoss((4, 12), floor=1.0, pair_weight=1.0)(x, x, ids, 8)
+    assert float(losses.terms["neighbours@12"]) == pytest.approx(0, abs=1e-12)
+    assert float(losses.terms["neighbours@4"]) > 0.1
+
+
+def test_the_neighbour_loss_is_its_definition() -> None:
+    x, z, ids = vectors(9).double(), vectors(9, 6, 1).double(), torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 1])
+    found = NeighbourLoss((3, 6), temperature=0.2, floor=0.1, pair_weight=0.5)(z, x, ids, 4).total
+    expected = 0.0
+    s = F.cosine_similarity(x[:4, None], x[None], dim=2)
+    for d in (3, 6):
+        sd = F.cosine_similarity(z[:4, None, :d], z[None, :, :d], dim=2)
+        kl = 0.0
+        for i in range(4):
+            others = [j for j in range(9) if ids[j] != ids[i]]
+            p, q = (torch.softmax(m[i, others] / 0.2, 0) for m in (s, sd))
+            kl += float((p * (p / q).log()).sum()) / 4
+        expected += np.log(0.1 + kl) + 0.5 * float((sd - s).abs().mean())
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_gradients_are_finite_where_vectors_coincide(same: bool) -> None:
+    x = torch.ones(6, 8) if same else vectors(6, 8)
+    z = x.clone().requires_grad_()
+    total = NeighbourLoss((2, 8), wasserstein_weight=0.1)(z, x, torch.arange(6), 3).total
+    total = total + LabelLoss(2, (2, 8), keep_weight=0.1)(z, torch.tensor([0, 1] * 3), x).total
+    (gradient,) = torch.autograd.grad(total, z)
+    assert bool(gradient.isfinite().all())
+
+
+def test_the_gradients_are_right() -> None:
+    x, z = vectors(5, 6).double(), vectors(5, 4, 1).double().requires_grad_()
+    loss = LabelLoss(3, (2, 4), keep_weight=0.3, wasserstein_weight=0.0).double()
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    assert torch.autograd.gradcheck(lambda z: loss(z, labels, x).total, z)
+    pairs = PairLoss((2, 4))
+    relevance = torch.eye(5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda z: pairs(z, z.flip(0), relevance).total, z)
+
+
+def test_the_validation_part_is_not_trained_on() -> None:
+    rows = torch.arange(40.0)[:, None].expand(40, 3)
+    parts = divide(Vectors(rows, torch.arange(4).repeat(10)), "labels", 0.25, 0)
+    assert parts.validation is not None
+    held, train = parts.validation.rows[:, 0].tolist(), parts.train.rows[:, 0].tolist()
+    assert sorted(held + train) == list(range(40))
+    assert torch.bincount(parts.validation.labels).tolist() == [2] * 4
+
+
+def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text("query,document,relevance\n0,3,2\n1,4,1\n0,4,0.5\n2,3,0\n")
+    pairs = read_pairs(file, 5)
+    source = PairSource(vectors(5), pairs, 2, device=torch.device("cpu"), seed=0)
+    found = source.relevance(torch.tensor([0, 1, 2]), torch.tensor([3, 4]))
+    assert found.tolist() == [[2, 0.5], [0, 1], [0, 0]]
+    assert source.queries.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("query,doc\n0,1\n", "it has no column document"),
+        ("query,document\n0,9\n", "line 2 names a row beyond the 5 vectors"),
+        ("query,document\n0,x\n", "line 2 is no pair of row numbers"),
+        ("query,document,relevance\n0,1,-1\n", "line 2 has a relevance that is not zero or positive"),
+        ("query,document,relevance\n0,1,0\n", "it has no pair of positive relevance"),
+    ],
+)
+def test_bad_pairs_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_pairs(file, 5)
+
+
+def test_labels_of_another_length_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((4, 3), np.float16))
+    np.save(tmp_path / "y.npy", np.arange(5))
+    with pytest.raises(UserError, match=r"y.npy has 5 labels for the 4 vectors of .*x.npy"):
+        read_vectors(tmp_path / "x.npy", tmp_path / "y.npy")
+
+
+@pytest.mark.parametrize("learn", ["labels", "neighbours", "pairs"])
+def test_the_command_makes_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], learn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", vectors(80, 16).numpy())
+    np.save("y.npy", np.arange(80) % 4)
+    np.save("t.npy", vectors(30, 16, 1).numpy())
+    Path("pairs.csv").write_text("query,document\n" + "".join(f"{i},{i + 40}\n" for i in range(40)))
+    given = {"labels": ["--labels", "y.npy"], "pairs": ["--pairs", "pairs.csv"], "neighbours": []}[learn]
+    argv = ["mrl", "adapt", "x.npy", *given, "--test", "t.npy", "--epochs", "2", "--batch-size", "16"]
+    argv += ["--hidden", "8", "--device", "cpu", "--no-tensorboard", "--json", "--run-dir", "run"]
+    assert run(argv) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {row["method"] for row in result["compression"]} == {
+        "raw", "random rotation", "principal components", "adapted",
+    }  # fmt: skip
+    assert Path("run/compression.csv").is_file()
+    assert all(Path(path).is_file() for path in result["figures"])
+    assert run(["mrl", "adapt", "--resume", "run", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["compression"] == result["compression"]
+
+
+def test_the_estimator_follows_the_conventions() -> None:
+    from sklearn.utils.estimator_checks import check_estimator
+
+    import wasskit
+
+    check_estimator(wasskit.MatryoshkaAdaptor(epochs=1, hidden=8, batch_size=16))
+
+
+def test_the_estimator_repeats_itself_and_names_its_features() -> None:
+    import wasskit
+
+    x, y = vectors(60).numpy(), np.arange(60) % 3
+    before = torch.get_rng_state()
+    one, two = (wasskit.MatryoshkaAdaptor((4, 8), epochs=2, hidden=8).fit(x, y) for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert np.array_equal(one.transform(x), two.transform(x))
+    assert one.transform(x).shape == (60, 8)
+    assert one.get_feature_names_out()[:2].tolist() == ["matryoshkaadaptor0", "matryoshkaadaptor1"]

@@ -1,0 +1,1 @@
+"""Adaptors of frozen embeddings: vectors in, vectors out whose prefixes serve at every size."""

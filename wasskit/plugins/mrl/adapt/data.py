@@ -1,0 +1,271 @@
+"""Vectors from files, the part of them that is kept for validation, and the batches of the rest."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wasskit.data.samplers import RandomSampler
+from wasskit.data.seeds import derive_seed
+from wasskit.distributed.group import rank, world_size
+from wasskit.distributed.shard import shard_indices
+from wasskit.errors import UserError
+from wasskit.evaluation.compression import neighbours
+from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
+from wasskit.plugins.mrl.adapt.network import Adaptor
+from wasskit.system.arrays import check_rows, read_array
+from wasskit.system.readers import Damage, reader
+
+POOL = 50_000
+"""Vectors among which nearest pairs are looked for; of more, as many are drawn."""
+
+
+class Pairs(NamedTuple):
+    """Rows of queries and documents (P,) int64, and the relevance (P,) float32 of one to the other."""
+
+    queries: Tensor
+    documents: Tensor
+    relevance: Tensor
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors (N, D) and what is known of them: labels (N,) int64, or pairs of rows."""
+
+    rows: Tensor
+    labels: Tensor | None = None
+    pairs: Pairs | None = None
+    name: str = "vectors"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def read_vectors(path: Path, labels: Path | None = None, pairs: Path | None = None) -> Vectors:
+    """The vectors of a file with their labels or pairs, if named.
+
+    Raises:
+        UserError: a file cannot be read, or they do not fit together.
+    """
+    array = read_array(path)
+    check_rows(array, str(path))
+    rows = torch.from_numpy(array if array.dtype.kind == "f" else array.astype("float32"))
+    found = None
+    if labels is not None:
+        values = read_array(labels)
+        if values.ndim != 1 or values.dtype.kind not in "iu":
+            raise UserError(
+                f"{labels} has {values.dtype} of shape {values.shape}: expected one integer per vector."
+            )
+        if len(values) != len(rows):
+            raise UserError(f"{labels} has {len(values):,} labels for the {len(rows):,} vectors of {path}.")
+        found = torch.from_numpy(values.astype("int64"))
+    related = None if pairs is None else read_pairs(pairs, len(rows))
+    return Vectors(rows, found, related, path.stem)
+
+
+@reader("CSV of pairs", suffixes=(".csv",), advice="write it as query,document,relevance")
+def read_pairs(path: Path, count: int) -> Pairs:
+    """Pairs of rows, from a CSV with a heading: the columns query and document (from 0), and relevance (1 without)."""
+    with path.open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        missing = [name for name in ("query", "document") if name not in (table.fieldnames or ())]
+        if missing:
+            raise Damage(f"it has no column {missing[0]}")
+        found = []
+        for number, row in enumerate(table, 2):
+            try:
+                pair = int(row["query"]), int(row["document"]), float(row.get("relevance") or 1)
+            except (TypeError, ValueError):
+                raise Damage(f"line {number} is no pair of row numbers") from None
+            if not (0 <= pair[0] < count and 0 <= pair[1] < count):
+                raise Damage(f"line {number} names a row beyond the {count:,} vectors")
+            if not 0 <= pair[2] < float("inf"):
+                raise Damage(f"line {number} has a relevance that is not zero or positive")
+            found.append(pair)
+    if not any(relevance > 0 for _, _, relevance in found):
+        raise Damage("it has no pair of positive relevance")
+    queries, documents, relevance = zip(*found, strict=True)
+    return Pairs(torch.tensor(queries), torch.tensor(documents), torch.tensor(relevance))
+
+
+def digits(split: str, root: Path | None = None) -> Vectors:
+    """The pixels of a split of digits, as vectors of 64 numbers from 0 to 1, with labels."""
+    from wasskit.data.registry import load_dataset
+
+    dataset = load_dataset("digits", split, root=root)
+    images = dataset.images_on(torch.device("cpu"))
+    return Vectors(images.flatten(1).float() / 255, dataset.filled_labels(), name="digits")
+
+
+# --- Parts ------------------------------------------------------------------------------------------------------------
+
+
+def split_pairs(pairs: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
+    """The pairs of the queries to train on, and those of a ``fraction`` of the queries, at least one."""
+    queries = pairs.queries.unique()
+    if len(queries) < 2:
+        raise UserError("--pairs: one query alone leaves none for validation; name pairs of two or more.")
+    generator = torch.Generator().manual_seed(derive_seed(seed, "split"))
+    kept = min(max(round(fraction * len(queries)), 1), len(queries) - 1)
+    held = torch.isin(pairs.queries, queries[torch.randperm(len(queries), generator=generator)[:kept]])
+    return Pairs(*(x[~held] for x in pairs)), Pairs(*(x[held] for x in pairs))
+
+
+# --- Batches ----------------------------------------------------------------------------------------------------------
+
+
+class LabelBatch(NamedTuple):
+    """This rank's vectors (B, D) with classes (B,)."""
+
+    vectors: Tensor
+    classes: Tensor
+
+    def losses(self, network: Adaptor, objective: LabelLoss) -> AdaptLosses:
+        return objective(network(self.vectors), self.classes, self.vectors)  # type: ignore[no-any-return]
+
+
+class NeighbourBatch(NamedTuple):
+    """All vectors (B, D) of a step, the anchors first, with the rows (B,) that they are."""
+
+    vectors: Tensor
+    ids: Tensor
+    anchors: int
+
+    def losses(self, network: Adaptor, objective: NeighbourLoss) -> AdaptLosses:
+        own = shard_indices(len(self.vectors))
+        adapted = network(self.vectors[own.start : own.stop])
+        return objective(adapted, self.vectors, self.ids, self.anchors)  # type: ignore[no-any-return]
+
+
+class PairBatch(NamedTuple):
+    """Queries and documents (B, D) of a step with the relevance (B, B)."""
+
+    queries: Tensor
+    documents: Tensor
+    relevance: Tensor
+
+    def losses(self, network: Adaptor, objective: PairLoss) -> AdaptLosses:
+        own = shard_indices(len(self.queries))
+        queries, documents = (x[own.start : own.stop] for x in (self.queries, self.documents))
+        return objective(network(queries), network(documents), self.relevance)  # type: ignore[no-any-return]
+
+
+class RowSource:
+    """Batches of rows in a new order each epoch: a function of the epoch and the batch's number alone."""
+
+    def __init__(self, rows: Tensor, count: int, batch_size: int, *, device: torch.device, seed: int) -> None:
+        if batch_size % world_size():
+            raise UserError(
+                f"--batch-size: {batch_size} cannot be shared equally by {world_size()} processes; take a multiple."
+            )
+        self.rows = rows
+        self.batch_size = min(batch_size, count - count % world_size())
+        self.device = device
+        self.seed = seed
+        self.sampler = RandomSampler(count, seed)
+        self.steps_per_epoch = count // self.batch_size if self.batch_size else 0
+
+    def chosen(self, epoch: int, start: int) -> Iterator[tuple[int, Tensor]]:
+        """The number of each batch and its samples."""
+        order = self.sampler.order(epoch)
+        for step in range(start, self.steps_per_epoch):
+            yield step, order[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The batches ``start``, ``start + 1``, ... of an epoch."""
+        raise NotImplementedError
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        """Rows of the vectors, float32 on the device."""
+        return self.rows[rows].to(self.device, torch.float32)
+
+    def generator(self, epoch: int, step: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self.seed, "near", epoch, step))
+
+
+class LabelSource(RowSource):
+    """Vectors with their classes (N,)."""
+
+    def __init__(
+        self, rows: Tensor, classes: Tensor, batch_size: int, *, device: torch.device, seed: int
+    ) -> None:
+        super().__init__(rows, len(rows), batch_size, device=device, seed=seed)
+        self.classes = classes
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[LabelBatch]:
+        share, own = self.batch_size // world_size(), rank()
+        for _, chosen in self.chosen(epoch, start):
+            mine = chosen[own * share : (own + 1) * share]
+            yield LabelBatch(self.vectors(mine), self.classes[mine].to(self.device))
+
+
+class NeighbourSource(RowSource):
+    """Anchors, some of the nearest vectors of each, and as many anchors' worth of vectors at random.
+
+    Args:
+        near: neighbours drawn for each anchor, from its ``pool`` nearest.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        batch_size: int,
+        *,
+        near: int = 4,
+        pool: int = 30,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        if len(rows) > POOL:
+            generator = torch.Generator().manual_seed(derive_seed(seed, "pool"))
+            rows = rows[torch.randperm(len(rows), generator=generator)[:POOL].sort().values]
+        super().__init__(rows, len(rows), batch_size, device=device, seed=seed)
+        self.near = min(near, len(rows) - 1)
+        unit = F.normalize(rows.to(device, torch.float32), dim=1)
+        self.nearest = neighbours(unit, min(pool, len(rows) - 1)).cpu()
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[NeighbourBatch]:
+        for step, anchors in self.chosen(epoch, start):
+            generator = self.generator(epoch, step)
+            keys = torch.rand(len(anchors), self.nearest.shape[1], generator=generator)
+            near = self.nearest[anchors].gather(1, keys.topk(self.near, dim=1).indices)
+            others = torch.randint(len(self.rows), (2 * len(anchors),), generator=generator)
+            ids = torch.cat([anchors, near.flatten(), others])
+            yield NeighbourBatch(self.vectors(ids), ids.to(self.device), len(anchors))
+
+
+class PairSource(RowSource):
+    """Pairs of positive relevance; each query of a batch ranks the documents of all of them."""
+
+    def __init__(
+        self, rows: Tensor, pairs: Pairs, batch_size: int, *, device: torch.device, seed: int
+    ) -> None:
+        positive = pairs.relevance > 0
+        self.queries, self.documents = pairs.queries[positive], pairs.documents[positive]
+        super().__init__(rows, len(self.queries), batch_size, device=device, seed=seed)
+        keys = pairs.queries * len(rows) + pairs.documents
+        self.keys, order = keys.sort()
+        self.known = pairs.relevance[order]
+
+    def relevance(self, queries: Tensor, documents: Tensor) -> Tensor:
+        """(Q,), (D,) rows to (Q, D): as the pairs say, 0 where none does."""
+        wanted = queries[:, None] * len(self.rows) + documents[None]
+        place = torch.searchsorted(self.keys, wanted).clamp_max(len(self.keys) - 1)
+        return torch.where(self.keys[place] == wanted, self.known[place], 0.0)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[PairBatch]:
+        for _, chosen in self.chosen(epoch, start):
+            queries, documents = self.queries[chosen], self.documents[chosen]
+            relevance = self.relevance(queries, documents).to(self.device)
+            yield PairBatch(self.vectors(queries), self.vectors(documents), relevance)

@@ -1,0 +1,133 @@
+"""The adaptor as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from wasskit.plugins.mrl.adapt.data import Vectors
+from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns
+from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
+from wasskit.training.cadence import Cadence
+from wasskit.training.checkpoint import preserved_rng
+from wasskit.training.stepper import Updates
+from wasskit.training.trainer import Trainer
+
+try:
+    from sklearn.utils.validation import validate_data
+except ImportError:  # before scikit-learn 1.6
+
+    def validate_data(estimator: Any, *data: Any, **checks: Any) -> Any:
+        return estimator._validate_data(*data, **checks)
+
+
+__all__ = ["MatryoshkaAdaptor"]
+
+
+class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Embeddings (N, D) to unit vectors (N, m) whose prefixes serve at every size, as ``wasskit mrl adapt`` makes them.
+
+    With class labels ``y`` it learns from them (the MWRL objective), without from the neighbours of the vectors. All
+    rows are trained on: what is to be tested is to be kept by the caller, as usual in scikit-learn. The global random
+    numbers are left as they were; equal ``random_state``, equal result.
+
+    Args:
+        dims: prefixes that are trained, increasing; the largest is the m that ``transform`` gives. None: 8, 16, 32, ...
+            and D.
+        learn: ``"labels"``, ``"neighbours"``, or ``"auto"``: labels where ``y`` is given.
+        network, hidden, blocks, dropout, input_dropout, alpha, cosine_weight, keep_weight, wasserstein_weight,
+            temperature, epochs, batch_size, lr, weight_decay: the options of the command; None: as there.
+        device: where to train.
+        random_state: seed.
+
+    Attributes:
+        network_: the trained :class:`wasskit.plugins.mrl.adapt.network.Adaptor`.
+        dims_: the prefixes.
+        n_features_in_: D.
+    """
+
+    def __init__(
+        self,
+        dims: tuple[int, ...] | None = None,
+        *,
+        learn: Literal["auto", "labels", "neighbours"] = "auto",
+        network: Literal["residual", "rotation"] = "residual",
+        hidden: int = 512,
+        blocks: int = 1,
+        dropout: float | None = None,
+        input_dropout: float | None = None,
+        alpha: float = 1.0,
+        cosine_weight: float = 1.0,
+        keep_weight: float = 0.0,
+        wasserstein_weight: float = 0.0,
+        temperature: float | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        weight_decay: float = 0.01,
+        device: str = "cpu",
+        random_state: int = 0,
+    ) -> None:
+        self.dims = dims
+        self.learn = learn
+        self.network = network
+        self.hidden = hidden
+        self.blocks = blocks
+        self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.alpha = alpha
+        self.cosine_weight = cosine_weight
+        self.keep_weight = keep_weight
+        self.wasserstein_weight = wasserstein_weight
+        self.temperature = temperature
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> MatryoshkaAdaptor:
+        """Train on vectors (N, D) of at least two rows, with class labels (N,) or without."""
+        learns: Learns = "neighbours"
+        if self.learn == "labels" or (self.learn == "auto" and y is not None):
+            learns = "labels"
+            X, y = validate_data(self, X, y, dtype=[np.float32, np.float64], ensure_min_samples=2)
+            check_classification_targets(y)
+        else:
+            X = validate_data(self, X, dtype=[np.float32, np.float64], ensure_min_samples=2)
+        labels = None if learns != "labels" else torch.from_numpy(np.unique(y, return_inverse=True)[1])
+        vectors = Vectors(torch.from_numpy(np.ascontiguousarray(X)).clone(), labels)
+        own = {"learn", "device", "random_state"}
+        options = {name: value for name, value in self.get_params().items() if name not in own}
+        config = AdaptTrainingOptions(**options).resolved(learns)
+        config.validate()
+        device = torch.device(self.device)
+        with preserved_rng(device, self.random_state):
+            task, source = build_adapt_task(
+                config, learns, Parts(vectors, None), device, seed=self.random_state
+            )
+            updates = Updates(clip_norm=config.clip_norm)
+            cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
+            Trainer(
+                task, source, cadence=cadence, updates=updates, device=device, seed=self.random_state
+            ).fit()
+        self.network_ = task.network.cpu().eval()
+        self.dims_ = task.model.dims
+        self._n_features_out = self.dims_[-1]
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Adapted unit vectors (N, m), computed in float32, in the dtype of X; compare prefixes by their cosine."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
+        return (
+            adapt(self.network_, torch.from_numpy(np.ascontiguousarray(X)))
+            .numpy()
+            .astype(X.dtype, copy=False)
+        )

@@ -1,0 +1,185 @@
+"""The adaptor: a rotation to the principal axes, with a residual network on top or as an orthogonal map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wasskit.evaluation.ties import blocks
+from wasskit.plugins.mrl.loss import normalise
+
+Shape = Literal["residual", "rotation"]
+
+
+class Adaptor(nn.Module):
+    r"""Vectors (N, D) to adapted vectors (N, m), m at most D, of which prefixes are taken.
+
+    With :math:`u = x / \|x\| - \mu` (``centre`` :math:`\mu`, zero unless set) and the principal axes as the rows of
+    R, both set by :meth:`start`:
+
+    .. math::
+        h_0 = R u, \qquad h_{l+1} = h_l + B_l\,\phi(A_l \hat h_l + a_l) / \sqrt{m} + b_l, \qquad
+        \hat h = \sqrt{m}\, h / \|h\|,
+
+    with GELU :math:`\phi` and :math:`B_l = b_l = 0` before training, so that training starts from the principal
+    components. R is trained: freely with ``shape="residual"``; with ``"rotation"``, which has no residual blocks, as
+    :math:`R = R_0 (I - S)(I + S)^{-1}` for a skew S (Cayley), so that it stays orthogonal and, where m = D, the
+    whole vector keeps every cosine.
+
+    Args:
+        width: D.
+        dim: m.
+        hidden, blocks: width and number of the residual blocks.
+        dropout: of the hidden units; ``input_dropout``: of the coordinates of u.
+    """
+
+    centre: Tensor
+    start_axes: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        dim: int | None = None,
+        *,
+        shape: Shape = "residual",
+        hidden: int = 512,
+        blocks: int = 1,
+        dropout: float = 0.3,
+        input_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        dim = width if dim is None else dim
+        if not 1 <= dim <= width:
+            raise ValueError(f"an adaptor of {width} numbers gives 1 to {width}, not {dim}")
+        if shape not in ("residual", "rotation"):
+            raise ValueError(f"shape must be 'residual' or 'rotation', not {shape!r}")
+        self.shape = shape
+        self.dim = dim
+        self.register_buffer("centre", torch.zeros(width))
+        if shape == "rotation":
+            self.register_buffer("start_axes", torch.eye(width))
+            self.skew = nn.Parameter(torch.zeros(width, width))
+            blocks = 0
+        else:
+            self.axes = nn.Parameter(torch.eye(dim, width))
+        self.input_dropout = nn.Dropout(input_dropout if shape == "residual" else 0.0)
+        self.blocks = nn.ModuleList(_block(dim, hidden, dropout) for _ in range(blocks))
+
+    @torch.no_grad()
+    def start(self, axes: Tensor, centre: Tensor | None = None) -> None:
+        """Start from principal axes (D, D), the first m as rows, and a centre (D,) of the unit vectors."""
+        if self.shape == "rotation":
+            self.start_axes.copy_(axes)
+        else:
+            self.axes.copy_(axes[: self.dim])
+        if centre is not None:
+            self.centre.copy_(centre)
+
+    def rotation(self) -> Tensor:
+        """R, (m, D)."""
+        if self.shape == "residual":
+            return self.axes
+        skew = self.skew.tril(-1)
+        skew = skew - skew.mT
+        one = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
+        # (I - S) and (I + S)^-1 commute.
+        rotated: Tensor = torch.linalg.solve(one + skew, (one - skew) @ self.start_axes)
+        return rotated[: self.dim]
+
+    def forward(self, x: Tensor) -> Tensor:
+        unit = self.input_dropout(F.normalize(x, dim=1) - self.centre)
+        h = F.linear(unit, self.rotation())
+        root = math.sqrt(self.dim)
+        for block in self.blocks:
+            h = h + block(F.normalize(h, dim=1) * root) / root
+        return h
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Adapted vectors of unit length."""
+        return normalise(self(x))
+
+
+def _block(dim: int, hidden: int, dropout: float) -> nn.Module:
+    last = nn.Linear(hidden, dim)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), last)
+
+
+class PrefixAdaptor(nn.Module):
+    """Vectors (N, D) -> the first ``dim`` coordinates of the adapted unit vector; with ``unit`` of unit length."""
+
+    centre: Tensor
+    matrix: Tensor
+
+    def __init__(self, network: Adaptor, dim: int, *, unit: bool = False) -> None:
+        super().__init__()
+        self.dim = dim
+        self.unit = unit
+        self.root = math.sqrt(network.dim)
+        # R as a constant: a solve has no place in an exported graph.
+        self.register_buffer("matrix", network.rotation().detach().clone())
+        self.register_buffer("centre", network.centre.clone())
+        self.blocks = network.blocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.linear(F.normalize(x, dim=1) - self.centre, self.matrix)
+        for block in self.blocks:
+            h = h + block(F.normalize(h, dim=1) * self.root) / self.root
+        prefix = F.normalize(h, dim=1)[:, : self.dim]
+        return F.normalize(prefix, dim=1) if self.unit else prefix
+
+
+@dataclass(frozen=True)
+class AdaptorModel:
+    """A network with its description: ``width``, ``dims``, ``shape``, ``hidden``, ``blocks``."""
+
+    network: Adaptor
+    description: Mapping[str, Any]
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return tuple(self.description["dims"])
+
+
+KIND = "mrl-adaptor"
+
+
+def build_adaptor(description: Mapping[str, Any], **dropouts: float) -> AdaptorModel:
+    """An untrained model from its description."""
+    network = Adaptor(
+        description["width"],
+        description["dims"][-1],
+        shape=description["shape"],
+        hidden=description["hidden"],
+        blocks=description["blocks"],
+        **dropouts,
+    )
+    return AdaptorModel(network, dict(description))
+
+
+@torch.no_grad()
+def principal_axes(x: Tensor, *, centred: bool = True) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and principal axes (D, D), as rows, of the unit rows of ``x`` (N, D); float32.
+
+    By falling variance, about the mean or (not ``centred``) about zero, whose mean is then given as zero. An axis is
+    turned so that its entry of largest magnitude is positive. With fewer rows than columns the axes without variance
+    complete the basis. Float64 sums over blocks of rows: O(D^2) memory besides ``x``.
+    """
+    width = x.shape[1]
+    total, second = x.new_zeros(width, dtype=torch.float64), x.new_zeros(width, width, dtype=torch.float64)
+    for rows in blocks(len(x), 4096):
+        unit = F.normalize(x[rows].float(), dim=1).double()
+        total += unit.sum(0)
+        second += unit.mT @ unit
+    mean = total / len(x) if centred else torch.zeros_like(total)
+    covariance = second / len(x) - torch.outer(mean, mean)
+    axes = torch.linalg.eigh(covariance).eigenvectors.mT.flip(0)
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    return mean.float(), (axes * torch.where(largest < 0, -1.0, 1.0)).float()

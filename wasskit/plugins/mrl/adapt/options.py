@@ -1,0 +1,185 @@
+"""Options of ``wasskit mrl adapt``. Free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from wasskit.config import RecipeOptions, argument, option
+from wasskit.errors import UserError
+from wasskit.options import (
+    DeviceOptions,
+    LoopOptions,
+    OptimizerOptions,
+    RunOptions,
+    complete_local_paths,
+    override,
+)
+from wasskit.plugins.mrl.options import ObjectiveOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Learns = Literal["neighbours", "labels", "pairs"]
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "labels": {
+        "lr": 3e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
+    },
+    "neighbours": {
+        "lr": 1e-3, "epochs": 8, "batch_size": 128, "dropout": 0.1, "input_dropout": 0.0, "temperature": 0.05,
+    },
+    "pairs": {
+        "lr": 1e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
+    },
+}  # fmt: skip
+"""What an option stands for that depends on what is learned from."""
+
+
+def _depends(name: str) -> str:
+    return ", ".join(f"{values[name]:g} ({learns})" for learns, values in DEFAULTS.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptTrainingOptions(ObjectiveOptions):
+    """Everything that one adaptor depends on besides its data. None stands for ``DEFAULTS``."""
+
+    dims: tuple[int, ...] | None = override(
+        ObjectiveOptions, "dims", None, help="Nested dimensions, increasing; the largest is the adapted vectors'.",
+        show_default="8, 16, 32, ... and the whole width",
+    )  # fmt: skip
+    wasserstein_weight: float = override(ObjectiveOptions, "wasserstein_weight", 0.0)
+    network: Literal["residual", "rotation"] = option(
+        "residual", help="Residual network on the principal rotation, or a rotation alone.", panel="Model"
+    )
+    hidden: int = option(512, help="Width of a residual block.", panel="Model", min=1)
+    blocks: int = option(1, help="Number of residual blocks.", panel="Model", min=0)
+    dropout: float | None = option(
+        None, help="Dropout of hidden units.", panel="Model", min=0, below=1, show_default=_depends("dropout")
+    )
+    input_dropout: float | None = option(
+        None, help="Dropout of input coordinates.", panel="Model", min=0, below=1,
+        show_default=_depends("input_dropout"),
+    )  # fmt: skip
+    cosine_weight: float = option(
+        1.0, help="Weight of the cross entropies by cosine (labels).", panel="Method", min=0
+    )
+    keep_weight: float = option(
+        0.0, help="Weight of the neighbours as they were, within the batch (labels).", panel="Method", min=0
+    )
+    temperature: float | None = option(
+        None, help="Temperature of cosines in the objective.", panel="Method", above=0,
+        show_default=_depends("temperature"),
+    )  # fmt: skip
+    pair_weight: float = option(
+        0.0, help="Weight of the similarities of global pairs (neighbours).", panel="Method", min=0
+    )
+    near: int = option(4, help="Neighbours drawn for each anchor (neighbours).", panel="Method", min=1)
+    pool: int = option(
+        30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1
+    )
+    epochs: int | None = override(LoopOptions, "epochs", None, show_default=_depends("epochs"))
+    batch_size: int | None = override(
+        LoopOptions, "batch_size", None, help="Vectors (anchors, pairs) per step, over all processes.",
+        show_default=_depends("batch_size"),
+    )  # fmt: skip
+    accumulate: int = override(LoopOptions, "accumulate", 1)
+    eval_every: int = override(LoopOptions, "eval_every", 1)
+    optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "adamw")
+    lr: float | None = override(OptimizerOptions, "lr", None, show_default=_depends("lr"))
+    head_lr: float = option(
+        1e-2, help="Learning rate of the classifiers (peak).", panel="Optimisation", above=0
+    )
+    momentum: float = override(OptimizerOptions, "momentum", 0.9)
+    weight_decay: float = override(OptimizerOptions, "weight_decay", 0.01)
+    clip_norm: float | None = override(OptimizerOptions, "clip_norm", 1.0)
+    warmup_epochs: int = override(OptimizerOptions, "warmup_epochs", 1)
+
+    def validate(self) -> None:
+        super().validate()
+        if self.near > self.pool:
+            raise UserError(f"--near: {self.near} neighbours cannot be drawn from the {self.pool} of --pool.")
+
+    def resolved(self, learns: Learns) -> Self:
+        """With a value for everything that depends on what is learned from."""
+        if learns == "labels" and not (
+            self.alpha or self.cosine_weight or self.wasserstein_weight or self.keep_weight
+        ):
+            raise UserError("--alpha 0 and --cosine-weight 0 leave nothing to learn: raise one of them.")
+        missing = {name: value for name, value in DEFAULTS[learns].items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptOptions(RecipeOptions):
+    """The vectors, and what is known about them."""
+
+    adaptor: AdaptTrainingOptions = AdaptTrainingOptions()
+    run: RunOptions = RunOptions()
+    machine: DeviceOptions = DeviceOptions()
+
+    train: Path | None = argument(
+        None,
+        help="Vectors to train on (.npy, N x D); without: the 64 pixels of digits.",
+        complete=complete_local_paths,
+        metavar="TRAIN",
+        saved=True,
+    )
+    labels: Path | None = option(
+        None, help="Labels of the vectors (.npy, N integers).", panel="Data", complete=complete_local_paths
+    )
+    pairs: Path | None = option(
+        None,
+        help="Pairs of rows: a CSV of query,document[,relevance].",
+        panel="Data",
+        complete=complete_local_paths,
+    )
+    learn: Literal["auto", "neighbours", "labels", "pairs"] = option(
+        "auto",
+        help="What to learn from; auto: pairs or labels where they are given, neighbours otherwise.",
+        panel="Data",
+    )
+    test: Path | None = option(
+        None, help="Vectors to measure at the end (.npy).", panel="Data", complete=complete_local_paths,
+        show_default="the validation part",
+    )  # fmt: skip
+    test_labels: Path | None = option(
+        None, help="Their labels (.npy).", panel="Data", complete=complete_local_paths
+    )
+    validation: float = option(
+        0.1, help="Share of the vectors (of each class, of the queries) kept for validation.", panel="Data",
+        above=0, below=1,
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        super().validate()
+        if self.learn in ("labels", "pairs") and self.train is not None and getattr(self, self.learn) is None:
+            raise UserError(f"--learn {self.learn} needs the file of --{self.learn}.")
+        if self.train is None and any((self.labels, self.pairs, self.test, self.test_labels)):
+            raise UserError("--labels, --pairs and --test belong to a file of vectors: name it first.")
+        if self.train is None and self.learn == "pairs":
+            raise UserError("--learn pairs needs vectors and the file of --pairs.")
+        if self.labels is not None and self.pairs is not None and self.learn == "auto":
+            raise UserError("--labels and --pairs: say by --learn which of them to learn from.")
+        if self.test_labels is not None and self.test is None:
+            raise UserError("--test-labels belong to the vectors of --test.")
+
+    @property
+    def learns(self) -> Learns:
+        """What is learned from."""
+        if self.learn != "auto":
+            return self.learn
+        if self.pairs is not None:
+            return "pairs"
+        return "labels" if self.labels is not None or self.train is None else "neighbours"
+
+
+def adapted_dims(width: int) -> tuple[int, ...]:
+    """8, 16, 32, ... below the width, and the width."""
+    dims = [8]
+    while dims[-1] * 2 < width:
+        dims.append(dims[-1] * 2)
+    return (*(d for d in dims if d < width), width)

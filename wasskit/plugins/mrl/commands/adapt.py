@@ -1,0 +1,73 @@
+"""``wasskit mrl adapt``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from wasskit.config import Command, Invocation
+from wasskit.plugins.mrl.adapt.options import AdaptOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class MrlAdapt(AdaptOptions):
+    """Options of ``wasskit mrl adapt``."""
+
+
+def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit import console
+    from wasskit.distributed.group import is_main
+    from wasskit.plugins.mrl.adapt.report import compare, read_vectors_of
+    from wasskit.plugins.mrl.adapt.task import build_adapt_task, divide
+    from wasskit.report import finish
+    from wasskit.training.cadence import Cadence
+    from wasskit.training.session import training_session
+    from wasskit.training.stepper import Updates
+
+    # Before there is a run directory, so that a file that is not there leaves none behind.
+    new = config.run.resume is None and not config.run.requeue
+    data = read_vectors_of(config) if new else None
+    name = config.train.stem if config.train is not None else "digits-adapted"
+    config = replace(config, adaptor=config.adaptor.resolved(config.learns))
+    with training_session(config, invocation, name=name) as session:
+        config = session.config
+        chosen, seed = config.adaptor, config.run.seed
+        vectors, test = data or read_vectors_of(config)
+        parts = divide(vectors, config.learns, config.validation, seed)
+        task, source = build_adapt_task(chosen, config.learns, parts, session.device, seed=seed)
+        cadence = Cadence(
+            epochs=chosen.epochs, eval_every=chosen.eval_every,
+            checkpoint_every=config.run.checkpoint_every, log_every=config.run.log_every,
+        )  # fmt: skip
+        updates = Updates(
+            precision=config.machine.precision, accumulate=chosen.accumulate, clip_norm=chosen.clip_norm
+        )  # fmt: skip
+        trainer = session.trainer(task, source, cadence=cadence, updates=updates)
+        summary = trainer.fit(resume=session.checkpoint).as_dict()
+        run = session.run
+        report = compare(task, parts, test, session.device)
+        content = summary | dict(report.result)
+        run.write_summary(content)
+    told = finish(report, run.path) if is_main() else dict(report.result)
+    console.log(f"Trained in {summary['wall_seconds']:.1f} s.")
+    return content | {"run": str(run.path), "figures": told.get("figures", [])}
+
+
+command = Command(
+    "mrl adapt",
+    MrlAdapt,
+    body,
+    "Make embeddings of any model smaller: vectors in, vectors out whose prefixes serve at every size.\n\n"
+    "A small residual network (or a rotation), started at the principal components, learns from labels (the "
+    "objective of `train`), from pairs of queries and documents (a ranking loss at every prefix), or from the "
+    "vectors alone (their neighbours and similarities, kept at every prefix). A part of the vectors is kept for "
+    "validation; the test file is measured at the end only. The table sets raw prefixes, a random rotation and "
+    "principal components beside the adapted prefixes, as float32, as bytes (int8) and as bits (binary).",
+    (
+        "wasskit mrl adapt",
+        "wasskit mrl adapt train.npy --labels labels.npy --test test.npy --test-labels test_labels.npy",
+        "wasskit mrl adapt train.npy --dims 16,64,256",
+        "wasskit mrl adapt train.npy --pairs pairs.csv",
+    ),
+)
