@@ -70,6 +70,15 @@ def _npz(**arrays: Any) -> bytes:
     return out.getvalue()
 
 
+def _parquet() -> bytes:
+    import pyarrow.parquet
+
+    out = io.BytesIO()
+    table = pyarrow.table({"label": ["a", "b", "c"], "vector": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]})
+    pyarrow.parquet.write_table(table, out, row_group_size=2)
+    return out.getvalue()
+
+
 def _torch(content: Any) -> bytes:
     out = io.BytesIO()
     torch.save(content, out)
@@ -168,6 +177,12 @@ def _of_readers(folder: Path) -> Iterator[Case]:
             "x.npy",
             (_npy(numbers), _npy(np.zeros(3, bool)), _npy(numbers.T)),
         ),
+        "system.arrays.map_array": ("npy", "x.npy", (_npy(numbers), _npy(numbers.astype(np.float16).T))),
+        "data.embeddings.read_csv_vectors": (
+            "text",
+            "x.csv",
+            (b"id,a,b\nx,1,2.5\ny,3,-4e1\n", b"1,2\n3,4\n"),
+        ),
         "system.arrays.read_archive": ("npz", "x.npz", (_npz(a=numbers, b=np.int64(3)),)),
         "data.sets.stl10._read_stl10_labels": ("bytes", "x.bin", (b"\1\2\3",)),
         "data.sets.stl10._read_stl10_images": ("bytes", "x.bin", (b"\1" * 27648,)),
@@ -176,6 +191,11 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "models.weights.read_torch": ("torch", "x.pth", weights),
         "training.checkpoint.check_whole": ("torch", "x.pt", weights),
         "training.metrics_csv._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
+        "plugins.mrl.adapt.data.read_pairs": (
+            "text",
+            "x.csv",
+            (b"query,document,relevance\n0,1,2\n3,4,0.5\n",),
+        ),
         "plugins.plot.clouds.read_colours": ("bytes", "x.png", _pictures()),
         "plugins.plot.runs._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
         "plugins.plot.html.read_image": ("bytes", "x.png", _pictures()),
@@ -184,7 +204,15 @@ def _of_readers(folder: Path) -> Iterator[Case]:
     }
     if importlib.util.find_spec("tifffile") is not None:
         seeds["data.photographs._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
-    further = {"data.base._decode": (3,), "data.formats.libsvm.read_libsvm": (256,)}
+    if importlib.util.find_spec("pyarrow") is not None:
+        for name in ("open_parquet", "read_parquet_column"):
+            seeds[f"data.formats.parquet.{name}"] = ("bytes", "x.parquet", (_parquet(),))
+    further = {
+        "data.formats.parquet.read_parquet_column": ("label",),
+        "plugins.mrl.adapt.data.read_pairs": (5,),
+        "data.base._decode": (3,),
+        "data.formats.libsvm.read_libsvm": (256,),
+    }
     for name, (kind, file, contents) in seeds.items():
         function = READERS[f"wasskit.{name}"].function
         extra = further.get(name, ())
@@ -213,6 +241,8 @@ def covered(found: list[Case]) -> set[str]:
     """The declared readers that have a case of their own; those of a library that is not here count as covered."""
     names = {f"wasskit.{case.label}" for case in found}
     absent = set() if importlib.util.find_spec("tifffile") else {"wasskit.data.photographs._first_page"}
+    if importlib.util.find_spec("pyarrow") is None:
+        absent |= {f"wasskit.data.formats.parquet.{name}" for name in ("open_parquet", "read_parquet_column")}
     return names | absent
 
 
@@ -221,6 +251,12 @@ def _safetensors(folder: Path, state: dict[str, torch.Tensor], header: dict[str,
 
     save_weights(folder / "w.safetensors", state, header or {"kind": "mrl"})
     return (folder / "w.safetensors").read_bytes()
+
+
+def _plain_safetensors() -> bytes:
+    from safetensors.torch import save
+
+    return save({"vectors": torch.arange(12.0).reshape(4, 3)})
 
 
 # --- What stands on them ----------------------------------------------------------------------------------------------
@@ -251,6 +287,7 @@ def _convert(path: Path) -> object:
 
 
 def _of_tables() -> Iterator[Case]:
+    from wasskit.data.embeddings import class_numbers, open_embeddings, read_column
     from wasskit.data.folder import read_csv
     from wasskit.data.sets.cars import _annotated
     from wasskit.data.sets.cars import _mat as read_annotations
@@ -279,6 +316,23 @@ def _of_tables() -> Iterator[Case]:
     yield Case("CIFAR batch", "pickle", "x", _pickles(), lambda path: read_batch(path, "labels", 10))
     yield Case("CIFAR JPEG", "npz", "x.npz", (blob,), lambda path: _decode_blob.__wrapped__(path, 0))
     yield Case("cloud", "npy", "x.npy", (_npy(points), _npy(points.astype(np.float16))), load_points)
+    yield Case(
+        "vectors",
+        "npy",
+        "x.npy",
+        (_npy(points), _npy(points > 0)),
+        lambda path: open_embeddings(path).whole(),
+    )
+    yield Case(
+        "vectors of safetensors",
+        "safetensors",
+        "x.safetensors",
+        (_plain_safetensors(),),
+        lambda path: open_embeddings(path).rows([3, 0]),
+    )
+    yield Case(
+        "labels", "text", "x.csv", (_TABLE, b"label\n1\n2\n"), lambda path: class_numbers(read_column(path))
+    )
     yield Case("rows", "npy", "x.npy", (_npy(points),), read_rows)
     yield Case(
         "costs",

@@ -17,7 +17,7 @@ if typing.TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["check_rows", "read_archive", "read_array"]
+__all__ = ["check_rows", "map_array", "read_archive", "read_array"]
 
 NUMBERS = "fiub"
 """Kinds of arrays that are numbers: floating, signed, unsigned, truth values."""
@@ -30,6 +30,24 @@ def read_array(path: Path) -> Array:
     """The array in a ``.npy`` file: real numbers or truth values, in the machine's byte order."""
     with path.open("rb") as file:
         return _array(file, path.stat().st_size)
+
+
+@reader(".npy file of numbers", suffixes=(".npy",), advice="save it anew with numpy.save")
+def map_array(path: Path, *, own: bool = False) -> Array:
+    """The array in a ``.npy`` file, mapped into memory: pages are read when they are used.
+
+    It cannot be written to; with ``own`` it can, which leaves the file as it is, and may not be larger than the memory.
+    Truth values and numbers in the other byte order are read as by :func:`read_array`.
+    """
+    import numpy as np
+
+    with path.open("rb") as file:
+        shape, fortran, dtype = _header(file, path.stat().st_size)
+        start = file.tell()
+    if dtype.kind == "b" or not dtype.isnative or not math.prod(shape):
+        return read_array(path)
+    order: typing.Literal["F", "C"] = "F" if fortran else "C"
+    return np.memmap(path, dtype, mode="c" if own else "r", offset=start, shape=shape, order=order)
 
 
 @reader(
@@ -65,8 +83,9 @@ class _NoNumbers(Damage):
     """An array of text, objects, records or complex numbers."""
 
 
-def _array(file: IO[bytes], size: int) -> Array:
-    """One array of ``size`` bytes, header included. The header is believed only as far as the bytes go."""
+def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type of an array of ``size`` bytes, header included. The header is
+    believed only as far as the bytes go."""
     import numpy as np
 
     version = np.lib.format.read_magic(file)
@@ -83,6 +102,15 @@ def _array(file: IO[bytes], size: int) -> Array:
     count = math.prod(shape)
     if count * dtype.itemsize > size - file.tell():
         raise Damage(f"it ends before the {count:,} numbers that it announces")
+    return shape, fortran, dtype
+
+
+def _array(file: IO[bytes], size: int) -> Array:
+    """One array of ``size`` bytes, header included."""
+    import numpy as np
+
+    shape, fortran, dtype = _header(file, size)
+    count = math.prod(shape)
     flat = np.empty(count, np.uint8 if dtype.kind == "b" else dtype)
     room = memoryview(flat.view(np.uint8))  # type: ignore[arg-type]
     while len(room):

@@ -67,9 +67,8 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
     Args:
         choices: keywords of ``kind.embedder``.
     """
-    import numpy as np
-
     from wasskit import console
+    from wasskit.data.embeddings import open_embeddings
     from wasskit.data.loaders import EvalLoader
     from wasskit.distributed.group import group
     from wasskit.evaluation.embedding import embedding_files, write_embeddings
@@ -98,7 +97,7 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
             )
         finally:
             loader.close()
-    dim = int(np.load(path, mmap_mode="r").shape[1])
+    dim = open_embeddings(path).shape[1]
     if not config.json:
         console.result(f"{len(dataset):,} embeddings of {dim} numbers: {console.escape(str(path))}")
         console.result(f"Their images: {console.escape(str(table))}")

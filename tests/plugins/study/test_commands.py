@@ -38,6 +38,7 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "flat.npy", x.ravel())
     (folder / "broken.npy").write_bytes(b"\x93NUMPY nonsense")
     (folder / "table.csv").write_text("1,2\n")
+    (folder / "table.txt").write_text("1,2\n")
     return folder
 
 
@@ -244,7 +245,8 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
     ("argv", "fragment"),
     [
         (["measure", "nowhere.npy"], "There is no file or run directory nowhere.npy."),
-        (["measure", "{e}/table.csv"], "is no .npy file"),
+        (["measure", "{e}/table.csv"], "at least two embeddings"),
+        (["measure", "{e}/table.txt"], "embeddings are read from .npy, .npz"),
         (["measure", "{e}/broken.npy"], "not a readable .npy file of numbers"),
         (["measure", "{e}/words.npy"], "it holds text, not numbers"),
         (["measure", "{e}/uniform.npy", "--pairs", "{e}/short.npy"], "two views of the same samples"),

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
-from wasskit.system.arrays import check_rows, read_archive, read_array
+from wasskit.system.arrays import read_archive, read_array
 from wasskit.system.documents import read_json
 
 if typing.TYPE_CHECKING:
@@ -190,17 +190,12 @@ def read_arrays(path: Path) -> dict[str, Array]:
 
 
 def read_rows(path: Path) -> Array:
-    """A float64 array (N, D) from an ``.npy`` file (or the only such array of an ``.npz``); rows that are not finite
-    are refused.
+    """A float64 array (N, D) from a file of embeddings.
 
     Raises:
         UserError: no such array, fewer than two rows, or values that are not finite.
     """
-    import numpy as np
+    from wasskit.data.embeddings import open_embeddings
 
-    arrays = [array for array in read_arrays(path).values() if array.ndim == 2]
-    if len(arrays) != 1:
-        raise UserError(f"{path} must hold one array of shape (points, coordinates); it holds {len(arrays)}.")
-    rows = arrays[0].astype(np.float64)
-    check_rows(rows, str(path))
+    rows: Array = open_embeddings(path, least=2).whole().double().numpy()
     return rows

@@ -57,26 +57,27 @@ def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]
             )
         name = source.resolve().name
         return {name if len(found) == 1 else f"{name} {key}": values for key, values in found.items()}
-    _must_exist(source)
+    from wasskit.data.embeddings import SUFFIXES, is_part, open_embeddings
+
+    if not is_part(source):
+        _must_exist(source)
     if source.suffix == ".json":
         spectra = _spectra_in_file(source)
         if not spectra:
             raise UserError(f"{source} holds no list of numbers under a key `spectrum`.")
         return {source.stem if len(spectra) == 1 else key: values for key, values in spectra.items()}
-    if source.suffix not in _ARRAYS:
-        raise UserError(f"{source}: a spectrum is drawn from a run directory, .npy, .npz or .json.")
-    arrays = read_arrays(source)
-    if all(array.ndim == 1 for array in arrays.values()):
-        return {source.stem if len(arrays) == 1 else key: values for key, values in _flat(source).items()}
-    import torch
-
+    if source.suffix not in SUFFIXES and not is_part(source):
+        raise UserError(
+            f"{source}: a spectrum is drawn from a run directory, .json, or embeddings ({', '.join(SUFFIXES)})."
+        )
+    if source.suffix in _ARRAYS:
+        arrays = read_arrays(source)
+        if all(array.ndim == 1 for array in arrays.values()):
+            return {source.stem if len(arrays) == 1 else key: values for key, values in _flat(source).items()}
     from wasskit.evaluation.uniformity import singular_spectrum
 
-    rows = torch.from_numpy(read_rows(source))
-    (stored,) = (array.dtype.name for array in arrays.values() if array.ndim == 2)
-    if stored in ("float16", "float32"):
-        # What their rounding makes is no part of the spectrum.
-        rows = rows.to(getattr(torch, stored))
+    # In the type they are stored in: what its rounding makes is no part of the spectrum.
+    rows = open_embeddings(source, least=2).whole()
     return {source.stem: singular_spectrum(rows, normalise=normalise).tolist()}
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wasskit.data.embeddings import class_numbers, open_embeddings, read_column
 from wasskit.data.samplers import RandomSampler
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.group import rank, world_size
@@ -20,7 +21,6 @@ from wasskit.errors import UserError
 from wasskit.evaluation.compression import neighbours
 from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor
-from wasskit.system.arrays import check_rows, read_array
 from wasskit.system.readers import Damage, reader
 
 POOL = 50_000
@@ -51,25 +51,24 @@ class Vectors:
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
-def read_vectors(path: Path, labels: Path | None = None, pairs: Path | None = None) -> Vectors:
+def read_vectors(
+    path: Path, labels: Path | None = None, pairs: Path | None = None, *, also: Path | None = None
+) -> Vectors:
     """The vectors of a file with their labels or pairs, if named.
+
+    Args:
+        also: further labels; classes that are named by texts have the same numbers in both files.
 
     Raises:
         UserError: a file cannot be read, or they do not fit together.
     """
-    array = read_array(path)
-    check_rows(array, str(path))
-    rows = torch.from_numpy(array if array.dtype.kind == "f" else array.astype("float32"))
+    opened = open_embeddings(path, least=2)
+    rows = opened.whole()
     found = None
     if labels is not None:
-        values = read_array(labels)
-        if values.ndim != 1 or values.dtype.kind not in "iu":
-            raise UserError(
-                f"{labels} has {values.dtype} of shape {values.shape}: expected one integer per vector."
-            )
-        if len(values) != len(rows):
-            raise UserError(f"{labels} has {len(values):,} labels for the {len(rows):,} vectors of {path}.")
-        found = torch.from_numpy(values.astype("int64"))
+        columns = [read_column(labels, opened), *([] if also is None else [read_column(also)])]
+        texts = any(column.dtype.kind == "U" for column in columns)
+        found = class_numbers(*columns)[0][0] if texts else torch.from_numpy(columns[0])
     related = None if pairs is None else read_pairs(pairs, len(rows))
     return Vectors(rows, found, related, path.stem)
 

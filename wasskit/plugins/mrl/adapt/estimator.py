@@ -102,7 +102,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         else:
             X = validate_data(self, X, dtype=[np.float32, np.float64], ensure_min_samples=2)
         labels = None if learns != "labels" else torch.from_numpy(np.unique(y, return_inverse=True)[1])
-        vectors = Vectors(torch.from_numpy(np.ascontiguousarray(X)).clone(), labels)
+        vectors = Vectors(torch.from_numpy(np.array(X)), labels)
         own = {"learn", "device", "random_state"}
         options = {name: value for name, value in self.get_params().items() if name not in own}
         config = AdaptTrainingOptions(**options).resolved(learns)
@@ -127,7 +127,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
         return (
-            adapt(self.network_, torch.from_numpy(np.ascontiguousarray(X)))
+            adapt(self.network_, torch.from_numpy(np.require(X, requirements=["C", "W"])))
             .numpy()
             .astype(X.dtype, copy=False)
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from wasskit.data.seeds import derive_seed
 from wasskit.evaluation.compression import Bank, Measured, baselines, compression_rows
 from wasskit.plugins.mrl.adapt.data import Vectors, digits, read_vectors
 from wasskit.plugins.mrl.adapt.network import principal_axes
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEASURED = 20_000
-"""Rows of the test vectors, and of their bank, that are compared at most: the first ones."""
+"""Rows of the test vectors, and of their bank, that are compared at most: of more, a random sample, always the same."""
 
 ADAPTED = "adapted"
 
@@ -33,10 +34,10 @@ def read_vectors_of(config: AdaptOptions) -> tuple[Vectors, Vectors | None]:
     """
     if config.train is None:
         return digits("train"), digits("test")
-    vectors = read_vectors(config.train, config.labels, config.pairs)
+    vectors = read_vectors(config.train, config.labels, config.pairs, also=config.test_labels)
     if config.test is None:
         return vectors, None
-    test = read_vectors(config.test, config.test_labels)
+    test = read_vectors(config.test, config.test_labels, also=config.labels)
     if test.rows.shape[1] != vectors.rows.shape[1]:
         from wasskit.errors import UserError
 
@@ -56,11 +57,9 @@ def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.d
     """
     measured = test or parts.validation or parts.train
     where = "validation" if test is None else "test"
-    own = measured.rows[:MEASURED].to(device, torch.float32)
-    train = parts.train.rows[:MEASURED].to(device, torch.float32)
+    own, labels = _sample(measured, device)
+    train, bank_labels = _sample(parts.train, device)
     mean, axes = principal_axes(train)
-    labels = None if measured.labels is None else measured.labels[:MEASURED].to(device)
-    bank_labels = None if parts.train.labels is None else parts.train.labels[:MEASURED].to(device)
     if labels is not None and bank_labels is not None and not bool(torch.isin(labels, bank_labels).any()):
         bank_labels = None
 
@@ -71,6 +70,16 @@ def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.d
         methods(own), task.model.dims, reference=own, labels=labels, bank=Bank(methods(train), bank_labels)
     )
     return _report(found, where, len(own))
+
+
+def _sample(vectors: Vectors, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Up to ``MEASURED`` vectors and their labels, in their order; files are often sorted, their first rows alike."""
+    rows = torch.arange(len(vectors))
+    if len(rows) > MEASURED:
+        generator = torch.Generator().manual_seed(derive_seed(0, "measured"))
+        rows = torch.randperm(len(rows), generator=generator)[:MEASURED].sort().values
+    labels = None if vectors.labels is None else vectors.labels[rows].to(device)
+    return vectors.rows[rows].to(device, torch.float32), labels
 
 
 def _report(found: Sequence[Measured], where: str, count: int) -> Report:

@@ -18,7 +18,7 @@ class StudyCompare(ReportOptions):
     """Options of ``wasskit study compare``."""
 
     first: Path = argument(
-        help="Embeddings: a .npy file (N, m), or a run directory.",
+        help="Embeddings (N, m): a file (as for `measure`), or a run directory.",
         complete=complete_embedded,
         metavar="FILE|RUN",
     )

@@ -22,7 +22,8 @@ class StudyMeasure(ReportOptions):
     """Options of ``wasskit study measure``."""
 
     file: Path = argument(
-        help="Embeddings: a .npy file (N, m); or a run directory: the embeddings of its test images.",
+        help="Embeddings (N, m): a file (.npy, .npz:KEY, .safetensors:KEY, .parquet:COLUMN, .csv); or a run directory: "
+        "the embeddings of its test images.",
         complete=lambda typed: complete_embedded(typed), metavar="FILE|RUN",
     )  # fmt: skip
     pairs: Path | None = option(
@@ -58,6 +59,7 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
     import time
 
     from wasskit import console
+    from wasskit.data.embeddings import open_embeddings, read_tensor
     from wasskit.plugins.study.diagnosis import measure_report
     from wasskit.plugins.study.label_free import measure_label_free
     from wasskit.plugins.study.session import finish, study_run, write_report
@@ -66,7 +68,7 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
     started = time.perf_counter()
     features, path = embeddings_of(config.file, config.device)
     check_embeddings(features, str(path))
-    views = _load(config.pairs) if config.pairs is not None else None
+    views = open_embeddings(config.pairs).whole(check=False) if config.pairs is not None else None
     if views is not None and views.shape != features.shape:
         raise UserError(
             f"{config.pairs} holds {tuple(views.shape)} and {path} {tuple(features.shape)}: pairs are two views of the "
@@ -74,7 +76,7 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
         )
     if views is not None:
         check_embeddings(views, str(config.pairs))
-    several = _load(config.views) if config.views is not None else None
+    several = read_tensor(config.views) if config.views is not None else None
     with study_run(config, invocation, f"measure-{path.resolve().stem}") as (run, device):
         wanted = None if config.exact_lu else 100_000_000
         measured = measure_embeddings(
@@ -92,8 +94,11 @@ def embeddings_of(path: Path, device: str) -> tuple[Tensor, Path]:
     features = _of_run(path, device) if (path / "config.toml").is_file() else None
     if features is not None:
         return features, path
+    from wasskit.data.embeddings import open_embeddings
+
     found = _find(path)
-    return _load(found), found
+    # Rows that are not finite are named by what measures them, as for embeddings of a run.
+    return open_embeddings(found).whole(check=False), found
 
 
 def _of_run(path: Path, device: str) -> Tensor | None:
@@ -113,7 +118,9 @@ def _of_run(path: Path, device: str) -> Tensor | None:
 
 def _find(path: Path) -> Path:
     """The file of embeddings that is meant."""
-    if not path.exists():
+    from wasskit.data.embeddings import is_part
+
+    if not path.exists() and not is_part(path):
         raise UserError(f"There is no file or run directory {path}.")
     if path.is_dir():
         found = sorted([*path.glob("*.npy"), *path.glob("embeddings/*.npy")])
@@ -128,24 +135,7 @@ def _find(path: Path) -> Path:
             )
             raise UserError(f"{path} holds several embeddings ({names}): name one of the files.")
         return found[0]
-    if path.suffix != ".npy":
-        raise UserError(f"{path} is no .npy file: save the embeddings as a matrix (N, m) with numpy.save.")
     return path
-
-
-def _load(path: Path) -> Tensor:
-    """A floating matrix from a .npy file."""
-    import numpy as np
-    import torch
-
-    from wasskit.system.arrays import read_array
-
-    values = read_array(path)
-    if values.dtype.kind == "b":
-        raise UserError(f"{path} must hold real numbers, not {values.dtype}.")
-    if values.dtype not in (np.float16, np.float32, np.float64):
-        values = values.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(values))
 
 
 command = Command(

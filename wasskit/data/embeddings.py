@@ -1,0 +1,392 @@
+"""Embeddings and what is known of them, from files: the one reader of vectors.
+
+A file is named by its path: ``.npy``, ``.npz`` (``FILE.npz:KEY``), ``.safetensors`` (``FILE.safetensors:KEY``),
+``.parquet`` (a column of lists, ``FILE.parquet:COLUMN``; by the extra ``parquet``) or ``.csv`` (one number per column).
+What follows the colon may be left out where there is but one matrix. ``.npy``, ``.safetensors`` and ``.parquet`` files
+are read as they are used; the first and the last may be larger than the memory. Columns beside vectors (labels, ids,
+groups) come from the same formats: ``labels.npy``, ``FILE.csv:COLUMN``, ``FILE.parquet:COLUMN``, or a text file of one
+value per line.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wasskit.errors import UserError
+from wasskit.system.arrays import map_array, read_archive
+from wasskit.system.documents import LARGEST_TEXT, read_csv_rows, read_text
+from wasskit.system.readers import Damage, reader
+
+if TYPE_CHECKING:
+    from wasskit.data.formats.parquet import ParquetVectors
+
+__all__ = [
+    "SUFFIXES", "Embeddings", "Labelled", "class_numbers", "is_embeddings", "is_part", "open_embeddings", "read_column",
+    "read_labelled", "read_tensor",
+]  # fmt: skip
+
+SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet", ".csv")
+BESIDE = ("", "row", "id", "label", "group", "path")
+"""Columns of a CSV file of vectors that are no part of them."""
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class MappedVectors:
+    """The array of a ``.npy`` file, read as it is used: slices are floating tensors of their own."""
+
+    path: Path
+    array: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return _floating(np.empty(0, self.array.dtype)).dtype
+
+    def split(self, rows: int) -> Iterator[Tensor]:
+        """The rows in order, up to ``rows`` of them at a time."""
+        return (_floating(self.array[i : i + rows].copy()) for i in range(0, len(self.array), rows))
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return _floating(self.array[indices.numpy()])
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The vectors of a file, read as they are used.
+
+    Args:
+        where: the file, as sentences name it.
+        stored: the vectors (N, D) as they are stored.
+    """
+
+    where: str
+    stored: Tensor | MappedVectors | ParquetVectors
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, width = self.stored.shape
+        return int(rows), int(width)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float16, bfloat16, float32 or float64; whole numbers and truth values count as float32 or float64."""
+        return self.stored.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def chunks(self, rows: int = _CHUNK) -> Iterator[Tensor]:
+        """The vectors in order, (up to ``rows``, D) float32 at a time.
+
+        Raises:
+            UserError: a row is not finite in float32: which, and how many of the file are.
+        """
+        for part in self.stored.split(rows):
+            found: Tensor = part.to(torch.float32)
+            self._refuse(found)
+            yield found
+
+    def rows(self, indices: Tensor | Sequence[int] | NDArray[np.integer[Any]]) -> Tensor:
+        """The vectors of some rows, in the order given, (len(indices), D) float32; raises as :meth:`chunks`."""
+        places = torch.as_tensor(indices, dtype=torch.int64)
+        if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(self):
+            raise IndexError(f"rows {int(places.min())} to {int(places.max())} of {len(self)}")
+        found = self.stored[places].to(torch.float32)
+        self._refuse(found)
+        return found
+
+    def whole(self, *, check: bool = True) -> Tensor:
+        """All vectors (N, D) in the type that they are stored in. Of ``.npy`` and ``.safetensors`` files they stay
+        mapped into memory.
+
+        Args:
+            check: raise ``UserError`` where a row is not finite; otherwise that is left to the caller.
+        """
+        if check:
+            self._check(lambda part: part)
+        return _loaded(self.stored)
+
+    def _refuse(self, found: Tensor) -> None:
+        if not bool(torch.isfinite(found).all()):
+            self._check(lambda part: part.to(torch.float32))
+
+    def _check(self, taken: Any) -> None:
+        """Raises ``UserError`` where rows, ``taken`` as they will be used, are not finite."""
+        bad, first, start = 0, 0, 0
+        for part in self.stored.split(_CHUNK):
+            wrong = ~torch.isfinite(taken(part)).all(1)
+            if bad == 0 and bool(wrong.any()):
+                first = start + int(wrong.nonzero()[0])
+            bad += int(wrong.sum())
+            start += len(part)
+        if bad:
+            raise UserError(
+                f"{self.where} has {bad:,} rows with values that are not finite, the first is row {first}: remove them."
+            )
+
+
+def open_embeddings(path: Path, *, least: int = 1) -> Embeddings:
+    """The vectors of a file, unread where its format allows.
+
+    Args:
+        path: of a format of the module's docstring.
+        least: rows that there must be.
+
+    Raises:
+        UserError: the file is missing, damaged or of another kind, holds no matrix of numbers, or several, or
+            fewer rows.
+    """
+    file, key = _parted(path)
+    stored = _opened(file, key)
+    if len(stored.shape) != 2 or 0 in stored.shape:
+        raise UserError(
+            f"{path} must be a matrix (N, m) with one row per sample, not of shape {tuple(stored.shape)}."
+        )
+    if stored.shape[0] < least:
+        raise UserError(f"{path} has {stored.shape[0]} rows: expected at least {least}.")
+    return Embeddings(str(path), stored)
+
+
+def read_tensor(path: Path) -> Tensor:
+    """The numbers of any shape in a file, floating, as they are stored. Raises as :func:`open_embeddings`."""
+    return _loaded(_opened(*_parted(path)))
+
+
+# --- Labels and other columns -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Vectors with the class of each.
+
+    Args:
+        vectors: (N, D) as they are stored.
+        labels: (N,) int64, numbers of ``classes``.
+    """
+
+    vectors: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+
+def read_labelled(*pairs: tuple[Path, Path]) -> list[Labelled]:
+    """Files of vectors with their labels; the classes are numbered alike in all of them.
+
+    Raises:
+        UserError: one cannot be read, they do not fit together, or the vectors differ in width.
+    """
+    opened = [open_embeddings(path) for path, _ in pairs]
+    for other in opened[1:]:
+        if other.shape[1] != opened[0].shape[1]:
+            raise UserError(
+                f"{other.where} has vectors of {other.shape[1]} numbers, {opened[0].where} of {opened[0].shape[1]}."
+            )
+    columns = [read_column(labels, vectors) for (_, labels), vectors in zip(pairs, opened, strict=True)]
+    numbers, classes = class_numbers(*columns)
+    return [Labelled(v.whole(), n, classes) for v, n in zip(opened, numbers, strict=True)]
+
+
+def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
+    """A value for each row: whole numbers (N,) int64, or texts (N,).
+
+    Args:
+        of: the vectors that they belong to.
+        what: they are, as sentences name them.
+
+    Raises:
+        UserError: the file cannot be read, holds no such column, or as many values as ``of`` has rows.
+    """
+    file, key = _parted(path)
+    suffix = file.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        values = map_array(file) if suffix == ".npy" else _one(file, key, _archive(file, key), 1)
+        if values.ndim != 1 or values.dtype.kind not in "iu":
+            raise UserError(
+                f"{path} has {values.dtype} of shape {values.shape}: expected one integer per vector."
+            )
+    elif suffix == ".csv":
+        values = np.array(_column(file, key, what))
+    elif suffix == ".parquet":
+        from wasskit.data.formats.parquet import read_parquet_column
+
+        values = read_parquet_column(file, key or "label")
+    elif suffix == ".txt":
+        values = np.array(read_text(file).splitlines())
+    else:
+        raise UserError(f"{path}: {what} are read from .npy, .npz, .csv, .parquet or .txt files.")
+    if of is not None and len(values) != len(of):
+        raise UserError(f"{path} has {len(values):,} {what} for the {len(of):,} vectors of {of.where}.")
+    if (
+        values.dtype.kind == "U"
+        and len(values)
+        and all(re.fullmatch(r"-?\d{1,18}", value) for value in values)
+    ):
+        values = values.astype(np.int64)
+    return values if values.dtype.kind == "U" else values.astype(np.int64)
+
+
+def class_numbers(*columns: NDArray[Any]) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Columns as numbers (N,) int64 of their distinct values, ascending, and the names of these."""
+    texts = any(column.dtype.kind == "U" for column in columns)
+    values = np.concatenate([column.astype(str) if texts else column for column in columns])
+    classes, numbers = np.unique(values, return_inverse=True)
+    parts = torch.from_numpy(numbers.astype(np.int64).reshape(-1)).split([len(column) for column in columns])
+    return list(parts), tuple(map(str, classes))
+
+
+def _column(path: Path, key: str | None, what: str) -> list[str]:
+    """The entries of a column of a CSV file: that of its name, or the only one."""
+    rows = [row for _, row in read_csv_rows(path)]
+    heading = [name.strip() for name in rows[0]] if rows else []
+    if key is None and len(heading) > 1:
+        key = "label" if what == "labels" and "label" in heading else None
+        if key is None:
+            raise UserError(f"{path} has the columns {', '.join(heading[:8])}: name one, {path}:COLUMN.")
+    if key is not None and key not in heading:
+        raise UserError(f"{path} has no column {key!r}; it has {', '.join(heading[:8]) or 'none'}.")
+    place = heading.index(key) if key is not None else 0
+    short = next((number for number, row in enumerate(rows) if len(row) <= place), None)
+    if short is not None:
+        raise UserError(f"{path}: row {short} has no column {key!r}.")
+    first, second = (entries[place].strip() for entries in (rows * 2)[:2]) if rows else ("", "")
+    named = key is not None or first in BESIDE or (_is_number(second) and not _is_number(first))
+    return [row[place].strip() for row in rows[1 if named else 0 :]]
+
+
+# --- Formats ----------------------------------------------------------------------------------------------------------
+
+
+def is_embeddings(path: Path) -> bool:
+    """Whether a path names a file of embeddings where it could be a model too: ``.safetensors`` without the name of a
+    tensor is one."""
+    file, key = _parted(path)
+    return (
+        file.suffix.lower() in SUFFIXES
+        and (file.suffix != ".safetensors" or key is not None)
+        and not file.is_dir()
+    )
+
+
+def is_part(path: Path) -> bool:
+    """Whether a path names a part of a file that is there, as in ``FILE.npz:KEY``."""
+    file, key = _parted(path)
+    return key is not None and file.exists()
+
+
+def _parted(path: Path) -> tuple[Path, str | None]:
+    """A file and the name of a part of it, after a colon; None without."""
+    name, colon, key = path.name.rpartition(":")
+    if colon and key and Path(name).suffix.lower() in SUFFIXES and not path.exists():
+        return path.with_name(name), key
+    return path, None
+
+
+def _opened(file: Path, key: str | None) -> Tensor | MappedVectors | ParquetVectors:
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"{file}: embeddings are read from {', '.join(SUFFIXES)} files.")
+    if not file.exists():
+        raise UserError(f"There is no file {file}; name one that is there.")
+    if suffix == ".parquet":
+        from wasskit.data.formats.parquet import open_parquet
+
+        return open_parquet(file, key)
+    if suffix == ".safetensors":
+        from wasskit.models.weights import read_safetensors
+
+        tensor: Tensor = _one(file, key, read_safetensors(file)[0], 2)
+        if tensor.is_complex():
+            raise UserError(f"{file} holds complex numbers: expected real ones.")
+        return tensor if tensor.dtype in FLOATING else tensor.to(torch.float64)
+    if key is not None and suffix != ".npz":
+        raise UserError(f"{file} holds one matrix: name it without {':' + key!r}.")
+    if suffix == ".csv":
+        return torch.from_numpy(read_csv_vectors(file))
+    if suffix == ".npy":
+        return MappedVectors(file, map_array(file))
+    return _floating(_one(file, key, _archive(file, key), 2))
+
+
+def _loaded(stored: Tensor | MappedVectors | ParquetVectors) -> Tensor:
+    if isinstance(stored, MappedVectors):
+        return _floating(map_array(stored.path, own=True))
+    return stored if isinstance(stored, Tensor) else torch.cat([*stored.split(_CHUNK)])
+
+
+def _archive(file: Path, key: str | None) -> dict[str, NDArray[Any]]:
+    return read_archive(file, None if key is None else [key])
+
+
+def _one(file: Path, key: str | None, found: dict[str, Any], dims: int) -> Any:
+    """The array of a name, or the only one of so many dimensions."""
+    if key is not None:
+        if key not in found:
+            raise UserError(f"{file} holds no {key!r}; it holds {', '.join(found) or 'no numbers'}.")
+        return found[key]
+    names = [name for name, array in found.items() if array.ndim == dims]
+    if len(names) != 1:
+        shape = "(points, coordinates)" if dims == 2 else "(points,)"
+        several = f" ({', '.join(names[:8])}): name one, {file}:NAME" if names else ""
+        raise UserError(f"{file} must hold one array of shape {shape}; it holds {len(names)}{several}.")
+    return found[names[0]]
+
+
+def _floating(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor, in its own type where that is a floating one, else in one that holds its values."""
+    array = np.asarray(array)
+    if array.dtype not in (np.float16, np.float32, np.float64):
+        array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+    return torch.from_numpy(array)
+
+
+@reader("CSV file of vectors", suffixes=(".csv",), advice="write one vector per line", largest=LARGEST_TEXT)
+def read_csv_vectors(path: Path) -> NDArray[np.float64]:
+    """The vectors (N, D) of a CSV file: its columns of numbers, but for those that a heading names row, id, label,
+    group or path."""
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        lines = csv.reader(stream)
+        first = next(lines, [])
+        second = next(lines, first)
+    named = [not _is_number(a) and _is_number(b) for a, b in zip(first, second, strict=False)]
+    headed = any(named) or not any(map(_is_number, first)) or any(x.strip() in BESIDE[1:] for x in first)
+    columns = [
+        place
+        for place, entry in enumerate(second if headed else first)
+        if _is_number(entry) and not (headed and first[place : place + 1] and first[place].strip() in BESIDE)
+    ]
+    if not columns:
+        raise Damage("it has no column of numbers")
+    try:
+        found: NDArray[np.float64] = np.loadtxt(
+            path, np.float64, delimiter=",", usecols=columns, skiprows=int(headed), ndmin=2, comments=None,
+            quotechar='"', encoding="utf-8-sig",
+        )  # fmt: skip
+    except ValueError as error:
+        place = re.search(r"at row (\d+)(, column)?", str(error))
+        # Counted from 0 where an entry is no number, from 1 where a line is short.
+        row = "" if place is None else f": row {int(place[1]) - (place[2] is None)} is not"
+        raise Damage(f"its rows are not all of {len(columns):,} numbers{row}") from error
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
