@@ -14,8 +14,17 @@ class RecipesList(CommandOptions):
     """Options of ``wasskit recipes list``."""
 
     plugin: str | None = option(
-        None, help="Only the recipes of one method.", metavar="mrl|ssl|metrix|w2gn|study"
+        None,
+        help="Only the recipes of one plugin.",
+        metavar="PLUGIN",
+        complete=lambda typed: _complete(typed),
     )
+
+
+def _complete(typed: str) -> list[str]:
+    from wasskit.recipes import recipe_names
+
+    return sorted({plugin for name in recipe_names() if (plugin := name.partition("/")[0]).startswith(typed)})
 
 
 def body(config: RecipesList, invocation: Invocation) -> Mapping[str, Any]:

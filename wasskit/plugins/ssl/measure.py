@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
 from wasskit import console
 from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
 from wasskit.evaluation.linear import ProbeProtocol
-from wasskit.plugins.ssl.evaluation import Settings
+from wasskit.plugins.ssl.evaluation import Settings, bank_and_test, features_and_projections
 from wasskit.plugins.ssl.network import Model
 from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
 from wasskit.plugins.ssl.reports import Named, Probe
@@ -84,3 +86,13 @@ def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
                 files=[name.format(key=key) for name in files],
             ),
         )
+
+
+def test_embeddings(run: Path, device: str) -> Tensor:
+    """Projections (N, m) float32 of the test images, on which the published W2 and L_U are measured.
+
+    Raises ``UserError`` where the model or its data set is missing.
+    """
+    with measuring(MeasureOptions(model=run, device=device)) as measurement:
+        _, test = bank_and_test(measurement.split)
+        return features_and_projections(measurement.model.encoder, test, measurement.settings)[1].cpu()
