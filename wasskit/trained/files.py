@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from wasskit.data.embeddings import is_embeddings
 from wasskit.errors import UserError
 from wasskit.models.export import load_weights
 from wasskit.training.checkpoint import load_checkpoint
@@ -99,12 +100,15 @@ def results_folder(
     claim: Callable[..., None] | None = None,
     files: Iterable[str] = (),
 ) -> Path:
-    """Where results about a model go: the folder asked for, its run directory, or the folder beside the weights.
+    """Where results about a model go: the folder asked for, its run directory, or the folder beside the weights; those
+    about a file of embeddings go to ``runs/PLUGIN/evaluate-NAME``.
 
     Args:
         claim: refuses files that are there already (:meth:`wasskit.options.OverwriteOptions.claim`).
         files: what is going to be written into the folder. In the run directory itself results replace earlier ones.
     """
+    if output is None and is_embeddings(model):
+        output = Path("runs") / plugin / f"evaluate-{model.stem}"
     if output is None and not is_exported(model):
         return RunDirectory.find(model, plugin=plugin)[0].path
     folder = model.parent if output is None else output

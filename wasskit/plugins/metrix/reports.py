@@ -121,7 +121,7 @@ def _skipped_share(rows: Sequence[Metric]) -> float:
 
 
 def evaluation_report(
-    parts: MetricSplits,
+    parts: MetricSplits | None,
     features: Mapping[str, Features],
     recalls: Sequence[int],
     *,
@@ -130,10 +130,12 @@ def evaluation_report(
     pictures: int = 6,
     seed: int = 0,
     name: str = "",
+    dataset: str = "",
 ) -> Report:
-    """Retrieval and geometry of a trained embedding; the work is shared by all ranks, which must all call.
+    """Retrieval and geometry of an embedding; the work is shared by all ranks, which must all call.
 
     Args:
+        parts: the images; None: there are embeddings alone, of the set ``dataset``, and nothing is pictured.
         features: embeddings of the ``parts`` by their names: "test"; "gallery" and "val" where there are any; "train"
             for the geometry.
         recalls: the K of recall@K.
@@ -148,13 +150,14 @@ def evaluation_report(
         values["val"] = retrieval_percent(features["val"], None, recalls, backend=backend)
     result: dict[str, Any] = {
         "model": name,
-        "dataset": parts.test.name,
-        "queries": len(parts.test),
-        "gallery": len(parts.gallery) if parts.gallery is not None else None,
+        "dataset": parts.test.name if parts is not None else dataset,
+        "queries": len(test.labels),
+        "gallery": len(gallery.labels) if gallery is not None else None,
         "protocol": PROTOCOL,
         "metrics": {f"{split}/{key}": value for split, row in values.items() for key, value in row.items()},
     }
-    tables = [_retrieval_table(parts, values)]
+    classes = len(test.labels.unique() if parts is None else parts.test.classes)
+    tables = [_retrieval_table(result, classes, values)]
     if "train" in features:
         number = mixtures or min(200_000, 4 * len(features["train"].labels))
         shape = geometry(test, features["train"], mixed=number, seed=seed)
@@ -167,24 +170,26 @@ def evaluation_report(
     kinds = nearest_of_each_kind(test, gallery, seed=seed)
     if len(kinds[0]):
         figures["similarities"] = lambda: draw_similarities(*kinds)
-    if pictures:
+    if pictures and parts is not None:
+        images = parts.test
         searched = (
             (parts.test, test) if parts.gallery is None or gallery is None else (parts.gallery, gallery)
         )
         figures["retrieved"] = lambda: draw_retrieved(
-            (parts.test, test), searched, own=gallery is None, number=pictures, seed=seed
+            (images, test), searched, own=gallery is None, number=pictures, seed=seed
         )
     return Report(result, tables, files={"evaluation.json": result}, figures=figures)
 
 
-def _retrieval_table(parts: MetricSplits, values: Mapping[str, Mapping[str, float]]) -> Table:
+def _retrieval_table(
+    result: Mapping[str, Any], classes: int, values: Mapping[str, Mapping[str, float]]
+) -> Table:
     columns = _columns(values["test"])
-    searched = f"a gallery of {len(parts.gallery):,}" if parts.gallery is not None else "all others"
+    searched = f"a gallery of {result['gallery']:,}" if result["gallery"] is not None else "all others"
     return Table(
         ["split", *METRICS.headings(*columns).values()],
         [[split, *(row.get(column) for column in columns)] for split, row in values.items()],
-        f"{parts.test.name}: {len(parts.test):,} queries of {len(parts.test.classes):,} classes against {searched} "
-        "(percent)",
+        f"{result['dataset']}: {result['queries']:,} queries of {classes:,} classes against {searched} (percent)",
     )
 
 

@@ -67,7 +67,7 @@ def training_report(
 
 
 def evaluation_report(
-    model: Model,
+    model: Model | None,
     test: Split,
     train: Split | None,
     *,
@@ -81,6 +81,7 @@ def evaluation_report(
     """Everything that is measured at each dimension.
 
     Args:
+        model: whose classifiers are measured; None: embeddings alone, which have none.
         test: what is measured on; the classifiers' metrics are left out where its classes are not the model's.
         train: whose images vote in k-NN (at most all of them); None: k-NN is left out.
         dims: increasing dimensions of k-NN and retrieval; classifiers have those that were trained.
@@ -96,7 +97,7 @@ def evaluation_report(
     if voting < k:
         remarks.append(f"There are {voting} training images: k-NN takes them all.")
     metrics = {f"{test.name}/{metric}": value for metric, value in values.items()}
-    shown = sorted({*dims, *(model.dims if trained_dims else ())})
+    shown = sorted({*dims, *(model.dims if model is not None and trained_dims else ())})
     headings = {key: heading for key, heading in (CLASSIFICATION | NEIGHBOURS).items() if key in values}
     result: dict[str, Any] = {
         "model": name,
@@ -127,14 +128,14 @@ def evaluation_report(
 
 
 def _measured(
-    model: Model, test: Split, train: Split | None, dims: Sequence[int], k: int, temperature: float
+    model: Model | None, test: Split, train: Split | None, dims: Sequence[int], k: int, temperature: float
 ) -> tuple[dict[str, float], list[str]]:
     """The metrics that can be measured, those of neighbours at ``dims``, and remarks on what is left out."""
     values: dict[str, float] = {}
     remarks = []
-    if test.classes == model.classes:
+    if model is not None and test.classes == model.classes:
         values |= classify_prefixes(model, test.embeddings, test.labels)
-    else:
+    elif model is not None:
         remarks.append(
             f"{test.dataset} has other classes than the model's: its classifiers are not measured."
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import EvalLoader
@@ -19,6 +20,7 @@ from wasskit.plugins.mrl.network import Model, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.data import open_split
 from wasskit.trained.kind import ModelKind
+from wasskit.trained.vectors import FileOptions, read_features
 
 
 def prefix_embedder(model: Model, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
@@ -76,6 +78,18 @@ def embedded(model: Model, config: ModelDataOptions, dataset: ImageDataset, devi
             f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
         )
     return Split(dataset.name, dataset.split, tuple(dataset.classes), features.features, features.labels)
+
+
+def file_splits(config: FileOptions, device: torch.device) -> tuple[Split, Split | None]:
+    """The embeddings of a command's files, the second named train. Raises as ``read_features``."""
+    test, train, classes = read_features(config, device)
+    name = cast(ModelDataOptions, config).model.stem
+    first, *second = (
+        Split(name, split, classes, F.normalize(found.features, dim=1), found.labels)
+        for split, found in (("test", test), ("train", train))
+        if found is not None
+    )
+    return first, second[0] if second else None
 
 
 def test_embeddings(run: Path, device: str) -> Tensor:

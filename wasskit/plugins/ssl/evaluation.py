@@ -80,12 +80,18 @@ class Neighbours:
 
         Raises ``UserError`` where the set has fewer images than votes are asked for, or no labels."""
         require_labels(bank, "k-NN")
+        return cls.of(len(bank), f"{bank.name}/{bank.split}", k, temperature)
+
+    @classmethod
+    def of(
+        cls, count: int, where: str, k: int | None, temperature: float | None, *, things: str = "images"
+    ) -> Neighbours:
+        """As :meth:`among`, of so many labelled ``things`` that ``where`` has."""
         if k is None:
-            k = 200 if len(bank) >= 5000 else min(10, len(bank))
-        if k > len(bank):
+            k = 200 if count >= 5000 else min(10, count)
+        if k > count:
             raise UserError(
-                f"k-NN asks for {k} neighbours, but {bank.name}/{bank.split} has {len(bank)} images: take a k "
-                f"of at most {len(bank)}."
+                f"k-NN asks for {k} neighbours, but {where} has {count} {things}: take a k of at most {count}."
             )
         return cls(k, temperature)
 

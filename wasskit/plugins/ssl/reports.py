@@ -24,7 +24,6 @@ from wasskit.plugins.ssl.evaluation import (
     Settings,
     comparison,
     features_and_projections,
-    features_of,
     linear_accuracy,
     require_labels,
     spectrum_of,
@@ -160,21 +159,12 @@ def evaluation_report(
     )
 
 
-def knn_report(
-    model: Model,
-    bank: ImageDataset,
-    test: ImageDataset,
-    neighbours: Neighbours,
-    settings: Settings,
-    named: Named,
-) -> Report:
-    """k-NN accuracy of the backbone's features of ``test`` among those of ``bank``."""
-    backbone = model.encoder.backbone
-    metrics = neighbours.measure(features_of(backbone, bank, settings), features_of(backbone, test, settings))
-    title = f"{test.name}/test, neighbours among {len(bank):,} images (percent)"
+def knn_report(bank: Features, test: Features, neighbours: Neighbours, named: Named, title: str) -> Report:
+    """k-NN accuracy of ``test`` among ``bank``; ``title`` names both."""
+    metrics = neighbours.measure(bank, test)
     return Report(
         metrics,
-        [metrics_table(title, {named.model: metrics}, named.paper)],
+        [metrics_table(f"{title} (percent)", {named.model: metrics}, named.paper)],
         remarks=published(named.paper or {}),
         files={"evaluation.json": Entry(named.entry, metrics)},
     )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, option
 from wasskit.plugins.metrix.options import ModelDataOptions, published_recalls
+from wasskit.trained.vectors import GalleryFileOptions, model_or_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetrixEvaluate(ModelDataOptions):
+class MetrixEvaluate(ModelDataOptions, GalleryFileOptions):
     """Options of ``wasskit metrix evaluate``."""
+
+    model: Path = model_or_file()
 
     recall: tuple[int, ...] | None = option(
         None, help="The K of recall@K.", panel="Measures", min=1, show_default="as published for the data set"
@@ -44,6 +48,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.trained import KIND, embed_images, open_parts
     from wasskit.report import finish
     from wasskit.trained.files import results_folder
+    from wasskit.trained.vectors import read_features
 
     with group(config.device) as device:
         drawings = ("evaluation_recall", "similarities", "retrieved")
@@ -51,20 +56,26 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
             config.model, config.output, plugin="metrix", claim=config.claim,
             files=("evaluation.json", *(f"figures/{name}.png" for name in drawings)),
         )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
-        parts = open_parts(model, config)
-        recalls = sorted({1, *(config.recall or published_recalls(parts.test.name))})
-        wanted = {"test": parts.test, "gallery": parts.gallery, "val": parts.val}
-        if config.geometry:
-            wanted["train"] = parts.train
-        features = {
-            split: embed_images(model, config, part, device)
-            for split, part in wanted.items()
-            if part is not None
-        }
+        parts, dataset = None, config.model.stem
+        if config.from_file:
+            queries, gallery, _ = read_features(config, device)
+            features = {"test": queries} if gallery is None else {"test": queries, "gallery": gallery}
+        else:
+            model = KIND.load(config.model, device, config.checkpoint)
+            parts = open_parts(model, config)
+            dataset = parts.test.name
+            wanted = {"test": parts.test, "gallery": parts.gallery, "val": parts.val}
+            if config.geometry:
+                wanted["train"] = parts.train
+            features = {
+                split: embed_images(model, config, part, device)
+                for split, part in wanted.items()
+                if part is not None
+            }
+        recalls = sorted({1, *(config.recall or published_recalls(dataset))})
         report = evaluation_report(
             parts, features, recalls, mixtures=config.mixtures, backend=config.backend, pictures=config.pictures,
-            seed=config.seed, name=str(config.model),
+            seed=config.seed, name=str(config.model), dataset=dataset,
         )  # fmt: skip
     return finish(report, folder)
 
@@ -77,10 +88,11 @@ command = Command(
     "Recall@K (R@1/2/4/8, for Stanford Online Products 1/10/100/1000, for In-Shop 1/10/20/30/40/50 with queries "
     "and gallery), precision@1 and mAP@R on classes never trained on, exact; alignment and uniformity of the test "
     "embeddings; utilisation, the mean squared distance of a test embedding to the nearest training embedding, "
-    "without and with mixtures of training embeddings.",
+    "without and with mixtures of training embeddings. Of embeddings from files, retrieval alone.",
     (
         "wasskit metrix evaluate runs/metrix/digits",
         "wasskit metrix evaluate runs/metrix/cub --checkpoint best --recall 1,2,4,8,16,32",
+        "wasskit metrix evaluate queries.npy --labels q.npy --gallery gallery.npy --gallery-labels g.npy",
         "wasskit metrix evaluate model.safetensors --dataset faces --data-root DATA",
     ),
 )

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
 from wasskit.ot.nesting import check_dims
+from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
+from wasskit.trained.vectors import TrainFileOptions, model_or_file
+
+if TYPE_CHECKING:
+    import torch
+
+    from wasskit.plugins.mrl.network import Model
+    from wasskit.plugins.mrl.trained import Split
 
 
 @dataclass(frozen=True, kw_only=True)
-class MrlEvaluate(ModelDataOptions):
+class MrlEvaluate(ModelDataOptions, TrainFileOptions):
     """Options of ``wasskit mrl evaluate``."""
+
+    model: Path = model_or_file()
 
     dims: tuple[int, ...] | None = option(
         None,
         help="Dimensions to measure the embeddings at.",
         panel="Measures",
         min=1,
-        show_default="the trained ones",
+        show_default="the trained ones; of a file 8, 16, 32, ... and the whole width",
     )
     interpolate: bool = option(
         False, help="Also one dimension between each two.", panel="Measures", flag="--interpolate"
@@ -43,15 +54,18 @@ class MrlEvaluate(ModelDataOptions):
                 check_dims(self.dims)
             except ValueError as error:
                 raise UserError(f"--dims: {error}.") from None
+        if self.from_file and not self.neighbours:
+            raise UserError(
+                "--no-neighbours leaves nothing to measure of embeddings: they have no classifiers."
+            )
 
 
 def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
     from wasskit.plugins.mrl.evaluation import between
     from wasskit.plugins.mrl.reports import evaluation_report
-    from wasskit.plugins.mrl.trained import KIND, embedded
+    from wasskit.plugins.mrl.trained import KIND, file_splits
     from wasskit.report import finish
-    from wasskit.trained.data import open_split
     from wasskit.trained.files import results_folder
 
     with group(config.device) as device:
@@ -59,22 +73,37 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
             config.model, config.output, plugin="mrl", claim=config.claim,
             files=("evaluation.json", "figures/evaluation.png"),
         )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
-        dims = config.dims or model.dims
+        model, found = None, None
+        if config.from_file:
+            found = file_splits(config, device)
+            trained = adapted_dims(found[0].embeddings.shape[1])
+        else:
+            model = KIND.load(config.model, device, config.checkpoint)
+            trained = model.dims
+        dims = config.dims or trained
         try:
-            check_dims(dims, model.dims[-1])
+            check_dims(dims, trained[-1])
         except ValueError as error:
             raise UserError(f"--dims: {error}.") from None
-        test = embedded(model, config, open_split(model, config, config.split), device)
-        train = None
-        if config.neighbours and config.split != "train":
-            train = embedded(model, config, open_split(model, config, "train"), device)
+        test, train = _of_model(model, config, device) if found is None else found
         report = evaluation_report(
             model, test, train, dims=between(dims) if config.interpolate else tuple(dims),
             neighbours=config.neighbours, k=config.k, temperature=config.temperature,
             trained_dims=config.dims is None, name=str(config.model),
         )  # fmt: skip
     return finish(report, folder)
+
+
+def _of_model(model: Model | None, config: MrlEvaluate, device: torch.device) -> tuple[Split, Split | None]:
+    """The split that is measured and, where k-NN is and the split is another one, that of training."""
+    from wasskit.plugins.mrl.trained import embedded
+    from wasskit.trained.data import open_split
+
+    assert model is not None
+    test = embedded(model, config, open_split(model, config, config.split), device)
+    if not config.neighbours or config.split == "train":
+        return test, None
+    return test, embedded(model, config, open_split(model, config, "train"), device)
 
 
 command = Command(
@@ -85,10 +114,11 @@ command = Command(
     "Top-1, top-5 and mAP@10 (the reciprocal rank of the true class within the first 10) by the nested "
     "classifiers; on the embeddings k-NN accuracy against the training split, and precision@1 and mAP@10 of "
     "retrieval within the split, also at dimensions between the trained ones. Prefixes are normalised as in "
-    "training.",
+    "training. Embeddings from a file have no classifiers.",
     (
         "wasskit mrl evaluate runs/mrl/digits",
         "wasskit mrl evaluate runs/mrl/digits --interpolate",
+        "wasskit mrl evaluate test.npy --labels test_labels.npy --train train.npy --train-labels train_labels.npy",
         "wasskit mrl evaluate weights.safetensors --dataset cifar10 --data-root DATA --dims 8,12,16",
     ),
 )

@@ -1,0 +1,144 @@
+"""Embeddings from files in place of a model: the figures are scikit-learn's and brute force's, also at every prefix."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from tests.conftest import Cli
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Clusters of four classes, lettered in files: 60 that vote and 24 that ask, of 20 numbers."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((4, 20))
+    found: dict[str, Any] = {}
+    for name, count in (("train", 60), ("test", 24)):
+        labels = rng.integers(0, 4, count)
+        rows = (centres[labels] + 1.5 * rng.standard_normal((count, 20))).astype(np.float32)
+        np.save(f"{name}.npy", rows)
+        Path(f"{name}.csv").write_text("label\n" + "\n".join("abcd"[i] for i in labels) + "\n")
+        found[name] = rows, labels
+    return found
+
+
+TRAIN = ("--train", "train.npy", "--train-labels", "train.csv")
+
+
+def _unit(rows: Any, dim: int) -> Any:
+    return rows[:, :dim] / np.linalg.norm(rows[:, :dim].astype(np.float64), axis=1, keepdims=True)
+
+
+def _accuracy(files: dict[str, Any], k: int, dim: int) -> float:
+    """Of k votes that weigh exp(cosine / 0.07)."""
+    (x, y), (z, true) = files["train"], files["test"]
+    model = KNeighborsClassifier(k, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07))
+    return 100 * float(model.fit(_unit(x, dim), y).score(_unit(z, dim), true))
+
+
+def _retrieval(files: dict[str, Any], dim: int) -> dict[str, float]:
+    """Among the test vectors, by sorting all cosines: precision@1, recall@4, mAP@R."""
+    rows, labels = files["test"]
+    cosine = _unit(rows, dim) @ _unit(rows, dim).T
+    np.fill_diagonal(cosine, -np.inf)
+    hit = labels[np.argsort(-cosine, axis=1)[:, :-1]] == labels[:, None]
+    precisions = hit.cumsum(1) / np.arange(1, hit.shape[1] + 1)
+    r = hit.sum(1)
+    average = [(precisions[i, :n] * hit[i, :n]).sum() / n for i, n in enumerate(r)]
+    return {
+        "precision@1": 100 * hit[:, 0].mean(),
+        "recall@4": 100 * hit[:, :4].any(1).mean(),
+        "map@r": 100 * np.mean(average),
+    }
+
+
+def test_mrl_measures_every_prefix(run_cli: Cli, files: dict[str, Any]) -> None:
+    argv = ["mrl", "evaluate", "test.npy", "--labels", "test.csv", *TRAIN, "--k", "5", "--json"]
+    found = json.loads(run_cli(*argv).stdout)
+    assert found["dims"] == [8, 16, 20]
+    for dim in (8, 16, 20):
+        assert found["metrics"][f"test/knn@{dim}"] == pytest.approx(_accuracy(files, 5, dim))
+        assert found["metrics"][f"test/precision1@{dim}"] == pytest.approx(
+            _retrieval(files, dim)["precision@1"]
+        )
+    assert "test/top1" not in found["metrics"]
+    assert Path("runs/mrl/evaluate-test/evaluation.json").is_file()
+    # Without vectors that vote, retrieval alone.
+    alone = json.loads(run_cli(*argv[:5], "--dims", "3,20", "--json", "--overwrite").stdout)
+    assert alone["metrics"]["test/precision1@20"] == found["metrics"]["test/precision1@20"]
+    assert "test/knn" not in alone["metrics"]
+
+
+def test_ssl_votes_among_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
+    argv = (
+        "ssl",
+        "knn",
+        "test.npy",
+        "--labels",
+        "test.csv",
+        *TRAIN,
+        "-k",
+        "7",
+        "--temperature",
+        "0.07",
+        "--json",
+    )
+    found = json.loads(run_cli(*argv).stdout)
+    assert found["knn7t0.07_top1"] == pytest.approx(_accuracy(files, 7, 20))
+    assert json.loads(Path("runs/ssl/evaluate-test/evaluation.json").read_text())["test"] == pytest.approx(
+        found
+    )
+
+
+def test_metrix_searches_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
+    found = json.loads(run_cli("metrix", "evaluate", "test.npy", "--labels", "test.csv", "--json").stdout)
+    wanted = _retrieval(files, 20)
+    for name in ("precision@1", "recall@4", "map@r"):
+        assert found["metrics"][f"test/{name}"] == pytest.approx(wanted[name], rel=1e-6)
+    assert (found["queries"], found["gallery"], found["dataset"]) == (24, None, "test")
+    both = json.loads(
+        run_cli("metrix", "evaluate", "test.npy", "--labels", "test.csv", "--gallery", "train.npy",
+                "--gallery-labels", "train.csv", "--json", "-o", "both").stdout
+    )  # fmt: skip
+    assert both["gallery"] == 60
+    assert both["metrics"]["test/recall@1"] == pytest.approx(_accuracy(files, 1, 20))
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("mrl evaluate test.npy", "test.npy is a file of embeddings: give their labels by --labels."),
+        ("mrl evaluate run --labels test.csv", "--labels belongs to a file of embeddings, which run is not"),
+        ("metrix evaluate test.npy --labels test.csv --gallery train.npy", "--gallery and --gallery-labels belong together"),
+        ("ssl knn test.npy --labels test.csv", "give those that vote by --train"),
+        ("ssl knn test.npy --labels test.csv --train train.npy --train-labels test.csv", "24 labels for the 60 vectors"),
+        ("ssl knn test.npy --labels test.csv --train train.npy --train-labels train.csv -k 61", "has 60 vectors"),
+        ("metrix evaluate test.npy --labels test.csv --dataset digits", "--dataset belongs to a model"),
+        ("mrl evaluate test.npy --labels test.csv --dims 8,32", "--dims: "),
+        ("mrl evaluate test.npy --labels test.csv --no-neighbours", "--no-neighbours leaves nothing"),
+        ("mrl evaluate nan.npy --labels test.csv", "nan.npy has 1 rows with values that are not finite, the first is row 5"),
+    ],
+)  # fmt: skip
+def test_wrong_requests_are_one_sentence(run_cli: Cli, files: dict[str, Any], argv: str, said: str) -> None:
+    rows = files["test"][0].copy()
+    rows[5, 1] = np.nan
+    np.save("nan.npy", rows)
+    result = run_cli(*argv.split(), code=2)
+    assert said in result.stderr.replace("\n", " ")
+    assert not Path("runs").exists()
+
+
+def test_results_about_a_file_are_not_replaced(run_cli: Cli, files: dict[str, Any]) -> None:
+    argv = ("mrl", "evaluate", "test.npy", "--labels", "test.csv")
+    run_cli(*argv)
+    assert "--overwrite" in run_cli(*argv, code=2).stderr
+    shutil.rmtree("runs")
+    run_cli(*argv)

@@ -1,0 +1,118 @@
+"""Embeddings from files where a command takes a trained model: their options, and the files opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from wasskit.config import OptionGroup, argument, option
+from wasskit.errors import UserError
+from wasskit.options import complete_local_paths, complete_models
+
+if TYPE_CHECKING:
+    import torch
+
+    from wasskit.evaluation.embedding import Features
+    from wasskit.trained.options import ModelDataOptions
+
+__all__ = ["GalleryFileOptions", "TrainFileOptions", "model_or_file", "read_features"]
+
+FILES = ".npy, .npz:KEY, .safetensors:KEY, .parquet:COLUMN, .csv"
+
+
+def model_or_file() -> Any:
+    """The argument of a command that measures a model's embeddings or those of a file."""
+    return argument(
+        help=f"Run directory, checkpoint (.pt), exported weights (.safetensors); or embeddings ({FILES}).",
+        complete=complete_models, metavar="MODEL|FILE",
+    )  # fmt: skip
+
+
+def _file(help: str) -> Any:
+    return option(None, help=help, panel="Data", complete=complete_local_paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions(OptionGroup):
+    """Labels of embeddings from a file; mixed into the options of a command on a model."""
+
+    labels: Path | None = _file("Labels of a file of embeddings (.npy, .csv:COLUMN, .parquet:COLUMN, .txt).")
+
+    def others(self) -> tuple[str, Path | None, Path | None]:
+        """The second file of embeddings, by its flag's name, and its labels."""
+        raise NotImplementedError
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the embeddings are those of a file."""
+        from wasskit.data.embeddings import is_embeddings
+
+        return is_embeddings(cast("ModelDataOptions", self).model)
+
+    def validate(self) -> None:
+        super().validate()
+        name, path, labels = self.others()
+        model, dataset = cast("ModelDataOptions", self).model, cast("ModelDataOptions", self).dataset
+        if not self.from_file:
+            given = [
+                f for f, value in (("labels", self.labels), (name, path), (f"{name}-labels", labels)) if value
+            ]
+            if given:
+                raise UserError(
+                    f"--{given[0]} belongs to a file of embeddings, which {model} is not ({FILES})."
+                )
+        elif self.labels is None:
+            raise UserError(f"{model} is a file of embeddings: give their labels by --labels.")
+        elif (path is None) != (labels is None):
+            raise UserError(f"--{name} and --{name}-labels belong together: give both.")
+        elif dataset is not None:
+            raise UserError(f"--dataset belongs to a model: {model} is a file of embeddings.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFileOptions(FileOptions):
+    """Embeddings from files: those measured and those that vote."""
+
+    train: Path | None = _file("Training embeddings, which vote in k-NN, beside a file of embeddings.")
+    train_labels: Path | None = _file("Their labels.")
+
+    def others(self) -> tuple[str, Path | None, Path | None]:
+        return "train", self.train, self.train_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryFileOptions(FileOptions):
+    """Embeddings from files: queries and the gallery that they search."""
+
+    gallery: Path | None = _file("Embeddings that a file of embeddings searches (default: one another).")
+    gallery_labels: Path | None = _file("Their labels.")
+
+    def others(self) -> tuple[str, Path | None, Path | None]:
+        return "gallery", self.gallery, self.gallery_labels
+
+
+def read_features(
+    config: FileOptions, device: torch.device
+) -> tuple[Features, Features | None, tuple[str, ...]]:
+    """The embeddings of a command's file and of its second one (None: not given), and the classes of both.
+
+    Raises:
+        UserError: a file cannot be read, or they do not fit together.
+    """
+    import torch
+
+    from wasskit.data.embeddings import read_labelled
+    from wasskit.evaluation.embedding import Features
+
+    _, path, labels = config.others()
+    assert config.labels is not None
+    pairs = [(cast("ModelDataOptions", config).model, config.labels)]
+    if path is not None and labels is not None:
+        pairs.append((path, labels))
+    read = read_labelled(*pairs)
+    found = [
+        Features(one.vectors.to(device, torch.float32), one.labels.to(device), torch.arange(len(one.labels)))
+        for one in read
+    ]
+    return found[0], found[1] if len(found) > 1 else None, read[0].classes
