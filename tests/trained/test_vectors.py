@@ -113,15 +113,58 @@ def test_metrix_searches_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
     assert both["metrics"]["test/recall@1"] == pytest.approx(_accuracy(files, 1, 20))
 
 
+def test_mrl_retrieves_from_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
+    argv = (
+        "mrl",
+        "retrieve",
+        "test.npy",
+        "--labels",
+        "test.csv",
+        "--gallery",
+        "train.npy",
+        "--gallery-labels",
+        "train.csv",
+    )
+    found = json.loads(run_cli(*argv, "--shortlist", "10", "--json").stdout)
+    assert (found["gallery_size"], found["dataset"]) == (60, "test")
+    for outcome, dim in zip(found["outcomes"], (8, 16, 20), strict=False):
+        assert outcome["metrics"]["precision1"] == pytest.approx(_accuracy(files, 1, dim))
+
+
+def test_ssl_trains_a_probe_on_files(run_cli: Cli, files: dict[str, Any]) -> None:
+    """Unregularised, on clusters that are far apart: every test vector is told right, as by logistic regression."""
+    for name, (rows, labels) in files.items():
+        np.save(f"{name}.npy", rows + 20 * np.eye(20, dtype=np.float32)[labels])
+    argv = (
+        "ssl",
+        "linear",
+        "test.npy",
+        "--labels",
+        "test.csv",
+        *TRAIN,
+        "--probe-epochs",
+        "5",
+        "--probe-lr",
+        "0.05",
+        "--json",
+    )
+    found = json.loads(run_cli(*argv).stdout)
+    assert found["linear_top1"] == 100
+    assert Path(found["classifier"]).is_file()
+    assert "--overwrite" in run_cli(*argv).stderr
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
         ("mrl evaluate test.npy", "test.npy is a file of embeddings: give their labels by --labels."),
         ("mrl evaluate run --labels test.csv", "--labels belongs to a file of embeddings, which run is not"),
         ("metrix evaluate test.npy --labels test.csv --gallery train.npy", "--gallery-labels belong together"),
-        ("ssl knn test.npy --labels test.csv", "give those that vote by --train"),
+        ("ssl knn test.npy --labels test.csv", "give --train and --train-labels too"),
         ("ssl knn test.npy --labels test.csv --train train.npy --train-labels test.csv", "24 labels for the 60"),
         ("ssl knn test.npy --labels test.csv --train train.npy --train-labels train.csv -k 61", "has 60 vectors"),
+        ("mrl retrieve test.npy --labels test.csv", "give --gallery and --gallery-labels too"),
+        ("mrl retrieve test.npy --labels test.csv --gallery train.npy", "--gallery and --gallery-labels belong"),
         ("metrix evaluate test.npy --labels test.csv --dataset digits", "--dataset belongs to a model"),
         ("mrl evaluate test.npy --labels test.csv --dims 8,32", "--dims: "),
         ("mrl evaluate test.npy --labels test.csv --no-neighbours", "--no-neighbours leaves nothing"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from wasskit.config import OptionGroup, argument, option
 from wasskit.errors import UserError
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from wasskit.evaluation.embedding import Features
     from wasskit.trained.options import ModelDataOptions
 
-__all__ = ["GalleryFileOptions", "TrainFileOptions", "model_or_file", "read_features"]
+__all__ = [
+    "FileOptions",
+    "GalleryFileOptions",
+    "TrainFileOptions",
+    "model_or_file",
+    "read_features",
+    "vector_file",
+]
 
 FILES = ".npy, .npz:KEY, .safetensors:KEY, .parquet:COLUMN, .csv"
 
@@ -29,7 +36,8 @@ def model_or_file() -> Any:
     )  # fmt: skip
 
 
-def _file(help: str) -> Any:
+def vector_file(help: str) -> Any:
+    """An option that names a file of embeddings or of labels."""
     return option(None, help=help, panel="Data", complete=complete_local_paths)
 
 
@@ -37,7 +45,12 @@ def _file(help: str) -> Any:
 class FileOptions(OptionGroup):
     """Labels of embeddings from a file; mixed into the options of a command on a model."""
 
-    labels: Path | None = _file("Labels of a file of embeddings (.npy, .csv:COLUMN, .parquet:COLUMN, .txt).")
+    needs_second: ClassVar[bool] = False
+    """Whether the command measures nothing of one file alone."""
+
+    labels: Path | None = vector_file(
+        "Labels of a file of embeddings (.npy, .csv:COLUMN, .parquet:COLUMN, .txt)."
+    )
 
     def others(self) -> tuple[str, Path | None, Path | None]:
         """The second file of embeddings, by its flag's name, and its labels."""
@@ -64,6 +77,8 @@ class FileOptions(OptionGroup):
                 )
         elif self.labels is None:
             raise UserError(f"{model} is a file of embeddings: give their labels by --labels.")
+        elif path is None and self.needs_second:
+            raise UserError(f"{model} is a file of embeddings: give --{name} and --{name}-labels too.")
         elif (path is None) != (labels is None):
             raise UserError(f"--{name} and --{name}-labels belong together: give both.")
         elif dataset is not None:
@@ -74,8 +89,8 @@ class FileOptions(OptionGroup):
 class TrainFileOptions(FileOptions):
     """Embeddings from files: those measured and those that vote."""
 
-    train: Path | None = _file("Training embeddings, which vote in k-NN, beside a file of embeddings.")
-    train_labels: Path | None = _file("Their labels.")
+    train: Path | None = vector_file("Training embeddings, which vote in k-NN, beside a file of embeddings.")
+    train_labels: Path | None = vector_file("Their labels.")
 
     def others(self) -> tuple[str, Path | None, Path | None]:
         return "train", self.train, self.train_labels
@@ -85,8 +100,10 @@ class TrainFileOptions(FileOptions):
 class GalleryFileOptions(FileOptions):
     """Embeddings from files: queries and the gallery that they search."""
 
-    gallery: Path | None = _file("Embeddings that a file of embeddings searches (default: one another).")
-    gallery_labels: Path | None = _file("Their labels.")
+    gallery: Path | None = vector_file(
+        "Embeddings that a file of embeddings searches (default: one another)."
+    )
+    gallery_labels: Path | None = vector_file("Their labels.")
 
     def others(self) -> tuple[str, Path | None, Path | None]:
         return "gallery", self.gallery, self.gallery_labels

@@ -101,7 +101,7 @@ def open_parquet(path: Path, column: str | None = None) -> ParquetVectors:
     }
     if column is None and len(listed) == 1:
         (column,) = listed
-    if column not in listed:
+    if column is None or column not in listed:
         names = ", ".join(list(listed)[:8])
         if column is None and listed:
             raise UserError(f"{path} has several columns of lists ({names}): name one, {path}:COLUMN.")

@@ -13,7 +13,7 @@ from torch import nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.evaluation.embedding import Features
-from wasskit.evaluation.linear import ProbeProtocol
+from wasskit.evaluation.linear import ProbeProtocol, linear_probe
 from wasskit.models.catalog import SMALL_IMAGE
 from wasskit.models.export import weights_bytes
 from wasskit.pictures import bars, curves, spectra
@@ -40,7 +40,10 @@ from wasskit.training.series import over_epochs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Named", "Probe", "evaluation_report", "knn_report", "linear_report", "pretraining_report"]
+__all__ = [
+    "Named", "Probe", "evaluation_report", "knn_report", "linear_report", "pretraining_report", "probed",
+    "probed_features",
+]  # fmt: skip
 
 _SHOWN = ("linear_top1", "linear_top5", "linear_best_top1", "knn", "w2", "lu", "alignment", "effective_rank")
 
@@ -141,7 +144,7 @@ def evaluation_report(
     spectrum = spectrum_of(projections)
     files: dict[str, Any] = {}
     if probe is not None and bank is not None:
-        linear, files["linear.safetensors"] = _probed(model, bank, test, settings, probe, features)
+        linear, files["linear.safetensors"] = probed(model, bank, test, settings, probe, features)
         metrics |= linear
     width = model.projector_width
     title = f"{test.name}/{test.split}, {len(test):,} images"
@@ -170,15 +173,12 @@ def knn_report(bank: Features, test: Features, neighbours: Neighbours, named: Na
     )
 
 
-def linear_report(
-    model: Model, train: ImageDataset, test: ImageDataset, settings: Settings, probe: Probe, named: Named
-) -> Report:
-    """Accuracy of the linear probe, and its classifier as a file."""
-    metrics, classifier = _probed(model, train, test, settings, probe)
-    title = f"{test.name}/test, linear probe after {probe.protocol.epochs} epochs (percent)"
+def linear_report(found: Probed, named: Named, title: str) -> Report:
+    """Accuracy of a linear probe, and its classifier as a file; ``title`` names what it was tested on."""
+    metrics, classifier = found
     return Report(
         metrics,
-        [metrics_table(title, {named.model: metrics}, named.paper)],
+        [metrics_table(f"{title} (percent)", {named.model: metrics}, named.paper)],
         notes=[
             f"Best of all epochs: {metrics['linear_best_top1']:.2f} (epoch {metrics['linear_best_epoch']})."
         ],
@@ -187,22 +187,48 @@ def linear_report(
     )
 
 
-def _probed(
+Probed = tuple[Metrics, Callable[[BinaryIO], object]]
+"""What a linear probe found, and what writes its classifier."""
+
+
+def probed(
     model: Model,
     train: ImageDataset,
     test: ImageDataset,
     settings: Settings,
     probe: Probe,
     known: Features | None = None,
-) -> tuple[Metrics, Callable[[BinaryIO], object]]:
+) -> Probed:
+    """The linear probe of a backbone on random crops and flips; ``known``: the features of ``test``, if there."""
     require_labels(train, "A linear probe")
     backbone = model.encoder.backbone
     metrics, classifier = linear_accuracy(
         backbone, train, test, model.views, probe.protocol, settings, num_features=backbone.num_features,
         probe_batch_size=probe.batch_size, known=known, after_epoch=probe.after_epoch,
     )  # fmt: skip
-    header = {"kind": "ssl-linear", "dataset": train.name, "classes": list(train.classes)}
-    return metrics, lambda file: file.write(weights_bytes(classifier, header))
+    return metrics, _classifier(classifier, train.name, train.classes)
+
+
+def probed_features(
+    train: Features, test: Features, classes: Sequence[str], probe: Probe, *, dataset: str, seed: int = 0
+) -> Probed:
+    """The linear probe of features that are there already: of their rows as they are, in a new order each epoch."""
+    found = linear_probe(
+        train.features, train.labels, test.features, test.labels, protocol=probe.protocol,
+        batch_size=probe.batch_size, seed=seed,
+    )  # fmt: skip
+    metrics = {
+        "linear_top1": 100 * found.top1,
+        "linear_top5": 100 * found.top5,
+        "linear_best_top1": 100 * found.best_top1,
+        "linear_best_epoch": found.best_epoch,
+    }
+    return metrics, _classifier(found.classifier, dataset, classes)
+
+
+def _classifier(classifier: nn.Linear, dataset: str, classes: Sequence[str]) -> Callable[[BinaryIO], object]:
+    header = {"kind": "ssl-linear", "dataset": dataset, "classes": list(classes)}
+    return lambda file: file.write(weights_bytes(classifier, header))
 
 
 def _of_test(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from wasskit.config import Command, Invocation, option
+from wasskit.errors import UserError
+from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
+from wasskit.trained.vectors import FileOptions, model_or_file, vector_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class MrlRetrieve(ModelDataOptions):
+class MrlRetrieve(ModelDataOptions, FileOptions):
     """Options of ``wasskit mrl retrieve``."""
 
-    gallery: str = option("train", help="Split that is searched.", panel="Data")
+    needs_second: ClassVar[bool] = True
+
+    model: Path = model_or_file()
+    gallery: str = option(
+        "train", help="Split, or for a file of embeddings the file, that is searched.", panel="Data"
+    )
+    gallery_labels: Path | None = vector_file("Labels of the file that is searched.")
     shortlist: int = option(
         200,
         help="Items that the first search keeps; a funnel halves it at each step.",
@@ -25,15 +35,17 @@ class MrlRetrieve(ModelDataOptions):
     def validate(self) -> None:
         super().validate()
         if self.gallery == self.split:
-            from wasskit.errors import UserError
-
             raise UserError(f"--gallery and --split are both {self.split!r}: search another split.")
+
+    def others(self) -> tuple[str, Path | None, Path | None]:
+        named = self.from_file and (self.gallery != "train" or self.gallery_labels is not None)
+        return "gallery", Path(self.gallery) if named else None, self.gallery_labels
 
 
 def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
     from wasskit.plugins.mrl.reports import retrieval_report
-    from wasskit.plugins.mrl.trained import KIND, embedded
+    from wasskit.plugins.mrl.trained import KIND, embedded, file_splits
     from wasskit.report import finish
     from wasskit.trained.data import open_split
     from wasskit.trained.files import results_folder
@@ -43,12 +55,16 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
             config.model, config.output, plugin="mrl", claim=config.claim,
             files=("retrieval.json", "figures/retrieval.png"),
         )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
-        opened = [open_split(model, config, name) for name in (config.split, config.gallery)]
-        queries, gallery = (embedded(model, config, dataset, device) for dataset in opened)
-        report = retrieval_report(
-            queries, gallery, model.dims, shortlist=config.shortlist, name=str(config.model)
-        )
+        if config.from_file:
+            queries, found = file_splits(config, device)
+            assert found is not None
+            gallery, dims = found, adapted_dims(queries.embeddings.shape[1])
+        else:
+            model = KIND.load(config.model, device, config.checkpoint)
+            opened = [open_split(model, config, name) for name in (config.split, config.gallery)]
+            queries, gallery = (embedded(model, config, dataset, device) for dataset in opened)
+            dims = model.dims
+        report = retrieval_report(queries, gallery, dims, shortlist=config.shortlist, name=str(config.model))
     return finish(report, folder)
 
 
@@ -63,5 +79,6 @@ command = Command(
     (
         "wasskit mrl retrieve runs/mrl/digits",
         "wasskit mrl retrieve runs/mrl/digits --shortlist 50",
+        "wasskit mrl retrieve test.npy --labels test_labels.npy --gallery train.npy --gallery-labels train_labels.npy",
     ),
 )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from wasskit.config import Command, Invocation
-from wasskit.errors import UserError
 from wasskit.plugins.ssl.options import MeasureOptions, NeighbourOptions
 from wasskit.trained.vectors import TrainFileOptions, model_or_file
 
@@ -17,12 +16,9 @@ from wasskit.trained.vectors import TrainFileOptions, model_or_file
 class Knn(MeasureOptions, NeighbourOptions, TrainFileOptions):
     """Options of ``wasskit ssl knn``."""
 
-    model: Path = model_or_file()
+    needs_second: ClassVar[bool] = True
 
-    def validate(self) -> None:
-        super().validate()
-        if self.from_file and self.train is None:
-            raise UserError(f"{self.model} is a file of embeddings: give those that vote by --train.")
+    model: Path = model_or_file()
 
 
 def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
