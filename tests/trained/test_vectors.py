@@ -183,6 +183,36 @@ def test_wrong_requests_are_one_sentence(
     assert not Path("runs").exists()
 
 
+def test_real_embeddings_score_as_recorded(
+    run_cli: Cli, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures of the data's description, in percent with one decimal."""
+    monkeypatch.chdir(tmp_path)
+    folder = data_root / "embeddings"
+    if not folder.is_dir():
+        pytest.skip(f"there is no {folder}")
+    texts = [
+        str(folder / "banking77_use" / f"{name}.npy")
+        for name in ("test", "test_labels", "train", "train_labels")
+    ]
+    argv = [
+        "mrl",
+        "evaluate",
+        texts[0],
+        "--labels",
+        texts[1],
+        "--train",
+        texts[2],
+        "--train-labels",
+        texts[3],
+    ]
+    found = json.loads(run_cli(*argv, "--k", "1", "--dims", "8,64,512", "--json").stdout)
+    assert [round(found["metrics"][f"test/knn@{d}"], 1) for d in (8, 64, 512)] == [35.9, 85.0, 88.6]
+    birds = [str(folder / "cub200_lite0" / f"{name}.npy") for name in ("test", "test_labels")]
+    found = json.loads(run_cli("metrix", "evaluate", birds[0], "--labels", birds[1], "--json").stdout)
+    assert round(found["metrics"]["test/recall@1"], 1) == 93.1
+
+
 def test_results_about_a_file_are_not_replaced(run_cli: Cli, files: dict[str, Any]) -> None:
     argv = ("mrl", "evaluate", "test.npy", "--labels", "test.csv")
     assert run_cli(*argv).exit_code == 0

@@ -55,7 +55,8 @@ command = Command(
     body,
     "Train a linear classifier on the frozen backbone, and test it.\n\n"
     "The published protocol: SGD with rate 0.3, momentum 0.9, weight decay 1e-6, a cosine over 100 epochs, on random "
-    "crops and flips; embeddings from files are taken as they are. The accuracy after the last epoch and the best of all are reported separately.",
+    "crops and flips; embeddings from files are taken as they are. The accuracy after the last epoch and the best of "
+    "all are reported separately.",
     (
         "wasskit ssl linear runs/ssl/byol-digits",
         "wasskit ssl linear runs/ssl/byol-digits --checkpoint best",
