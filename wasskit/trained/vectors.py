@@ -36,9 +36,9 @@ def model_or_file() -> Any:
     )  # fmt: skip
 
 
-def vector_file(help: str) -> Any:
+def vector_file(help: str, *, without: str = "none") -> Any:
     """An option that names a file of embeddings or of labels."""
-    return option(None, help=help, panel="Data", complete=complete_local_paths)
+    return option(None, help=help, panel="Data", complete=complete_local_paths, show_default=without)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class GalleryFileOptions(FileOptions):
     """Embeddings from files: queries and the gallery that they search."""
 
     gallery: Path | None = vector_file(
-        "Embeddings that a file of embeddings searches (default: one another)."
+        "Embeddings that a file of embeddings searches.", without="one another"
     )
     gallery_labels: Path | None = vector_file("Their labels.")
 
