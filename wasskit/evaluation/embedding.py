@@ -139,14 +139,14 @@ def write_embeddings(
     precision: Precision = "float32",
     dtype: Literal["float32", "float16"] = "float32",
     channels_last: bool = True,
-) -> tuple[Path, Path]:
+) -> tuple[Path, Path, int]:
     """Embed a data set straight to disk: ``path`` (.npy, (N, D), row i for sample i) and a CSV beside it.
 
     Nothing but the current batch is in memory; read the result with ``numpy.load(path, mmap_mode="r")``.
     ``names`` has one entry per sample and becomes the CSV's column ``path``, after ``row``; ``labels`` (N,),
     if given, its column ``label``, as names of ``classes`` where there are any. All processes write their
     rows to one file, which must lie where all can reach it. Both files appear only when they are complete.
-    Returns their paths. Raises UserError if they cannot be written.
+    Returns their paths and D. Raises UserError if they cannot be written.
     """
     path, table = embedding_files(path)
     batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
@@ -180,7 +180,7 @@ def write_embeddings(
         raise UserError(
             f"the embeddings could not be written to {path}: {error.strerror or error}."
         ) from error
-    return path, table
+    return path, table, width
 
 
 def _width(features: Tensor | None) -> int:
