@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import barrier, broadcast_object, is_main
 from wasskit.errors import RunFailed, UserError
+from wasskit.ot.precision import Precision, autocast
 from wasskit.system.files import replacing
 from wasskit.text import csv_cell
 
 Encoder = Callable[[Tensor], Tensor]
-Precision = Literal["float32", "bf16"]
 
 
 class LabelledImages(Protocol):
@@ -69,23 +69,22 @@ def encode_batches(
     encoder: Encoder,
     loader: Iterable[LabelledImages],
     *,
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     channels_last: bool = True,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Features (B, D) float32, labels and indices of each batch of this process's share, on the device.
 
-    ``encoder`` maps images (B, C, H, W) to (B, D), without gradients and under bf16 autocast if asked. A module,
-    or a method of one, is run in evaluation mode; around any other callable use :func:`evaluating`.
-    ``channels_last`` lays the images out as convolutions on most devices run fastest.
+    ``encoder`` maps images (B, C, H, W) to (B, D), without gradients and in ``precision``, by autocast for ``bf16``
+    and ``fp16``. A module, or a method of one, is run in evaluation mode; around any other callable use
+    :func:`evaluating`. ``channels_last`` lays the images out as convolutions on most devices run fastest.
+    Raises ValueError for an unknown precision.
     """
-    if precision not in ("float32", "bf16"):
-        raise UserError(f"features are computed in 'float32' or 'bf16', not '{precision}'.")
+    precision = "fp32" if precision == "float32" else precision  # type: ignore[comparison-overlap]  # its former name
     for batch in loader:
         images = batch.images
         if channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        autocast = torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-        with evaluating(encoder, getattr(encoder, "__self__", None)), autocast:
+        with evaluating(encoder, getattr(encoder, "__self__", None)), autocast(images.device, precision):
             features = encoder(images)
         yield features.float(), batch.labels, batch.indices
 
@@ -94,7 +93,7 @@ def extract_features(
     encoder: Encoder,
     loader: Iterable[LabelledImages],
     *,
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     channels_last: bool = True,
     device: torch.device | str | None = None,
 ) -> Features:
@@ -136,7 +135,7 @@ def write_embeddings(
     names: Sequence[str | Path],
     labels: Tensor | None = None,
     classes: Sequence[str] = (),
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     dtype: Literal["float32", "float16"] = "float32",
     channels_last: bool = True,
 ) -> tuple[Path, Path]:

@@ -1,13 +1,28 @@
-"""Where rounding decides: a block of code that autocast and TF32 do not reach."""
+"""The arithmetic of a block of code: reduced by autocast, or in full where rounding decides."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Forward passes in a precision on a device: for ``fp32`` without autocast, whatever is in force outside.
+
+    Raises:
+        ValueError: the precision is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    return torch.autocast(device.type, dtype=_REDUCED.get(precision), enabled=precision in _REDUCED)
 
 
 @contextlib.contextmanager
