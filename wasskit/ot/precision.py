@@ -25,15 +25,20 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=_REDUCED.get(precision), enabled=precision in _REDUCED)
 
 
-@contextlib.contextmanager
-def full_precision(x: Tensor) -> Iterator[None]:
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[None]:
     """Products are taken in the dtype of their factors, in full, on the device of ``x``.
 
     TF32 and bfloat16 products are allowed by either of two interfaces: ``torch.set_float32_matmul_precision``, and,
     from torch 2.9 on, ``fp32_precision`` of the backends, after which the former raises. Afterwards what was set by
-    either is in force again.
+    either is in force again. Where torch.compile traces the block, autocast alone is left: a graph cannot change TF32.
     """
-    with torch.autocast(x.device.type, enabled=False), _full_products(x.device.type):
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.compiler.is_compiling() else _in_full(kind)
+
+
+@contextlib.contextmanager
+def _in_full(kind: str) -> Iterator[None]:
+    with torch.autocast(kind, enabled=False), _full_products(kind):
         yield
 
 
