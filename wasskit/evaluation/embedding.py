@@ -99,24 +99,33 @@ def extract_features(
 ) -> Features:
     """The features of a whole data set, in its order, on every process.
 
-    See :func:`encode_batches`; ``device`` is where the result is kept (default: where the encoder gives it).
+    See :func:`encode_batches`; ``device`` is where the result is kept (default: where the encoder gives it). Where the
+    loader knows its ``num_samples`` and gives them in order, a process holds no more than the result and a batch.
     Raises UserError if there is no sample at all.
     """
-    parts = [
-        tuple(part if device is None else part.to(device) for part in batch)
-        for batch in encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
-    ]
-    width = _width(parts[0][0] if parts else None)
+    batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
+    first = next(batches, None)
+    width = _width(None if first is None else first[0])
     if width == 0:
         raise UserError("there are no images to embed: is the split empty?")
-    if parts:
-        features, labels, indices = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    else:
-        features = torch.empty(0, width, device=device)
-        labels = indices = torch.empty(0, dtype=torch.int64, device=device)
-    features, labels, indices = gather(features), gather(labels), gather(indices)
+    place = device if device is not None or first is None else first[0].device
+    rows, filled = torch.empty(getattr(loader, "num_samples", 0), width, device=place), 0
+    labels, indices = [torch.empty(0, dtype=torch.int64, device=place) for _ in range(2)]
+    known = [(labels, indices)]
+    for features, *of_batch in itertools.chain([] if first is None else [first], batches):
+        first, end = None, filled + len(features)
+        if end > len(rows):
+            rows = torch.cat([rows[:filled], rows.new_empty(max(end, 2 * filled) - filled, width)])
+        rows[filled:end] = features
+        filled = end
+        known.append((of_batch[0].to(place), of_batch[1].to(place)))
+    labels, indices = (gather(torch.cat(column)) for column in zip(*known, strict=True))
+    found = gather(rows[:filled])
+    del rows
+    if bool((indices[1:] >= indices[:-1]).all()):
+        return Features(found, labels, indices)
     order = indices.argsort()
-    return Features(features[order], labels[order], indices[order])
+    return Features(found[order], labels[order], indices[order])
 
 
 def embedding_files(path: Path) -> tuple[Path, Path]:
