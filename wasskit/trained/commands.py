@@ -91,7 +91,7 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
                 names=dataset.paths or [],
                 labels=dataset.labels,
                 classes=dataset.classes,
-                precision="bf16" if config.precision == "bf16" else "float32",
+                precision=config.precision,
                 dtype=config.dtype,
             )
         finally:

@@ -63,6 +63,9 @@ class Trainer:
             )
         self.plan = cadence.plan(-(-batches // updates.accumulate))
         task.to(device)
+        for part in task.modules():
+            if isinstance(part, Task):
+                part.precision = updates.precision
         if channels_last:
             task.to(memory_format=torch.channels_last)
         broadcast_module(task)
