@@ -20,7 +20,8 @@ from wasskit.distributed.collectives import average_gradients, broadcast_module,
 from wasskit.distributed.group import world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import RankCounts
-from wasskit.evaluation.embedding import Encoder, LabelledImages, Precision, encode_batches
+from wasskit.evaluation.embedding import Encoder, LabelledImages, encode_batches
+from wasskit.ot.precision import Precision
 
 FeatureBatches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
@@ -102,7 +103,7 @@ def frozen_features(
     encoder: Encoder,
     batches: Callable[[int], Iterable[LabelledImages]],
     *,
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     channels_last: bool = True,
 ) -> FeatureBatches:
     """``batches`` for :func:`train_probe` from batches of augmented images seen through a frozen backbone.

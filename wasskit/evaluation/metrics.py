@@ -133,6 +133,7 @@ COMMON = Metrics(
         share("precision@{k}", "precision@{k}", f"share of positives among the first k; {_QUERIES}"),
         share("map@{k}", "mAP@{k}", f"average precision over the first k, by min(R, k); {_QUERIES}"),
         share("map@r", "MAP@R", f"average precision over the first R of R positives; {_QUERIES}"),
+        Metric("sigreg", "min", "SIGReg", "mean Epps-Pulley statistic of embeddings along random directions"),
         Metric("w2", "min", "W2", "Gaussian 2-Wasserstein distance of unit embeddings to N(0, I / m)"),
         Metric(
             "lu",

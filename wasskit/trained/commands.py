@@ -68,7 +68,6 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
         choices: keywords of ``kind.embedder``.
     """
     from wasskit import console
-    from wasskit.data.embeddings import open_embeddings
     from wasskit.data.loaders import EvalLoader
     from wasskit.distributed.group import group
     from wasskit.evaluation.embedding import embedding_files, write_embeddings
@@ -85,19 +84,18 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
             console.warn(f"left out {bad}")
         loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.workers)
         try:
-            path, table = write_embeddings(
+            path, table, dim = write_embeddings(
                 config.output,
                 network,
                 loader,
                 names=dataset.paths or [],
                 labels=dataset.labels,
                 classes=dataset.classes,
-                precision="bf16" if config.precision == "bf16" else "float32",
+                precision=config.precision,
                 dtype=config.dtype,
             )
         finally:
             loader.close()
-    dim = open_embeddings(path).shape[1]
     if not config.json:
         console.result(f"{len(dataset):,} embeddings of {dim} numbers: {console.escape(str(path))}")
         console.result(f"Their images: {console.escape(str(table))}")

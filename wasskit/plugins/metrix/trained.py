@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -47,9 +46,8 @@ def embed_images(
     for note in dataset.notes:
         console.log(console.escape(note))
     loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.workers)
-    precision: Literal["bf16", "float32"] = "bf16" if config.precision == "bf16" else "float32"
     try:
-        return extract_features(model.network, loader, precision=precision)
+        return extract_features(model.network, loader, precision=config.precision)
     finally:
         loader.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +63,8 @@ def embed_split(
 ) -> Features:
     """Normalised embeddings (N, D) of a whole split, from one pass of the network, on every rank."""
     loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.workers)
-    precision: Literal["bf16", "float32"] = "bf16" if config.precision == "bf16" else "float32"
     try:
-        return extract_features(model.network.normalised, loader, precision=precision)
+        return extract_features(model.network.normalised, loader, precision=config.precision)
     finally:
         loader.close()
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from wasskit.data.embeddings import class_numbers, open_embeddings, read_column
 from wasskit.data.samplers import RandomSampler
 from wasskit.data.seeds import derive_seed
+from wasskit.data.transfer import sent
 from wasskit.distributed.group import rank, world_size
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
@@ -187,7 +188,7 @@ class RowSource:
 
     def vectors(self, rows: Tensor) -> Tensor:
         """Rows of the vectors, float32 on the device."""
-        return self.rows[rows].to(self.device, torch.float32)
+        return sent(self.rows[rows].float(), self.device)
 
     def generator(self, epoch: int, step: int) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self.seed, "near", epoch, step))
@@ -206,7 +207,7 @@ class LabelSource(RowSource):
         share, own = self.batch_size // world_size(), rank()
         for _, chosen in self.chosen(epoch, start):
             mine = chosen[own * share : (own + 1) * share]
-            yield LabelBatch(self.vectors(mine), self.classes[mine].to(self.device))
+            yield LabelBatch(self.vectors(mine), sent(self.classes[mine], self.device))
 
 
 class NeighbourSource(RowSource):
@@ -241,7 +242,7 @@ class NeighbourSource(RowSource):
             near = self.nearest[anchors].gather(1, keys.topk(self.near, dim=1).indices)
             others = torch.randint(len(self.rows), (2 * len(anchors),), generator=generator)
             ids = torch.cat([anchors, near.flatten(), others])
-            yield NeighbourBatch(self.vectors(ids), ids.to(self.device), len(anchors))
+            yield NeighbourBatch(self.vectors(ids), sent(ids, self.device), len(anchors))
 
 
 class PairSource(RowSource):
@@ -266,5 +267,5 @@ class PairSource(RowSource):
     def batches(self, epoch: int, start: int = 0) -> Iterator[PairBatch]:
         for _, chosen in self.chosen(epoch, start):
             queries, documents = self.queries[chosen], self.documents[chosen]
-            relevance = self.relevance(queries, documents).to(self.device)
+            relevance = sent(self.relevance(queries, documents), self.device)
             yield PairBatch(self.vectors(queries), self.vectors(documents), relevance)
