@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from wasskit.config import ByCommand, OptionGroup, argument, option
 from wasskit.errors import UserError
+from wasskit.system.arrays import VECTORS
 from wasskit.system.hints import did_you_mean
 
 
@@ -108,10 +109,18 @@ def _models(typed: str, command: str) -> Iterable[str]:
     return sorted({*runs, *others})
 
 
+def _models_or_vectors(typed: str, command: str) -> Iterable[str]:
+    return sorted(
+        {*_models(typed, command), *(p for p in complete_local_paths(typed) if p.endswith(VECTORS))}
+    )
+
+
 complete_own_runs = ByCommand(_own_runs)
 """Runs of the command itself: what ``--resume`` and ``--run-dir`` go on with."""
 complete_models = ByCommand(_models)
 """Trained models of the command's plugin: runs with checkpoints; and files of weights, by their folders."""
+complete_models_or_vectors = ByCommand(_models_or_vectors)
+"""The same, and files of embeddings."""
 
 
 def complete_local_paths(typed: str) -> Iterable[str]:

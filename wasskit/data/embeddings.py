@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wasskit.errors import UserError
+from wasskit.system.arrays import VECTORS as SUFFIXES
 from wasskit.system.arrays import map_array, read_archive
 from wasskit.system.documents import LARGEST_TEXT, read_csv_rows, read_text
 from wasskit.system.readers import Damage, reader
@@ -35,7 +36,6 @@ __all__ = [
     "read_labelled", "read_tensor",
 ]  # fmt: skip
 
-SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet", ".csv")
 BESIDE = ("", "row", "id", "label", "group", "path")
 """Columns of a CSV file of vectors that are no part of them."""
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -13,15 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wasskit.data.catalog import MEASURES
+from wasskit.data.embeddings import is_embeddings, open_embeddings
 from wasskit.data.seeds import derive_seed
 from wasskit.data.transfer import Constant, sent
 from wasskit.errors import UserError
-from wasskit.system.arrays import read_array
 
 Scheme = Literal["random", "sobol"]
 
@@ -243,24 +242,22 @@ def measure(name: str | Path) -> Measure:
         made: Measure = globals()[maker](*arguments)
         return made
     path = Path(name)
-    if path.suffix != ".npy":
-        raise UserError(f"{str(name)!r} is not one of {', '.join(MEASURES)}, nor a .npy file of points.")
+    if not is_embeddings(path):
+        raise UserError(
+            f"{str(name)!r} is not one of {', '.join(MEASURES)}, nor a file of points (.npy, ...)."
+        )
     return cloud(load_points(path))
 
 
 def load_points(path: Path) -> Tensor:
-    """The points (N, D) in a ``.npy`` file, float32. Raises `UserError` for whatever is wrong with it."""
-    array = read_array(path)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind == "b":
+    """The points (N, D) in a file of vectors, float32. Raises `UserError` for whatever is wrong with it."""
+    opened = open_embeddings(path)
+    if opened.shape[1] > MOST_DIMENSIONS:
         raise UserError(
-            f"{path} holds an array of shape {array.shape}; points are an array of numbers (N, D)."
-        )
-    if array.shape[1] > MOST_DIMENSIONS:
-        raise UserError(
-            f"{path} holds points of {array.shape[1]:,} dimensions; a cloud may have up to {MOST_DIMENSIONS:,}: "
+            f"{path} holds points of {opened.shape[1]:,} dimensions; a cloud may have up to {MOST_DIMENSIONS:,}: "
             "project them first."
         )
-    return checked_points(torch.from_numpy(array.astype(np.float32)), str(path))
+    return checked_points(opened.whole(check=False).to(torch.float32), str(path))
 
 
 def checked_points(points: Tensor, name: str) -> Tensor:

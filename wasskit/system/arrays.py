@@ -19,6 +19,8 @@ if typing.TYPE_CHECKING:
 
 __all__ = ["check_rows", "map_array", "read_archive", "read_array"]
 
+VECTORS = (".npy", ".npz", ".safetensors", ".parquet", ".csv")
+"""Suffixes of files of embeddings (`wasskit.data.embeddings`), here where completion finds them without torch."""
 NUMBERS = "fiub"
 """Kinds of arrays that are numbers: floating, signed, unsigned, truth values."""
 _FREE = 1 << 30

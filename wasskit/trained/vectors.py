@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from wasskit.config import OptionGroup, argument, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths, complete_models
+from wasskit.options import complete_local_paths, complete_models_or_vectors
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ def model_or_file() -> Any:
     """The argument of a command that measures a model's embeddings or those of a file."""
     return argument(
         help=f"Run directory, checkpoint (.pt), exported weights (.safetensors); or embeddings ({FILES}).",
-        complete=complete_models, metavar="MODEL|FILE",
+        complete=complete_models_or_vectors, metavar="MODEL|FILE",
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
 from wasskit.options import RunOptions, complete_local_paths, complete_runs, override
 from wasskit.plugins.study.options import MetricOptions, ReportOptions
+from wasskit.system.arrays import VECTORS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +52,7 @@ def complete_embedded(typed: str) -> list[str]:
             plugin = load_plugin(target)
             if isinstance(plugin, Plugin) and plugin.embeddings is not None:
                 runs += complete_runs(typed, name)
-    files = [p for p in complete_local_paths(typed) if p.endswith(".npy") or p.endswith("/")]
+    files = [p for p in complete_local_paths(typed) if p.endswith((*VECTORS, "/"))]
     return sorted({*runs, *(p for p in files if not (Path(p) / "config.toml").is_file())})
 
 
