@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from wasskit.cli import run
 from wasskit.errors import UserError
+from wasskit.plugins.mrl.adapt import report
 from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, read_pairs, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
@@ -139,6 +140,30 @@ def test_bad_pairs_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(UserError, match=message):
         read_pairs(file, 5)
+
+
+def test_classes_named_by_texts_have_one_number_in_both_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((3, 2)))
+    np.save(tmp_path / "z.npy", np.ones((2, 2)))
+    (tmp_path / "x.txt").write_text("b\nd\nb\n")
+    (tmp_path / "z.txt").write_text("d\nc\n")
+    x = read_vectors(tmp_path / "x.npy", tmp_path / "x.txt", also=tmp_path / "z.txt")
+    z = read_vectors(tmp_path / "z.npy", tmp_path / "z.txt", also=tmp_path / "x.txt")
+    assert x.labels is not None
+    assert z.labels is not None
+    assert (x.labels.tolist(), z.labels.tolist()) == ([0, 2, 0], [2, 1])
+
+
+def test_of_many_vectors_a_random_sample_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MEASURED", 100)
+    rows = torch.arange(1000.0)[:, None]
+    found, labels = report._sample(Vectors(rows, torch.arange(1000)), torch.device("cpu"))
+    assert labels is not None
+    assert found[:, 0].tolist() == labels.tolist() == sorted(set(labels.tolist()))
+    # A uniform sample's mean lies within four deviations, 4 * 1000 / sqrt(12 * 100), of 499.5.
+    assert abs(float(found.mean()) - 499.5) < 116
+    assert torch.equal(found, report._sample(Vectors(rows), torch.device("cpu"))[0])
+    assert torch.equal(report._sample(Vectors(rows[:100]), torch.device("cpu"))[0], rows[:100])
 
 
 def test_labels_of_another_length_are_refused(tmp_path: Path) -> None:

@@ -123,13 +123,17 @@ class AdaptOptions(RecipeOptions):
 
     train: Path | None = argument(
         None,
-        help="Vectors to train on (.npy, N x D); without: the 64 pixels of digits.",
+        help="Vectors (N, D) to train on (.npy, .npz:KEY, .safetensors:KEY, .parquet:COLUMN, .csv); without: the 64 "
+        "pixels of digits.",
         complete=complete_local_paths,
         metavar="TRAIN",
         saved=True,
     )
     labels: Path | None = option(
-        None, help="Labels of the vectors (.npy, N integers).", panel="Data", complete=complete_local_paths
+        None,
+        help="Labels of the vectors (.npy, .csv:COLUMN, .parquet:COLUMN, .txt).",
+        panel="Data",
+        complete=complete_local_paths,
     )
     pairs: Path | None = option(
         None,
@@ -143,12 +147,10 @@ class AdaptOptions(RecipeOptions):
         panel="Data",
     )
     test: Path | None = option(
-        None, help="Vectors to measure at the end (.npy).", panel="Data", complete=complete_local_paths,
+        None, help="Vectors to measure at the end.", panel="Data", complete=complete_local_paths,
         show_default="the validation part",
     )  # fmt: skip
-    test_labels: Path | None = option(
-        None, help="Their labels (.npy).", panel="Data", complete=complete_local_paths
-    )
+    test_labels: Path | None = option(None, help="Their labels.", panel="Data", complete=complete_local_paths)
     validation: float = option(
         0.1, help="Share of the vectors (of each class, of the queries) kept for validation.", panel="Data",
         above=0, below=1,

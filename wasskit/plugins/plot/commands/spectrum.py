@@ -16,7 +16,7 @@ class PlotSpectrum(FigureOptions):
     """Options of ``wasskit plot spectrum``."""
 
     sources: tuple[Path, ...] = argument(
-        help="Run directories, or embeddings (.npy of shape (samples, features)).",
+        help="Run directories, or embeddings (samples, features): .npy, .npz:KEY, .safetensors:KEY, .parquet, .csv.",
         complete=complete_sources,
         metavar="RUN|FILE...",
     )

@@ -28,7 +28,7 @@ class StudyMeasure(ReportOptions):
         complete=lambda typed: complete_embedded(typed), metavar="FILE|RUN",
     )  # fmt: skip
     pairs: Path | None = option(
-        None, help="Second views of the same samples, row by row (.npy): adds the alignment.", panel="Study",
+        None, help="Second views of the same samples, row by row: adds the alignment.", panel="Study",
         transient=True, complete=complete_local_paths,
     )  # fmt: skip
     views: Path | None = option(

@@ -31,7 +31,7 @@ class W2gnToy(TransportOptions):
 
     target: str = option(
         "8gaussians",
-        help="Target measure: " + ", ".join(MEASURES) + ", or a .npy file of points (N, D).",
+        help="Target measure: " + ", ".join(MEASURES) + ", or a file of points (N, D), .npy, .csv, ....",
         panel="Data",
         complete=complete_measures,
         metavar="NAME|PATH",
