@@ -344,7 +344,7 @@ def _complete(line: str, shell: str = "bash", cwd: Path = ROOT) -> list[str]:
         ("wasskit mrl train --backbone resnet5", {"resnet50"}),
         ("wasskit recipes show mrl/", {"mrl/imagenet100"}),
         ("wasskit mrl train --epo", {"--epochs"}),
-        ("wasskit mrl train --precision ", {"fp32", "bf16"}),
+        ("wasskit mrl train --precision ", {"fp32", "bf16", "fp16"}),
     ],
 )
 def test_completion_offers_commands_options_and_values(line: str, expected: set[str]) -> None:
