@@ -327,12 +327,6 @@ def _explain(error: Exception) -> tuple[str | None, int]:
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         name = error.object[:200].encode("utf-8", "backslashreplace").decode()
         return f"A name is not valid UTF-8, which the files of a run cannot hold: rename it ({name}).", 2
-    if type(error).__name__ == "OutOfMemoryError" and type(error).__module__.startswith("torch"):
-        return (
-            f"The device ran out of memory ({str(error).splitlines()[0]}): use a smaller --batch-size or "
-            "--accumulate, or --precision bf16.",
-            1,
-        )
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return f"A data loading process died ({error}); memory may have run out: take fewer --workers.", 1
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _lacks_memory(str(error))):

@@ -135,9 +135,21 @@ class DeviceOptions(OptionGroup):
     nproc: int = option(
         1, help="Processes on this machine, one per device.", panel="Machine", min=1, runtime=True
     )
-    precision: Literal["fp32", "bf16"] = option(
-        "fp32", help="Arithmetic of forward and backward passes (bf16: autocast).", panel="Machine"
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "fp32",
+        help="Arithmetic of the networks (bf16, fp16: autocast; fp16 with scaled gradients).",
+        panel="Machine",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDeviceOptions(DeviceOptions):
+    """Where and how a training computes."""
+
+    tf32: bool = option(
+        False, help="On NVIDIA GPUs, products of float32 matrices in TF32: faster, with 10 bits after the point "
+        "instead of 23. Losses and conjugates are computed in full.", panel="Machine",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

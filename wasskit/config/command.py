@@ -15,6 +15,7 @@ from wasskit.config.declaration import ByCommand
 from wasskit.config.resolution import C, given_by_name, resolve, values_of
 from wasskit.config.schema import Field, bounds_phrase, display, fields_of
 from wasskit.errors import Interrupted, UserError
+from wasskit.system.memory import out_of_memory
 from wasskit.system.signals import Stopped
 
 if typing.TYPE_CHECKING:
@@ -164,6 +165,11 @@ class Command(Generic[C]):
             raise Interrupted(signal.SIGINT, "Interrupted.") from None
         except Stopped as stop:
             raise Interrupted(stop.signal_number, str(stop)) from None
+        except RuntimeError as error:
+            lacking = out_of_memory(error, values_of(config))
+            if lacking is None:
+                raise
+            raise lacking from error
         if config.json and result is not None and console.is_main_process():
             console.print_json(result)
 

@@ -50,6 +50,8 @@ class Device:
     is_slice: bool
     selector: str
     """What ``CUDA_VISIBLE_DEVICES`` must say for a process to see this device alone."""
+    other_names: tuple[str, ...] = ()
+    """Of a slice: the UUID of its GPU, and ``GPU:SLICE`` by numbers."""
 
 
 def is_launched() -> bool:
@@ -74,16 +76,20 @@ def parse_device_list(text: str) -> list[Device]:
     for line in text.splitlines():
         if match := re.match(r"GPU (\d+): (.+?) \(UUID: (\S+)\)", line):
             devices.append(Device(match[2], match[3], int(match[1]), is_slice=False, selector=match[3]))
-        elif (match := re.match(r"\s+(MIG \S+)\s+Device\s+\d+: \(UUID: (\S+)\)", line)) and devices:
-            gpu = devices[-1].gpu
-            if not devices[-1].is_slice:
-                devices.pop()
-            devices.append(Device(match[1], match[2], gpu, is_slice=True, selector=match[2]))
+        elif (match := re.match(r"\s+(MIG \S+)\s+Device\s+(\d+): \(UUID: (\S+)\)", line)) and devices:
+            last = devices[-1] if devices[-1].is_slice else devices.pop()
+            names = (last.other_names or (last.uuid,))[0], f"{last.gpu}:{match[2]}"
+            devices.append(
+                Device(match[1], match[3], last.gpu, is_slice=True, selector=match[3], other_names=names)
+            )
     return devices
 
 
 def _visible(devices: list[Device], setting: str | None) -> list[Device]:
-    """Filter and order as CUDA does: by number or beginning of the UUID, up to the first unknown one."""
+    """Filter and order as CUDA does: by number or beginning of the UUID, up to the first unknown one.
+
+    A sliced GPU, by number or UUID, stands for its slices; ``GPU:SLICE`` is understood as well, as containers do.
+    """
     if setting is None:
         return devices
     chosen: list[Device] = []
@@ -96,7 +102,13 @@ def _visible(devices: list[Device], setting: str | None) -> list[Device]:
                 if device.gpu == int(token)
             ]
         else:
-            found = [device for device in devices if device.uuid.startswith(token)]
+            found = [
+                device
+                for device in devices
+                if device.uuid.startswith(token)
+                or token in device.other_names
+                or (token.startswith("GPU-") and device.is_slice and device.other_names[0].startswith(token))
+            ]
         if not found:
             break
         chosen += [device for device in found if device not in chosen]

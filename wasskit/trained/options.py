@@ -79,4 +79,4 @@ class ExportOptions(ModelArgument):
     )
     device: str = override(DeviceOptions, "device", "auto", hidden=True)
     nproc: int = override(DeviceOptions, "nproc", 1, hidden=True)
-    precision: Literal["fp32", "bf16"] = override(DeviceOptions, "precision", "fp32", hidden=True)
+    precision: Literal["fp32", "bf16", "fp16"] = override(DeviceOptions, "precision", "fp32", hidden=True)

@@ -13,10 +13,10 @@ from wasskit.options import (
     BackboneOptions,
     DataOptions,
     DataRootOptions,
-    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
+    TrainingDeviceOptions,
     override,
 )
 from wasskit.trained.options import ModelDataOptions
@@ -182,7 +182,7 @@ class PretrainOptions(RecipeOptions):
     model: BackboneOptions = BackboneOptions()
     views: ViewOptions = ViewOptions()
     run: RunOptions = RunOptions()
-    machine: DeviceOptions = DeviceOptions()
+    machine: TrainingDeviceOptions = TrainingDeviceOptions()
     split: str | None = option(
         None, help="Split to train on; labels are not used.", panel="Data",
         show_default="train; with its unlabelled part for stl10",

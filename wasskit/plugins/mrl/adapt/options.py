@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from wasskit.config import RecipeOptions, argument, option
 from wasskit.errors import UserError
 from wasskit.options import (
-    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
+    TrainingDeviceOptions,
     complete_local_paths,
     override,
 )
@@ -119,7 +119,7 @@ class AdaptOptions(RecipeOptions):
 
     adaptor: AdaptTrainingOptions = AdaptTrainingOptions()
     run: RunOptions = RunOptions()
-    machine: DeviceOptions = DeviceOptions()
+    machine: TrainingDeviceOptions = TrainingDeviceOptions()
 
     train: Path | None = argument(
         None,

@@ -20,6 +20,7 @@ from wasskit.models.weights import load_state, read_state
 from wasskit.ot.precision import autocast
 from wasskit.plugins.w2gn.core.stages import FirstStage, Points
 from wasskit.plugins.w2gn.core.task import own_rows
+from wasskit.training.optim import build_optimizer
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
@@ -167,7 +168,7 @@ class AutoencoderStage(FirstStage):
         return (self.load(dataset, index).to(device) + 1.0) / 2.0
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
-        adam = torch.optim.Adam(self.autoencoder.parameters(), self.lr)
+        adam = build_optimizer("adam", self.autoencoder.parameters(), lr=self.lr)
         return [Optimisation(adam, cosine(plan.total_steps, end=0.02), "autoencoder")]
 
     def step(self, batch: Tensor, stepper: Any) -> Losses:

@@ -30,6 +30,7 @@ from wasskit.plugins.w2gn.core.task import own_rows
 from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
 from wasskit.plugins.w2gn.figures import principal_planes
 from wasskit.report import Report, Table
+from wasskit.training.optim import build_optimizer
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
@@ -85,7 +86,7 @@ class ClassifierStage(FirstStage):
         return (known[index] * contrast + noise).clamp(0, 1), self.target.train_labels[index]
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
-        adam = torch.optim.Adam(self.classifier.parameters(), self.lr)
+        adam = build_optimizer("adam", self.classifier.parameters(), lr=self.lr)
         return [Optimisation(adam, cosine(plan.total_steps, end=0.05), "classifier")]
 
     def step(self, batch: tuple[Tensor, Tensor], stepper: Any) -> Losses:
