@@ -75,16 +75,16 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
     from wasskit.evaluation.embedding import embedding_files, write_embeddings
     from wasskit.trained.data import open_images
 
-    config.claim(*embedding_files(config.output))
-    with group(config.device) as device:
-        model = kind.load(config.model, device, config.checkpoint)
+    config.files.claim(*embedding_files(config.output))
+    with group(config.machine.device) as device:
+        model = kind.load(config.trained.model, device, config.trained.checkpoint)
         network = kind.embedder(model, **choices)
-        dataset = open_images(config.images, model.description, corrupt=config.corrupt)
+        dataset = open_images(config.images, model.description, corrupt=config.reading.corrupt)
         for note in dataset.notes:
             console.log(console.escape(note))
         for bad in dataset.skipped:
             console.warn(f"left out {bad}")
-        loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.workers)
+        loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.reading.workers)
         try:
             path, table = write_embeddings(
                 config.output,
@@ -93,7 +93,7 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
                 names=dataset.paths or [],
                 labels=dataset.labels,
                 classes=dataset.classes,
-                precision="bf16" if config.precision == "bf16" else "float32",
+                precision="bf16" if config.machine.precision == "bf16" else "float32",
                 dtype=config.dtype,
             )
         finally:
@@ -124,8 +124,10 @@ def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[
     from wasskit.models.export import export_onnx, save_weights
     from wasskit.trained.files import exported_file
 
-    path = exported_file(config.model, config.output, plugin=kind.name, claim=config.claim, onnx=config.onnx)
-    model = kind.load(config.model, "cpu", config.checkpoint)
+    path = exported_file(
+        config.trained.model, config.output, plugin=kind.name, claim=config.files.claim, onnx=config.onnx
+    )
+    model = kind.load(config.trained.model, "cpu", config.trained.checkpoint)
     network = kind.embedder(model, **choices)
     if config.onnx and not isinstance(network, torch.nn.Module):
         raise UserError(f"--onnx: a model of `wasskit {kind.name}` cannot be written as ONNX.")

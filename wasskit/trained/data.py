@@ -60,9 +60,10 @@ def open_split(model: Described, config: ModelDataOptions, split: str) -> ImageD
     found = load_dataset(
         config.dataset or description["dataset"],
         split,
-        root=config.data_root or data_root_of(config.model, config.dataset, plugin=description["kind"]),
-        download=config.download,
-        corrupt=config.corrupt,
+        root=config.data.data_root
+        or data_root_of(config.trained.model, config.dataset, plugin=description["kind"]),
+        download=config.data.download,
+        corrupt=config.data.corrupt,
         image_size=description["image_size"],
     )
     for note in found.notes:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wasskit import console
+from wasskit.config import build
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import EvalLoader
 from wasskit.data.metric_sets import MetricSplits
@@ -36,8 +37,8 @@ def open_parts(model: Model, config: ModelDataOptions) -> MetricSplits:
 
     Raises ``UserError`` where the data set is missing, or its images do not have the model's channels.
     """
-    root = config.data_root or data_root_of(config.model, config.dataset, plugin=KIND.name)
-    return parts_of_model(model.description, dataset=config.dataset, root=root, corrupt=config.corrupt)
+    root = config.data.data_root or data_root_of(config.trained.model, config.dataset, plugin=KIND.name)
+    return parts_of_model(model.description, dataset=config.dataset, root=root, corrupt=config.data.corrupt)
 
 
 def embed_images(
@@ -46,8 +47,10 @@ def embed_images(
     """Unit embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
     for note in dataset.notes:
         console.log(console.escape(note))
-    loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.workers)
-    precision: Literal["bf16", "float32"] = "bf16" if config.precision == "bf16" else "float32"
+    loader = EvalLoader(
+        dataset, min(config.batch_size, len(dataset)), device=device, workers=config.data.workers
+    )
+    precision: Literal["bf16", "float32"] = "bf16" if config.machine.precision == "bf16" else "float32"
     try:
         return extract_features(model.network, loader, precision=precision)
     finally:
@@ -59,7 +62,7 @@ def test_embeddings(run: Path, device: str) -> Tensor:
 
     Raises ``UserError`` where the model or its data set is missing.
     """
-    config = ModelDataOptions(model=run, device=device)
+    config = build(ModelDataOptions, {"model": run, "device": device})
     with group(device) as place:
         model = KIND.load(run, place)
         return embed_images(model, config, open_parts(model, config).test, place).features.cpu()

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from wasskit.config import build
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import EvalLoader
 from wasskit.distributed.group import group
@@ -60,8 +61,10 @@ def embed_split(
     model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
 ) -> Features:
     """Normalised embeddings (N, D) of a whole split, from one pass of the network, on every rank."""
-    loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.workers)
-    precision: Literal["bf16", "float32"] = "bf16" if config.precision == "bf16" else "float32"
+    loader = EvalLoader(
+        dataset, min(config.batch_size, len(dataset)), device=device, workers=config.data.workers
+    )
+    precision: Literal["bf16", "float32"] = "bf16" if config.machine.precision == "bf16" else "float32"
     try:
         return extract_features(model.network.normalised, loader, precision=precision)
     finally:
@@ -83,7 +86,7 @@ def test_embeddings(run: Path, device: str) -> Tensor:
 
     Raises ``UserError`` where the model or its data set is missing.
     """
-    config = ModelDataOptions(model=run, device=device)
+    config = build(ModelDataOptions, {"model": run, "device": device})
     with group(device) as place:
         model = KIND.load(run, place)
         return embed_split(model, config, open_split(model, config, config.split), place).features.cpu()

@@ -43,7 +43,7 @@ class Measurement:
 
 def entry_key(config: MeasureOptions, dataset: str) -> str:
     """The name of an entry in ``evaluation.json``: the data set's, and the checkpoint's where it is not the last."""
-    best = config.checkpoint == "best" and config.model.suffix not in (".pt", ".safetensors")
+    best = config.trained.checkpoint == "best" and config.trained.model.suffix not in (".pt", ".safetensors")
     return f"{dataset}@best" if best else dataset
 
 
@@ -64,23 +64,27 @@ def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
 
     ``files``: what is written into the folder of results, with ``{key}`` for the entry's name; ``evaluation.json`` is
     added to and not replaced."""
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         seed_all(config.seed)
-        model = KIND.load(config.model, device, config.checkpoint)
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         dataset = config.dataset or model.description["dataset"]
         key = entry_key(config, dataset)
-        paper = {} if is_exported(config.model) else RunDirectory.find(config.model, plugin="ssl")[0].paper
+        paper = (
+            {}
+            if is_exported(config.trained.model)
+            else RunDirectory.find(config.trained.model, plugin="ssl")[0].paper
+        )
         yield Measurement(
             model,
             config,
             dataset,
-            Named(config.model.name, key, paper),
-            Settings(device, config.batch_size, config.workers, config.precision, config.seed),
+            Named(config.trained.model.name, key, paper),
+            Settings(device, config.batch_size, config.data.workers, config.machine.precision, config.seed),
             results_folder(
-                config.model,
+                config.trained.model,
                 config.output,
                 plugin="ssl",
-                claim=config.claim,
+                claim=config.files.claim,
                 files=[name.format(key=key) for name in files],
             ),
         )

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from wasskit.config import CommandOptions, OptionGroup, RecipeOptions, group, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
+    DataFolderOptions,
     DataOptions,
-    DataRootOptions,
     DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
-    override,
 )
 from wasskit.trained.options import ModelDataOptions
 
@@ -218,8 +216,7 @@ class LayerOptions(CommandOptions):
     what: Literal["features", "projections"] = option(
         "features", help="The backbone's features, or the projector's projections.", panel="Embeddings"
     )
-    data_root: Path | None = override(DataRootOptions, "data_root", None, hidden=True)
-    download: bool = override(DataRootOptions, "download", False, hidden=True)
+    folders: DataFolderOptions = group(DataFolderOptions(), hidden=True)
 
 
 @dataclass(frozen=True, kw_only=True)

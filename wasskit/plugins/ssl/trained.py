@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
+from wasskit.config import build
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, are_numbers, is_text
 from wasskit.plugins.ssl.network import Description, Model, build_encoder, views_of
@@ -54,6 +55,6 @@ def test_embeddings(run: Path, device: str) -> Tensor:
     from wasskit.plugins.ssl.evaluation import bank_and_test, features_and_projections
     from wasskit.plugins.ssl.measure import measuring
 
-    with measuring(MeasureOptions(model=run, device=device)) as measurement:
+    with measuring(build(MeasureOptions, {"model": run, "device": device})) as measurement:
         _, test = bank_and_test(measurement.split)
         return features_and_projections(measurement.model.encoder, test, measurement.settings)[1].cpu()

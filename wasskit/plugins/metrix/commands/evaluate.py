@@ -45,13 +45,13 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.report import finish
     from wasskit.trained.files import results_folder
 
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         drawings = ("evaluation_recall", "similarities", "retrieved")
         folder = results_folder(
-            config.model, config.output, plugin="metrix", claim=config.claim,
+            config.trained.model, config.output, plugin="metrix", claim=config.files.claim,
             files=("evaluation.json", *(f"figures/{name}.png" for name in drawings)),
         )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         parts = open_parts(model, config)
         recalls = sorted({1, *(config.recall or published_recalls(parts.test.name))})
         wanted = {"test": parts.test, "gallery": parts.gallery, "val": parts.val}
@@ -64,7 +64,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         }
         report = evaluation_report(
             parts, features, recalls, mixtures=config.mixtures, backend=config.backend, pictures=config.pictures,
-            seed=config.seed, name=str(config.model),
+            seed=config.seed, name=str(config.trained.model),
         )  # fmt: skip
     return finish(report, folder)
 

@@ -38,19 +38,19 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.trained.data import open_split
     from wasskit.trained.files import results_folder
 
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         folder = results_folder(
-            config.model, config.output, plugin="mrl", claim=config.claim,
+            config.trained.model, config.output, plugin="mrl", claim=config.files.claim,
             files=("cascade.json", "figures/cascade.png"),
         )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         dataset = open_split(model, config, config.split)
         if dataset.classes != model.classes:
             raise UserError(
                 f"{dataset.name} has other classes than the model, whose classifiers it cannot measure."
             )
         test = embedded(model, config, dataset, device)
-        report = cascade_report(model, test, config.thresholds, name=str(config.model))
+        report = cascade_report(model, test, config.thresholds, name=str(config.trained.model))
     return finish(report, folder)
 
 

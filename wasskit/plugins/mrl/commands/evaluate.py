@@ -54,12 +54,12 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.trained.data import open_split
     from wasskit.trained.files import results_folder
 
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         folder = results_folder(
-            config.model, config.output, plugin="mrl", claim=config.claim,
+            config.trained.model, config.output, plugin="mrl", claim=config.files.claim,
             files=("evaluation.json", "figures/evaluation.png"),
         )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         dims = config.dims or model.dims
         try:
             check_dims(dims, model.dims[-1])
@@ -72,7 +72,7 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         report = evaluation_report(
             model, test, train, dims=between(dims) if config.interpolate else tuple(dims),
             neighbours=config.neighbours, k=config.k, temperature=config.temperature,
-            trained_dims=config.dims is None, name=str(config.model),
+            trained_dims=config.dims is None, name=str(config.trained.model),
         )  # fmt: skip
     return finish(report, folder)
 

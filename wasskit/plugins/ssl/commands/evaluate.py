@@ -11,9 +11,11 @@ from wasskit.plugins.ssl.options import MeasureOptions, NeighbourOptions, ProbeO
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(MeasureOptions, NeighbourOptions, ProbeOptions):
+class Evaluate(MeasureOptions):
     """Options of ``wasskit ssl evaluate``."""
 
+    neighbours: NeighbourOptions = NeighbourOptions()
+    linear: ProbeOptions = ProbeOptions()
     probe: bool = option(True, help="Train the linear probe, by far the longest part.", panel="Evaluation")
 
 
@@ -23,11 +25,15 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.reports import evaluation_report
     from wasskit.report import finish
 
-    probe = probe_of(config) if config.probe else None
+    probe = probe_of(config.linear) if config.probe else None
     files = ("spectrum-{key}.npz", "figures/spectrum-{key}.png", *(["linear.safetensors"] if probe else []))
     with measuring(config, *files) as measurement:
         bank, test = bank_and_test(measurement.split)
-        neighbours = None if bank is None else Neighbours.among(bank, config.k, config.temperature)
+        neighbours = (
+            None
+            if bank is None
+            else Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
+        )
         report = evaluation_report(
             measurement.model, bank, test, measurement.settings, neighbours=neighbours, probe=probe,
             named=measurement.named,

@@ -11,8 +11,10 @@ from wasskit.plugins.ssl.options import MeasureOptions, NeighbourOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knn(MeasureOptions, NeighbourOptions):
+class Knn(MeasureOptions):
     """Options of ``wasskit ssl knn``."""
+
+    neighbours: NeighbourOptions = NeighbourOptions()
 
 
 def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
@@ -23,7 +25,7 @@ def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
 
     with measuring(config) as measurement:
         bank = measurement.split("train")
-        neighbours = Neighbours.among(bank, config.k, config.temperature)
+        neighbours = Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
         report = knn_report(
             measurement.model, bank, measurement.split("test"), neighbours, measurement.settings,
             measurement.named,

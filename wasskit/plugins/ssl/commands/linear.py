@@ -11,8 +11,10 @@ from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(MeasureOptions, ProbeOptions):
+class Linear(MeasureOptions):
     """Options of ``wasskit ssl linear``."""
+
+    linear: ProbeOptions = ProbeOptions()
 
 
 def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
@@ -25,7 +27,7 @@ def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
         train = measurement.split("train")
         require_labels(train, "A linear probe")
         report = linear_report(
-            measurement.model, train, measurement.split("test"), measurement.settings, probe_of(config),
+            measurement.model, train, measurement.split("test"), measurement.settings, probe_of(config.linear),
             measurement.named,
         )  # fmt: skip
     finish(report, measurement.folder)
