@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from wasskit.config import changed
 from wasskit.plugins.mrl.adapt.data import Vectors
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns
 from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
@@ -105,14 +106,14 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         vectors = Vectors(torch.from_numpy(np.ascontiguousarray(X)).clone(), labels)
         own = {"learn", "device", "random_state"}
         options = {name: value for name, value in self.get_params().items() if name not in own}
-        config = AdaptTrainingOptions(**options).resolved(learns)
+        config = changed(AdaptTrainingOptions(), **options).resolved(learns)
         config.validate()
         device = torch.device(self.device)
         with preserved_rng(device, self.random_state):
             task, source = build_adapt_task(
                 config, learns, Parts(vectors, None), device, seed=self.random_state
             )
-            updates = Updates(clip_norm=config.clip_norm)
+            updates = Updates(clip_norm=config.update.clip_norm)
             cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
             Trainer(
                 task, source, cadence=cadence, updates=updates, device=device, seed=self.random_state
