@@ -32,25 +32,24 @@ _CSV = (
 def run_cases(
     name: str, cases: Sequence[Case], config: UniformityOptions, n: int, device: torch.device
 ) -> list[Outcome]:
-    """Measure every case on samples of ``n`` points, ``config.repeated`` times."""
-    ts = needed_ts(cases, config.t)
+    """Measure every case on samples of ``n`` points, once for each of ``config.seeds``."""
+    ts = needed_ts(cases, config.metrics.t)
     spheres: list[Mapping[Case, Sphere]] = []
     pairs = 0
-    for repetition in range(config.repeated):
-        seed = config.seed + repetition
-        console.log(f"{name}: seed {seed} ({repetition + 1} of {config.repeated}), {n:,} points")
+    for repetition, seed in enumerate(config.seeds, 1):
+        console.log(f"{name}: seed {seed} ({repetition} of {len(config.seeds)}), {n:,} points")
         sampled: Mapping[Case, SphereSample]
-        if config.draws == "nested":
+        if config.collapse.draws == "nested":
             dims = sorted({case.kept for case in cases})
             normals = draw_normals(seed, n, dims[-1], device=device)
-            by_dim = measure_prefixes(normals, dims, ts, pairs=config.wanted_pairs)
+            by_dim = measure_prefixes(normals, dims, ts, pairs=config.metrics.wanted_pairs)
             sampled = {case: by_dim[case.kept] for case in cases}
             del normals
         else:
-            sampled = _independent(cases, seed, n, ts, config.wanted_pairs, device)
+            sampled = _independent(cases, seed, n, ts, config.metrics.wanted_pairs, device)
         pairs = next(iter(sampled.values())).pairs
         spheres.append(sampled)
-    return outcomes(cases, spheres, n, pairs, config.t)
+    return outcomes(cases, spheres, n, pairs, config.metrics.t)
 
 
 def _independent(

@@ -28,7 +28,7 @@ class StudyCollapse(UniformityOptions):
         require_distinct("--dims", self.dims)
         require_distinct("--levels", self.levels)
         for m in self.dims:
-            kept_and_total(m, max(self.levels), self.rounding)
+            kept_and_total(m, max(self.levels), self.collapse.rounding)
 
 
 def report(config: StudyCollapse, device: Any) -> Any:

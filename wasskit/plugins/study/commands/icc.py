@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation
-from wasskit.options import override
-from wasskit.plugins.study.options import CloningOptions, UniformityOptions
+from wasskit.plugins.study.options import CloningOptions, size_option
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyIcc(CloningOptions):
     """Options of ``wasskit study icc``."""
 
-    n: int | None = override(UniformityOptions, "n", None, show_default="1,000")
+    n: int | None = size_option("1,000")
 
 
 def report(config: StudyIcc, device: Any) -> Any:
