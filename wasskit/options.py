@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from wasskit.config import ByCommand, OptionGroup, argument, option
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
-
-def override(
-    group: type[OptionGroup],
-    name: str,
-    default: Any,
-    *,
-    help: str | None = None,
-    show_default: str | None = None,
-    hidden: bool = False,
-) -> Any:
-    """The declaration of a group's option with another default (and, if given, another help).
-
-    A default that is a value is shown as such, whatever words the group has for its own; ``show_default`` gives others.
-    """
-    inherited = next(f for f in dataclasses.fields(group) if f.name == name)
-    (key, declared), *_ = inherited.metadata.items()
-    words = declared.show_default if default is None and show_default is None else show_default
-    changed = dataclasses.replace(
-        declared, help=declared.help if help is None else help, show_default=words, hidden=hidden
-    )
-    return dataclasses.field(default=default, metadata={key: changed})
-
 
 # --- Completion of values: cheap, and silent when something is missing ------------------------------------------------
 
