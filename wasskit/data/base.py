@@ -219,8 +219,7 @@ class ImageDataset:
 
 
 class _Reindexed:
-    """``reader`` seen through a list of indices; a class, not a closure, so that spawned workers can have
-    it."""
+    """``reader`` seen through a list of indices; a class, not a closure, so that spawned workers can have it."""
 
     def __init__(self, reader: Callable[[int], Image.Image], indices: Tensor) -> None:
         self.reader = reader
@@ -233,8 +232,7 @@ class _Reindexed:
 def read_image(path: str | Path, channels: int = 3) -> Image.Image:
     """Decode an image file completely, upright, as mode L (``channels`` 1) or RGB; the first frame of an animation.
 
-    Raises `UnreadableImage` for whatever keeps the pixels from being had: no file, no rights, truncated, not
-    an image.
+    Raises `UnreadableImage` for whatever keeps the pixels from being had: no file, no rights, truncated, not an image.
     """
     try:
         return _decode(Path(path), channels)

@@ -228,10 +228,9 @@ class TrainLoader:
 class EvalLoader:
     """This rank's part of a data set, each sample once, in order.
 
-    Rank r of R takes the samples from ``r N // R`` to ``(r + 1) N // R``: without padding, so that counts are
-    exact, and concatenating the ranks' results in rank order gives the order of the data set. ``batch_size``
-    is this rank's own. ``transform``: a batched callable uint8 -> float, or a `PerImage` (None: the standard
-    one).
+    Rank r of R takes the samples from ``r N // R`` to ``(r + 1) N // R``: without padding, so that counts are exact,
+    and concatenating the ranks' results in rank order gives the order of the data set. ``batch_size`` is this rank's
+    own. ``transform``: a batched callable uint8 -> float, or a `PerImage` (None: the standard one).
     """
 
     def __init__(

@@ -183,9 +183,7 @@ def grid(side: int, step: float = 9.0, std: float = 1.0) -> Measure:
 
 
 def swiss_roll(noise: float = 0.8, divisor: float = 7.5) -> Measure:
-    """The plane section of the Swiss roll, ``t (cos t, sin t)`` for t uniform in [1.5 pi, 4.5 pi], with
-    noise.
-    """
+    """The plane section of the Swiss roll, ``t (cos t, sin t)`` for t uniform in [1.5 pi, 4.5 pi], with noise."""
 
     def transform(u: Tensor) -> Tensor:
         t = 1.5 * math.pi * (1.0 + 2.0 * u[:, 0])
@@ -275,9 +273,7 @@ def checked_points(points: Tensor, name: str) -> Tensor:
 
 
 class Whitening:
-    """The change of coordinates ``(x - mean) C^{-1/2}`` that gives a sample mean 0 and covariance the
-    identity.
-    """
+    """The change of coordinates ``(x - mean) C^{-1/2}`` that gives a sample mean 0 and covariance the identity."""
 
     def __init__(self, points: Tensor) -> None:
         from wasskit.ot.gaussian import streamed_moments, symmetric_power

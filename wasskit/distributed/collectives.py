@@ -71,8 +71,8 @@ def all_reduce_with_grad(x: Tensor) -> Tensor:
 def gather(x: Tensor) -> Tensor:
     """Concatenate ``x`` of shape (B_r, ...) of all ranks, in rank order, without gradient.
 
-    The ranks may hold different numbers of rows, also none; the other dimensions and the dtype must agree,
-    ``UserError`` otherwise.
+    The ranks may hold different numbers of rows, also none; the other dimensions and the dtype must
+    agree, ``UserError`` otherwise.
     """
     if world_size() == 1:
         return x.detach()

@@ -1,7 +1,6 @@
 """Start one process per rank on this machine, and find the devices that they compute on. Imports no torch.
 
-Over several machines, ``torchrun --nnodes ... -m wasskit ...`` starts the ranks instead; both set the same
-variables.
+Over several machines, ``torchrun --nnodes ... -m wasskit ...`` starts the ranks instead; both set the same variables.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One pass of a network over a data set: features in memory, or on disk as ``.npy`` with a CSV of paths.
 
-Each process encodes its own share of the samples, every sample once; results come in the order of the data
-set.
+Each process encodes its own share of the samples, every sample once; results come in the order of the data set.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ def default_ranks(count: int) -> tuple[int, int]:
 def power_law_decay(eigenvalues: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
     """alpha of the least squares fit log lambda_j = c - alpha log j over a range of ranks, with the weights 1 / j.
 
-    ``eigenvalues`` (k,), descending; those that are not above 1e-14 of the largest are left out. (Stringer et al.,
-    2019.)
+    ``eigenvalues`` (k,), descending; those that are not above 1e-14 of the largest are left out. (Stringer
+    et al., 2019.)
     """
     kept = (
         eigenvalues[eigenvalues > 1e-14 * eigenvalues[:1].clamp_min(0)] if len(eigenvalues) else eigenvalues

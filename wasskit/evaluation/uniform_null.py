@@ -84,8 +84,8 @@ def spectral_nulls(n: int, m: int, *, ranks: tuple[int, int] | None = None, seed
 
 
 def sliced_nulls(n: int, m: int, *, count: int = 256, seed: int = 0) -> dict[str, Null]:
-    """``sigreg_statistic`` of sqrt m times, and ``sliced_uniformity`` of, n uniform points along ``count``
-    directions."""
+    """``sigreg_statistic`` of sqrt m times, and ``sliced_uniformity`` of, n uniform points
+    along ``count`` directions."""
     generator = torch.Generator().manual_seed(seed)
     ideal = normal_bin_means(n, torch.zeros(()))
     within = float((1 - ideal.square().mean()).clamp_min(0))

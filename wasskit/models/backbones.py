@@ -84,9 +84,8 @@ def build_backbone(
     ``channels`` is 1, the first convolution is summed over its colours, which equals showing the grey image
     as three equal channels.
 
-    ``stem`` is one of :data:`wasskit.models.catalog.STEMS`; those other than ``standard`` are for residual
-    networks. Raises UserError for an unknown name or stem, weights that cannot be had, or weights that do not
-    fit.
+    ``stem`` is one of :data:`wasskit.models.catalog.STEMS`; those other than ``standard`` are for residual networks.
+    Raises UserError for an unknown name or stem, weights that cannot be had, or weights that do not fit.
     """
     if channels < 1 or image_size < 1:
         raise UserError(

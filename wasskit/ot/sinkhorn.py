@@ -216,9 +216,7 @@ def _matrices(
 
 
 class _NestedDivergences(torch.autograd.Function):
-    """All divergences of one batch: (n, D) -> (outputs,). The solver is not differentiated, its plans are the
-    gradient.
-    """
+    """Divergences of one batch: (n, D) -> (outputs,). The solver is not differentiated: its plans are the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, problems: _Problems, epsilon: float, steps: int) -> Tensor:

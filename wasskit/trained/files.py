@@ -124,8 +124,8 @@ def exported_file(
         onnx: whether an ``.onnx`` file is written beside it.
 
     Raises:
-        UserError: the name is that of another format, is the model's own, or is taken. ``.safetensors`` is added to one
-            without it.
+        UserError: the name is that of another format, is the model's own, or is taken. ``.safetensors`` is added to
+            one without it.
     """
     if output is None:
         if is_exported(model):

@@ -23,9 +23,7 @@ LARGEST_FILE = 1 << 28
 
 @reader("packed LIBSVM file", suffixes=(".bz2",), largest=LARGEST_FILE)
 def read_libsvm(path: Path, width: int) -> tuple[Tensor, Tensor]:
-    """Rows ``label index:value ...`` with labels and indices from 1: values (N, width) and labels (N)
-    from 0.
-    """
+    """Rows ``label index:value ...`` with labels and indices from 1: values (N, width) and labels (N) from 0."""
     with bz2.open(path) as file:
         text = file.read(LARGEST_TEXT + 1)
     if len(text) > LARGEST_TEXT:

@@ -1,8 +1,8 @@
 """`MetrixLoss`: a metric loss of clean pairs plus the same loss of mixed ones.
 
-Venkataramanan et al., "It Takes Two to Tango: Mixup for Deep Metric Learning", ICLR 2022. What a loss is, is said in
-`pair_loss.py`; which pairs are mixed in `pairs.py`, how in `mixers`, what the authors' code does otherwise in
-`published.py`.
+Venkataramanan et al., "It Takes Two to Tango: Mixup for Deep Metric Learning", ICLR 2022. What a loss is, is
+said in `pair_loss.py`; which pairs are mixed in `pairs.py`, how in `mixers`, what the authors' code does
+otherwise in `published.py`.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ class LogSum(NamedTuple):
 class PairLoss(nn.Module):
     """A metric loss. A subclass is declared with its ``name``, and named so by :class:`MetrixLoss` and ``--loss``.
 
-    Its constructor takes by name what it needs of ``losses.SHARED``, and declares settings of its own with their
-    defaults, numbers.
+    Its constructor takes by name what it needs of ``losses.SHARED``, and declares settings of its own with
+    their defaults, numbers.
     """
 
     halves: tuple[Half, Half]

@@ -93,8 +93,7 @@ def positive_negative(positive: Tensor, negatives: Ragged) -> Triples:
 
 
 def anchor_negative(anchors: Tensor, negatives: Ragged) -> Triples:
-    """All (a, a, n) with a in ``anchors`` (ascending indices) and n in ``negatives`` of a, ordered by a, then
-    n."""
+    """All (a, a, n) with a in ``anchors`` (ascending indices) and n in ``negatives`` of a, ordered by a, then n."""
     return join(anchors, anchors, negatives)
 
 

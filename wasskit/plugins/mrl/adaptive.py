@@ -1,9 +1,8 @@
 """What nested prefixes buy: retrieval and classification that spend long prefixes only where short ones do
 not decide.
 
-Costs are counted as in Matryoshka Representation Learning (Kusupati et al., 2022): multiply-adds of inner
-products, of which one counts as one operation; an exact search of N items with d coordinates costs N d per
-query.
+Costs are counted as in Matryoshka Representation Learning (Kusupati et al., 2022): multiply-adds of inner products, of
+which one counts as one operation; an exact search of N items with d coordinates costs N d per query.
 """
 
 from __future__ import annotations

@@ -31,9 +31,7 @@ def classify_prefixes(model: Model, normalised: Tensor, labels: Tensor) -> dict[
 
 
 def rank_metrics(counts: RankCounts, dims: Sequence[int]) -> dict[str, float]:
-    """Counts of ranks as percentages: ``top1@d``, ``top5@d``, ``map10@d`` and, without ``@d``, the means over
-    dims.
-    """
+    """Counts of ranks as percentages: ``top1@d``, ``top5@d``, ``map10@d`` and, without ``@d``, the means over dims."""
     values = {"top1": counts.topk(1), "top5": counts.topk(5), "map10": counts.class_map(10)}
     return _with_means({name: (100 * v).tolist() for name, v in values.items()}, dims)
 

@@ -62,9 +62,7 @@ class MatryoshkaNetwork(nn.Module):
 
 
 class PrefixEmbedder(nn.Module):
-    """Images -> the first ``dim`` coordinates of the unit embedding, scaled to unit length again with
-    ``unit``.
-    """
+    """Images -> the first ``dim`` coordinates of the unit embedding, scaled to unit length again with ``unit``."""
 
     def __init__(self, network: MatryoshkaNetwork, dim: int, *, unit: bool = False) -> None:
         super().__init__()
@@ -96,9 +94,7 @@ class Model:
 
 
 def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
-    """The description of the model that a configuration trains on a data set (``dims`` None: by its
-    width).
-    """
+    """The description of the model that a configuration trains on a data set (``dims`` None: by its width)."""
     return {
         **describe_images("mrl", config.model, dataset, large="resnet50"),
         "embedding": config.method.embedding,

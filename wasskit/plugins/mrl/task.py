@@ -65,9 +65,7 @@ class MatryoshkaTask(Task):
 
 
 def published_schedule(plan: Plan, warmup_epochs: int = 0) -> Any:
-    """Factor of the learning rate at a step: ``0.01 + 0.99 (1 + cos(pi e / T)) / 2`` at epoch e of T, after a
-    warm-up.
-    """
+    """Factor of the learning rate: ``0.01 + 0.99 (1 + cos(pi e / T)) / 2`` at epoch e of T, after a warm-up."""
     steps = warmup_epochs * plan.steps_per_epoch
     if steps >= plan.total_steps:
         return warmup(plan.total_steps, lambda step: 1.0)
@@ -87,9 +85,7 @@ def classification_metrics(model: Model, loader: Iterable[LabelledImages]) -> di
 
 
 def backbone_name(config: TrainingOptions, image_size: int) -> str:
-    """The backbone that was asked for; else ``tiny`` for images up to 64 pixels and ResNet-50 for larger
-    ones.
-    """
+    """The backbone that was asked for; else ``tiny`` for images up to 64 pixels and ResNet-50 for larger ones."""
     return config.model.backbone or (TINY if image_size <= SMALL_IMAGE else "resnet50")
 
 

@@ -25,8 +25,8 @@ def finish(report: Report, options: FigureOptions, *, json: bool) -> dict[str, A
     """Draw a report's figures where the command line says, print it; the result, with the paths of figures.
 
     Raises:
-        UserError: ``--output`` names a file where a folder is needed, or one that is there already, or cannot be
-            written.
+        UserError: ``--output`` names a file where a folder is needed, or one that is there already, or
+            cannot be written.
     """
     paths = figure_paths(options, list(report.figures))
     if options.output is not None:

@@ -64,8 +64,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The protocol of k-NN: k votes weighing exp(cosine / temperature), published with k = 200 and
-    temperature 1."""
+    """The protocol of k-NN: k votes weighing exp(cosine / temperature), published with k = 200 and temperature 1."""
 
     k: int
     temperature: float | None = None

@@ -191,8 +191,8 @@ def _notes(found: Sequence[Outcome]) -> list[str]:
 
 
 def deviations(values: Sequence[float]) -> dict[str, float]:
-    """Of differences in standard errors: the largest, and the shares within one and within two (of a normal: 68 and
-    95 %)."""
+    """Of differences in standard errors: the largest, and the shares within one and within two (of a normal: 68
+    and 95 %)."""
     sizes = [abs(value) for value in values]
     return {
         "largest": max(sizes),

@@ -46,8 +46,8 @@ def draw_history(
 
 
 def principal_planes(clouds: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None) -> Figure:
-    """Clouds (N, D) in the plane of the first two principal components of the last one, coloured by label (N,) where
-    given.
+    """Clouds (N, D) in the plane of the first two principal components of the last one, coloured by label
+    (N,) where given.
     """
     reference = list(clouds.values())[-1].double()
     mean = reference.mean(0)

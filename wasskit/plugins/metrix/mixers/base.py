@@ -52,8 +52,8 @@ def pair_cosines(
     """cos(a, m) of every triple, (T,), in the dtype of the anchors (K, D).
 
     ``embed(x, n)`` gives the embeddings (Q, D) of the distinct pairs, whose indices it gets on the host, by
-    ascending x; the pairs are divided over the ranks. Autocast is for ``embed`` alone: the losses put similarities
-    into exponents.
+    ascending x; the pairs are divided over the ranks. Autocast is for ``embed`` alone: the losses put
+    similarities into exponents.
     """
     x, n, pair = unique_pairs(triples, items)
     device = anchors.device

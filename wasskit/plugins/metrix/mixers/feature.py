@@ -1,7 +1,7 @@
 """Mixtures of feature maps: pooled, and passed through the head, once for each distinct pair.
 
-The average of a mixture is the mixture of the averages; its maximum is taken in chunks, of which only the positions are
-kept.
+The average of a mixture is the mixture of the averages; its maximum is taken in chunks, of which only the
+positions are kept.
 """
 
 from __future__ import annotations
@@ -58,10 +58,9 @@ def feature_embeddings(
     """Embeddings (Q, D) of the mixed feature maps ``lam * maps[x] + (1 - lam) * maps[n]``.
 
     ``maps`` (B, C, H, W); ``x`` and ``n`` (Q,), best on the host and equal x together; ``head`` maps pooled features
-    (q, C) to embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions,
-    or one of them. The pairs are pooled in chunks of ``chunk_bytes`` pooled features. Of several chunks none is
-    kept: per pair and channel one byte remains (the position of the maximum), from which the backward pass pools
-    again.
+    (q, C) to embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions, or
+    one of them. The pairs are pooled in chunks of ``chunk_bytes`` pooled features. Of several chunks none is kept: per
+    pair and channel one byte remains (the position of the maximum), from which the backward pass pools again.
     """
     # (B, H W, C): free of cost where the maps have channels last.
     flat = maps.flatten(2).mT.contiguous()
@@ -103,8 +102,8 @@ def _embed_chunk(
 class _MixedPool(Function):
     """Pooled mixtures (Q, C) of ``flat`` (B, H W, C), and the positions of their maxima (Q, C), or None.
 
-    ``window``: H and W, where the maximum is a part of the pooling. The positions are all that is kept for the
-    backward pass.
+    ``window``: H and W, where the maximum is a part of the pooling. The positions are all that is kept for
+    the backward pass.
     """
 
     @staticmethod

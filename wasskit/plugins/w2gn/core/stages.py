@@ -82,9 +82,7 @@ class TwoStages(Task):
         return progress.step < self.length
 
     def points(self) -> Points:
-        """The point sets, made when they are first asked for; the coordinates of a fresh start are set
-        then.
-        """
+        """The point sets, made when they are first asked for; the coordinates of a fresh start are set then."""
         if self._points is None:
             # Running statistics are each rank's own until then; every rank maps the points of rank 0's network.
             broadcast_module(self.first)

@@ -24,9 +24,7 @@ from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
 
 class Encoder(nn.Module):
-    """Convolutions of stride 2 down to 4 x 4, one of 4 x 4, and a linear layer to whitened latents
-    (DCGAN's shape).
-    """
+    """Convolutions of stride 2 down to 4 x 4, one of 4 x 4, and a linear layer to whitened latents (DCGAN's shape)."""
 
     def __init__(self, image_size: int, channels: int, filters: int, latent: int) -> None:
         super().__init__()

@@ -160,9 +160,7 @@ def published_mixture(dim: int) -> Measure:
 def standardised_pair(
     name: str, source: Measure, networks: list[DenseICNN], dim: int, test_size: int
 ) -> KnownPair:
-    """The pair whose map is the sum of the networks' gradients, shifted to mean 0 and scaled to total
-    variance D.
-    """
+    """The pair whose map is the sum of the networks' gradients, shifted to mean 0 and scaled to total variance D."""
     plain = mean_map(networks, torch.zeros(dim), 1.0)
     images = torch.cat([plain(source.draw(8192, 0, "standardise", i)) for i in range(16)]).double()
     mean = images.mean(0)

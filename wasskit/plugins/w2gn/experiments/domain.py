@@ -37,9 +37,7 @@ if typing.TYPE_CHECKING:
 
 
 class LeNet(nn.Module):
-    """LeCun's network for images (B, 1, 28, 28); its 84 features are the last hidden layer. Published
-    names load.
-    """
+    """LeCun's network for images (B, 1, 28, 28); its 84 features are the last hidden layer. Published names load."""
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
@@ -62,9 +60,7 @@ class LeNet(nn.Module):
 
 
 class ClassifierStage(FirstStage):
-    """Train the classifier on the target domain; then the points are the features of both domains'
-    training images.
-    """
+    """Train the classifier on the target domain; then the points are the features of both domains' training images."""
 
     def __init__(self, source: Domain, target: Domain, batch_size: int, lr: float, seed: int) -> None:
         super().__init__()
