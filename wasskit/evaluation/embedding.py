@@ -25,7 +25,7 @@ from wasskit.system.files import replacing
 from wasskit.text import csv_cell
 
 Encoder = Callable[[Tensor], Tensor]
-Precision = Literal["float32", "bf16"]
+Precision = Literal["fp32", "bf16"]
 
 
 class LabelledImages(Protocol):
@@ -68,7 +68,7 @@ def encode_batches(
     encoder: Encoder,
     loader: Iterable[LabelledImages],
     *,
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     channels_last: bool = True,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Features (B, D) float32, labels and indices of each batch of this process's share, on the device.
@@ -77,8 +77,8 @@ def encode_batches(
     or a method of one, is run in evaluation mode; around any other callable use :func:`evaluating`.
     ``channels_last`` lays the images out as convolutions on most devices run fastest.
     """
-    if precision not in ("float32", "bf16"):
-        raise UserError(f"features are computed in 'float32' or 'bf16', not '{precision}'.")
+    if precision not in ("fp32", "bf16", "float32"):  # float32: the former name of fp32
+        raise UserError(f"features are computed in 'fp32' or 'bf16', not '{precision}'.")
     for batch in loader:
         images = batch.images
         if channels_last and images.ndim == 4:
@@ -93,7 +93,7 @@ def extract_features(
     encoder: Encoder,
     loader: Iterable[LabelledImages],
     *,
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     channels_last: bool = True,
     device: torch.device | str | None = None,
 ) -> Features:
@@ -135,7 +135,7 @@ def write_embeddings(
     names: Sequence[str | Path],
     labels: Tensor | None = None,
     classes: Sequence[str] = (),
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     dtype: Literal["float32", "float16"] = "float32",
     channels_last: bool = True,
 ) -> tuple[Path, Path]:

@@ -102,7 +102,7 @@ def frozen_features(
     encoder: Encoder,
     batches: Callable[[int], Iterable[LabelledImages]],
     *,
-    precision: Precision = "float32",
+    precision: Precision = "fp32",
     channels_last: bool = True,
 ) -> FeatureBatches:
     """``batches`` for :func:`train_probe` from batches of augmented images seen through a frozen backbone.

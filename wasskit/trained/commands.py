@@ -93,7 +93,7 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
                 names=dataset.paths or [],
                 labels=dataset.labels,
                 classes=dataset.classes,
-                precision="bf16" if config.machine.precision == "bf16" else "float32",
+                precision=config.machine.precision,
                 dtype=config.dtype,
             )
         finally:

@@ -6,22 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from wasskit import console
 from wasskit.data.base import ImageDataset, UnreadableImage, read_image
 from wasskit.data.catalog import CARDS
 from wasskit.data.folder import load_folder
+from wasskit.data.loaders import EvalLoader
 from wasskit.data.registry import Corrupt, load_dataset
 from wasskit.data.transforms import LARGE
 from wasskit.errors import UserError
-from wasskit.trained.files import data_root_of
+from wasskit.evaluation.embedding import Encoder, Features, extract_features
+from wasskit.trained.files import data_root_of, results_folder
 
 if TYPE_CHECKING:
     from wasskit.trained.kind import Described
     from wasskit.trained.options import ModelDataOptions
 
-__all__ = ["fitted", "images_of", "open_images", "open_split", "with_in_memory"]
+__all__ = [
+    "embed_dataset",
+    "fitted",
+    "images_of",
+    "open_images",
+    "open_split",
+    "results_of",
+    "with_in_memory",
+]
 
 
 def with_in_memory(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,6 +59,13 @@ def fitted(dataset: ImageDataset, description: Mapping[str, Any]) -> ImageDatase
             f"{description['channels']}: choose another --dataset."
         )
     return dataset.prepared_as(description["mean"], description["std"], margin=not description["in_memory"])
+
+
+def results_of(config: ModelDataOptions, plugin: str, *files: str) -> Path:
+    """The folder of the results of a command (`results_folder`), where it may write ``files``."""
+    return results_folder(
+        config.trained.model, config.output, plugin=plugin, claim=config.files.claim, files=files
+    )
 
 
 def open_split(model: Described, config: ModelDataOptions, split: str) -> ImageDataset:
@@ -83,6 +101,19 @@ def open_images(
     except UnreadableImage as error:
         raise UserError(f"cannot read the image {error.bad}; name another file") from None
     return fitted(ImageDataset(name, "all", (), paths=[path], **shape), description)
+
+
+def embed_dataset(
+    network: Encoder, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
+) -> Features:
+    """The embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
+    loader = EvalLoader(
+        dataset, min(config.batch_size, len(dataset)), device=device, workers=config.data.workers
+    )
+    try:
+        return extract_features(network, loader, precision=config.machine.precision)
+    finally:
+        loader.close()
 
 
 def images_of(pixels: Tensor, description: Mapping[str, Any]) -> ImageDataset:

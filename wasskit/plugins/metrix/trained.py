@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,14 +10,14 @@ from torch import Tensor
 from wasskit import console
 from wasskit.config import build
 from wasskit.data.base import ImageDataset
-from wasskit.data.loaders import EvalLoader
 from wasskit.data.metric_sets import MetricSplits
 from wasskit.distributed.group import group
-from wasskit.evaluation.embedding import Features, extract_features
+from wasskit.evaluation.embedding import Features
 from wasskit.models.rebuild import is_count, is_text
 from wasskit.plugins.metrix.data import parts_of_model
 from wasskit.plugins.metrix.network import Model, build_model
 from wasskit.plugins.metrix.options import ModelDataOptions
+from wasskit.trained.data import embed_dataset
 from wasskit.trained.files import data_root_of
 from wasskit.trained.kind import ModelKind
 
@@ -47,14 +46,7 @@ def embed_images(
     """Unit embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
     for note in dataset.notes:
         console.log(console.escape(note))
-    loader = EvalLoader(
-        dataset, min(config.batch_size, len(dataset)), device=device, workers=config.data.workers
-    )
-    precision: Literal["bf16", "float32"] = "bf16" if config.machine.precision == "bf16" else "float32"
-    try:
-        return extract_features(model.network, loader, precision=precision)
-    finally:
-        loader.close()
+    return embed_dataset(model.network, config, dataset, device)
 
 
 def test_embeddings(run: Path, device: str) -> Tensor:

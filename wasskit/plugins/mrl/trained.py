@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from wasskit.config import build
 from wasskit.data.base import ImageDataset
-from wasskit.data.loaders import EvalLoader
 from wasskit.distributed.group import group
 from wasskit.errors import UserError
-from wasskit.evaluation.embedding import Features, extract_features
 from wasskit.models.rebuild import are_counts, is_flag
 from wasskit.plugins.mrl.network import Model, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.trained.data import open_split
+from wasskit.trained.data import embed_dataset, open_split
 from wasskit.trained.kind import ModelKind
 
 
@@ -57,23 +54,9 @@ class Split:
         return len(self.labels)
 
 
-def embed_split(
-    model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
-) -> Features:
-    """Normalised embeddings (N, D) of a whole split, from one pass of the network, on every rank."""
-    loader = EvalLoader(
-        dataset, min(config.batch_size, len(dataset)), device=device, workers=config.data.workers
-    )
-    precision: Literal["bf16", "float32"] = "bf16" if config.machine.precision == "bf16" else "float32"
-    try:
-        return extract_features(model.network.normalised, loader, precision=precision)
-    finally:
-        loader.close()
-
-
 def embedded(model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Split:
     """A labelled split as the model embeds it, on every rank. Raises ``UserError`` if an image has no label."""
-    features = embed_split(model, config, dataset, device)
+    features = embed_dataset(model.network.normalised, config, dataset, device)
     if dataset.labels is None or bool((features.labels < 0).any()):
         raise UserError(
             f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
@@ -89,4 +72,5 @@ def test_embeddings(run: Path, device: str) -> Tensor:
     config = build(ModelDataOptions, {"model": run, "device": device})
     with group(device) as place:
         model = KIND.load(run, place)
-        return embed_split(model, config, open_split(model, config, config.split), place).features.cpu()
+        test = open_split(model, config, config.split)
+        return embed_dataset(model.network.normalised, config, test, place).features.cpu()

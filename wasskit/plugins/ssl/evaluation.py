@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from wasskit.data.transforms import PerImage
 from wasskit.data.views import ViewDistribution, random_views
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.errors import UserError
-from wasskit.evaluation.embedding import Features, encode_batches, extract_features
+from wasskit.evaluation.embedding import Features, Precision, encode_batches, extract_features
 from wasskit.evaluation.knn import knn_accuracy
 from wasskit.evaluation.linear import (
     ProbeProtocol,
@@ -50,16 +49,12 @@ class Settings:
     device: torch.device | str = "cpu"
     batch_size: int = 256
     workers: int | None = None
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     seed: int = 0
 
     def loader(self, dataset: ImageDataset) -> EvalLoader:
         """The images of a data set as they are."""
         return EvalLoader(dataset, self.batch_size, device=self.device, workers=self.workers)
-
-    @property
-    def encoding(self) -> dict[str, Any]:
-        return {"precision": "bf16" if self.precision == "bf16" else "float32"}
 
 
 @dataclass(frozen=True)
@@ -147,7 +142,7 @@ def features_of(network: nn.Module, dataset: ImageDataset, settings: Settings) -
     """What a network makes of the images as they are, on every process."""
     loader = settings.loader(dataset)
     try:
-        return extract_features(network, loader, **settings.encoding)
+        return extract_features(network, loader, precision=settings.precision)
     finally:
         loader.close()
 
@@ -208,7 +203,7 @@ def alignment_of_views(
     """mean |z_1 - z_2|^2 of the normalised projections of two random views of each image."""
     total = torch.zeros(2, dtype=torch.float64)
     batches = view_batches(dataset, (views, views), settings)
-    for projections, _, _ in encode_batches(encoder, batches, **settings.encoding):
+    for projections, _, _ in encode_batches(encoder, batches, precision=settings.precision):
         first, second = projections.chunk(2)
         total += torch.tensor([len(first) * alignment(first, second).item(), len(first)])
     total = reduce_sum(total)
@@ -265,7 +260,7 @@ def comparison(
     for name, network in networks.items():
         known = features_of(network, bank, settings)
         clean = neighbours.measure(known, features_of(network, test, settings))
-        seen = extract_features(network, view_batches(test, (crop,), settings), **settings.encoding)
+        seen = extract_features(network, view_batches(test, (crop,), settings), precision=settings.precision)
         cropped = neighbours.measure(known, seen)
         found[name] = {top1: clean[top1], f"{top1}_cropped": cropped[top1]}
     return found
@@ -310,7 +305,7 @@ def linear_accuracy(
     with torch.enable_grad():
         train_probe(
             classifier,
-            frozen_features(backbone, loader.batches, **settings.encoding),
+            frozen_features(backbone, loader.batches, precision=settings.precision),
             protocol,
             after_epoch=measure,
         )

@@ -16,8 +16,8 @@ from wasskit.plugins.ssl.network import Model
 from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
 from wasskit.plugins.ssl.reports import Named, Probe
 from wasskit.plugins.ssl.trained import KIND
-from wasskit.trained.data import open_split
-from wasskit.trained.files import is_exported, results_folder
+from wasskit.trained.data import open_split, results_of
+from wasskit.trained.files import is_exported
 from wasskit.training.checkpoint import seed_all
 from wasskit.training.run import RunDirectory
 
@@ -80,11 +80,5 @@ def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
             dataset,
             Named(config.trained.model.name, key, paper),
             Settings(device, config.batch_size, config.data.workers, config.machine.precision, config.seed),
-            results_folder(
-                config.trained.model,
-                config.output,
-                plugin="ssl",
-                claim=config.files.claim,
-                files=[name.format(key=key) for name in files],
-            ),
+            results_of(config, "ssl", *[name.format(key=key) for name in files]),
         )

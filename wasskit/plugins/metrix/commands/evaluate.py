@@ -43,14 +43,13 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.reports import evaluation_report
     from wasskit.plugins.metrix.trained import KIND, embed_images, open_parts
     from wasskit.report import finish
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import results_of
 
     with group(config.machine.device) as device:
         drawings = ("evaluation_recall", "similarities", "retrieved")
-        folder = results_folder(
-            config.trained.model, config.output, plugin="metrix", claim=config.files.claim,
-            files=("evaluation.json", *(f"figures/{name}.png" for name in drawings)),
-        )  # fmt: skip
+        folder = results_of(
+            config, "metrix", "evaluation.json", *(f"figures/{name}.png" for name in drawings)
+        )
         model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         parts = open_parts(model, config)
         recalls = sorted({1, *(config.recall or published_recalls(parts.test.name))})

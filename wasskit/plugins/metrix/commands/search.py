@@ -41,8 +41,7 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.reports import search_report
     from wasskit.plugins.metrix.trained import KIND, embed_images, open_parts
     from wasskit.report import finish
-    from wasskit.trained.data import open_images
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import open_images, results_of
 
     path = Path(config.image)
     number = int(config.image) if not path.exists() and config.image.isdecimal() else None
@@ -51,9 +50,7 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
     with group(config.machine.device) as device:
         name = f"search_{path.stem}"
         picture = f"figures/{name}.png"
-        folder = results_folder(
-            config.trained.model, config.output, plugin="metrix", claim=config.files.claim, files=(picture,)
-        )
+        folder = results_of(config, "metrix", picture)
         model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         parts = open_parts(model, config) if number is not None or config.gallery is None else None
         if parts is None or number is None:

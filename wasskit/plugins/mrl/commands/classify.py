@@ -35,14 +35,10 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.reports import cascade_report
     from wasskit.plugins.mrl.trained import KIND, embedded
     from wasskit.report import finish
-    from wasskit.trained.data import open_split
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import open_split, results_of
 
     with group(config.machine.device) as device:
-        folder = results_folder(
-            config.trained.model, config.output, plugin="mrl", claim=config.files.claim,
-            files=("cascade.json", "figures/cascade.png"),
-        )  # fmt: skip
+        folder = results_of(config, "mrl", "cascade.json", "figures/cascade.png")
         model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         dataset = open_split(model, config, config.split)
         if dataset.classes != model.classes:

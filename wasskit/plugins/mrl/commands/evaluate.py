@@ -51,14 +51,10 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.reports import evaluation_report
     from wasskit.plugins.mrl.trained import KIND, embedded
     from wasskit.report import finish
-    from wasskit.trained.data import open_split
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import open_split, results_of
 
     with group(config.machine.device) as device:
-        folder = results_folder(
-            config.trained.model, config.output, plugin="mrl", claim=config.files.claim,
-            files=("evaluation.json", "figures/evaluation.png"),
-        )  # fmt: skip
+        folder = results_of(config, "mrl", "evaluation.json", "figures/evaluation.png")
         model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         dims = config.dims or model.dims
         try:

@@ -35,14 +35,10 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.reports import retrieval_report
     from wasskit.plugins.mrl.trained import KIND, embedded
     from wasskit.report import finish
-    from wasskit.trained.data import open_split
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import open_split, results_of
 
     with group(config.machine.device) as device:
-        folder = results_folder(
-            config.trained.model, config.output, plugin="mrl", claim=config.files.claim,
-            files=("retrieval.json", "figures/retrieval.png"),
-        )  # fmt: skip
+        folder = results_of(config, "mrl", "retrieval.json", "figures/retrieval.png")
         model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         opened = [open_split(model, config, name) for name in (config.split, config.gallery)]
         queries, gallery = (embedded(model, config, dataset, device) for dataset in opened)
