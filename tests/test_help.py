@@ -21,7 +21,7 @@ COMMANDS: dict[str, Command[Any]] = {
 
 OFF = {
     "weights", "clip_norm", "autoencoder", "vgg_weights", "inception_weights", "images", "source", "target", "recipe",
-    "resume", "pairs", "plugin", "title", "caption",
+    "resume", "pairs", "labels", "test_labels", "plugin", "title", "caption",
 }  # fmt: skip
 """Options whose absence is what it sounds like: nothing is loaded, clipped, resumed or written above."""
 

@@ -1,4 +1,4 @@
-r"""Measures that predict a probe's accuracy without labels, each as published.
+r"""Metrics that predict a probe's accuracy without labels, each as published.
 
 * RankMe (Garrido, Balestriero, Najman and LeCun, 2023): the exponential of the entropy of the singular values.
 * alpha-ReQ (Agrawal, Mondal, Ghosh and Richards, 2022): the decay of the covariance's eigenvalues as a power of
@@ -27,7 +27,7 @@ __all__ = [
     "power_law_decay",
     "rankme",
     "sliced_uniformity",
-    "spectral_measures",
+    "spectral_metrics",
 ]
 
 _ROWS = 4096
@@ -42,7 +42,7 @@ def rankme(features: Tensor) -> Tensor:
     (Garrido et al., 2023, eqs. 1 and 2.) A float64 scalar, about 1 to min(N, m); 0 for features that are all zero.
     Singular values come from the second moments: those below 1e-8 of the largest are not told from 0.
     """
-    return spectral_measures(features)[0]
+    return spectral_metrics(features)[0]
 
 
 def alpha_req(features: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
@@ -56,10 +56,10 @@ def alpha_req(features: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
         eigenvalues
             above 0. The published ranges differ between data sets.
     """
-    return spectral_measures(features, ranks)[1]
+    return spectral_metrics(features, ranks)[1]
 
 
-def spectral_measures(features: Tensor, ranks: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+def spectral_metrics(features: Tensor, ranks: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
     """``rankme`` and ``alpha_req`` in one sweep over the rows.
 
     Raises ``UserError`` for what is no matrix (N, m) with N, m >= 1.
@@ -69,7 +69,7 @@ def spectral_measures(features: Tensor, ranks: tuple[int, int] | None = None) ->
     wide = [float(rows.abs().amax()) for rows in features.split(_ROWS)]
     largest = max(wide)
     moments = FeatureMoments(normalise=False, dtype=features.dtype)
-    for rows in features.split(_ROWS):  # both measures are blind to scale, which may be too large to square
+    for rows in features.split(_ROWS):  # both metrics are blind to scale, which may be too large to square
         moments.update(rows.double() / (largest or 1.0))
     covariance = moments.covariance
     second = covariance + torch.outer(moments.mean, moments.mean)

@@ -1,4 +1,4 @@
-"""The rankings behind the measures of `wasskit.evaluation.retrieval`: counts of negatives, tile by tile, or sorting."""
+"""The rankings behind the metrics of `wasskit.evaluation.retrieval`: counts of negatives, tile by tile, or sorting."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class _Counter:
 
 
 @dataclass(frozen=True)
-class Measures:
+class Rankings:
     ranks: Tensor  # (Q,) rank of the best positive, in sorted order
     precisions: Tensor  # float64: one mAP@K per K, then mAP@R if asked for
 
@@ -168,7 +168,7 @@ def average_precisions(
     *,
     at_r: bool = True,
     full_ranks: bool = False,
-) -> Measures:
+) -> Rankings:
     """mAP at each K of ``map_k`` and at R, from the positives and as many negatives as can matter."""
     counts = sets.positives
     most = int(counts.max())
@@ -180,7 +180,7 @@ def average_precisions(
         ranks, total = _ranked_by_sorting(sets, map_k, ties, sharded, at_r, full_ranks)
     answered = counts > 0
     ranks = torch.where(answered, ranks, UNRANKED)
-    return Measures(ranks, total / (answered.sum() if lone == "skip" else len(counts)))
+    return Rankings(ranks, total / (answered.sum() if lone == "skip" else len(counts)))
 
 
 def _ranked_by_sorting(
@@ -234,10 +234,10 @@ def _sum_of_precisions(before: Tensor, counts: Tensor, map_k: Sequence[int], at_
     return torch.stack(sums)
 
 
-def faiss_measures(
+def faiss_rankings(
     sets: Sets, recall: Sequence[int], map_k: Sequence[int], at_r: bool, lone: Lone
-) -> Measures:
-    """The same measures from the neighbour lists of a flat faiss index."""
+) -> Rankings:
+    """The same rankings from the neighbour lists of a flat faiss index."""
     try:
         import faiss
     except ImportError:
@@ -269,7 +269,7 @@ def faiss_measures(
         for k in limits
     ]
     number = (counts > 0).sum() if lone == "skip" else len(counts)
-    return Measures(ranks, torch.stack(totals) / number if totals else precision.new_empty(0))
+    return Rankings(ranks, torch.stack(totals) / number if totals else precision.new_empty(0))
 
 
 def prepare(

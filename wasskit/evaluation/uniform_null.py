@@ -1,4 +1,4 @@
-r"""What the label-free measures show of N uniform points of the sphere in R^m: their distribution, by simulation.
+r"""What the label-free metrics show of N uniform points of the sphere in R^m: their distribution, by simulation.
 
 No matrix of points is drawn where only its spectrum matters: it is that of a Gaussian matrix, but for the length of
 its rows, whose singular values are those of a bidiagonal matrix of chi variables (Dumitriu and Edelman, 2002).
@@ -31,7 +31,7 @@ _CUBES = 10**10
 
 @dataclass(frozen=True)
 class Null:
-    """Mean and standard deviation of a measure over ``draws`` uniform samples of the same size."""
+    """Mean and standard deviation of a metric over ``draws`` uniform samples of the same size."""
 
     mean: float
     deviation: float

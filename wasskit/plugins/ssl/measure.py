@@ -13,7 +13,7 @@ from wasskit.distributed.group import group
 from wasskit.evaluation.linear import ProbeProtocol
 from wasskit.plugins.ssl.evaluation import Settings
 from wasskit.plugins.ssl.network import Model
-from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
+from wasskit.plugins.ssl.options import EvaluationOptions, ProbeOptions
 from wasskit.plugins.ssl.reports import Named, Probe
 from wasskit.plugins.ssl.trained import KIND
 from wasskit.trained.data import open_split, results_of
@@ -23,11 +23,11 @@ from wasskit.training.run import RunDirectory
 
 
 @dataclass(frozen=True)
-class Measurement:
+class EvaluationSetup:
     """A model, the name of the data set, and where and how to measure."""
 
     model: Model
-    config: MeasureOptions
+    config: EvaluationOptions
     dataset: str
     named: Named
     settings: Settings
@@ -41,7 +41,7 @@ class Measurement:
         return self._loaded[name]
 
 
-def entry_key(config: MeasureOptions, dataset: str) -> str:
+def entry_key(config: EvaluationOptions, dataset: str) -> str:
     """The name of an entry in ``evaluation.json``: the data set's, and the checkpoint's where it is not the last."""
     best = config.trained.checkpoint == "best" and config.trained.model.suffix not in (".pt", ".safetensors")
     return f"{dataset}@best" if best else dataset
@@ -59,7 +59,7 @@ def probe_of(config: ProbeOptions) -> Probe:
 
 
 @contextlib.contextmanager
-def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
+def evaluation_of(config: EvaluationOptions, *files: str) -> Iterator[EvaluationSetup]:
     """Join the ranks, choose the device, load the model.
 
     ``files``: what is written into the folder of results, with ``{key}`` for the entry's name; ``evaluation.json`` is
@@ -74,7 +74,7 @@ def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
             if is_exported(config.trained.model)
             else RunDirectory.find(config.trained.model, plugin="ssl")[0].paper
         )
-        yield Measurement(
+        yield EvaluationSetup(
             model,
             config,
             dataset,

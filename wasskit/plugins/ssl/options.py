@@ -46,7 +46,7 @@ class UniformityOptions(OptionGroup):
         256, help="Random directions per step of sigreg and visreg.", panel="Uniformity", min=1, max=65536
     )
     stop_on_collapse: bool = option(
-        False, help="End the run where the measures of an epoch show a collapse; else it is only said.",
+        False, help="End the run where the metrics of an epoch show a collapse; else it is only said.",
         panel="Uniformity", flag="--stop-on-collapse",
     )  # fmt: skip
     w2: bool = option(False, help="The same as --regulariser w2.", panel="Uniformity")
@@ -220,7 +220,7 @@ class LayerOptions(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOptions(ModelDataOptions):
+class EvaluationOptions(ModelDataOptions):
     """The pretrained model and the data it is measured on."""
 
     seed: int = option(0, help="Seed of everything random.", panel="Evaluation", min=0, max=2**31 - 1)

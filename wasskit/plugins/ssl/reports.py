@@ -252,20 +252,21 @@ def _headings(metrics: Iterable[str]) -> dict[str, str]:
 
 
 def _learning_curves(series: Mapping[str, Mapping[float, float]]) -> Figure:
-    """Losses, k-NN accuracy, and the three uniformity measures over the epochs."""
+    """Losses, k-NN accuracy, and the three uniformity metrics over the epochs."""
     terms = {"total": series.get("train/loss", {}), "method": series.get("train/method", {})}
     # What has a weight is a term beside the method.
     added = [key for key in series if f"{key}_weight" in series]
     terms |= {f"{METRICS[key.partition('/')[2]].heading} of the batch": series[key] for key in added}
     knn = [key for key in sorted(series) if key.startswith("test/knn")]
-    measures = METRICS.headings("w2", "lu", "alignment")
+    uniformity = METRICS.headings("w2", "lu", "alignment")
     panels = [
         curves.Panel.of_run("training loss", terms),
         curves.Panel.of_run(
             "test accuracy (%)", {METRICS[key.partition("/")[2]].heading: series[key] for key in knn}
         ),
         curves.Panel.of_run(
-            "test projections", {heading: series.get(f"test/{key}", {}) for key, heading in measures.items()}
+            "test projections",
+            {heading: series.get(f"test/{key}", {}) for key, heading in uniformity.items()},
         ),
     ]
     return curves.draw_curves(panels, Look("paper", "double"))[0]

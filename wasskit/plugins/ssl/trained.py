@@ -13,7 +13,7 @@ from wasskit.config import build
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, are_numbers, is_text
 from wasskit.plugins.ssl.network import Description, Model, build_encoder, views_of
-from wasskit.plugins.ssl.options import MeasureOptions
+from wasskit.plugins.ssl.options import EvaluationOptions
 from wasskit.trained.kind import ModelKind
 
 
@@ -53,8 +53,8 @@ def test_embeddings(run: Path, device: str) -> Tensor:
     Raises ``UserError`` where the model or its data set is missing.
     """
     from wasskit.plugins.ssl.evaluation import bank_and_test, features_and_projections
-    from wasskit.plugins.ssl.measure import measuring
+    from wasskit.plugins.ssl.measure import evaluation_of
 
-    with measuring(build(MeasureOptions, {"model": run, "device": device})) as measurement:
-        _, test = bank_and_test(measurement.split)
-        return features_and_projections(measurement.model.encoder, test, measurement.settings)[1].cpu()
+    with evaluation_of(build(EvaluationOptions, {"model": run, "device": device})) as setup:
+        _, test = bank_and_test(setup.split)
+        return features_and_projections(setup.model.encoder, test, setup.settings)[1].cpu()
