@@ -15,10 +15,10 @@ from wasskit.pictures.bars import Value
 from wasskit.pictures.look import Look
 from wasskit.plugins.mrl.adaptive import (
     Outcome,
-    adaptive_plans,
+    adaptive_strategies,
     cascade_outcome,
     classifier_outcomes,
-    funnel_plans,
+    funnel_strategies,
     occurring_thresholds,
     retrieval_outcome,
     single_shots,
@@ -159,20 +159,25 @@ def retrieval_report(
         name: of the model, as the report names it.
     """
     size = len(gallery)
-    plans = [
+    strategies = [
         *single_shots(dims, size),
-        *adaptive_plans(dims, size, shortlist),
-        *funnel_plans(dims, size, shortlist),
+        *adaptive_strategies(dims, size, shortlist),
+        *funnel_strategies(dims, size, shortlist),
     ]
     searched: dict[int, Tensor] = {}
     found = {
         # Longest lists first: what they searched serves the others.
-        plan: retrieval_outcome(
-            queries.embeddings, queries.labels, gallery.embeddings, gallery.labels, plan, searched=searched
+        strategy: retrieval_outcome(
+            queries.embeddings,
+            queries.labels,
+            gallery.embeddings,
+            gallery.labels,
+            strategy,
+            searched=searched,
         )
-        for plan in sorted(plans, key=lambda plan: len(plan.stages), reverse=True)
+        for strategy in sorted(strategies, key=lambda strategy: len(strategy.stages), reverse=True)
     }
-    outcomes = [found[plan] for plan in plans]
+    outcomes = [found[strategy] for strategy in strategies]
     result: dict[str, Any] = {
         "model": name,
         "dataset": queries.dataset,
