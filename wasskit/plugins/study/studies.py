@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from wasskit.plugins.study.cases import Case, Outcome, collapsed
+from wasskit.plugins.study.cases import Case, CaseResult, collapsed
 from wasskit.plugins.study.laws import sphere_lu, subspace_w2
 from wasskit.plugins.study.options import CloningOptions, UniformityOptions
 from wasskit.plugins.study.uniformity import percent, run_cases, study_report
@@ -80,7 +80,7 @@ def cloning_report(
     n = config.size(1_000 if kind == "icc" else 50_000, 1_000 if kind == "icc" else 4_000)
     title, xlabel = _CLONING[kind]
 
-    def level(o: Outcome) -> str:
+    def level(o: CaseResult) -> str:
         return rf"$\eta = {100 * o.case.eta:g}\,\%$"
 
     return study_report(
