@@ -1,4 +1,4 @@
-"""Studies of collapsed spheres: from cases to samples, case_results, tables and figures."""
+"""Studies of collapsed spheres: from cases to samples, results, tables and figures."""
 
 from __future__ import annotations
 
