@@ -24,7 +24,7 @@ from wasskit.errors import RunFailed, UserError
 from wasskit.system.files import replacing
 from wasskit.text import csv_cell
 
-Encoder = Callable[[Tensor], Tensor]
+Embedder = Callable[[Tensor], Tensor]
 Precision = Literal["fp32", "bf16"]
 
 
@@ -65,7 +65,7 @@ def evaluating(*modules: object) -> Iterator[None]:
 
 
 def encode_batches(
-    encoder: Encoder,
+    encoder: Embedder,
     loader: Iterable[LabelledImages],
     *,
     precision: Precision = "fp32",
@@ -90,7 +90,7 @@ def encode_batches(
 
 
 def extract_features(
-    encoder: Encoder,
+    encoder: Embedder,
     loader: Iterable[LabelledImages],
     *,
     precision: Precision = "fp32",
@@ -129,7 +129,7 @@ def embedding_files(path: Path) -> tuple[Path, Path]:
 
 def write_embeddings(
     path: Path,
-    encoder: Encoder,
+    encoder: Embedder,
     loader: Iterable[LabelledImages],
     *,
     names: Sequence[str | Path],

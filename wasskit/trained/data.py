@@ -17,7 +17,7 @@ from wasskit.data.loaders import EvalLoader
 from wasskit.data.registry import Corrupt, load_dataset
 from wasskit.data.transforms import LARGE
 from wasskit.errors import UserError
-from wasskit.evaluation.embedding import Encoder, Features, extract_features
+from wasskit.evaluation.embedding import Embedder, Features, extract_features
 from wasskit.trained.files import data_root_of, results_folder
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def open_images(
 
 
 def embed_dataset(
-    network: Encoder, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
+    network: Embedder, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
 ) -> Features:
     """The embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
     loader = EvalLoader(

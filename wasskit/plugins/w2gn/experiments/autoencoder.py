@@ -23,7 +23,7 @@ from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
 
-class Encoder(nn.Module):
+class _Encoder(nn.Module):
     """Convolutions of stride 2 down to 4 x 4, one of 4 x 4, and a linear layer to whitened latents (DCGAN's shape)."""
 
     def __init__(self, image_size: int, channels: int, filters: int, latent: int) -> None:
@@ -83,7 +83,7 @@ class Autoencoder(nn.Module):
         if image_size < 8 or image_size & (image_size - 1):
             raise ValueError(f"the side of the images must be a power of two from 8 on, not {image_size}")
         self.image_size, self.channels, self.latent = image_size, channels, latent
-        self.encoder = Encoder(image_size, channels, filters, latent)
+        self.encoder = _Encoder(image_size, channels, filters, latent)
         self.decoder = Decoder(image_size, channels, filters, latent)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
