@@ -33,7 +33,7 @@ from wasskit.plugins.ssl.evaluation import (
     standard_metrics,
     view_batches,
 )
-from wasskit.plugins.ssl.network import Encoder, Model
+from wasskit.plugins.ssl.network import Encoder, SslModel
 from wasskit.plugins.ssl.reports import Named, Probe, evaluation_report
 from wasskit.report import Entry, Table
 
@@ -199,7 +199,7 @@ def test_the_report_of_an_evaluation_leaves_nothing_behind(
     """Encoder and images in, the metrics, the spectrum and files to write out."""
     monkeypatch.chdir(tmp_path)
     described: Any = {"projector": [12, 6], "views": asdict(VIEWS)}
-    model, bank, test = Model(encoder(), described), toy(), toy("test", 33)
+    model, bank, test = SslModel(encoder(), described), toy(), toy("test", 33)
     told: list[int] = []
     probe = Probe(ProbeProtocol(epochs=2), 16, lambda epoch, top1: told.append(epoch))
     named = Named("mine", "toy@best", {"metrics": {"test/w2": 0.25}, "source": "A paper"})

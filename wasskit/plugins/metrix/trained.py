@@ -15,7 +15,7 @@ from wasskit.distributed.group import group
 from wasskit.evaluation.embedding import Features
 from wasskit.models.rebuild import is_count, is_text
 from wasskit.plugins.metrix.data import parts_of_model
-from wasskit.plugins.metrix.network import Model, build_model
+from wasskit.plugins.metrix.network import MetrixModel, build_model
 from wasskit.plugins.metrix.options import ModelDataOptions
 from wasskit.trained.data import embed_dataset
 from wasskit.trained.files import data_root_of
@@ -31,7 +31,7 @@ KIND = ModelKind(
 )
 
 
-def open_parts(model: Model, config: ModelDataOptions) -> MetricSplits:
+def open_parts(model: MetrixModel, config: ModelDataOptions) -> MetricSplits:
     """The parts of the data set that was asked for (the model's own otherwise), as the model sees them.
 
     Raises ``UserError`` where the data set is missing, or its images do not have the model's channels.
@@ -41,7 +41,7 @@ def open_parts(model: Model, config: ModelDataOptions) -> MetricSplits:
 
 
 def embed_images(
-    model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
+    model: MetrixModel, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
 ) -> Features:
     """Unit embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
     for note in dataset.notes:

@@ -12,12 +12,12 @@ from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.knn import knn_accuracy
 from wasskit.evaluation.retrieval import retrieval_metrics
 from wasskit.plugins.mrl.metrics import NEIGHBOURS
-from wasskit.plugins.mrl.network import Model
+from wasskit.plugins.mrl.network import MrlModel
 
 _CHUNK = 1024
 
 
-def classify_prefixes(model: Model, normalised: Tensor, labels: Tensor) -> dict[str, float]:
+def classify_prefixes(model: MrlModel, normalised: Tensor, labels: Tensor) -> dict[str, float]:
     """Top-1, top-5 and mAP@10 over ranked classes in percent, at each trained dimension and their means.
 
     normalised (N, D), labels (N,). All three follow from the rank of the true class; nothing is sorted.

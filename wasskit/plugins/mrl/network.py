@@ -77,7 +77,7 @@ class PrefixEmbedder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Model:
+class MrlModel:
     """A network with the classifiers it was trained with."""
 
     network: MatryoshkaNetwork
@@ -105,7 +105,7 @@ def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
 
 def build_model(
     description: Mapping[str, Any], objective: Mapping[str, Any] | None = None, **weights: Any
-) -> Model:
+) -> MrlModel:
     """An untrained model.
 
     Args:
@@ -125,4 +125,4 @@ def build_model(
             "give one each."
         )
     loss = MatryoshkaWassersteinLoss(len(description["classes"]), dims, tied=description["tied"], **settings)
-    return Model(network, loss, cast(Description, {**description, "dims": list(dims)}))
+    return MrlModel(network, loss, cast(Description, {**description, "dims": list(dims)}))

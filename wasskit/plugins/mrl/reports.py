@@ -25,7 +25,7 @@ from wasskit.plugins.mrl.adaptive import (
 )
 from wasskit.plugins.mrl.evaluation import classify_prefixes, neighbour_metrics
 from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS, NEIGHBOURS
-from wasskit.plugins.mrl.network import Model
+from wasskit.plugins.mrl.network import MrlModel
 from wasskit.plugins.mrl.trained import Split
 from wasskit.report import Report, Table, published
 from wasskit.training.metrics_csv import Metric
@@ -67,7 +67,7 @@ def training_report(
 
 
 def evaluation_report(
-    model: Model,
+    model: MrlModel,
     test: Split,
     train: Split | None,
     *,
@@ -127,7 +127,7 @@ def evaluation_report(
 
 
 def _measured(
-    model: Model, test: Split, train: Split | None, dims: Sequence[int], k: int, temperature: float
+    model: MrlModel, test: Split, train: Split | None, dims: Sequence[int], k: int, temperature: float
 ) -> tuple[dict[str, float], list[str]]:
     """The metrics that can be measured, those of neighbours at ``dims``, and remarks on what is left out."""
     values: dict[str, float] = {}
@@ -210,7 +210,7 @@ def retrieval_report(
 
 
 def cascade_report(
-    model: Model, test: Split, thresholds: Sequence[float] | None = None, *, name: str = ""
+    model: MrlModel, test: Split, thresholds: Sequence[float] | None = None, *, name: str = ""
 ) -> Report:
     """Classification by growing prefixes: accuracy against the coordinates used.
 

@@ -19,7 +19,7 @@ from wasskit.evaluation.embedding import LabelledImages, encode_batches
 from wasskit.models.backbones import build_backbone
 from wasskit.models.catalog import SMALL_IMAGE, TINY
 from wasskit.plugins.mrl.evaluation import rank_metrics
-from wasskit.plugins.mrl.network import Model, build_model, describe
+from wasskit.plugins.mrl.network import MrlModel, build_model, describe
 from wasskit.plugins.mrl.options import TrainingOptions
 from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer, parameter_groups
@@ -28,11 +28,11 @@ from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
 
 
 class MatryoshkaTask(Task):
-    """Trains a :class:`Model`; its ``test/top1`` is the mean over the dimensions, as published."""
+    """Trains a :class:`MrlModel`; its ``test/top1`` is the mean over the dimensions, as published."""
 
     monitor = "test/top1"
 
-    def __init__(self, model: Model, config: TrainingOptions, test: Iterable[LabelledImages]) -> None:
+    def __init__(self, model: MrlModel, config: TrainingOptions, test: Iterable[LabelledImages]) -> None:
         super().__init__()
         self.network = model.network
         self.objective = model.objective
@@ -72,7 +72,7 @@ def published_schedule(plan: Plan, warmup_epochs: int = 0) -> Any:
     return warmup(steps, cosine(plan.total_steps - steps, end=0.01, every=plan.steps_per_epoch))
 
 
-def classification_metrics(model: Model, loader: Iterable[LabelledImages]) -> dict[str, float]:
+def classification_metrics(model: MrlModel, loader: Iterable[LabelledImages]) -> dict[str, float]:
     """Top-1, top-5 and mAP@10 at each dimension from one pass over a loader, each rank taking its share.
 
     The prefixes are normalised as in training. See :func:`wasskit.plugins.mrl.evaluation.rank_metrics`.

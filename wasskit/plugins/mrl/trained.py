@@ -13,13 +13,13 @@ from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, is_flag
-from wasskit.plugins.mrl.network import Model, PrefixEmbedder, build_model
+from wasskit.plugins.mrl.network import MrlModel, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.data import embed_dataset, open_split
 from wasskit.trained.kind import ModelKind
 
 
-def prefix_embedder(model: Model, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
+def prefix_embedder(model: MrlModel, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
     """The network of the first ``dim`` coordinates (None: all). Raises ``UserError`` where it has fewer."""
     dim = model.dims[-1] if dim is None else dim
     if not 0 < dim <= model.dims[-1]:
@@ -54,7 +54,7 @@ class Split:
         return len(self.labels)
 
 
-def embedded(model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Split:
+def embedded(model: MrlModel, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Split:
     """A labelled split as the model embeds it, on every rank. Raises ``UserError`` if an image has no label."""
     features = embed_dataset(model.network.normalised, config, dataset, device)
     if dataset.labels is None or bool((features.labels < 0).any()):

@@ -12,7 +12,7 @@ from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
 from wasskit.evaluation.linear import ProbeProtocol
 from wasskit.plugins.ssl.evaluation import Settings
-from wasskit.plugins.ssl.network import Model
+from wasskit.plugins.ssl.network import SslModel
 from wasskit.plugins.ssl.options import EvaluationOptions, ProbeOptions
 from wasskit.plugins.ssl.reports import Named, Probe
 from wasskit.plugins.ssl.trained import KIND
@@ -26,7 +26,7 @@ from wasskit.training.run import RunDirectory
 class EvaluationSetup:
     """A model, the name of the data set, and where and how to measure."""
 
-    model: Model
+    model: SslModel
     config: EvaluationOptions
     dataset: str
     named: Named

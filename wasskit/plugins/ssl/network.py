@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Model:
+class SslModel:
     """A pretrained encoder with its description."""
 
     encoder: Encoder

@@ -32,7 +32,7 @@ from wasskit.plugins.ssl.evaluation import (
     without_labels,
 )
 from wasskit.plugins.ssl.metrics import METRICS
-from wasskit.plugins.ssl.network import Encoder, Model
+from wasskit.plugins.ssl.network import Encoder, SslModel
 from wasskit.report import Entry, Report, Table, published
 from wasskit.training.metrics_csv import Metric
 from wasskit.training.records import Summary
@@ -68,7 +68,7 @@ def pretraining_report(
     encoders: Mapping[str, Encoder],
     bank: ImageDataset | None,
     test: ImageDataset,
-    model: Model,
+    model: SslModel,
     neighbours: Neighbours | None,
     settings: Settings,
     *,
@@ -121,7 +121,7 @@ def pretraining_report(
 
 
 def evaluation_report(
-    model: Model,
+    model: SslModel,
     bank: ImageDataset | None,
     test: ImageDataset,
     settings: Settings,
@@ -161,7 +161,7 @@ def evaluation_report(
 
 
 def knn_report(
-    model: Model,
+    model: SslModel,
     bank: ImageDataset,
     test: ImageDataset,
     neighbours: Neighbours,
@@ -181,7 +181,7 @@ def knn_report(
 
 
 def linear_report(
-    model: Model, train: ImageDataset, test: ImageDataset, settings: Settings, probe: Probe, named: Named
+    model: SslModel, train: ImageDataset, test: ImageDataset, settings: Settings, probe: Probe, named: Named
 ) -> Report:
     """Accuracy of the linear probe, and its classifier as a file."""
     metrics, classifier = _probed(model, train, test, settings, probe)
@@ -198,7 +198,7 @@ def linear_report(
 
 
 def _probed(
-    model: Model,
+    model: SslModel,
     train: ImageDataset,
     test: ImageDataset,
     settings: Settings,
