@@ -33,7 +33,7 @@ class PlotReport(CommandOptions):
 def body(config: PlotReport, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.errors import UserError
-    from wasskit.plugins.plot.common import name_trouble
+    from wasskit.plugins.plot.common import warn_of_problems
     from wasskit.plugins.plot.report import write_report
     from wasskit.plugins.plot.runs import read_runs
 
@@ -44,7 +44,7 @@ def body(config: PlotReport, invocation: Invocation) -> Mapping[str, Any]:
             "by `wasskit plot compare`."
         )
     run = runs[0]
-    name_trouble(run)
+    warn_of_problems(run)
     path = config.output or run.path / "report.html"
     if path.is_dir():
         path = path / f"{run.name}.html"
