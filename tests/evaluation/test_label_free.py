@@ -14,7 +14,7 @@ from wasskit.errors import UserError
 from wasskit.evaluation import alpha_req, lidar, rankme, sigreg_statistic, sliced_uniformity
 from wasskit.evaluation.gaussianity import epps_pulley, quadrature
 from wasskit.evaluation.label_free import power_law_decay, spectral_metrics
-from wasskit.evaluation.uniform_null import Null, lidar_null, sliced_nulls, spectral_nulls
+from wasskit.evaluation.uniform_null import NullDistribution, lidar_null, sliced_nulls, spectral_nulls
 from wasskit.ot import slicing_directions
 
 
@@ -138,7 +138,7 @@ def test_what_uniform_points_show(n: int, m: int) -> None:
 def test_what_lidar_shows_of_no_structure() -> None:
     found = [float(lidar(draw(50, 1, 6, seed=s) + 0.3 * draw(50, 4, 6, seed=99 + s), 0.0)) for s in range(40)]
     null = lidar_null(50, 4, 6)
-    assert isinstance(null, Null)
+    assert isinstance(null, NullDistribution)
     assert float(np.mean(found)) == pytest.approx(null.mean, abs=5 * null.deviation / 40**0.5)
     assert lidar_null(5, 2, 6) is None
 

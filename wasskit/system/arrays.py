@@ -55,13 +55,13 @@ def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, Ar
             with archive.open(info) as file:
                 try:
                     found[name] = _array(file, info.file_size)
-                except _NoNumbers:
+                except _NotNumeric:
                     if names is not None:
                         raise
     return found
 
 
-class _NoNumbers(Damage):
+class _NotNumeric(Damage):
     """An array of text, objects, records or complex numbers."""
 
 
@@ -71,13 +71,13 @@ def _array(file: IO[bytes], size: int) -> Array:
 
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise _NoNumbers("it holds no plain numbers")
+        raise _NotNumeric("it holds no plain numbers")
     read_header = (
         np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     )
     shape, fortran, dtype = read_header(file)
     if dtype.kind not in NUMBERS or dtype.hasobject or dtype.subdtype is not None:
-        raise _NoNumbers(f"it holds {_named(dtype)}, not numbers")
+        raise _NotNumeric(f"it holds {_named(dtype)}, not numbers")
     if len(shape) > 32 or not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
         raise Damage("its header gives no shape")
     count = math.prod(shape)

@@ -32,7 +32,7 @@ def start(
     calls `watch_parent` sees a pipe close.
     """
     tell = _told_by_kernel()
-    pipe = _lifeline() if tell is None and os.name == "posix" else None
+    pipe = _parent_pipe() if tell is None and os.name == "posix" else None
     return subprocess.Popen(
         list(command),
         env={**environment, _PARENT: "" if pipe is None else str(pipe)},
@@ -92,7 +92,7 @@ def _told_by_kernel() -> Callable[[], None] | None:
 
 
 @functools.cache
-def _lifeline() -> int:
+def _parent_pipe() -> int:
     """The reading end of a pipe whose other end is ours alone: it closes when this process ends."""
     reader, _ = os.pipe()
     return reader

@@ -100,14 +100,14 @@ class Loop:
         evaluate = self.cadence.evaluates(step, plan) and self.state.evaluated_at != step
         if self.cadence.logs(step) or (step and evaluate):
             self._log()
-        self._leave_if_asked(stop)
+        self._stop_if_requested(stop)
         improved = evaluate and self._evaluate()
         # A stop may have saved this step already, without the evaluation.
         unsaved = evaluate or self.checkpoints.saved_at != step
         if improved or (unsaved and self.cadence.saves(step, plan)):
             self._save(best=improved)
         if evaluate:  # which may have taken long, and been the last thing to do
-            self._leave_if_asked(stop)
+            self._stop_if_requested(stop)
 
     def _log(self) -> None:
         check_losses(self.meter, self.checkpoints.advice)
@@ -134,7 +134,7 @@ class Loop:
         self.checkpoints.save(best=best)
         self.records.tick(training=False)
 
-    def _leave_if_asked(self, stop: StopSignals) -> None:
+    def _stop_if_requested(self, stop: StopSignals) -> None:
         """Where a signal has asked to stop, save and raise ``Interrupted``."""
         number = stop.agreed()
         if number is None:

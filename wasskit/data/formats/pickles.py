@@ -51,7 +51,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     }
 
 
-class _Inert:
+class _Placeholder:
     """What a name in a pickle stands for. It keeps no state that a pickle gives it."""
 
     __slots__ = ()
@@ -60,13 +60,13 @@ class _Inert:
         raise Damage("it sets the state of what has none")
 
 
-class _NdarrayType(_Inert):
+class _NdarrayType(_Placeholder):
     """``numpy.ndarray``, which is only ever handed to a factory."""
 
     __slots__ = ()
 
 
-class _Factory(_Inert):
+class _Factory(_Placeholder):
     """A function that a pickle may call."""
 
     __slots__ = ("make",)
@@ -157,7 +157,7 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-_ALLOWED: dict[tuple[str, str], _Inert] = {
+_ALLOWED: dict[tuple[str, str], _Placeholder] = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Factory(_Dtype),
     ("_codecs", "encode"): _Factory(_encode),

@@ -70,7 +70,7 @@ def recorded(groups: Iterable[Group]) -> list[str]:
     return list(keys)
 
 
-def with_courses(groups: Iterable[Group], keys: Iterable[str]) -> list[str]:
+def keys_with_curves(groups: Iterable[Group], keys: Iterable[str]) -> list[str]:
     """Of ``keys``, those measured more than once in some run, so that there is a curve to draw."""
     runs = [run for group in groups for run in group.runs]
     return [key for key in keys if any(len(run.series.get(key, ())) > 1 for run in runs)]

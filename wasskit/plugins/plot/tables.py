@@ -70,7 +70,7 @@ def make_table(
     seeds = any(len(group.runs) > 1 for group in groups)
     states = any(not run.finished for group in groups for run in group.runs)
     # Where the settings are columns they need not be repeated in the label, unless the user chose it.
-    spelled = all(_says_settings(group) for group in groups) and len(settings) > 0
+    spelled = all(_label_lists_settings(group) for group in groups) and len(settings) > 0
     columns = [] if spelled else [Column("run")]
     body: list[list[Cell]] = [[] if spelled else [Cell(group.label)] for group in groups]
     for key in settings:
@@ -118,7 +118,7 @@ def _partial(
     return [f"Only {which} have {', '.join(missing)}." for which, missing in found.items()]
 
 
-def _says_settings(group: Group) -> bool:
+def _label_lists_settings(group: Group) -> bool:
     return bool(group.settings) and group.label == ", ".join(
         value if key == "command" else f"{key.replace('_', '-')}={show_setting(value)}"
         for key, value in group.settings.items()

@@ -11,7 +11,7 @@ from torch import Tensor
 from wasskit.errors import UserError
 from wasskit.evaluation.gaussianity import sigreg_statistic
 from wasskit.evaluation.label_free import lidar, spectral_metrics
-from wasskit.evaluation.uniform_null import Null, lidar_null, sliced_nulls, spectral_nulls
+from wasskit.evaluation.uniform_null import NullDistribution, lidar_null, sliced_nulls, spectral_nulls
 from wasskit.ot.directions import slicing_directions
 from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared
 
@@ -35,7 +35,7 @@ class LabelFree:
     """Values by name, and each one's mean and deviation over uniform samples where these are known."""
 
     values: dict[str, float]
-    nulls: dict[str, Null]
+    nulls: dict[str, NullDistribution]
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Heading, value, mean and deviation under uniformity."""
