@@ -315,7 +315,7 @@ class OverwriteOptions(OptionGroup):
         former="force",
     )  # fmt: skip
 
-    def claim(self, *paths: Path, flag: str = "--output") -> None:
+    def refuse_existing(self, *paths: Path, flag: str = "--output") -> None:
         """Refuse to write where something is already, unless that was asked for.
 
         Args:

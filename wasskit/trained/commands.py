@@ -75,7 +75,7 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
     from wasskit.evaluation.embedding import embedding_files, write_embeddings
     from wasskit.trained.data import open_images
 
-    config.files.claim(*embedding_files(config.output))
+    config.files.refuse_existing(*embedding_files(config.output))
     with group(config.machine.device) as device:
         model = kind.load(config.trained.model, device, config.trained.checkpoint)
         network = kind.embedder(model, **choices)
@@ -125,7 +125,11 @@ def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[
     from wasskit.trained.files import exported_file
 
     path = exported_file(
-        config.trained.model, config.output, plugin=kind.name, claim=config.files.claim, onnx=config.onnx
+        config.trained.model,
+        config.output,
+        plugin=kind.name,
+        refuse_existing=config.files.refuse_existing,
+        onnx=config.onnx,
     )
     model = kind.load(config.trained.model, "cpu", config.trained.checkpoint)
     network = kind.embedder(model, **choices)

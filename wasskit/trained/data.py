@@ -64,7 +64,11 @@ def fitted(dataset: ImageDataset, description: Mapping[str, Any]) -> ImageDatase
 def results_of(config: ModelDataOptions, plugin: str, *files: str) -> Path:
     """The folder of the results of a command (`results_folder`), where it may write ``files``."""
     return results_folder(
-        config.trained.model, config.output, plugin=plugin, claim=config.files.claim, files=files
+        config.trained.model,
+        config.output,
+        plugin=plugin,
+        refuse_existing=config.files.refuse_existing,
+        files=files,
     )
 
 

@@ -23,7 +23,7 @@ def body(config: CompletionsWrite, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.completion import SCRIPTS, write_scripts
 
-    config.files.claim(*(config.folder / name for name, _ in SCRIPTS.values()), flag="folder")
+    config.files.refuse_existing(*(config.folder / name for name, _ in SCRIPTS.values()), flag="folder")
     written = write_scripts(config.folder)
     if not config.json:
         for path in written:

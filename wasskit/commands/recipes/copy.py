@@ -34,7 +34,7 @@ def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
     target = config.destination or Path(path.name)
     if target.is_dir():
         target = target / path.name
-    config.files.claim(target, flag="name")
+    config.files.refuse_existing(target, flag="name")
     if not target.parent.is_dir():
         raise UserError(f"There is no folder {target.parent}: make it first.")
     replace_file(target, lambda file: file.write(path.read_bytes()))

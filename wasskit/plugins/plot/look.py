@@ -30,7 +30,7 @@ def finish(report: Report, options: FigureOptions, *, json: bool) -> dict[str, A
     """
     paths = figure_paths(options, list(report.figures))
     if options.output is not None:
-        options.files.claim(*(path for own in paths for path in own))
+        options.files.refuse_existing(*(path for own in paths for path in own))
     written = []
     for own, draw in zip(paths, report.figures.values(), strict=True):
         figure = draw()

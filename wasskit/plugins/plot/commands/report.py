@@ -49,7 +49,7 @@ def body(config: PlotReport, invocation: Invocation) -> Mapping[str, Any]:
     if path.is_dir():
         path = path / f"{run.name}.html"
     if config.output is not None:
-        config.files.claim(path)
+        config.files.refuse_existing(path)
     notes = write_report(run, path, smooth=config.smooth, title=config.title)
     for note in notes:
         console.warn(note)

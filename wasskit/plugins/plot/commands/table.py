@@ -66,7 +66,7 @@ def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.system.files import replace_text, writing
 
     if config.output is not None:
-        config.files.claim(config.output)
+        config.files.refuse_existing(config.output)
     kind = config.format or (_SUFFIXES[config.output.suffix] if config.output is not None else None)
     report = table_report(
         open_groups(config.source), config.which, config.by, metric=config.metrics.metric,

@@ -63,7 +63,7 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
         )
         inputs = [Path(word).expanduser() for word in config.inputs]
         destinations = [output_path(config, source, len(inputs) > 1) for source in inputs]
-        config.files.claim(*destinations)
+        config.files.refuse_existing(*destinations)
         if len(set(destinations)) < len(destinations):
             raise UserError(
                 "Two inputs of one name would be written to one file: apply the map to them one by one."
