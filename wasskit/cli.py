@@ -96,7 +96,7 @@ class LazyGroup(TyperGroup):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> None:
-        """The result of a foreign command is no exit code: it is dropped."""
+        """What a foreign command returns is not an exit code: it is dropped."""
         super().invoke(ctx)
 
 
@@ -352,7 +352,7 @@ def main() -> None:
         if stream is None:  # closed by the caller
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names that are no text
+            stream.reconfigure(errors="backslashreplace")  # file names that are not valid UTF-8
     watch_parent()
     with raised():
         code = run(sys.argv[1:])

@@ -327,7 +327,7 @@ class OverwriteOptions(OptionGroup):
         """
         for path in paths:
             if path.exists() and not path.is_file():
-                raise UserError(f"{path} is no file that could be replaced: choose another {flag}.")
+                raise UserError(f"{path} is not a file that can be replaced: choose another {flag}.")
             if not self.overwrite and os.path.lexists(path):
                 raise UserError(
                     f"{path} exists already: choose another {flag}, or replace it by --overwrite."

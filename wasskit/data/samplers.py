@@ -62,7 +62,7 @@ class ClassBalancedSampler:
     its class, and within one batch only where the class has fewer than ``images_per_class``. Samples labelled
     -1 are never drawn.
 
-    ``labels``: (N,) int64. Raises `UserError` where the batch is no multiple of ``images_per_class`` or asks
+    ``labels``: (N,) int64. Raises `UserError` where the batch is not a multiple of ``images_per_class`` or asks
     for more classes than there are.
     """
 

@@ -73,7 +73,7 @@ def _start_worker(_: int) -> None:
     # A signal to the whole process group is for the main process, which saves its state and then ends its
     # workers; were they to die first, it would fail for want of data. Without a main process they end anyway.
     shield()
-    # What the main process had left to its collector is not this process's to end: the workers of an earlier loader
+    # The garbage collector must not free here what was inherited from the main process: workers of an earlier loader
     # would be killed, and their queues closed, under it.
     gc.freeze()
     gc.enable()

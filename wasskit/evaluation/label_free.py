@@ -62,7 +62,7 @@ def alpha_req(features: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
 def spectral_metrics(features: Tensor, ranks: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
     """``rankme`` and ``alpha_req`` in one sweep over the rows.
 
-    Raises ``UserError`` for what is no matrix (N, m) with N, m >= 1.
+    Raises ``UserError`` for anything but a matrix (N, m) with N, m >= 1.
     """
     if features.ndim != 2 or 0 in features.shape:
         raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
@@ -164,7 +164,7 @@ def sliced_uniformity(
 
     The factor makes it sqrt(mean over directions of W2^2 to N(0, 1) of sqrt m times the projections): 1 for one
     point at the origin, whatever m. Differentiable; float64 for float64 features, else float32. Raises
-    ``UserError`` for what is no matrix.
+    ``UserError`` for anything but a matrix.
     """
     if features.ndim != 2 or 0 in features.shape:
         raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")

@@ -49,7 +49,7 @@ class Sets:
         return self.query_labels[rows, None] == self.gallery_labels[None, columns]
 
     def positive_similarities(self, rows: slice, similarities: Tensor) -> Tensor:
-        """``similarities`` over ``columns(rows)`` with everything that is no positive set to -inf."""
+        """``similarities`` over ``columns(rows)`` with everything but the positives set to -inf."""
         columns = self.columns(rows)
         positives = similarities.masked_fill(~self.same_label(rows, columns), -torch.inf)
         if self.own:

@@ -90,7 +90,7 @@ def _array(file: IO[bytes], size: int) -> Array:
         if not got:
             raise Damage(f"it ends before the {count:,} numbers that it announces")
         room = room[got:]
-    # Truth values of other bytes than 0 and 1 are none.
+    # Booleans must be stored as bytes 0 and 1.
     array = flat != 0 if dtype.kind == "b" else flat.astype(dtype.newbyteorder("="), copy=False)
     return array.reshape(shape, order="F" if fortran else "C")
 

@@ -34,7 +34,7 @@ _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 class Stopped(BaseException):
     """A signal asked to stop, and nobody was there to follow it at a better moment.
 
-    No ``KeyboardInterrupt``, which libraries of command lines turn into an exit code of their own.
+    Not a ``KeyboardInterrupt``, which libraries of command lines turn into an exit code of their own.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -46,7 +46,7 @@ class StopRequest:
     """Notes the first request to stop, and whether it was repeated. A handler for `handled`.
 
     Args:
-        echo: seconds within which the same signal is no repetition.
+        echo: seconds within which the same signal does not count as a repetition.
     """
 
     def __init__(self, echo: float = ECHO_SECONDS) -> None:

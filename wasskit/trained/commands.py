@@ -145,7 +145,7 @@ def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[
         assert isinstance(network, torch.nn.Module)
         exported = export_onnx(path.with_suffix(".onnx"), network, example)
         error = exported.max_error
-        # Under both names that it has had.
+        # onnx_max_error is the former key of ssl.
         result |= {"onnx": str(exported.path), "onnx_error": error, "onnx_max_error": error}
         if not config.json:
             console.result(f"ONNX: {console.escape(str(exported.path))}")

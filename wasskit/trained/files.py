@@ -102,7 +102,7 @@ def results_folder(
     """Where results about a model go: the folder asked for, its run directory, or the folder beside the weights.
 
     Args:
-        refuse_existing: refuses files that are there already (:meth:`wasskit.options.OverwriteOptions.refuse_existing`).
+        refuse_existing: that of :class:`wasskit.options.OverwriteOptions`.
         files: what is going to be written into the folder. In the run directory itself results replace earlier ones.
     """
     if output is None and not is_exported(model):

@@ -131,7 +131,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             if isinstance(state, dict) and "format" in state
             else "a foreign file"
         )
-        raise UserError(f"{path} is no checkpoint that this version of wasskit reads: it is {found}.")
+        raise UserError(f"{path} is not a checkpoint that this version of wasskit reads: it is {found}.")
     return state
 
 

@@ -110,7 +110,7 @@ class RunDirectory:
         if not path.is_dir():
             raise UserError(f"There is no run directory {path}.")
         if not (path / "config.toml").is_file():
-            raise UserError(f"{path} is no run directory: it has no config.toml.")
+            raise UserError(f"{path} is not a run directory: it has no config.toml.")
         run = cls(path, read_configuration(path / "config.toml"))
         if plugin is not None and run.command.split()[:1] != [plugin]:
             raise UserError(f"{path} is a run of `wasskit {run.command}`, not of `wasskit {plugin}`.")
@@ -196,7 +196,7 @@ class RunDirectory:
             now = describe_environment(seed, device, argv)
             try:
                 environment = self.environment
-            except UserError:  # a lost record is no reason not to go on
+            except UserError:  # the run continues without the record
                 environment = {}
             before = environment.get("resumed", [])
             environment["resumed"] = [*(before if isinstance(before, list) else []), now]
@@ -240,7 +240,7 @@ class RunDirectory:
             replace_text(self.path / "summary.json", _json(content))
 
     def remove_summary(self) -> None:
-        """The run goes on: what it was when it was finished is no longer so."""
+        """Forget that the run was finished: it continues."""
         if _writes():
             path = self.path / "summary.json"
             with writing(path):
@@ -298,7 +298,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     """The saved configuration of a run or a series: ``command``, and the tables ``options`` and ``paper``.
 
     Raises:
-        UserError: the file cannot be read, or is no configuration.
+        UserError: the file cannot be read, or is not a configuration.
     """
     document = read_toml(path)
     tables = [document.get(name, {}) for name in ("options", "paper")]

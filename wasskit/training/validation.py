@@ -36,7 +36,7 @@ def check_content(content: Mapping[str, Any], path: Path, device: torch.device) 
     for name, own in rng_state(device).items():
         given = content["rng"].get(name)
         fits = isinstance(given, Tensor) and given.dtype == own.dtype and given.shape == (ranks, *own.shape)
-        # A run that changes its kind of device begins that device's numbers anew.
+        # The state of a generator of another kind of device cannot be loaded: it starts from the seed.
         check.that(fits or (name == "cuda" and given is None), f"rng.{name}")
     for name, place in (("python", -1), ("numpy", -2)):
         words = content["rng"][name]

@@ -514,7 +514,7 @@ def test_a_full_disk_loses_nothing(
 @pytest.mark.parametrize(
     ("words_typed", "fragment"),
     [
-        (("evaluate", "nowhere"), "There is no run directory nowhere"),
+        (("evaluate", "nowhere"), "There is not a run directory nowhere"),
         (("evaluate", "nowhere.safetensors"), "no file of weights at nowhere.safetensors"),
         (("evaluate", "RUN", "--dims", "2,64"), "64 is larger than the embedding, which has 8"),
         (("evaluate", "RUN", "--dims", "8,2"), "must increase"),
@@ -532,7 +532,7 @@ def test_a_full_disk_loses_nothing(
         (("sweep", "bata=1,2"), "Did you mean 'beta'?"),
         (("sweep", "beta=-1"), "out of range"),
         (("sweep", "beta=1,1"), "twice"),
-        (("sweep", "beta"), "no axis of a grid"),
+        (("sweep", "beta"), "not an axis of a grid"),
         (("sweep", "method=mrl"), "is not one of mwrl, matryoshka"),
         (("sweep", "beta=1", "--nproc", "2"), "--nproc-per-run"),
     ],

@@ -223,7 +223,7 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
             or len(items) % 2
             or any(type(key) not in (str, bytes) for key in items[::2])
         ):
-            raise Damage("it has keys that are no texts")
+            raise Damage("it has keys that are not strings")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray

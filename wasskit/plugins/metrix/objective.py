@@ -191,7 +191,7 @@ def _similarity(anchors: Tensor, items: Tensor) -> Tensor:
 
 
 def _check_batch(embeddings: Tensor, labels: Tensor) -> None:
-    """Refuse what is no batch, by shapes and types alone: values would have to be waited for."""
+    """Check the shapes and types of a batch; its values would have to be waited for."""
     if embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise ValueError(
             f"embeddings must be a floating-point matrix (B, D), not {embeddings.dtype} of shape "

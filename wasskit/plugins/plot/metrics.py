@@ -1,7 +1,7 @@
 """Metrics across groups of runs: which there are, which way is better, their mean and deviation over seeds.
 
 Metrics are named ``split/metric`` as in ``summary.json``. ``top1@64`` is ``top1`` at the nested dimension 64;
-``recall@4`` is a metric of rank, whose number is no dimension.
+``recall@4`` is a metric of rank: its number is not a dimension.
 """
 
 from __future__ import annotations

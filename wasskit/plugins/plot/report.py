@@ -79,7 +79,7 @@ class _Page:
 
     def html(self, title: str) -> str:
         files, figures = ("Results in files", self.files()), ("Figures of the run", self.samples())
-        # A study has drawn what it found: its steps are no course of training.
+        # A study has drawn its own figures: its steps are not a training.
         found = (
             [
                 ("Results", _results(self.run, self.group)),

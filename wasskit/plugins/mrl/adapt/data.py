@@ -87,7 +87,7 @@ def read_pairs(path: Path, count: int) -> Pairs:
             try:
                 pair = int(row["query"]), int(row["document"]), float(row.get("relevance") or 1)
             except (TypeError, ValueError):
-                raise Damage(f"line {number} is no pair of row numbers") from None
+                raise Damage(f"line {number} is not a pair of row numbers") from None
             if not (0 <= pair[0] < count and 0 <= pair[1] < count):
                 raise Damage(f"line {number} names a row beyond the {count:,} vectors")
             if not 0 <= pair[2] < float("inf"):

@@ -127,7 +127,7 @@ def _find(path: Path) -> Path:
             raise UserError(f"{path} holds several embeddings ({names}): name one of the files.")
         return found[0]
     if path.suffix != ".npy":
-        raise UserError(f"{path} is no .npy file: save the embeddings as a matrix (N, m) with numpy.save.")
+        raise UserError(f"{path} is not a .npy file: save the embeddings as a matrix (N, m) with numpy.save.")
     return path
 
 

@@ -144,7 +144,7 @@ class AutoencoderStage(FirstStage):
         self.autoencoder = convert_sync_batchnorm(autoencoder)
         self.images, self.test = images, test
         self.batch_size, self.lr, self.seed = batch_size, lr, seed
-        # In a list, so that its weights are no part of the checkpoints.
+        # In a list, so that its weights are not in the checkpoints.
         self._perceptual = [perceptual]
 
     def batch(self, number: int) -> Tensor:
