@@ -118,8 +118,8 @@ def transports_of(sources: Sequence[Path]) -> list[Transport]:
             files = result_files(source, "transport*.npz")
             if not files:
                 raise UserError(
-                    f"{source} holds no transport*.npz: it is not a run with a transport map, or has not finished; clouds "
-                    "of your own are given as .npy."
+                    f"{source} holds no transport*.npz: it is not a run with a transport map, or has not finished; "
+                    "clouds of your own are given as .npy."
                 )
             name = source.resolve().name
             maps, troubles = read_each(files, lambda path: transport_from(path.stem, read_arrays(path)))
@@ -151,8 +151,8 @@ def palettes_of(source: Path) -> dict[str, Array]:
         files = result_files(source, "palette*.npz")
         if not files:
             raise UserError(
-                f"{source} holds no palette*.npz: it is not a run of a colour transfer, or has not finished; images are "
-                "given as files."
+                f"{source} holds no palette*.npz: it is not a run of a colour transfer, or has not finished; images "
+                "are given as files."
             )
         return _palettes_in(files[0])
     _must_exist(source)

@@ -121,6 +121,7 @@ class UniformityOptions(RepeatedOptions):
 class CloningOptions(UniformityOptions):
     """A study of clones: dimension, degrees of collapse, number of copies."""
 
+    n: int | None = size_option("50,000", "4,000")
     dim: int = option(32, help="Dimension m of the features.", panel="Study", min=2)
     levels: tuple[float, ...] = option(
         (0.75, 0.5, 0.25), help="Shares of the coordinates that are zero.", panel="Study", min=0, below=1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, Invocation, option
+from wasskit.config import option
+from wasskit.plugins.study.command import study_command
 from wasskit.plugins.study.options import RepeatedOptions, require_distinct, size_option
 
 
@@ -35,17 +35,12 @@ def report(config: StudyMeans, device: Any) -> Any:
     )  # fmt: skip
 
 
-def body(config: StudyMeans, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.session import run_study
-
-    return run_study(config, invocation, "means", report, following=("wasskit study measure FILE.npy",))
-
-
-command = Command(
-    "study means",
+command = study_command(
+    "means",
     StudyMeans,
-    body,
+    report,
     "Normalised Gaussians whose mean moves away from the origin.\n\n"
     "x ~ N(k (1, 1), I) divided by its length: a large mean draws all points into one, whatever the covariance of x.",
     ("wasskit study means", "wasskit study means --shifts 0,1,2,3"),
+    following=("wasskit study measure FILE.npy",),
 )
