@@ -75,12 +75,6 @@ def log(message: str) -> None:
         stderr().print(message)
 
 
-def debug(message: str) -> None:
-    """Say it only with ``--verbose``."""
-    if _state.verbose:
-        log(message)
-
-
 def warn(message: str) -> None:
     """Say what the user should know even with ``--quiet`` (stderr)."""
     if is_main_process():

@@ -265,11 +265,6 @@ class EvalLoader:
         """The number of this rank's batches."""
         return -(-(self.high - self.low) // self.batch_size)
 
-    @property
-    def num_samples(self) -> int:
-        """The number of this rank's samples."""
-        return self.high - self.low
-
     def __iter__(self) -> Iterator[Batch]:
         return _timed(self, self._from_memory() if self._workers is None else self._decoded())
 

@@ -40,19 +40,6 @@ class RandomSampler:
         return torch.randperm(self.size, generator=_generator(self.seed, "order", epoch))
 
 
-class SequentialSampler:
-    """Every epoch in the data set's own order."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def order(self, epoch: int) -> Tensor:
-        return torch.arange(self.size)
-
-
 class ClassBalancedSampler:
     """Each batch of ``batch_size`` holds ``images_per_class`` images of each of batch_size / images_per_class
     classes.
