@@ -70,7 +70,7 @@ class Loop:
     def _update(self, batches: Iterator[Any]) -> None:
         """One update, from one or several batches."""
         state, stepper, of_epoch = self.state, self.stepper, self.source.steps_per_epoch
-        size = min(stepper.updates.accumulate, of_epoch - state.batch)
+        size = min(stepper.updates.accumulate, of_epoch - state.batch)  # fewer at the end of an epoch
         stepper.progress = self.progress
         for place in range(size):
             asked = time.perf_counter()
@@ -95,7 +95,7 @@ class Loop:
         self.meter.update(self.state.step, values, watched=self.stepper.watched)
 
     def _settle(self, stop: StopSignals) -> None:
-        """Between two steps: log, stop, evaluate, save, whatever is due."""
+        """Between two steps, what is due: log; stop, before an evaluation that may take long; evaluate; save."""
         step, plan = self.state.step, self.plan
         evaluate = self.cadence.evaluates(step, plan) and self.state.evaluated_at != step
         if self.cadence.logs(step) or (step and evaluate):
@@ -117,7 +117,7 @@ class Loop:
 
     def _evaluate(self) -> bool:
         """Evaluate; whether the monitored metric is the best so far."""
-        check_losses(self.meter, self.checkpoints.advice)
+        check_losses(self.meter, self.checkpoints.advice)  # no diverged run is saved as the best
         self.records.tick()
         # Running statistics are each rank's own. One network is evaluated, the one that rank 0 saves.
         broadcast_module(self.task)
