@@ -252,7 +252,7 @@ def test_wrong_requests(run_cli: Run, trained: Path, tmp_path: Path, words: Call
         (("train", "--published", "--loss", "proxyanchor"), "contrastive loss only"),
         (("train", "--validation", "0.9", "--run-dir", tmp_path / "c"), "two of each are needed"),
         (("train", "--backbone", "resnet51", "--run-dir", tmp_path / "d"), "did you mean"),
-        (("evaluate", tmp_path / "nothing"), "There is not a run directory"),
+        (("evaluate", tmp_path / "nothing"), "There is no run directory"),
         (("evaluate", trained, "--dataset", "fake"), "images of 3 channels"),
         (("search", trained, "99999"), "counted from 0"),
         (("search", trained, "no.jpg"), "There is no image no.jpg"),

@@ -514,7 +514,7 @@ def test_a_full_disk_loses_nothing(
 @pytest.mark.parametrize(
     ("words_typed", "fragment"),
     [
-        (("evaluate", "nowhere"), "There is not a run directory nowhere"),
+        (("evaluate", "nowhere"), "There is no run directory nowhere"),
         (("evaluate", "nowhere.safetensors"), "no file of weights at nowhere.safetensors"),
         (("evaluate", "RUN", "--dims", "2,64"), "64 is larger than the embedding, which has 8"),
         (("evaluate", "RUN", "--dims", "8,2"), "must increase"),

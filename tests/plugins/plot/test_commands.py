@@ -264,7 +264,7 @@ def clutter(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("compare nowhere", "There is not a run directory nowhere"),
+        ("compare nowhere", "There is no run directory nowhere"),
         ("compare begun", "there is nothing to compare"),
         ("compare run --only dims -m train/loss", "the runs have no data for that"),
         ("compare run -o x.png", "this command draws several figures, so name a folder"),

@@ -103,7 +103,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         else:
             X = validate_data(self, X, dtype=[np.float32, np.float64], ensure_min_samples=2)
         labels = None if learns != "labels" else torch.from_numpy(np.unique(y, return_inverse=True)[1])
-        vectors = Vectors(torch.from_numpy(np.ascontiguousarray(X)).clone(), labels)
+        vectors = Vectors(torch.from_numpy(np.array(X)), labels)
         own = {"learn", "device", "random_state"}
         options = {name: value for name, value in self.get_params().items() if name not in own}
         config = changed(AdaptTrainingOptions(), **options).resolved(learns)
