@@ -35,9 +35,16 @@ def _parts(path: Path) -> tuple[str, ...]:
     return parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts
 
 
-def _imports(path: Path) -> Iterator[tuple[str, ...]]:
-    """The modules of the package that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def _imports(path: Path, *, for_types: bool = True) -> Iterator[tuple[str, ...]]:
+    """The modules of the package that a file imports, wherever in it; with or without those for type checkers only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    left_out: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING") and not for_types:
+            left_out |= {inner for statement in node.body for inner in ast.walk(statement)}
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -76,7 +83,7 @@ def test_there_is_no_circle_of_imports() -> None:
     edges = {
         own: {
             place
-            for other in _imports(path)
+            for other in _imports(path, for_types=False)
             for place in (other, other[:-1])
             if place in names and place != own and own[: len(place)] != place
         }

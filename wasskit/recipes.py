@@ -158,7 +158,7 @@ def load_recipe(named: str, *, command: str) -> Recipe:
 
 
 def _is_command(path: str) -> bool:
-    from wasskit.plugins import Plugin, load_plugin, plugin_targets
+    from wasskit.plugin import Plugin, load_plugin, plugin_targets
 
     plugin_name, _, name = path.partition(" ")
     target = plugin_targets().get(plugin_name)

@@ -8,11 +8,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from wasskit.errors import RunFailed, UserError
 from wasskit.evaluation import embedding
@@ -61,6 +65,49 @@ def test_features_come_in_the_order_of_the_data_set() -> None:
     assert not found.features.requires_grad
 
 
+class Memory(TorchDispatchMode):
+    """The most bytes that tensors made inside have held at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.held[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.held = {key: entry for key, entry in self.held.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.held.values()))
+        return made
+
+
+def test_features_fill_one_buffer() -> None:
+    """The bank, and of this batch and the one before the images, those laid out for convolutions, and the features:
+    6 / 32 banks; 2 % for labels and indices."""
+
+    class Sized(Loader):
+        @property
+        def num_samples(self) -> int:
+            return len(self.order)
+
+    images = torch.randn(256, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with Memory() as memory:
+        found = extract_features(lambda x: 2 * x.flatten(1), Sized(images, list(range(256)), 8))
+    assert torch.equal(found.features, 2 * images.flatten(1))
+    bank = found.features.numel() * found.features.element_size()
+    assert memory.peak < bank * (1 + 6 / 32 + 0.02)
+
+
+def test_a_loader_of_unknown_length_fills_a_growing_buffer() -> None:
+    for order in (list(range(11)), SHUFFLED):
+        found = extract_features(lambda x: x.flatten(1), Loader(IMAGES, order, 3))
+        assert torch.equal(found.features, IMAGES.flatten(1))
+        assert torch.equal(found.labels, 10 * torch.arange(11))
+
+
 def test_bf16_is_close_and_returned_as_float32() -> None:
     exact = extract_features(encoder(), Loader(IMAGES, SHUFFLED)).features
     rough = extract_features(encoder(), Loader(IMAGES, SHUFFLED), precision="bf16").features
@@ -82,7 +129,7 @@ def test_evaluating_restores_each_modules_own_mode() -> None:
 def test_embeddings_on_disk_with_a_table(tmp_path: Path, dtype: str) -> None:
     names = [f"a folder/bild {i},é.png" for i in range(11)]
     labels = torch.tensor([0, 1, -1, 0, 0, 0, 0, 0, 0, 0, 1])
-    array, table = write_embeddings(
+    array, table, _ = write_embeddings(
         tmp_path / "out" / "vectors",
         encoder(),
         Loader(IMAGES, SHUFFLED),

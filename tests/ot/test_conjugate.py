@@ -102,3 +102,19 @@ def test_tolerance_stops_early_and_newton_needs_a_hessian() -> None:
     assert found.evaluations == 1
     with pytest.raises(ValueError, match="Hessian"):
         solve_conjugate(network.value_and_gradient, x, x, method="newton")
+
+
+@pytest.mark.parametrize("method", ["newton", "lbfgs"])
+def test_autocast_does_not_reach_the_solution(method: Any) -> None:
+    """The residual is one of float32: within a few hundred eps (1.2e-7) of |y|, which is about 10; bf16 leaves 1e-2."""
+    network = convex_network(3).float()
+    x = 2 * torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    y = network.gradient(x).detach()
+    hessian = network.hessian if method == "newton" else None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = solve_conjugate(
+            network.value_and_gradient, y, torch.zeros_like(y).bfloat16(), hessian=hessian, method=method,
+            evaluations=60,
+        )  # fmt: skip
+    assert found.point.dtype == torch.float32
+    assert float(found.residual.max()) < 300 * torch.finfo(torch.float32).eps * float(y.norm(dim=1).max())

@@ -28,11 +28,11 @@ from tests.training.toy import (
     trainer_of,
 )
 from wasskit.errors import Interrupted, RunFailed, UserError
+from wasskit.ot.precision import Precision
 from wasskit.system.signals import Stopped, raised
 from wasskit.training.logging import SilentReporter
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedules import cosine
-from wasskit.training.stepper import Precision
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, StepSource, Task
 from wasskit.training.trainer import Trainer
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from wasskit.data.card import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.data.images import IMAGE_SUFFIXES, opened
+from wasskit.data.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.errors import UserError
 from wasskit.system.readers import UnreadableFile, reader
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from wasskit.data.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.errors import UserError
 from wasskit.system.locks import held
 
@@ -26,8 +27,6 @@ if typing.TYPE_CHECKING:
 
 __all__ = [
     "CARDS",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "Corrupt",
     "DatasetCard",
     "Request",
@@ -35,8 +34,6 @@ __all__ = [
     "register",
 ]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 Corrupt = Literal["refuse", "skip"]
 EVERY_TASK = ("classification", "ssl", "metric")
 

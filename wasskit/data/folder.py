@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from wasskit.data.base import BadImage, ImageDataset
-from wasskit.data.card import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.data.decode import bad_images_message, drop_bad_images, without_bad_images
 from wasskit.data.images import IMAGE_SUFFIXES
+from wasskit.data.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.data.splits import stratified_split
 from wasskit.errors import UserError
 from wasskit.system.documents import read_csv_rows

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import barrier, broadcast_object, is_main
 from wasskit.errors import RunFailed, UserError
+from wasskit.ot.precision import Precision, autocast
 from wasskit.system.files import replacing
 from wasskit.text import csv_cell
 
 Embedder = Callable[[Tensor], Tensor]
-Precision = Literal["fp32", "bf16"]
 
 
 class LabelledImages(Protocol):
@@ -73,18 +73,17 @@ def encode_batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Features (B, D) float32, labels and indices of each batch of this process's share, on the device.
 
-    ``encoder`` maps images (B, C, H, W) to (B, D), without gradients and under bf16 autocast if asked. A module,
-    or a method of one, is run in evaluation mode; around any other callable use :func:`evaluating`.
-    ``channels_last`` lays the images out as convolutions on most devices run fastest.
+    ``encoder`` maps images (B, C, H, W) to (B, D), without gradients and in ``precision``, by autocast for ``bf16``
+    and ``fp16``. A module, or a method of one, is run in evaluation mode; around any other callable use
+    :func:`evaluating`. ``channels_last`` lays the images out as convolutions on most devices run fastest.
+    Raises ValueError for an unknown precision.
     """
-    if precision not in ("fp32", "bf16", "float32"):  # float32: the former name of fp32
-        raise UserError(f"features are computed in 'fp32' or 'bf16', not '{precision}'.")
+    precision = "fp32" if precision == "float32" else precision  # type: ignore[comparison-overlap]  # its former name
     for batch in loader:
         images = batch.images
         if channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        autocast = torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-        with evaluating(encoder, getattr(encoder, "__self__", None)), autocast:
+        with evaluating(encoder, getattr(encoder, "__self__", None)), autocast(images.device, precision):
             features = encoder(images)
         yield features.float(), batch.labels, batch.indices
 
@@ -99,24 +98,33 @@ def extract_features(
 ) -> Features:
     """The features of a whole data set, in its order, on every process.
 
-    See :func:`encode_batches`; ``device`` is where the result is kept (default: where the encoder gives it).
+    See :func:`encode_batches`; ``device`` is where the result is kept (default: where the encoder gives it). Where the
+    loader knows its ``num_samples`` and gives them in order, a process holds no more than the result and a batch.
     Raises UserError if there is no sample at all.
     """
-    parts = [
-        tuple(part if device is None else part.to(device) for part in batch)
-        for batch in encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
-    ]
-    width = _width(parts[0][0] if parts else None)
+    batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
+    first = next(batches, None)
+    width = _width(None if first is None else first[0])
     if width == 0:
         raise UserError("there are no images to embed: is the split empty?")
-    if parts:
-        features, labels, indices = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    else:
-        features = torch.empty(0, width, device=device)
-        labels = indices = torch.empty(0, dtype=torch.int64, device=device)
-    features, labels, indices = gather(features), gather(labels), gather(indices)
+    place = device if device is not None or first is None else first[0].device
+    rows, filled = torch.empty(getattr(loader, "num_samples", 0), width, device=place), 0
+    labels, indices = [torch.empty(0, dtype=torch.int64, device=place) for _ in range(2)]
+    known = [(labels, indices)]
+    for features, *of_batch in itertools.chain([] if first is None else [first], batches):
+        first, end = None, filled + len(features)
+        if end > len(rows):
+            rows = torch.cat([rows[:filled], rows.new_empty(max(end, 2 * filled) - filled, width)])
+        rows[filled:end] = features
+        filled = end
+        known.append((of_batch[0].to(place), of_batch[1].to(place)))
+    labels, indices = (gather(torch.cat(column)) for column in zip(*known, strict=True))
+    found = gather(rows[:filled])
+    del rows
+    if bool((indices[1:] >= indices[:-1]).all()):
+        return Features(found, labels, indices)
     order = indices.argsort()
-    return Features(features[order], labels[order], indices[order])
+    return Features(found[order], labels[order], indices[order])
 
 
 def embedding_files(path: Path) -> tuple[Path, Path]:
@@ -138,14 +146,14 @@ def write_embeddings(
     precision: Precision = "fp32",
     dtype: Literal["float32", "float16"] = "float32",
     channels_last: bool = True,
-) -> tuple[Path, Path]:
+) -> tuple[Path, Path, int]:
     """Embed a data set straight to disk: ``path`` (.npy, (N, D), row i for sample i) and a CSV beside it.
 
     Nothing but the current batch is in memory; read the result with ``numpy.load(path, mmap_mode="r")``.
     ``names`` has one entry per sample and becomes the CSV's column ``path``, after ``row``; ``labels`` (N,),
     if given, its column ``label``, as names of ``classes`` where there are any. All processes write their
     rows to one file, which must lie where all can reach it. Both files appear only when they are complete.
-    Returns their paths. Raises UserError if they cannot be written.
+    Returns their paths and D. Raises UserError if they cannot be written.
     """
     path, table = embedding_files(path)
     batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
@@ -179,7 +187,7 @@ def write_embeddings(
         raise UserError(
             f"the embeddings could not be written to {path}: {error.strerror or error}."
         ) from error
-    return path, table
+    return path, table, width
 
 
 def _width(features: Tensor | None) -> int:

@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from wasskit.ot.precision import full_precision
+
 Method = Literal["newton", "lbfgs"]
 
 
@@ -55,10 +57,29 @@ def solve_conjugate(
         tolerance: stop once every residual is below it; 0 never looks, so that nothing waits for the device.
         memory: number of pairs that L-BFGS remembers.
 
-    The best point seen is returned for every row, never worse than ``start``.
+    All of it is computed in the precision of ``y``, float32 at least, whatever the autocast: a residual of eight bits
+    says nothing of the step to take. The best point seen is returned for every row, never worse than ``start``.
     """
     if method == "newton" and hessian is None:
         raise ValueError("Newton's method needs the Hessian of the potential")
+    y = y if y.dtype == torch.float64 else y.float()
+    with full_precision(y):
+        return _solve(
+            value_and_gradient, y, start.to(y.dtype), hessian if method == "newton" else None, evaluations,
+            tolerance, memory,
+        )  # fmt: skip
+
+
+def _solve(
+    value_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]],
+    y: Tensor,
+    start: Tensor,
+    hessian: Callable[[Tensor], Tensor] | None,
+    evaluations: int,
+    tolerance: float,
+    memory: int,
+) -> Conjugate:
+    """By Newton's method where there is a Hessian, else by L-BFGS."""
 
     def objective(x: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = value_and_gradient(x)
@@ -70,7 +91,7 @@ def solve_conjugate(
     best, best_f, best_residual = x, f, residual
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     used = 1
-    direction = newton_direction(hessian, x, g) if hessian is not None and method == "newton" else -g
+    direction = newton_direction(hessian, x, g) if hessian is not None else -g
     step = torch.ones_like(f)
     slack = 4 * torch.finfo(f.dtype).eps
     while used < evaluations:
@@ -94,7 +115,7 @@ def solve_conjugate(
         best = torch.where(better.unsqueeze(1), x, best)
         best_f, best_residual = torch.where(better, f, best_f), torch.where(better, residual, best_residual)
 
-        if hessian is not None and method == "newton":
+        if hessian is not None:
             fresh = newton_direction(hessian, x, g)
         else:
             pairs = [*pairs, lbfgs_pair(displacement, change)][-memory:]

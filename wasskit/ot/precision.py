@@ -1,24 +1,44 @@
-"""Where rounding decides: a block of code that autocast and TF32 do not reach."""
+"""The arithmetic of a block of code: reduced by autocast, or in full where rounding decides."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-@contextlib.contextmanager
-def full_precision(x: Tensor) -> Iterator[None]:
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Forward passes in a precision on a device: for ``fp32`` without autocast, whatever is in force outside.
+
+    Raises:
+        ValueError: the precision is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    return torch.autocast(device.type, dtype=_REDUCED.get(precision), enabled=precision in _REDUCED)
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[None]:
     """Products are taken in the dtype of their factors, in full, on the device of ``x``.
 
     TF32 and bfloat16 products are allowed by either of two interfaces: ``torch.set_float32_matmul_precision``, and,
     from torch 2.9 on, ``fp32_precision`` of the backends, after which the former raises. Afterwards what was set by
-    either is in force again.
+    either is in force again. Where torch.compile traces the block, autocast alone is left: a graph cannot change TF32.
     """
-    with torch.autocast(x.device.type, enabled=False), _full_products(x.device.type):
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.compiler.is_compiling() else _in_full(kind)
+
+
+@contextlib.contextmanager
+def _in_full(kind: str) -> Iterator[None]:
+    with torch.autocast(kind, enabled=False), _full_products(kind):
         yield
 
 

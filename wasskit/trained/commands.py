@@ -67,8 +67,6 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
     Args:
         choices: keywords of ``kind.embedder``.
     """
-    import numpy as np
-
     from wasskit import console
     from wasskit.data.loaders import EvalLoader
     from wasskit.distributed.group import group
@@ -86,7 +84,7 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
             console.warn(f"left out {bad}")
         loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.reading.workers)
         try:
-            path, table = write_embeddings(
+            path, table, dim = write_embeddings(
                 config.output,
                 network,
                 loader,
@@ -98,7 +96,6 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
             )
         finally:
             loader.close()
-    dim = int(np.load(path, mmap_mode="r").shape[1])
     if not config.json:
         console.result(f"{len(dataset):,} embeddings of {dim} numbers: {console.escape(str(path))}")
         console.result(f"Their images: {console.escape(str(table))}")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wasskit.distributed.collectives import average_gradients
+from wasskit.ot.precision import PRECISIONS, Precision, autocast
 from wasskit.training.task import Optimisation, Plan
 
 __all__ = ["Precision", "UpdateStepper", "Updates"]
-
-Precision = Literal["fp32", "bf16", "fp16"]
-_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,7 @@ class Updates:
     clip_value: float | None = None
 
     def __post_init__(self) -> None:
-        if self.precision not in _DTYPES:
+        if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}")
         if self.accumulate < 1:
             raise ValueError(f"accumulate={self.accumulate} must be at least 1")
@@ -78,10 +75,7 @@ class UpdateStepper:
         self.norms = {}
 
     def autocast(self) -> AbstractContextManager[Any]:
-        dtype = _DTYPES[self.updates.precision]
-        if dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=dtype)
+        return autocast(self.device, self.updates.precision)
 
     def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
         if self._size > 1:

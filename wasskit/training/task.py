@@ -15,6 +15,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from wasskit.ot.precision import Precision
+
 __all__ = ["Losses", "Optimisation", "Plan", "Progress", "Source", "StepSource", "Stepper", "Task"]
 
 Schedule = Callable[[int], float]
@@ -153,6 +155,9 @@ class Task(nn.Module):
     #: Whether all ranks draw the same global random numbers, those of one rank, of which a task that draws for the
     #: whole batch takes its share. Otherwise each rank draws its own.
     common_draws: bool = False
+
+    #: The precision of the run, for the networks that :meth:`evaluate` runs. Set when the training is put together.
+    precision: Precision = "fp32"
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         """The optimisers and their schedules. Called once, when the parameters are on their device."""

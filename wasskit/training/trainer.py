@@ -63,6 +63,9 @@ class Trainer:
             )
         self.plan = cadence.plan(-(-batches // updates.accumulate))
         task.to(device)
+        for part in task.modules():
+            if isinstance(part, Task):
+                part.precision = updates.precision
         if channels_last:
             task.to(memory_format=torch.channels_last)
         broadcast_module(task)
@@ -96,7 +99,7 @@ class Trainer:
         loop, checkpoints = self.loop, self.checkpoints
         checkpoints.start(resume)
         with (
-            self.records.opened(resumed=bool(resume)),
+            self.records.recording(resumed=bool(resume)),
             explained(self.stepper.device, lambda: loop.state.step, checkpoints.advice),
             StopSignals() as stop,
         ):

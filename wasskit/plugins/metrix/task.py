@@ -107,7 +107,10 @@ class MetrixTask(Task):
         )
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
-        features = {name: extract_features(self.network, loader) for name, loader in self.loaders.items()}
+        features = {
+            name: extract_features(self.network, loader, precision=self.precision)
+            for name, loader in self.loaders.items()
+        }
         gallery = features.pop("gallery", None)
         results = {}
         for split, queries in features.items():

@@ -18,6 +18,7 @@ from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.embedding import LabelledImages, encode_batches
 from wasskit.models.backbones import build_backbone
 from wasskit.models.catalog import SMALL_IMAGE, TINY
+from wasskit.ot.precision import Precision
 from wasskit.plugins.mrl.evaluation import rank_metrics
 from wasskit.plugins.mrl.network import MrlModel, build_model, describe
 from wasskit.plugins.mrl.options import TrainingOptions
@@ -58,7 +59,7 @@ class MatryoshkaTask(Task):
         return Losses(losses.total, terms)
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
-        return {"test": classification_metrics(self.model, self.test)}
+        return {"test": classification_metrics(self.model, self.test, self.precision)}
 
     def extra_state(self) -> dict[str, Any]:
         return checkpoint_entry(self.model.description)
@@ -72,13 +73,15 @@ def published_schedule(plan: Plan, warmup_epochs: int = 0) -> Any:
     return warmup(steps, cosine(plan.total_steps - steps, end=0.01, every=plan.steps_per_epoch))
 
 
-def classification_metrics(model: MrlModel, loader: Iterable[LabelledImages]) -> dict[str, float]:
+def classification_metrics(
+    model: MrlModel, loader: Iterable[LabelledImages], precision: Precision = "fp32"
+) -> dict[str, float]:
     """Top-1, top-5 and mAP@10 at each dimension from one pass over a loader, each rank taking its share.
 
     The prefixes are normalised as in training. See :func:`wasskit.plugins.mrl.evaluation.rank_metrics`.
     """
     counts = RankCounts((len(model.dims),), depth=10, device=model.objective.ce_weights.device)
-    for embeddings, labels, _ in encode_batches(model.network, loader):
+    for embeddings, labels, _ in encode_batches(model.network, loader, precision=precision):
         with torch.no_grad():
             counts.update(model.objective.logits(embeddings), labels)
     return rank_metrics(counts.reduce(), model.dims)

@@ -22,6 +22,6 @@ plugin = Plugin(
     package="wasskit.plugins.ssl.commands",
     model="wasskit.plugins.ssl.trained:KIND",
     choices="wasskit.plugins.ssl.options:LayerOptions",
-    embeddings="wasskit.plugins.ssl.trained:test_embeddings",
+    embeddings="wasskit.plugins.ssl.measure:test_embeddings",
     metrics="wasskit.plugins.ssl.metrics:METRICS",
 )

@@ -21,7 +21,7 @@ from wasskit.data.transforms import PerImage
 from wasskit.data.views import ViewDistribution, random_views
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.errors import UserError
-from wasskit.evaluation.embedding import Features, Precision, encode_batches, extract_features
+from wasskit.evaluation.embedding import Features, encode_batches, extract_features
 from wasskit.evaluation.knn import knn_accuracy
 from wasskit.evaluation.linear import (
     ProbeProtocol,
@@ -37,6 +37,7 @@ from wasskit.evaluation.uniformity import (
     singular_spectrum,
     w2_uniformity,
 )
+from wasskit.ot.precision import Precision
 from wasskit.plugins.ssl.network import Encoder
 
 Metrics = dict[str, float]

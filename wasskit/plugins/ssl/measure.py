@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
 from wasskit import console
+from wasskit.config import build
 from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
 from wasskit.evaluation.linear import ProbeProtocol
-from wasskit.plugins.ssl.evaluation import Settings
+from wasskit.plugins.ssl.evaluation import Settings, bank_and_test, features_and_projections
 from wasskit.plugins.ssl.network import SslModel
 from wasskit.plugins.ssl.options import EvaluationOptions, ProbeOptions
 from wasskit.plugins.ssl.reports import Named, Probe
@@ -82,3 +85,13 @@ def evaluation_of(config: EvaluationOptions, *files: str) -> Iterator[Evaluation
             Settings(device, config.batch_size, config.data.workers, config.machine.precision, config.seed),
             results_of(config, "ssl", *[name.format(key=key) for name in files]),
         )
+
+
+def test_embeddings(run: Path, device: str) -> Tensor:
+    """Projections (N, m) float32 of the test images, on which the published W2 and L_U are measured.
+
+    Raises ``UserError`` where the model or its data set is missing.
+    """
+    with evaluation_of(build(EvaluationOptions, {"model": run, "device": device})) as setup:
+        _, test = bank_and_test(setup.split)
+        return features_and_projections(setup.model.encoder, test, setup.settings)[1].cpu()

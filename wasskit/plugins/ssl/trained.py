@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal, cast
 
-from torch import Tensor, nn
+from torch import nn
 
-from wasskit.config import build
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, are_numbers, is_text
 from wasskit.plugins.ssl.network import Description, SslModel, build_encoder, views_of
-from wasskit.plugins.ssl.options import EvaluationOptions
 from wasskit.trained.kind import ModelKind
 
 
@@ -45,16 +42,3 @@ KIND = ModelKind(
     prefix="encoder.",
     rules={"method": is_text, "projector": are_counts, "views": are_views},
 )
-
-
-def test_embeddings(run: Path, device: str) -> Tensor:
-    """Projections (N, m) float32 of the test images, on which the published W2 and L_U are measured.
-
-    Raises ``UserError`` where the model or its data set is missing.
-    """
-    from wasskit.plugins.ssl.evaluation import bank_and_test, features_and_projections
-    from wasskit.plugins.ssl.measure import evaluation_of
-
-    with evaluation_of(build(EvaluationOptions, {"model": run, "device": device})) as setup:
-        _, test = bank_and_test(setup.split)
-        return features_and_projections(setup.model.encoder, test, setup.settings)[1].cpu()

@@ -302,3 +302,28 @@ def test_compiled_objective_equals_eager(refine: Any) -> None:
 def test_unknown_words_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"unknown {next(iter(wrong))}"):
         W2GN.dense(2, hidden=(4,), **wrong)
+
+
+def test_points_of_a_training_in_bf16_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points in the coordinates of the potentials, and the solved conjugates: both eight bits short otherwise."""
+    torch.manual_seed(0)
+    x, y = 5 * torch.randn(64, 3) + 2, torch.randn(64, 3) * torch.tensor([1.0, 2.0, 3.0])
+    start = gaussian_coordinates([x], [y])
+    transport = W2GN.dense(3, hidden=(8, 8), start=start, refine="newton", evaluations=30)
+    seen: list[tuple[Tensor, ...]] = []
+    plain = W2GN.objective
+
+    def objective(self: W2GN, first: Any, second: Any, *points: Any) -> Objective:
+        seen.append(points[:2])
+        return plain(self, first, second, *points)
+
+    monkeypatch.setattr(W2GN, "objective", objective)
+    exact = transport(x, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        reduced = transport(x, y)
+    for one, other in zip(*seen, strict=True):
+        assert torch.equal(one, other)
+    scale = float(seen[0][1].norm(dim=1).max())
+    # Both are solved: what is left are some roundings of float32.
+    for found in (exact, reduced):
+        assert float(found.residual) < 100 * torch.finfo(torch.float32).eps * scale

@@ -16,6 +16,7 @@ from wasskit.errors import UserError
 from wasskit.evaluation.embedding import evaluating
 from wasskit.evaluation.ties import nearest_blocks
 from wasskit.ot.nesting import check_dims
+from wasskit.ot.precision import Precision, autocast
 from wasskit.plugins.mrl.adapt.data import (
     LabelSource,
     NeighbourSource,
@@ -107,7 +108,11 @@ class AdaptTask(Task):
         return Losses(losses.total, losses.terms)
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
-        return {} if self.check is None else {"val": self.check.metrics(self.network, self.model.dims)}
+        return (
+            {}
+            if self.check is None
+            else {"val": self.check.metrics(self.network, self.model.dims, self.precision)}
+        )
 
     def extra_state(self) -> dict[str, Any]:
         return {"model": dict(self.model.description)}
@@ -148,13 +153,15 @@ class Validation:
         self.truth = torch.cat([places for _, _, places in found])
 
     @torch.no_grad()
-    def metrics(self, network: Adaptor, dims: tuple[int, ...]) -> dict[str, float]:
+    def metrics(
+        self, network: Adaptor, dims: tuple[int, ...], precision: Precision = "fp32"
+    ) -> dict[str, float]:
         """All metrics at each prefix and their means; each rank measures its share of the vectors."""
         own = shard_indices(len(self.vectors))
         rows = slice(own.start, own.stop)
-        with evaluating(network):
-            queries = torch.cat([network(part) for part in self.vectors[rows].split(4096)])
-            bank = torch.cat([network(part) for part in self.bank.split(4096)])
+        with evaluating(network), autocast(self.bank.device, precision):
+            queries = torch.cat([network(part).float() for part in self.vectors[rows].split(4096)])
+            bank = torch.cat([network(part).float() for part in self.bank.split(4096)])
         measure = self._ranked if self.pairs is not None else self._kept
         counts = [
             measure(F.normalize(queries[:, :d], dim=1), F.normalize(bank[:, :d], dim=1), rows) for d in dims

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wasskit.models.icnn import Activation, AffinePotential, DenseICNN, Potential, QuadraticPotential
 from wasskit.ot.gaussian import Balance, balance, shrunk_covariance, streamed_moments
+from wasskit.ot.precision import full_precision
 from wasskit.plugins.w2gn.core.objective import Objective, cyclic_objective, refined_objective, solve
 
 Refine = Literal["none", "newton", "lbfgs"]
@@ -141,7 +142,8 @@ class W2GN(nn.Module):
         """The objective on batches of P and Q."""
         coordinates = self.coordinates
         if coordinates is not None:
-            x, y = coordinates.source(x), coordinates.target(y)
+            with full_precision(x):  # the points themselves, to which autocast would leave eight bits
+                x, y = coordinates.source(x), coordinates.target(y)
         if self.dual == "source":
             return self.objective(self.psi, self.conjugate, x, y, self.cycle_x, self.cycle_y)
         exchanged = self.objective(self.conjugate, self.psi, y, x, self.cycle_y, self.cycle_x)

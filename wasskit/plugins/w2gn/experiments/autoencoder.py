@@ -17,6 +17,7 @@ from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.models.weights import load_state, read_state
+from wasskit.ot.precision import autocast
 from wasskit.plugins.w2gn.core.stages import FirstStage, Points
 from wasskit.plugins.w2gn.core.task import own_rows
 from wasskit.training.schedules import cosine
@@ -193,7 +194,9 @@ class AutoencoderStage(FirstStage):
         rows = shard_indices(len(self.test))
         for start in range(0, len(rows), 256):
             images = self.load(self.test, torch.tensor(rows[start : start + 256])).to(device)
-            total += float((self.autoencoder(images)[0] - images).square().sum())
+            with autocast(device, self.precision):
+                restored, _ = self.autoencoder(images)
+            total += float((restored - images).square().sum())
             count += images.numel()
         sums = reduce_sum(torch.tensor([total, count], dtype=torch.float64))
         return float(sums[0] / sums[1])

@@ -23,6 +23,7 @@ from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.evaluation.retrieval import nearest
 from wasskit.evaluation.transport import gaussian_distance
 from wasskit.ot.energy import energy_distance, random_directions
+from wasskit.ot.precision import autocast
 from wasskit.plugins.w2gn.core.evaluation import flat
 from wasskit.plugins.w2gn.core.stages import FirstStage, Points
 from wasskit.plugins.w2gn.core.task import own_rows
@@ -103,10 +104,11 @@ class ClassifierStage(FirstStage):
         device = self.classifier.fc3.weight.device
         rows = shard_indices(len(labels))
         own = slice(rows.start, rows.stop)
-        right = [
-            (self.classifier(part.to(device)).argmax(1).cpu() == known).sum()
-            for part, known in zip(images[own].split(1024), labels[own].split(1024), strict=True)
-        ]
+        with autocast(device, self.precision):
+            right = [
+                (self.classifier(part.to(device)).argmax(1).cpu() == known).sum()
+                for part, known in zip(images[own].split(1024), labels[own].split(1024), strict=True)
+            ]
         return 100.0 * float(reduce_sum(torch.stack(right).sum())) / len(labels)
 
     @torch.no_grad()
