@@ -264,7 +264,7 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
     and as [0, 255] otherwise, and transparent pixels are laid on white.
     """
     image.load()
-    turn = _turn_of(image)
+    turn = _orientation(image)
     if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.float64)
         image = Image.fromarray(np.clip(np.rint(values / 257.0), 0, 255).astype(np.uint8))
@@ -295,7 +295,7 @@ _TURNS = {
 }
 
 
-def _turn_of(image: Image.Image) -> Image.Transpose | None:
+def _orientation(image: Image.Image) -> Image.Transpose | None:
     """What sets an image upright that its camera stored as the sensor lay; None where nothing has to be done."""
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))

@@ -17,7 +17,7 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.data.transforms import (
     Augment,
     PerImage,
@@ -222,7 +222,7 @@ class TrainLoader:
             if not isinstance(self.augment, PerImage):
                 views = as_tuple(self._augmented(views[0], self._generator(epoch, step), low, size))
             chosen = labels[index]
-            yield Batch(views, sent(chosen, self.device), sent(index, self.device), chosen)
+            yield Batch(views, to_device(chosen, self.device), to_device(index, self.device), chosen)
 
 
 class EvalLoader:
@@ -296,7 +296,7 @@ class EvalLoader:
             if not isinstance(self.transform, PerImage):
                 with torch.no_grad():
                     views = (self.transform(views[0]),)
-            yield Batch(views, sent(labels[index], self.device), sent(index, self.device))
+            yield Batch(views, to_device(labels[index], self.device), to_device(index, self.device))
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

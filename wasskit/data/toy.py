@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wasskit.data.catalog import MEASURES
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import Constant, sent
+from wasskit.data.transfer import Constant, to_device
 from wasskit.errors import UserError
 from wasskit.system.arrays import read_array
 
@@ -55,7 +55,7 @@ class Measure:
         number = derive_seed(*seed)
         rows = range(count) if rows is None else rows
         if scheme == "sobol":
-            u = sent(sobol_points(count, self.uniforms, number, rows), device)
+            u = to_device(sobol_points(count, self.uniforms, number, rows), device)
         else:
             generator = torch.Generator(device).manual_seed(number)
             u = torch.rand(count, self.uniforms, device=device, generator=generator)[rows.start : rows.stop]
@@ -85,9 +85,9 @@ def sobol_points(count: int, dim: int, seed: int, rows: range | None = None) -> 
     rows = range(count) if rows is None else rows
     if dim <= SCRAMBLED_ANEW_UP_TO:
         engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed % 2**31)
-        return passed_over(engine, rows.start).draw(len(rows))
+        return sobol_engine_at(engine, rows.start).draw(len(rows))
     bits = torch.quasirandom.SobolEngine.MAXBIT
-    engine = passed_over(scrambled_engine(dim).reset(), rows.start)
+    engine = sobol_engine_at(scrambled_engine(dim).reset(), rows.start)
     whole = (engine.draw(len(rows), dtype=torch.float64) * 2.0**bits).long()
     generator = torch.Generator().manual_seed(seed)
     shifted: Tensor = whole ^ torch.randint(2**bits, (dim,), generator=generator)
@@ -95,7 +95,7 @@ def sobol_points(count: int, dim: int, seed: int, rows: range | None = None) -> 
     return (shifted >> (bits - 24)).float() / 2.0**24
 
 
-def passed_over(engine: torch.quasirandom.SobolEngine, count: int) -> torch.quasirandom.SobolEngine:
+def sobol_engine_at(engine: torch.quasirandom.SobolEngine, count: int) -> torch.quasirandom.SobolEngine:
     """A fresh engine whose next point is number ``count``, from 0."""
     # torch before 2.5 spoils an engine that is to pass over none.
     return engine.fast_forward(count) if count else engine

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import are_integers
-from wasskit.evaluation.ties import Equals, blocks, equal_rows, rows_for, some_largest
+from wasskit.evaluation.ties import Equals, blocks, equal_rows, rows_for, top_entries
 
 Metric = Literal["cosine", "dot", "euclidean"]
 Ties = Literal["pessimistic", "optimistic"]
@@ -208,7 +208,7 @@ def _ranked_by_sorting(
         positives = positives.topk(min(most, limit), dim=1).values
         if full_ranks:
             ranks[rows] = larger(similarities, positives[:, :1]).sum(1) + 1
-        negatives = some_largest(similarities, min(limit, similarities.shape[1]))[0]
+        negatives = top_entries(similarities, min(limit, similarities.shape[1]))[0]
         # Ascending in -similarity; "right" counts the equal ones too.
         before = torch.searchsorted(-negatives, -positives, right=ties == "pessimistic")
         total += _sum_of_precisions(before, counts[rows], map_k, at_r)

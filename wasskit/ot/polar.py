@@ -253,7 +253,7 @@ def _by_products(wide: Tensor, magnitude: Tensor, ridge: float, roundoff: float)
         )
     roundoff = max(roundoff, _FINEST_BY_PRODUCTS)
     gram = matrix @ matrix.mT
-    schedule, parting = _parting_schedule(roundoff / math.sqrt(3))
+    schedule, parting = _cutoff_schedule(roundoff / math.sqrt(3))
     level = noise_level(n, m, magnitude, _bound(gram), roundoff)
     scale = torch.where(level > 0, parting / level, 0.0)
     polar = _composed(matrix * scale, gram * scale.square(), schedule)
@@ -330,7 +330,7 @@ def _composed(x: Tensor, gram: Tensor, schedule: tuple[tuple[float, float, float
 
 
 @lru_cache(maxsize=16)
-def _parting_schedule(smallest: float) -> tuple[tuple[tuple[float, float, float], ...], float]:
+def _cutoff_schedule(smallest: float) -> tuple[tuple[tuple[float, float, float], ...], float]:
     """Coefficients that map [0, 0.7 p] to [0, 1e-3] and [1.45 p, 1] to 1 within 1e-9, and p, below ``smallest``.
 
     p is where the composition for ``smallest`` reaches sqrt(2/3), from where the quintics that follow it

@@ -31,7 +31,7 @@ def start(
     When this process ends, however it does, the child gets SIGTERM: from the kernel on Linux; elsewhere a child that
     calls `watch_parent` sees a pipe close.
     """
-    tell = _told_by_kernel()
+    tell = _parent_death_signal()
     pipe = _parent_pipe() if tell is None and os.name == "posix" else None
     return subprocess.Popen(
         list(command),
@@ -77,7 +77,7 @@ def watch_parent() -> None:
     threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
-def _told_by_kernel() -> Callable[[], None] | None:
+def _parent_death_signal() -> Callable[[], None] | None:
     """What makes a starting child get SIGTERM when its parent ends. Linux alone has it."""
     if not sys.platform.startswith("linux"):
         return None

@@ -54,7 +54,7 @@ class Loop:
         if state.is_complete(last):
             return
         self.task.train()
-        self._settle(stop)
+        self._between_steps(stop)
         while state.step < last:
             self.task.start_epoch(self.progress)
             epoch = state.epoch
@@ -62,7 +62,7 @@ class Loop:
             try:
                 while state.epoch == epoch and state.step < last:
                     self._update(batches)
-                    self._settle(stop)
+                    self._between_steps(stop)
             finally:
                 if hasattr(batches, "close"):
                     batches.close()
@@ -94,7 +94,7 @@ class Loop:
         values = {"loss": losses.total, **self.stepper.norms, **losses.terms}
         self.meter.update(self.state.step, values, watched=self.stepper.watched)
 
-    def _settle(self, stop: StopSignals) -> None:
+    def _between_steps(self, stop: StopSignals) -> None:
         """Between two steps, what is due: log; stop, before an evaluation that may take long; evaluate; save."""
         step, plan = self.state.step, self.plan
         evaluate = self.cadence.evaluates(step, plan) and self.state.evaluated_at != step

@@ -77,7 +77,7 @@ class Schedule:
                     elif not told:
                         self._send(forwarded(stop.number))
                         told = True
-                    self._reap(stopped=stop.number is not None)
+                    self._collect_finished(stopped=stop.number is not None)
                     if stop.repeated:
                         break
                     time.sleep(_POLL_SECONDS)
@@ -135,7 +135,7 @@ class Schedule:
         for training in self._running.values():
             training.process.send_signal(number)
 
-    def _reap(self, *, stopped: bool) -> None:
+    def _collect_finished(self, *, stopped: bool) -> None:
         """Book the trainings that have ended."""
         for slot, training in list(self._running.items()):
             code = training.process.poll()

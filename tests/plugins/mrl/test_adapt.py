@@ -110,6 +110,7 @@ def test_the_validation_part_is_not_trained_on() -> None:
     assert parts.validation is not None
     held, train = parts.validation.rows[:, 0].tolist(), parts.train.rows[:, 0].tolist()
     assert sorted(held + train) == list(range(40))
+    assert parts.validation.labels is not None
     assert torch.bincount(parts.validation.labels).tolist() == [2] * 4
 
 

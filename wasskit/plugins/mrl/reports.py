@@ -59,7 +59,9 @@ def training_report(
     title = f"{dataset}/test, {images:,} images, after {summary.epochs:g} epochs (percent)"
     figures = {"learning_curves": lambda: _learning_curves(over_epochs(rows()), dims)}
     if len(dims) > 1:
-        shown = {heading: _over(dims, final, f"test/{name}") for name, heading in CLASSIFICATION.items()}
+        shown = {
+            heading: _by_dimension(dims, final, f"test/{name}") for name, heading in CLASSIFICATION.items()
+        }
         figures = {"dimensions": lambda: dimensions_figure(shown, "test metric (%)"), **figures}
     return Report(
         {}, [dimensions_table(title, dims, final, paper=paper)], remarks=published(paper), figures=figures
@@ -113,7 +115,7 @@ def evaluation_report(
         "metrics": metrics,
     }
     on = f"{test.dataset}/{test.name}"
-    drawn = {heading: _over(shown, values, key) for key, heading in headings.items()}
+    drawn = {heading: _by_dimension(shown, values, key) for key, heading in headings.items()}
     title = f"{on}, {len(test):,} images (percent)"
     table = dimensions_table(title, shown, metrics, split=test.name, headings=headings)
     figures = {"evaluation": lambda: dimensions_figure(drawn, f"{on} (%)")}
@@ -311,7 +313,7 @@ def dimensions_figure(series: Mapping[str, Mapping[int, Value]], ylabel: str) ->
     return dimensions.draw_dims(list(series), [panel], Look("paper", "single"))
 
 
-def _over(dims: Sequence[int], values: Mapping[str, float], key: str) -> dict[int, Value]:
+def _by_dimension(dims: Sequence[int], values: Mapping[str, float], key: str) -> dict[int, Value]:
     """A metric at those of the dimensions at which it was measured."""
     return {d: Value(values[f"{key}@{d}"], None, 1) for d in dims if f"{key}@{d}" in values}
 

@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.plugins.metrix.mixers.base import Sources, pair_cosines
 from wasskit.plugins.metrix.pairs import Mixing, Triples
@@ -121,7 +121,7 @@ class _MixedPool(Function):
             ctx.mark_non_differentiable(positions)
         else:
             pooled, positions = flat.new_zeros(len(x), flat.shape[2]), None
-        x, n = (sent(index, flat.device) for index in (x, n))
+        x, n = (to_device(index, flat.device) for index in (x, n))
         if average:
             _add_average(pooled, flat, x, n, lam)
         ctx.save_for_backward(x, n, positions)
@@ -163,7 +163,7 @@ def _pool_again(
     """The pooled mixtures once more, from the ``positions`` of their maxima: (B, L, C) to (Q, C)."""
     channels = flat.shape[2]
     pooled = flat.new_zeros(len(x), channels)
-    x, n = (sent(index, flat.device) for index in (x, n))
+    x, n = (to_device(index, flat.device) for index in (x, n))
     entries = flat.flatten()
     if positions is not None:
         for rows in _blocks(len(x), _cached_rows(flat)):
@@ -224,7 +224,7 @@ def mixed_maximum(
     x, n = x.cpu(), n.cpu()
     distinct, counts = x.unique_consecutive(return_counts=True)
     if 2 * len(x) <= len(distinct) * items:
-        x, n = (sent(index, flat.device) for index in (x, n))
+        x, n = (to_device(index, flat.device) for index in (x, n))
         for rows in _blocks(len(x), each):
             values[rows], position = maximum(flat[x[rows]], flat[n[rows]])
             positions[rows] = position.to(positions.dtype)
@@ -235,7 +235,7 @@ def mixed_maximum(
     for block in _blocks(len(distinct), max(1, each // items)):
         rows = slice(ends[block.start], ends[block.stop])
         pick = (run[rows] - block.start) * items + n[rows]
-        firsts, pick = (sent(index, flat.device) for index in (distinct[block], pick))
+        firsts, pick = (to_device(index, flat.device) for index in (distinct[block], pick))
         # Several items at a time have room for all others, a single one may not.
         tiles = [maximum(flat[firsts, None], flat[None, others]) for others in _blocks(items, each)]
         value, position = (

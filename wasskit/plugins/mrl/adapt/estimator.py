@@ -127,8 +127,4 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """Adapted unit vectors (N, m), computed in float32, in the dtype of X; compare prefixes by their cosine."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
-        return (
-            adapt(self.network_, torch.from_numpy(np.ascontiguousarray(X)))
-            .numpy()
-            .astype(X.dtype, copy=False)
-        )
+        return adapt(self.network_, torch.from_numpy(np.array(X))).numpy().astype(X.dtype, copy=False)

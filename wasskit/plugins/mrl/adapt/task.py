@@ -192,7 +192,8 @@ class Validation:
 
 def _documents(*parts: Vectors) -> Tensor:
     both = [part.pairs.documents for part in parts if part.pairs is not None]
-    return torch.cat(both).unique()
+    documents: Tensor = torch.cat(both).unique()
+    return documents
 
 
 def _relevant(pairs: Pairs, queries: Tensor, documents: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
@@ -169,7 +169,7 @@ class AutoencoderStage(FirstStage):
         return [Optimisation(adam, cosine(plan.total_steps, end=0.02), "autoencoder")]
 
     def step(self, batch: Tensor, stepper: Any) -> Losses:
-        images = sent(batch, stepper.device)
+        images = to_device(batch, stepper.device)
         with stepper.autocast():
             restored, _ = self.autoencoder(images)
             perceptual = self._perceptual[0]

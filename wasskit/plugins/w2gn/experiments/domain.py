@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wasskit.data.domains import Domain
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.evaluation.retrieval import nearest
@@ -85,7 +85,7 @@ class ClassifierStage(FirstStage):
         return [Optimisation(adam, cosine(plan.total_steps, end=0.05), "classifier")]
 
     def step(self, batch: tuple[Tensor, Tensor], stepper: Any) -> Losses:
-        images, labels = (sent(part, stepper.device) for part in batch)
+        images, labels = (to_device(part, stepper.device) for part in batch)
         with stepper.autocast():
             loss = F.cross_entropy(self.classifier(images), labels)
         losses = Losses(loss).weighted(shard_weight(self.batch_size))
