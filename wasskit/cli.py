@@ -304,7 +304,7 @@ def _report(error: Exception) -> int:
 
 
 def _explain(error: Exception) -> tuple[str | None, int]:
-    """The sentence and the exit code of an error; no sentence for what nobody foresaw."""
+    """The sentence and the exit code of an error; None for an unexpected error."""
     if isinstance(error, WasskitError):
         return str(error), error.exit_code
     if isinstance(error, PARSER_ERRORS):

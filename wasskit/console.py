@@ -48,7 +48,7 @@ def is_json() -> bool:
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks to the user: rank 0, or the only one."""
+    """Whether this process prints: rank 0, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 

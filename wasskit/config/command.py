@@ -23,7 +23,7 @@ if typing.TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What a command's body may want to know of how it was called."""
+    """How a command was called."""
 
     command: str
     argv: tuple[str, ...]

@@ -90,8 +90,8 @@ def _end_with_parent() -> None:
 def _end(iterators: list[Any], owner: int) -> None:
     """End the worker processes of an iterator, in the process that started them.
 
-    They are told first: torch raises an error, wherever the main process is, for a worker that is killed before. Then
-    they are killed, for they do not hear the SIGTERM by which torch and multiprocessing would end them.
+    They are asked to end first: torch raises an error in the main process for a worker that is killed before. Then they
+    are killed, since they block the SIGTERM by which torch and multiprocessing would end them.
     """
     while iterators and os.getpid() == owner:
         iterator = iterators.pop()

@@ -213,7 +213,7 @@ def _missing_weights(what: str, looked_for: str) -> UserError:
 
 
 class _Timm(Backbone):
-    """A network of timm, which knows its own pooling."""
+    """A network of timm, with its own pooling."""
 
     last_channels = False
     """Whether its maps come as (B, H, W, C), as those of Swin transformers do."""

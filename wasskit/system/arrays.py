@@ -66,7 +66,7 @@ class _NotNumeric(Damage):
 
 
 def _array(file: IO[bytes], size: int) -> Array:
-    """One array of ``size`` bytes, header included. The header is believed only as far as the bytes go."""
+    """One array of ``size`` bytes, header included. The header may not promise more than the bytes hold."""
     import numpy as np
 
     version = np.lib.format.read_magic(file)

@@ -1,4 +1,4 @@
-"""Child processes that hear of signals through their parent alone, and that stop when it is gone."""
+"""Child processes that get signals from their parent alone, and that end when it ends."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ __all__ = [
 
 
 def with_in_memory(description: Mapping[str, Any]) -> dict[str, Any]:
-    """A description that says whether the model saw images in memory, from a version that did not say it.
+    """A description with ``in_memory``, which those of earlier versions lack.
 
     It is that of the data set: those of small images are held in memory, the others read from disk.
     """

@@ -19,7 +19,7 @@ LOCK = ".lock"
 def claimed(path: Path, writes: bool, *, alone: bool = True) -> Iterator[None]:
     """Inside, no other process trains in ``path``. On several ranks all enter; the claim is the writing one's.
 
-    The lock falls with the process, however that ends, and is not inherited by a loader's workers.
+    The lock ends with the process, however that ends, and is not inherited by a loader's workers.
 
     Args:
         writes: whether this process writes in the directory.

@@ -68,7 +68,7 @@ class RunDirectory:
             command: the words after ``wasskit``, e.g. ``"mrl train"``.
             options: the complete configuration as plain TOML values; None is left out.
             paper: the recipe's published figures.
-            numbered: where ``path`` is taken, take ``path-2``, ``path-3``, ...; for names that nobody chose.
+            numbered: where ``path`` is taken, take ``path-2``, ``path-3``, ...; for names made by the command.
             argv: the command line after ``wasskit``; by default this process's.
             resumable: whether the command has ``--resume`` and ``--requeue``, which a refusal then advises.
 
@@ -222,12 +222,12 @@ class RunDirectory:
         return self._metrics.rows
 
     def sync_metrics(self) -> None:
-        """Bring ``metrics.csv`` to the disk, so that a checkpoint never knows of rows that a power cut can take."""
+        """Flush ``metrics.csv`` to the disk, so that a power cut loses no row that a checkpoint counts."""
         if _writes():
             self._metrics.sync()
 
     def keep_metrics(self, rows: int, step: int) -> None:
-        """Drop the metrics that a checkpoint does not know of: keep the first ``rows`` up to ``step``."""
+        """Drop the metrics after a checkpoint: keep the first ``rows`` up to ``step``."""
         if _writes():
             self._metrics.keep(rows, step)
 
@@ -240,7 +240,7 @@ class RunDirectory:
             replace_text(self.path / "summary.json", _json(content))
 
     def remove_summary(self) -> None:
-        """Forget that the run was finished: it continues."""
+        """Remove ``summary.json``: the run is no longer finished."""
         if _writes():
             path = self.path / "summary.json"
             with writing(path):
@@ -344,7 +344,7 @@ def _refusal(path: Path, command: str, resumable: bool) -> str:
 
 
 def numbered_names(path: Path) -> Iterator[Path]:
-    """``path``, ``path-2``, ``path-3``, ...: for names that nobody chose."""
+    """``path``, ``path-2``, ``path-3``, ...: for names made by the command."""
     yield path
     number = 2
     while True:

@@ -108,7 +108,7 @@ class Schedule:
             self._running[slot] = _Training(name, self._start(slot, name))
 
     def _next(self) -> str | None:
-        """A training that nobody else is at: those of a killed series may still be saving."""
+        """A pending training that no other process has: those of a killed series may still be saving."""
         for name in self._pending:
             claimant = RunDirectory(self.root / name, {}).claimant
             if claimant is None:

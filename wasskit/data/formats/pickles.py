@@ -1,6 +1,6 @@
-"""Plain values and arrays from pickles that nobody vouches for.
+"""Plain values and arrays from untrusted pickles.
 
-An unpickler calls what the file names, and numpy's own factories believe what they are called with: a crafted state of
+An unpickler calls what the file names, and numpy's own factories do not check their arguments: a crafted state of
 ``numpy.dtype`` or ``ndarray`` reads the memory of the process or ends it. Here nothing of numpy is ever called. Names
 resolve to inert stand-ins that record what they are given and refuse what is not the plain state of a contiguous array
 of uint8 or int64; the arrays are made afterwards, from bytes of exactly the right length.

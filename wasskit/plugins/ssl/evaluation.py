@@ -106,7 +106,7 @@ def is_labelled(dataset: ImageDataset) -> bool:
 
 
 def without_labels(test: ImageDataset) -> str:
-    """What is said where accuracies cannot be measured."""
+    """The note where accuracies cannot be measured."""
     return (
         f"The images have no labels: W2, L_U and alignment are measured, on {test.name}/{test.split}; "
         "k-NN and a linear probe are not."

@@ -33,7 +33,7 @@ def collapse_of(metrics: Mapping[str, float], width: int) -> str | None:
 
 
 def check_collapse(metrics: Mapping[str, float], width: int, epoch: int, *, stop: bool) -> None:
-    """Say it where an epoch's metrics show a collapse; with ``stop`` raise ``RunFailed``."""
+    """Warn where an epoch's metrics show a collapse; with ``stop`` raise ``RunFailed``."""
     found = collapse_of(metrics, width)
     if found is None:
         return
