@@ -20,7 +20,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from wasskit.config import Command, CommandOptions, RecipeOptions, build, check_keys
+from wasskit.config import Command, OptionGroup, RecipeOptions, build, check_keys
 from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
@@ -146,10 +146,7 @@ def load_command(plugin: Plugin, name: str) -> Command[Any]:
     if name in ("embed", "export") and plugin.model is not None and name not in plugin.aliases:
         from wasskit.trained.commands import standard_command
 
-        model, choices = (
-            plugin.model,
-            load_plugin(plugin.choices) if plugin.choices else CommandOptions,
-        )
+        model, choices = plugin.model, load_plugin(plugin.choices) if plugin.choices else OptionGroup
         return standard_command(plugin.name, name, plugin.commands[name], lambda: load_plugin(model), choices)
     module = importlib.import_module(plugin.module_of(name))
     commands = getattr(module, "commands", None)

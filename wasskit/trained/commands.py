@@ -6,10 +6,10 @@ Free of torch until one of them runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from typing import TYPE_CHECKING, Any
 
-from wasskit.config import Command, CommandOptions, Invocation, fields_of
+from wasskit.config import Command, Invocation, OptionGroup, fields_of
 from wasskit.trained.options import EmbedOptions, ExportOptions
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def standard_command(
     name: str,
     help: str,
     kind: Callable[[], ModelKind[Any]],
-    choices: type[CommandOptions] = CommandOptions,
+    choices: type[OptionGroup] = OptionGroup,
 ) -> Command[Any]:
     """``embed`` or ``export`` of a plugin.
 
@@ -49,12 +49,13 @@ def standard_command(
         choices: the plugin's own options, the keywords of ``ModelKind.embedder``.
     """
     group, explained, examples = STANDARD[name]
-    options: Any = dataclass(frozen=True, kw_only=True)(type(group.__name__, (group, choices), {}))
-    general = {f.name for f in fields_of(CommandOptions)}
-    own = [f.name for f in fields_of(choices) if f.name not in general and not f.option.hidden]
+    options = make_dataclass(
+        group.__name__, [("choices", choices, choices())], bases=(group,), frozen=True, kw_only=True
+    )
+    shown = {f.name for f in fields_of(choices) if not f.option.hidden}
 
     def body(config: Any, invocation: Invocation) -> Mapping[str, Any]:
-        chosen = {name: getattr(config, name) for name in own}
+        chosen = {key: value for key, value in vars(config.choices).items() if key in shown}
         return (embed if name == "embed" else export)(kind(), config, **chosen)
 
     lines = tuple(f"wasskit {plugin} {name} runs/{plugin}/NAME {words}".rstrip() for words in examples)

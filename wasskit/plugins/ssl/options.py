@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from wasskit.config import CommandOptions, OptionGroup, RecipeOptions, group, option
+from wasskit.config import OptionGroup, RecipeOptions, group, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
@@ -210,7 +210,7 @@ class PretrainOptions(RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOptions(CommandOptions):
+class LayerOptions(OptionGroup):
     """Which layer's output is the embedding."""
 
     what: Literal["features", "projections"] = option(
