@@ -279,7 +279,7 @@ def test_a_sentence_does_not_change_the_name_that_it_begins_with(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    assert run_cli("mrl", "evaluate", "mine").stderr.startswith("Error: mine is no run directory")
+    assert run_cli("mrl", "evaluate", "mine").stderr.startswith("Error: mine is not a run directory")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="closes descriptors in a shell")
@@ -344,7 +344,7 @@ def _complete(line: str, shell: str = "bash", cwd: Path = ROOT) -> list[str]:
         ("wasskit mrl train --backbone resnet5", {"resnet50"}),
         ("wasskit recipes show mrl/", {"mrl/imagenet100"}),
         ("wasskit mrl train --epo", {"--epochs"}),
-        ("wasskit mrl train --precision ", {"fp32", "bf16"}),
+        ("wasskit mrl train --precision ", {"fp32", "bf16", "fp16"}),
     ],
 )
 def test_completion_offers_commands_options_and_values(line: str, expected: set[str]) -> None:
@@ -547,3 +547,21 @@ def test_waiting_threads_sleep_unless_told_otherwise(tmp_path: Path) -> None:
         )  # fmt: skip
         said.append(done.stdout.split())
     assert said == [["20000", "False"], ["None", "False"], ["7", "False"]]
+
+
+def test_a_measurement_without_memory_names_its_own_options(
+    monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
+
+    monkeypatch.setattr("wasskit.trained.kind.ModelKind.load", full)
+    result = run_cli("mrl", "embed", str(tmp_path), str(tmp_path), "-o", str(tmp_path / "x.npy"))
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    assert (
+        "ran out of memory (CUDA error: out of memory): try a smaller --batch-size, or --precision bf16."
+        in said
+    )
+    assert "--accumulate" not in said
+    assert "Traceback" not in said

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from wasskit.distributed import launch as launching
+from wasskit.distributed.group import _choose_device
 from wasskit.distributed.launch import Device, find_devices, is_launched, launch, parse_device_list
 from wasskit.errors import UserError
 
@@ -93,6 +95,12 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (" GPU-7777 , MIG-444", ["GPU-7777", "MIG-4444"]),
         ("1,9,0", ["1"]),
         ("-1", []),
+        ("GPU-33333333-aaaa-bbbb-cccc-000000000000", ["MIG-4444", "MIG-5555", "MIG-6666"]),
+        ("GPU-88,GPU-7", ["MIG-GPU-", "GPU-7777"]),
+        ("0:2,0:0", ["MIG-6666", "MIG-4444"]),
+        ("2:0", ["MIG-GPU-"]),
+        ("0:3", []),
+        ("1:0", []),
     ],
 )
 def test_visible_devices_are_found(
@@ -102,6 +110,34 @@ def test_visible_devices_are_found(
     if setting is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
     assert [device.selector[:8] for device in find_devices()] == selectors
+
+
+@pytest.mark.parametrize(
+    ("setting", "rank", "seen"),
+    [
+        ("GPU-33333333-aaaa-bbbb-cccc-000000000000", None, "MIG-4444"),
+        ("0:1", None, "MIG-5555"),
+        ("MIG-66666666-aaaa-bbbb-cccc-000000000000", None, "MIG-6666"),
+        ("MIG-66666666-aaaa-bbbb-cccc-000000000000", 0, "MIG-6666"),
+        ("0:1,0:2", 1, "MIG-6666"),
+        ("GPU-3333", 1, "MIG-5555"),
+        ("0", 2, "MIG-6666"),
+        ("GPU-77777777-aaaa-bbbb-cccc-000000000000", None, "GPU-7777"),
+        ("1", None, "1"),
+    ],
+)
+def test_a_process_sees_its_own_slice(
+    setting: str, rank: int | None, seen: str, driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.write_text(SLICED)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+    with pytest.raises(UserError, match="no CUDA device"):
+        _choose_device("cuda", distributed=rank is not None)
+    assert os.environ["CUDA_VISIBLE_DEVICES"][: len(seen)] == seen
+    assert seen.startswith("MIG") or os.environ["CUDA_VISIBLE_DEVICES"] == setting
 
 
 def test_no_driver_means_no_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

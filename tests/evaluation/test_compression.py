@@ -23,8 +23,9 @@ def one(x: Tensor, dim: int, code: str = "float32", **more: object) -> dict[str,
 
 
 def nearest(x: np.ndarray, k: int) -> np.ndarray:
-    model = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute")
-    found: np.ndarray = model.fit(x).kneighbors()[1]
+    found: np.ndarray = (
+        NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(x).kneighbors()[1]
+    )
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.gpu.device import Counts, LogicalCuda
 from wasskit.errors import UserError
 from wasskit.training.optim import (
     LARS,
@@ -18,6 +19,29 @@ from wasskit.training.optim import (
     parameter_groups,
     split_parameters,
 )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_steps_are_fused_on_cuda_alone(name: str) -> None:
+    weights = torch.ones(3), torch.ones(2, 2)
+    expected = [nn.Parameter(w.clone()) for w in weights]
+    plain = build_optimizer(name, expected, lr=0.1, weight_decay=0.1)
+    assert not plain.param_groups[0]["fused"]
+    with LogicalCuda() as device:
+        found = [nn.Parameter(w.to("cuda")) for w in weights]
+        fused = build_optimizer(name, [{"params": found}], lr=0.1, weight_decay=0.1)
+        assert fused.param_groups[0]["fused"]
+        for _ in range(3):
+            for p, q in zip(found, expected, strict=True):
+                p.grad, q.grad = 2 * p.detach(), 2 * q.detach()
+            device.counts = Counts()
+            fused.step()
+            plain.step()
+        assert not device.counts.waits
+        # The counters of the steps, where there are any, and the step.
+        assert device.counts.operations <= 2
+        for p, q in zip(found, expected, strict=True):
+            torch.testing.assert_close(p.detach().cpu(), q.detach())
 
 
 def test_lars_matches_the_reference(reference: Callable[[str], dict[str, Any]]) -> None:

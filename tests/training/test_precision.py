@@ -12,6 +12,7 @@ from torch import nn
 
 from tests.trust.commands import TRAININGS
 from wasskit.cli import run
+from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.loop import Loop
 
 BY_NAME = {training.name: training for training in TRAININGS}
@@ -49,3 +50,28 @@ def test_evaluation_during_training_is_in_the_precision_of_the_run(
     finally:
         hook.remove()
     assert kinds[0] == {torch.bfloat16}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mrl-train", "ssl-byol-w2", "w2gn-toy"])
+def test_fp16_resumes_bit_for_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after some steps and resumed: networks, optimisers and the scaler as without the stop."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    training = BY_NAME[name]
+    argv = [*training.argv, "--precision", "fp16"]
+    assert run([*argv, "--run-dir", str(whole)]) == 0
+
+    plain: Callable[..., Any] = Loop._save
+
+    def stop(self: Loop, *, best: bool = False) -> None:
+        plain(self, best=best)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "_save", stop)
+        assert run([*argv, "--run-dir", str(parts)]) == 130
+    assert run([*argv, "--run-dir", str(parts), "--resume"]) == 0
+    expected, found = (load_checkpoint(path / "checkpoints" / "last.pt") for path in (whole, parts))
+    assert expected["scaler"]["scale"] > 0
+    for key in ("task", "optimisers", "scaler"):
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=0)

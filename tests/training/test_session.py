@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from wasskit.errors import Interrupted
+from wasskit.options import TrainingDeviceOptions
+from wasskit.ot.precision import full_precision
 from wasskit.training.checkpoint import load_checkpoint, save_checkpoint
+from wasskit.training.session import tuned
 
 QUICK = ("--epochs", "2", "--no-tensorboard", "--batch-size", "256")
 
@@ -29,6 +32,39 @@ def test_a_wrong_request_leaves_no_run_directory(run_cli: Callable[..., Any], tm
     assert result.exit_code == 2
     assert "5000" in result.stderr
     assert not list((tmp_path / "runs").rglob("config.toml"))
+
+
+def test_a_gpu_is_set_up_for_the_session_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, benchmark = torch.device("cuda"), torch.backends.cudnn.benchmark
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 0))
+    for tf32, within in ((True, "high"), (False, "highest")):
+        with tuned(cuda, TrainingDeviceOptions(tf32=tf32, precision="bf16")):
+            assert torch.backends.cudnn.benchmark
+            assert torch.get_float32_matmul_precision() == within
+            with full_precision(torch.ones(1)):
+                pass
+            assert torch.get_float32_matmul_precision() == within
+        assert torch.backends.cudnn.benchmark is benchmark
+        assert torch.get_float32_matmul_precision() == "highest"
+    with tuned(torch.device("cpu"), TrainingDeviceOptions(tf32=True)):
+        assert torch.backends.cudnn.benchmark is benchmark
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "warned"), [((7, 5), "bf16", 1), ((7, 5), "fp16", 0), ((8, 0), "bf16", 0)]
+)
+def test_emulated_bf16_is_warned_of(
+    capability: tuple[int, int], precision: Any, warned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("wasskit.console.warn", said.append)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla T4")
+    with tuned(torch.device("cuda"), TrainingDeviceOptions(precision=precision)):
+        pass
+    assert [line for line in said if "Tesla T4" in line and "--precision fp16" in line] == said
+    assert len(said) == warned
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from wasskit.config.declaration import ByCommand
 from wasskit.config.resolution import C, given_by_name, resolve, values_of
 from wasskit.config.schema import Field, bounds_phrase, display, fields_of
 from wasskit.errors import Interrupted, UserError
+from wasskit.system.memory import out_of_memory
 from wasskit.system.signals import Stopped
 
 if typing.TYPE_CHECKING:
@@ -23,7 +24,7 @@ if typing.TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What a command's body may want to know of how it was called."""
+    """How a command was called."""
 
     command: str
     argv: tuple[str, ...]
@@ -156,7 +157,7 @@ class Command(Generic[C]):
             from wasskit.distributed.launch import launch
 
             code = launch(nproc, list(argv))
-            raise typer.Exit(code)  # the processes have said what there was to say
+            raise typer.Exit(code)  # the processes have printed their own messages
         invocation = Invocation(self.path, argv, frozenset(given), recipe)
         try:
             result = self.body(config, invocation)
@@ -164,6 +165,11 @@ class Command(Generic[C]):
             raise Interrupted(signal.SIGINT, "Interrupted.") from None
         except Stopped as stop:
             raise Interrupted(stop.signal_number, str(stop)) from None
+        except RuntimeError as error:
+            lacking = out_of_memory(error, values_of(config))
+            if lacking is None:
+                raise
+            raise lacking from error
         if config.json and result is not None and console.is_main_process():
             console.print_json(result)
 
@@ -176,7 +182,7 @@ def _command_class(declared: Command[Any]) -> Any:
     class DeclaredCommand(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             filled = declared.fill_optional_values(args)
-            # First, so that --help is answered and not judged.
+            # First, so that --help wins over the checks below.
             with parsing(ctx):
                 rest: list[str] = super().parse_args(ctx, list(filled))
             if not ctx.resilient_parsing:

@@ -254,8 +254,8 @@ def _read_environment() -> bool:
 
 
 def _choose_device(spec: str, *, distributed: bool) -> torch.device:
-    if distributed and spec != "cpu":
-        _see_own_slice()
+    if spec != "cpu":
+        _see_own_slice(distributed)
     if spec == "auto":
         spec = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -285,12 +285,18 @@ def _choose_device(spec: str, *, distributed: bool) -> torch.device:
     return device
 
 
-def _see_own_slice() -> None:
-    """Under torchrun, make this rank's MIG slice the one it sees: CUDA shows a process one slice at most."""
+def _see_own_slice(distributed: bool) -> None:
+    """Make a slice the one device that this rank sees: CUDA shows a process one at most, and by its own UUID alone.
+
+    An undistributed process takes the first of those named by the UUID of their GPU, or as ``GPU:SLICE``.
+    """
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if not distributed and "GPU-" not in setting and ":" not in setting:
+        return
     devices = find_devices()
-    if len(devices) > 1 and any(device.is_slice for device in devices):
-        place = int(os.environ.get("LOCAL_RANK", "0"))
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)].selector
+    place = int(os.environ.get("LOCAL_RANK", "0")) if distributed else 0
+    if devices and (own := devices[place % len(devices)]).is_slice:
+        os.environ["CUDA_VISIBLE_DEVICES"] = own.selector
 
 
 def _open_channels(device: torch.device) -> None:

@@ -1,7 +1,6 @@
 """Start one process per rank on this machine, and find the devices that they compute on. Imports no torch.
 
-Over several machines, ``torchrun --nnodes ... -m wasskit ...`` starts the ranks instead; both set the same
-variables.
+Over several machines, ``torchrun --nnodes ... -m wasskit ...`` starts the ranks instead; both set the same variables.
 """
 
 from __future__ import annotations
@@ -50,6 +49,8 @@ class Device:
     is_slice: bool
     selector: str
     """What ``CUDA_VISIBLE_DEVICES`` must say for a process to see this device alone."""
+    other_names: tuple[str, ...] = ()
+    """Of a slice: the UUID of its GPU, and ``GPU:SLICE`` by numbers."""
 
 
 def is_launched() -> bool:
@@ -74,16 +75,20 @@ def parse_device_list(text: str) -> list[Device]:
     for line in text.splitlines():
         if match := re.match(r"GPU (\d+): (.+?) \(UUID: (\S+)\)", line):
             devices.append(Device(match[2], match[3], int(match[1]), is_slice=False, selector=match[3]))
-        elif (match := re.match(r"\s+(MIG \S+)\s+Device\s+\d+: \(UUID: (\S+)\)", line)) and devices:
-            gpu = devices[-1].gpu
-            if not devices[-1].is_slice:
-                devices.pop()
-            devices.append(Device(match[1], match[2], gpu, is_slice=True, selector=match[2]))
+        elif (match := re.match(r"\s+(MIG \S+)\s+Device\s+(\d+): \(UUID: (\S+)\)", line)) and devices:
+            last = devices[-1] if devices[-1].is_slice else devices.pop()
+            names = (last.other_names or (last.uuid,))[0], f"{last.gpu}:{match[2]}"
+            devices.append(
+                Device(match[1], match[3], last.gpu, is_slice=True, selector=match[3], other_names=names)
+            )
     return devices
 
 
 def _visible(devices: list[Device], setting: str | None) -> list[Device]:
-    """Filter and order as CUDA does: by number or beginning of the UUID, up to the first unknown one."""
+    """Filter and order as CUDA does: by number or beginning of the UUID, up to the first unknown one.
+
+    A sliced GPU, by number or UUID, stands for its slices; ``GPU:SLICE`` is understood as well, as containers do.
+    """
     if setting is None:
         return devices
     chosen: list[Device] = []
@@ -96,7 +101,13 @@ def _visible(devices: list[Device], setting: str | None) -> list[Device]:
                 if device.gpu == int(token)
             ]
         else:
-            found = [device for device in devices if device.uuid.startswith(token)]
+            found = [
+                device
+                for device in devices
+                if device.uuid.startswith(token)
+                or token in device.other_names
+                or (token.startswith("GPU-") and device.is_slice and device.other_names[0].startswith(token))
+            ]
         if not found:
             break
         chosen += [device for device in found if device not in chosen]
@@ -218,7 +229,7 @@ class _Ranks:
         if not (spoken if ended else self._agree(0, failed)):
             self._show_errors(failed)
         if self._processes[failed].returncode < 0 and failed not in self._killed:
-            self._say_what_ended(failed)
+            self._report_failed_rank(failed)
         return _exit_code(self._processes[failed])
 
     def kill(self) -> None:
@@ -248,7 +259,7 @@ class _Ranks:
     def _agree(self, one: int, other: int) -> bool:
         return self._processes[one].returncode == self._processes[other].returncode
 
-    def _say_what_ended(self, place: int) -> None:
+    def _report_failed_rank(self, place: int) -> None:
         """A rank that a signal has ended had no last word: say which, by what, and what there is to go on from."""
         number = -self._processes[place].returncode
         cause = (

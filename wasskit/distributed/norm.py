@@ -1,7 +1,6 @@
 """Batch normalisation over the batch of all ranks, and the shuffling that keeps MoCo's ranks from cheating.
 
-torch's own SyncBatchNorm refuses CPU tensors and gloo; this one needs nothing but the collectives of this
-package.
+torch's own SyncBatchNorm refuses CPU tensors and gloo; this one needs nothing but the collectives of this package.
 """
 
 from __future__ import annotations
@@ -27,10 +26,9 @@ M = TypeVar("M", bound=nn.Module)
 class SyncBatchNorm(_BatchNorm):
     """Batch normalisation of (B, C, ...) with the mean and variance of the joined batch of all ranks.
 
-    Output, gradient and running statistics are those of ``BatchNorm`` on the joined batch; ranks may hold
-    different numbers of rows, at least one each. Parameters, buffers and state dict are ``BatchNorm``'s. On
-    one rank, and in evaluation, it is ``BatchNorm``. Statistics of half-precision inputs are taken in
-    float32.
+    Output, gradient and running statistics are those of ``BatchNorm`` on the joined batch; ranks may hold different
+    numbers of rows, at least one each. Parameters, buffers and state dict are ``BatchNorm``'s. On one rank, and in
+    evaluation, it is ``BatchNorm``. Statistics of half-precision inputs are taken in float32.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:

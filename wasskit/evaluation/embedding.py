@@ -1,7 +1,6 @@
 """One pass of a network over a data set: features in memory, or on disk as ``.npy`` with a CSV of paths.
 
-Each process encodes its own share of the samples, every sample once; results come in the order of the data
-set.
+Each process encodes its own share of the samples, every sample once; results come in the order of the data set.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from wasskit.ot.precision import Precision, autocast
 from wasskit.system.files import replacing
 from wasskit.text import csv_cell
 
-Encoder = Callable[[Tensor], Tensor]
+Embedder = Callable[[Tensor], Tensor]
 
 
 class LabelledImages(Protocol):
@@ -66,7 +65,7 @@ def evaluating(*modules: object) -> Iterator[None]:
 
 
 def encode_batches(
-    encoder: Encoder,
+    encoder: Embedder,
     loader: Iterable[LabelledImages],
     *,
     precision: Precision = "fp32",
@@ -90,7 +89,7 @@ def encode_batches(
 
 
 def extract_features(
-    encoder: Encoder,
+    encoder: Embedder,
     loader: Iterable[LabelledImages],
     *,
     precision: Precision = "fp32",
@@ -138,7 +137,7 @@ def embedding_files(path: Path) -> tuple[Path, Path]:
 
 def write_embeddings(
     path: Path,
-    encoder: Encoder,
+    encoder: Embedder,
     loader: Iterable[LabelledImages],
     *,
     names: Sequence[str | Path],

@@ -87,7 +87,7 @@ class Metrics:
     def __getitem__(self, name: str) -> Metric:
         """The metric of that name, or all ``name@k`` of one that counts ranks together.
 
-        For one that nobody declares, its name is its heading and neither way is better.
+        An undeclared one has its name as its heading and no direction.
         """
         found = self.find(name)
         if found is None and self.counts_ranks(name):

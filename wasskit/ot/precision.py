@@ -42,6 +42,18 @@ def _in_full(kind: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def tf32_products() -> Iterator[None]:
+    """Products of float32 matrices in TF32 on CUDA devices that have it, but where `full_precision` is asked for."""
+    # The older interface: torch.compile reads it, and raises where the newer one is in use.
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
 def _full_products(kind: str) -> contextlib.AbstractContextManager[None]:
     if kind not in ("cuda", "cpu"):
         return contextlib.nullcontext()

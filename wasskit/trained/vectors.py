@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from wasskit.config import OptionGroup, argument, option
 from wasskit.errors import UserError
 from wasskit.options import complete_local_paths, complete_models_or_vectors
+from wasskit.trained.options import ModelArgument
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "FileOptions",
     "GalleryFileOptions",
+    "ModelOrFile",
     "TrainFileOptions",
-    "model_or_file",
     "read_features",
     "vector_file",
 ]
@@ -28,9 +29,11 @@ __all__ = [
 FILES = ".npy, .npz:KEY, .safetensors:KEY, .parquet:COLUMN, .csv"
 
 
-def model_or_file() -> Any:
-    """The argument of a command that measures a model's embeddings or those of a file."""
-    return argument(
+@dataclass(frozen=True, kw_only=True)
+class ModelOrFile(ModelArgument):
+    """The trained model whose embeddings are measured, or a file of embeddings."""
+
+    model: Path = argument(
         help=f"Run directory, checkpoint (.pt), exported weights (.safetensors); or embeddings ({FILES}).",
         complete=complete_models_or_vectors, metavar="MODEL|FILE",
     )  # fmt: skip
@@ -61,12 +64,12 @@ class FileOptions(OptionGroup):
         """Whether the embeddings are those of a file."""
         from wasskit.data.embeddings import is_embeddings
 
-        return is_embeddings(cast("ModelDataOptions", self).model)
+        return is_embeddings(cast("ModelDataOptions", self).trained.model)
 
     def validate(self) -> None:
         super().validate()
         name, path, labels = self.others()
-        model, dataset = cast("ModelDataOptions", self).model, cast("ModelDataOptions", self).dataset
+        model, dataset = cast("ModelDataOptions", self).trained.model, cast("ModelDataOptions", self).dataset
         if not self.from_file:
             given = [
                 f for f, value in (("labels", self.labels), (name, path), (f"{name}-labels", labels)) if value
@@ -124,7 +127,7 @@ def read_features(
 
     _, path, labels = config.others()
     assert config.labels is not None
-    pairs = [(cast("ModelDataOptions", config).model, config.labels)]
+    pairs = [(cast("ModelDataOptions", config).trained.model, config.labels)]
     if path is not None and labels is not None:
         pairs.append((path, labels))
     read = read_labelled(*pairs)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from wasskit.distributed.group import any_rank, is_lost_peer, lost_peer
 from wasskit.errors import RunFailed
+from wasskit.system.memory import out_of_memory
 from wasskit.training.meters import LossMeter
 
 __all__ = ["check_losses", "check_parameters", "explained"]
@@ -44,16 +46,20 @@ def check_parameters(task: nn.Module, step: int, advice: Callable[[], str]) -> N
 
 
 @contextlib.contextmanager
-def explained(device: torch.device, step: Callable[[], int], advice: Callable[[], str]) -> Iterator[None]:
-    """Inside, errors of memory and of lost ranks become ``RunFailed``, with ``advice()`` on how to go on."""
+def explained(
+    device: torch.device, step: Callable[[], int], options: Mapping[str, Any], advice: Callable[[], str]
+) -> Iterator[None]:
+    """Inside, errors of memory and of lost ranks become ``RunFailed``, with ``advice()`` on how to go on.
+
+    Args:
+        options: the values of the command's options, for what may save memory.
+    """
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise RunFailed(
-            f"Out of memory on {device} at step {step()}: choose a smaller batch, --accumulate or "
-            f"--precision bf16.{advice()}"
-        ) from error
     except RuntimeError as error:
+        lacking = out_of_memory(error, options, f"At step {step()} {device} ran")
+        if lacking is not None:
+            raise RunFailed(f"{lacking}{advice()}") from error
         if not is_lost_peer(error):
             raise
         raise lost_peer(advice()) from error

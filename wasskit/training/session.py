@@ -40,7 +40,15 @@ from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
 from wasskit.errors import Interrupted, UserError
-from wasskit.options import DataOptions, DeviceOptions, LoopOptions, OptimizerOptions, RunOptions
+from wasskit.options import (
+    DataOptions,
+    DeviceOptions,
+    LoopOptions,
+    OptimizerOptions,
+    RunOptions,
+    TrainingDeviceOptions,
+)
+from wasskit.ot.precision import tf32_products
 from wasskit.system.signals import Stopped, name_of
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import seed_all
@@ -167,7 +175,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
             config = resumed_config(config, invocation, run)
             options = part(config, RunOptions)
         try:
-            with run.claimed(), run.concluded():
+            with run.claimed(), run.concluded(), tuned(device, part(config, DeviceOptions)):
                 if found is not None:
                     run.at_start = functools.partial(
                         run.record_resume, seed=options.seed, device=device, argv=invocation.argv
@@ -190,6 +198,31 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
                     f"{shlex.quote(str(run.path))}",
                 ) from None
             raise
+
+
+@contextlib.contextmanager
+def tuned(device: torch.device, options: DeviceOptions) -> Iterator[None]:
+    """How a GPU computes, set once for a whole training: the fastest convolutions, as measured, and ``--tf32``."""
+    if device.type != "cuda":
+        yield
+        return
+    # Before Ampere, products in bfloat16 are made of products in float32.
+    if (
+        options.precision == "bf16"
+        and not torch.version.hip
+        and torch.cuda.get_device_capability(device) < (8, 0)
+    ):
+        console.warn(
+            f"{torch.cuda.get_device_name(device)} has no arithmetic of bfloat16: --precision bf16 saves memory, but "
+            "is slower than fp32 there. Take --precision fp16 for speed."
+        )
+    measured, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        tf32 = isinstance(options, TrainingDeviceOptions) and options.tf32
+        with tf32_products() if tf32 else contextlib.nullcontext():
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = measured
 
 
 def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple[Path, Path | None] | None:

@@ -10,10 +10,10 @@ from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
-    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
+    TrainingDeviceOptions,
     complete_datasets,
 )
 from wasskit.plugins.metrix.losses import build_loss, loss_names, parse_settings
@@ -158,7 +158,7 @@ class TrainingOptions(RecipeOptions):
     optim: OptimizerOptions = OptimizerOptions(optimizer="adam", lr=1e-3, weight_decay=1e-4)
     model: BackboneOptions = BackboneOptions()
     run: RunOptions = RunOptions()
-    machine: DeviceOptions = DeviceOptions()
+    machine: TrainingDeviceOptions = TrainingDeviceOptions()
     lr_decay_step: int | None = option(
         None,
         help="Epochs after which the learning rate drops, again and again.",

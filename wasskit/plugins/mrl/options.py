@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wasskit.config import CommandOptions, OptionGroup, RecipeOptions, option
+from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
-    DeviceOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
+    TrainingDeviceOptions,
 )
 from wasskit.ot.nesting import check_dims
 from wasskit.trained import options as trained
@@ -99,7 +99,7 @@ class TrainingOptions(RecipeOptions):
     optim: OptimizerOptions = OptimizerOptions(clip_norm=1.0)
     model: BackboneOptions = BackboneOptions()
     run: RunOptions = RunOptions()
-    machine: DeviceOptions = DeviceOptions()
+    machine: TrainingDeviceOptions = TrainingDeviceOptions()
     sync_bn: bool = option(
         True,
         help="Batch normalisation over the batch of all processes, so that N processes train as one.",
@@ -116,7 +116,7 @@ class TrainingOptions(RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefixOptions(CommandOptions):
+class PrefixOptions(OptionGroup):
     """Which part of an embedding is used."""
 
     dim: int | None = option(

@@ -76,7 +76,7 @@ def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]
             return {source.stem if len(arrays) == 1 else key: values for key, values in _flat(source).items()}
     from wasskit.evaluation.uniformity import singular_spectrum
 
-    # In the type they are stored in: what its rounding makes is no part of the spectrum.
+    # In the type they are stored in: singular values below its rounding are left out.
     rows = open_embeddings(source, least=2).whole()
     return {source.stem: singular_spectrum(rows, normalise=normalise).tolist()}
 
@@ -94,7 +94,7 @@ def _flat(path: Path) -> dict[str, list[float]]:
     for key, array in read_arrays(path).items():
         if array.ndim == 1 and array.size > 1:
             if np.isnan(array).any():
-                raise UserError(f"{key!r} in {path} holds NaN: it is no spectrum.")
+                raise UserError(f"{key!r} in {path} holds NaN: it is not a spectrum.")
             found[key] = array.astype(float).tolist()
     return found
 
@@ -119,8 +119,8 @@ def transports_of(sources: Sequence[Path]) -> list[Transport]:
             files = result_files(source, "transport*.npz")
             if not files:
                 raise UserError(
-                    f"{source} holds no transport*.npz: it is no run with a transport map, or has not finished; clouds "
-                    "of your own are given as .npy."
+                    f"{source} holds no transport*.npz: it is not a run with a transport map, or has not finished; "
+                    "clouds of your own are given as .npy."
                 )
             name = source.resolve().name
             maps, troubles = read_each(files, lambda path: transport_from(path.stem, read_arrays(path)))
@@ -152,8 +152,8 @@ def palettes_of(source: Path) -> dict[str, Array]:
         files = result_files(source, "palette*.npz")
         if not files:
             raise UserError(
-                f"{source} holds no palette*.npz: it is no run of a colour transfer, or has not finished; images are "
-                "given as files."
+                f"{source} holds no palette*.npz: it is not a run of a colour transfer, or has not finished; images "
+                "are given as files."
             )
         return _palettes_in(files[0])
     _must_exist(source)

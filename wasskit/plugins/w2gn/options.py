@@ -7,7 +7,7 @@ from typing import Literal
 
 from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
-from wasskit.options import DeviceOptions, RunOptions
+from wasskit.options import RunOptions, TrainingDeviceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class TransportOptions(RecipeOptions):
     training: StepOptions = StepOptions()
     potentials: PotentialOptions = PotentialOptions()
     run: RunOptions = RunOptions()
-    machine: DeviceOptions = DeviceOptions()
+    machine: TrainingDeviceOptions = TrainingDeviceOptions()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from wasskit.config import Command, Invocation, option
 from wasskit.plugins.metrix.options import ModelDataOptions, published_recalls
-from wasskit.trained.vectors import GalleryFileOptions, model_or_file
+from wasskit.trained.vectors import GalleryFileOptions, ModelOrFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetrixEvaluate(ModelDataOptions, GalleryFileOptions):
     """Options of ``wasskit metrix evaluate``."""
 
-    model: Path = model_or_file()
+    trained: ModelOrFile
 
     recall: tuple[int, ...] | None = option(
         None, help="The K of recall@K.", panel="Measures", min=1, show_default="as published for the data set"
@@ -47,21 +46,20 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.reports import evaluation_report
     from wasskit.plugins.metrix.trained import KIND, embed_images, open_parts
     from wasskit.report import finish
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import results_of
     from wasskit.trained.vectors import read_features
 
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         drawings = ("evaluation_recall", "similarities", "retrieved")
-        folder = results_folder(
-            config.model, config.output, plugin="metrix", claim=config.claim,
-            files=("evaluation.json", *(f"figures/{name}.png" for name in drawings)),
-        )  # fmt: skip
-        parts, dataset = None, config.model.stem
+        folder = results_of(
+            config, "metrix", "evaluation.json", *(f"figures/{name}.png" for name in drawings)
+        )
+        parts, dataset = None, config.trained.model.stem
         if config.from_file:
             queries, gallery, _ = read_features(config, device)
             features = {"test": queries} if gallery is None else {"test": queries, "gallery": gallery}
         else:
-            model = KIND.load(config.model, device, config.checkpoint)
+            model = KIND.load(config.trained.model, device, config.trained.checkpoint)
             parts = open_parts(model, config)
             dataset = parts.test.name
             wanted = {"test": parts.test, "gallery": parts.gallery, "val": parts.val}
@@ -75,7 +73,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         recalls = sorted({1, *(config.recall or published_recalls(dataset))})
         report = evaluation_report(
             parts, features, recalls, mixtures=config.mixtures, backend=config.backend, pictures=config.pictures,
-            seed=config.seed, name=str(config.model), dataset=dataset,
+            seed=config.seed, name=str(config.trained.model), dataset=dataset,
         )  # fmt: skip
     return finish(report, folder)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasskit.config import Command, Invocation, option
@@ -12,12 +11,12 @@ from wasskit.errors import UserError
 from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.trained.vectors import TrainFileOptions, model_or_file
+from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
 
 if TYPE_CHECKING:
     import torch
 
-    from wasskit.plugins.mrl.network import Model
+    from wasskit.plugins.mrl.network import MrlModel
     from wasskit.plugins.mrl.trained import Split
 
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 class MrlEvaluate(ModelDataOptions, TrainFileOptions):
     """Options of ``wasskit mrl evaluate``."""
 
-    model: Path = model_or_file()
+    trained: ModelOrFile
 
     dims: tuple[int, ...] | None = option(
         None,
@@ -66,19 +65,16 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.reports import evaluation_report
     from wasskit.plugins.mrl.trained import KIND, file_splits
     from wasskit.report import finish
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import results_of
 
-    with group(config.device) as device:
-        folder = results_folder(
-            config.model, config.output, plugin="mrl", claim=config.claim,
-            files=("evaluation.json", "figures/evaluation.png"),
-        )  # fmt: skip
+    with group(config.machine.device) as device:
+        folder = results_of(config, "mrl", "evaluation.json", "figures/evaluation.png")
         model, found = None, None
         if config.from_file:
             found = file_splits(config, device)
             trained = adapted_dims(found[0].embeddings.shape[1])
         else:
-            model = KIND.load(config.model, device, config.checkpoint)
+            model = KIND.load(config.trained.model, device, config.trained.checkpoint)
             trained = model.dims
         dims = config.dims or trained
         try:
@@ -89,12 +85,14 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         report = evaluation_report(
             model, test, train, dims=between(dims) if config.interpolate else tuple(dims),
             neighbours=config.neighbours, k=config.k, temperature=config.temperature,
-            trained_dims=config.dims is None, name=str(config.model),
+            trained_dims=config.dims is None, name=str(config.trained.model),
         )  # fmt: skip
     return finish(report, folder)
 
 
-def _of_model(model: Model | None, config: MrlEvaluate, device: torch.device) -> tuple[Split, Split | None]:
+def _of_model(
+    model: MrlModel | None, config: MrlEvaluate, device: torch.device
+) -> tuple[Split, Split | None]:
     """The split that is measured and, where k-NN is and the split is another one, that of training."""
     from wasskit.plugins.mrl.trained import embedded
     from wasskit.trained.data import open_split

@@ -11,7 +11,7 @@ from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.trained.vectors import FileOptions, model_or_file, vector_file
+from wasskit.trained.vectors import FileOptions, ModelOrFile, vector_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class MrlRetrieve(ModelDataOptions, FileOptions):
 
     needs_second: ClassVar[bool] = True
 
-    model: Path = model_or_file()
+    trained: ModelOrFile
     gallery: str = option(
         "train", help="Split, or for a file of embeddings the file, that is searched.", panel="Data"
     )
@@ -47,24 +47,22 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.reports import retrieval_report
     from wasskit.plugins.mrl.trained import KIND, embedded, file_splits
     from wasskit.report import finish
-    from wasskit.trained.data import open_split
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import open_split, results_of
 
-    with group(config.device) as device:
-        folder = results_folder(
-            config.model, config.output, plugin="mrl", claim=config.claim,
-            files=("retrieval.json", "figures/retrieval.png"),
-        )  # fmt: skip
+    with group(config.machine.device) as device:
+        folder = results_of(config, "mrl", "retrieval.json", "figures/retrieval.png")
         if config.from_file:
             queries, found = file_splits(config, device)
             assert found is not None
             gallery, dims = found, adapted_dims(queries.embeddings.shape[1])
         else:
-            model = KIND.load(config.model, device, config.checkpoint)
+            model = KIND.load(config.trained.model, device, config.trained.checkpoint)
             opened = [open_split(model, config, name) for name in (config.split, config.gallery)]
             queries, gallery = (embedded(model, config, dataset, device) for dataset in opened)
             dims = model.dims
-        report = retrieval_report(queries, gallery, dims, shortlist=config.shortlist, name=str(config.model))
+        report = retrieval_report(
+            queries, gallery, dims, shortlist=config.shortlist, name=str(config.trained.model)
+        )
     return finish(report, folder)
 
 

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from wasskit.config import Command, Invocation
-from wasskit.plugins.ssl.options import MeasureOptions, NeighbourOptions
-from wasskit.trained.vectors import TrainFileOptions, model_or_file
+from wasskit.plugins.ssl.options import EvaluationOptions, NeighbourOptions
+from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knn(MeasureOptions, NeighbourOptions, TrainFileOptions):
+class Knn(EvaluationOptions, TrainFileOptions):
     """Options of ``wasskit ssl knn``."""
 
     needs_second: ClassVar[bool] = True
 
-    model: Path = model_or_file()
+    trained: ModelOrFile
+    neighbours: NeighbourOptions = NeighbourOptions()
 
 
 def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.evaluation import Neighbours, features_of
-    from wasskit.plugins.ssl.measure import measuring
+    from wasskit.plugins.ssl.measure import evaluation_of
     from wasskit.plugins.ssl.reports import knn_report
     from wasskit.report import finish
 
     if config.from_file:
         return _of_files(config)
-    with measuring(config) as measurement:
-        bank, test = measurement.split("train"), measurement.split("test")
-        neighbours = Neighbours.among(bank, config.k, config.temperature)
-        network = measurement.model.encoder.backbone
-        known, asked = (features_of(network, part, measurement.settings) for part in (bank, test))
+    with evaluation_of(config) as setup:
+        bank, test = setup.split("train"), setup.split("test")
+        neighbours = Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
+        network = setup.model.encoder.backbone
+        known, asked = (features_of(network, part, setup.settings) for part in (bank, test))
         title = f"{test.name}/test, neighbours among {len(bank):,} images"
-        report = knn_report(known, asked, neighbours, measurement.named, title)
-    finish(report, measurement.folder)
+        report = knn_report(known, asked, neighbours, setup.named, title)
+    finish(report, setup.folder)
     return report.result
 
 
@@ -45,16 +45,18 @@ def _of_files(config: Knn) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.evaluation import Neighbours
     from wasskit.plugins.ssl.reports import Named, knn_report
     from wasskit.report import finish
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import results_of
     from wasskit.trained.vectors import read_features
 
-    with group(config.device) as device:
-        folder = results_folder(config.model, config.output, plugin="ssl")
+    with group(config.machine.device) as device:
+        folder = results_of(config, "ssl")
         test, bank, _ = read_features(config, device)
         assert bank is not None
         count = len(bank.labels)
-        neighbours = Neighbours.of(count, str(config.train), config.k, config.temperature, things="vectors")
-        name = config.model.stem
+        neighbours = Neighbours.of(
+            count, str(config.train), config.neighbours.k, config.neighbours.temperature, things="vectors"
+        )
+        name = config.trained.model.stem
         title = f"{name}, neighbours among {count:,} vectors of {config.train}"
         report = knn_report(bank, test, neighbours, Named(name, name), title)
     finish(report, folder)

@@ -4,47 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from wasskit.config import Command, Invocation
-from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
-from wasskit.trained.vectors import TrainFileOptions, model_or_file
+from wasskit.plugins.ssl.options import EvaluationOptions, ProbeOptions
+from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(MeasureOptions, ProbeOptions, TrainFileOptions):
+class Linear(EvaluationOptions, TrainFileOptions):
     """Options of ``wasskit ssl linear``."""
 
     needs_second: ClassVar[bool] = True
 
-    model: Path = model_or_file()
+    trained: ModelOrFile
+    linear: ProbeOptions = ProbeOptions()
 
 
 def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
-    from wasskit.plugins.ssl.measure import measuring, probe_of
+    from wasskit.plugins.ssl.measure import evaluation_of, probe_of
     from wasskit.plugins.ssl.reports import Named, linear_report, probed, probed_features
     from wasskit.report import finish
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import results_of
     from wasskit.trained.vectors import read_features
 
-    probe, title = probe_of(config), f"linear probe after {config.probe_epochs} epochs"
+    probe, title = probe_of(config.linear), f"linear probe after {config.linear.probe_epochs} epochs"
     if config.from_file:
-        name = config.model.stem
-        with group(config.device) as device:
-            folder = results_folder(
-                config.model, config.output, plugin="ssl", claim=config.claim, files=("linear.safetensors",)
-            )  # fmt: skip
+        name = config.trained.model.stem
+        with group(config.machine.device) as device:
+            folder = results_of(config, "ssl", "linear.safetensors")
             test, train, classes = read_features(config, device)
             assert train is not None
             found = probed_features(train, test, classes, probe, dataset=str(config.train), seed=config.seed)
         report = linear_report(found, Named(name, name), f"{name}, {title}")
     else:
-        with measuring(config, "linear.safetensors") as measurement:
-            folder, images = measurement.folder, measurement.split("test")
-            found = probed(measurement.model, measurement.split("train"), images, measurement.settings, probe)
-        report = linear_report(found, measurement.named, f"{images.name}/test, {title}")
+        with evaluation_of(config, "linear.safetensors") as setup:
+            folder, images = setup.folder, setup.split("test")
+            found = probed(setup.model, setup.split("train"), images, setup.settings, probe)
+        report = linear_report(found, setup.named, f"{images.name}/test, {title}")
     finish(report, folder)
     return {**report.result, "classifier": str(folder / "linear.safetensors")}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
@@ -20,14 +20,13 @@ from wasskit.models.weights import load_state, read_state
 from wasskit.ot.precision import autocast
 from wasskit.plugins.w2gn.core.stages import FirstStage, Points
 from wasskit.plugins.w2gn.core.task import own_rows
+from wasskit.training.optim import build_optimizer
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
 
-class Encoder(nn.Module):
-    """Convolutions of stride 2 down to 4 x 4, one of 4 x 4, and a linear layer to whitened latents
-    (DCGAN's shape).
-    """
+class _Encoder(nn.Module):
+    """Convolutions of stride 2 down to 4 x 4, one of 4 x 4, and a linear layer to whitened latents (DCGAN's shape)."""
 
     def __init__(self, image_size: int, channels: int, filters: int, latent: int) -> None:
         super().__init__()
@@ -86,7 +85,7 @@ class Autoencoder(nn.Module):
         if image_size < 8 or image_size & (image_size - 1):
             raise ValueError(f"the side of the images must be a power of two from 8 on, not {image_size}")
         self.image_size, self.channels, self.latent = image_size, channels, latent
-        self.encoder = Encoder(image_size, channels, filters, latent)
+        self.encoder = _Encoder(image_size, channels, filters, latent)
         self.decoder = Decoder(image_size, channels, filters, latent)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +146,7 @@ class AutoencoderStage(FirstStage):
         self.autoencoder = convert_sync_batchnorm(autoencoder)
         self.images, self.test = images, test
         self.batch_size, self.lr, self.seed = batch_size, lr, seed
-        # In a list, so that its weights are no part of the checkpoints.
+        # In a list, so that its weights are not in the checkpoints.
         self._perceptual = [perceptual]
 
     def batch(self, number: int) -> Tensor:
@@ -167,11 +166,11 @@ class AutoencoderStage(FirstStage):
         return (self.load(dataset, index).to(device) + 1.0) / 2.0
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
-        adam = torch.optim.Adam(self.autoencoder.parameters(), self.lr)
+        adam = build_optimizer("adam", self.autoencoder.parameters(), lr=self.lr)
         return [Optimisation(adam, cosine(plan.total_steps, end=0.02), "autoencoder")]
 
     def step(self, batch: Tensor, stepper: Any) -> Losses:
-        images = sent(batch, stepper.device)
+        images = to_device(batch, stepper.device)
         with stepper.autocast():
             restored, _ = self.autoencoder(images)
             perceptual = self._perceptual[0]

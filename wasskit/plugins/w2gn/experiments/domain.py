@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wasskit.data.domains import Domain
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.evaluation.retrieval import nearest
@@ -30,6 +30,7 @@ from wasskit.plugins.w2gn.core.task import own_rows
 from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
 from wasskit.plugins.w2gn.figures import principal_planes
 from wasskit.report import Report, Table
+from wasskit.training.optim import build_optimizer
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
@@ -38,9 +39,7 @@ if typing.TYPE_CHECKING:
 
 
 class LeNet(nn.Module):
-    """LeCun's network for images (B, 1, 28, 28); its 84 features are the last hidden layer. Published
-    names load.
-    """
+    """LeCun's network for images (B, 1, 28, 28); its 84 features are the last hidden layer. Published names load."""
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
@@ -63,9 +62,7 @@ class LeNet(nn.Module):
 
 
 class ClassifierStage(FirstStage):
-    """Train the classifier on the target domain; then the points are the features of both domains'
-    training images.
-    """
+    """Train the classifier on the target domain; then the points are the features of both domains' training images."""
 
     def __init__(self, source: Domain, target: Domain, batch_size: int, lr: float, seed: int) -> None:
         super().__init__()
@@ -85,11 +82,11 @@ class ClassifierStage(FirstStage):
         return (known[index] * contrast + noise).clamp(0, 1), self.target.train_labels[index]
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
-        adam = torch.optim.Adam(self.classifier.parameters(), self.lr)
+        adam = build_optimizer("adam", self.classifier.parameters(), lr=self.lr)
         return [Optimisation(adam, cosine(plan.total_steps, end=0.05), "classifier")]
 
     def step(self, batch: tuple[Tensor, Tensor], stepper: Any) -> Losses:
-        images, labels = (sent(part, stepper.device) for part in batch)
+        images, labels = (to_device(part, stepper.device) for part in batch)
         with stepper.autocast():
             loss = F.cross_entropy(self.classifier(images), labels)
         losses = Losses(loss).weighted(shard_weight(self.batch_size))
