@@ -87,10 +87,12 @@ def test_two_unequal_ranks_equal_the_joined_batch(shape: tuple[int, ...], settin
             torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10, msg=name)
 
 
-def joined_by_kernels(*arguments: Any) -> dict[str, Tensor]:
+def joined_by_kernels(
+    shape: tuple[int, ...], dtype: torch.dtype, settings: dict[str, Any], offset: float
+) -> dict[str, Tensor]:
     """The same on a logical CUDA device."""
     with LogicalCuda():
-        return {name: value.cpu() for name, value in joined(*arguments, "cuda").items()}
+        return {name: value.cpu() for name, value in joined(shape, dtype, settings, offset, "cuda").items()}
 
 
 @pytest.mark.distributed
@@ -147,7 +149,7 @@ def test_the_kernels_of_a_gpu_are_as_described(kind: torch.dtype, monkeypatch: p
     assert own.grad is not None
     assert both.grad is not None
     # Activations of about 10, in the roundings of their own dtype.
-    close = {"rtol": 0, "atol": 40 * torch.finfo(kind).eps}
+    close: dict[str, Any] = {"rtol": 0, "atol": 40 * torch.finfo(kind).eps}
     torch.testing.assert_close(y, expected[: len(x)], **close)
     torch.testing.assert_close(own.grad, both.grad[: len(x)], **close)
     torch.testing.assert_close(ours.running_var, theirs.running_var)

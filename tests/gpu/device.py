@@ -501,6 +501,11 @@ def _patch_kernels(device: LogicalCuda) -> None:
 
         return call
 
-    plain = {"stats": stats, "elemt": elemt, "backward_reduce": reduce, "backward_elemt": backward}
+    plain: dict[str, Any] = {
+        "stats": stats,
+        "elemt": elemt,
+        "backward_reduce": reduce,
+        "backward_elemt": backward,
+    }
     for name, function in plain.items():
         device.patch(torch, f"batch_norm_{name}", kernel(name, function))
