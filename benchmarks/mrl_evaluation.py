@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from wasskit.data.loaders import Batch
 from wasskit.plugins.mrl.loss import normalise
-from wasskit.plugins.mrl.network import Model, build_model
+from wasskit.plugins.mrl.network import MrlModel, build_model
 from wasskit.plugins.mrl.task import classification_metrics
 
 CLASSES = 100
 
 
-def published(model: Model, batches: list[Batch]) -> dict[str, float]:
+def published(model: MrlModel, batches: list[Batch]) -> dict[str, float]:
     """One pass over the data for each dimension; metrics from sorted logits."""
     metrics = {}
     for d in model.dims:

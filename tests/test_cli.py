@@ -279,7 +279,7 @@ def test_a_sentence_does_not_change_the_name_that_it_begins_with(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    assert run_cli("mrl", "evaluate", "mine").stderr.startswith("Error: mine is no run directory")
+    assert run_cli("mrl", "evaluate", "mine").stderr.startswith("Error: mine is not a run directory")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="closes descriptors in a shell")

@@ -32,7 +32,7 @@ from wasskit.config import (
 )
 from wasskit.config.resolution import resolve as resolve_options
 from wasskit.errors import UserError
-from wasskit.options import override
+from wasskit.options import DeviceOptions
 from wasskit.system.documents import read_toml
 
 
@@ -53,6 +53,13 @@ class Sample(RecipeOptions):
 
 def body(config: Sample, invocation: Invocation) -> Mapping[str, Any]:
     return {"options": to_options(config)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hiding(Sample):
+    """A command that ignores a group of options."""
+
+    machine: DeviceOptions = group(DeviceOptions(), hidden=True)
 
 
 COMMAND = Command("test sample", Sample, body, "A command.")
@@ -178,15 +185,12 @@ def test_help_is_given_whatever_else_is_asked(capsys: pytest.CaptureFixture[str]
     assert "Usage:" in capsys.readouterr().out
 
 
-def test_override_keeps_the_declaration_and_changes_the_default() -> None:
-    @dataclass(frozen=True, kw_only=True)
-    class Longer(Sample):
-        epochs: int = override(Sample, "epochs", 99)
-
-    by_name = {f.name: f for f in fields_of(Longer)}
-    assert by_name["epochs"].default == 99
-    assert by_name["epochs"].option.min == 1
-    assert Longer().epochs == 99
+def test_a_hidden_group_is_accepted_and_not_shown() -> None:
+    by_name = {f.name: f for f in fields_of(Hiding)}
+    assert by_name["nproc"].option.hidden
+    assert by_name["nproc"].option.min == 1
+    assert not by_name["w2"].option.hidden
+    assert build(Hiding, {"nproc": 2}).machine.nproc == 2
 
 
 def test_unsupported_types_fail_when_declared() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, find_command, load_command
@@ -57,6 +58,7 @@ LEFT_OUT = {
 SMALL = {
     "mrl train": "--epochs 1 --no-tensorboard",
     "ssl byol": "--epochs 1 --projector 16,8 --no-tensorboard",
+    "mrl adapt": "--epochs 1 --dims 8,64",
     "ssl linear": "--probe-epochs 1",
     "ssl evaluate": "--probe-epochs 1",
     "metrix train": "--epochs 1 --no-tensorboard",
@@ -88,6 +90,8 @@ def _own_files() -> None:
         picture.save(name)
         picture.save(f"photos/{name}")
     pictures[0].save("query.png")
+    for name in ("before.npy", "after.npy"):
+        np.save(name, np.random.default_rng(0).normal(size=(60, 4)))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def main() -> None:
         from wasskit.cli import main as command_line
 
         command_line()
-    except KeyboardInterrupt:  # nothing has begun; later ones are answered where there is something to say
+    except KeyboardInterrupt:  # nothing has started; later ones are handled by the command
         sys.exit(130)
 
 

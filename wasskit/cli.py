@@ -20,7 +20,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from wasskit.config import Command, CommandOptions, RecipeOptions, build, check_keys
+from wasskit.config import Command, OptionGroup, RecipeOptions, build, check_keys
 from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
@@ -96,7 +96,7 @@ class LazyGroup(TyperGroup):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> None:
-        """The result of a foreign command is no exit code: it is dropped."""
+        """What a foreign command returns is not an exit code: it is dropped."""
         super().invoke(ctx)
 
 
@@ -146,10 +146,7 @@ def load_command(plugin: Plugin, name: str) -> Command[Any]:
     if name in ("embed", "export") and plugin.model is not None and name not in plugin.aliases:
         from wasskit.trained.commands import standard_command
 
-        model, choices = (
-            plugin.model,
-            load_plugin(plugin.choices) if plugin.choices else CommandOptions,
-        )
+        model, choices = plugin.model, load_plugin(plugin.choices) if plugin.choices else OptionGroup
         return standard_command(plugin.name, name, plugin.commands[name], lambda: load_plugin(model), choices)
     module = importlib.import_module(plugin.module_of(name))
     commands = getattr(module, "commands", None)
@@ -304,7 +301,7 @@ def _report(error: Exception) -> int:
 
 
 def _explain(error: Exception) -> tuple[str | None, int]:
-    """The sentence and the exit code of an error; no sentence for what nobody foresaw."""
+    """The sentence and the exit code of an error; None for an unexpected error."""
     if isinstance(error, WasskitError):
         return str(error), error.exit_code
     if isinstance(error, PARSER_ERRORS):
@@ -346,7 +343,7 @@ def main() -> None:
         if stream is None:  # closed by the caller
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names that are no text
+            stream.reconfigure(errors="backslashreplace")  # file names that are not valid UTF-8
     watch_parent()
     with raised():
         code = run(sys.argv[1:])

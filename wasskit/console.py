@@ -48,7 +48,7 @@ def is_json() -> bool:
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks to the user: rank 0, or the only one."""
+    """Whether this process prints: rank 0, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -73,12 +73,6 @@ def log(message: str) -> None:
     """Say what is going on (stderr; nothing with ``--quiet`` or on other ranks)."""
     if not _state.quiet and is_main_process():
         stderr().print(message)
-
-
-def debug(message: str) -> None:
-    """Say it only with ``--verbose``."""
-    if _state.verbose:
-        log(message)
 
 
 def warn(message: str) -> None:

@@ -1,43 +1,16 @@
-"""Option groups that several commands share: fields of their configurations.
-
-:func:`override` gives an inherited option another default without repeating its declaration.
-"""
+"""Option groups that several commands share: fields of their configurations."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from wasskit.config import ByCommand, OptionGroup, argument, option
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
-
-
-def override(
-    group: type[OptionGroup],
-    name: str,
-    default: Any,
-    *,
-    help: str | None = None,
-    show_default: str | None = None,
-    hidden: bool = False,
-) -> Any:
-    """The declaration of a group's option with another default (and, if given, another help).
-
-    A default that is a value is shown as such, whatever words the group has for its own; ``show_default`` gives others.
-    """
-    inherited = next(f for f in dataclasses.fields(group) if f.name == name)
-    (key, declared), *_ = inherited.metadata.items()
-    words = declared.show_default if default is None and show_default is None else show_default
-    changed = dataclasses.replace(
-        declared, help=declared.help if help is None else help, show_default=words, hidden=hidden
-    )
-    return dataclasses.field(default=default, metadata={key: changed})
-
 
 # --- Completion of values: cheap, and silent when something is missing ------------------------------------------------
 
@@ -125,13 +98,19 @@ def complete_local_paths(typed: str) -> Iterable[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceOptions(OptionGroup):
-    """Where to compute."""
+class OneDeviceOptions(OptionGroup):
+    """The device to compute on."""
 
     device: str = option(
         "auto", help="Device: auto, cpu, cuda, cuda:N, mps.", panel="Machine", runtime=True,
         complete=complete_devices, metavar="DEVICE",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(OneDeviceOptions):
+    """Where and how to compute, on one process or several."""
+
     nproc: int = option(
         1, help="Processes on this machine, one per device.", panel="Machine", min=1, runtime=True
     )
@@ -153,8 +132,8 @@ class TrainingDeviceOptions(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(OptionGroup):
-    """A run directory, its name, its seed, and how to go on with it."""
+class RunFolderOptions(OptionGroup):
+    """The run directory, by its path or by its name."""
 
     run_dir: Path | None = option(
         None, help="Run directory.", panel="Run", transient=True, complete=complete_own_runs,
@@ -164,6 +143,23 @@ class RunOptions(OptionGroup):
         None, help="Name of the run directory under runs/<method>/.", panel="Run", transient=True,
         show_default="from the settings",
     )  # fmt: skip
+
+    def validate(self) -> None:
+        super().validate()
+        if self.run_dir is not None and self.name is not None:
+            raise UserError("--run-dir and --name both say where the run goes: give one of them.")
+        if self.name is not None and (
+            not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts
+        ):
+            raise UserError(
+                f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(RunFolderOptions):
+    """A run directory, its seed, and how to go on with it."""
+
     resume: str | None = option(
         None, help="Go on as if never stopped: alone, from the run directory's last checkpoint; or from a run "
         "directory, a checkpoint, or `previous`.", panel="Run", transient=True, complete=complete_own_runs,
@@ -184,29 +180,15 @@ class RunOptions(OptionGroup):
     log_every: int = option(20, help="Steps between logged losses.", panel="Run", min=1)
     tensorboard: bool = option(True, help="Write TensorBoard events.", panel="Run", runtime=True)
 
-    def validate(self) -> None:
-        super().validate()
-        if self.run_dir is not None and self.name is not None:
-            raise UserError("--run-dir and --name both say where the run goes: give one of them.")
-        if self.name is not None and (
-            not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts
-        ):
-            raise UserError(
-                f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own."
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
-class DataRootOptions(OptionGroup):
-    """Where data sets are and how they are read."""
+class DataFolderOptions(OptionGroup):
+    """Where data sets are."""
 
     data_root: Path | None = option(
-        None,
-        help="Folder that holds the data sets.",
-        panel="Data",
-        runtime=True,
+        None, help="Folder that holds the data sets.", panel="Data", runtime=True,
         show_default="$WASSKIT_DATA, else data",
-    )
+    )  # fmt: skip
     download: bool = option(
         False,
         help="Download the data set if it is not there.",
@@ -214,6 +196,12 @@ class DataRootOptions(OptionGroup):
         transient=True,
         flag="--download",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(OptionGroup):
+    """How images are read."""
+
     corrupt: Literal["refuse", "skip"] = option(
         "refuse",
         help="What to do with images that cannot be read (they are named and counted).",
@@ -223,6 +211,11 @@ class DataRootOptions(OptionGroup):
         None, help="Loader processes for sets that do not fit in memory.", panel="Data", min=0, runtime=True,
         show_default="by the number of cores",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRootOptions(ReadingOptions, DataFolderOptions):
+    """Where data sets are and how they are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,13 +286,19 @@ class LoopOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerOptions(OptionGroup):
-    """The optimiser."""
+class LearningRateOptions(OptionGroup):
+    """The learning rate."""
+
+    lr: float = option(0.1, help="Learning rate (peak).", panel="Optimisation", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateOptions(OptionGroup):
+    """The optimiser but for its learning rate, which some methods choose by what they learn from."""
 
     optimizer: Literal["sgd", "adam", "adamw", "lars"] = option(
         "sgd", help="Optimiser.", panel="Optimisation"
     )
-    lr: float = option(0.1, help="Learning rate (peak).", panel="Optimisation", above=0)
     momentum: float = option(0.9, help="Momentum of SGD and LARS.", panel="Optimisation", min=0, below=1)
     weight_decay: float = option(0.0, help="Weight decay.", panel="Optimisation", min=0)
     clip_norm: float | None = option(
@@ -311,6 +310,11 @@ class OptimizerOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimizerOptions(UpdateOptions, LearningRateOptions):
+    """The optimiser."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OverwriteOptions(OptionGroup):
     """Whether files that are there already may be replaced.
 
@@ -319,14 +323,11 @@ class OverwriteOptions(OptionGroup):
     """
 
     overwrite: bool = option(
-        False,
-        help="Replace files that are there already.",
-        panel="Output",
-        transient=True,
-        flag="--overwrite",
-    )
+        False, help="Replace files that are there already.", panel="Output", transient=True, flag="--overwrite",
+        former="force",
+    )  # fmt: skip
 
-    def claim(self, *paths: Path, flag: str = "--output") -> None:
+    def refuse_existing(self, *paths: Path, flag: str = "--output") -> None:
         """Refuse to write where something is already, unless that was asked for.
 
         Args:
@@ -338,7 +339,7 @@ class OverwriteOptions(OptionGroup):
         """
         for path in paths:
             if path.exists() and not path.is_file():
-                raise UserError(f"{path} is no file that could be replaced: choose another {flag}.")
+                raise UserError(f"{path} is not a file that can be replaced: choose another {flag}.")
             if not self.overwrite and os.path.lexists(path):
                 raise UserError(
                     f"{path} exists already: choose another {flag}, or replace it by --overwrite."

@@ -32,9 +32,9 @@ class Plugin:
             :class:`wasskit.config.Command`) of the module ``<package>.a_b``.
         model: ``module:object``, the :class:`wasskit.trained.kind.ModelKind` of what its trainings make. It has then
             ``embed`` and ``export`` by naming them in ``commands``; ``aliases`` name a module that declares others.
-        choices: ``module:class``, the plugin's own options of these two, the keywords of ``ModelKind.embedder``.
+        choices: ``module:class``, its `OptionGroup` of these two commands, the keywords of ``ModelKind.embedder``.
         embeddings: ``module:function`` that gives the embeddings of a trained run's test images, from its directory
-            and a device: ``(run: Path, device: str) -> Tensor (N, m)``. Whoever measures embeddings finds it here.
+            and a device: ``(run: Path, device: str) -> Tensor (N, m)``. `study` measures them.
         metrics: ``module:object`` of the :class:`wasskit.evaluation.metrics.Metrics` that its runs record, in a module
             that imports nothing heavy. What is not declared is shown by its name, and neither way is better.
     """

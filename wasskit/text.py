@@ -39,7 +39,7 @@ _FORMULA = frozenset("=+-@\t\r")
 def hidden(character: str) -> bool:
     """Whether a character controls instead of showing: control and format characters, surrogates, line separators.
 
-    The joiners that words of some scripts and emoji consist of are no such characters.
+    The joiners of some scripts and of emoji are not among them.
     """
     return (
         unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and character not in "\u200c\u200d"

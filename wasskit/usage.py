@@ -55,7 +55,7 @@ def sentence(error: Any) -> str:
 
 
 def no_such_command(where: str, word: str, known: Iterable[str]) -> str:
-    """What to say of a word that is no subcommand."""
+    """The message for a word that is not a subcommand."""
     near = did_you_mean(word, known, otherwise=f" `{where} --help` lists them.")
     return f"No such command {word!r} of `{where}`.{near}"
 

@@ -426,7 +426,7 @@ class TestImageNet100:
     def test_nothing_is_downloaded_over_other_files(self, tmp_path: Path) -> None:
         (tmp_path / "imagenet100").mkdir()
         (tmp_path / "imagenet100" / "state.json").touch()
-        with pytest.raises(UserError, match="is there but is no copy of imagenet100: move it away"):
+        with pytest.raises(UserError, match="is there but is not a copy of imagenet100: move it away"):
             load_dataset("imagenet100", "train", root=tmp_path, download=True)
 
     def test_the_hugging_face_copy_needs_its_package(

@@ -23,7 +23,10 @@ def one(x: Tensor, dim: int, code: str = "float32", **more: object) -> dict[str,
 
 
 def nearest(x: np.ndarray, k: int) -> np.ndarray:
-    return NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(x).kneighbors()[1]
+    found: np.ndarray = (
+        NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(x).kneighbors()[1]
+    )
+    return found
 
 
 @pytest.mark.parametrize("dim", [4, 11])

@@ -129,7 +129,7 @@ def test_evaluating_restores_each_modules_own_mode() -> None:
 def test_embeddings_on_disk_with_a_table(tmp_path: Path, dtype: str) -> None:
     names = [f"a folder/bild {i},é.png" for i in range(11)]
     labels = torch.tensor([0, 1, -1, 0, 0, 0, 0, 0, 0, 0, 1])
-    array, table = write_embeddings(
+    array, table, _ = write_embeddings(
         tmp_path / "out" / "vectors",
         encoder(),
         Loader(IMAGES, SHUFFLED),

@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 from wasskit.errors import UserError
 from wasskit.evaluation import alpha_req, lidar, rankme, sigreg_statistic, sliced_uniformity
 from wasskit.evaluation.gaussianity import epps_pulley, quadrature
-from wasskit.evaluation.label_free import power_law_decay, spectral_measures
-from wasskit.evaluation.uniform_null import Null, lidar_null, sliced_nulls, spectral_nulls
+from wasskit.evaluation.label_free import power_law_decay, spectral_metrics
+from wasskit.evaluation.uniform_null import NullDistribution, lidar_null, sliced_nulls, spectral_nulls
 from wasskit.ot import slicing_directions
 
 
@@ -53,7 +53,7 @@ def test_alpha_is_the_weighted_fit() -> None:
 def test_a_rotation_changes_no_spectral_measure() -> None:
     x = draw(40, 6) * torch.arange(1, 7)
     rotation = torch.linalg.qr(draw(6, 6, seed=1)).Q
-    for found, expected in zip(spectral_measures(x @ rotation), spectral_measures(x), strict=True):
+    for found, expected in zip(spectral_metrics(x @ rotation), spectral_metrics(x), strict=True):
         torch.testing.assert_close(found, expected)
 
 
@@ -120,7 +120,7 @@ def test_what_uniform_points_show(n: int, m: int) -> None:
     for seed in range(40):
         z = normalize(draw(n, m, seed=seed))
         generator = torch.Generator().manual_seed(seed)
-        spectral = spectral_measures(z)
+        spectral = spectral_metrics(z)
         found["rankme"].append(float(spectral[0]))
         found["alpha_req"].append(float(spectral[1]))
         found["sigreg"].append(float(sigreg_statistic(z * m**0.5, count=24, generator=generator)))
@@ -138,7 +138,7 @@ def test_what_uniform_points_show(n: int, m: int) -> None:
 def test_what_lidar_shows_of_no_structure() -> None:
     found = [float(lidar(draw(50, 1, 6, seed=s) + 0.3 * draw(50, 4, 6, seed=99 + s), 0.0)) for s in range(40)]
     null = lidar_null(50, 4, 6)
-    assert isinstance(null, Null)
+    assert isinstance(null, NullDistribution)
     assert float(np.mean(found)) == pytest.approx(null.mean, abs=5 * null.deviation / 40**0.5)
     assert lidar_null(5, 2, 6) is None
 

@@ -1,4 +1,4 @@
-"""Measures of transport maps: reference values, laws, the Frechet inception distance."""
+"""Metrics of transport maps: reference values, laws, the Frechet inception distance."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wasskit.errors import UserError
-from wasskit.system.locks import Taken, held, holder
+from wasskit.system.locks import LockHeld, held, holder
 
 pytest.importorskip("fcntl")
 
@@ -31,9 +31,9 @@ def test_a_lock_falls_with_its_process(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(Taken, match=f"process {other.pid} on "), held(path):
+        with pytest.raises(LockHeld, match=f"process {other.pid} on "), held(path):
             pass
-        with pytest.raises(Taken), held(path, shared=True):
+        with pytest.raises(LockHeld), held(path, shared=True):
             pass
         assert str(holder(path)).startswith(f"process {other.pid} on ")
         other.kill()

@@ -17,7 +17,7 @@ PARENT = """
 import os, subprocess, sys, time
 from wasskit.system import processes
 if sys.argv[1] == "pipe":
-    processes._told_by_kernel = lambda: None
+    processes._parent_death_signal = lambda: None
 child = processes.start([sys.executable, "-c", sys.argv[2]], os.environ, stdout=sys.stdout)
 time.sleep(600)
 """

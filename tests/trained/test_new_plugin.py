@@ -18,7 +18,7 @@ from torch import nn
 
 import wasskit
 from wasskit import cli, plugins
-from wasskit.config import CommandOptions, option
+from wasskit.config import OptionGroup, option
 from wasskit.data.registry import load_dataset
 from wasskit.errors import UserError
 from wasskit.models.backbones import build_backbone
@@ -46,7 +46,7 @@ def build(description: Mapping[str, Any]) -> Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choices(CommandOptions):
+class Choices(OptionGroup):
     first: int | None = option(None, help="Coordinates that are kept.", min=1)
 
 

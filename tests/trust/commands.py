@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from wasskit.cli import load_command
+from wasskit.config import fields_of
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 
 __all__ = ["TRAININGS", "Training", "sample", "training_commands"]
@@ -151,7 +152,7 @@ def training_commands() -> set[str]:
         plugin = load_plugin(target)
         if isinstance(plugin, Plugin):
             for name in plugin.commands:
-                command = importlib.import_module(plugin.module_of(name)).command
-                if "resume" in {known.name for known in dataclasses.fields(command.options)}:
+                command = load_command(plugin, name)
+                if "resume" in {known.name for known in fields_of(command.options)}:
                     found.add(command.path)
     return found

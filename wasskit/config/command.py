@@ -24,7 +24,7 @@ if typing.TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What a command's body may want to know of how it was called."""
+    """How a command was called."""
 
     command: str
     argv: tuple[str, ...]
@@ -157,7 +157,7 @@ class Command(Generic[C]):
             from wasskit.distributed.launch import launch
 
             code = launch(nproc, list(argv))
-            raise typer.Exit(code)  # the processes have said what there was to say
+            raise typer.Exit(code)  # the processes have printed their own messages
         invocation = Invocation(self.path, argv, frozenset(given), recipe)
         try:
             result = self.body(config, invocation)
@@ -182,7 +182,7 @@ def _command_class(declared: Command[Any]) -> Any:
     class DeclaredCommand(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             filled = declared.fill_optional_values(args)
-            # First, so that --help is answered and not judged.
+            # First, so that --help wins over the checks below.
             with parsing(ctx):
                 rest: list[str] = super().parse_args(ctx, list(filled))
             if not ctx.resilient_parsing:

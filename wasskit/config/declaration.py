@@ -151,13 +151,23 @@ class Changes:
 
     help: Mapping[str, str] = field(default_factory=dict)
     show_default: Mapping[str, str] = field(default_factory=dict)
+    hidden: bool = False
 
 
 def group(
-    default: G, *, help: Mapping[str, str] | None = None, show_default: Mapping[str, str] | None = None
+    default: G,
+    *,
+    help: Mapping[str, str] | None = None,
+    show_default: Mapping[str, str] | None = None,
+    hidden: bool = False,
 ) -> G:
-    """A group as a field of a command, where more than its defaults differs: help and words for computed defaults."""
-    changes = Changes(help or {}, show_default or {})
+    """A group as a field of a command, where more than its defaults differs.
+
+    Args:
+        help, show_default: the help and the words for a computed default, by the names of options.
+        hidden: its options are accepted, but of no effect and not shown.
+    """
+    changes = Changes(help or {}, show_default or {}, hidden)
     declared: Any = field(default=default, metadata={METADATA: changes})
     return declared  # type: ignore[no-any-return]
 

@@ -165,7 +165,8 @@ def _changed(declared: Option, f: dataclasses.Field[Any], value: Any, changes: C
     """A group's option as its command has it. Words for a computed default do not hold for one that is a value."""
     words = None if value is not None and value != f.default else declared.show_default
     help, words = changes.help.get(f.name, declared.help), changes.show_default.get(f.name, words)
-    return dataclasses.replace(declared, help=help, show_default=words)
+    hidden = declared.hidden or changes.hidden
+    return dataclasses.replace(declared, help=help, show_default=words, hidden=hidden)
 
 
 def coerce(f: Field, value: Any, where: str) -> Any:

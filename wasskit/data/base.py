@@ -219,8 +219,7 @@ class ImageDataset:
 
 
 class _Reindexed:
-    """``reader`` seen through a list of indices; a class, not a closure, so that spawned workers can have
-    it."""
+    """``reader`` seen through a list of indices; a class, not a closure, so that spawned workers can have it."""
 
     def __init__(self, reader: Callable[[int], Image.Image], indices: Tensor) -> None:
         self.reader = reader
@@ -233,8 +232,7 @@ class _Reindexed:
 def read_image(path: str | Path, channels: int = 3) -> Image.Image:
     """Decode an image file completely, upright, as mode L (``channels`` 1) or RGB; the first frame of an animation.
 
-    Raises `UnreadableImage` for whatever keeps the pixels from being had: no file, no rights, truncated, not
-    an image.
+    Raises `UnreadableImage` for whatever keeps the pixels from being had: no file, no rights, truncated, not an image.
     """
     try:
         return _decode(Path(path), channels)
@@ -266,7 +264,7 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
     and as [0, 255] otherwise, and transparent pixels are laid on white.
     """
     image.load()
-    turn = _turn_of(image)
+    turn = _orientation(image)
     if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.float64)
         image = Image.fromarray(np.clip(np.rint(values / 257.0), 0, 255).astype(np.uint8))
@@ -297,7 +295,7 @@ _TURNS = {
 }
 
 
-def _turn_of(image: Image.Image) -> Image.Transpose | None:
+def _orientation(image: Image.Image) -> Image.Transpose | None:
     """What sets an image upright that its camera stored as the sensor lay; None where nothing has to be done."""
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))

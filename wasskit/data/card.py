@@ -48,10 +48,9 @@ class DatasetCard:
     are other layouts that will do as well. No files: built in. ``counts`` and ``class_counts`` are the
     published numbers of images and classes of each split.
 
-    ``look`` gives the place of the set below a data root, or the reason why it is not there (None: where its
-    files are). ``by_class`` gives the parts for metric learning, "train", "test" or "query", and "gallery",
-    whose classes differ; where there is none, or it gives none, every other class trains. ``load`` gives a
-    split.
+    ``look`` gives the place of the set below a data root, or the reason why it is not there (None: where its files
+    are). ``by_class`` gives the parts for metric learning, "train", "test" or "query", and "gallery", whose classes
+    differ; where there is none, or it gives none, every other class trains. ``load`` gives a split.
     """
 
     name: str

@@ -25,8 +25,7 @@ damaged image when they come to it."""
 
 
 def threaded(function: Callable[[int], T], count: int, threads: int | None = None) -> Iterator[T]:
-    """``function(0), function(1), ...`` in order, computed by threads (image decoders let go of the
-    interpreter)."""
+    """``function(0), function(1), ...`` in order, computed by threads (image decoders let go of the interpreter)."""
     threads = threads or min(16, cores())
     if threads == 1 or count < 64:
         yield from map(function, range(count))
@@ -38,8 +37,7 @@ def threaded(function: Callable[[int], T], count: int, threads: int | None = Non
 
 
 def check_image(path: str | Path) -> BadImage | None:
-    """Decode a file to its end; JPEG at an eighth of its size, which reads all of its data in a third of the
-    time."""
+    """Decode a file to its end; JPEG at an eighth of its size, which reads all of its data in a third of the time."""
     return _check(lambda: opened(path), lambda: read_image(path))
 
 
@@ -132,8 +130,7 @@ def decode_all(
 def to_memory(
     dataset: ImageDataset, size: int | None = None, *, corrupt: str = "refuse", threads: int | None = None
 ) -> ImageDataset:
-    """A copy of a set on disk with all images decoded to squares of ``size`` (default ``image_size``) in
-    memory."""
+    """A copy of a set on disk with all images decoded to squares of ``size`` (default ``image_size``) in memory."""
     size = size or dataset.image_size
     images, bad = decode_all(dataset.image, len(dataset), size, dataset.channels, threads)
     held = replace(dataset, images=images, paths=None, reader=None)

@@ -70,7 +70,7 @@ def digit_half(name: str) -> Domain:
 
 
 def changed_look(images: Tensor) -> Tensor:
-    """Sheared, thinner and paler."""
+    """Images sheared, with thinner strokes and less contrast."""
     shear = torch.tensor([[1.0, 0.35, 0.0], [0.0, 1.0, 0.0]]).expand(len(images), 2, 3)
     grid = F.affine_grid(shear, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, align_corners=False)

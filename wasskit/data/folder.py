@@ -273,8 +273,8 @@ def _divided(dataset: ImageDataset, split: str, path: Path) -> ImageDataset:
 
 
 def _columns(file: Path, heading: list[str]) -> list[str] | None:
-    """What each column holds, "" for something else; None where the first line is no heading."""
-    # A label may be called "image", so a line that names an image file is no heading.
+    """What each column holds, "" for something else; None where the first line is not a heading."""
+    # A label may be called "image", so a line that names an image file is not a heading.
     if all(_COLUMN_NAMES.get(cell) != "path" for cell in heading) or any(
         Path(cell).suffix in SUFFIXES for cell in heading
     ):

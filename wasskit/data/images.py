@@ -33,8 +33,8 @@ def opened(source: Path | str | bytes) -> Image.Image:
     """An image with its header read and its pixels not yet, from a file or from the bytes of one.
 
     Raises:
-        UnreadableFile: the path is no regular file.
-        Damage: it is no image of a known format, or announces more pixels than are decoded.
+        UnreadableFile: the path is not a regular file.
+        Damage: it is not an image of a known format, or announces more pixels than are decoded.
         Exception: whatever else damage leads Pillow to.
     """
     if isinstance(source, bytes):

@@ -1,7 +1,6 @@
 """Sets on disk whose images are those of a published list, never what else lies in the folders.
 
-``._`` files and thumbnails are none of them. A list whose numbers are not the published ones is refused with its
-path.
+``._`` files and thumbnails are none of them. A list whose numbers are not the published ones is refused with its path.
 """
 
 from __future__ import annotations

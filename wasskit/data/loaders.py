@@ -17,7 +17,7 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.data.transforms import (
     Augment,
     PerImage,
@@ -222,16 +222,15 @@ class TrainLoader:
             if not isinstance(self.augment, PerImage):
                 views = as_tuple(self._augmented(views[0], self._generator(epoch, step), low, size))
             chosen = labels[index]
-            yield Batch(views, sent(chosen, self.device), sent(index, self.device), chosen)
+            yield Batch(views, to_device(chosen, self.device), to_device(index, self.device), chosen)
 
 
 class EvalLoader:
     """This rank's part of a data set, each sample once, in order.
 
-    Rank r of R takes the samples from ``r N // R`` to ``(r + 1) N // R``: without padding, so that counts are
-    exact, and concatenating the ranks' results in rank order gives the order of the data set. ``batch_size``
-    is this rank's own. ``transform``: a batched callable uint8 -> float, or a `PerImage` (None: the standard
-    one).
+    Rank r of R takes the samples from ``r N // R`` to ``(r + 1) N // R``: without padding, so that counts are exact,
+    and concatenating the ranks' results in rank order gives the order of the data set. ``batch_size`` is this rank's
+    own. ``transform``: a batched callable uint8 -> float, or a `PerImage` (None: the standard one).
     """
 
     def __init__(
@@ -266,11 +265,6 @@ class EvalLoader:
         """The number of this rank's batches."""
         return -(-(self.high - self.low) // self.batch_size)
 
-    @property
-    def num_samples(self) -> int:
-        """The number of this rank's samples."""
-        return self.high - self.low
-
     def __iter__(self) -> Iterator[Batch]:
         return _timed(self, self._from_memory() if self._workers is None else self._decoded())
 
@@ -302,7 +296,7 @@ class EvalLoader:
             if not isinstance(self.transform, PerImage):
                 with torch.no_grad():
                     views = (self.transform(views[0]),)
-            yield Batch(views, sent(labels[index], self.device), sent(index, self.device))
+            yield Batch(views, to_device(labels[index], self.device), to_device(index, self.device))
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

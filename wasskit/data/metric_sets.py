@@ -23,9 +23,8 @@ from wasskit.errors import UserError
 class MetricSplits:
     """What a metric is trained and measured on. No class of one part is in another.
 
-    ``test`` holds the queries; ``gallery`` is what they search, or None where the queries search one another.
-    Labels of ``test`` and ``gallery`` number the same classes; those of ``train`` and ``val`` count from 0 on
-    their own.
+    ``test`` holds the queries; ``gallery`` is what they search, or None where the queries search one another. Labels of
+    ``test`` and ``gallery`` number the same classes; those of ``train`` and ``val`` count from 0 on their own.
     """
 
     train: ImageDataset

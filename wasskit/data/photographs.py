@@ -57,8 +57,7 @@ def read_pixels(path: Path) -> Pixels:
     A tiled or very large TIFF is taken as it is stored.
 
     Raises:
-        UserError: the file is missing or damaged; the image is grey, has an alpha channel or more than 8
-            bits.
+        UserError: the file is missing or damaged; the image is grey, has an alpha channel or more than 8 bits.
     """
     if (page := tiled_page(path)) is not None:
         if page.imagelength * page.imagewidth > LARGEST_IMAGE:

@@ -69,16 +69,14 @@ def _bicubic_weights(
 def _keys_kernel(distance: Tensor) -> Tensor:
     """Keys's cubic convolution kernel with a = -1/2 at distances >= 0.
 
-    With t = max(2 - d, 0) and s = max(1 - d, 0) its two branches are one formula: t^2 (t - 1) / 2 + s^2 (1 -
-    2 s).
+    With t = max(2 - d, 0) and s = max(1 - d, 0) its two branches are one formula: t^2 (t - 1) / 2 + s^2 (1 - 2 s).
     """
     t, s = (2 - distance).clamp_min_(0), (1 - distance).clamp_min_(0)
     return t.square().mul_(t - 1).mul_(0.5).addcmul_(s.square(), 1 - 2 * s)
 
 
 def grey_weights(x: Tensor) -> Tensor:
-    """(C,): the share of each channel in the grey value, as in torchvision; a single channel is grey
-    itself."""
+    """(C,): the share of each channel in the grey value, as in torchvision; a single channel is grey itself."""
     if x.shape[1] == 1:
         return constants((1.0,), x.device)
     if x.shape[1] == 3:
@@ -97,8 +95,7 @@ def blend_coefficients(kind: Tensor, factor: Tensor, grey: Tensor) -> tuple[Tens
     `blend_colours`.
 
     Each is f x + (1 - f) y, with y black, the mean grey value of the image, or the grey image. Returns a
-    matrix (..., C, C) acting on the channels and the share (...) of the mean grey value. ``grey``:
-    `grey_weights`.
+    matrix (..., C, C) acting on the channels and the share (...) of the mean grey value. ``grey``: `grey_weights`.
     """
     rest = 1 - factor
     matrix = factor[..., None, None] * torch.eye(len(grey), device=grey.device)
@@ -106,8 +103,8 @@ def blend_coefficients(kind: Tensor, factor: Tensor, grey: Tensor) -> tuple[Tens
 
 
 def blend_colours(x: Tensor, matrix: Tensor, mean_share: Tensor) -> Tensor:
-    """Each image (B, C, H, W) in [0, 1] times its matrix (B, C, C), plus a share (B,) of its mean grey value,
-    clipped."""
+    """Each image (B, C, H, W) in [0, 1] times its matrix (B, C, C), plus a share (B,) of its mean
+    grey value, clipped."""
     b, c, h, w = x.shape
     constant = (x.mean(dim=(2, 3)) @ grey_weights(x)) * mean_share
     mixed = torch.baddbmm(constant[:, None, None].expand(b, c, 1), matrix, x.reshape(b, c, h * w))
@@ -157,8 +154,7 @@ def to_grey(x: Tensor, chosen: Tensor) -> Tensor:
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Blur each image (B, C, S, S) by a Gaussian of its ``sigma`` (B,) in pixels; none where it is 0.
 
-    torchvision's ``gaussian_blur`` with a kernel of 13 pixels (of 2 S - 1 on images with S <= 6), edges
-    reflected.
+    torchvision's ``gaussian_blur`` with a kernel of 13 pixels (of 2 S - 1 on images with S <= 6), edges reflected.
     """
     size = x.shape[-1]
     radius = min(BLUR_RADIUS, size - 1)
@@ -175,8 +171,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _reflected_shifts(size: int, radius: int, device: torch.device) -> Tensor:
-    """(2 radius + 1, size, size): matrices that shift by -radius to radius pixels, reflecting at the
-    edges."""
+    """(2 radius + 1, size, size): matrices that shift by -radius to radius pixels, reflecting at the edges."""
     place = torch.arange(size) + torch.arange(-radius, radius + 1)[:, None]
     source = place.abs()
     source = torch.where(source > size - 1, 2 * (size - 1) - source, source)

@@ -40,19 +40,6 @@ class RandomSampler:
         return torch.randperm(self.size, generator=_generator(self.seed, "order", epoch))
 
 
-class SequentialSampler:
-    """Every epoch in the data set's own order."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def order(self, epoch: int) -> Tensor:
-        return torch.arange(self.size)
-
-
 class ClassBalancedSampler:
     """Each batch of ``batch_size`` holds ``images_per_class`` images of each of batch_size / images_per_class
     classes.
@@ -62,7 +49,7 @@ class ClassBalancedSampler:
     its class, and within one batch only where the class has fewer than ``images_per_class``. Samples labelled
     -1 are never drawn.
 
-    ``labels``: (N,) int64. Raises `UserError` where the batch is no multiple of ``images_per_class`` or asks
+    ``labels``: (N,) int64. Raises `UserError` where the batch is not a multiple of ``images_per_class`` or asks
     for more classes than there are.
     """
 

@@ -14,10 +14,9 @@ def stratified_split(
 ) -> tuple[Tensor, Tensor]:
     """Indices ``(rest, part)``, both ascending, where ``part`` holds ``fraction`` of each class.
 
-    Each class gives ``round(fraction * n_c)`` images, at least one where it has two or more and never its
-    last one: a class of a single image stays in ``rest``. Samples without a label (-1) count as a class of
-    their own. ``labels``: (N,) int64, or None with ``size`` = N for an unlabelled set. A pure function of its
-    arguments.
+    Each class gives ``round(fraction * n_c)`` images, at least one where it has two or more and never its last one: a
+    class of a single image stays in ``rest``. Samples without a label (-1) count as a class of their own. ``labels``:
+    (N,) int64, or None with ``size`` = N for an unlabelled set. A pure function of its arguments.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the part to split off must be a fraction between 0 and 1, not {fraction}")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wasskit.data.catalog import MEASURES
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import Constant, sent
+from wasskit.data.transfer import Constant, to_device
 from wasskit.errors import UserError
 from wasskit.system.arrays import read_array
 
@@ -55,7 +55,7 @@ class Measure:
         number = derive_seed(*seed)
         rows = range(count) if rows is None else rows
         if scheme == "sobol":
-            u = sent(sobol_points(count, self.uniforms, number, rows), device)
+            u = to_device(sobol_points(count, self.uniforms, number, rows), device)
         else:
             generator = torch.Generator(device).manual_seed(number)
             u = torch.rand(count, self.uniforms, device=device, generator=generator)[rows.start : rows.stop]
@@ -85,9 +85,9 @@ def sobol_points(count: int, dim: int, seed: int, rows: range | None = None) -> 
     rows = range(count) if rows is None else rows
     if dim <= SCRAMBLED_ANEW_UP_TO:
         engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed % 2**31)
-        return passed_over(engine, rows.start).draw(len(rows))
+        return sobol_engine_at(engine, rows.start).draw(len(rows))
     bits = torch.quasirandom.SobolEngine.MAXBIT
-    engine = passed_over(scrambled_engine(dim).reset(), rows.start)
+    engine = sobol_engine_at(scrambled_engine(dim).reset(), rows.start)
     whole = (engine.draw(len(rows), dtype=torch.float64) * 2.0**bits).long()
     generator = torch.Generator().manual_seed(seed)
     shifted: Tensor = whole ^ torch.randint(2**bits, (dim,), generator=generator)
@@ -95,7 +95,7 @@ def sobol_points(count: int, dim: int, seed: int, rows: range | None = None) -> 
     return (shifted >> (bits - 24)).float() / 2.0**24
 
 
-def passed_over(engine: torch.quasirandom.SobolEngine, count: int) -> torch.quasirandom.SobolEngine:
+def sobol_engine_at(engine: torch.quasirandom.SobolEngine, count: int) -> torch.quasirandom.SobolEngine:
     """A fresh engine whose next point is number ``count``, from 0."""
     # torch before 2.5 spoils an engine that is to pass over none.
     return engine.fast_forward(count) if count else engine
@@ -183,9 +183,7 @@ def grid(side: int, step: float = 9.0, std: float = 1.0) -> Measure:
 
 
 def swiss_roll(noise: float = 0.8, divisor: float = 7.5) -> Measure:
-    """The plane section of the Swiss roll, ``t (cos t, sin t)`` for t uniform in [1.5 pi, 4.5 pi], with
-    noise.
-    """
+    """The plane section of the Swiss roll, ``t (cos t, sin t)`` for t uniform in [1.5 pi, 4.5 pi], with noise."""
 
     def transform(u: Tensor) -> Tensor:
         t = 1.5 * math.pi * (1.0 + 2.0 * u[:, 0])
@@ -275,9 +273,7 @@ def checked_points(points: Tensor, name: str) -> Tensor:
 
 
 class Whitening:
-    """The change of coordinates ``(x - mean) C^{-1/2}`` that gives a sample mean 0 and covariance the
-    identity.
-    """
+    """The change of coordinates ``(x - mean) C^{-1/2}`` that gives a sample mean 0 and covariance the identity."""
 
     def __init__(self, points: Tensor) -> None:
         from wasskit.ot.gaussian import streamed_moments, symmetric_power

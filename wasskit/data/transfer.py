@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["Constant", "sent"]
+__all__ = ["Constant", "to_device"]
 
 
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on ``device``. To a GPU it is copied by way of pinned memory, and the host goes on at once."""
     device = torch.device(device)
     if tensor.device == device or tensor.device.type != "cpu" or device.type != "cuda":
@@ -34,5 +34,5 @@ class Constant:
     def _at(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         key = device, dtype
         if key not in self._made:
-            self._made[key] = sent(self.value.to(dtype), device)
+            self._made[key] = to_device(self.value.to(dtype), device)
         return self._made[key]

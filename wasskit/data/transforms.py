@@ -36,8 +36,7 @@ LARGE = 128
 
 
 class Normalise:
-    """uint8 (B, C, H, W) in [0, 255] -> float32 ``(x / 255 - mean) / std``; float images are taken to be in
-    [0, 1]."""
+    """uint8 (B, C, H, W) in [0, 255] -> float32 ``(x / 255 - mean) / std``; float images are taken to be in [0, 1]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean = tuple(mean)
@@ -67,8 +66,7 @@ class RandomAugment(ABC):
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> Draws:
-        """All random numbers for ``count`` images: tensors with first dimension ``count`` on the generator's
-        device."""
+        """All random numbers for ``count`` images: tensors with first dimension ``count`` on the generator's device."""
 
     @abstractmethod
     def apply(self, images: Tensor, draws: Draws) -> Views:
@@ -179,8 +177,7 @@ class PerImage:
 
 
 class ResizeCrop:
-    """PIL image -> uint8 (C, size, size): the shorter side to ``resize`` (bilinear, antialiased), then the
-    centre."""
+    """PIL image -> uint8 (C, size, size): the shorter side to ``resize`` (bilinear, antialiased), then the centre."""
 
     def __init__(self, size: int, resize: int | None = None) -> None:
         self.size = size
@@ -206,9 +203,8 @@ def to_uint8(image: Image.Image) -> Tensor:
 def train_transform(dataset: ImageDataset) -> Augment | PerImage:
     """The standard augmentation of supervised training.
 
-    In memory: grey images (characters) a small affine map; colour images padding by an eighth of the side,
-    crop and flip (He et al., 2016: 4 of 32). On disk: random resized crop of ``image_size`` (area 8-100 %),
-    flip.
+    In memory: grey images (characters) a small affine map; colour images padding by an eighth of the side, crop and
+    flip (He et al., 2016: 4 of 32). On disk: random resized crop of ``image_size`` (area 8-100 %), flip.
     """
     normalise = Normalise(dataset.mean, dataset.std)
     if dataset.in_memory:

@@ -194,8 +194,7 @@ class RandomViews(RandomAugment):
 
 
 class TwoViews(RandomViews):
-    """Two views of each image; ``second`` is the distribution of the second where it differs from the
-    first."""
+    """Two views of each image; ``second`` is the distribution of the second where it differs from the first."""
 
     def __init__(
         self,
@@ -237,8 +236,7 @@ def colour_jitter(x: Tensor, p: ViewParameters) -> Tensor:
 
 
 class PerImageViews:
-    """PIL image -> uint8 views (C, size, size), one per distribution, by torchvision's transforms: for
-    `PerImage`."""
+    """PIL image -> uint8 views (C, size, size), one per distribution, by torchvision's transforms: for `PerImage`."""
 
     def __init__(self, size: int, distributions: Sequence[ViewDistribution]) -> None:
         self.pipelines = [_torchvision_pipeline(size, view) for view in distributions]
@@ -267,8 +265,7 @@ def _torchvision_pipeline(size: int, view: ViewDistribution) -> Callable[[Image.
 
 
 def random_views(dataset: ImageDataset, *distributions: ViewDistribution) -> RandomViews | PerImage:
-    """Random views of a data set for its loader: in batch on the device for sets in memory, else in the
-    workers."""
+    """Random views of a data set for its loader: in batch on the device for sets in memory, else in the workers."""
     normalise = Normalise(dataset.mean, dataset.std)
     if dataset.in_memory:
         return RandomViews(normalise, distributions, size=dataset.image_size)

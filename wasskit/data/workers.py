@@ -73,7 +73,7 @@ def _start_worker(_: int) -> None:
     # A signal to the whole process group is for the main process, which saves its state and then ends its
     # workers; were they to die first, it would fail for want of data. Without a main process they end anyway.
     shield()
-    # What the main process had left to its collector is not this process's to end: the workers of an earlier loader
+    # The garbage collector must not free here what was inherited from the main process: workers of an earlier loader
     # would be killed, and their queues closed, under it.
     gc.freeze()
     gc.enable()
@@ -90,8 +90,8 @@ def _end_with_parent() -> None:
 def _end(iterators: list[Any], owner: int) -> None:
     """End the worker processes of an iterator, in the process that started them.
 
-    They are told first: torch raises an error, wherever the main process is, for a worker that is killed before. Then
-    they are killed, for they do not hear the SIGTERM by which torch and multiprocessing would end them.
+    They are asked to end first: torch raises an error in the main process for a worker that is killed before. Then they
+    are killed, since they block the SIGTERM by which torch and multiprocessing would end them.
     """
     while iterators and os.getpid() == owner:
         iterator = iterators.pop()

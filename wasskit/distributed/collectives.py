@@ -71,8 +71,8 @@ def all_reduce_with_grad(x: Tensor) -> Tensor:
 def gather(x: Tensor) -> Tensor:
     """Concatenate ``x`` of shape (B_r, ...) of all ranks, in rank order, without gradient.
 
-    The ranks may hold different numbers of rows, also none; the other dimensions and the dtype must agree,
-    ``UserError`` otherwise.
+    The ranks may hold different numbers of rows, also none; the other dimensions and the dtype must
+    agree, ``UserError`` otherwise.
     """
     if world_size() == 1:
         return x.detach()
@@ -110,6 +110,7 @@ def stack_ranks(x: Tensor) -> Tensor:
     sent, process_group = _route(x.detach().contiguous())
     stacked = sent.new_empty((world_size(), *sent.shape))
     if sent.numel():
+        # As bytes, since gloo does not send every dtype.
         parts = [part.reshape(-1).view(torch.uint8) for part in stacked]
         dist.all_gather(parts, sent.reshape(-1).view(torch.uint8), group=process_group)
     return stacked.to(x.device)
@@ -125,6 +126,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if world_size() == 1:
         return
     trained = [parameter for parameter in parameters if parameter.requires_grad]
+    # Agreed on first: ranks that reduced different sets of gradients would wait for each other for ever.
     present = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
     dist.all_reduce(present, op=dist.ReduceOp.MAX, group=channels().host)
     gradients: list[Tensor] = []
@@ -185,6 +187,7 @@ class _SumSlice(Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:
+        # Every rank has a gradient of the whole; the sum over ranks of this rank's rows is theirs.
         rows = len(y) // world_size()
         return _sum(y)[rank() * rows : (rank() + 1) * rows].clone()
 

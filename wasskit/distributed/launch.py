@@ -1,7 +1,6 @@
 """Start one process per rank on this machine, and find the devices that they compute on. Imports no torch.
 
-Over several machines, ``torchrun --nnodes ... -m wasskit ...`` starts the ranks instead; both set the same
-variables.
+Over several machines, ``torchrun --nnodes ... -m wasskit ...`` starts the ranks instead; both set the same variables.
 """
 
 from __future__ import annotations
@@ -230,7 +229,7 @@ class _Ranks:
         if not (spoken if ended else self._agree(0, failed)):
             self._show_errors(failed)
         if self._processes[failed].returncode < 0 and failed not in self._killed:
-            self._say_what_ended(failed)
+            self._report_failed_rank(failed)
         return _exit_code(self._processes[failed])
 
     def kill(self) -> None:
@@ -260,7 +259,7 @@ class _Ranks:
     def _agree(self, one: int, other: int) -> bool:
         return self._processes[one].returncode == self._processes[other].returncode
 
-    def _say_what_ended(self, place: int) -> None:
+    def _report_failed_rank(self, place: int) -> None:
         """A rank that a signal has ended had no last word: say which, by what, and what there is to go on from."""
         number = -self._processes[place].returncode
         cause = (

@@ -27,10 +27,9 @@ M = TypeVar("M", bound=nn.Module)
 class SyncBatchNorm(_BatchNorm):
     """Batch normalisation of (B, C, ...) with the mean and variance of the joined batch of all ranks.
 
-    Output, gradient and running statistics are those of ``BatchNorm`` on the joined batch; ranks may hold
-    different numbers of rows, at least one each. Parameters, buffers and state dict are ``BatchNorm``'s. On
-    one rank, and in evaluation, it is ``BatchNorm``. Statistics of half-precision inputs are taken in
-    float32.
+    Output, gradient and running statistics are those of ``BatchNorm`` on the joined batch; ranks may hold different
+    numbers of rows, at least one each. Parameters, buffers and state dict are ``BatchNorm``'s. On one rank, and in
+    evaluation, it is ``BatchNorm``. Statistics of half-precision inputs are taken in float32.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:

@@ -15,9 +15,8 @@ __all__ = ["map_shards", "mean_over_shards", "shard_indices", "shard_weight"]
 def shard_indices(n: int) -> range:
     """The indices, of ``range(n)``, that are this rank's.
 
-    Ranks have consecutive blocks whose sizes differ by one at most. Nothing is padded: each index belongs to
-    exactly one rank, so sums of counts are exact, and ``collectives.gather`` of per-sample results restores
-    their order.
+    Ranks have consecutive blocks whose sizes differ by one at most. Nothing is padded: each index belongs to exactly
+    one rank, so sums of counts are exact, and ``collectives.gather`` of per-sample results restores their order.
     """
     return range(n * rank() // world_size(), n * (rank() + 1) // world_size())
 

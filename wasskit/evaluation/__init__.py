@@ -1,4 +1,4 @@
-"""Measures of representations and of transport maps."""
+"""Metrics of representations and of transport maps."""
 
 from __future__ import annotations
 

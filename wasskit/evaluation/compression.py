@@ -1,8 +1,8 @@
 """What embeddings keep when they are shortened and coded: the table that decides how to store them.
 
-Every vector of a set is compared with the others of the set, and with a bank (the training vectors) where there is
-one. Similarity is the cosine of the (coded) prefixes; O(N) memory, equally similar items as in
-:mod:`wasskit.evaluation.ties`.
+Every vector of a set is compared with the others of the set, and with a bank (the training vectors)
+where there is one. Similarity is the cosine of the (coded) prefixes; O(N) memory, equally similar items
+as in :mod:`wasskit.evaluation.ties`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One pass of a network over a data set: features in memory, or on disk as ``.npy`` with a CSV of paths.
 
-Each process encodes its own share of the samples, every sample once; results come in the order of the data
-set.
+Each process encodes its own share of the samples, every sample once; results come in the order of the data set.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from wasskit.ot.precision import Precision, autocast
 from wasskit.system.files import replacing
 from wasskit.text import csv_cell
 
-Encoder = Callable[[Tensor], Tensor]
+Embedder = Callable[[Tensor], Tensor]
 
 
 class LabelledImages(Protocol):
@@ -66,7 +65,7 @@ def evaluating(*modules: object) -> Iterator[None]:
 
 
 def encode_batches(
-    encoder: Encoder,
+    encoder: Embedder,
     loader: Iterable[LabelledImages],
     *,
     precision: Precision = "fp32",
@@ -90,7 +89,7 @@ def encode_batches(
 
 
 def extract_features(
-    encoder: Encoder,
+    encoder: Embedder,
     loader: Iterable[LabelledImages],
     *,
     precision: Precision = "fp32",
@@ -138,7 +137,7 @@ def embedding_files(path: Path) -> tuple[Path, Path]:
 
 def write_embeddings(
     path: Path,
-    encoder: Encoder,
+    encoder: Embedder,
     loader: Iterable[LabelledImages],
     *,
     names: Sequence[str | Path],
@@ -147,14 +146,14 @@ def write_embeddings(
     precision: Precision = "fp32",
     dtype: Literal["float32", "float16"] = "float32",
     channels_last: bool = True,
-) -> tuple[Path, Path]:
+) -> tuple[Path, Path, int]:
     """Embed a data set straight to disk: ``path`` (.npy, (N, D), row i for sample i) and a CSV beside it.
 
     Nothing but the current batch is in memory; read the result with ``numpy.load(path, mmap_mode="r")``.
     ``names`` has one entry per sample and becomes the CSV's column ``path``, after ``row``; ``labels`` (N,),
     if given, its column ``label``, as names of ``classes`` where there are any. All processes write their
     rows to one file, which must lie where all can reach it. Both files appear only when they are complete.
-    Returns their paths. Raises UserError if they cannot be written.
+    Returns their paths and D. Raises UserError if they cannot be written.
     """
     path, table = embedding_files(path)
     batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
@@ -188,7 +187,7 @@ def write_embeddings(
         raise UserError(
             f"the embeddings could not be written to {path}: {error.strerror or error}."
         ) from error
-    return path, table
+    return path, table, width
 
 
 def _width(features: Tensor | None) -> int:

@@ -1,4 +1,4 @@
-r"""Measures that predict a probe's accuracy without labels, each as published.
+r"""Metrics that predict a probe's accuracy without labels, each as published.
 
 * RankMe (Garrido, Balestriero, Najman and LeCun, 2023): the exponential of the entropy of the singular values.
 * alpha-ReQ (Agrawal, Mondal, Ghosh and Richards, 2022): the decay of the covariance's eigenvalues as a power of
@@ -27,7 +27,7 @@ __all__ = [
     "power_law_decay",
     "rankme",
     "sliced_uniformity",
-    "spectral_measures",
+    "spectral_metrics",
 ]
 
 _ROWS = 4096
@@ -42,7 +42,7 @@ def rankme(features: Tensor) -> Tensor:
     (Garrido et al., 2023, eqs. 1 and 2.) A float64 scalar, about 1 to min(N, m); 0 for features that are all zero.
     Singular values come from the second moments: those below 1e-8 of the largest are not told from 0.
     """
-    return spectral_measures(features)[0]
+    return spectral_metrics(features)[0]
 
 
 def alpha_req(features: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
@@ -56,20 +56,20 @@ def alpha_req(features: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
         eigenvalues
             above 0. The published ranges differ between data sets.
     """
-    return spectral_measures(features, ranks)[1]
+    return spectral_metrics(features, ranks)[1]
 
 
-def spectral_measures(features: Tensor, ranks: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+def spectral_metrics(features: Tensor, ranks: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
     """``rankme`` and ``alpha_req`` in one sweep over the rows.
 
-    Raises ``UserError`` for what is no matrix (N, m) with N, m >= 1.
+    Raises ``UserError`` for anything but a matrix (N, m) with N, m >= 1.
     """
     if features.ndim != 2 or 0 in features.shape:
         raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
     wide = [float(rows.abs().amax()) for rows in features.split(_ROWS)]
     largest = max(wide)
     moments = FeatureMoments(normalise=False, dtype=features.dtype)
-    for rows in features.split(_ROWS):  # both measures are blind to scale, which may be too large to square
+    for rows in features.split(_ROWS):  # both metrics are blind to scale, which may be too large to square
         moments.update(rows.double() / (largest or 1.0))
     covariance = moments.covariance
     second = covariance + torch.outer(moments.mean, moments.mean)
@@ -97,8 +97,8 @@ def default_ranks(count: int) -> tuple[int, int]:
 def power_law_decay(eigenvalues: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
     """alpha of the least squares fit log lambda_j = c - alpha log j over a range of ranks, with the weights 1 / j.
 
-    ``eigenvalues`` (k,), descending; those that are not above 1e-14 of the largest are left out. (Stringer et al.,
-    2019.)
+    ``eigenvalues`` (k,), descending; those that are not above 1e-14 of the largest are left out. (Stringer
+    et al., 2019.)
     """
     kept = (
         eigenvalues[eigenvalues > 1e-14 * eigenvalues[:1].clamp_min(0)] if len(eigenvalues) else eigenvalues
@@ -164,7 +164,7 @@ def sliced_uniformity(
 
     The factor makes it sqrt(mean over directions of W2^2 to N(0, 1) of sqrt m times the projections): 1 for one
     point at the origin, whatever m. Differentiable; float64 for float64 features, else float32. Raises
-    ``UserError`` for what is no matrix.
+    ``UserError`` for anything but a matrix.
     """
     if features.ndim != 2 or 0 in features.shape:
         raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")

@@ -20,7 +20,7 @@ from wasskit.distributed.collectives import average_gradients, broadcast_module,
 from wasskit.distributed.group import world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import RankCounts
-from wasskit.evaluation.embedding import Encoder, LabelledImages, encode_batches
+from wasskit.evaluation.embedding import Embedder, LabelledImages, encode_batches
 from wasskit.ot.precision import Precision
 
 FeatureBatches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
@@ -100,7 +100,7 @@ def train_probe(
 
 
 def frozen_features(
-    encoder: Encoder,
+    encoder: Embedder,
     batches: Callable[[int], Iterable[LabelledImages]],
     *,
     precision: Precision = "fp32",

@@ -87,7 +87,7 @@ class Metrics:
     def __getitem__(self, name: str) -> Metric:
         """The metric of that name, or all ``name@k`` of one that counts ranks together.
 
-        For one that nobody declares, its name is its heading and neither way is better.
+        An undeclared one has its name as its heading and no direction.
         """
         found = self.find(name)
         if found is None and self.counts_ranks(name):
@@ -133,6 +133,7 @@ COMMON = Metrics(
         share("precision@{k}", "precision@{k}", f"share of positives among the first k; {_QUERIES}"),
         share("map@{k}", "mAP@{k}", f"average precision over the first k, by min(R, k); {_QUERIES}"),
         share("map@r", "MAP@R", f"average precision over the first R of R positives; {_QUERIES}"),
+        Metric("sigreg", "min", "SIGReg", "mean Epps-Pulley statistic of embeddings along random directions"),
         Metric("w2", "min", "W2", "Gaussian 2-Wasserstein distance of unit embeddings to N(0, I / m)"),
         Metric(
             "lu",

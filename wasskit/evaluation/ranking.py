@@ -1,4 +1,4 @@
-"""The rankings behind the measures of `wasskit.evaluation.retrieval`: counts of negatives, tile by tile, or sorting."""
+"""The rankings behind the metrics of `wasskit.evaluation.retrieval`: counts of negatives, tile by tile, or sorting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import are_integers
-from wasskit.evaluation.ties import Equals, blocks, equal_rows, rows_for, some_largest
+from wasskit.evaluation.ties import Equals, blocks, equal_rows, rows_for, top_entries
 
 Metric = Literal["cosine", "dot", "euclidean"]
 Ties = Literal["pessimistic", "optimistic"]
@@ -49,7 +49,7 @@ class Sets:
         return self.query_labels[rows, None] == self.gallery_labels[None, columns]
 
     def positive_similarities(self, rows: slice, similarities: Tensor) -> Tensor:
-        """``similarities`` over ``columns(rows)`` with everything that is no positive set to -inf."""
+        """``similarities`` over ``columns(rows)`` with everything but the positives set to -inf."""
         columns = self.columns(rows)
         positives = similarities.masked_fill(~self.same_label(rows, columns), -torch.inf)
         if self.own:
@@ -151,7 +151,7 @@ class _Counter:
 
 
 @dataclass(frozen=True)
-class Measures:
+class Rankings:
     ranks: Tensor  # (Q,) rank of the best positive, in sorted order
     precisions: Tensor  # float64: one mAP@K per K, then mAP@R if asked for
 
@@ -168,7 +168,7 @@ def average_precisions(
     *,
     at_r: bool = True,
     full_ranks: bool = False,
-) -> Measures:
+) -> Rankings:
     """mAP at each K of ``map_k`` and at R, from the positives and as many negatives as can matter."""
     counts = sets.positives
     most = int(counts.max())
@@ -180,7 +180,7 @@ def average_precisions(
         ranks, total = _ranked_by_sorting(sets, map_k, ties, sharded, at_r, full_ranks)
     answered = counts > 0
     ranks = torch.where(answered, ranks, UNRANKED)
-    return Measures(ranks, total / (answered.sum() if lone == "skip" else len(counts)))
+    return Rankings(ranks, total / (answered.sum() if lone == "skip" else len(counts)))
 
 
 def _ranked_by_sorting(
@@ -208,7 +208,7 @@ def _ranked_by_sorting(
         positives = positives.topk(min(most, limit), dim=1).values
         if full_ranks:
             ranks[rows] = larger(similarities, positives[:, :1]).sum(1) + 1
-        negatives = some_largest(similarities, min(limit, similarities.shape[1]))[0]
+        negatives = top_entries(similarities, min(limit, similarities.shape[1]))[0]
         # Ascending in -similarity; "right" counts the equal ones too.
         before = torch.searchsorted(-negatives, -positives, right=ties == "pessimistic")
         total += _sum_of_precisions(before, counts[rows], map_k, at_r)
@@ -234,10 +234,10 @@ def _sum_of_precisions(before: Tensor, counts: Tensor, map_k: Sequence[int], at_
     return torch.stack(sums)
 
 
-def faiss_measures(
+def faiss_rankings(
     sets: Sets, recall: Sequence[int], map_k: Sequence[int], at_r: bool, lone: Lone
-) -> Measures:
-    """The same measures from the neighbour lists of a flat faiss index."""
+) -> Rankings:
+    """The same rankings from the neighbour lists of a flat faiss index."""
     try:
         import faiss
     except ImportError:
@@ -269,7 +269,7 @@ def faiss_measures(
         for k in limits
     ]
     number = (counts > 0).sum() if lone == "skip" else len(counts)
-    return Measures(ranks, torch.stack(totals) / number if totals else precision.new_empty(0))
+    return Rankings(ranks, torch.stack(totals) / number if totals else precision.new_empty(0))
 
 
 def prepare(

@@ -40,7 +40,7 @@ from wasskit.evaluation.ranking import Ties as Ties
 from wasskit.evaluation.ranking import (
     average_precisions,
     best_ranks,
-    faiss_measures,
+    faiss_rankings,
     prepare,
     similarity_factors,
 )
@@ -175,7 +175,7 @@ def retrieval_metrics(
     sharded: bool = False,
     backend: Backend = "exact",
 ) -> dict[str, float]:
-    """Several measures from one pass over the similarities.
+    """Several metrics from one pass over the similarities.
 
     Keys: ``recall@K`` for each K of ``recall``, ``precision@1``, ``map@K`` for each K of ``map_k``,
     ``map@r``. Other arguments as for :func:`recall_at_k`. ``backend="faiss"`` ranks with a flat faiss index
@@ -188,7 +188,7 @@ def retrieval_metrics(
     map_k = _positive_numbers("map_k", map_k)
     sets = prepare(embeddings, labels, gallery, gallery_labels, metric)
     if backend == "faiss":
-        ranks, precisions = faiss_measures(sets, recall, map_k, map_r, lone)
+        ranks, precisions = faiss_rankings(sets, recall, map_k, map_r, lone)
     elif map_k or map_r:
         ranks, precisions = average_precisions(
             sets, map_k, ties, lone, sharded, at_r=map_r, full_ranks=bool(recall)

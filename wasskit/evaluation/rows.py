@@ -1,4 +1,4 @@
-"""Features as the measures take them: a matrix (N, m) of real numbers, its rows divided by their length."""
+"""Features as metrics take them: a matrix (N, m) of real numbers, its rows divided by their length."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def nearest_blocks(
 
 def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest entries of each row of (N, M), falling, and their places; of equal ones the smaller places."""
-    values, places = some_largest(x, min(k + 1, x.shape[1]))
+    values, places = top_entries(x, min(k + 1, x.shape[1]))
     if values.shape[1] > k:
         cut = values[:, k] == values[:, k - 1]
         values, places = values[:, :k], places[:, :k]
@@ -102,7 +102,7 @@ def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, places.gather(1, order)
 
 
-def some_largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_entries(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``x.topk(k, dim=1)``, in two stages where that is cheaper; which of equal entries is left open.
 
     The k largest entries of a row lie within the k blocks with the largest maxima, so one pass for the maxima

@@ -55,9 +55,7 @@ def transport_cosine(x: Tensor, mapped: Tensor, target: Tensor) -> float:
 
 
 def forward_inverse_error(x: Tensor, returned: Tensor) -> float:
-    """``100 E|T^{-1}(T(x)) - x|^2 / Var(P)`` in percent: what is lost by mapping there and back. Shapes
-    (N, D).
-    """
+    """``100 E|T^{-1}(T(x)) - x|^2 / Var(P)`` in percent: what is lost by mapping there and back. Shapes (N, D)."""
     return l2_uvp(returned, x)
 
 
@@ -158,9 +156,7 @@ def build_inception(tensorflow: bool) -> nn.Module:
 
 
 def with_tensorflow_pool(block: Any, maximum: bool) -> Callable[[Tensor], list[Tensor]]:
-    """The forward pass of a block whose last branch pools without counting the padding, or takes the
-    maximum.
-    """
+    """The forward pass of a block whose last branch pools without counting the padding, or takes the maximum."""
     plain = block._forward
 
     def forward(x: Tensor) -> list[Tensor]:

@@ -132,8 +132,8 @@ def _frechet(points: Tensor, mask: Tensor) -> Tensor:
 def _sliced_statistic(values: Tensor, order: Tensor, n: int) -> Statistic:
     """Sliced W2 from the pooled projections in order: a subset of them is sorted already.
 
-    Equal weights part [0, 1] alike for every relabelling: pieces, and the ranks whose quantiles they hold, are
-    found once.
+    Equal weights part [0, 1] alike for every relabelling: pieces, and the ranks whose quantiles they hold,
+    are found once.
     """
     total = values.shape[1]
     m = total - n

@@ -1,9 +1,9 @@
-r"""What the label-free measures show of N uniform points of the sphere in R^m: their distribution, by simulation.
+r"""What the label-free metrics show of N uniform points of the sphere in R^m: their distribution, by simulation.
 
 No matrix of points is drawn where only its spectrum matters: it is that of a Gaussian matrix, but for the length of
 its rows, whose singular values are those of a bidiagonal matrix of chi variables (Dumitriu and Edelman, 2002).
 Projections on orthogonal directions are the first coordinates of the points. The number of draws follows from the
-size, so that the cost is bounded: means and standard deviations are of ``Null.draws`` samples.
+size, so that the cost is bounded: means and standard deviations are of ``NullDistribution.draws`` samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wasskit.evaluation.label_free import entropy_rank, power_law_decay
 from wasskit.ot.directions import slicing_directions
 from wasskit.ot.sliced import normal_bin_means
 
-__all__ = ["Null", "lidar_null", "sliced_nulls", "spectral_nulls"]
+__all__ = ["NullDistribution", "lidar_null", "sliced_nulls", "spectral_nulls"]
 
 _SPECTRA = 1 << 25
 _PROJECTIONS = 1 << 27
@@ -30,16 +30,16 @@ _CUBES = 10**10
 
 
 @dataclass(frozen=True)
-class Null:
-    """Mean and standard deviation of a measure over ``draws`` uniform samples of the same size."""
+class NullDistribution:
+    """Mean and standard deviation of a metric over ``draws`` uniform samples of the same size."""
 
     mean: float
     deviation: float
     draws: int
 
 
-def _null(values: list[float]) -> Null:
-    return Null(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
+def _null(values: list[float]) -> NullDistribution:
+    return NullDistribution(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
 
 
 def _draws(cost: int, budget: int) -> int:
@@ -71,7 +71,9 @@ def _sphere_eigenvalues(n: int, m: int, generator: np.random.Generator) -> Tenso
     return torch.from_numpy(laguerre_eigenvalues(n, m, generator) ** math.sqrt(rank / (rank + 2)))
 
 
-def spectral_nulls(n: int, m: int, *, ranks: tuple[int, int] | None = None, seed: int = 0) -> dict[str, Null]:
+def spectral_nulls(
+    n: int, m: int, *, ranks: tuple[int, int] | None = None, seed: int = 0
+) -> dict[str, NullDistribution]:
     """``rankme`` and ``alpha_req`` of n uniform points in R^m."""
     generator = np.random.default_rng(seed)
     ranked, decays = [], []
@@ -83,9 +85,9 @@ def spectral_nulls(n: int, m: int, *, ranks: tuple[int, int] | None = None, seed
     return {"rankme": _null(ranked), "alpha_req": _null(decays)}
 
 
-def sliced_nulls(n: int, m: int, *, count: int = 256, seed: int = 0) -> dict[str, Null]:
-    """``sigreg_statistic`` of sqrt m times, and ``sliced_uniformity`` of, n uniform points along ``count``
-    directions."""
+def sliced_nulls(n: int, m: int, *, count: int = 256, seed: int = 0) -> dict[str, NullDistribution]:
+    """``sigreg_statistic`` of sqrt m times, and ``sliced_uniformity`` of, n uniform points
+    along ``count`` directions."""
     generator = torch.Generator().manual_seed(seed)
     ideal = normal_bin_means(n, torch.zeros(()))
     within = float((1 - ideal.square().mean()).clamp_min(0))
@@ -118,7 +120,7 @@ def _uniform_projections(n: int, m: int, count: int, generator: torch.Generator)
     return [points @ some.mT for some in directions.split(256)]
 
 
-def lidar_null(n: int, q: int, m: int, *, seed: int = 0) -> Null | None:
+def lidar_null(n: int, q: int, m: int, *, seed: int = 0) -> NullDistribution | None:
     """``lidar`` (without a ridge) of n samples whose means and whose q views are spread over all directions alike.
 
     The eigenvalues are those of W(n - 1) W(n (q - 1))^{-1} for two Wishart matrices, drawn by their Cholesky factors

@@ -173,9 +173,9 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: b
 def singular_spectrum(features: Tensor, *, normalise: bool = True) -> Tensor:
     """Logarithms of the singular values, descending, of the covariance (1/(N-1)) of ``features`` (N, m).
 
-    Returns (m,) float64; -inf for those that the rounding of the features may have made, as in `w2_uniformity`. A flat
-    spectrum is a uniform representation, a cliff is dimensional collapse. Raises ``UserError`` for fewer than two
-    features.
+    Returns (m,) float64; -inf for those that the rounding of the features may have made, as in `w2_uniformity`. A
+    flat spectrum is a uniform representation, a cliff is dimensional collapse. Raises ``UserError`` for fewer
+    than two features.
     """
     eigenvalues, n = _covariance_eigenvalues(features, normalise)
     if n < 2:

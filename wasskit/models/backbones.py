@@ -84,9 +84,8 @@ def build_backbone(
     ``channels`` is 1, the first convolution is summed over its colours, which equals showing the grey image
     as three equal channels.
 
-    ``stem`` is one of :data:`wasskit.models.catalog.STEMS`; those other than ``standard`` are for residual
-    networks. Raises UserError for an unknown name or stem, weights that cannot be had, or weights that do not
-    fit.
+    ``stem`` is one of :data:`wasskit.models.catalog.STEMS`; those other than ``standard`` are for residual networks.
+    Raises UserError for an unknown name or stem, weights that cannot be had, or weights that do not fit.
     """
     if channels < 1 or image_size < 1:
         raise UserError(
@@ -188,7 +187,7 @@ def _torchvision_weights(name: str, tag: bool | str, download: bool) -> Path:
     if path.exists():
         return path
     if not download:
-        raise _not_here(f"{wanted} weights of {name}", str(path))
+        raise _missing_weights(f"{wanted} weights of {name}", str(path))
     try:
         torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
@@ -206,7 +205,7 @@ def _torch_cache(url: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
 
 
-def _not_here(what: str, looked_for: str) -> UserError:
+def _missing_weights(what: str, looked_for: str) -> UserError:
     return UserError(
         f"the {what} are not on this machine (looked for {looked_for}): "
         "allow the download with --download, or give a local file by --weights PATH."
@@ -214,7 +213,7 @@ def _not_here(what: str, looked_for: str) -> UserError:
 
 
 class _Timm(Backbone):
-    """A network of timm, which knows its own pooling."""
+    """A network of timm, with its own pooling."""
 
     last_channels = False
     """Whether its maps come as (B, H, W, C), as those of Swin transformers do."""
@@ -261,7 +260,7 @@ def _timm_backbone(
         if local is not None:
             options["pretrained_cfg_overlay"] = {"file": str(local)}
         elif not download:
-            raise _not_here(f"pretrained weights of {name}", published.hf_hub_id or published.url)
+            raise _missing_weights(f"pretrained weights of {name}", published.hf_hub_id or published.url)
     try:
         net = timm.create_model(bare, **options)
     except (OSError, RuntimeError, ValueError, AssertionError, TypeError) as error:

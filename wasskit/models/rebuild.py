@@ -1,4 +1,4 @@
-"""Networks built from a description that came with their weights: nothing of either is believed unchecked."""
+"""Networks built from a description that came with their weights: both are checked."""
 
 from __future__ import annotations
 

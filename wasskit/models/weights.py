@@ -55,8 +55,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 @reader("safetensors file", suffixes=(".safetensors",), advice=_ADVICE, missing=_MISSING)
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
-    """The tensors, on the CPU, and the header that `wasskit.models.export.save_weights` wrote; None where there is
-    none."""
+    """The tensors, on the CPU, and the header that `wasskit.models.export.save_weights` wrote; None where
+    there is none."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt", device="cpu") as file:

@@ -20,8 +20,7 @@ Method = Literal["newton", "lbfgs"]
 
 
 class Conjugate(NamedTuple):
-    """Maximisers (B, D), ``psi*(y)`` (B), the residuals ``|grad psi(x) - y|`` (B), and the number of
-    evaluations."""
+    """Maximisers (B, D), ``psi*(y)`` (B), the residuals ``|grad psi(x) - y|`` (B), and the number of evaluations."""
 
     point: Tensor
     value: Tensor
@@ -135,8 +134,8 @@ def newton_direction(hessian: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) 
 
 
 def lbfgs_pair(displacement: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A step (B, D), the change of the gradient along it, and the inverse of their product, 0 where it is not
-    positive."""
+    """A step (B, D), the change of the gradient along it, and the inverse of their product, 0 where it
+    is not positive."""
     curvature = (displacement * change).sum(1)
     positive = curvature > 0
     return displacement, change, torch.where(positive, 1.0 / curvature.where(positive, 1.0), 0.0)

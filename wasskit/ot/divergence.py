@@ -169,6 +169,7 @@ class _Solver:
         log_a, log_b = a.log(), b.log()
         f, g = torch.zeros_like(a), torch.zeros_like(b)
         for epsilon in self._descent(x, y):
+            # The simultaneous update alone keeps a common shift of f and g oscillating (eigenvalue -1).
             f, g = (
                 (f + self.softmin(x, y, log_b, g, epsilon)) / 2,
                 (g + self.softmin(y, x, log_a, f, epsilon)) / 2,
@@ -178,6 +179,7 @@ class _Solver:
         for step in range(1, self.steps + 1):
             f = self.softmin(x, y, log_b, g, self.epsilon)
             image = self.softmin(y, x, log_a, f, self.epsilon)
+            # Column j of the plan has the mass b_j exp((g_j - image_j) / eps); e^600 is below the overflow of float64.
             error = float((b * torch.expm1(((g - image) / self.epsilon).clamp_max(600)).abs()).sum())
             if error <= self.tolerance or step == self.steps:
                 break

@@ -16,8 +16,8 @@ from torch import Tensor
 def symmetric_power(matrix: Tensor, exponent: float, rcond: float = 1e-12) -> Tensor:
     """``matrix ** exponent`` of a symmetric positive semi-definite matrix (..., D, D).
 
-    Eigenvalues below ``rcond`` times the largest count as zero; with a negative exponent they stay zero
-    (pseudo-inverse).
+    Eigenvalues below ``rcond`` times the largest count as zero; with a negative exponent they
+    stay zero (pseudo-inverse).
     """
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     floor = rcond * values[..., -1:].clamp_min(0.0)
@@ -43,11 +43,10 @@ def bures_wasserstein_squared(
     """``W_2^2`` between N(mean1, covariance1) and N(mean2, covariance2): the whole squared distance, not its
     half.
 
-    ``|m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^{1/2} S2 S1^{1/2})^{1/2})`` (Dowson and Landau, 1982). The last
-    trace is the nuclear norm of ``F2^T F1`` with ``S = F F^T``, so the part of the covariances is
-    ``|F1 - F2 Q|^2``, Q the orthogonal polar factor of ``F2^T F1`` (Bhatia, Jain and Lim, 2019): a sum of squares, in
-    which nothing cancels where the Gaussians are nearly equal. Shapes (..., D) and (..., D, D); differentiable in the
-    means.
+    ``|m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^{1/2} S2 S1^{1/2})^{1/2})`` (Dowson and Landau, 1982). The last trace is the
+    nuclear norm of ``F2^T F1`` with ``S = F F^T``, so the part of the covariances is ``|F1 - F2 Q|^2``, Q the
+    orthogonal polar factor of ``F2^T F1`` (Bhatia, Jain and Lim, 2019): a sum of squares, in which nothing cancels
+    where the Gaussians are nearly equal. Shapes (..., D) and (..., D, D); differentiable in the means.
     """
     first, second = square_root_factor(covariance1), square_root_factor(covariance2)
     left, _, right = torch.linalg.svd(second.mT @ first)
@@ -177,9 +176,7 @@ class Balance(NamedTuple):
         return Balance(*(t.to(like) for t in self))
 
     def inner_products(self, products: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """``E <x, y>`` under a coupling from ``E <x', y'>`` of the transformed points and a batch of
-        either measure.
-        """
+        """``E <x, y>`` under a coupling from ``E <x', y'>`` of the transformed points and a batch of either measure."""
         m, n = like_channels(self.source_mean, x), like_channels(self.target_mean, y)
         x_mean, y_mean = x.mean(0, keepdim=True), y.mean(0, keepdim=True)
         return products / self.scale + (m * y_mean + n * x_mean - m * n).sum()

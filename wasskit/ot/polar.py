@@ -132,9 +132,9 @@ def nuclear_norm_and_polar_factor(
     of the data where it is coarser than that of ``matrix``. With a ``ridge`` r the min(N, m) singular values s are
     replaced by sqrt(s^2 + r), and the polar factor's by s / sqrt(s^2 + r).
 
-    The polar way takes a ``roundoff`` below that of float32 for that of float32. It cuts less sharply: from 0.7 to 1.45
-    times a level that lies up to n^(1/16) above this one the factor goes from 0 to 1. Raises ``UserError`` for an
-    unknown method.
+    The polar way takes a ``roundoff`` below that of float32 for that of float32. It cuts less sharply: from 0.7 to
+    1.45 times a level that lies up to n^(1/16) above this one the factor goes from 0 to 1. Raises ``UserError`` for
+    an unknown method.
     """
     if method not in get_args(Method):
         raise UserError(
@@ -184,8 +184,8 @@ def nuclear_norm_and_inverse_root(
 def singular_values(matrix: Tensor, magnitude: Tensor, *, roundoff: float | None = None) -> Tensor:
     """The min(N, m) singular values of ``matrix`` (N, m), descending, in float64; 0 for those that are noise.
 
-    ``magnitude`` and ``roundoff`` as in :func:`nuclear_norm_and_polar_factor`; NaN, all of them, where an entry is not
-    finite.
+    ``magnitude`` and ``roundoff`` as in :func:`nuclear_norm_and_polar_factor`; NaN, all of them, where an entry
+    is not finite.
     """
     with full_precision(matrix):
         singular, _ = _decomposed(matrix, magnitude, roundoff, with_vectors=False)
@@ -253,7 +253,7 @@ def _by_products(wide: Tensor, magnitude: Tensor, ridge: float, roundoff: float)
         )
     roundoff = max(roundoff, _FINEST_BY_PRODUCTS)
     gram = matrix @ matrix.mT
-    schedule, parting = _parting_schedule(roundoff / math.sqrt(3))
+    schedule, parting = _cutoff_schedule(roundoff / math.sqrt(3))
     level = noise_level(n, m, magnitude, _bound(gram), roundoff)
     scale = torch.where(level > 0, parting / level, 0.0)
     polar = _composed(matrix * scale, gram * scale.square(), schedule)
@@ -330,11 +330,11 @@ def _composed(x: Tensor, gram: Tensor, schedule: tuple[tuple[float, float, float
 
 
 @lru_cache(maxsize=16)
-def _parting_schedule(smallest: float) -> tuple[tuple[tuple[float, float, float], ...], float]:
+def _cutoff_schedule(smallest: float) -> tuple[tuple[tuple[float, float, float], ...], float]:
     """Coefficients that map [0, 0.7 p] to [0, 1e-3] and [1.45 p, 1] to 1 within 1e-9, and p, below ``smallest``.
 
-    p is where the composition for ``smallest`` reaches sqrt(2/3), from where the quintics that follow it part the
-    values.
+    p is where the composition for ``smallest`` reaches sqrt(2/3), from where the quintics that follow it
+    part the values.
     """
     schedule = polar_schedule(smallest, tolerance=1e-2)
     low, high = 0.0, smallest

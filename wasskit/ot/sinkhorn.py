@@ -181,6 +181,7 @@ class _Problems(NamedTuple):
 
 
 def _nested_problems(dims: tuple[int, ...], beta: float, *, telescope: bool) -> _Problems:
+    # With Y_k = X_{k+1} the sum of (OT(X_k) - OT(Y_k)) / 2 telescopes: the first and the last problem remain.
     if beta == 1 and telescope and len(dims) > 2:
         dims = (dims[0], dims[-1])
     count = len(dims)
@@ -216,9 +217,7 @@ def _matrices(
 
 
 class _NestedDivergences(torch.autograd.Function):
-    """All divergences of one batch: (n, D) -> (outputs,). The solver is not differentiated, its plans are the
-    gradient.
-    """
+    """Divergences of one batch: (n, D) -> (outputs,). The solver is not differentiated: its plans are the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, problems: _Problems, epsilon: float, steps: int) -> Tensor:
@@ -233,6 +232,7 @@ class _NestedDivergences(torch.autograd.Function):
             # float64, and in float32 would cost its digits.
             wide = torch.float32 if x.device.type == "mps" else torch.float64
             mixing, combine, residual = _matrices(problems, x.device, x.dtype, wide)
+            # The small matrix is divided by epsilon, not the (P, n, n) products.
             kernel = _kernel((mixing / epsilon @ grams.view(len(blocks), -1)).view(-1, n, n))
             scaling, smoothed = _scale(kernel, steps)
             values = combine.to(wide) @ _dual_values(scaling.to(wide), smoothed.to(wide), epsilon)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wasskit.pictures.look import Look
-from wasskit.pictures.maps import Array, some
+from wasskit.pictures.maps import Array, subsampled
 from wasskit.text import figure_text
 
 if typing.TYPE_CHECKING:
@@ -23,7 +23,7 @@ def draw_palettes(
     columns = min(len(palettes), 3 if len(palettes) != 4 else 2)
     fig, axes = look.figure(len(palettes), columns=columns, ratio=1.0, projection="3d")
     for ax, (name, colours) in zip(axes, palettes.items(), strict=True):
-        chosen = some(colours, np.random.default_rng(0), points)
+        chosen = subsampled(colours, np.random.default_rng(0), points)
         # Light colours get a thin edge: on white paper they would vanish.
         edges = np.where(chosen.mean(axis=1, keepdims=True) > 0.85, 0.6, chosen)
         scatter: Any = ax.scatter

@@ -161,7 +161,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
 
 
 def _whole_numbers(ax: Axes, xs: Sequence[float]) -> None:
-    """Ticks at whole numbers: single evaluations are no reason for ticks at fractions of a step."""
+    """Ticks at whole numbers, also where few evaluations would give ticks at fractions of a step."""
     from matplotlib.ticker import MaxNLocator
 
     if max(xs) - min(xs) < 1:

@@ -141,7 +141,7 @@ def _draw_map(
 ) -> None:  # fmt: skip
     """Clouds lightly, and on top of them the arrows of a few points."""
     if goal is not None:
-        _draw_points(ax, some(goal, rng), names[1])
+        _draw_points(ax, subsampled(goal, rng), names[1])
     chosen = rng.permutation(len(start))[:_POINTS]
     _draw_points(ax, start[chosen], names[0])
     if images is not None:
@@ -165,7 +165,7 @@ def _draw_grid(ax: Axes, before: Array, after: Array, flat: Transport) -> None:
     from matplotlib.collections import LineCollection
 
     if flat.target is not None:
-        _draw_points(ax, some(flat.target, np.random.default_rng(1), 600), "target", 1.8)
+        _draw_points(ax, subsampled(flat.target, np.random.default_rng(1), 600), "target", 1.8)
     for grid, colour, width in ((before, "0.8", 0.5), (after, COLOURS["green"], 0.8)):
         pieces = [piece for line in (*grid, *grid.transpose(1, 0, 2)) for piece in _finite_pieces(line)]
         ax.add_collection(LineCollection(pieces, colors=colour, linewidths=width))
@@ -224,5 +224,5 @@ def _in_plane(transport: Transport) -> tuple[Transport, float | None]:
     return projected, float((singular[:2] ** 2).sum()) / total if total else 1.0
 
 
-def some(cloud: Array, rng: np.random.Generator, count: int = _POINTS) -> Array:
+def subsampled(cloud: Array, rng: np.random.Generator, count: int = _POINTS) -> Array:
     return cloud[rng.permutation(len(cloud))[:count]]

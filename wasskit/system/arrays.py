@@ -55,29 +55,29 @@ def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, Ar
             with archive.open(info) as file:
                 try:
                     found[name] = _array(file, info.file_size)
-                except _NoNumbers:
+                except _NotNumeric:
                     if names is not None:
                         raise
     return found
 
 
-class _NoNumbers(Damage):
+class _NotNumeric(Damage):
     """An array of text, objects, records or complex numbers."""
 
 
 def _array(file: IO[bytes], size: int) -> Array:
-    """One array of ``size`` bytes, header included. The header is believed only as far as the bytes go."""
+    """One array of ``size`` bytes, header included. The header may not promise more than the bytes hold."""
     import numpy as np
 
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise _NoNumbers("it holds no plain numbers")
+        raise _NotNumeric("it holds no plain numbers")
     read_header = (
         np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     )
     shape, fortran, dtype = read_header(file)
     if dtype.kind not in NUMBERS or dtype.hasobject or dtype.subdtype is not None:
-        raise _NoNumbers(f"it holds {_named(dtype)}, not numbers")
+        raise _NotNumeric(f"it holds {_named(dtype)}, not numbers")
     if len(shape) > 32 or not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
         raise Damage("its header gives no shape")
     count = math.prod(shape)
@@ -90,7 +90,7 @@ def _array(file: IO[bytes], size: int) -> Array:
         if not got:
             raise Damage(f"it ends before the {count:,} numbers that it announces")
         room = room[got:]
-    # Truth values of other bytes than 0 and 1 are none.
+    # Booleans must be stored as bytes 0 and 1.
     array = flat != 0 if dtype.kind == "b" else flat.astype(dtype.newbyteorder("="), copy=False)
     return array.reshape(shape, order="F" if fortran else "C")
 

@@ -78,7 +78,7 @@ def replace_file(
 
 
 def replace_text(path: Path, text: str) -> None:
-    """`replace_file` for text; a name in it that is no text is a ``UserError`` too."""
+    """`replace_file` for text; a file name in it that is not valid UTF-8 is a ``UserError`` too."""
     try:
         content = text.encode()
     except UnicodeEncodeError as error:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from wasskit.system.files import writing
 
-__all__ = ["Taken", "held", "holder"]
+__all__ = ["LockHeld", "held", "holder"]
 
 
-class Taken(Exception):
+class LockHeld(Exception):
     """Another process holds the lock; says which."""
 
 
@@ -30,7 +30,7 @@ def held(path: Path, *, wait: bool = False, shared: bool = False) -> Iterator[No
         shared: together with others that only read; the file is there and need not be writable.
 
     Raises:
-        Taken: another process holds it, without ``wait``.
+        LockHeld: another process holds it, without ``wait``.
         UserError: the file cannot be made.
     """
     try:
@@ -48,7 +48,7 @@ def held(path: Path, *, wait: bool = False, shared: bool = False) -> Iterator[No
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 file.seek(0)
-                raise Taken(file.read().strip() or "unknown") from None
+                raise LockHeld(file.read().strip() or "unknown") from None
         else:
             if not shared:
                 file.truncate(0)
@@ -62,7 +62,7 @@ def holder(path: Path) -> str | None:
     try:
         with held(path, shared=True):
             return None
-    except Taken as taken:
+    except LockHeld as taken:
         return str(taken)
     except OSError:  # no such file
         return None

@@ -1,4 +1,4 @@
-"""Child processes that hear of signals through their parent alone, and that stop when it is gone."""
+"""Child processes that get signals from their parent alone, and that end when it ends."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def start(
     When this process ends, however it does, the child gets SIGTERM: from the kernel on Linux; elsewhere a child that
     calls `watch_parent` sees a pipe close.
     """
-    tell = _told_by_kernel()
-    pipe = _lifeline() if tell is None and os.name == "posix" else None
+    tell = _parent_death_signal()
+    pipe = _parent_pipe() if tell is None and os.name == "posix" else None
     return subprocess.Popen(
         list(command),
         env={**environment, _PARENT: "" if pipe is None else str(pipe)},
@@ -77,7 +77,7 @@ def watch_parent() -> None:
     threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
-def _told_by_kernel() -> Callable[[], None] | None:
+def _parent_death_signal() -> Callable[[], None] | None:
     """What makes a starting child get SIGTERM when its parent ends. Linux alone has it."""
     if not sys.platform.startswith("linux"):
         return None
@@ -92,7 +92,7 @@ def _told_by_kernel() -> Callable[[], None] | None:
 
 
 @functools.cache
-def _lifeline() -> int:
+def _parent_pipe() -> int:
     """The reading end of a pipe whose other end is ours alone: it closes when this process ends."""
     reader, _ = os.pipe()
     return reader

@@ -1,7 +1,7 @@
 """One declaration for every function that opens a file from outside. Free of torch and numpy.
 
 A file may be damaged, cut short, of another kind, or made to do harm. Its reader is declared by :func:`reader`, which
-refuses what is no regular file (a pipe would be waited for without end), bounds its size, and turns whatever the
+refuses anything but a regular file (a pipe would be waited for without end), bounds its size, and turns whatever the
 parser raises into one sentence: the file, what is wrong, what to do. A reader itself only parses and checks;
 :class:`Damage` says in its own words what it found. The declarations are collected in :data:`READERS`, from which a
 test draws the readers that it feeds with mutated files; another test finds parsers called outside a reader.
@@ -130,7 +130,7 @@ def reading(
 def check_regular(
     path: Path, kind: str, *, advice: str = "name a file", largest: int | None = None, missing: str = MISSING
 ) -> None:
-    """Refuse what is no regular file (links are followed), or a larger one than ``largest`` bytes.
+    """Refuse anything but a regular file (links are followed) of at most ``largest`` bytes.
 
     Raises:
         UnreadableFile: says what is there instead; :class:`MissingFile` where nothing is.

@@ -1,7 +1,7 @@
-"""The signals that ask a process to stop: which they are, who hears them, and what becomes of them.
+"""The signals that ask a process to stop: which they are, which processes handle them, and how.
 
 A command that trains notes them and stops between two steps (`handled`); everywhere else they end the command by an
-exception, so that what was being written is cleaned up (`raised`); helper processes never hear them (`shielded`).
+exception, so that what was being written is cleaned up (`raised`); helper processes block them (`shielded`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
 
 class Stopped(BaseException):
-    """A signal asked to stop, and nobody was there to follow it at a better moment.
+    """A signal asked to stop where no handler waits for a better moment.
 
-    No ``KeyboardInterrupt``, which libraries of command lines turn into an exit code of their own.
+    Not a ``KeyboardInterrupt``, which libraries of command lines turn into an exit code of their own.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -46,7 +46,7 @@ class StopRequest:
     """Notes the first request to stop, and whether it was repeated. A handler for `handled`.
 
     Args:
-        echo: seconds within which the same signal is no repetition.
+        echo: seconds within which the same signal does not count as a repetition.
     """
 
     def __init__(self, echo: float = ECHO_SECONDS) -> None:
@@ -117,7 +117,7 @@ def raised() -> Iterator[None]:
 
 
 def shield() -> None:
-    """Never hear the signals that ask to stop, from now on."""
+    """Block the signals that ask to stop, from now on."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     else:
@@ -127,7 +127,7 @@ def shield() -> None:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Inside, this thread holds the signals that ask to stop back; processes started inside never hear them."""
+    """Inside, this thread blocks the signals that ask to stop; processes started inside inherit that."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -6,10 +6,10 @@ Free of torch until one of them runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from typing import TYPE_CHECKING, Any
 
-from wasskit.config import Command, CommandOptions, Invocation, fields_of
+from wasskit.config import Command, Invocation, OptionGroup, fields_of
 from wasskit.trained.options import EmbedOptions, ExportOptions
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def standard_command(
     name: str,
     help: str,
     kind: Callable[[], ModelKind[Any]],
-    choices: type[CommandOptions] = CommandOptions,
+    choices: type[OptionGroup] = OptionGroup,
 ) -> Command[Any]:
     """``embed`` or ``export`` of a plugin.
 
@@ -49,12 +49,13 @@ def standard_command(
         choices: the plugin's own options, the keywords of ``ModelKind.embedder``.
     """
     group, explained, examples = STANDARD[name]
-    options: Any = dataclass(frozen=True, kw_only=True)(type(group.__name__, (group, choices), {}))
-    general = {f.name for f in fields_of(CommandOptions)}
-    own = [f.name for f in fields_of(choices) if f.name not in general and not f.option.hidden]
+    options = make_dataclass(
+        group.__name__, [("choices", choices, choices())], bases=(group,), frozen=True, kw_only=True
+    )
+    shown = {f.name for f in fields_of(choices) if not f.option.hidden}
 
     def body(config: Any, invocation: Invocation) -> Mapping[str, Any]:
-        chosen = {name: getattr(config, name) for name in own}
+        chosen = {key: value for key, value in vars(config.choices).items() if key in shown}
         return (embed if name == "embed" else export)(kind(), config, **chosen)
 
     lines = tuple(f"wasskit {plugin} {name} runs/{plugin}/NAME {words}".rstrip() for words in examples)
@@ -67,38 +68,35 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
     Args:
         choices: keywords of ``kind.embedder``.
     """
-    import numpy as np
-
     from wasskit import console
     from wasskit.data.loaders import EvalLoader
     from wasskit.distributed.group import group
     from wasskit.evaluation.embedding import embedding_files, write_embeddings
     from wasskit.trained.data import open_images
 
-    config.claim(*embedding_files(config.output))
-    with group(config.device) as device:
-        model = kind.load(config.model, device, config.checkpoint)
+    config.files.refuse_existing(*embedding_files(config.output))
+    with group(config.machine.device) as device:
+        model = kind.load(config.trained.model, device, config.trained.checkpoint)
         network = kind.embedder(model, **choices)
-        dataset = open_images(config.images, model.description, corrupt=config.corrupt)
+        dataset = open_images(config.images, model.description, corrupt=config.reading.corrupt)
         for note in dataset.notes:
             console.log(console.escape(note))
         for bad in dataset.skipped:
             console.warn(f"left out {bad}")
-        loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.workers)
+        loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.reading.workers)
         try:
-            path, table = write_embeddings(
+            path, table, dim = write_embeddings(
                 config.output,
                 network,
                 loader,
                 names=dataset.paths or [],
                 labels=dataset.labels,
                 classes=dataset.classes,
-                precision=config.precision,
+                precision=config.machine.precision,
                 dtype=config.dtype,
             )
         finally:
             loader.close()
-    dim = int(np.load(path, mmap_mode="r").shape[1])
     if not config.json:
         console.result(f"{len(dataset):,} embeddings of {dim} numbers: {console.escape(str(path))}")
         console.result(f"Their images: {console.escape(str(table))}")
@@ -124,8 +122,14 @@ def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[
     from wasskit.models.export import export_onnx, save_weights
     from wasskit.trained.files import exported_file
 
-    path = exported_file(config.model, config.output, plugin=kind.name, claim=config.claim, onnx=config.onnx)
-    model = kind.load(config.model, "cpu", config.checkpoint)
+    path = exported_file(
+        config.trained.model,
+        config.output,
+        plugin=kind.name,
+        refuse_existing=config.files.refuse_existing,
+        onnx=config.onnx,
+    )
+    model = kind.load(config.trained.model, "cpu", config.trained.checkpoint)
     network = kind.embedder(model, **choices)
     if config.onnx and not isinstance(network, torch.nn.Module):
         raise UserError(f"--onnx: a model of `wasskit {kind.name}` cannot be written as ONNX.")
@@ -139,7 +143,7 @@ def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[
         assert isinstance(network, torch.nn.Module)
         exported = export_onnx(path.with_suffix(".onnx"), network, example)
         error = exported.max_error
-        # Under both names that it has had.
+        # onnx_max_error is the former key of ssl.
         result |= {"onnx": str(exported.path), "onnx_error": error, "onnx_max_error": error}
         if not config.json:
             console.result(f"ONNX: {console.escape(str(exported.path))}")

@@ -6,26 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from wasskit import console
 from wasskit.data.base import ImageDataset, UnreadableImage, read_image
 from wasskit.data.catalog import CARDS
 from wasskit.data.folder import load_folder
+from wasskit.data.loaders import EvalLoader
 from wasskit.data.registry import Corrupt, load_dataset
 from wasskit.data.transforms import LARGE
 from wasskit.errors import UserError
-from wasskit.trained.files import data_root_of
+from wasskit.evaluation.embedding import Embedder, Features, extract_features
+from wasskit.trained.files import data_root_of, results_folder
 
 if TYPE_CHECKING:
     from wasskit.trained.kind import Described
     from wasskit.trained.options import ModelDataOptions
 
-__all__ = ["fitted", "images_of", "open_images", "open_split", "with_in_memory"]
+__all__ = [
+    "embed_dataset",
+    "fitted",
+    "images_of",
+    "open_images",
+    "open_split",
+    "results_of",
+    "with_in_memory",
+]
 
 
 def with_in_memory(description: Mapping[str, Any]) -> dict[str, Any]:
-    """A description that says whether the model saw images in memory, from a version that did not say it.
+    """A description with ``in_memory``, which those of earlier versions lack.
 
     It is that of the data set: those of small images are held in memory, the others read from disk.
     """
@@ -50,6 +61,17 @@ def fitted(dataset: ImageDataset, description: Mapping[str, Any]) -> ImageDatase
     return dataset.prepared_as(description["mean"], description["std"], margin=not description["in_memory"])
 
 
+def results_of(config: ModelDataOptions, plugin: str, *files: str) -> Path:
+    """The folder of the results of a command (`results_folder`), where it may write ``files``."""
+    return results_folder(
+        config.trained.model,
+        config.output,
+        plugin=plugin,
+        refuse_existing=config.files.refuse_existing,
+        files=files,
+    )
+
+
 def open_split(model: Described, config: ModelDataOptions, split: str) -> ImageDataset:
     """A split of the data set that was asked for, the model's own otherwise.
 
@@ -60,9 +82,10 @@ def open_split(model: Described, config: ModelDataOptions, split: str) -> ImageD
     found = load_dataset(
         config.dataset or description["dataset"],
         split,
-        root=config.data_root or data_root_of(config.model, config.dataset, plugin=description["kind"]),
-        download=config.download,
-        corrupt=config.corrupt,
+        root=config.data.data_root
+        or data_root_of(config.trained.model, config.dataset, plugin=description["kind"]),
+        download=config.data.download,
+        corrupt=config.data.corrupt,
         image_size=description["image_size"],
     )
     for note in found.notes:
@@ -82,6 +105,19 @@ def open_images(
     except UnreadableImage as error:
         raise UserError(f"cannot read the image {error.bad}; name another file") from None
     return fitted(ImageDataset(name, "all", (), paths=[path], **shape), description)
+
+
+def embed_dataset(
+    network: Embedder, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
+) -> Features:
+    """The embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
+    loader = EvalLoader(
+        dataset, min(config.batch_size, len(dataset)), device=device, workers=config.data.workers
+    )
+    try:
+        return extract_features(network, loader, precision=config.machine.precision)
+    finally:
+        loader.close()
 
 
 def images_of(pixels: Tensor, description: Mapping[str, Any]) -> ImageDataset:

@@ -96,13 +96,13 @@ def results_folder(
     output: Path | None,
     *,
     plugin: str,
-    claim: Callable[..., None] | None = None,
+    refuse_existing: Callable[..., None] | None = None,
     files: Iterable[str] = (),
 ) -> Path:
     """Where results about a model go: the folder asked for, its run directory, or the folder beside the weights.
 
     Args:
-        claim: refuses files that are there already (:meth:`wasskit.options.OverwriteOptions.claim`).
+        refuse_existing: that of :class:`wasskit.options.OverwriteOptions`.
         files: what is going to be written into the folder. In the run directory itself results replace earlier ones.
     """
     if output is None and not is_exported(model):
@@ -110,13 +110,13 @@ def results_folder(
     folder = model.parent if output is None else output
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output: {folder} is a file; name a folder.")
-    if claim is not None:
-        claim(*(folder / name for name in files))
+    if refuse_existing is not None:
+        refuse_existing(*(folder / name for name in files))
     return folder
 
 
 def exported_file(
-    model: Path, output: Path | None, *, plugin: str, claim: Callable[..., None], onnx: bool
+    model: Path, output: Path | None, *, plugin: str, refuse_existing: Callable[..., None], onnx: bool
 ) -> Path:
     """Where a model is exported to: the file asked for, or ``export/model.safetensors`` in its run directory.
 
@@ -124,8 +124,8 @@ def exported_file(
         onnx: whether an ``.onnx`` file is written beside it.
 
     Raises:
-        UserError: the name is that of another format, is the model's own, or is taken. ``.safetensors`` is added to one
-            without it.
+        UserError: the name is that of another format, is the model's own, or is taken. ``.safetensors`` is added to
+            one without it.
     """
     if output is None:
         if is_exported(model):
@@ -137,7 +137,7 @@ def exported_file(
         output = output.with_name(output.name + ".safetensors")
     if model.resolve() == output.resolve():
         raise UserError(f"--output: {output} is the model itself; name another file.")
-    claim(output, *([output.with_suffix(".onnx")] if onnx else []))
+    refuse_existing(output, *([output.with_suffix(".onnx")] if onnx else []))
     return output
 
 

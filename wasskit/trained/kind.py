@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import EvalLoader
 from wasskit.errors import UserError
-from wasskit.evaluation.embedding import Encoder, evaluating, extract_features
+from wasskit.evaluation.embedding import Embedder, evaluating, extract_features
 from wasskit.models.catalog import SMALL_IMAGE, TINY
 from wasskit.models.rebuild import check_description, rebuild
 from wasskit.options import BackboneOptions
@@ -106,7 +106,7 @@ class ModelKind(Generic[M]):
     name: str
     build: Callable[[Mapping[str, Any]], M]
     weights: Callable[[M], nn.Module]
-    embedder: Callable[..., Encoder]
+    embedder: Callable[..., Embedder]
     rules: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     prefix: str = ""
     header: str = ""

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, argument, option
+from wasskit.config import CommandOptions, OptionGroup, argument, group, option
 from wasskit.options import (
     DataRootOptions,
     DeviceOptions,
     OverwriteOptions,
+    ReadingOptions,
     complete_datasets,
     complete_local_paths,
     complete_models,
-    override,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelArgument(DeviceOptions, OverwriteOptions, CommandOptions):
+class ModelArgument(OptionGroup):
     """The trained model a command works with."""
 
     model: Path = argument(
@@ -33,9 +33,13 @@ class ModelArgument(DeviceOptions, OverwriteOptions, CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelDataOptions(ModelArgument, DataRootOptions):
+class ModelDataOptions(CommandOptions):
     """The trained model and the data set it is measured on."""
 
+    trained: ModelArgument
+    data: DataRootOptions = DataRootOptions()
+    machine: DeviceOptions = DeviceOptions()
+    files: OverwriteOptions = OverwriteOptions()
     dataset: str | None = option(
         None, help="Data set.", panel="Data", metavar="NAME", complete=complete_datasets,
         show_default="the one it was trained on",
@@ -48,9 +52,13 @@ class ModelDataOptions(ModelArgument, DataRootOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedOptions(ModelArgument):
+class EmbedOptions(CommandOptions):
     """What is embedded, and where the embeddings go."""
 
+    trained: ModelArgument
+    reading: ReadingOptions = ReadingOptions()
+    machine: DeviceOptions = DeviceOptions()
+    files: OverwriteOptions = OverwriteOptions()
     images: Path = argument(
         help="Folder of images (with class folders or without), an image, or a CSV of path,label.",
         complete=complete_local_paths,
@@ -61,15 +69,16 @@ class EmbedOptions(ModelArgument):
         short="-o", complete=complete_local_paths,
     )  # fmt: skip
     dtype: Literal["float32", "float16"] = option("float32", help="Type of the numbers.", panel="Output")
-    corrupt: Literal["refuse", "skip"] = override(DataRootOptions, "corrupt", "refuse")
-    batch_size: int = override(ModelDataOptions, "batch_size", 256)
-    workers: int | None = override(DataRootOptions, "workers", None)
+    batch_size: int = option(256, help="Images per batch.", panel="Machine", min=1, short="-b")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(ModelArgument):
+class ExportOptions(CommandOptions):
     """Where the weights go."""
 
+    trained: ModelArgument
+    files: OverwriteOptions = OverwriteOptions()
+    machine: DeviceOptions = group(DeviceOptions(), hidden=True)
     output: Path | None = option(
         None, help="File to write (.safetensors, which is added to a name without it).", panel="Output", short="-o",
         complete=complete_local_paths, show_default="export/model.safetensors in the run directory",
@@ -77,6 +86,3 @@ class ExportOptions(ModelArgument):
     onnx: bool = option(
         False, help="Also write the network that embeds as ONNX, checked against torch.", panel="Output"
     )
-    device: str = override(DeviceOptions, "device", "auto", hidden=True)
-    nproc: int = override(DeviceOptions, "nproc", 1, hidden=True)
-    precision: Literal["fp32", "bf16", "fp16"] = override(DeviceOptions, "precision", "fp32", hidden=True)

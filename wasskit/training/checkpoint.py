@@ -67,15 +67,15 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
 
-        def keep_others(new: Path) -> None:
+        def link_previous_and_best(new: Path) -> None:
             if self._last_is_whole and self.last.is_file():
                 _link(self.last, self.previous)
             if best:
-                # Before ``last.pt`` is renamed: killed in between, the run comes upon this evaluation again. The
-                # other way round it would believe in a ``best.pt`` that was never written.
+                # Before ``last.pt`` is renamed: a run killed in between repeats this evaluation. The other way round
+                # its state would name a ``best.pt`` that was never written.
                 _link(new, self.best)
 
-        save_checkpoint(self.last, state, before_rename=keep_others)
+        save_checkpoint(self.last, state, before_rename=link_previous_and_best)
         self._last_is_whole = True
 
     def load(self, path: Path | None = None) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             if isinstance(state, dict) and "format" in state
             else "a foreign file"
         )
-        raise UserError(f"{path} is no checkpoint that this version of wasskit reads: it is {found}.")
+        raise UserError(f"{path} is not a checkpoint that this version of wasskit reads: it is {found}.")
     return state
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wasskit.errors import UserError
 from wasskit.system.files import remove_leftovers
-from wasskit.system.locks import Taken, held
+from wasskit.system.locks import LockHeld, held
 
 __all__ = ["LOCK", "claimed"]
 
@@ -19,7 +19,7 @@ LOCK = ".lock"
 def claimed(path: Path, writes: bool, *, alone: bool = True) -> Iterator[None]:
     """Inside, no other process trains in ``path``. On several ranks all enter; the claim is the writing one's.
 
-    The lock falls with the process, however that ends, and is not inherited by a loader's workers.
+    The lock ends with the process, however that ends, and is not inherited by a loader's workers.
 
     Args:
         writes: whether this process writes in the directory.
@@ -36,7 +36,7 @@ def claimed(path: Path, writes: bool, *, alone: bool = True) -> Iterator[None]:
         if writes:
             try:
                 stack.enter_context(held(path / LOCK))
-            except Taken as taken:
+            except LockHeld as taken:
                 refusal = (
                     f"Another process ({taken}) is training in {path}: wait for it, stop it, or choose "
                     "another --run-dir."

@@ -1,5 +1,5 @@
-"""What a result may depend on besides the configuration: versions, machine, revision. Free of torch until a device
-is named."""
+"""What a result may depend on besides the configuration: versions, machine, revision. Free of torch until a
+device is named."""
 
 from __future__ import annotations
 

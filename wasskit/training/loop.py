@@ -54,7 +54,7 @@ class Loop:
         if state.is_complete(last):
             return
         self.task.train()
-        self._settle(stop)
+        self._between_steps(stop)
         while state.step < last:
             self.task.start_epoch(self.progress)
             epoch = state.epoch
@@ -62,7 +62,7 @@ class Loop:
             try:
                 while state.epoch == epoch and state.step < last:
                     self._update(batches)
-                    self._settle(stop)
+                    self._between_steps(stop)
             finally:
                 if hasattr(batches, "close"):
                     batches.close()
@@ -70,7 +70,7 @@ class Loop:
     def _update(self, batches: Iterator[Any]) -> None:
         """One update, from one or several batches."""
         state, stepper, of_epoch = self.state, self.stepper, self.source.steps_per_epoch
-        size = min(stepper.updates.accumulate, of_epoch - state.batch)
+        size = min(stepper.updates.accumulate, of_epoch - state.batch)  # fewer at the end of an epoch
         stepper.progress = self.progress
         for place in range(size):
             asked = time.perf_counter()
@@ -94,20 +94,20 @@ class Loop:
         values = {"loss": losses.total, **self.stepper.norms, **losses.terms}
         self.meter.update(self.state.step, values, watched=self.stepper.watched)
 
-    def _settle(self, stop: StopSignals) -> None:
-        """Between two steps: log, stop, evaluate, save, whatever is due."""
+    def _between_steps(self, stop: StopSignals) -> None:
+        """Between two steps, what is due: log; stop, before an evaluation that may take long; evaluate; save."""
         step, plan = self.state.step, self.plan
         evaluate = self.cadence.evaluates(step, plan) and self.state.evaluated_at != step
         if self.cadence.logs(step) or (step and evaluate):
             self._log()
-        self._leave_if_asked(stop)
+        self._stop_if_requested(stop)
         improved = evaluate and self._evaluate()
         # A stop may have saved this step already, without the evaluation.
         unsaved = evaluate or self.checkpoints.saved_at != step
         if improved or (unsaved and self.cadence.saves(step, plan)):
             self._save(best=improved)
         if evaluate:  # which may have taken long, and been the last thing to do
-            self._leave_if_asked(stop)
+            self._stop_if_requested(stop)
 
     def _log(self) -> None:
         check_losses(self.meter, self.checkpoints.advice)
@@ -117,7 +117,7 @@ class Loop:
 
     def _evaluate(self) -> bool:
         """Evaluate; whether the monitored metric is the best so far."""
-        check_losses(self.meter, self.checkpoints.advice)
+        check_losses(self.meter, self.checkpoints.advice)  # no diverged run is saved as the best
         self.records.tick()
         # Running statistics are each rank's own. One network is evaluated, the one that rank 0 saves.
         broadcast_module(self.task)
@@ -134,7 +134,7 @@ class Loop:
         self.checkpoints.save(best=best)
         self.records.tick(training=False)
 
-    def _leave_if_asked(self, stop: StopSignals) -> None:
+    def _stop_if_requested(self, stop: StopSignals) -> None:
         """Where a signal has asked to stop, save and raise ``Interrupted``."""
         number = stop.agreed()
         if number is None:

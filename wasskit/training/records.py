@@ -108,7 +108,7 @@ class Records:
         self._mark = self._reported = 0.0
 
     @contextlib.contextmanager
-    def opened(self, *, resumed: bool) -> Iterator[None]:
+    def recording(self, *, resumed: bool) -> Iterator[None]:
         """Training happens inside: progress is shown, and TensorBoard's file is open."""
         if self.run is not None and self._tensorboard:
             try:

@@ -68,7 +68,7 @@ class RunDirectory:
             command: the words after ``wasskit``, e.g. ``"mrl train"``.
             options: the complete configuration as plain TOML values; None is left out.
             paper: the recipe's published figures.
-            numbered: where ``path`` is taken, take ``path-2``, ``path-3``, ...; for names that nobody chose.
+            numbered: where ``path`` is taken, take ``path-2``, ``path-3``, ...; for names made by the command.
             argv: the command line after ``wasskit``; by default this process's.
             resumable: whether the command has ``--resume`` and ``--requeue``, which a refusal then advises.
 
@@ -110,7 +110,7 @@ class RunDirectory:
         if not path.is_dir():
             raise UserError(f"There is no run directory {path}.")
         if not (path / "config.toml").is_file():
-            raise UserError(f"{path} is no run directory: it has no config.toml.")
+            raise UserError(f"{path} is not a run directory: it has no config.toml.")
         run = cls(path, read_configuration(path / "config.toml"))
         if plugin is not None and run.command.split()[:1] != [plugin]:
             raise UserError(f"{path} is a run of `wasskit {run.command}`, not of `wasskit {plugin}`.")
@@ -196,7 +196,7 @@ class RunDirectory:
             now = describe_environment(seed, device, argv)
             try:
                 environment = self.environment
-            except UserError:  # a lost record is no reason not to go on
+            except UserError:  # the run continues without the record
                 environment = {}
             before = environment.get("resumed", [])
             environment["resumed"] = [*(before if isinstance(before, list) else []), now]
@@ -222,12 +222,12 @@ class RunDirectory:
         return self._metrics.rows
 
     def sync_metrics(self) -> None:
-        """Bring ``metrics.csv`` to the disk, so that a checkpoint never knows of rows that a power cut can take."""
+        """Flush ``metrics.csv`` to the disk, so that a power cut loses no row that a checkpoint counts."""
         if _writes():
             self._metrics.sync()
 
     def keep_metrics(self, rows: int, step: int) -> None:
-        """Drop the metrics that a checkpoint does not know of: keep the first ``rows`` up to ``step``."""
+        """Drop the metrics after a checkpoint: keep the first ``rows`` up to ``step``."""
         if _writes():
             self._metrics.keep(rows, step)
 
@@ -240,7 +240,7 @@ class RunDirectory:
             replace_text(self.path / "summary.json", _json(content))
 
     def remove_summary(self) -> None:
-        """The run goes on: what it was when it was finished is no longer so."""
+        """Remove ``summary.json``: the run is no longer finished."""
         if _writes():
             path = self.path / "summary.json"
             with writing(path):
@@ -298,7 +298,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     """The saved configuration of a run or a series: ``command``, and the tables ``options`` and ``paper``.
 
     Raises:
-        UserError: the file cannot be read, or is no configuration.
+        UserError: the file cannot be read, or is not a configuration.
     """
     document = read_toml(path)
     tables = [document.get(name, {}) for name in ("options", "paper")]
@@ -344,7 +344,7 @@ def _refusal(path: Path, command: str, resumable: bool) -> str:
 
 
 def numbered_names(path: Path) -> Iterator[Path]:
-    """``path``, ``path-2``, ``path-3``, ...: for names that nobody chose."""
+    """``path``, ``path-2``, ``path-3``, ...: for names made by the command."""
     yield path
     number = 2
     while True:

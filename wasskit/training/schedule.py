@@ -77,7 +77,7 @@ class Schedule:
                     elif not told:
                         self._send(forwarded(stop.number))
                         told = True
-                    self._reap(stopped=stop.number is not None)
+                    self._collect_finished(stopped=stop.number is not None)
                     if stop.repeated:
                         break
                     time.sleep(_POLL_SECONDS)
@@ -108,7 +108,7 @@ class Schedule:
             self._running[slot] = _Training(name, self._start(slot, name))
 
     def _next(self) -> str | None:
-        """A training that nobody else is at: those of a killed series may still be saving."""
+        """A pending training that no other process has: those of a killed series may still be saving."""
         for name in self._pending:
             claimant = RunDirectory(self.root / name, {}).claimant
             if claimant is None:
@@ -135,7 +135,7 @@ class Schedule:
         for training in self._running.values():
             training.process.send_signal(number)
 
-    def _reap(self, *, stopped: bool) -> None:
+    def _collect_finished(self, *, stopped: bool) -> None:
         """Book the trainings that have ended."""
         for slot, training in list(self._running.items()):
             code = training.process.poll()

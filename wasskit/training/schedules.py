@@ -33,8 +33,8 @@ def cosine(total: int, *, start: float = 1.0, end: float = 0.0, every: int = 1) 
     """``end + (start - end) (1 + cos(pi s / total)) / 2`` at step s.
 
     ``every=steps_per_epoch`` holds the value within an epoch: with ``end=0.01`` that is MWRL's learning rate,
-    ``0.01 + 0.99 (1 + cos(pi e / T)) / 2`` at epoch e of T. With ``start=0.99, end=0.999`` it is the momentum of MoCo's
-    key encoder.
+    ``0.01 + 0.99 (1 + cos(pi e / T)) / 2`` at epoch e of T. With ``start=0.99, end=0.999`` it is the momentum of
+    MoCo's key encoder.
     """
     _check(total, every)
 

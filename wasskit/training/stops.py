@@ -22,7 +22,7 @@ class StopSignals(StopRequest):
     """
 
     def __init__(self) -> None:
-        # A launcher forwards a Ctrl-C that the terminal has sent to this process already.
+        # A Ctrl-C arrives twice: from the terminal, and forwarded by the launcher.
         super().__init__(ECHO_SECONDS if world_size() > 1 or is_child() else 0.0)
         self._handled = contextlib.ExitStack()
 

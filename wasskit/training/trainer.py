@@ -99,7 +99,7 @@ class Trainer:
         loop, checkpoints = self.loop, self.checkpoints
         checkpoints.start(resume)
         with (
-            self.records.opened(resumed=bool(resume)),
+            self.records.recording(resumed=bool(resume)),
             explained(
                 self.stepper.device, lambda: loop.state.step, checkpoints.config.values, checkpoints.advice
             ),

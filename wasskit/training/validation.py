@@ -36,23 +36,23 @@ def check_content(content: Mapping[str, Any], path: Path, device: torch.device) 
     for name, own in rng_state(device).items():
         given = content["rng"].get(name)
         fits = isinstance(given, Tensor) and given.dtype == own.dtype and given.shape == (ranks, *own.shape)
-        # A run that changes its kind of device begins that device's numbers anew.
-        check.that(fits or (name == "cuda" and given is None), f"rng.{name}")
+        # The state of a generator of another kind of device cannot be loaded: it starts from the seed.
+        check.require(fits or (name == "cuda" and given is None), f"rng.{name}")
     for name, place in (("python", -1), ("numpy", -2)):
         words = content["rng"][name]
-        check.that(
+        check.require(
             bool(((words >= 0) & (words < 1 << 32)).all() and (words[:, place] <= 624).all()), f"rng.{name}"
         )
     for words in content["rng"]["torch"]:
         try:
             torch.Generator().set_state(words.clone())
         except RuntimeError:
-            check.that(False, "rng.torch")
+            check.require(False, "rng.torch")
     for entry in content["meter"]:
         check.keys(entry, _METER, "meter.")
         rows = entry["rows"]
         fits = rows.ndim == 3 and rows.shape == (ranks, len(entry["steps"]), len(entry["names"]))
-        check.that(fits and 0 < entry["watched"] <= len(entry["names"]), "meter.rows")
+        check.require(fits and 0 < entry["watched"] <= len(entry["names"]), "meter.rows")
 
 
 def check_fit(
@@ -101,10 +101,10 @@ def check_fit(
     if reason is not None:
         raise UserError(f"The checkpoint {path} does not fit the networks of this run: {reason}.")
     groups = [len(own.param_groups) for own in optimisers.values()]
-    check.that([len(rates) for rates in content["rates"]] == groups, "rates")
+    check.require([len(rates) for rates in content["rates"]] == groups, "rates")
     state = content["state"]
-    check.that(state["batch"] < batches, "state.batch")
-    check.that(state["epoch"] <= state["step"] // updates + 1, "state.epoch")
+    check.require(state["batch"] < batches, "state.batch")
+    check.require(state["epoch"] <= state["step"] // updates + 1, "state.epoch")
 
 
 def _optimiser_difference(own: torch.optim.Optimizer, given: Any) -> str | None:
@@ -128,7 +128,7 @@ def _optimiser_difference(own: torch.optim.Optimizer, given: Any) -> str | None:
         for key, value in ours.items():
             if key == "params" or (key in _DEFAULTED and key not in theirs):
                 continue
-            if key not in theirs or not _alike(value, theirs[key]):
+            if key not in theirs or not _compatible(value, theirs[key]):
                 return f"its {key!r} is missing or has a wrong value"
         parameters.update(zip(numbers, ours["params"], strict=True))
     for number, entries in given["state"].items():
@@ -151,11 +151,13 @@ def _optimiser_difference(own: torch.optim.Optimizer, given: Any) -> str | None:
     return None
 
 
-def _alike(own: Any, given: Any) -> bool:
+def _compatible(own: Any, given: Any) -> bool:
     """Whether a saved setting of an optimiser can stand for its own."""
     numbers = (int, float)
     if isinstance(own, tuple | list):
-        return isinstance(given, tuple | list) and len(given) == len(own) and all(map(_alike, own, given))
+        return (
+            isinstance(given, tuple | list) and len(given) == len(own) and all(map(_compatible, own, given))
+        )
     if type(own) in numbers or isinstance(own, Tensor):
         return (type(given) in numbers and math.isfinite(given)) or isinstance(given, Tensor)
     return type(given) in (type(own), bool, type(None))
@@ -177,20 +179,20 @@ class _Check:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def that(self, holds: bool, key: str) -> None:
+    def require(self, holds: bool, key: str) -> None:
         if not holds:
             raise UserError(
                 f"The checkpoint {self.path} is damaged: {key!r} has a wrong value; go on from another."
             )
 
     def keys(self, content: Any, rules: Rules, prefix: str) -> None:
-        self.that(isinstance(content, Mapping), prefix.rstrip(".") or "content")
+        self.require(isinstance(content, Mapping), prefix.rstrip(".") or "content")
         for key, holds in rules.items():
             if key not in content:
                 raise UserError(
                     f"The checkpoint {self.path} is damaged: it lacks {prefix + key!r}; go on from another."
                 )
-            self.that(holds(content[key]), prefix + key)
+            self.require(holds(content[key]), prefix + key)
 
 
 def _count(value: Any) -> bool:

@@ -28,7 +28,7 @@ from wasskit.plugins.metrix.pairs import (
     positive_negative,
     relations,
 )
-from wasskit.plugins.metrix.published import first_positives, misplaced
+from wasskit.plugins.metrix.published import first_positives, hardest_as_published
 
 Reference = Callable[[str], dict[str, Any]]
 BATCHES = ["mixed24", "balanced20", "mixed36", "single12"]
@@ -114,7 +114,7 @@ def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
     every, lonely, items = all_negatives(negative), all_negatives(alone), torch.arange(len(labels))
 
     def hard(mask: Tensor, k: int) -> Ragged:
-        return misplaced(hardest_negatives(mask, cosine, k), mask)
+        return hardest_as_published(hardest_negatives(mask, cosine, k), mask)
 
     lists: dict[str, Triples] = {
         "embed_pn": first_positives(positive, every),

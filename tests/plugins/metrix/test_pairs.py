@@ -19,7 +19,7 @@ from wasskit.plugins.metrix.pairs import (
     subsample,
     unique_pairs,
 )
-from wasskit.plugins.metrix.published import first_positives, misplaced
+from wasskit.plugins.metrix.published import first_positives, hardest_as_published
 
 Reference = Callable[[str], dict[str, Any]]
 BATCHES = ["mixed24", "balanced20", "mixed36", "single12"]
@@ -64,13 +64,13 @@ def test_lists_of_the_published_code(reference: Reference, batch: str) -> None:
     assert torch.equal(stacked(lists), published("embed_pn"))
     similarity = cosines(numbers["embeddings"])
     for key, k in (("input_pn", 1), ("input_pn_top3", 3)):
-        wrong = misplaced(hardest_negatives(negative, similarity, k), negative)
+        wrong = hardest_as_published(hardest_negatives(negative, similarity, k), negative)
         assert torch.equal(stacked(positive_negative(positive, wrong)), published(key))
     alone = negative & ~positive.any(1, keepdim=True)
     if alone.any():
         lists = anchor_negative(torch.arange(len(labels)), all_negatives(alone))
         assert torch.equal(stacked(lists), published("embed_an"))
-        wrong = misplaced(hardest_negatives(alone, similarity, 1), alone)
+        wrong = hardest_as_published(hardest_negatives(alone, similarity, 1), alone)
         lists = anchor_negative(torch.arange(len(labels)), wrong)
         assert torch.equal(stacked(lists), published("input_an"))
 

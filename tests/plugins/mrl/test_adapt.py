@@ -110,6 +110,7 @@ def test_the_validation_part_is_not_trained_on() -> None:
     assert parts.validation is not None
     held, train = parts.validation.rows[:, 0].tolist(), parts.train.rows[:, 0].tolist()
     assert sorted(held + train) == list(range(40))
+    assert parts.validation.labels is not None
     assert torch.bincount(parts.validation.labels).tolist() == [2] * 4
 
 
@@ -128,7 +129,7 @@ def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     [
         ("query,doc\n0,1\n", "it has no column document"),
         ("query,document\n0,9\n", "line 2 names a row beyond the 5 vectors"),
-        ("query,document\n0,x\n", "line 2 is no pair of row numbers"),
+        ("query,document\n0,x\n", "line 2 is not a pair of row numbers"),
         ("query,document,relevance\n0,1,-1\n", "line 2 has a relevance that is not zero or positive"),
         ("query,document,relevance\n0,1,0\n", "it has no pair of positive relevance"),
     ],

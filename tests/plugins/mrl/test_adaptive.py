@@ -8,11 +8,11 @@ from torch import Tensor
 
 from wasskit.evaluation.retrieval import retrieval_metrics
 from wasskit.plugins.mrl.adaptive import (
-    Plan,
-    adaptive_plans,
+    SearchStrategy,
+    adaptive_strategies,
     cascade_outcome,
     classifier_outcomes,
-    funnel_plans,
+    funnel_strategies,
     occurring_thresholds,
     retrieval_outcome,
     retrieve,
@@ -40,7 +40,9 @@ def clouds() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("dim", DIMS)
 def test_single_shot_equals_exact_retrieval(clouds: tuple[Tensor, ...], dim: int) -> None:
     queries, labels, gallery, gallery_labels = clouds
-    outcome = retrieval_outcome(queries, labels, gallery, gallery_labels, Plan("single shot", ((dim, 120),)))
+    outcome = retrieval_outcome(
+        queries, labels, gallery, gallery_labels, SearchStrategy("single shot", ((dim, 120),))
+    )
     expected = retrieval_metrics(
         queries[:, :dim], labels, gallery=gallery[:, :dim], gallery_labels=gallery_labels,
         recall=(1,), map_k=(10,), map_r=False,
@@ -52,23 +54,27 @@ def test_single_shot_equals_exact_retrieval(clouds: tuple[Tensor, ...], dim: int
 
 def test_a_shortlist_of_everything_is_exact(clouds: tuple[Tensor, ...]) -> None:
     queries, _, gallery, _ = clouds
-    exact = retrieve(queries, gallery, Plan("", ((16, 120),)))
-    assert torch.equal(retrieve(queries, gallery, Plan("", ((2, 120), (16, 120)))), exact)
-    assert torch.equal(retrieve(queries, gallery, Plan("", ((2, 120), (4, 120), (16, 120)))), exact)
+    exact = retrieve(queries, gallery, SearchStrategy("", ((16, 120),)))
+    assert torch.equal(retrieve(queries, gallery, SearchStrategy("", ((2, 120), (16, 120)))), exact)
+    assert torch.equal(retrieve(queries, gallery, SearchStrategy("", ((2, 120), (4, 120), (16, 120)))), exact)
 
 
 def test_searches_are_shared_between_plans(clouds: tuple[Tensor, ...]) -> None:
     queries, _, gallery, _ = clouds
     searched: dict[int, Tensor] = {}
-    for plan in (*funnel_plans(DIMS, 120, 40), *adaptive_plans(DIMS, 120, 40), *single_shots(DIMS, 120)):
-        alone = retrieve(queries, gallery, plan)
-        assert torch.equal(retrieve(queries, gallery, plan, searched=searched), alone)
+    for strategy in (
+        *funnel_strategies(DIMS, 120, 40),
+        *adaptive_strategies(DIMS, 120, 40),
+        *single_shots(DIMS, 120),
+    ):
+        alone = retrieve(queries, gallery, strategy)
+        assert torch.equal(retrieve(queries, gallery, strategy, searched=searched), alone)
     assert sorted(searched) == list(DIMS)
 
 
 def test_reranking_orders_the_shortlist_by_the_longer_prefix(clouds: tuple[Tensor, ...]) -> None:
     queries, _, gallery, _ = clouds
-    found = retrieve(queries, gallery, Plan("", ((2, 120), (16, 20))))
+    found = retrieve(queries, gallery, SearchStrategy("", ((2, 120), (16, 20))))
     short = torch.nn.functional.cosine_similarity(queries[:, None, :2], gallery[None, :, :2], dim=2)
     full = torch.nn.functional.cosine_similarity(queries[:, None], gallery[None], dim=2)
     kept = short.topk(20, dim=1).indices
@@ -77,9 +83,9 @@ def test_reranking_orders_the_shortlist_by_the_longer_prefix(clouds: tuple[Tenso
 
 
 def test_plans_cost_what_they_say() -> None:
-    assert [plan.operations for plan in single_shots(DIMS, 1000)] == [2000, 4000, 8000, 16000]
-    assert [plan.operations for plan in adaptive_plans(DIMS, 1000, 100)] == [3600, 5600, 9600]
-    funnels = funnel_plans(DIMS, 1000, 40)
+    assert [strategy.operations for strategy in single_shots(DIMS, 1000)] == [2000, 4000, 8000, 16000]
+    assert [strategy.operations for strategy in adaptive_strategies(DIMS, 1000, 100)] == [3600, 5600, 9600]
+    funnels = funnel_strategies(DIMS, 1000, 40)
     assert funnels[0].stages == ((2, 1000), (4, 40), (8, 20), (16, 10))
     assert funnels[0].operations == 2000 + 160 + 160 + 160
     assert funnels[1].text == "4 > 8 > 16"
@@ -89,8 +95,8 @@ def test_plans_cost_what_they_say() -> None:
 def test_lists_never_exceed_a_small_gallery() -> None:
     generator = torch.Generator().manual_seed(0)
     queries, gallery = torch.randn(4, 16, generator=generator), torch.randn(6, 16, generator=generator)
-    for plan in (*adaptive_plans(DIMS, 6, 200), *funnel_plans(DIMS, 6, 200)):
-        found = retrieve(queries, gallery, plan)
+    for strategy in (*adaptive_strategies(DIMS, 6, 200), *funnel_strategies(DIMS, 6, 200)):
+        found = retrieve(queries, gallery, strategy)
         assert found.shape == (4, 6)
         assert torch.equal(found.sort(dim=1).values, torch.arange(6).expand(4, 6))
 

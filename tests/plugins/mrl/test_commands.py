@@ -532,7 +532,7 @@ def test_a_full_disk_loses_nothing(
         (("sweep", "bata=1,2"), "Did you mean 'beta'?"),
         (("sweep", "beta=-1"), "out of range"),
         (("sweep", "beta=1,1"), "twice"),
-        (("sweep", "beta"), "no axis of a grid"),
+        (("sweep", "beta"), "not an axis of a grid"),
         (("sweep", "method=mrl"), "is not one of mwrl, matryoshka"),
         (("sweep", "beta=1", "--nproc", "2"), "--nproc-per-run"),
     ],

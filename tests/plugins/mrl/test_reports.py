@@ -10,7 +10,7 @@ import torch
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.adaptive import classifier_outcomes
 from wasskit.plugins.mrl.evaluation import classify_prefixes, neighbour_metrics
-from wasskit.plugins.mrl.network import Model, build_model
+from wasskit.plugins.mrl.network import MrlModel, build_model
 from wasskit.plugins.mrl.reports import cascade_report, evaluation_report, retrieval_report
 from wasskit.plugins.mrl.trained import Split
 
@@ -18,7 +18,7 @@ CLASSES = ("a", "b", "c")
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
+def model() -> MrlModel:
     torch.manual_seed(0)
     return build_model(
         {
@@ -35,7 +35,7 @@ def split(name: str, n: int, classes: tuple[str, ...] = CLASSES) -> Split:
 
 
 def test_evaluation(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: MrlModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     test, train = split("test", 30), split("train", 12)
@@ -54,7 +54,7 @@ def test_evaluation(
     assert capsys.readouterr() == ("", "")
 
 
-def test_other_classes(model: Model) -> None:
+def test_other_classes(model: MrlModel) -> None:
     """The classifiers are left out; without neighbours nothing is left."""
     other = split("test", 20, ("x", "y", "z"))
     report = evaluation_report(model, other, None, dims=(4,))
@@ -67,7 +67,7 @@ def test_other_classes(model: Model) -> None:
         evaluation_report(model, other, None, dims=(4,), neighbours=False)
 
 
-def test_retrieval_and_cascade(model: Model) -> None:
+def test_retrieval_and_cascade(model: MrlModel) -> None:
     queries, gallery = split("test", 20), split("train", 40)
     found = retrieval_report(queries, gallery, model.dims, shortlist=10)
     outcomes = found.result["outcomes"]

@@ -26,14 +26,14 @@ from wasskit.plugins.ssl.evaluation import (
     Settings,
     alignment_of_views,
     comparison,
-    crops_alone,
     features_and_projections,
     features_of,
     linear_accuracy,
     standard_metrics,
     view_batches,
+    without_colour_changes,
 )
-from wasskit.plugins.ssl.network import Encoder, Model
+from wasskit.plugins.ssl.network import Encoder, SslModel
 from wasskit.plugins.ssl.reports import Named, Probe, evaluation_report
 from wasskit.report import Entry, Table
 
@@ -129,7 +129,7 @@ def test_metrics_by_hand() -> None:
         alignment(first, second).item(), rel=1e-5
     )
     # No change at all makes equal views, whose alignment is 0.
-    still = replace(crops_alone(VIEWS), scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
+    still = replace(without_colour_changes(VIEWS), scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     assert alignment_of_views(network, test, still, settings) == pytest.approx(0.0, abs=1e-10)
 
 
@@ -199,7 +199,7 @@ def test_the_report_of_an_evaluation_leaves_nothing_behind(
     """Encoder and images in, the metrics, the spectrum and files to write out."""
     monkeypatch.chdir(tmp_path)
     described: Any = {"projector": [12, 6], "views": asdict(VIEWS)}
-    model, bank, test = Model(encoder(), described), toy(), toy("test", 33)
+    model, bank, test = SslModel(encoder(), described), toy(), toy("test", 33)
     told: list[int] = []
     probe = Probe(ProbeProtocol(epochs=2), 16, lambda epoch, top1: told.append(epoch))
     named = Named("mine", "toy@best", {"metrics": {"test/w2": 0.25}, "source": "A paper"})

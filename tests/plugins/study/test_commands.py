@@ -244,7 +244,7 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
     ("argv", "fragment"),
     [
         (["measure", "nowhere.npy"], "There is no file or run directory nowhere.npy."),
-        (["measure", "{e}/table.csv"], "is no .npy file"),
+        (["measure", "{e}/table.csv"], "is not a .npy file"),
         (["measure", "{e}/broken.npy"], "not a readable .npy file of numbers"),
         (["measure", "{e}/words.npy"], "it holds text, not numbers"),
         (["measure", "{e}/uniform.npy", "--pairs", "{e}/short.npy"], "two views of the same samples"),

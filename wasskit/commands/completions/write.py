@@ -12,9 +12,10 @@ from wasskit.options import OverwriteOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionsWrite(OverwriteOptions, CommandOptions):
+class CompletionsWrite(CommandOptions):
     """Options of ``wasskit completions write``."""
 
+    files: OverwriteOptions = OverwriteOptions()
     folder: Path = argument(Path("completions"), help="Folder to write into (default: completions).")
 
 
@@ -22,7 +23,7 @@ def body(config: CompletionsWrite, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.completion import SCRIPTS, write_scripts
 
-    config.claim(*(config.folder / name for name, _ in SCRIPTS.values()), flag="folder")
+    config.files.refuse_existing(*(config.folder / name for name, _ in SCRIPTS.values()), flag="folder")
     written = write_scripts(config.folder)
     if not config.json:
         for path in written:

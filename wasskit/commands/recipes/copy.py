@@ -13,10 +13,11 @@ from wasskit.recipes import complete_recipes
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesCopy(OverwriteOptions, CommandOptions):
+class RecipesCopy(CommandOptions):
     """Options of ``wasskit recipes copy``."""
 
     recipe: str = argument(help="Name of a recipe.", complete=complete_recipes)
+    files: OverwriteOptions = OverwriteOptions()
     destination: Path | None = argument(
         None, help="File or folder to copy to (default: here, under its own name)."
     )
@@ -33,7 +34,7 @@ def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
     target = config.destination or Path(path.name)
     if target.is_dir():
         target = target / path.name
-    config.claim(target, flag="name")
+    config.files.refuse_existing(target, flag="name")
     if not target.parent.is_dir():
         raise UserError(f"There is no folder {target.parent}: make it first.")
     replace_file(target, lambda file: file.write(path.read_bytes()))

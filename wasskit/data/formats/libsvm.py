@@ -23,9 +23,7 @@ LARGEST_FILE = 1 << 28
 
 @reader("packed LIBSVM file", suffixes=(".bz2",), largest=LARGEST_FILE)
 def read_libsvm(path: Path, width: int) -> tuple[Tensor, Tensor]:
-    """Rows ``label index:value ...`` with labels and indices from 1: values (N, width) and labels (N)
-    from 0.
-    """
+    """Rows ``label index:value ...`` with labels and indices from 1: values (N, width) and labels (N) from 0."""
     with bz2.open(path) as file:
         text = file.read(LARGEST_TEXT + 1)
     if len(text) > LARGEST_TEXT:
@@ -33,7 +31,7 @@ def read_libsvm(path: Path, width: int) -> tuple[Tensor, Tensor]:
     if text.count(b"\n") > MOST_ROWS:
         raise Damage(f"it has more than {MOST_ROWS:,} rows")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of what is no number
+        warnings.simplefilter("error")  # a value that is not a number
         numbers = np.fromstring(text.replace(b":", b" "), dtype=np.float64, sep=" ")
     # By the line ends that were counted: splitlines() also ends a line at every carriage return.
     pairs = np.array([line.count(b":") for line in text.removesuffix(b"\n").split(b"\n")])
@@ -43,7 +41,7 @@ def read_libsvm(path: Path, width: int) -> tuple[Tensor, Tensor]:
     rest = np.delete(numbers, starts)
     places, labels = rest[0::2] - 1, numbers[starts] - 1
     if not (np.isfinite(numbers).all() and ((places >= 0) & (places < width)).all()):
-        raise Damage(f"a row has an index outside 1 to {width}, or a value that is no number")
+        raise Damage(f"a row has an index outside 1 to {width}, or a value that is not a number")
     if not ((labels >= 0) & (labels < 10)).all():
         raise Damage("a label lies outside 1 to 10")
     labels = labels.astype(np.int64)

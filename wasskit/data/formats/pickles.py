@@ -1,6 +1,6 @@
-"""Plain values and arrays from pickles that nobody vouches for.
+"""Plain values and arrays from untrusted pickles.
 
-An unpickler calls what the file names, and numpy's own factories believe what they are called with: a crafted state of
+An unpickler calls what the file names, and numpy's own factories do not check their arguments: a crafted state of
 ``numpy.dtype`` or ``ndarray`` reads the memory of the process or ends it. Here nothing of numpy is ever called. Names
 resolve to inert stand-ins that record what they are given and refuse what is not the plain state of a contiguous array
 of uint8 or int64; the arrays are made afterwards, from bytes of exactly the right length.
@@ -51,7 +51,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     }
 
 
-class _Inert:
+class _Placeholder:
     """What a name in a pickle stands for. It keeps no state that a pickle gives it."""
 
     __slots__ = ()
@@ -60,13 +60,13 @@ class _Inert:
         raise Damage("it sets the state of what has none")
 
 
-class _NdarrayType(_Inert):
+class _NdarrayType(_Placeholder):
     """``numpy.ndarray``, which is only ever handed to a factory."""
 
     __slots__ = ()
 
 
-class _Factory(_Inert):
+class _Factory(_Placeholder):
     """A function that a pickle may call."""
 
     __slots__ = ("make",)
@@ -157,7 +157,7 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-_ALLOWED: dict[tuple[str, str], _Inert] = {
+_ALLOWED: dict[tuple[str, str], _Placeholder] = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Factory(_Dtype),
     ("_codecs", "encode"): _Factory(_encode),
@@ -223,7 +223,7 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
             or len(items) % 2
             or any(type(key) not in (str, bytes) for key in items[::2])
         ):
-            raise Damage("it has keys that are no texts")
+            raise Damage("it has keys that are not strings")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray

@@ -82,8 +82,8 @@ def _load(
 
 
 def _altered(base: Path, files: list[str]) -> list[str]:
-    """A note that names the files of a whole set which are not the published ones: a flipped bit spoils images
-    silently."""
+    """A note that names the files of a whole set which are not the published ones: a flipped bit
+    spoils images silently."""
     other = [
         file
         for file in files

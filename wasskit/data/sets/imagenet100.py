@@ -193,7 +193,7 @@ def _download(request: Request, target: Path) -> None:
     # Better now than when hours of downloading have nowhere to go.
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(
-            f"{target} is there but is no copy of {request.name}: move it away, or name another --data-root"
+            f"{target} is there but is not a copy of {request.name}: move it away, or name another --data-root"
         )
     library = _datasets()
     # A copy that a kill cut short must not be taken for a whole one.

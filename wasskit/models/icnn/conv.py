@@ -153,8 +153,6 @@ def channel_means(h: Tensor) -> Tensor:
 
 
 def transposed(layer: nn.Conv2d, k: Tensor, shape: torch.Size) -> Tensor:
-    """The adjoint of a 3x3 convolution of stride 2 and padding 1 applied to ``k``, for an input of the
-    given shape.
-    """
+    """The adjoint of a 3x3 convolution of stride 2 and padding 1 applied to ``k``, for an input of the given shape."""
     extra = [shape[2] - (2 * k.shape[2] - 1), shape[3] - (2 * k.shape[3] - 1)]
     return F.conv_transpose2d(k, layer.weight, stride=2, padding=1, output_padding=extra)

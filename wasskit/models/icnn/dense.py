@@ -161,8 +161,7 @@ class DenseICNN(Potential):
         """The skip layers side by side: quadratic factors (D, rank, H), weights (H, D), biases (H), H being
         sum(hidden).
 
-        One matrix product then serves all skip layers, and one with the transpose their share of the
-        gradient.
+        One matrix product then serves all skip layers, and one with the transpose their share of the gradient.
         """
         factors: list[Tensor] = [layer.quadratic_decomposed for layer in self.quadratics]
         weights: list[Tensor] = [layer.weight for layer in self.quadratics]
@@ -170,9 +169,7 @@ class DenseICNN(Potential):
         return torch.cat(factors, 2), torch.cat(weights, 0), torch.cat(biases)
 
     def _masks(self, x: Tensor) -> list[Tensor] | None:
-        """Dropout masks of the skip layers (B, H) and of each hidden layer, or None when nothing is
-        dropped.
-        """
+        """Dropout masks of the skip layers (B, H) and of each hidden layer, or None when nothing is dropped."""
         if not self.training or self.dropout == 0.0:
             return None
         keep = 1.0 - self.dropout
@@ -329,9 +326,7 @@ class DenseICNN(Potential):
 
 
 def flatten_layer_names(state: dict[str, Any], prefix: str) -> None:
-    """Rename ``quadratic_layers.i.0.*`` and ``convex_layers.i.0.*`` (layer and dropout in one container)
-    in place.
-    """
+    """Rename ``quadratic_layers.i.0.*`` and ``convex_layers.i.0.*`` (layer and dropout in one container) in place."""
     for name in list(state):
         if not name.startswith(prefix):
             continue

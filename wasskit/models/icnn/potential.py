@@ -41,14 +41,10 @@ class Potential(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no closed-form Hessian")
 
     def convexify(self) -> None:
-        """Project the parameters onto the set on which the potential is convex (a no-op where it always
-        is).
-        """
+        """Project the parameters onto the set on which the potential is convex (a no-op where it always is)."""
 
     def center(self, x: Tensor) -> None:
-        """Adapt freshly drawn parameters to a sample of the inputs (a no-op where there is nothing to
-        adapt).
-        """
+        """Adapt freshly drawn parameters to a sample of the inputs (a no-op where there is nothing to adapt)."""
 
 
 def activate(u: Tensor, activation: str) -> tuple[Tensor, Tensor]:

@@ -86,7 +86,7 @@ class MetricNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class Model:
+class MetrixModel:
     """A network and how to build it again."""
 
     network: MetricNetwork
@@ -103,7 +103,9 @@ def describe(config: TrainingOptions, train: ImageDataset) -> Description:
     }
 
 
-def build_model(description: Mapping[str, Any], *, freeze_batch_norm: bool = False, **weights: Any) -> Model:
+def build_model(
+    description: Mapping[str, Any], *, freeze_batch_norm: bool = False, **weights: Any
+) -> MetrixModel:
     """An untrained model.
 
     ``weights``: ``pretrained``, ``weights``, ``download`` of :func:`wasskit.models.backbones.build_backbone`.
@@ -113,7 +115,7 @@ def build_model(description: Mapping[str, Any], *, freeze_batch_norm: bool = Fal
     network = MetricNetwork(
         backbone, description["embedding_size"], pooling=pooling, freeze_batch_norm=freeze_batch_norm
     )
-    return Model(network, cast(Description, dict(description)))
+    return MetrixModel(network, cast(Description, dict(description)))
 
 
 def gives_maps(backbone: str, **options: Any) -> bool:

@@ -1,8 +1,8 @@
 """`MetrixLoss`: a metric loss of clean pairs plus the same loss of mixed ones.
 
-Venkataramanan et al., "It Takes Two to Tango: Mixup for Deep Metric Learning", ICLR 2022. What a loss is, is said in
-`pair_loss.py`; which pairs are mixed in `pairs.py`, how in `mixers`, what the authors' code does otherwise in
-`published.py`.
+Venkataramanan et al., "It Takes Two to Tango: Mixup for Deep Metric Learning", ICLR 2022. What a loss is, is
+said in `pair_loss.py`; which pairs are mixed in `pairs.py`, how in `mixers`, what the authors' code does
+otherwise in `published.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import gather, gather_with_grad
 from wasskit.distributed.group import broadcast_object
 from wasskit.evaluation.accuracy import are_integers
@@ -156,7 +156,7 @@ class MetrixLoss(nn.Module):
         embeddings = gather_with_grad(embeddings if embeddings.dtype == torch.float64 else embeddings.float())
         labels = gather(labels.long())
         with torch.autocast(device.type, enabled=False):
-            clean: Tensor = self.clean(embeddings, sent(labels, device))
+            clean: Tensor = self.clean(embeddings, to_device(labels, device))
         if mixer is None:
             return MetrixTerms(clean, clean, torch.zeros_like(clean), 0, "")
         if rng is None:
@@ -177,7 +177,7 @@ class MetrixLoss(nn.Module):
             # Connected to the embeddings, so that every rank and every batch has the same graph.
             return MetrixTerms(clean, clean, 0.0 * embeddings.sum(), 0, skipped)
         cosine = mixer.cosines(anchors, embeddings, triples, mixing)
-        anchor = sent(triples.anchor, device)
+        anchor = to_device(triples.anchor, device)
         mixed = self.clean.mixed(cosine, anchor, len(anchors), mixing.lam, embeddings.shape[1])
         total = clean + self.pairing.weight_of(mixing.kind) * mixed
         return MetrixTerms(total, clean, mixed, len(triples), "")
@@ -191,7 +191,7 @@ def _similarity(anchors: Tensor, items: Tensor) -> Tensor:
 
 
 def _check_batch(embeddings: Tensor, labels: Tensor) -> None:
-    """Refuse what is no batch, by shapes and types alone: values would have to be waited for."""
+    """Check the shapes and types of a batch; its values would have to be waited for."""
     if embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise ValueError(
             f"embeddings must be a floating-point matrix (B, D), not {embeddings.dtype} of shape "

@@ -77,15 +77,15 @@ class LogSum(NamedTuple):
 class PairLoss(nn.Module):
     """A metric loss. A subclass is declared with its ``name``, and named so by :class:`MetrixLoss` and ``--loss``.
 
-    Its constructor takes by name what it needs of ``losses.SHARED``, and declares settings of its own with their
-    defaults, numbers.
+    Its constructor takes by name what it needs of ``losses.SHARED``, and declares settings of its own with
+    their defaults, numbers.
     """
 
     halves: tuple[Half, Half]
     own_anchors: ClassVar[bool] = True
     """Whether the anchors are the items of the batch."""
     needs_positive: bool = False
-    """Whether an item without a positive is no anchor."""
+    """Whether items without a positive are left out as anchors."""
 
     def __init_subclass__(cls, name: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -159,7 +159,7 @@ def resolution(width: int, dtype: torch.dtype) -> float:
 def chord(cosine: Tensor, width: int) -> Tensor:
     """Distance sqrt(2 - 2 cos) of two unit vectors of ``width`` numbers; at distance 0 the gradient is 0.
 
-    A distance that rounding alone can make counts as 0, so that a mixture that equals its anchor is no non-zero term.
+    A distance that rounding alone can make counts as 0, so that a mixture equal to its anchor is not counted as a term.
     """
     square = 2 - 2 * cosine
     apart = square > resolution(width, cosine.dtype)

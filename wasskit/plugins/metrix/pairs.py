@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 
 Kind = Literal["positive-negative", "anchor-negative"]
 KINDS: tuple[Kind, Kind] = ("positive-negative", "anchor-negative")
@@ -40,7 +40,7 @@ class Triples:
         return len(self.anchor)
 
     def to(self, device: torch.device) -> Triples:
-        return Triples(*(sent(index, device) for index in (self.anchor, self.x, self.n)))
+        return Triples(*(to_device(index, device) for index in (self.anchor, self.x, self.n)))
 
 
 class Ragged(NamedTuple):
@@ -93,8 +93,7 @@ def positive_negative(positive: Tensor, negatives: Ragged) -> Triples:
 
 
 def anchor_negative(anchors: Tensor, negatives: Ragged) -> Triples:
-    """All (a, a, n) with a in ``anchors`` (ascending indices) and n in ``negatives`` of a, ordered by a, then
-    n."""
+    """All (a, a, n) with a in ``anchors`` (ascending indices) and n in ``negatives`` of a, ordered by a, then n."""
     return join(anchors, anchors, negatives)
 
 
@@ -171,7 +170,7 @@ class Pairing:
             triples = anchor_negative(torch.arange(len(anchor_labels)), negatives)
         if self.most is not None:
             triples = subsample(triples, self.most, rng)
-        return triples, "" if len(triples) else self.why_none(positive, negative, labels)
+        return triples, "" if len(triples) else self.reason_for_no_pairs(positive, negative, labels)
 
     def mixed_with_anchors(self, positive: Tensor, negative: Tensor) -> Tensor:
         """Those of the ``negative`` (K, B) that are mixed with the anchor itself."""
@@ -190,7 +189,7 @@ class Pairing:
         """The weight of the mixed loss."""
         return self.weight
 
-    def why_none(self, positive: Tensor, negative: Tensor, labels: Tensor) -> str:
+    def reason_for_no_pairs(self, positive: Tensor, negative: Tensor, labels: Tensor) -> str:
         """Why there is nothing to mix, in words."""
         if len(labels) and not (labels != labels[0]).any():
             return "the batch holds one class only: nothing to mix"

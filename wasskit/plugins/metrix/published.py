@@ -3,7 +3,7 @@
 It trains the contrastive loss alone.
 
 * Mixing of embeddings and of features knows the first positive of an anchor only, repeated |P(a)| times.
-* Mixing of images takes another item for the hardest negative: see :func:`misplaced`.
+* Mixing of images takes another item for the hardest negative: see :func:`hardest_as_published`.
 * Anchors are mixed with negatives only where they have no positive; in "embed" mode this weighs 0.3.
 """
 
@@ -24,7 +24,7 @@ from wasskit.plugins.metrix.pairs import (
     positive_negative,
 )
 
-__all__ = ["PublishedPairing", "first_positives", "misplaced"]
+__all__ = ["PublishedPairing", "first_positives", "hardest_as_published"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PublishedPairing(Pairing):
 
     def nearest(self, negative: Tensor, similarity: Tensor) -> Ragged:
         found = super().nearest(negative, similarity)
-        return misplaced(found, negative) if self.mode == "input" else found
+        return hardest_as_published(found, negative) if self.mode == "input" else found
 
     def mixed_with_positives(self, positive: Tensor, negatives: Ragged) -> Triples:
         pairs = positive_negative if self.mode == "input" else first_positives
@@ -47,10 +47,10 @@ class PublishedPairing(Pairing):
     def weight_of(self, kind: Kind) -> float:
         return 0.3 if (self.mode, kind) == ("embed", "anchor-negative") else self.weight
 
-    def why_none(self, positive: Tensor, negative: Tensor, labels: Tensor) -> str:
+    def reason_for_no_pairs(self, positive: Tensor, negative: Tensor, labels: Tensor) -> str:
         if positive.any() and (labels != labels[0]).any():
             return "every item of the batch has a positive: the published code mixes nothing"
-        return super().why_none(positive, negative, labels)
+        return super().reason_for_no_pairs(positive, negative, labels)
 
 
 def first_positives(positive: Tensor, negatives: Ragged) -> Triples:
@@ -59,7 +59,7 @@ def first_positives(positive: Tensor, negatives: Ragged) -> Triples:
     return join(anchor, positive.int().argmax(1)[anchor], negatives)
 
 
-def misplaced(hardest: Ragged, negative: Tensor) -> Ragged:
+def hardest_as_published(hardest: Ragged, negative: Tensor) -> Ragged:
     """What the published code takes for the hardest negatives.
 
     It looks up the position of a negative within its anchor's own list in the joined list of all anchors.

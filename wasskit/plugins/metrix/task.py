@@ -17,7 +17,7 @@ from wasskit.errors import UserError
 from wasskit.evaluation.embedding import extract_features
 from wasskit.plugins.metrix.losses import parse_settings
 from wasskit.plugins.metrix.measure import retrieval_percent
-from wasskit.plugins.metrix.network import Model, build_model, describe, gives_maps
+from wasskit.plugins.metrix.network import MetrixModel, build_model, describe, gives_maps
 from wasskit.plugins.metrix.objective import MetrixLoss
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.plugins.metrix.pairs import KINDS
@@ -31,9 +31,11 @@ MAP_LIMIT = 10**9
 
 
 class MetrixTask(Task):
-    """Trains a :class:`Model`. ``loaders`` evaluate: "test", and where there are any "val" and "gallery"."""
+    """Trains a :class:`MetrixModel`. ``loaders`` evaluate: "test", and where there are any "val" and "gallery"."""
 
-    def __init__(self, model: Model, config: TrainingOptions, loaders: Mapping[str, EvalLoader]) -> None:
+    def __init__(
+        self, model: MetrixModel, config: TrainingOptions, loaders: Mapping[str, EvalLoader]
+    ) -> None:
         super().__init__()
         self.network = model.network
         self.model = model

@@ -1,9 +1,8 @@
 """What nested prefixes buy: retrieval and classification that spend long prefixes only where short ones do
 not decide.
 
-Costs are counted as in Matryoshka Representation Learning (Kusupati et al., 2022): multiply-adds of inner
-products, of which one counts as one operation; an exact search of N items with d coordinates costs N d per
-query.
+Costs are counted as in Matryoshka Representation Learning (Kusupati et al., 2022): multiply-adds of inner products, of
+which one counts as one operation; an exact search of N items with d coordinates costs N d per query.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchStrategy:
     """A retrieval: search everything with the first dimension, then re-rank ever shorter lists with longer
     prefixes.
 
@@ -52,52 +51,52 @@ class Outcome:
     operations: float
 
 
-def single_shots(dims: Sequence[int], gallery: int) -> list[Plan]:
+def single_shots(dims: Sequence[int], gallery: int) -> list[SearchStrategy]:
     """Exact search with each dimension alone."""
-    return [Plan("single shot", ((d, gallery),)) for d in dims]
+    return [SearchStrategy("single shot", ((d, gallery),)) for d in dims]
 
 
-def adaptive_plans(dims: Sequence[int], gallery: int, shortlist: int) -> list[Plan]:
+def adaptive_strategies(dims: Sequence[int], gallery: int, shortlist: int) -> list[SearchStrategy]:
     """Shortlist with each shorter prefix, re-rank with the longest."""
     length = min(shortlist, gallery)
-    return [Plan("adaptive", ((d, gallery), (dims[-1], length))) for d in dims[:-1]]
+    return [SearchStrategy("adaptive", ((d, gallery), (dims[-1], length))) for d in dims[:-1]]
 
 
-def funnel_plans(dims: Sequence[int], gallery: int, shortlist: int) -> list[Plan]:
+def funnel_strategies(dims: Sequence[int], gallery: int, shortlist: int) -> list[SearchStrategy]:
     """From each prefix through all longer ones, the list halving at each step (to no less than 10)."""
-    plans = []
+    strategies = []
     for start in range(len(dims) - 2):
         stages = [(dims[start], gallery)]
         length = min(shortlist, gallery)
         for d in dims[start + 1 :]:
             stages.append((d, length))
             length = min(length, max(length // 2, _DEPTH))
-        plans.append(Plan("funnel", tuple(stages)))
-    return plans
+        strategies.append(SearchStrategy("funnel", tuple(stages)))
+    return strategies
 
 
 def retrieve(
     queries: Tensor,
     gallery: Tensor,
-    plan: Plan,
+    strategy: SearchStrategy,
     depth: int = _DEPTH,
     *,
     searched: dict[int, Tensor] | None = None,
 ) -> Tensor:
-    """Indices (Q, min(depth, M)) of the gallery items that a plan ranks first, best first.
+    """Indices (Q, min(depth, M)) of the gallery items that a strategy ranks first, best first.
 
     queries (Q, D), gallery (M, D). Prefixes are compared by their cosine; exact, and without a Q x M matrix.
-    ``searched`` keeps what searches of the whole gallery found, by dimension, for the plans that follow.
+    ``searched`` keeps what searches of the whole gallery found, by dimension, for the strategies that follow.
     """
-    lengths = [length for _, length in plan.stages[1:]] + [min(depth, len(gallery))]
-    first = plan.stages[0][0]
+    lengths = [length for _, length in strategy.stages[1:]] + [min(depth, len(gallery))]
+    first = strategy.stages[0][0]
     found = (searched or {}).get(first)
     if found is None or found.shape[1] < lengths[0]:
         _, found = nearest(queries[:, :first], lengths[0], gallery=gallery[:, :first])
         if searched is not None:
             searched[first] = found
     found = found[:, : lengths[0]]
-    for (dim, _), kept in zip(plan.stages[1:], lengths[1:], strict=True):
+    for (dim, _), kept in zip(strategy.stages[1:], lengths[1:], strict=True):
         items = torch.nn.functional.normalize(gallery[:, :dim], dim=1)
         ranked = []
         for query, candidates in zip(queries[:, :dim].split(_CHUNK), found.split(_CHUNK), strict=True):
@@ -113,12 +112,12 @@ def retrieval_outcome(
     query_labels: Tensor,
     gallery: Tensor,
     gallery_labels: Tensor,
-    plan: Plan,
+    strategy: SearchStrategy,
     *,
     searched: dict[int, Tensor] | None = None,
 ) -> Outcome:
-    """Precision@1 and mAP@10 (normalised by min(R, 10), R positives in the gallery) of a plan, in percent."""
-    found = retrieve(queries, gallery, plan, searched=searched)
+    """Precision@1 and mAP@10 (normalised by min(R, 10), R positives in the gallery) of a strategy, in percent."""
+    found = retrieve(queries, gallery, strategy, searched=searched)
     hits = gallery_labels[found] == query_labels[:, None]
     places = torch.arange(1, hits.shape[1] + 1, device=hits.device)
     precision = torch.where(hits, hits.cumsum(1) / places, 0.0)
@@ -126,7 +125,7 @@ def retrieval_outcome(
     positives = torch.bincount(gallery_labels, minlength=classes)[query_labels]
     average = precision.double().sum(1) / positives.clamp(1, _DEPTH)
     metrics = {"precision1": 100 * hits[:, 0].double().mean().item(), "map10": 100 * average.mean().item()}
-    return Outcome(plan.name, plan.text, metrics, float(plan.operations))
+    return Outcome(strategy.name, strategy.text, metrics, float(strategy.operations))
 
 
 def cascade_outcome(

@@ -12,12 +12,12 @@ from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.knn import knn_accuracy
 from wasskit.evaluation.retrieval import retrieval_metrics
 from wasskit.plugins.mrl.metrics import NEIGHBOURS
-from wasskit.plugins.mrl.network import Model
+from wasskit.plugins.mrl.network import MrlModel
 
 _CHUNK = 1024
 
 
-def classify_prefixes(model: Model, normalised: Tensor, labels: Tensor) -> dict[str, float]:
+def classify_prefixes(model: MrlModel, normalised: Tensor, labels: Tensor) -> dict[str, float]:
     """Top-1, top-5 and mAP@10 over ranked classes in percent, at each trained dimension and their means.
 
     normalised (N, D), labels (N,). All three follow from the rank of the true class; nothing is sorted.
@@ -31,9 +31,7 @@ def classify_prefixes(model: Model, normalised: Tensor, labels: Tensor) -> dict[
 
 
 def rank_metrics(counts: RankCounts, dims: Sequence[int]) -> dict[str, float]:
-    """Counts of ranks as percentages: ``top1@d``, ``top5@d``, ``map10@d`` and, without ``@d``, the means over
-    dims.
-    """
+    """Counts of ranks as percentages: ``top1@d``, ``top5@d``, ``map10@d`` and, without ``@d``, the means over dims."""
     values = {"top1": counts.topk(1), "top5": counts.topk(5), "map10": counts.class_map(10)}
     return _with_means({name: (100 * v).tolist() for name, v in values.items()}, dims)
 

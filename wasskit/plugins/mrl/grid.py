@@ -51,7 +51,7 @@ def parse_axes(words: Iterable[str]) -> dict[str, list[Any]]:
         key, equals, text = word.partition("=")
         name = key.strip().lstrip("-").replace("-", "_")
         if not equals or not text:
-            raise UserError(f"{word!r} is no axis of a grid: write key=value,value, e.g. beta=0.1,1,10.")
+            raise UserError(f"{word!r} is not an axis of a grid: write key=value,value, e.g. beta=0.1,1,10.")
         if name in axes:
             raise UserError(f"The axis {name} is given twice: join its values with commas.")
         if name == "method":

@@ -7,8 +7,8 @@ the prefixes :math:`\hat e_i[:d_k]` are classified as they are, not normalised a
     L = \alpha \sum_{k=1}^{K} w_k\, \mathrm{CE}_k + \lambda \sum_{k=1}^{K-1} S_k, \qquad
     \mathrm{CE}_k = \overline{\mathrm{CE}\bigl(W_k\, \hat e[:d_k] + b_k,\ y\bigr)},
 
-CE with label smoothing, and :math:`S_k` the Sinkhorn divergence between prefix k and prefix k + 1 of the
-batch (:mod:`wasskit.ot.sinkhorn`).
+CE with label smoothing, and :math:`S_k` the Sinkhorn divergence between prefix k and prefix k + 1 of
+the batch (:mod:`wasskit.ot.sinkhorn`).
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ class MatryoshkaWassersteinLoss(nn.Module):
             published.
 
     Raises:
-        ValueError: dimensions that are not strictly increasing, parameters out of range, a wrong number of
-            weights.
+        ValueError: dimensions that are not strictly increasing, parameters out of range, a wrong number of weights.
     """
 
     ce_weights: Tensor
@@ -131,9 +130,7 @@ class MatryoshkaWassersteinLoss(nn.Module):
         return MatryoshkaLosses(total, cross_entropy.detach(), wasserstein.detach())
 
     def divergences(self, normalised: Tensor, reduction: Literal["none", "sum"] = "none") -> Tensor:
-        """The (K - 1,) divergences between consecutive prefixes of normalised embeddings (B, D), or their
-        sum.
-        """
+        """The (K - 1,) divergences between consecutive prefixes of normalised embeddings (B, D), or their sum."""
         if self.sinkhorn == "geomloss":
             values = annealed_nested_sinkhorn_divergences(
                 normalised, self.dims, beta=self.beta, blur=self.blur

@@ -62,9 +62,7 @@ class MatryoshkaNetwork(nn.Module):
 
 
 class PrefixEmbedder(nn.Module):
-    """Images -> the first ``dim`` coordinates of the unit embedding, scaled to unit length again with
-    ``unit``.
-    """
+    """Images -> the first ``dim`` coordinates of the unit embedding, scaled to unit length again with ``unit``."""
 
     def __init__(self, network: MatryoshkaNetwork, dim: int, *, unit: bool = False) -> None:
         super().__init__()
@@ -79,7 +77,7 @@ class PrefixEmbedder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Model:
+class MrlModel:
     """A network with the classifiers it was trained with."""
 
     network: MatryoshkaNetwork
@@ -96,9 +94,7 @@ class Model:
 
 
 def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
-    """The description of the model that a configuration trains on a data set (``dims`` None: by its
-    width).
-    """
+    """The description of the model that a configuration trains on a data set (``dims`` None: by its width)."""
     return {
         **describe_images("mrl", config.model, dataset, large="resnet50"),
         "embedding": config.method.embedding,
@@ -109,7 +105,7 @@ def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
 
 def build_model(
     description: Mapping[str, Any], objective: Mapping[str, Any] | None = None, **weights: Any
-) -> Model:
+) -> MrlModel:
     """An untrained model.
 
     Args:
@@ -129,4 +125,4 @@ def build_model(
             "give one each."
         )
     loss = MatryoshkaWassersteinLoss(len(description["classes"]), dims, tied=description["tied"], **settings)
-    return Model(network, loss, cast(Description, {**description, "dims": list(dims)}))
+    return MrlModel(network, loss, cast(Description, {**description, "dims": list(dims)}))

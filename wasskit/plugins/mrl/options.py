@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wasskit.config import CommandOptions, OptionGroup, RecipeOptions, option
+from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
@@ -116,7 +116,7 @@ class TrainingOptions(RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefixOptions(CommandOptions):
+class PrefixOptions(OptionGroup):
     """Which part of an embedding is used."""
 
     dim: int | None = option(

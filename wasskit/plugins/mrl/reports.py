@@ -15,17 +15,17 @@ from wasskit.pictures.bars import Value
 from wasskit.pictures.look import Look
 from wasskit.plugins.mrl.adaptive import (
     Outcome,
-    adaptive_plans,
+    adaptive_strategies,
     cascade_outcome,
     classifier_outcomes,
-    funnel_plans,
+    funnel_strategies,
     occurring_thresholds,
     retrieval_outcome,
     single_shots,
 )
 from wasskit.plugins.mrl.evaluation import classify_prefixes, neighbour_metrics
 from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS, NEIGHBOURS
-from wasskit.plugins.mrl.network import Model
+from wasskit.plugins.mrl.network import MrlModel
 from wasskit.plugins.mrl.trained import Split
 from wasskit.report import Report, Table, published
 from wasskit.training.metrics_csv import Metric
@@ -59,7 +59,9 @@ def training_report(
     title = f"{dataset}/test, {images:,} images, after {summary.epochs:g} epochs (percent)"
     figures = {"learning_curves": lambda: _learning_curves(over_epochs(rows()), dims)}
     if len(dims) > 1:
-        shown = {heading: _over(dims, final, f"test/{name}") for name, heading in CLASSIFICATION.items()}
+        shown = {
+            heading: _by_dimension(dims, final, f"test/{name}") for name, heading in CLASSIFICATION.items()
+        }
         figures = {"dimensions": lambda: dimensions_figure(shown, "test metric (%)"), **figures}
     return Report(
         {}, [dimensions_table(title, dims, final, paper=paper)], remarks=published(paper), figures=figures
@@ -67,7 +69,7 @@ def training_report(
 
 
 def evaluation_report(
-    model: Model,
+    model: MrlModel,
     test: Split,
     train: Split | None,
     *,
@@ -113,7 +115,7 @@ def evaluation_report(
         "metrics": metrics,
     }
     on = f"{test.dataset}/{test.name}"
-    drawn = {heading: _over(shown, values, key) for key, heading in headings.items()}
+    drawn = {heading: _by_dimension(shown, values, key) for key, heading in headings.items()}
     title = f"{on}, {len(test):,} images (percent)"
     table = dimensions_table(title, shown, metrics, split=test.name, headings=headings)
     figures = {"evaluation": lambda: dimensions_figure(drawn, f"{on} (%)")}
@@ -127,7 +129,7 @@ def evaluation_report(
 
 
 def _measured(
-    model: Model, test: Split, train: Split | None, dims: Sequence[int], k: int, temperature: float
+    model: MrlModel, test: Split, train: Split | None, dims: Sequence[int], k: int, temperature: float
 ) -> tuple[dict[str, float], list[str]]:
     """The metrics that can be measured, those of neighbours at ``dims``, and remarks on what is left out."""
     values: dict[str, float] = {}
@@ -159,20 +161,25 @@ def retrieval_report(
         name: of the model, as the report names it.
     """
     size = len(gallery)
-    plans = [
+    strategies = [
         *single_shots(dims, size),
-        *adaptive_plans(dims, size, shortlist),
-        *funnel_plans(dims, size, shortlist),
+        *adaptive_strategies(dims, size, shortlist),
+        *funnel_strategies(dims, size, shortlist),
     ]
     searched: dict[int, Tensor] = {}
     found = {
         # Longest lists first: what they searched serves the others.
-        plan: retrieval_outcome(
-            queries.embeddings, queries.labels, gallery.embeddings, gallery.labels, plan, searched=searched
+        strategy: retrieval_outcome(
+            queries.embeddings,
+            queries.labels,
+            gallery.embeddings,
+            gallery.labels,
+            strategy,
+            searched=searched,
         )
-        for plan in sorted(plans, key=lambda plan: len(plan.stages), reverse=True)
+        for strategy in sorted(strategies, key=lambda strategy: len(strategy.stages), reverse=True)
     }
-    outcomes = [found[plan] for plan in plans]
+    outcomes = [found[strategy] for strategy in strategies]
     result: dict[str, Any] = {
         "model": name,
         "dataset": queries.dataset,
@@ -205,7 +212,7 @@ def retrieval_report(
 
 
 def cascade_report(
-    model: Model, test: Split, thresholds: Sequence[float] | None = None, *, name: str = ""
+    model: MrlModel, test: Split, thresholds: Sequence[float] | None = None, *, name: str = ""
 ) -> Report:
     """Classification by growing prefixes: accuracy against the coordinates used.
 
@@ -306,7 +313,7 @@ def dimensions_figure(series: Mapping[str, Mapping[int, Value]], ylabel: str) ->
     return dimensions.draw_dims(list(series), [panel], Look("paper", "single"))
 
 
-def _over(dims: Sequence[int], values: Mapping[str, float], key: str) -> dict[int, Value]:
+def _by_dimension(dims: Sequence[int], values: Mapping[str, float], key: str) -> dict[int, Value]:
     """A metric at those of the dimensions at which it was measured."""
     return {d: Value(values[f"{key}@{d}"], None, 1) for d in dims if f"{key}@{d}" in values}
 

@@ -19,9 +19,7 @@ from wasskit.training.run import RunDirectory
 
 @dataclass(frozen=True)
 class Row:
-    """Results of one setting over its seeds: metric (``top1@8``, ``top1``) -> mean and deviation over the
-    seeds.
-    """
+    """Results of one setting over its seeds: metric (``top1@8``, ``top1``) -> mean and deviation over the seeds."""
 
     settings: Mapping[str, Any]
     seeds: int

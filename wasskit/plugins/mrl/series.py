@@ -53,9 +53,7 @@ def run_grid(
     argv: Sequence[str],
     paper: Mapping[str, Any] | None = None,
 ) -> Mapping[str, Any]:
-    """Train a grid in ``--run-dir`` (or ``runs/mrl/<name>``), then tabulate, draw and save it; what
-    ``--json`` prints.
-    """
+    """Train a grid in ``--run-dir`` (or ``runs/mrl/<name>``), tabulate, draw and save it; what ``--json`` prints."""
     from wasskit.plugins.mrl.task import backbone_width
 
     root = config.run.run_dir or Path("runs") / "mrl" / (config.run.name or default)

@@ -20,7 +20,7 @@ from wasskit.models.backbones import build_backbone
 from wasskit.models.catalog import SMALL_IMAGE, TINY
 from wasskit.ot.precision import Precision
 from wasskit.plugins.mrl.evaluation import rank_metrics
-from wasskit.plugins.mrl.network import Model, build_model, describe
+from wasskit.plugins.mrl.network import MrlModel, build_model, describe
 from wasskit.plugins.mrl.options import TrainingOptions
 from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer, parameter_groups
@@ -29,11 +29,11 @@ from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
 
 
 class MatryoshkaTask(Task):
-    """Trains a :class:`Model`; its ``test/top1`` is the mean over the dimensions, as published."""
+    """Trains a :class:`MrlModel`; its ``test/top1`` is the mean over the dimensions, as published."""
 
     monitor = "test/top1"
 
-    def __init__(self, model: Model, config: TrainingOptions, test: Iterable[LabelledImages]) -> None:
+    def __init__(self, model: MrlModel, config: TrainingOptions, test: Iterable[LabelledImages]) -> None:
         super().__init__()
         self.network = model.network
         self.objective = model.objective
@@ -66,9 +66,7 @@ class MatryoshkaTask(Task):
 
 
 def published_schedule(plan: Plan, warmup_epochs: int = 0) -> Any:
-    """Factor of the learning rate at a step: ``0.01 + 0.99 (1 + cos(pi e / T)) / 2`` at epoch e of T, after a
-    warm-up.
-    """
+    """Factor of the learning rate: ``0.01 + 0.99 (1 + cos(pi e / T)) / 2`` at epoch e of T, after a warm-up."""
     steps = warmup_epochs * plan.steps_per_epoch
     if steps >= plan.total_steps:
         return warmup(plan.total_steps, lambda step: 1.0)
@@ -76,7 +74,7 @@ def published_schedule(plan: Plan, warmup_epochs: int = 0) -> Any:
 
 
 def classification_metrics(
-    model: Model, loader: Iterable[LabelledImages], precision: Precision = "fp32"
+    model: MrlModel, loader: Iterable[LabelledImages], precision: Precision = "fp32"
 ) -> dict[str, float]:
     """Top-1, top-5 and mAP@10 at each dimension from one pass over a loader, each rank taking its share.
 
@@ -90,9 +88,7 @@ def classification_metrics(
 
 
 def backbone_name(config: TrainingOptions, image_size: int) -> str:
-    """The backbone that was asked for; else ``tiny`` for images up to 64 pixels and ResNet-50 for larger
-    ones.
-    """
+    """The backbone that was asked for; else ``tiny`` for images up to 64 pixels and ResNet-50 for larger ones."""
     return config.model.backbone or (TINY if image_size <= SMALL_IMAGE else "resnet50")
 
 

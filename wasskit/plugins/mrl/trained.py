@@ -8,19 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from wasskit.config import build
 from wasskit.data.base import ImageDataset
-from wasskit.data.loaders import EvalLoader
 from wasskit.distributed.group import group
 from wasskit.errors import UserError
-from wasskit.evaluation.embedding import Features, extract_features
 from wasskit.models.rebuild import are_counts, is_flag
-from wasskit.plugins.mrl.network import Model, PrefixEmbedder, build_model
+from wasskit.plugins.mrl.network import MrlModel, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.trained.data import open_split
+from wasskit.trained.data import embed_dataset, open_split
 from wasskit.trained.kind import ModelKind
 
 
-def prefix_embedder(model: Model, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
+def prefix_embedder(model: MrlModel, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
     """The network of the first ``dim`` coordinates (None: all). Raises ``UserError`` where it has fewer."""
     dim = model.dims[-1] if dim is None else dim
     if not 0 < dim <= model.dims[-1]:
@@ -55,20 +54,9 @@ class Split:
         return len(self.labels)
 
 
-def embed_split(
-    model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
-) -> Features:
-    """Normalised embeddings (N, D) of a whole split, from one pass of the network, on every rank."""
-    loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.workers)
-    try:
-        return extract_features(model.network.normalised, loader, precision=config.precision)
-    finally:
-        loader.close()
-
-
-def embedded(model: Model, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Split:
+def embedded(model: MrlModel, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Split:
     """A labelled split as the model embeds it, on every rank. Raises ``UserError`` if an image has no label."""
-    features = embed_split(model, config, dataset, device)
+    features = embed_dataset(model.network.normalised, config, dataset, device)
     if dataset.labels is None or bool((features.labels < 0).any()):
         raise UserError(
             f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
@@ -81,7 +69,8 @@ def test_embeddings(run: Path, device: str) -> Tensor:
 
     Raises ``UserError`` where the model or its data set is missing.
     """
-    config = ModelDataOptions(model=run, device=device)
+    config = build(ModelDataOptions, {"model": run, "device": device})
     with group(device) as place:
         model = KIND.load(run, place)
-        return embed_split(model, config, open_split(model, config, config.split), place).features.cpu()
+        test = open_split(model, config, config.split)
+        return embed_dataset(model.network.normalised, config, test, place).features.cpu()

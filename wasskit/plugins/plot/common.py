@@ -19,11 +19,11 @@ def open_groups(config: RunsArgument) -> list[Group]:
     """The runs of the command line in groups; the unfinished and the damaged are named on stderr."""
     runs = read_runs(config.runs)
     for run in runs:
-        name_trouble(run)
+        warn_of_problems(run)
     return group_runs(runs, join=config.group, labels=config.labels)
 
 
-def name_trouble(run: Run) -> None:
+def warn_of_problems(run: Run) -> None:
     """Say what is not whole about a run."""
     notes = [*([] if run.finished else [run.state]), *run.problems]
     if notes:

@@ -135,12 +135,12 @@ def _relevant(run: Run) -> dict[str, Any]:
 def _runtime_keys() -> frozenset[str]:
     """Options of the shared groups that say where and how fast a run happens."""
     from wasskit import options
-    from wasskit.config import CommandOptions, fields_of
+    from wasskit.config import OptionGroup, fields_of
 
     groups = [
         value
         for value in vars(options).values()
-        if isinstance(value, type) and issubclass(value, CommandOptions)
+        if isinstance(value, type) and issubclass(value, OptionGroup)
     ]
     return frozenset(
         f.name for group in groups for f in fields_of(group) if f.option.runtime or f.option.transient

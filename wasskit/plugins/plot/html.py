@@ -201,7 +201,7 @@ def _is_numeric(value: Any) -> bool:
 
 
 def moment(text: Any) -> str | None:
-    """``2024-05-01T10:00:00+00:00`` as ``2024-05-01 10:00 UTC``; what is no such time, as it is."""
+    """``2024-05-01T10:00:00+00:00`` as ``2024-05-01 10:00 UTC``; any other text as it is."""
     try:
         moment = datetime.fromisoformat(str(text)).astimezone(timezone.utc)
     except ValueError:

@@ -1,7 +1,7 @@
 """Metrics across groups of runs: which there are, which way is better, their mean and deviation over seeds.
 
 Metrics are named ``split/metric`` as in ``summary.json``. ``top1@64`` is ``top1`` at the nested dimension 64;
-``recall@4`` is a metric of rank, whose number is no dimension.
+``recall@4`` is a metric of rank: its number is not a dimension.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def declared(key: str) -> Metric:
 
 
 def order_of(key: str) -> Order | None:
-    """Whether larger (``max``) or smaller (``min``) values of a metric are better; None where nobody says."""
+    """Whether larger (``max``) or smaller (``min``) values of a metric are better; None for an undeclared metric."""
     return declared(key).order
 
 
@@ -70,7 +70,7 @@ def recorded(groups: Iterable[Group]) -> list[str]:
     return list(keys)
 
 
-def with_courses(groups: Iterable[Group], keys: Iterable[str]) -> list[str]:
+def keys_with_curves(groups: Iterable[Group], keys: Iterable[str]) -> list[str]:
     """Of ``keys``, those measured more than once in some run, so that there is a curve to draw."""
     runs = [run for group in groups for run in group.runs]
     return [key for key in keys if any(len(run.series.get(key, ())) > 1 for run in runs)]
@@ -108,7 +108,7 @@ def choose(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def main_metrics(groups: Sequence[Group], known: Sequence[str], *, limit: int) -> list[str]:
-    """What to show where nobody has said: the monitored metrics, the published ones, then the other evaluations."""
+    """What to show by default: the monitored metrics, the published ones, then the other evaluations."""
     runs = [run for group in groups for run in group.runs]
     evaluated = [key for key in known if not key.startswith(("train/", "run/"))]
     plain = [key for key in evaluated if (at := nested(key)) is None or is_ranked(at[0])]
@@ -192,7 +192,7 @@ def curve(group: Group, key: str, *, epochs: bool, smooth: float = 0.0) -> Curve
 
 
 def counts_epochs(groups: Sequence[Group], x: Literal["auto", "epoch", "step"]) -> bool:
-    """Whether the horizontal axis is in epochs: asked for, or all runs are measured in epochs.
+    """Whether the horizontal axis is in epochs: by the option, or where all runs are measured in epochs.
 
     Raises:
         UserError: epochs are asked for and a run does not know them.

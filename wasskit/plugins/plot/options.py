@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, OptionGroup, argument, option
+from wasskit.config import OptionGroup, argument, option
 from wasskit.errors import UserError
 from wasskit.options import OverwriteOptions, complete_local_paths, complete_runs
 
@@ -35,9 +35,10 @@ class RunsArgument(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FigureOptions(OverwriteOptions, CommandOptions):
+class FigureOptions(OptionGroup):
     """Where figures go and how they look."""
 
+    files: OverwriteOptions = OverwriteOptions()
     output: Path | None = option(
         None,
         help="Folder, or file if there is one figure.",

@@ -22,12 +22,12 @@ from wasskit.plugins.plot.groups import Group, group_runs
 from wasskit.plugins.plot.metrics import (
     families,
     heading,
+    keys_with_curves,
     main_metrics,
     nested,
     order_of,
     recorded,
     values_of,
-    with_courses,
 )
 from wasskit.plugins.plot.reports import (
     Axes,
@@ -79,7 +79,7 @@ class _Page:
 
     def html(self, title: str) -> str:
         files, figures = ("Results in files", self.files()), ("Figures of the run", self.samples())
-        # A study has drawn what it found: its steps are no course of training.
+        # A study has drawn its own figures: its steps are not a training.
         found = (
             [
                 ("Results", _results(self.run, self.group)),
@@ -106,9 +106,9 @@ class _Page:
         loss = [key for key in single if key == "train/loss"]
         keys = list(dict.fromkeys([*loss, *main_metrics(self.groups, single, limit=8)]))
         terms = [key for key in single if key.startswith("train/") and key not in keys]
-        drawn = [(heading(key), [key]) for key in with_courses(self.groups, [*keys, *terms[:8]])]
+        drawn = [(heading(key), [key]) for key in keys_with_curves(self.groups, [*keys, *terms[:8]])]
         for base, numbers in nests.items():
-            members = with_courses(self.groups, [f"{base}@{n}" for n in numbers[:9]])
+            members = keys_with_curves(self.groups, [f"{base}@{n}" for n in numbers[:9]])
             if members and not base.startswith("train/"):
                 drawn.append((f"{heading(base)} at each size", members))
         axes = Axes(smooth=self.smooth)
@@ -144,7 +144,9 @@ class _Page:
                 continue
             name = path.relative_to(self.run.path).as_posix()
             if name == "evaluation.json" and isinstance(document, Mapping):
-                document = {key: value for key, value in document.items() if not self._told(value)}
+                document = {
+                    key: value for key, value in document.items() if not self._shown_in_results(value)
+                }
             content = html.scalars(document)
             for key, rows in tables_in(document):
                 heads = list(dict.fromkeys(k for row in rows for k in row))
@@ -158,7 +160,7 @@ class _Page:
                 parts.append(self._csv(path))
         return "".join(parts)
 
-    def _told(self, values: Any) -> bool:
+    def _shown_in_results(self, values: Any) -> bool:
         """Whether these are metrics that the section on results has shown already."""
         numbers = (
             [k for k, v in values.items() if isinstance(v, int | float)]

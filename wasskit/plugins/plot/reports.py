@@ -17,13 +17,13 @@ from wasskit.plugins.plot.metrics import (
     choose,
     counts_epochs,
     families,
+    keys_with_curves,
     main_metrics,
     monitored,
     nested,
     recorded,
     tabulated,
     values_of,
-    with_courses,
 )
 from wasskit.plugins.plot.tables import make_table, records, to_csv, to_latex, to_markdown
 from wasskit.report import Report
@@ -86,9 +86,9 @@ def curves_report(
     if not known:
         raise UserError("None of the runs has recorded a metric yet: there is nothing to draw.")
     # What was measured once has no curve; it is drawn only where there is nothing else.
-    courses = with_courses(groups, known) or known
-    keys = choose(metric, known) if metric else main_metrics(groups, courses, limit=3)
-    if not metric and "train/loss" in courses and "train/loss" not in keys:
+    with_curves = keys_with_curves(groups, known) or known
+    keys = choose(metric, known) if metric else main_metrics(groups, with_curves, limit=3)
+    if not metric and "train/loss" in with_curves and "train/loss" not in keys:
         keys = ["train/loss", *keys]
     draw, notes = axes.draw(groups, keys, look, title="Learning curves")
     return Report({"metrics": keys, "groups": described(groups)}, warnings=notes, figures={"curves": draw})
@@ -157,10 +157,10 @@ def compare_report(
             figures[f"compare-{name}"], more = axes.draw(groups, keys, look, title=title, **settings)
             notes.extend(more)
 
-    if with_courses(groups, ["train/loss"]):
+    if keys_with_curves(groups, ["train/loss"]):
         # Losses of different methods have nothing but their name in common.
         add("loss", ["train/loss"], "Training loss", apart=True)
-    if over_time := with_courses(groups, shown):
+    if over_time := keys_with_curves(groups, shown):
         add("metrics", over_time, "Metrics")
     bases = dict(list(nests.items())[:6])
     captions = [group.caption for group in groups]
@@ -193,9 +193,9 @@ def _grid(
     """Every learning curve there is: of the main metric at each dimension, else of all metrics."""
     main = next((base for base in nests if base in shown), next(iter(nests), None))
     if main is not None:
-        return with_courses(groups, [f"{main}@{n}" for n in nests[main]])
+        return keys_with_curves(groups, [f"{main}@{n}" for n in nests[main]])
     terms = [key for key in known if key.startswith("train/") and nested(key) is None]
-    return with_courses(groups, [*terms, *(key for key in known if not key.startswith("train/"))])
+    return keys_with_curves(groups, [*terms, *(key for key in known if not key.startswith("train/"))])
 
 
 def table_report(

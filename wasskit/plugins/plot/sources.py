@@ -75,7 +75,7 @@ def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]
     rows = torch.from_numpy(read_rows(source))
     (stored,) = (array.dtype.name for array in arrays.values() if array.ndim == 2)
     if stored in ("float16", "float32"):
-        # What their rounding makes is no part of the spectrum.
+        # Singular values below their rounding are left out.
         rows = rows.to(getattr(torch, stored))
     return {source.stem: singular_spectrum(rows, normalise=normalise).tolist()}
 
@@ -93,7 +93,7 @@ def _flat(path: Path) -> dict[str, list[float]]:
     for key, array in read_arrays(path).items():
         if array.ndim == 1 and array.size > 1:
             if np.isnan(array).any():
-                raise UserError(f"{key!r} in {path} holds NaN: it is no spectrum.")
+                raise UserError(f"{key!r} in {path} holds NaN: it is not a spectrum.")
             found[key] = array.astype(float).tolist()
     return found
 
@@ -118,8 +118,8 @@ def transports_of(sources: Sequence[Path]) -> list[Transport]:
             files = result_files(source, "transport*.npz")
             if not files:
                 raise UserError(
-                    f"{source} holds no transport*.npz: it is no run with a transport map, or has not finished; clouds "
-                    "of your own are given as .npy."
+                    f"{source} holds no transport*.npz: it is not a run with a transport map, or has not finished; "
+                    "clouds of your own are given as .npy."
                 )
             name = source.resolve().name
             maps, troubles = read_each(files, lambda path: transport_from(path.stem, read_arrays(path)))
@@ -151,8 +151,8 @@ def palettes_of(source: Path) -> dict[str, Array]:
         files = result_files(source, "palette*.npz")
         if not files:
             raise UserError(
-                f"{source} holds no palette*.npz: it is no run of a colour transfer, or has not finished; images are "
-                "given as files."
+                f"{source} holds no palette*.npz: it is not a run of a colour transfer, or has not finished; images "
+                "are given as files."
             )
         return _palettes_in(files[0])
     _must_exist(source)

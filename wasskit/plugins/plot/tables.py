@@ -37,7 +37,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class RunsTable:
     """A table before it is written down in one of the formats."""
 
     columns: Sequence[Column]
@@ -57,7 +57,7 @@ def make_table(
     *,
     against_paper: bool = False,
     digits: int | None = None,
-) -> Table:
+) -> RunsTable:
     """One row per group.
 
     Args:
@@ -70,7 +70,7 @@ def make_table(
     seeds = any(len(group.runs) > 1 for group in groups)
     states = any(not run.finished for group in groups for run in group.runs)
     # Where the settings are columns they need not be repeated in the label, unless the user chose it.
-    spelled = all(_says_settings(group) for group in groups) and len(settings) > 0
+    spelled = all(_label_lists_settings(group) for group in groups) and len(settings) > 0
     columns = [] if spelled else [Column("run")]
     body: list[list[Cell]] = [[] if spelled else [Cell(group.label)] for group in groups]
     for key in settings:
@@ -101,7 +101,7 @@ def make_table(
             if against_paper and which == next(iter(values)):
                 _add_paper(columns, body, key, groups, [own.get(key) for own in entries], places)
     sources = [str(group.paper["source"]) for group in groups if against_paper and group.paper.get("source")]
-    return Table(columns, body, list(dict.fromkeys(sources)), _partial(groups, values, keys))
+    return RunsTable(columns, body, list(dict.fromkeys(sources)), _partial(groups, values, keys))
 
 
 def _partial(
@@ -118,7 +118,7 @@ def _partial(
     return [f"Only {which} have {', '.join(missing)}." for which, missing in found.items()]
 
 
-def _says_settings(group: Group) -> bool:
+def _label_lists_settings(group: Group) -> bool:
     return bool(group.settings) and group.label == ", ".join(
         value if key == "command" else f"{key.replace('_', '-')}={show_setting(value)}"
         for key, value in group.settings.items()
@@ -185,7 +185,7 @@ def _add_paper(
 # --- Formats ----------------------------------------------------------------------------------------------------------
 
 
-def to_latex(table: Table, *, caption: str | None = None) -> str:
+def to_latex(table: RunsTable, *, caption: str | None = None) -> str:
     """A ``table`` environment with booktabs rules; needs ``\\usepackage{booktabs}``."""
     arrows = {"max": r" $\uparrow$", "min": r" $\downarrow$", None: ""}
     align = "".join("r" if column.numeric else "l" for column in table.columns)
@@ -217,7 +217,7 @@ def _latex_cell(cell: Cell, column: Column) -> str:
     return text + (rf" $\pm$ {_deviation(cell)}" if cell.deviation is not None else "")
 
 
-def to_markdown(table: Table) -> str:
+def to_markdown(table: RunsTable) -> str:
     """A pipe table as GitHub reads it."""
     cells = [[_markdown_cell(cell) for cell in row] for row in table.rows]
     heads = [markdown_text(_with_arrow(column)) for column in table.columns]
@@ -244,7 +244,7 @@ def _markdown_cell(cell: Cell) -> str:
     return f"**{text}**" if cell.bold else text
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: RunsTable) -> str:
     """Numbers and the names of metrics in full, deviations in columns of their own."""
     spread = [any(row[i].deviation is not None for row in table.rows) for i in range(len(table.columns))]
     head: list[Any] = []
@@ -262,7 +262,7 @@ def to_csv(table: Table) -> str:
     return csv_text(rows)
 
 
-def _for_terminal(table: Table) -> Any:
+def _for_terminal(table: RunsTable) -> Any:
     """A Rich table."""
     from rich import box
     from rich.table import Table as RichTable
@@ -303,7 +303,7 @@ def _spread(cell: Cell) -> str:
     return f" ± {_deviation(cell)}" if cell.deviation is not None else ""
 
 
-def records(table: Table) -> list[dict[str, Any]]:
+def records(table: RunsTable) -> list[dict[str, Any]]:
     """The rows as mappings for ``--json``."""
     found = []
     for row in table.rows:

@@ -60,8 +60,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The protocol of k-NN: k votes weighing exp(cosine / temperature), published with k = 200 and
-    temperature 1."""
+    """The protocol of k-NN: k votes weighing exp(cosine / temperature), published with k = 200 and temperature 1."""
 
     k: int
     temperature: float | None = None
@@ -107,7 +106,7 @@ def is_labelled(dataset: ImageDataset) -> bool:
 
 
 def without_labels(test: ImageDataset) -> str:
-    """What is said where accuracies cannot be measured."""
+    """The note where accuracies cannot be measured."""
     return (
         f"The images have no labels: W2, L_U and alignment are measured, on {test.name}/{test.split}; "
         "k-NN and a linear probe are not."
@@ -239,7 +238,7 @@ def spectrum_of(projections: Tensor) -> list[float]:
     return [value for value in singular_spectrum(projections).tolist() if math.isfinite(value)]
 
 
-def crops_alone(views: ViewDistribution) -> ViewDistribution:
+def without_colour_changes(views: ViewDistribution) -> ViewDistribution:
     """The crop and the flip of a distribution of views, without changes of colour."""
     return replace(views, jitter=0.0, grey=0.0, blur=0.0, solarise=0.0)
 
@@ -256,7 +255,7 @@ def comparison(
 
     The neighbours are images as they are, seen by the same network.
     """
-    crop = crops_alone(views)
+    crop = without_colour_changes(views)
     top1 = f"{neighbours.name}_top1"
     found = {}
     for name, network in networks.items():
@@ -290,7 +289,7 @@ def linear_accuracy(
     for dataset in (train, test):
         require_labels(dataset, "A linear probe")
     loader = TrainLoader(
-        train, min(probe_batch_size, len(train)), random_views(train, crops_alone(views)),
+        train, min(probe_batch_size, len(train)), random_views(train, without_colour_changes(views)),
         device=settings.device, seed=settings.seed, workers=settings.workers, uneven=True,
     )  # fmt: skip
     if known is None:

@@ -1,4 +1,4 @@
-"""Whether the measures of an epoch say that a representation has collapsed, in words."""
+"""Whether the metrics of an epoch say that a representation has collapsed, in words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def collapse_of(metrics: Mapping[str, float], width: int) -> str | None:
     none.
 
     Made to miss the beginnings of a collapse rather than to alarm the first epochs of a sound training, whose
-    projections share a direction: the measures themselves, and ``study measure``, tell the degrees between.
+    projections share a direction: the metrics themselves, and ``study measure``, tell the degrees between.
     """
     w2, rank = metrics.get("w2"), metrics.get("effective_rank")
     if w2 is not None and w2 >= _POINT:
@@ -33,7 +33,7 @@ def collapse_of(metrics: Mapping[str, float], width: int) -> str | None:
 
 
 def check_collapse(metrics: Mapping[str, float], width: int, epoch: int, *, stop: bool) -> None:
-    """Say it where an epoch's measures show a collapse; with ``stop`` raise ``RunFailed``."""
+    """Warn where an epoch's metrics show a collapse; with ``stop`` raise ``RunFailed``."""
     found = collapse_of(metrics, width)
     if found is None:
         return

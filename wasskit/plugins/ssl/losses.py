@@ -218,9 +218,9 @@ class W2UniformityLoss(nn.Module):
 
     Args:
         ridge: multiple of the identity added to the covariance (published with MoCo v2: 1e-4).
-        solver: ``"eigh"`` (eigenvalues) or ``"polar"`` (matrix products alone), both in float64, or ``"auto"``: polar
-            on a GPU, eigh elsewhere and for float64 features, where polar misses directions below 3.4e-8 of the
-            largest.
+        solver: ``"eigh"`` (eigenvalues) or ``"polar"`` (matrix products alone), both in float64, or ``"auto"``:
+            polar on a GPU, eigh elsewhere and for float64 features, where polar misses directions below 3.4e-8
+            of the largest.
     """
 
     def __init__(self, ridge: float = 0.0, solver: Solver = "auto") -> None:
@@ -253,8 +253,7 @@ class LogUniformityLoss(nn.Module):
 def uniformity_weight(epoch: int, epochs: int, start: float, end: float) -> float:
     """Weight of the uniformity term in epoch 1, ..., ``epochs``: linear, reaching ``end`` in the last.
 
-    As published, the step from ``start`` is taken before the first epoch: start - (start - end) epoch /
-    epochs.
+    As published, the step from ``start`` is taken before the first epoch: start - (start - end) epoch / epochs.
     """
     return start - (start - end) * epoch / epochs
 

@@ -10,26 +10,27 @@ from pathlib import Path
 from torch import Tensor
 
 from wasskit import console
+from wasskit.config import build
 from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
 from wasskit.evaluation.linear import ProbeProtocol
 from wasskit.plugins.ssl.evaluation import Settings, bank_and_test, features_and_projections
-from wasskit.plugins.ssl.network import Model
-from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
+from wasskit.plugins.ssl.network import SslModel
+from wasskit.plugins.ssl.options import EvaluationOptions, ProbeOptions
 from wasskit.plugins.ssl.reports import Named, Probe
 from wasskit.plugins.ssl.trained import KIND
-from wasskit.trained.data import open_split
-from wasskit.trained.files import is_exported, results_folder
+from wasskit.trained.data import open_split, results_of
+from wasskit.trained.files import is_exported
 from wasskit.training.checkpoint import seed_all
 from wasskit.training.run import RunDirectory
 
 
 @dataclass(frozen=True)
-class Measurement:
+class EvaluationSetup:
     """A model, the name of the data set, and where and how to measure."""
 
-    model: Model
-    config: MeasureOptions
+    model: SslModel
+    config: EvaluationOptions
     dataset: str
     named: Named
     settings: Settings
@@ -43,9 +44,9 @@ class Measurement:
         return self._loaded[name]
 
 
-def entry_key(config: MeasureOptions, dataset: str) -> str:
+def entry_key(config: EvaluationOptions, dataset: str) -> str:
     """The name of an entry in ``evaluation.json``: the data set's, and the checkpoint's where it is not the last."""
-    best = config.checkpoint == "best" and config.model.suffix not in (".pt", ".safetensors")
+    best = config.trained.checkpoint == "best" and config.trained.model.suffix not in (".pt", ".safetensors")
     return f"{dataset}@best" if best else dataset
 
 
@@ -61,30 +62,28 @@ def probe_of(config: ProbeOptions) -> Probe:
 
 
 @contextlib.contextmanager
-def measuring(config: MeasureOptions, *files: str) -> Iterator[Measurement]:
+def evaluation_of(config: EvaluationOptions, *files: str) -> Iterator[EvaluationSetup]:
     """Join the ranks, choose the device, load the model.
 
     ``files``: what is written into the folder of results, with ``{key}`` for the entry's name; ``evaluation.json`` is
     added to and not replaced."""
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         seed_all(config.seed)
-        model = KIND.load(config.model, device, config.checkpoint)
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         dataset = config.dataset or model.description["dataset"]
         key = entry_key(config, dataset)
-        paper = {} if is_exported(config.model) else RunDirectory.find(config.model, plugin="ssl")[0].paper
-        yield Measurement(
+        paper = (
+            {}
+            if is_exported(config.trained.model)
+            else RunDirectory.find(config.trained.model, plugin="ssl")[0].paper
+        )
+        yield EvaluationSetup(
             model,
             config,
             dataset,
-            Named(config.model.name, key, paper),
-            Settings(device, config.batch_size, config.workers, config.precision, config.seed),
-            results_folder(
-                config.model,
-                config.output,
-                plugin="ssl",
-                claim=config.claim,
-                files=[name.format(key=key) for name in files],
-            ),
+            Named(config.trained.model.name, key, paper),
+            Settings(device, config.batch_size, config.data.workers, config.machine.precision, config.seed),
+            results_of(config, "ssl", *[name.format(key=key) for name in files]),
         )
 
 
@@ -93,6 +92,6 @@ def test_embeddings(run: Path, device: str) -> Tensor:
 
     Raises ``UserError`` where the model or its data set is missing.
     """
-    with measuring(MeasureOptions(model=run, device=device)) as measurement:
-        _, test = bank_and_test(measurement.split)
-        return features_and_projections(measurement.model.encoder, test, measurement.settings)[1].cpu()
+    with evaluation_of(build(EvaluationOptions, {"model": run, "device": device})) as setup:
+        _, test = bank_and_test(setup.split)
+        return features_and_projections(setup.model.encoder, test, setup.settings)[1].cpu()

@@ -12,7 +12,6 @@ METRICS = Metrics(
         Metric("w2_weight", None, "weight of W2", "factor of the uniformity term at this epoch"),
         Metric("lu_weight", None, "weight of L_U", "factor of the uniformity term at this epoch"),
         Metric("vicreg", "min", "VICReg", "variance and covariance terms of the projections of a batch"),
-        Metric("sigreg", "min", "SIGReg", "mean Epps-Pulley statistic of the projections of a batch"),
         Metric("visreg", "min", "VISReg", "centre, scale and sliced shape of the projections of a batch"),
         Metric("vicreg_weight", None, "weight of VICReg", "factor of the regulariser at this epoch"),
         Metric("sigreg_weight", None, "weight of SIGReg", "factor of the regulariser at this epoch"),

@@ -32,7 +32,7 @@ class Description(ImageDescription):
 class Encoder(nn.Module):
     """Images (B, channels, H, W) -> backbone -> projector -> projections z (B, D), not normalised.
 
-    The losses and the uniformity measures see the projections; what is kept for use, and what classifiers
+    The losses and the uniformity metrics see the projections; what is kept for use, and what classifiers
     see, are the backbone's features.
     """
 
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Model:
+class SslModel:
     """A pretrained encoder with its description."""
 
     encoder: Encoder

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from wasskit.config import CommandOptions, OptionGroup, RecipeOptions, group, option
+from wasskit.config import OptionGroup, RecipeOptions, group, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
+    DataFolderOptions,
     DataOptions,
-    DataRootOptions,
     LoopOptions,
     OptimizerOptions,
     RunOptions,
     TrainingDeviceOptions,
-    override,
 )
 from wasskit.trained.options import ModelDataOptions
 
@@ -48,7 +46,7 @@ class UniformityOptions(OptionGroup):
         256, help="Random directions per step of sigreg and visreg.", panel="Uniformity", min=1, max=65536
     )
     stop_on_collapse: bool = option(
-        False, help="End the run where the measures of an epoch show a collapse; else it is only said.",
+        False, help="End the run where the metrics of an epoch show a collapse; else it is only said.",
         panel="Uniformity", flag="--stop-on-collapse",
     )  # fmt: skip
     w2: bool = option(False, help="The same as --regulariser w2.", panel="Uniformity")
@@ -212,18 +210,17 @@ class PretrainOptions(RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOptions(CommandOptions):
+class LayerOptions(OptionGroup):
     """Which layer's output is the embedding."""
 
     what: Literal["features", "projections"] = option(
         "features", help="The backbone's features, or the projector's projections.", panel="Embeddings"
     )
-    data_root: Path | None = override(DataRootOptions, "data_root", None, hidden=True)
-    download: bool = override(DataRootOptions, "download", False, hidden=True)
+    folders: DataFolderOptions = group(DataFolderOptions(), hidden=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOptions(ModelDataOptions):
+class EvaluationOptions(ModelDataOptions):
     """The pretrained model and the data it is measured on."""
 
     seed: int = option(0, help="Seed of everything random.", panel="Evaluation", min=0, max=2**31 - 1)

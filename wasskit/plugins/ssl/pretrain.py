@@ -20,7 +20,7 @@ from wasskit.plugins.ssl.evaluation import (
     standard_metrics,
     without_labels,
 )
-from wasskit.plugins.ssl.network import Encoder, Model, build_encoder, describe
+from wasskit.plugins.ssl.network import Encoder, SslModel, build_encoder, describe
 from wasskit.plugins.ssl.options import PretrainOptions
 from wasskit.plugins.ssl.reports import pretraining_report
 from wasskit.plugins.ssl.tasks import Evaluate, PretrainTask, synchronise
@@ -89,7 +89,7 @@ def splits_of(session: Session[C]) -> tuple[ImageDataset, ImageDataset | None, I
     return train, bank, test
 
 
-def _untrained(config: PretrainOptions, method: str, dataset: ImageDataset) -> Model:
+def _untrained(config: PretrainOptions, method: str, dataset: ImageDataset) -> SslModel:
     """The model that a configuration trains, with the weights that were asked for."""
     description = describe(config, method, dataset)
     encoder = build_encoder(
@@ -98,4 +98,4 @@ def _untrained(config: PretrainOptions, method: str, dataset: ImageDataset) -> M
         weights=config.model.weights,
         download=config.data.download,
     )
-    return Model(encoder, description)
+    return SslModel(encoder, description)

@@ -1,9 +1,8 @@
 """Regularisers of self-supervised learning that came after the uniformity terms: VICReg's, SIGReg, VISReg's.
 
-Each takes the projections (B, D) of one or several views, not normalised, over all ranks (gathered with gradients,
-so that N ranks with a share of the batch train as one), and is the mean over the views. Add it, with a weight, to
-the loss of any method, or to ``invariance_loss`` alone. Directions are drawn from a generator that all ranks seed
-alike.
+Each takes the projections (B, D) of one or several views, not normalised, over all ranks (gathered with gradients, so
+that N ranks with a share of the batch train as one), and is the mean over the views. Add it, with a weight, to the loss
+of any method, or to ``invariance_loss`` alone. Directions are drawn from a generator that all ranks seed alike.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from wasskit.plugins.ssl.evaluation import (
     without_labels,
 )
 from wasskit.plugins.ssl.metrics import METRICS
-from wasskit.plugins.ssl.network import Encoder, Model
+from wasskit.plugins.ssl.network import Encoder, SslModel
 from wasskit.report import Entry, Report, Table, published
 from wasskit.training.metrics_csv import Metric
 from wasskit.training.records import Summary
@@ -68,7 +68,7 @@ def pretraining_report(
     encoders: Mapping[str, Encoder],
     bank: ImageDataset | None,
     test: ImageDataset,
-    model: Model,
+    model: SslModel,
     neighbours: Neighbours | None,
     settings: Settings,
     *,
@@ -121,7 +121,7 @@ def pretraining_report(
 
 
 def evaluation_report(
-    model: Model,
+    model: SslModel,
     bank: ImageDataset | None,
     test: ImageDataset,
     settings: Settings,
@@ -161,7 +161,7 @@ def evaluation_report(
 
 
 def knn_report(
-    model: Model,
+    model: SslModel,
     bank: ImageDataset,
     test: ImageDataset,
     neighbours: Neighbours,
@@ -181,7 +181,7 @@ def knn_report(
 
 
 def linear_report(
-    model: Model, train: ImageDataset, test: ImageDataset, settings: Settings, probe: Probe, named: Named
+    model: SslModel, train: ImageDataset, test: ImageDataset, settings: Settings, probe: Probe, named: Named
 ) -> Report:
     """Accuracy of the linear probe, and its classifier as a file."""
     metrics, classifier = _probed(model, train, test, settings, probe)
@@ -198,7 +198,7 @@ def linear_report(
 
 
 def _probed(
-    model: Model,
+    model: SslModel,
     train: ImageDataset,
     test: ImageDataset,
     settings: Settings,
@@ -252,20 +252,21 @@ def _headings(metrics: Iterable[str]) -> dict[str, str]:
 
 
 def _learning_curves(series: Mapping[str, Mapping[float, float]]) -> Figure:
-    """Losses, k-NN accuracy, and the three uniformity measures over the epochs."""
+    """Losses, k-NN accuracy, and the three uniformity metrics over the epochs."""
     terms = {"total": series.get("train/loss", {}), "method": series.get("train/method", {})}
     # What has a weight is a term beside the method.
     added = [key for key in series if f"{key}_weight" in series]
     terms |= {f"{METRICS[key.partition('/')[2]].heading} of the batch": series[key] for key in added}
     knn = [key for key in sorted(series) if key.startswith("test/knn")]
-    measures = METRICS.headings("w2", "lu", "alignment")
+    uniformity = METRICS.headings("w2", "lu", "alignment")
     panels = [
         curves.Panel.of_run("training loss", terms),
         curves.Panel.of_run(
             "test accuracy (%)", {METRICS[key.partition("/")[2]].heading: series[key] for key in knn}
         ),
         curves.Panel.of_run(
-            "test projections", {heading: series.get(f"test/{key}", {}) for key, heading in measures.items()}
+            "test projections",
+            {heading: series.get(f"test/{key}", {}) for key, heading in uniformity.items()},
         ),
     ]
     return curves.draw_curves(panels, Look("paper", "double"))[0]

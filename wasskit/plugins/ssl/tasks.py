@@ -1,5 +1,4 @@
-"""The methods as training tasks. Each says what it sees of two views, and in what order its parts
-move."""
+"""The methods as training tasks. Each says what it sees of two views, and in what order its parts move."""
 
 from __future__ import annotations
 
@@ -138,8 +137,7 @@ class InvarianceTask(PretrainTask):
 class ByolTask(PretrainTask):
     """BYOL (Grill et al. 2020): predict, from one view, a moving average's projection of the other.
 
-    Without ``predictor`` the projections themselves are compared, and the uniformity term keeps them from
-    collapsing.
+    Without ``predictor`` the projections themselves are compared, and the uniformity term keeps them from collapsing.
     """
 
     def __init__(
@@ -179,8 +177,7 @@ class MocoTask(PretrainTask):
     """MoCo v2 (He et al. 2020, Chen et al. 2020), symmetric: tell the other view's key from a queue of older
     keys.
 
-    With ``shuffled``, keys are computed on images dealt anew to the processes, so that batch statistics tell
-    nothing.
+    With ``shuffled``, keys are computed on images dealt anew to the processes, so that batch statistics tell nothing.
     """
 
     def __init__(
@@ -240,8 +237,8 @@ class MocoTask(PretrainTask):
 
 
 class BarlowTask(PretrainTask):
-    """Barlow Twins (Zbontar et al. 2021): features that agree between the views and do not correlate with
-    each other."""
+    """Barlow Twins (Zbontar et al. 2021): features that agree between the views and do not correlate
+    with each other."""
 
     def __init__(
         self,
@@ -288,8 +285,7 @@ def _unit(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def move_towards(average: nn.Module, network: nn.Module, momentum: float) -> None:
-    """average <- momentum average + (1 - momentum) network, parameter by parameter; buffers stay their
-    own."""
+    """average <- momentum average + (1 - momentum) network, parameter by parameter; buffers stay their own."""
     mine: Iterable[Tensor] = average.parameters()
     others: Iterable[Tensor] = network.parameters()
     torch._foreach_lerp_(list(mine), list(others), 1 - momentum)

@@ -10,7 +10,7 @@ from torch import nn
 
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, are_numbers, is_text
-from wasskit.plugins.ssl.network import Description, Model, build_encoder, views_of
+from wasskit.plugins.ssl.network import Description, SslModel, build_encoder, views_of
 from wasskit.trained.kind import ModelKind
 
 
@@ -29,14 +29,14 @@ def are_views(stored: Any) -> bool:
     return are_numbers(numbers, len(numbers)) and min(*numbers, *(low for low, _ in bounds)) >= 0
 
 
-def embedder(model: Model, *, what: Literal["features", "projections"] = "features") -> nn.Module:
+def embedder(model: SslModel, *, what: Literal["features", "projections"] = "features") -> nn.Module:
     """The network of the backbone's features, or of the projector's projections."""
     return model.encoder.backbone if what == "features" else model.encoder
 
 
 KIND = ModelKind(
     name="ssl",
-    build=lambda description: Model(build_encoder(description), cast(Description, description)),
+    build=lambda description: SslModel(build_encoder(description), cast(Description, description)),
     weights=lambda model: model.encoder,
     embedder=embedder,
     prefix="encoder.",

@@ -1,4 +1,4 @@
-"""`wasskit study`: the empirical studies of the uniformity metrics, and the same measures for one's own embeddings."""
+"""`wasskit study`: the empirical studies of the uniformity metrics, and the same metrics for one's own embeddings."""
 
 from wasskit.plugins import Plugin
 

@@ -21,7 +21,7 @@ from wasskit.plugins.study.laws import SphereLaw, cloned_instances_lu
 from wasskit.plugins.study.options import Rounding, kept_and_total
 from wasskit.plugins.study.sampling import Expected, root_of_gamma, sphere_excess, sphere_lu_error
 
-__all__ = ["Case", "Kind", "Outcome", "collapsed", "expected", "metrics", "outcomes"]
+__all__ = ["Case", "CaseResult", "Kind", "case_results", "collapsed", "expected", "metrics"]
 
 Kind = Literal["collapse", "dimension", "fcc", "fbc", "icc"]
 
@@ -52,7 +52,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseResult:
     """The metrics of a case over seeds: -W2 and -L_U, as the paper plots them (the larger the more uniform).
 
     Args:
@@ -127,9 +127,9 @@ def needed_ts(cases: Iterable[Case], t: float) -> list[float]:
     return [t * k for k in sorted({1} | {case.k + 1 for case in cases if case.kind == "fcc"})]
 
 
-def outcomes(
+def case_results(
     cases: Sequence[Case], spheres: Sequence[Mapping[Case, Sphere]], n: int, pairs: int, t: float = 2.0
-) -> list[Outcome]:
+) -> list[CaseResult]:
     """The metrics of every case, from its spheres of all seeds."""
     results = []
     for case in cases:
@@ -140,7 +140,7 @@ def outcomes(
         one = expected(case, n, pairs, t)
         w2_law_se, lu_law_se = (error / math.sqrt(len(spheres)) for error in (one.w2_error, one.lu_error))
         results.append(
-            Outcome(
+            CaseResult(
                 case, n, pairs, w2, w2_se, w2_law_se, 0 - one.w2, 0 - exact_w2, lu, lu_se, lu_law_se, 0 - exact_lu,
             )
         )  # fmt: skip

@@ -21,7 +21,7 @@ def measure_report(x: Measurement, file: str, label_free: LabelFree | None = Non
 
     Args:
         file: where the embeddings come from, as it is named in the report.
-        label_free: the measures that predict a probe's accuracy, in a table and a file of their own.
+        label_free: the metrics that predict a probe's accuracy, in a table and a file of their own.
     """
     ideal = uniform_spectrum(x.n, x.m)
     spectrum = np.asarray(x.spectrum)

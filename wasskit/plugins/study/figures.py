@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasskit.pictures.style import COLOURS, figure, series_style
-from wasskit.plugins.study.cases import Outcome
+from wasskit.plugins.study.cases import CaseResult
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ _LARGE_GAP = 0.005
 
 
 def metric_panels(
-    series: Mapping[str, Sequence[tuple[float, Outcome]]],
+    series: Mapping[str, Sequence[tuple[float, CaseResult]]],
     xlabel: str,
     *,
     log2: bool = False,

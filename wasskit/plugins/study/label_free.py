@@ -1,4 +1,4 @@
-"""The label-free measures of one's own embeddings, beside what uniform points of the same number and width show."""
+"""The label-free metrics of one's own embeddings, beside what uniform points of the same number and width show."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.gaussianity import sigreg_statistic
-from wasskit.evaluation.label_free import lidar, spectral_measures
-from wasskit.evaluation.uniform_null import Null, lidar_null, sliced_nulls, spectral_nulls
+from wasskit.evaluation.label_free import lidar, spectral_metrics
+from wasskit.evaluation.uniform_null import NullDistribution, lidar_null, sliced_nulls, spectral_nulls
 from wasskit.ot.directions import slicing_directions
 from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared
 
@@ -35,7 +35,7 @@ class LabelFree:
     """Values by name, and each one's mean and deviation over uniform samples where these are known."""
 
     values: dict[str, float]
-    nulls: dict[str, Null]
+    nulls: dict[str, NullDistribution]
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Heading, value, mean and deviation under uniformity."""
@@ -71,7 +71,7 @@ def measure_label_free(
     if not bool(kept.all()):
         features = features[kept]
     n, m = features.shape
-    rank, decay = spectral_measures(features)
+    rank, decay = spectral_metrics(features)
     values = {"rankme": float(rank), "alpha_req": float(decay)}
     nulls = spectral_nulls(n, m, seed=seed) | sliced_nulls(n, m, count=DIRECTIONS, seed=seed)
     scaled = torch.empty(n, m, dtype=torch.float32, device=device)

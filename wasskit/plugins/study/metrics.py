@@ -26,7 +26,6 @@ METRICS = Metrics(
         Metric("{name}_p", None, "p, {name}", "permutation p-value of that distance"),
         Metric("rankme", "max", "RankMe", "entropy rank of the singular values, not centred"),
         Metric("alpha_req", None, "alpha-ReQ", "decay of the covariance's eigenvalues with their rank"),
-        Metric("sigreg", "min", "SIGReg", "mean Epps-Pulley statistic of unit embeddings times sqrt m"),
         Metric(
             "sliced_w2", "min", "sliced W2", "sliced W2 distance of unit embeddings to N(0, I / m), by sqrt m"
         ),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import RecipeOptions, option
+from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
-from wasskit.options import DeviceOptions, RunOptions, override
+from wasskit.options import OneDeviceOptions, RunFolderOptions
 
 Rounding = Literal["intended", "published"]
 
@@ -26,54 +25,48 @@ __all__ = [
 class ReportOptions(RecipeOptions):
     """Where a report goes and on what it is computed."""
 
-    run_dir: Path | None = override(RunOptions, "run_dir", None)
-    name: str | None = override(RunOptions, "name", None)
-    device: str = override(DeviceOptions, "device", "auto")
+    folder: RunFolderOptions = RunFolderOptions()
+    machine: OneDeviceOptions = OneDeviceOptions()
+    seed: int = option(0, help="Seed of everything random.", panel="Run", min=0, max=2**31 - 1)
 
     def validate(self) -> None:
         super().validate()
-        if self.run_dir is not None and self.name is not None:
-            raise UserError("--run-dir and --name both say where the run goes: give one of them.")
-        if self.name is not None and Path(self.name).name != self.name:
-            raise UserError(
-                f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own."
-            )
-        if self.device.startswith("mps"):
+        if self.machine.device.startswith("mps"):
             raise UserError("--device mps has no float64, which the metrics need: use cpu or cuda.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions(ReportOptions):
-    """A study: its seed and whether it is made small."""
+    """A study, and whether it is made small."""
 
-    seed: int = override(RunOptions, "seed", 0)
     quick: bool = option(
         False, help="Smaller samples: the same picture in seconds.", panel="Study", flag="--quick"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricOptions(StudyOptions):
+class PotentialOptions(OptionGroup):
+    """How L_U is taken from a sample."""
+
+    # Below, the rounding of L_U is as large as its scatter from sample to sample.
+    t: float = option(2.0, help="Sharpness of the potential in L_U.", panel="Study", min=0.001, max=20)
+    exact_lu: bool = option(
+        False, help="Take L_U over all pairs, whatever their number.", panel="Study", flag="--exact-lu"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricOptions(PotentialOptions):
     """How the two metrics are taken from samples."""
 
     repetitions: int | None = option(
         None, help="Independent repetitions, with seeds from --seed on; standard errors come from them.",
         panel="Study", min=1, show_default="3; 2 with --quick", former="seeds",
     )  # fmt: skip
-    # Below, the rounding of L_U is as large as its scatter from sample to sample.
-    t: float = option(2.0, help="Sharpness of the potential in L_U.", panel="Study", min=0.001, max=20)
     lu_pairs: int = option(
         100_000_000, help="Pairs of points that L_U is the mean over, where there are more: an unbiased estimate.",
         panel="Study", min=1_000_000, former="pairs",
     )  # fmt: skip
-    exact_lu: bool = option(
-        False, help="Take L_U over all pairs, whatever their number.", panel="Study", flag="--exact-lu"
-    )
-
-    @property
-    def repeated(self) -> int:
-        """How many repetitions are made."""
-        return self.repetitions or (2 if self.quick else 3)
 
     @property
     def wanted_pairs(self) -> int | None:
@@ -81,10 +74,21 @@ class MetricOptions(StudyOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformityOptions(MetricOptions):
-    """A study of collapsed spheres."""
+class RepeatedOptions(StudyOptions):
+    """A study of both metrics on repeated samples."""
 
-    n: int | None = option(None, help="Points per sample.", panel="Study", min=2)
+    metrics: MetricOptions = MetricOptions()
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the repetitions."""
+        return range(self.seed, self.seed + (self.metrics.repetitions or (2 if self.quick else 3)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollapseOptions(OptionGroup):
+    """How samples of collapsed spheres are drawn."""
+
     draws: Literal["nested", "independent"] = option(
         "nested", help="nested: one draw per seed serves all cases, each its first coordinates (float32); independent: "
         "each case has its own draw, in order, from one generator (float64; slower).", panel="Study",
@@ -93,6 +97,20 @@ class UniformityOptions(MetricOptions):
         "intended", help="How many coordinates a collapse leaves: intended: the nearest number; published: truncated "
         "in floating point, as the paper's code does (one less at 55, 80 and 90 %).", panel="Study",
     )  # fmt: skip
+
+
+def size_option(full: str, quick: str = "") -> Any:
+    """The number of points of a sample, with the study's own default in its help."""
+    words = f"{full}; {quick} with --quick" if quick else full
+    return option(None, help="Points per sample.", panel="Study", min=2, show_default=words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformityOptions(RepeatedOptions):
+    """A study of collapsed spheres."""
+
+    n: int | None = size_option("by the study")
+    collapse: CollapseOptions = CollapseOptions()
 
     def size(self, full: int, quick: int) -> int:
         """Points per sample."""
@@ -103,6 +121,7 @@ class UniformityOptions(MetricOptions):
 class CloningOptions(UniformityOptions):
     """A study of clones: dimension, degrees of collapse, number of copies."""
 
+    n: int | None = size_option("50,000", "4,000")
     dim: int = option(32, help="Dimension m of the features.", panel="Study", min=2)
     levels: tuple[float, ...] = option(
         (0.75, 0.5, 0.25), help="Shares of the coordinates that are zero.", panel="Study", min=0, below=1
@@ -113,7 +132,7 @@ class CloningOptions(UniformityOptions):
         super().validate()
         require_distinct("--levels", self.levels)
         for eta in self.levels:
-            kept_and_total(self.dim, eta, self.rounding)
+            kept_and_total(self.dim, eta, self.collapse.rounding)
 
 
 def kept_and_total(m: int, eta: float, rounding: Rounding = "intended") -> tuple[int, int]:
@@ -133,11 +152,6 @@ def kept_and_total(m: int, eta: float, rounding: Rounding = "intended") -> tuple
             f"A collapse of {eta:g} leaves none of {m} coordinates: give smaller --levels or larger dimensions."
         )
     return kept, total
-
-
-def size_option(full: str, quick: str) -> Any:
-    """The number of points, with the study's own default in its help."""
-    return override(UniformityOptions, "n", None, show_default=f"{full}; {quick} with --quick")
 
 
 def require_distinct(flag: str, values: tuple[Any, ...]) -> None:

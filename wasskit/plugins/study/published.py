@@ -1,8 +1,7 @@
 """The figures of the paper, cell by cell: `published.csv`, and what they were computed from.
 
-Their finite-sample bias tells the sample sizes: near uniformity W2 is about sqrt((d+3)/(4N)). The collapse study
-agrees with N = 50,000 (not with the 20,000 of its script), feature cloning and feature baby with N = 1,000 (not with
-50,000).
+Their finite-sample bias tells the sample sizes: near uniformity W2 is about sqrt((d+3)/(4N)). The collapse study agrees
+with N = 50,000 (not with the 20,000 of its script), feature cloning and feature baby with N = 1,000 (not with 50,000).
 """
 
 from __future__ import annotations

@@ -69,9 +69,9 @@ def sphere_excess(d: int, n: int) -> tuple[float, float]:
 def sphere_lu_error(d: int, pairs: int, t: float = 2.0) -> float:
     """Standard deviation of L_U over ``pairs`` pairs of uniform points on the sphere of R^d.
 
-    By symmetry the mean potential of a point does not depend on the point, so different pairs are uncorrelated, shared
-    points or not, and Var mean = Var k / pairs with E k = exp L_U(t), E k^2 = exp L_U(2t); the logarithm to first
-    order.
+    By symmetry the mean potential of a point does not depend on the point, so different pairs are uncorrelated,
+    shared points or not, and Var mean = Var k / pairs with E k = exp L_U(t), E k^2 = exp L_U(2t); the logarithm
+    to first order.
     """
     return math.sqrt(math.expm1(sphere_lu(d, 2 * t) - 2 * sphere_lu(d, t)) / pairs)
 

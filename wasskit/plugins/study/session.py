@@ -24,12 +24,12 @@ def study_run(config: ReportOptions, invocation: Invocation, name: str) -> Itera
     """A new run directory runs/study/<name>, numbered if taken, and the device to compute on."""
     from wasskit.distributed.group import group
 
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         run = RunDirectory.create(
-            config.run_dir or Path("runs") / "study" / (config.name or name), command=invocation.command,
-            options=to_options(config), numbered=config.run_dir is None and config.name is None,
+            config.folder.run_dir or Path("runs") / "study" / (config.folder.name or name), command=invocation.command,
+            options=to_options(config), numbered=config.folder.run_dir is None and config.folder.name is None,
             paper=invocation.recipe.get("paper") if invocation.recipe else None,
-            seed=getattr(config, "seed", None), device=device, argv=invocation.argv,
+            seed=config.seed, device=device, argv=invocation.argv,
             resumable=False,
         )  # fmt: skip
         console.log(f"Run directory: {console.escape(str(run.path))}")

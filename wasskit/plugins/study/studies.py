@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from wasskit.plugins.study.cases import Case, Outcome, collapsed
+from wasskit.plugins.study.cases import Case, CaseResult, collapsed
 from wasskit.plugins.study.laws import sphere_lu, subspace_w2
 from wasskit.plugins.study.options import CloningOptions, UniformityOptions
 from wasskit.plugins.study.uniformity import percent, run_cases, study_report
@@ -20,12 +20,17 @@ def collapse_report(
     config: UniformityOptions, dims: Sequence[int], levels: Sequence[float], device: torch.device
 ) -> Report:
     """Both metrics over the share of coordinates that are zero (figure 3 of the paper)."""
-    cases = [case for eta in levels for m in dims for case in collapsed("collapse", m, eta, config.rounding)]
+    cases = [
+        case
+        for eta in levels
+        for m in dims
+        for case in collapsed("collapse", m, eta, config.collapse.rounding)
+    ]
     n = config.size(20_000, 4_000)
     # W2 leaves 0 as the root of eta does: the law at every number of coordinates draws that.
     curves = {
         f"$m = {m}$": [
-            (1 - kept / m, -sphere_lu(kept, config.t), -subspace_w2(kept, m))
+            (1 - kept / m, -sphere_lu(kept, config.metrics.t), -subspace_w2(kept, m))
             for kept in range(min(case.kept for case in cases if case.m == m), m + 1)
         ]
         for m in dims
@@ -42,7 +47,7 @@ def dimension_report(
     config: UniformityOptions, cells: Sequence[tuple[int, float]], device: torch.device
 ) -> Report:
     """Both metrics over the dimension m at several collapses eta: the (m, eta) of ``cells`` (figure 4)."""
-    cases = [case for m, eta in cells for case in collapsed("dimension", m, eta, config.rounding)]
+    cases = [case for m, eta in cells for case in collapsed("dimension", m, eta, config.collapse.rounding)]
     n = config.size(50_000, 4_000)
     found = run_cases("dimension", cases, config, n, device)
     # A collapse is drawn and recorded as one series however few of its dimensions exist.
@@ -68,12 +73,14 @@ def cloning_report(
     """Both metrics over the number k of clones: of features, of blocks of zeros, or of instances."""
     copies = range(config.copies + 1)
     cases: list[Case] = [
-        case for eta in config.levels for case in collapsed(kind, config.dim, eta, config.rounding, copies)
+        case
+        for eta in config.levels
+        for case in collapsed(kind, config.dim, eta, config.collapse.rounding, copies)
     ]
     n = config.size(1_000 if kind == "icc" else 50_000, 1_000 if kind == "icc" else 4_000)
     title, xlabel = _CLONING[kind]
 
-    def level(o: Outcome) -> str:
+    def level(o: CaseResult) -> str:
         return rf"$\eta = {100 * o.case.eta:g}\,\%$"
 
     return study_report(

@@ -1,4 +1,4 @@
-"""Studies of collapsed spheres: from cases to samples, outcomes, tables and figures."""
+"""Studies of collapsed spheres: from cases to samples, results, tables and figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from wasskit import console
-from wasskit.plugins.study.cases import Case, Outcome, needed_ts, outcomes
+from wasskit.plugins.study.cases import Case, CaseResult, case_results, needed_ts
 from wasskit.plugins.study.figures import metric_panels
 from wasskit.plugins.study.options import UniformityOptions
 from wasskit.plugins.study.published import PUBLISHED_SIZES, published
@@ -31,26 +31,25 @@ _CSV = (
 
 def run_cases(
     name: str, cases: Sequence[Case], config: UniformityOptions, n: int, device: torch.device
-) -> list[Outcome]:
-    """Measure every case on samples of ``n`` points, ``config.repeated`` times."""
-    ts = needed_ts(cases, config.t)
+) -> list[CaseResult]:
+    """Measure every case on samples of ``n`` points, once for each of ``config.seeds``."""
+    ts = needed_ts(cases, config.metrics.t)
     spheres: list[Mapping[Case, Sphere]] = []
     pairs = 0
-    for repetition in range(config.repeated):
-        seed = config.seed + repetition
-        console.log(f"{name}: seed {seed} ({repetition + 1} of {config.repeated}), {n:,} points")
+    for repetition, seed in enumerate(config.seeds, 1):
+        console.log(f"{name}: seed {seed} ({repetition} of {len(config.seeds)}), {n:,} points")
         sampled: Mapping[Case, SphereSample]
-        if config.draws == "nested":
+        if config.collapse.draws == "nested":
             dims = sorted({case.kept for case in cases})
             normals = draw_normals(seed, n, dims[-1], device=device)
-            by_dim = measure_prefixes(normals, dims, ts, pairs=config.wanted_pairs)
+            by_dim = measure_prefixes(normals, dims, ts, pairs=config.metrics.wanted_pairs)
             sampled = {case: by_dim[case.kept] for case in cases}
             del normals
         else:
-            sampled = _independent(cases, seed, n, ts, config.wanted_pairs, device)
+            sampled = _independent(cases, seed, n, ts, config.metrics.wanted_pairs, device)
         pairs = next(iter(sampled.values())).pairs
         spheres.append(sampled)
-    return outcomes(cases, spheres, n, pairs, config.t)
+    return case_results(cases, spheres, n, pairs, config.metrics.t)
 
 
 def _independent(
@@ -70,13 +69,13 @@ def _independent(
 def study_report(
     name: str,
     title: str,
-    found: Sequence[Outcome],
+    found: Sequence[CaseResult],
     *,
-    step: Callable[[Outcome], int],
-    split: Callable[[Outcome], str],
-    metric_suffix: Callable[[Outcome], str],
-    series: Callable[[Outcome], str],
-    x: Callable[[Outcome], float],
+    step: Callable[[CaseResult], int],
+    split: Callable[[CaseResult], str],
+    metric_suffix: Callable[[CaseResult], str],
+    series: Callable[[CaseResult], str],
+    x: Callable[[CaseResult], float],
     xlabel: str,
     log2: bool = False,
     curves: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
@@ -87,7 +86,7 @@ def study_report(
         step, split, metric_suffix: where an outcome stands in ``metrics.csv``.
         series, x, xlabel, log2, curves: where it stands in the figure, and exact values for the lines.
     """
-    points: dict[str, list[tuple[float, Outcome]]] = {}
+    points: dict[str, list[tuple[float, CaseResult]]] = {}
     for o in found:
         points.setdefault(series(o), []).append((x(o), o))
     metrics = [
@@ -108,7 +107,7 @@ def study_report(
     )  # fmt: skip
 
 
-def _csv_row(o: Outcome) -> list[Any]:
+def _csv_row(o: CaseResult) -> list[Any]:
     paper = published(o.case)
     return [
         o.case.m, o.case.eta, o.case.kept, o.case.total, o.case.k, o.n, o.pairs, o.neg_w2, o.neg_w2_se,
@@ -117,7 +116,7 @@ def _csv_row(o: Outcome) -> list[Any]:
     ]  # fmt: skip
 
 
-def _shown(found: Sequence[Outcome], title: str) -> Table:
+def _shown(found: Sequence[CaseResult], title: str) -> Table:
     """The table on the terminal; columns that would say the same in every row are left out."""
     columns: dict[str, list[Any]] = {
         "m": [o.case.m for o in found],
@@ -146,7 +145,7 @@ def _error(standard_error: float | None) -> str | None:
     return None if standard_error is None else f"{standard_error:.0e}"
 
 
-def _summary(found: Sequence[Outcome]) -> dict[str, Any]:
+def _summary(found: Sequence[CaseResult]) -> dict[str, Any]:
     """How far the samples are from what they should show."""
     kind, paper = found[0].case.kind, [(o, published(o.case)) for o in found]
     summary: dict[str, Any] = {
@@ -173,7 +172,7 @@ def _summary(found: Sequence[Outcome]) -> dict[str, Any]:
     return summary
 
 
-def _notes(found: Sequence[Outcome]) -> list[str]:
+def _notes(found: Sequence[CaseResult]) -> list[str]:
     """What the columns are, and of how many pairs."""
     n, pairs, kind = found[0].n, found[0].pairs, found[0].case.kind
     all_pairs = n * (n - 1) // 2
@@ -192,8 +191,8 @@ def _notes(found: Sequence[Outcome]) -> list[str]:
 
 
 def deviations(values: Sequence[float]) -> dict[str, float]:
-    """Of differences in standard errors: the largest, and the shares within one and within two (of a normal: 68 and
-    95 %)."""
+    """Of differences in standard errors: the largest, and the shares within one and within two (of a normal: 68
+    and 95 %)."""
     sizes = [abs(value) for value in values]
     return {
         "largest": max(sizes),

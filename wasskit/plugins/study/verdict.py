@@ -252,10 +252,10 @@ def verdict(x: Measurement) -> list[Finding]:
                 "squared length. Nothing can be told apart from them.",
             )
         ]
-    return _faults(x) or [_soundness(x)]
+    return _partial_findings(x) or [_sound_finding(x)]
 
 
-def _faults(x: Measurement) -> list[Finding]:
+def _partial_findings(x: Measurement) -> list[Finding]:
     """What is wrong short of a complete collapse."""
     findings = []
     if x.distinct <= _DISTINCT * x.n:
@@ -296,7 +296,7 @@ def _faults(x: Measurement) -> list[Finding]:
     return findings
 
 
-def _soundness(x: Measurement) -> Finding:
+def _sound_finding(x: Measurement) -> Finding:
     """What can be said where nothing is wrong."""
     if x.n <= x.m:
         return Finding(

@@ -46,8 +46,8 @@ def draw_history(
 
 
 def principal_planes(clouds: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None) -> Figure:
-    """Clouds (N, D) in the plane of the first two principal components of the last one, coloured by label (N,) where
-    given.
+    """Clouds (N, D) in the plane of the first two principal components of the last one, coloured by label
+    (N,) where given.
     """
     reference = list(clouds.values())[-1].double()
     mean = reference.mean(0)
@@ -85,7 +85,7 @@ def class_colour(label: int) -> str:
     return (*PALETTE[:6], PALETTE[7], "0.25", "0.55", "0.0")[label % 10]
 
 
-def sheet(rows: Mapping[str, Tensor], columns: int = 12) -> Figure:
+def image_grid(rows: Mapping[str, Tensor], columns: int = 12) -> Figure:
     """Images (N, C, H, W) in [0, 1] in labelled blocks of rows, ``columns`` to a row."""
     blocks = {name: tiled(images, columns) for name, images in rows.items()}
     heights = [block.shape[0] / block.shape[1] for block in blocks.values()]

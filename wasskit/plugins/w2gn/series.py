@@ -48,7 +48,7 @@ def run_series(
         base_name: of the run directory, where the user chose none.
     """
     with group(config.machine.device):
-        base, config = settled(config, invocation, base_name)
+        base, config = series_settings(config, invocation, base_name)
         several = len(config.dim) > 1
         barrier()  # every rank has read what is there before rank 0 writes
         if several and is_main() and not (base / SERIES).is_file():
@@ -75,7 +75,7 @@ def run_series(
     return summary
 
 
-def settled(config: Any, invocation: Invocation, base_name: str) -> tuple[Path, Any]:
+def series_settings(config: Any, invocation: Invocation, base_name: str) -> tuple[Path, Any]:
     """The folder of the series and its configuration: when resuming, the series' own, or that of the one run named.
 
     Raises:

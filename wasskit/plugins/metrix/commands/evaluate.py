@@ -43,15 +43,14 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.reports import evaluation_report
     from wasskit.plugins.metrix.trained import KIND, embed_images, open_parts
     from wasskit.report import finish
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import results_of
 
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         drawings = ("evaluation_recall", "similarities", "retrieved")
-        folder = results_folder(
-            config.model, config.output, plugin="metrix", claim=config.claim,
-            files=("evaluation.json", *(f"figures/{name}.png" for name in drawings)),
-        )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
+        folder = results_of(
+            config, "metrix", "evaluation.json", *(f"figures/{name}.png" for name in drawings)
+        )
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         parts = open_parts(model, config)
         recalls = sorted({1, *(config.recall or published_recalls(parts.test.name))})
         wanted = {"test": parts.test, "gallery": parts.gallery, "val": parts.val}
@@ -64,7 +63,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         }
         report = evaluation_report(
             parts, features, recalls, mixtures=config.mixtures, backend=config.backend, pictures=config.pictures,
-            seed=config.seed, name=str(config.model),
+            seed=config.seed, name=str(config.trained.model),
         )  # fmt: skip
     return finish(report, folder)
 

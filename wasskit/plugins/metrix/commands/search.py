@@ -41,20 +41,17 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.metrix.reports import search_report
     from wasskit.plugins.metrix.trained import KIND, embed_images, open_parts
     from wasskit.report import finish
-    from wasskit.trained.data import open_images
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import open_images, results_of
 
     path = Path(config.image)
     number = int(config.image) if not path.exists() and config.image.isdecimal() else None
     if not path.exists() and number is None:
         raise UserError(f"There is no image {path}: name a file, or a number of the model's test set.")
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         name = f"search_{path.stem}"
         picture = f"figures/{name}.png"
-        folder = results_folder(
-            config.model, config.output, plugin="metrix", claim=config.claim, files=(picture,)
-        )
-        model = KIND.load(config.model, device, config.checkpoint)
+        folder = results_of(config, "metrix", picture)
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         parts = open_parts(model, config) if number is not None or config.gallery is None else None
         if parts is None or number is None:
             query = open_images(path, model.description, name="query")
@@ -62,7 +59,9 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
             query = _numbered(parts.test, number)
         if parts is None or config.gallery is not None:
             assert config.gallery is not None
-            gallery = open_images(config.gallery, model.description, corrupt=config.corrupt, name="gallery")
+            gallery = open_images(
+                config.gallery, model.description, corrupt=config.data.corrupt, name="gallery"
+            )
         else:
             gallery = parts.gallery if parts.gallery is not None else parts.test
         asked, items = (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.plugins.metrix.pair_loss import LogSum, ProxyLoss
 from wasskit.plugins.metrix.pairs import relations
 
@@ -45,4 +45,4 @@ class ProxyAnchor(ProxyLoss, name="proxyanchor"):
     def anchors(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         # Only proxies of classes in the batch have positives to mix.
         present = labels.unique()
-        return self.units(embeddings.dtype).index_select(0, sent(present, embeddings.device)), present
+        return self.units(embeddings.dtype).index_select(0, to_device(present, embeddings.device)), present

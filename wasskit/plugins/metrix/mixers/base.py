@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.distributed.group import rank, world_size
 from wasskit.plugins.metrix.pairs import Mixing, Triples, unique_pairs
@@ -52,8 +52,8 @@ def pair_cosines(
     """cos(a, m) of every triple, (T,), in the dtype of the anchors (K, D).
 
     ``embed(x, n)`` gives the embeddings (Q, D) of the distinct pairs, whose indices it gets on the host, by
-    ascending x; the pairs are divided over the ranks. Autocast is for ``embed`` alone: the losses put similarities
-    into exponents.
+    ascending x; the pairs are divided over the ranks. Autocast is for ``embed`` alone: the losses put
+    similarities into exponents.
     """
     x, n, pair = unique_pairs(triples, items)
     device = anchors.device
@@ -67,7 +67,7 @@ def pair_cosines(
         # Scaled after the product: the (Q, D) unit vectors of the mixtures are never formed.
         length = torch.linalg.vector_norm(mixed, dim=1, keepdim=True).clamp(min=EPS)
         cosines = mixed @ F.normalize(anchors, dim=1).T / length
-    return entries(cosines, sent(pair, device), sent(triples.anchor, device))
+    return entries(cosines, to_device(pair, device), to_device(triples.anchor, device))
 
 
 def _shared(embed: Callable[[Tensor, Tensor], Tensor], x: Tensor, n: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Mixtures of feature maps: pooled, and passed through the head, once for each distinct pair.
 
-The average of a mixture is the mixture of the averages; its maximum is taken in chunks, of which only the positions are
-kept.
+The average of a mixture is the mixture of the averages; its maximum is taken in chunks, of which only the
+positions are kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.plugins.metrix.mixers.base import Sources, pair_cosines
 from wasskit.plugins.metrix.pairs import Mixing, Triples
@@ -58,10 +58,9 @@ def feature_embeddings(
     """Embeddings (Q, D) of the mixed feature maps ``lam * maps[x] + (1 - lam) * maps[n]``.
 
     ``maps`` (B, C, H, W); ``x`` and ``n`` (Q,), best on the host and equal x together; ``head`` maps pooled features
-    (q, C) to embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions,
-    or one of them. The pairs are pooled in chunks of ``chunk_bytes`` pooled features. Of several chunks none is
-    kept: per pair and channel one byte remains (the position of the maximum), from which the backward pass pools
-    again.
+    (q, C) to embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions, or
+    one of them. The pairs are pooled in chunks of ``chunk_bytes`` pooled features. Of several chunks none is kept: per
+    pair and channel one byte remains (the position of the maximum), from which the backward pass pools again.
     """
     # (B, H W, C): free of cost where the maps have channels last.
     flat = maps.flatten(2).mT.contiguous()
@@ -103,8 +102,8 @@ def _embed_chunk(
 class _MixedPool(Function):
     """Pooled mixtures (Q, C) of ``flat`` (B, H W, C), and the positions of their maxima (Q, C), or None.
 
-    ``window``: H and W, where the maximum is a part of the pooling. The positions are all that is kept for the
-    backward pass.
+    ``window``: H and W, where the maximum is a part of the pooling. The positions are all that is kept for
+    the backward pass.
     """
 
     @staticmethod
@@ -122,7 +121,7 @@ class _MixedPool(Function):
             ctx.mark_non_differentiable(positions)
         else:
             pooled, positions = flat.new_zeros(len(x), flat.shape[2]), None
-        x, n = (sent(index, flat.device) for index in (x, n))
+        x, n = (to_device(index, flat.device) for index in (x, n))
         if average:
             _add_average(pooled, flat, x, n, lam)
         ctx.save_for_backward(x, n, positions)
@@ -164,7 +163,7 @@ def _pool_again(
     """The pooled mixtures once more, from the ``positions`` of their maxima: (B, L, C) to (Q, C)."""
     channels = flat.shape[2]
     pooled = flat.new_zeros(len(x), channels)
-    x, n = (sent(index, flat.device) for index in (x, n))
+    x, n = (to_device(index, flat.device) for index in (x, n))
     entries = flat.flatten()
     if positions is not None:
         for rows in _blocks(len(x), _cached_rows(flat)):
@@ -225,7 +224,7 @@ def mixed_maximum(
     x, n = x.cpu(), n.cpu()
     distinct, counts = x.unique_consecutive(return_counts=True)
     if 2 * len(x) <= len(distinct) * items:
-        x, n = (sent(index, flat.device) for index in (x, n))
+        x, n = (to_device(index, flat.device) for index in (x, n))
         for rows in _blocks(len(x), each):
             values[rows], position = maximum(flat[x[rows]], flat[n[rows]])
             positions[rows] = position.to(positions.dtype)
@@ -236,7 +235,7 @@ def mixed_maximum(
     for block in _blocks(len(distinct), max(1, each // items)):
         rows = slice(ends[block.start], ends[block.stop])
         pick = (run[rows] - block.start) * items + n[rows]
-        firsts, pick = (sent(index, flat.device) for index in (distinct[block], pick))
+        firsts, pick = (to_device(index, flat.device) for index in (distinct[block], pick))
         # Several items at a time have room for all others, a single one may not.
         tiles = [maximum(flat[firsts, None], flat[None, others]) for others in _blocks(items, each)]
         value, position = (

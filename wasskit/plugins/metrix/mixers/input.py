@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import gather
 from wasskit.plugins.metrix.mixers.base import Sources, pair_cosines
 from wasskit.plugins.metrix.pairs import Mixing, Triples
@@ -29,7 +29,7 @@ class InputMixer:
         images = gather(self.images)
 
         def embed(x: Tensor, n: Tensor) -> Tensor:
-            first, second = (images[sent(index, images.device)] for index in (x, n))
+            first, second = (images[to_device(index, images.device)] for index in (x, n))
             return self.network(torch.lerp(second, first, mixing.lam))
 
         return pair_cosines(embed, anchors, triples, len(images))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from wasskit.data.samplers import RandomSampler
 from wasskit.data.seeds import derive_seed
+from wasskit.data.transfer import to_device
 from wasskit.distributed.group import rank, world_size
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
@@ -87,7 +88,7 @@ def read_pairs(path: Path, count: int) -> Pairs:
             try:
                 pair = int(row["query"]), int(row["document"]), float(row.get("relevance") or 1)
             except (TypeError, ValueError):
-                raise Damage(f"line {number} is no pair of row numbers") from None
+                raise Damage(f"line {number} is not a pair of row numbers") from None
             if not (0 <= pair[0] < count and 0 <= pair[1] < count):
                 raise Damage(f"line {number} names a row beyond the {count:,} vectors")
             if not 0 <= pair[2] < float("inf"):
@@ -188,7 +189,7 @@ class RowSource:
 
     def vectors(self, rows: Tensor) -> Tensor:
         """Rows of the vectors, float32 on the device."""
-        return self.rows[rows].to(self.device, torch.float32)
+        return to_device(self.rows[rows].float(), self.device)
 
     def generator(self, epoch: int, step: int) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self.seed, "near", epoch, step))
@@ -207,7 +208,7 @@ class LabelSource(RowSource):
         share, own = self.batch_size // world_size(), rank()
         for _, chosen in self.chosen(epoch, start):
             mine = chosen[own * share : (own + 1) * share]
-            yield LabelBatch(self.vectors(mine), self.classes[mine].to(self.device))
+            yield LabelBatch(self.vectors(mine), to_device(self.classes[mine], self.device))
 
 
 class NeighbourSource(RowSource):
@@ -242,7 +243,7 @@ class NeighbourSource(RowSource):
             near = self.nearest[anchors].gather(1, keys.topk(self.near, dim=1).indices)
             others = torch.randint(len(self.rows), (2 * len(anchors),), generator=generator)
             ids = torch.cat([anchors, near.flatten(), others])
-            yield NeighbourBatch(self.vectors(ids), ids.to(self.device), len(anchors))
+            yield NeighbourBatch(self.vectors(ids), to_device(ids, self.device), len(anchors))
 
 
 class PairSource(RowSource):
@@ -267,5 +268,5 @@ class PairSource(RowSource):
     def batches(self, epoch: int, start: int = 0) -> Iterator[PairBatch]:
         for _, chosen in self.chosen(epoch, start):
             queries, documents = self.queries[chosen], self.documents[chosen]
-            relevance = self.relevance(queries, documents).to(self.device)
+            relevance = to_device(self.relevance(queries, documents), self.device)
             yield PairBatch(self.vectors(queries), self.vectors(documents), relevance)

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from wasskit.config import changed
 from wasskit.plugins.mrl.adapt.data import Vectors
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns
 from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
@@ -102,17 +103,17 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         else:
             X = validate_data(self, X, dtype=[np.float32, np.float64], ensure_min_samples=2)
         labels = None if learns != "labels" else torch.from_numpy(np.unique(y, return_inverse=True)[1])
-        vectors = Vectors(torch.from_numpy(np.ascontiguousarray(X)).clone(), labels)
+        vectors = Vectors(torch.from_numpy(np.array(X)), labels)
         own = {"learn", "device", "random_state"}
         options = {name: value for name, value in self.get_params().items() if name not in own}
-        config = AdaptTrainingOptions(**options).resolved(learns)
+        config = changed(AdaptTrainingOptions(), **options).resolved(learns)
         config.validate()
         device = torch.device(self.device)
         with preserved_rng(device, self.random_state):
             task, source = build_adapt_task(
                 config, learns, Parts(vectors, None), device, seed=self.random_state
             )
-            updates = Updates(clip_norm=config.clip_norm)
+            updates = Updates(clip_norm=config.update.clip_norm)
             cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
             Trainer(
                 task, source, cadence=cadence, updates=updates, device=device, seed=self.random_state
@@ -126,8 +127,4 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """Adapted unit vectors (N, m), computed in float32, in the dtype of X; compare prefixes by their cosine."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
-        return (
-            adapt(self.network_, torch.from_numpy(np.ascontiguousarray(X)))
-            .numpy()
-            .astype(X.dtype, copy=False)
-        )
+        return adapt(self.network_, torch.from_numpy(np.array(X))).numpy().astype(X.dtype, copy=False)

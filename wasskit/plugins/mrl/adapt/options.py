@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from wasskit.config import RecipeOptions, argument, option
+from wasskit.config import OptionGroup, RecipeOptions, argument, group, option
 from wasskit.errors import UserError
 from wasskit.options import (
-    LoopOptions,
-    OptimizerOptions,
     RunOptions,
     TrainingDeviceOptions,
+    UpdateOptions,
     complete_local_paths,
-    override,
 )
 from wasskit.plugins.mrl.options import ObjectiveOptions
 
@@ -44,14 +42,17 @@ def _depends(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptTrainingOptions(ObjectiveOptions):
+class AdaptTrainingOptions(OptionGroup):
     """Everything that one adaptor depends on besides its data. None stands for ``DEFAULTS``."""
 
-    dims: tuple[int, ...] | None = override(
-        ObjectiveOptions, "dims", None, help="Nested dimensions, increasing; the largest is the adapted vectors'.",
-        show_default="8, 16, 32, ... and the whole width",
-    )  # fmt: skip
-    wasserstein_weight: float = override(ObjectiveOptions, "wasserstein_weight", 0.0)
+    objective: ObjectiveOptions = group(
+        ObjectiveOptions(wasserstein_weight=0.0),
+        help={"dims": "Nested dimensions, increasing; the largest is the adapted vectors'."},
+        show_default={"dims": "8, 16, 32, ... and the whole width"},
+    )
+    update: UpdateOptions = UpdateOptions(
+        optimizer="adamw", weight_decay=0.01, clip_norm=1.0, warmup_epochs=1
+    )
     network: Literal["residual", "rotation"] = option(
         "residual", help="Residual network on the principal rotation, or a rotation alone.", panel="Model"
     )
@@ -81,22 +82,30 @@ class AdaptTrainingOptions(ObjectiveOptions):
     pool: int = option(
         30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1
     )
-    epochs: int | None = override(LoopOptions, "epochs", None, show_default=_depends("epochs"))
-    batch_size: int | None = override(
-        LoopOptions, "batch_size", None, help="Vectors (anchors, pairs) per step, over all processes.",
+    epochs: int | None = option(
+        None,
+        help="Passes over the training set.",
+        panel="Optimisation",
+        min=1,
+        show_default=_depends("epochs"),
+    )
+    batch_size: int | None = option(
+        None, help="Vectors (anchors, pairs) per step, over all processes.", panel="Optimisation", min=1, short="-b",
         show_default=_depends("batch_size"),
     )  # fmt: skip
-    accumulate: int = override(LoopOptions, "accumulate", 1)
-    eval_every: int = override(LoopOptions, "eval_every", 1)
-    optimizer: Literal["sgd", "adam", "adamw", "lars"] = override(OptimizerOptions, "optimizer", "adamw")
-    lr: float | None = override(OptimizerOptions, "lr", None, show_default=_depends("lr"))
+    accumulate: int = option(
+        1,
+        help="Micro-batches per step; whole-batch loss terms see one micro-batch.",
+        panel="Optimisation",
+        min=1,
+    )
+    eval_every: int = option(1, help="Epochs between evaluations.", panel="Run", min=1)
+    lr: float | None = option(
+        None, help="Learning rate (peak).", panel="Optimisation", above=0, show_default=_depends("lr")
+    )
     head_lr: float = option(
         1e-2, help="Learning rate of the classifiers (peak).", panel="Optimisation", above=0
     )
-    momentum: float = override(OptimizerOptions, "momentum", 0.9)
-    weight_decay: float = override(OptimizerOptions, "weight_decay", 0.01)
-    clip_norm: float | None = override(OptimizerOptions, "clip_norm", 1.0)
-    warmup_epochs: int = override(OptimizerOptions, "warmup_epochs", 1)
 
     def validate(self) -> None:
         super().validate()
@@ -105,8 +114,9 @@ class AdaptTrainingOptions(ObjectiveOptions):
 
     def resolved(self, learns: Learns) -> Self:
         """With a value for everything that depends on what is learned from."""
+        objective = self.objective
         if learns == "labels" and not (
-            self.alpha or self.cosine_weight or self.wasserstein_weight or self.keep_weight
+            objective.alpha or self.cosine_weight or objective.wasserstein_weight or self.keep_weight
         ):
             raise UserError("--alpha 0 and --cosine-weight 0 leave nothing to learn: raise one of them.")
         missing = {name: value for name, value in DEFAULTS[learns].items() if getattr(self, name) is None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -95,12 +94,14 @@ class AdaptTask(Task):
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         config = self.config
         assert config.lr is not None
-        groups = parameter_groups(self.network, lr=config.lr, weight_decay=config.weight_decay)
+        groups = parameter_groups(self.network, lr=config.lr, weight_decay=config.update.weight_decay)
         heads = list(self.objective.parameters())
         if heads:
             groups.append({"params": heads, "lr": config.head_lr, "weight_decay": 0.0})
-        optimizer = build_optimizer(config.optimizer, groups, lr=config.lr, momentum=config.momentum)
-        return [Optimisation(optimizer, published_schedule(plan, config.warmup_epochs))]
+        optimizer = build_optimizer(
+            config.update.optimizer, groups, lr=config.lr, momentum=config.update.momentum
+        )
+        return [Optimisation(optimizer, published_schedule(plan, config.update.warmup_epochs))]
 
     def losses(self, batch: Batch, progress: Progress) -> Losses:
         losses = batch.losses(self.network, self.objective)
@@ -191,7 +192,8 @@ class Validation:
 
 def _documents(*parts: Vectors) -> Tensor:
     both = [part.pairs.documents for part in parts if part.pairs is not None]
-    return torch.cat(both).unique()
+    documents: Tensor = torch.cat(both).unique()
+    return documents
 
 
 def _relevant(pairs: Pairs, queries: Tensor, documents: Tensor) -> Tensor:
@@ -217,7 +219,7 @@ def build_adapt_task(
     assert config.temperature is not None
     train = parts.train
     width = train.rows.shape[1]
-    dims = config.dims or adapted_dims(width)
+    dims = config.objective.dims or adapted_dims(width)
     if dims[-1] > width:
         raise UserError(f"--dims: {dims[-1]} is larger than the vectors, which have {width} numbers.")
     check_dims(dims, width)
@@ -254,7 +256,8 @@ def build_adapt_task(
     else:
         objective = NeighbourLoss(
             dims, temperature=config.temperature, pair_weight=config.pair_weight,
-            wasserstein_weight=config.wasserstein_weight, beta=config.beta, blur=config.blur,
+            wasserstein_weight=config.objective.wasserstein_weight, beta=config.objective.beta,
+            blur=config.objective.blur,
         )  # fmt: skip
         source = NeighbourSource(
             train.rows, config.batch_size, near=config.near, pool=config.pool, **cast(Any, shared)
@@ -265,13 +268,11 @@ def build_adapt_task(
 
 
 def _label_loss(config: AdaptTrainingOptions, classes: int, dims: tuple[int, ...]) -> LabelLoss:
-    names = (
-        "alpha", "wasserstein_weight", "beta", "blur", "sinkhorn", "label_smoothing", "ce_weights", "tied",
-    )  # fmt: skip
-    settings: Mapping[str, Any] = {name: getattr(config, name) for name in names}
-    if config.ce_weights is not None and len(config.ce_weights) != len(dims):
+    settings = {name: value for name, value in vars(config.objective).items() if name != "dims"}
+    weights = config.objective.ce_weights
+    if weights is not None and len(weights) != len(dims):
         raise UserError(
-            f"--ce-weights: {len(config.ce_weights)} weights for {len(dims)} dimensions "
+            f"--ce-weights: {len(weights)} weights for {len(dims)} dimensions "
             f"({', '.join(map(str, dims))}); give one each."
         )
     return LabelLoss(

@@ -41,7 +41,7 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
             checkpoint_every=config.run.checkpoint_every, log_every=config.run.log_every,
         )  # fmt: skip
         updates = Updates(
-            precision=config.machine.precision, accumulate=chosen.accumulate, clip_norm=chosen.clip_norm
+            precision=config.machine.precision, accumulate=chosen.accumulate, clip_norm=chosen.update.clip_norm
         )  # fmt: skip
         trainer = session.trainer(task, source, cadence=cadence, updates=updates)
         summary = trainer.fit(resume=session.checkpoint).as_dict()

@@ -35,22 +35,18 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.reports import cascade_report
     from wasskit.plugins.mrl.trained import KIND, embedded
     from wasskit.report import finish
-    from wasskit.trained.data import open_split
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import open_split, results_of
 
-    with group(config.device) as device:
-        folder = results_folder(
-            config.model, config.output, plugin="mrl", claim=config.claim,
-            files=("cascade.json", "figures/cascade.png"),
-        )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
+    with group(config.machine.device) as device:
+        folder = results_of(config, "mrl", "cascade.json", "figures/cascade.png")
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         dataset = open_split(model, config, config.split)
         if dataset.classes != model.classes:
             raise UserError(
                 f"{dataset.name} has other classes than the model, whose classifiers it cannot measure."
             )
         test = embedded(model, config, dataset, device)
-        report = cascade_report(model, test, config.thresholds, name=str(config.model))
+        report = cascade_report(model, test, config.thresholds, name=str(config.trained.model))
     return finish(report, folder)
 
 

@@ -51,15 +51,11 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.reports import evaluation_report
     from wasskit.plugins.mrl.trained import KIND, embedded
     from wasskit.report import finish
-    from wasskit.trained.data import open_split
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import open_split, results_of
 
-    with group(config.device) as device:
-        folder = results_folder(
-            config.model, config.output, plugin="mrl", claim=config.claim,
-            files=("evaluation.json", "figures/evaluation.png"),
-        )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
+    with group(config.machine.device) as device:
+        folder = results_of(config, "mrl", "evaluation.json", "figures/evaluation.png")
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         dims = config.dims or model.dims
         try:
             check_dims(dims, model.dims[-1])
@@ -72,7 +68,7 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         report = evaluation_report(
             model, test, train, dims=between(dims) if config.interpolate else tuple(dims),
             neighbours=config.neighbours, k=config.k, temperature=config.temperature,
-            trained_dims=config.dims is None, name=str(config.model),
+            trained_dims=config.dims is None, name=str(config.trained.model),
         )  # fmt: skip
     return finish(report, folder)
 

@@ -35,19 +35,15 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.reports import retrieval_report
     from wasskit.plugins.mrl.trained import KIND, embedded
     from wasskit.report import finish
-    from wasskit.trained.data import open_split
-    from wasskit.trained.files import results_folder
+    from wasskit.trained.data import open_split, results_of
 
-    with group(config.device) as device:
-        folder = results_folder(
-            config.model, config.output, plugin="mrl", claim=config.claim,
-            files=("retrieval.json", "figures/retrieval.png"),
-        )  # fmt: skip
-        model = KIND.load(config.model, device, config.checkpoint)
+    with group(config.machine.device) as device:
+        folder = results_of(config, "mrl", "retrieval.json", "figures/retrieval.png")
+        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         opened = [open_split(model, config, name) for name in (config.split, config.gallery)]
         queries, gallery = (embedded(model, config, dataset, device) for dataset in opened)
         report = retrieval_report(
-            queries, gallery, model.dims, shortlist=config.shortlist, name=str(config.model)
+            queries, gallery, model.dims, shortlist=config.shortlist, name=str(config.trained.model)
         )
     return finish(report, folder)
 

@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wasskit.config import Command, Invocation, option
+from wasskit.config import Command, CommandOptions, Invocation, option
 from wasskit.plugins.plot.options import AxisOptions, FigureOptions, MetricOptions, RunsArgument, WhichOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotCompare(RunsArgument, MetricOptions, WhichOptions, AxisOptions, FigureOptions):
+class PlotCompare(CommandOptions):
     """Options of ``wasskit plot compare``."""
 
+    source: RunsArgument
+    metrics: MetricOptions = MetricOptions()
+    evaluation: WhichOptions = WhichOptions()
+    axes: AxisOptions = AxisOptions()
+    figure: FigureOptions = FigureOptions()
     only: tuple[Literal["loss", "metrics", "dims", "grid", "bars"], ...] | None = option(
         None, help="Draw only these figures.", panel="Figure", metavar="loss,metrics,dims,grid,bars",
         show_default="all that the runs have data for",
@@ -26,10 +31,10 @@ def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.reports import Axes, compare_report
 
     report = compare_report(
-        open_groups(config), config.which, config.by, look_of(config), metric=config.metric,
-        axes=Axes(config.x, config.smooth, config.log_x, config.log_y), only=config.only,
+        open_groups(config.source), config.evaluation.which, config.evaluation.by, look_of(config.figure),
+        metric=config.metrics.metric, axes=Axes(**vars(config.axes)), only=config.only,
     )  # fmt: skip
-    return finish(report, config)
+    return finish(report, config.figure, json=config.json)
 
 
 command = Command(

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, Invocation
+from wasskit.config import Command, CommandOptions, Invocation
 from wasskit.plugins.plot.options import AxisOptions, FigureOptions, MetricOptions, RunsArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotCurves(RunsArgument, MetricOptions, AxisOptions, FigureOptions):
+class PlotCurves(CommandOptions):
     """Options of ``wasskit plot curves``."""
+
+    source: RunsArgument
+    metrics: MetricOptions = MetricOptions()
+    axes: AxisOptions = AxisOptions()
+    figure: FigureOptions = FigureOptions()
 
 
 def body(config: PlotCurves, invocation: Invocation) -> Mapping[str, Any]:
@@ -20,9 +25,11 @@ def body(config: PlotCurves, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.look import finish, look_of
     from wasskit.plugins.plot.reports import Axes, curves_report
 
-    axes = Axes(config.x, config.smooth, config.log_x, config.log_y)
-    report = curves_report(open_groups(config), look_of(config), metric=config.metric, axes=axes)
-    return finish(report, config)
+    axes = Axes(**vars(config.axes))
+    report = curves_report(
+        open_groups(config.source), look_of(config.figure), metric=config.metrics.metric, axes=axes
+    )
+    return finish(report, config.figure, json=config.json)
 
 
 command = Command(

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, Invocation, option
+from wasskit.config import Command, CommandOptions, Invocation, option
 from wasskit.plugins.plot.options import FigureOptions, MetricOptions, RunsArgument, WhichOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotDims(RunsArgument, MetricOptions, WhichOptions, FigureOptions):
+class PlotDims(CommandOptions):
     """Options of ``wasskit plot dims``."""
 
+    source: RunsArgument
+    metrics: MetricOptions = MetricOptions()
+    evaluation: WhichOptions = WhichOptions()
+    figure: FigureOptions = FigureOptions()
     log_y: bool = option(False, help="Logarithmic vertical axis.", panel="Axes", flag="--log-y")
 
 
@@ -23,14 +27,14 @@ def body(config: PlotDims, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.reports import dims_report
 
     report = dims_report(
-        open_groups(config),
-        config.which,
-        config.by,
-        look_of(config),
-        metric=config.metric,
+        open_groups(config.source),
+        config.evaluation.which,
+        config.evaluation.by,
+        look_of(config.figure),
+        metric=config.metrics.metric,
         log_y=config.log_y,
     )
-    return finish(report, config)
+    return finish(report, config.figure, json=config.json)
 
 
 command = Command(

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, Invocation, argument, option
+from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.plugins.plot.options import FigureOptions, complete_sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotPalette(FigureOptions):
+class PlotPalette(CommandOptions):
     """Options of ``wasskit plot palette``."""
 
+    figure: FigureOptions = FigureOptions()
     sources: tuple[Path, ...] = argument(
         help="Run directories, .npz or .npy files of colours, or images.",
         complete=complete_sources,
@@ -29,7 +30,11 @@ def body(config: PlotPalette, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.sources import named, palettes_of
 
     palettes = named(config.sources, palettes_of)
-    return finish(palette_report(palettes, look_of(config), points=config.points), config)
+    return finish(
+        palette_report(palettes, look_of(config.figure), points=config.points),
+        config.figure,
+        json=config.json,
+    )
 
 
 command = Command(

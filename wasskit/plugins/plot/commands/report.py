@@ -12,9 +12,11 @@ from wasskit.options import OverwriteOptions, RunArgument
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotReport(RunArgument, OverwriteOptions, CommandOptions):
+class PlotReport(CommandOptions):
     """Options of ``wasskit plot report``."""
 
+    source: RunArgument
+    files: OverwriteOptions = OverwriteOptions()
     output: Path | None = option(
         None, help="File to write.", panel="Output", short="-o", show_default="RUN/report.html"
     )
@@ -31,23 +33,23 @@ class PlotReport(RunArgument, OverwriteOptions, CommandOptions):
 def body(config: PlotReport, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.errors import UserError
-    from wasskit.plugins.plot.common import name_trouble
+    from wasskit.plugins.plot.common import warn_of_problems
     from wasskit.plugins.plot.report import write_report
     from wasskit.plugins.plot.runs import read_runs
 
-    runs = read_runs([config.run])
+    runs = read_runs([config.source.run])
     if len(runs) > 1:
         raise UserError(
-            f"{config.run} holds {len(runs)} runs ({runs[0].path}, ...): a report is on one; several are drawn by "
-            "`wasskit plot compare`."
+            f"{config.source.run} holds {len(runs)} runs ({runs[0].path}, ...): a report is on one; several are drawn "
+            "by `wasskit plot compare`."
         )
     run = runs[0]
-    name_trouble(run)
+    warn_of_problems(run)
     path = config.output or run.path / "report.html"
     if path.is_dir():
         path = path / f"{run.name}.html"
     if config.output is not None:
-        config.claim(path)
+        config.files.refuse_existing(path)
     notes = write_report(run, path, smooth=config.smooth, title=config.title)
     for note in notes:
         console.warn(note)

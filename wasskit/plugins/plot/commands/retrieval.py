@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, Invocation, argument, option
+from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.plugins.plot.options import FigureOptions, complete_sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotRetrieval(FigureOptions):
+class PlotRetrieval(CommandOptions):
     """Options of ``wasskit plot retrieval``."""
 
+    figure: FigureOptions = FigureOptions()
     sources: tuple[Path, ...] = argument(
         help="Run directories, or JSON files of results.", complete=complete_sources, metavar="RUN|FILE..."
     )
@@ -54,7 +55,7 @@ def body(config: PlotRetrieval, invocation: Invocation) -> Mapping[str, Any]:
                 f"{name} has no {accuracy!r} against {table.cost!r}: draw it on its own, or choose --metric."
             )
         shown += [("" if len(found) == 1 else name, t) for t in fitting]
-    return finish(costs_report(shown, accuracy, look_of(config)), config)
+    return finish(costs_report(shown, accuracy, look_of(config.figure)), config.figure, json=config.json)
 
 
 command = Command(

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, Invocation, argument, option
+from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.plugins.plot.options import FigureOptions, complete_sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotSpectrum(FigureOptions):
+class PlotSpectrum(CommandOptions):
     """Options of ``wasskit plot spectrum``."""
 
+    figure: FigureOptions = FigureOptions()
     sources: tuple[Path, ...] = argument(
         help="Run directories, or embeddings (.npy of shape (samples, features)).",
         complete=complete_sources,
@@ -40,7 +41,9 @@ def body(config: PlotSpectrum, invocation: Invocation) -> Mapping[str, Any]:
                 f"--labels names {len(config.labels)}, but the curves are {len(spectra)}: {', '.join(spectra)}."
             )
         spectra = dict(zip(config.labels, spectra.values(), strict=True))
-    return finish(spectrum_report(spectra, look_of(config), log_x=config.log_x), config)
+    return finish(
+        spectrum_report(spectra, look_of(config.figure), log_x=config.log_x), config.figure, json=config.json
+    )
 
 
 command = Command(

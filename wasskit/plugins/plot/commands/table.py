@@ -20,9 +20,12 @@ _SUFFIXES: dict[str, Literal["latex", "markdown", "csv"]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotTable(RunsArgument, MetricOptions, OverwriteOptions, CommandOptions):
+class PlotTable(CommandOptions):
     """Options of ``wasskit plot table``."""
 
+    source: RunsArgument
+    metrics: MetricOptions = MetricOptions()
+    files: OverwriteOptions = OverwriteOptions()
     which: Literal["final", "best", "both"] = option(
         "final", help="The last evaluation, the best one by --by, or both.", panel="Metrics"
     )
@@ -63,11 +66,11 @@ def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.system.files import replace_text, writing
 
     if config.output is not None:
-        config.claim(config.output)
+        config.files.refuse_existing(config.output)
     kind = config.format or (_SUFFIXES[config.output.suffix] if config.output is not None else None)
     report = table_report(
-        open_groups(config), config.which, config.by, metric=config.metric, against_paper=config.against_paper,
-        digits=config.digits, text=kind, caption=config.caption,
+        open_groups(config.source), config.which, config.by, metric=config.metrics.metric,
+        against_paper=config.against_paper, digits=config.digits, text=kind, caption=config.caption,
     )  # fmt: skip
     show(report)
     text = report.files.get("table")

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import Command, Invocation, argument, option
+from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.plugins.plot.options import FigureOptions, complete_sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotTransport(FigureOptions):
+class PlotTransport(CommandOptions):
     """Options of ``wasskit plot transport``."""
 
+    figure: FigureOptions = FigureOptions()
     sources: tuple[Path, ...] = argument(
         help="Run directories or .npz files; or clouds as .npy: SOURCE MAPPED, or SOURCE TARGET MAPPED.",
         complete=complete_sources,
@@ -29,7 +30,11 @@ def body(config: PlotTransport, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.sources import transports_of
 
     transports = transports_of(config.sources)
-    return finish(transport_report(transports, look_of(config), arrows=config.arrows), config)
+    return finish(
+        transport_report(transports, look_of(config.figure), arrows=config.arrows),
+        config.figure,
+        json=config.json,
+    )
 
 
 command = Command(

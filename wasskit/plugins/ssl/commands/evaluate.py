@@ -7,32 +7,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
-from wasskit.plugins.ssl.options import MeasureOptions, NeighbourOptions, ProbeOptions
+from wasskit.plugins.ssl.options import EvaluationOptions, NeighbourOptions, ProbeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(MeasureOptions, NeighbourOptions, ProbeOptions):
+class Evaluate(EvaluationOptions):
     """Options of ``wasskit ssl evaluate``."""
 
+    neighbours: NeighbourOptions = NeighbourOptions()
+    linear: ProbeOptions = ProbeOptions()
     probe: bool = option(True, help="Train the linear probe, by far the longest part.", panel="Evaluation")
 
 
 def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.evaluation import Neighbours, bank_and_test
-    from wasskit.plugins.ssl.measure import measuring, probe_of
+    from wasskit.plugins.ssl.measure import evaluation_of, probe_of
     from wasskit.plugins.ssl.reports import evaluation_report
     from wasskit.report import finish
 
-    probe = probe_of(config) if config.probe else None
+    probe = probe_of(config.linear) if config.probe else None
     files = ("spectrum-{key}.npz", "figures/spectrum-{key}.png", *(["linear.safetensors"] if probe else []))
-    with measuring(config, *files) as measurement:
-        bank, test = bank_and_test(measurement.split)
-        neighbours = None if bank is None else Neighbours.among(bank, config.k, config.temperature)
+    with evaluation_of(config, *files) as setup:
+        bank, test = bank_and_test(setup.split)
+        neighbours = (
+            None
+            if bank is None
+            else Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
+        )
         report = evaluation_report(
-            measurement.model, bank, test, measurement.settings, neighbours=neighbours, probe=probe,
-            named=measurement.named,
+            setup.model, bank, test, setup.settings, neighbours=neighbours, probe=probe,
+            named=setup.named,
         )  # fmt: skip
-    finish(report, measurement.folder)
+    finish(report, setup.folder)
     return report.result
 
 

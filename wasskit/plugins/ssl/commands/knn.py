@@ -7,28 +7,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation
-from wasskit.plugins.ssl.options import MeasureOptions, NeighbourOptions
+from wasskit.plugins.ssl.options import EvaluationOptions, NeighbourOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knn(MeasureOptions, NeighbourOptions):
+class Knn(EvaluationOptions):
     """Options of ``wasskit ssl knn``."""
+
+    neighbours: NeighbourOptions = NeighbourOptions()
 
 
 def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.evaluation import Neighbours
-    from wasskit.plugins.ssl.measure import measuring
+    from wasskit.plugins.ssl.measure import evaluation_of
     from wasskit.plugins.ssl.reports import knn_report
     from wasskit.report import finish
 
-    with measuring(config) as measurement:
-        bank = measurement.split("train")
-        neighbours = Neighbours.among(bank, config.k, config.temperature)
+    with evaluation_of(config) as setup:
+        bank = setup.split("train")
+        neighbours = Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
         report = knn_report(
-            measurement.model, bank, measurement.split("test"), neighbours, measurement.settings,
-            measurement.named,
+            setup.model, bank, setup.split("test"), neighbours, setup.settings,
+            setup.named,
         )  # fmt: skip
-    finish(report, measurement.folder)
+    finish(report, setup.folder)
     return report.result
 
 

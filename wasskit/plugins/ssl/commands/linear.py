@@ -7,29 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation
-from wasskit.plugins.ssl.options import MeasureOptions, ProbeOptions
+from wasskit.plugins.ssl.options import EvaluationOptions, ProbeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(MeasureOptions, ProbeOptions):
+class Linear(EvaluationOptions):
     """Options of ``wasskit ssl linear``."""
+
+    linear: ProbeOptions = ProbeOptions()
 
 
 def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.evaluation import require_labels
-    from wasskit.plugins.ssl.measure import measuring, probe_of
+    from wasskit.plugins.ssl.measure import evaluation_of, probe_of
     from wasskit.plugins.ssl.reports import linear_report
     from wasskit.report import finish
 
-    with measuring(config, "linear.safetensors") as measurement:
-        train = measurement.split("train")
+    with evaluation_of(config, "linear.safetensors") as setup:
+        train = setup.split("train")
         require_labels(train, "A linear probe")
         report = linear_report(
-            measurement.model, train, measurement.split("test"), measurement.settings, probe_of(config),
-            measurement.named,
+            setup.model, train, setup.split("test"), setup.settings, probe_of(config.linear),
+            setup.named,
         )  # fmt: skip
-    finish(report, measurement.folder)
-    return {**report.result, "classifier": str(measurement.folder / "linear.safetensors")}
+    finish(report, setup.folder)
+    return {**report.result, "classifier": str(setup.folder / "linear.safetensors")}
 
 
 command = Command(

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 from wasskit.config import Command, Invocation, option
-from wasskit.options import override
-from wasskit.plugins.study.options import MetricOptions, UniformityOptions, require_distinct
+from wasskit.plugins.study.options import CollapseOptions, RepeatedOptions, require_distinct
 
 NAMES = ("density", "collapse", "dimension", "fcc", "fbc", "icc", "means")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyAll(MetricOptions):
+class StudyAll(RepeatedOptions):
     """Options of ``wasskit study all``."""
 
-    draws: Literal["nested", "independent"] = override(UniformityOptions, "draws", "nested")
-    rounding: Literal["intended", "published"] = override(UniformityOptions, "rounding", "intended")
+    collapse: CollapseOptions = CollapseOptions()
     only: tuple[str, ...] = option(
         NAMES, help="Which studies.", panel="Study", choices=NAMES, show_default="all of them"
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, Invocation, option
+from wasskit.config import option
+from wasskit.plugins.study.command import study_command
 from wasskit.plugins.study.options import UniformityOptions, kept_and_total, require_distinct, size_option
 
 LEVELS = (*(round(0.05 * i, 2) for i in range(20)), 0.98, 0.99)
@@ -28,7 +28,7 @@ class StudyCollapse(UniformityOptions):
         require_distinct("--dims", self.dims)
         require_distinct("--levels", self.levels)
         for m in self.dims:
-            kept_and_total(m, max(self.levels), self.rounding)
+            kept_and_total(m, max(self.levels), self.collapse.rounding)
 
 
 def report(config: StudyCollapse, device: Any) -> Any:
@@ -38,16 +38,10 @@ def report(config: StudyCollapse, device: Any) -> Any:
     return collapse_report(config, config.dims, config.levels, device)
 
 
-def body(config: StudyCollapse, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.session import run_study
-
-    return run_study(config, invocation, "collapse", report, following=("wasskit study dimension",))
-
-
-command = Command(
-    "study collapse",
+command = study_command(
+    "collapse",
     StudyCollapse,
-    body,
+    report,
     "Both metrics as a growing share of the coordinates collapses.\n\n"
     "Points are uniform on the sphere of m (1 - eta) of m coordinates; the others are zero. -W2 falls with every "
     "coordinate that is lost, -L_U hardly moves until few are left.",
@@ -56,4 +50,5 @@ command = Command(
         "wasskit study collapse --quick",
         "wasskit study collapse --n 50000 --rounding published",
     ),
+    following=("wasskit study dimension",),
 )

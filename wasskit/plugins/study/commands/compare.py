@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.config import Command, Invocation, argument, option
-from wasskit.options import RunOptions, override
 from wasskit.plugins.study.commands.measure import complete_embedded
 from wasskit.plugins.study.options import ReportOptions
 
@@ -29,7 +28,6 @@ class StudyCompare(ReportOptions):
         199, help="Random relabellings; p-values are multiples of 1 / (permutations + 1).", panel="Study", min=19,
     )  # fmt: skip
     directions: int = option(128, help="Directions of the sliced distances.", panel="Study", min=1, max=4096)
-    seed: int = override(RunOptions, "seed", 0)
 
 
 def body(config: StudyCompare, invocation: Invocation) -> Mapping[str, Any]:
@@ -38,7 +36,9 @@ def body(config: StudyCompare, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.study.comparison import comparison_report
     from wasskit.plugins.study.session import run_study
 
-    (x, first), (y, second) = (embeddings_of(path, config.device) for path in (config.first, config.second))
+    (x, first), (y, second) = (
+        embeddings_of(path, config.machine.device) for path in (config.first, config.second)
+    )
     return run_study(
         config, invocation, f"compare-{first.resolve().stem}-{second.resolve().stem}",
         lambda config, device: comparison_report(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, Invocation, option
+from wasskit.config import option
+from wasskit.plugins.study.command import study_command
 from wasskit.plugins.study.options import StudyOptions, require_distinct
 
 
@@ -46,18 +46,13 @@ def report(config: StudyDensity, device: Any) -> Any:
     )
 
 
-def body(config: StudyDensity, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.session import run_study
-
-    return run_study(config, invocation, "density", report, following=("wasskit study collapse",))
-
-
-command = Command(
-    "study density",
+command = study_command(
+    "density",
     StudyDensity,
-    body,
+    report,
     "A coordinate of the uniform sphere against N(0, 1/m), in one and two dimensions.\n\n"
     "Histograms, exact densities, and the exact total variation and W1 distances over m: why a Gaussian can stand "
     "for the uniform sphere in W2.",
     ("wasskit study density", "wasskit study density --dims 2,16,128 --joint-dims 4,64 --bins 31"),
+    following=("wasskit study collapse",),
 )

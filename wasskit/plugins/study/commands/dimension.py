@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, Invocation, option
+from wasskit.config import option
 from wasskit.errors import UserError
+from wasskit.plugins.study.command import study_command
 from wasskit.plugins.study.options import UniformityOptions, require_distinct, size_option
 
 FULL = tuple(2**i for i in range(1, 13))
@@ -53,16 +53,10 @@ def report(config: StudyDimension, device: Any) -> Any:
     return dimension_report(config, config.cells, device)
 
 
-def body(config: StudyDimension, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.session import run_study
-
-    return run_study(config, invocation, "dimension", report, following=("wasskit study collapse",))
-
-
-command = Command(
-    "study dimension",
+command = study_command(
+    "dimension",
     StudyDimension,
-    body,
+    report,
     "Both metrics as the dimension grows, at four degrees of collapse.\n\n"
     "In high dimensions -L_U comes to the same value whatever the collapse; -W2 keeps the degrees apart. Dimensions "
     "too small for a degree of collapse are left out of it.",
@@ -71,4 +65,5 @@ command = Command(
         "wasskit study dimension --quick",
         "wasskit study dimension --dims 64,256,1024 --exact-lu",
     ),
+    following=("wasskit study collapse",),
 )

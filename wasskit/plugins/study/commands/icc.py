@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, Invocation
-from wasskit.options import override
-from wasskit.plugins.study.options import CloningOptions, UniformityOptions
+from wasskit.plugins.study.command import study_command
+from wasskit.plugins.study.options import CloningOptions, size_option
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyIcc(CloningOptions):
     """Options of ``wasskit study icc``."""
 
-    n: int | None = override(UniformityOptions, "n", None, show_default="1,000")
+    n: int | None = size_option("1,000")
 
 
 def report(config: StudyIcc, device: Any) -> Any:
@@ -25,17 +23,12 @@ def report(config: StudyIcc, device: Any) -> Any:
     return cloning_report("icc", config, device)
 
 
-def body(config: StudyIcc, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.session import run_study
-
-    return run_study(config, invocation, "icc", report, following=("wasskit study fcc",))
-
-
-command = Command(
-    "study icc",
+command = study_command(
+    "icc",
     StudyIcc,
-    body,
+    report,
     "Instance cloning: the sample repeated k times.\n\n"
     "Repeating all instances leaves their distribution as it was: -W2 stays, -L_U falls.",
     ("wasskit study icc", "wasskit study icc --n 1000", "wasskit study icc --dim 64 --copies 4"),
+    following=("wasskit study fcc",),
 )

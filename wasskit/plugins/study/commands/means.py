@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, Invocation, option
-from wasskit.plugins.study.options import MetricOptions, require_distinct
+from wasskit.config import option
+from wasskit.plugins.study.command import study_command
+from wasskit.plugins.study.options import RepeatedOptions, require_distinct, size_option
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyMeans(MetricOptions):
+class StudyMeans(RepeatedOptions):
     """Options of ``wasskit study means``."""
 
-    n: int | None = option(
-        None, help="Points per sample.", panel="Study", min=2, show_default="20,000; 4,000 with --quick"
-    )
+    n: int | None = size_option("20,000", "4,000")
     shifts: tuple[float, ...] = option(
         (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), help="Shifts k of both coordinates.", panel="Study", min=0,
         max=1e4,
@@ -32,22 +30,17 @@ def report(config: StudyMeans, device: Any) -> Any:
     from wasskit.plugins.study.means import means_report
 
     return means_report(
-        config.shifts, n=config.n or (4_000 if config.quick else 20_000), t=config.t, device=device,
-        seeds=range(config.seed, config.seed + config.repeated), pairs=config.wanted_pairs,
+        config.shifts, n=config.n or (4_000 if config.quick else 20_000), t=config.metrics.t, device=device,
+        seeds=config.seeds, pairs=config.metrics.wanted_pairs,
     )  # fmt: skip
 
 
-def body(config: StudyMeans, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.study.session import run_study
-
-    return run_study(config, invocation, "means", report, following=("wasskit study measure FILE.npy",))
-
-
-command = Command(
-    "study means",
+command = study_command(
+    "means",
     StudyMeans,
-    body,
+    report,
     "Normalised Gaussians whose mean moves away from the origin.\n\n"
     "x ~ N(k (1, 1), I) divided by its length: a large mean draws all points into one, whatever the covariance of x.",
     ("wasskit study means", "wasskit study means --shifts 0,1,2,3"),
+    following=("wasskit study measure FILE.npy",),
 )

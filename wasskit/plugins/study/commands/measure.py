@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import RunOptions, complete_local_paths, complete_runs, override
-from wasskit.plugins.study.options import MetricOptions, ReportOptions
+from wasskit.options import complete_local_paths, complete_runs
+from wasskit.plugins.study.options import PotentialOptions, ReportOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,9 +33,7 @@ class StudyMeasure(ReportOptions):
         None, help="Views (n, q, m) of samples (.npy), q of each: adds LiDAR.", panel="Study", transient=True,
         complete=complete_local_paths,
     )  # fmt: skip
-    t: float = override(MetricOptions, "t", 2.0)
-    exact_lu: bool = override(MetricOptions, "exact_lu", False)
-    seed: int = override(RunOptions, "seed", 0)
+    potential: PotentialOptions = PotentialOptions()
 
 
 def complete_embedded(typed: str) -> list[str]:
@@ -64,7 +62,7 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.study.verdict import cautions, check_embeddings, measure_embeddings
 
     started = time.perf_counter()
-    features, path = embeddings_of(config.file, config.device)
+    features, path = embeddings_of(config.file, config.machine.device)
     check_embeddings(features, str(path))
     views = _load(config.pairs) if config.pairs is not None else None
     if views is not None and views.shape != features.shape:
@@ -76,9 +74,9 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
         check_embeddings(views, str(config.pairs))
     several = _load(config.views) if config.views is not None else None
     with study_run(config, invocation, f"measure-{path.resolve().stem}") as (run, device):
-        wanted = None if config.exact_lu else 100_000_000
+        wanted = None if config.potential.exact_lu else 100_000_000
         measured = measure_embeddings(
-            features, pairs_of=views, t=config.t, pairs=wanted, seed=config.seed, device=device
+            features, pairs_of=views, t=config.potential.t, pairs=wanted, seed=config.seed, device=device
         )
         for line in cautions(measured):
             console.warn(line)
@@ -129,7 +127,7 @@ def _find(path: Path) -> Path:
             raise UserError(f"{path} holds several embeddings ({names}): name one of the files.")
         return found[0]
     if path.suffix != ".npy":
-        raise UserError(f"{path} is no .npy file: save the embeddings as a matrix (N, m) with numpy.save.")
+        raise UserError(f"{path} is not a .npy file: save the embeddings as a matrix (N, m) with numpy.save.")
     return path
 
 

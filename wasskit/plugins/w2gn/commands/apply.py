@@ -13,7 +13,7 @@ from wasskit.options import DeviceOptions, OverwriteOptions, complete_local_path
 
 
 @dataclass(frozen=True, kw_only=True)
-class W2gnApply(DeviceOptions, OverwriteOptions, CommandOptions):
+class W2gnApply(CommandOptions):
     """Options of ``wasskit w2gn apply``."""
 
     map: Path = argument(
@@ -43,10 +43,8 @@ class W2gnApply(DeviceOptions, OverwriteOptions, CommandOptions):
         short="-o",
         show_default="beside the input",
     )
-    overwrite: bool = option(
-        False, help="Replace files that are there already.", panel="Output", transient=True, flag="--overwrite",
-        former="force",
-    )  # fmt: skip
+    files: OverwriteOptions = OverwriteOptions()
+    machine: DeviceOptions = DeviceOptions()
 
     def validate(self) -> None:
         super().validate()
@@ -59,13 +57,13 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
     from wasskit.plugins.w2gn.experiments.apply import SavedMap
 
-    with group(config.device) as device:
+    with group(config.machine.device) as device:
         saved = SavedMap(
             config.map, inverse=config.inverse, refine=config.refine, smooth=config.smooth, device=device
         )
         inputs = [Path(word).expanduser() for word in config.inputs]
         destinations = [output_path(config, source, len(inputs) > 1) for source in inputs]
-        config.claim(*destinations)
+        config.files.refuse_existing(*destinations)
         if len(set(destinations)) < len(destinations):
             raise UserError(
                 "Two inputs of one name would be written to one file: apply the map to them one by one."

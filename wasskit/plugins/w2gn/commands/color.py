@@ -73,7 +73,7 @@ def body(config: W2gnColor, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.training.session import training_session
 
     if config.save_map is not None:
-        config.files.claim(config.save_map, flag="--save-map")
+        config.files.refuse_existing(config.save_map, flag="--save-map")
     if config.images:
         source, target = (Path(word).expanduser().absolute() for word in config.images)
         config = dataclasses.replace(config, source=source, target=target, images=())

@@ -71,7 +71,7 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
             session, fitted_transport(config, toy.source.dim, x, y), x, y, toy.scores, monitor="test/energy_forward",
             about={"source": config.source, "target": config.target},
         )  # fmt: skip
-        advise_longer(config, trained.final)
+        warn_of_missed_modes(config, trained.final)
         longer = config.target in _LONGER and config.training.steps <= W2gnToy.training.steps
         another = config.target if longer else next(name for name in _LONGER if name != config.target)
         return conclude(
@@ -82,7 +82,7 @@ def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:
         )
 
 
-def advise_longer(config: W2gnToy, final: Mapping[str, float]) -> None:
+def warn_of_missed_modes(config: W2gnToy, final: Mapping[str, float]) -> None:
     """Say which modes are missed, and what to try."""
     from wasskit import console
 

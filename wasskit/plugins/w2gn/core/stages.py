@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import broadcast_module
 from wasskit.plugins.w2gn.core.task import Pair, TransportTask, own_rows
 from wasskit.plugins.w2gn.core.transport import gaussian_coordinates
@@ -82,9 +82,7 @@ class TwoStages(Task):
         return progress.step < self.length
 
     def points(self) -> Points:
-        """The point sets, made when they are first asked for; the coordinates of a fresh start are set
-        then.
-        """
+        """The point sets, made when they are first asked for; the coordinates of a fresh start are set then."""
         if self._points is None:
             # Running statistics are each rank's own until then; every rank maps the points of rank 0's network.
             broadcast_module(self.first)
@@ -145,4 +143,4 @@ def chosen(points: Tensor, count: int, *seed: int | str, rows: range | None = No
     index = torch.randint(len(points), (count,), generator=generator)
     if rows is not None:
         index = index[rows.start : rows.stop]
-    return points[sent(index, points.device)]
+    return points[to_device(index, points.device)]

@@ -141,7 +141,7 @@ class TransportTask(Task):
         step = progress.step - self.begin - self.pretrain
         if step == -1:
             self.transport.conjugate.load_state_dict(self.transport.psi.state_dict())
-        # The average forgets its beginning: early on it reaches over a tenth of the steps so far.
+        # Early on the average reaches over a tenth of the steps so far, so that the start drops out of it.
         decay = min(self.options.ema, (step + 1) / (step + 10)) if step >= 0 else 0.0
         averages: list[Tensor] = list(self.averaged.parameters())
         weights: list[Tensor] = list(self.transport.parameters())

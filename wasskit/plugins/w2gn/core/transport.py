@@ -188,9 +188,7 @@ class W2GN(nn.Module):
     def inverse_map(
         self, y: Tensor, *, refine: Refine = "none", evaluations: int = 40, chunk: int = 8192
     ) -> Tensor:
-        """``T^{-1}(y)``: the second network's map, or, refined, the solution of ``grad psi(x) = y`` from
-        there.
-        """
+        """``T^{-1}(y)``: the second network's map, or, refined, the solution of ``grad psi(x) = y`` from there."""
         coordinates = self.coordinates
         parts = []
         for part in y.split(chunk):

@@ -1,1 +1,1 @@
-"""The experiments, one module each: measures, evaluation and report. None knows of a command line."""
+"""The experiments, one module each: measures, evaluation and report. They take no command line."""

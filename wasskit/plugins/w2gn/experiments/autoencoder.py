@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
@@ -25,10 +25,8 @@ from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress
 
 
-class Encoder(nn.Module):
-    """Convolutions of stride 2 down to 4 x 4, one of 4 x 4, and a linear layer to whitened latents
-    (DCGAN's shape).
-    """
+class _Encoder(nn.Module):
+    """Convolutions of stride 2 down to 4 x 4, one of 4 x 4, and a linear layer to whitened latents (DCGAN's shape)."""
 
     def __init__(self, image_size: int, channels: int, filters: int, latent: int) -> None:
         super().__init__()
@@ -87,7 +85,7 @@ class Autoencoder(nn.Module):
         if image_size < 8 or image_size & (image_size - 1):
             raise ValueError(f"the side of the images must be a power of two from 8 on, not {image_size}")
         self.image_size, self.channels, self.latent = image_size, channels, latent
-        self.encoder = Encoder(image_size, channels, filters, latent)
+        self.encoder = _Encoder(image_size, channels, filters, latent)
         self.decoder = Decoder(image_size, channels, filters, latent)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,7 +146,7 @@ class AutoencoderStage(FirstStage):
         self.autoencoder = convert_sync_batchnorm(autoencoder)
         self.images, self.test = images, test
         self.batch_size, self.lr, self.seed = batch_size, lr, seed
-        # In a list, so that its weights are no part of the checkpoints.
+        # In a list, so that its weights are not in the checkpoints.
         self._perceptual = [perceptual]
 
     def batch(self, number: int) -> Tensor:
@@ -172,7 +170,7 @@ class AutoencoderStage(FirstStage):
         return [Optimisation(adam, cosine(plan.total_steps, end=0.02), "autoencoder")]
 
     def step(self, batch: Tensor, stepper: Any) -> Losses:
-        images = sent(batch, stepper.device)
+        images = to_device(batch, stepper.device)
         with stepper.autocast():
             restored, _ = self.autoencoder(images)
             perceptual = self._perceptual[0]

@@ -80,7 +80,7 @@ def benchmark_file(path: Path) -> KnownPair:
 
 
 def check_pair(arrays: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse what is no benchmark pair in D dimensions, naming the array: the networks are checked when built."""
+    """Refuse anything but a benchmark pair in D dimensions; its networks are checked when built."""
     rows, dim = arrays["x_test"].shape if "x_test" in arrays and arrays["x_test"].ndim == 2 else (0, 0)
     mixture = len(arrays["centers"]) if "centers" in arrays and arrays["centers"].ndim else 0
     needed: dict[str, tuple[int, ...]] = {
@@ -89,19 +89,19 @@ def check_pair(arrays: Mapping[str, Tensor], path: Path) -> None:
     }  # fmt: skip
     missing = [key for key in needed if key not in arrays]
     if missing:
-        raise UserError(f"{path} is no benchmark pair: it lacks {', '.join(missing)}.")
+        raise UserError(f"{path} is not a benchmark pair: it lacks {', '.join(missing)}.")
     for key, shape in needed.items():
         fits = arrays[key].shape == shape if shape else arrays[key].numel() == 1
         if not fits or 0 in shape:
             raise UserError(
-                f"{path} is no benchmark pair: {key} has the shape {tuple(arrays[key].shape)} beside x_test of "
+                f"{path} is not a benchmark pair: {key} has the shape {tuple(arrays[key].shape)} beside x_test of "
                 f"{tuple(arrays['x_test'].shape)}."
             )
         if not torch.isfinite(arrays[key]).all():
-            raise UserError(f"{path} is no benchmark pair: {key} has values that are not finite.")
+            raise UserError(f"{path} is not a benchmark pair: {key} has values that are not finite.")
     if dim >= MOST_DIMENSIONS or arrays["output_variance"].item() <= 0:
         raise UserError(
-            f"{path} is no benchmark pair: its points have {dim} dimensions and no variance to measure by."
+            f"{path} is not a benchmark pair: its points have {dim} dimensions and no variance to measure by."
         )
 
 
@@ -160,9 +160,7 @@ def published_mixture(dim: int) -> Measure:
 def standardised_pair(
     name: str, source: Measure, networks: list[DenseICNN], dim: int, test_size: int
 ) -> KnownPair:
-    """The pair whose map is the sum of the networks' gradients, shifted to mean 0 and scaled to total
-    variance D.
-    """
+    """The pair whose map is the sum of the networks' gradients, shifted to mean 0 and scaled to total variance D."""
     plain = mean_map(networks, torch.zeros(dim), 1.0)
     images = torch.cat([plain(source.draw(8192, 0, "standardise", i)) for i in range(16)]).double()
     mean = images.mean(0)

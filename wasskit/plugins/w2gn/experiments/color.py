@@ -144,9 +144,7 @@ class Palettes:
 
 
 def colour_measure(colours: Tensor) -> Measure:
-    """The uniform law on the colours, in [0, 1], spread over the width of a grey level so that it has a
-    density.
-    """
+    """The uniform law on the colours, in [0, 1], spread over the width of a grey level so that it has a density."""
     count = len(colours)
     kept = Constant(colours)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wasskit.data.domains import Domain
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.evaluation.retrieval import nearest
@@ -39,9 +39,7 @@ if typing.TYPE_CHECKING:
 
 
 class LeNet(nn.Module):
-    """LeCun's network for images (B, 1, 28, 28); its 84 features are the last hidden layer. Published
-    names load.
-    """
+    """LeCun's network for images (B, 1, 28, 28); its 84 features are the last hidden layer. Published names load."""
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
@@ -64,9 +62,7 @@ class LeNet(nn.Module):
 
 
 class ClassifierStage(FirstStage):
-    """Train the classifier on the target domain; then the points are the features of both domains'
-    training images.
-    """
+    """Train the classifier on the target domain; then the points are the features of both domains' training images."""
 
     def __init__(self, source: Domain, target: Domain, batch_size: int, lr: float, seed: int) -> None:
         super().__init__()
@@ -90,7 +86,7 @@ class ClassifierStage(FirstStage):
         return [Optimisation(adam, cosine(plan.total_steps, end=0.05), "classifier")]
 
     def step(self, batch: tuple[Tensor, Tensor], stepper: Any) -> Losses:
-        images, labels = (sent(part, stepper.device) for part in batch)
+        images, labels = (to_device(part, stepper.device) for part in batch)
         with stepper.autocast():
             loss = F.cross_entropy(self.classifier(images), labels)
         losses = Losses(loss).weighted(shard_weight(self.batch_size))

@@ -29,9 +29,7 @@ PUBLISHED = {
 
 
 def gaussian_pair(dim: int, seed: int, test_size: int) -> KnownPair:
-    """Two centred Gaussians as in the paper: eigenvalues from 1/4 to 4 at equal ratios, in random
-    directions.
-    """
+    """Two centred Gaussians as in the paper: eigenvalues from 1/4 to 4 at equal ratios, in random directions."""
     factors = []
     for side in ("source", "target"):
         generator = torch.Generator().manual_seed(derive_seed(seed, "gaussian", side, dim))

@@ -26,7 +26,7 @@ from wasskit.ot.gaussian import square_root_factor, streamed_moments
 from wasskit.plugins.w2gn.core.evaluation import flat
 from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.experiments.autoencoder import AutoencoderStage
-from wasskit.plugins.w2gn.figures import principal_planes, sheet
+from wasskit.plugins.w2gn.figures import image_grid, principal_planes
 from wasskit.report import Report, Table
 
 if typing.TYPE_CHECKING:
@@ -157,7 +157,7 @@ class LatentQuality:
             "decoded samples of the Gaussian of the latents": stage.decode(gaussian),
             "decoded samples of the W2GN map": stage.decode(transport.forward_map(normal)),
         }
-        return sheet(rows, 16)
+        return image_grid(rows, 16)
 
     def draw_latents(self, transport: W2GN, latents: Tensor, count: int = 2000) -> Figure:
         """The normal before and after the map, and the latents."""

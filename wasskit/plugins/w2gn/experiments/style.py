@@ -15,7 +15,7 @@ from wasskit.data.base import read_image
 from wasskit.data.folder import list_images
 from wasskit.data.photographs import read_pixels, sample_photographs
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import sent
+from wasskit.data.transfer import to_device
 from wasskit.distributed.shard import map_shards
 from wasskit.errors import UserError
 from wasskit.evaluation.transport import forward_inverse_error
@@ -26,7 +26,7 @@ from wasskit.plugins.w2gn.core.evaluation import flat
 from wasskit.plugins.w2gn.core.stages import chosen
 from wasskit.plugins.w2gn.core.task import Draw, objective_settings
 from wasskit.plugins.w2gn.core.transport import W2GN
-from wasskit.plugins.w2gn.figures import sheet
+from wasskit.plugins.w2gn.figures import image_grid
 from wasskit.plugins.w2gn.options import TransportOptions
 from wasskit.report import Report, Table
 
@@ -85,7 +85,7 @@ class Style:
             return float(energy_distance(a.flatten(1), b.flatten(1), self.directions))
 
         def colours(a: Tensor, b: Tensor) -> float:
-            return float(energy_distance(some_colours(a), some_colours(b), self.colour_directions))
+            return float(energy_distance(colour_sample(a), colour_sample(b), self.colour_directions))
 
         return {
             "test": {
@@ -130,7 +130,7 @@ class Style:
         return Report(
             {"final": final},
             [Table(["on test images", "value"], rows, title, digits=4)],
-            figures={"mapped": lambda: sheet(images())},
+            figures={"mapped": lambda: image_grid(images())},
         )
 
 
@@ -222,12 +222,12 @@ def batches(images: Tensor, seed: int, side: str, device: torch.device) -> Draw:
         batch = scaled(chosen(images, count, seed, side, number, rows=rows))
         mirrored = torch.tensor(rows or range(count)) % 2 == 1
         batch[mirrored] = batch[mirrored].flip(3)
-        return sent(batch, device)
+        return to_device(batch, device)
 
     return draw
 
 
-def some_colours(images: Tensor) -> Tensor:
+def colour_sample(images: Tensor) -> Tensor:
     """About 4,096 colours (N, 3) of images, evenly spread."""
     colours = images.permute(0, 2, 3, 1).reshape(-1, 3)
     return colours[:: max(1, len(colours) // 4096)]
