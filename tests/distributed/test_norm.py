@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.distributed.harness import run_ranks
+from tests.gpu.device import NO_WORK, LogicalCuda, _Dispatched
 from wasskit.distributed.collectives import average_gradients, gather
 from wasskit.distributed.group import rank, world_size
 from wasskit.distributed.norm import SyncBatchNorm, convert_sync_batchnorm, joint_moments, shuffle, unshuffle
@@ -41,7 +42,7 @@ def data(shape: tuple[int, ...], dtype: torch.dtype, offset: float = 2.0) -> tup
 
 
 def joined(
-    shape: tuple[int, ...], dtype: torch.dtype, settings: dict[str, Any], offset: float
+    shape: tuple[int, ...], dtype: torch.dtype, settings: dict[str, Any], offset: float, device: str = "cpu"
 ) -> dict[str, Tensor]:
     """What the ranks together compute in two steps of training; on one rank, torch's own."""
     norm = (
@@ -49,7 +50,8 @@ def joined(
         if world_size() > 1
         else build(shape, dtype, settings)
     )
-    x, cotangent = data(shape, dtype, offset)
+    norm.to(device)
+    x, cotangent = (part.to(device) for part in data(shape, dtype, offset))
     if world_size() > 1:
         assert isinstance(norm, SyncBatchNorm)
         x, cotangent = x.split(SPLIT)[rank()], cotangent.split(SPLIT)[rank()]
@@ -83,6 +85,74 @@ def test_two_unequal_ranks_equal_the_joined_batch(shape: tuple[int, ...], settin
         assert found.keys() == expected.keys()
         for name in expected:
             torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10, msg=name)
+
+
+def joined_by_kernels(
+    shape: tuple[int, ...], dtype: torch.dtype, settings: dict[str, Any], offset: float
+) -> dict[str, Tensor]:
+    """The same on a logical CUDA device."""
+    with LogicalCuda():
+        return {name: value.cpu() for name, value in joined(shape, dtype, settings, offset, "cuda").items()}
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_kernels_of_cuda_equal_the_joined_batch(shape: tuple[int, ...], settings: dict[str, Any]) -> None:
+    """With the kernels as torch describes them: what they are given, and what is made of their results."""
+    expected = joined(shape, torch.float64, settings, 2.0)
+    for found in run_ranks(joined_by_kernels, 2, shape, torch.float64, settings, 2.0):
+        assert found.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10, msg=name)
+
+
+def beside_the_kernels(shape: tuple[int, ...]) -> list[str]:
+    """The operations of a step, besides the kernels, that are given activations."""
+    large: list[str] = []
+    with LogicalCuda() as device:
+        norm = SyncBatchNorm(shape[1]).to("cuda")
+        x = data(shape, torch.float32)[0].to("cuda").requires_grad_()
+        cotangent = torch.ones(shape).to("cuda")
+        plain = _Dispatched.target
+
+        def target(self: Any, func: Any, name: str, args: Any, there: Any, tensors: Any, asked: Any) -> Any:
+            if name not in NO_WORK:
+                large.extend(name for tensor in tensors if tensor.numel() >= x.numel())
+            return plain(self, func, name, args, there, tensors, asked)
+
+        device.patch(_Dispatched, "target", target)
+        norm(x).backward(cotangent)
+    return large
+
+
+@pytest.mark.distributed
+def test_nothing_but_the_kernels_passes_over_the_activations() -> None:
+    for large in run_ranks(beside_the_kernels, 2, (10, 3, 8, 8)):
+        assert large == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_kernels_of_a_gpu_are_as_described(kind: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rank that believes to be one of two with the same batch: what torch's own gives for the batch twice."""
+    monkeypatch.setattr("wasskit.distributed.norm.world_size", lambda: 2)
+    monkeypatch.setattr("wasskit.distributed.norm.stack_ranks", lambda x: torch.stack([x, x]))
+    monkeypatch.setattr("wasskit.distributed.norm.reduce_sum", lambda x: 2 * x)
+    x, cotangent = (part.cuda() for part in data(SHAPES[2], kind))
+    ours, theirs = SyncBatchNorm(3).cuda(), nn.BatchNorm2d(3).cuda()
+    own, both = x.clone().requires_grad_(), torch.cat([x, x]).requires_grad_()
+    y, expected = ours(own), theirs(both)
+    y.backward(cotangent)
+    expected.backward(torch.cat([cotangent, cotangent]))
+    assert own.grad is not None
+    assert both.grad is not None
+    # Activations of about 10, in the roundings of their own dtype.
+    close: dict[str, Any] = {"rtol": 0, "atol": 40 * torch.finfo(kind).eps}
+    torch.testing.assert_close(y, expected[: len(x)], **close)
+    torch.testing.assert_close(own.grad, both.grad[: len(x)], **close)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
 
 
 @pytest.mark.distributed

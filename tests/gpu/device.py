@@ -422,6 +422,7 @@ def _patch_torch(device: LogicalCuda) -> None:
         for name, answer in found.items():
             patch(torch.accelerator, name, lambda *_, answer=answer, **__: answer)
     _patch_autograd(device)
+    _patch_kernels(device)
 
 
 def _patch_autograd(device: LogicalCuda) -> None:
@@ -448,3 +449,63 @@ def _patch_autograd(device: LogicalCuda) -> None:
 
     device.patch(engine_of, "_engine_run_backward", engine)
     device.patch(torch._C, "_group_tensors_by_device_and_dtype", group)
+
+
+def _patch_kernels(device: LogicalCuda) -> None:
+    """What torch has for CUDA alone: the parts of a batch normalisation of (B, C, ...), each one operation."""
+
+    def dims(x: Any) -> list[int]:
+        return [0, *range(2, x.dim())]
+
+    def wide(x: Any, *channels: Any) -> Any:
+        kind = torch.float64 if x.dtype == torch.float64 else torch.float32
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        return x.to(kind), *(None if c is None else c.to(kind).view(shape) for c in channels)
+
+    def stats(x: Any, eps: float) -> Any:
+        (w,) = wide(x)
+        variance, mean = torch.var_mean(w, dims(x), correction=0)
+        return mean, torch.where(variance + eps > 0, (variance + eps).rsqrt(), 0.0)
+
+    def elemt(x: Any, weight: Any, bias: Any, mean: Any, inverse_std: Any, eps: float) -> Any:
+        w, m, s, a, b = wide(x, mean, inverse_std, weight, bias)
+        return ((w - m) * s * (1.0 if a is None else a) + (0.0 if b is None else b)).to(x.dtype)
+
+    def reduce(gradient: Any, x: Any, mean: Any, inverse_std: Any, weight: Any, *wanted: bool) -> Any:
+        (g,), (w, m) = wide(gradient), wide(x, mean)
+        sums = g.sum(dims(x)), (g * (w - m)).sum(dims(x))
+        kind = x.dtype if weight is None else weight.dtype
+        by_weight, by_bias = (sums[1] * inverse_std).to(kind), sums[0].to(kind)
+        return *sums, by_weight if wanted[1] else None, by_bias if wanted[2] else None
+
+    def backward(
+        gradient: Any, x: Any, mean: Any, inverse_std: Any, weight: Any, g_sum: Any, gx_sum: Any, count: Any
+    ) -> Any:
+        assert count.dtype == torch.int32
+        n = count.sum()
+        (g,) = wide(gradient)
+        w, m, s, a, first, second = wide(x, mean, inverse_std, weight, g_sum / n, gx_sum / n)
+        return ((g - first - (w - m) * s * s * second) * s * (1.0 if a is None else a)).to(x.dtype)
+
+    def kernel(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            if any(device.device_of(x) != CUDA for x in args if isinstance(x, torch.Tensor)):
+                device.refuse(name)
+            device.counts.operations += 1
+            with device.silence():
+                found = plain(*args)
+            for x in tree_leaves(found):
+                if isinstance(x, torch.Tensor):
+                    device.tag(x)
+            return found
+
+        return call
+
+    plain: dict[str, Any] = {
+        "stats": stats,
+        "elemt": elemt,
+        "backward_reduce": reduce,
+        "backward_elemt": backward,
+    }
+    for name, function in plain.items():
+        device.patch(torch, f"batch_norm_{name}", kernel(name, function))

@@ -1,6 +1,7 @@
 """Batch normalisation over the batch of all ranks, and the shuffling that keeps MoCo's ranks from cheating.
 
-torch's own SyncBatchNorm refuses CPU tensors and gloo; this one needs nothing but the collectives of this package.
+torch's own SyncBatchNorm refuses CPU tensors and gloo, and waits for the device at every call; this one needs nothing
+but the collectives of this package. On CUDA both take the same kernels.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class SyncBatchNorm(_BatchNorm):
         if not self.training or world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
+        if input.is_cuda:
+            input = _packed(input)
         mean, variance, count = joint_moments(input)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             self._update_running(mean, variance, count)
@@ -77,8 +80,12 @@ def joint_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     The ranks' moments (m_r, v_r, n_r) join by the law of total variance, with w_r = n_r / n: m = sum_r w_r
     m_r and v = sum_r w_r (v_r + (m_r - m)^2), which cancels nowhere, as the difference of raw moments would.
     """
-    wide = x if x.dtype == torch.float64 else x.float()
-    variance, mean = torch.var_mean(wide, _all_but_channels(x), correction=0)
+    if x.is_cuda:
+        mean, inverse_std = torch.batch_norm_stats(x, 0.0)  # (C,) each; 0 for a channel of equal values
+        variance = torch.where(inverse_std > 0, inverse_std, torch.inf) ** -2
+    else:
+        wide = x if x.dtype == torch.float64 else x.float()
+        variance, mean = torch.var_mean(wide, _all_but_channels(x), correction=0)
     count = mean.new_full((1,), x.numel() // x.shape[1])
     moments = stack_ranks(torch.cat([mean, variance, count]))
     channels = x.shape[1]
@@ -109,22 +116,60 @@ class _Normalise(Function):
         bias: Tensor | None,
         eps: float,
     ) -> Tensor:
-        ctx.save_for_backward(x, mean, (variance + eps).rsqrt(), count, weight)
+        inverse_std = (variance + eps).rsqrt()
+        ctx.save_for_backward(x, mean, inverse_std, count, weight)
+        if x.is_cuda:
+            normalised: Tensor = torch.batch_norm_elemt(x, weight, bias, mean, inverse_std, eps)
+            return normalised
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, inverse_std, count, weight = ctx.saved_tensors
-        shape = (1, -1) + (1,) * (x.dim() - 2)
-        wide = gradient.to(mean.dtype)
-        normalised = (x.to(mean.dtype) - mean.view(shape)) * inverse_std.view(shape)
-        sums = torch.stack([wide.sum(_all_but_channels(x)), (wide * normalised).sum(_all_but_channels(x))])
-        along_bias, along_weight = reduce_sum(sums) / count
-        scale = inverse_std if weight is None else inverse_std * weight
-        by_x = scale.view(shape) * (wide - along_bias.view(shape) - normalised * along_weight.view(shape))
-        by_bias, by_weight = (None, None) if weight is None else sums.to(weight.dtype)
-        return by_x.to(x.dtype), None, None, None, by_weight, by_bias, None
+        joined = _native_gradients if x.is_cuda else _gradients
+        by_x, by_weight, by_bias = joined(gradient, x, mean, inverse_std, count, weight)
+        return by_x, None, None, None, by_weight, by_bias, None
+
+
+Gradients = tuple[Tensor, Tensor | None, Tensor | None]
+"""By the input (B, C, ...), the weight (C,) and the bias (C,)."""
+
+
+def _gradients(
+    gradient: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor, count: Tensor, weight: Tensor | None
+) -> Gradients:
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    wide = gradient.to(mean.dtype)
+    normalised = (x.to(mean.dtype) - mean.view(shape)) * inverse_std.view(shape)
+    sums = torch.stack([wide.sum(_all_but_channels(x)), (wide * normalised).sum(_all_but_channels(x))])
+    along_bias, along_weight = reduce_sum(sums) / count
+    scale = inverse_std if weight is None else inverse_std * weight
+    by_x = scale.view(shape) * (wide - along_bias.view(shape) - normalised * along_weight.view(shape))
+    by_bias, by_weight = (None, None) if weight is None else sums.to(weight.dtype)
+    return by_x.to(x.dtype), by_weight, by_bias
+
+
+def _native_gradients(
+    gradient: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor, count: Tensor, weight: Tensor | None
+) -> Gradients:
+    """The same by torch's kernels: two passes over the activations."""
+    gradient, affine = _packed(gradient), weight is not None
+    along_bias, along_weight, by_weight, by_bias = torch.batch_norm_backward_reduce(
+        gradient, x, mean, inverse_std, weight, True, affine, affine
+    )
+    sums = reduce_sum(torch.stack([along_bias, along_weight]))
+    wide = weight.to(mean.dtype) if weight is not None else None
+    by_x: Tensor = torch.batch_norm_backward_elemt(
+        gradient, x, mean, inverse_std, wide, sums[0], sums[1], count.reshape(1).to(torch.int32)
+    )
+    return (by_x, by_weight, by_bias) if affine else (by_x, None, None)
+
+
+def _packed(x: Tensor) -> Tensor:
+    """As the kernels read it: channels first or last, without gaps."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    return x if last is not None and x.is_contiguous(memory_format=last) else x.contiguous()
 
 
 def _all_but_channels(x: Tensor) -> list[int]:
