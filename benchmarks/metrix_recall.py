@@ -75,15 +75,11 @@ def timed(device: str, function: object, *args: object) -> tuple[object, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 60_000])
-    parser.add_argument(
-        "--loop-queries", type=int, default=500, help="queries of the loop; its time is scaled up"
-    )
+    parser.add_argument("--loop-queries", type=int, default=500, help="queries of the loop; its time is scaled up")
     parser.add_argument("--no-calculator", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

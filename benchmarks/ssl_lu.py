@@ -21,9 +21,7 @@ def measure(name: str, n: int, dim: int, device: str, threads: int, answer: Conn
     from wasskit.evaluation.uniformity import gaussian_uniformity
 
     torch.set_num_threads(threads)
-    z = torch.nn.functional.normalize(torch.randn(n, dim, generator=torch.Generator().manual_seed(0))).to(
-        device
-    )
+    z = torch.nn.functional.normalize(torch.randn(n, dim, generator=torch.Generator().manual_seed(0))).to(device)
     gaussian_uniformity(z[:64])
     on_gpu = z.is_cuda
     if on_gpu:
@@ -49,9 +47,7 @@ def measure(name: str, n: int, dim: int, device: str, threads: int, answer: Conn
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sizes", type=int, nargs="+", default=[20000, 50000])

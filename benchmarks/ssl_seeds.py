@@ -34,9 +34,7 @@ def measure(method: str, term: str, seed: int) -> list[Any]:
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     compared = found["comparison"]
     pairs = [
-        compared[name][key]
-        for name in ("untrained", "raw pixels")
-        for key in ("knn10_top1", "knn10_top1_cropped")
+        compared[name][key] for name in ("untrained", "raw pixels") for key in ("knn10_top1", "knn10_top1_cropped")
     ]
     trained = compared["trained"]
     return [
@@ -53,11 +51,7 @@ def show(rows: list[dict[str, str]]) -> None:
     """The README's table, of the seeds that every method has with and without the term."""
     seeds = sorted(
         set.intersection(
-            *(
-                {r["seed"] for r in rows if (r["method"], r["term"]) == (m, t)}
-                for m in METHODS
-                for t in ("", "w2")
-            )
+            *({r["seed"] for r in rows if (r["method"], r["term"]) == (m, t)} for m in METHODS for t in ("", "w2"))
         )
     )
     if not seeds:
@@ -67,10 +61,7 @@ def show(rows: list[dict[str, str]]) -> None:
     for name in ("pixels", "untrained"):
         # The untrained backbone is the same for every method: one row a seed.
         own = [row for row in kept if (row["method"], row["term"]) == (METHODS[0], "")]
-        print(
-            f"| {name} | "
-            + " | ".join(cell([float(r[f"{name}_{v}"]) for r in own]) for v in ("whole", "cropped"))
-        )
+        print(f"| {name} | " + " | ".join(cell([float(r[f"{name}_{v}"]) for r in own]) for v in ("whole", "cropped")))
     for method in METHODS:
         cells = [
             cell([float(row[column]) for row in kept if (row["method"], row["term"]) == (method, term)])
@@ -81,9 +72,7 @@ def show(rows: list[dict[str, str]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()

@@ -45,9 +45,7 @@ class Reader:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=32)
@@ -80,9 +78,7 @@ def main() -> None:
     print(f"batched, one process   {ours:9,.0f} pairs/s, {ours / base:.1f} times")
     if arguments.compile:
         views.colour_jitter = torch.compile(views.colour_jitter, dynamic=False)
-        compiled = pairs_per_second(
-            TrainLoader(memory, batch, TwoViews(normalise), device=arguments.device), warm=4
-        )
+        compiled = pairs_per_second(TrainLoader(memory, batch, TwoViews(normalise), device=arguments.device), warm=4)
         print(f"the same, compiled     {compiled:9,.0f} pairs/s, {compiled / base:.1f} times")
 
 

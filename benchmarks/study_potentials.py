@@ -39,9 +39,7 @@ def main() -> None:
     error = max(abs(a - b[0]) for a, b in zip(separate, nested, strict=True))
     print(f"N = {n}, {len(dims)} dimensions up to {d}")
     print(f"one pass per dimension {one_pass:8.2f} s")
-    print(
-        f"one nested sweep       {sweep:8.2f} s   {one_pass / sweep:.2f} times as fast; values agree to {error:.1e}"
-    )
+    print(f"one nested sweep       {sweep:8.2f} s   {one_pass / sweep:.2f} times as fast; values agree to {error:.1e}")
 
 
 if __name__ == "__main__":

@@ -133,9 +133,7 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
-    print(
-        f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads; steps per second (ratio to plain)"
-    )
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads; steps per second (ratio to plain)")
     for title, dim, hidden, rank, batch in CASES:
         x, y = torch.randn(2, batch, dim, device=device)
         values = [loss(*pair(dim, hidden, rank, device), x, y).item() for loss in (plain_loss, fast_loss)]

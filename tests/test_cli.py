@@ -216,9 +216,7 @@ def test_every_recipe_is_valid(name: str) -> None:
     assert validate_recipe(name) == name
 
 
-def test_recipes_can_be_listed_shown_copied_and_validated(
-    run_cli: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_recipes_can_be_listed_shown_copied_and_validated(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     listed = json.loads(run_cli("recipes", "list", "--json").stdout)["recipes"]
     assert [entry["name"] for entry in listed] == recipe_names()
     name = listed[0]["name"]
@@ -292,9 +290,7 @@ def test_closed_streams_and_names_that_are_no_text_are_survived() -> None:
     assert printed.stdout == "n\\udcff\n"
 
 
-def test_a_recipe_of_another_command_is_refused(
-    run_cli: Callable[..., Any], words: Callable[[str], str]
-) -> None:
+def test_a_recipe_of_another_command_is_refused(run_cli: Callable[..., Any], words: Callable[[str], str]) -> None:
     name = next(name for name in recipe_names() if not name.startswith("mrl/"))
     result = run_cli("mrl", "train", "--recipe", name)
     assert result.exit_code == 2
@@ -408,9 +404,7 @@ def test_tab_offers_the_runs_that_a_command_takes_in_every_shell(runs: Path, ask
 
 
 @pytest.mark.parametrize("asked", OF)
-def test_every_command_completes_its_own_runs_only(
-    runs: Path, asked: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_completes_its_own_runs_only(runs: Path, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs)
     plugin, name, *flag = asked.split()
     command = build_root().entries[plugin].load().entries[name].load()
@@ -497,9 +491,7 @@ def test_bash_reads_its_script_and_completes(tmp_path: Path) -> None:
 )
 def test_these_paths_import_nothing_heavy(code: str) -> None:
     program = f"from wasskit.cli import run\n{code}\nimport sys\nprint('LOADED', *sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert not loaded & set(HEAVY)
 
@@ -510,9 +502,7 @@ def test_every_command_module_is_cheap_to_declare() -> None:
         "import sys; sys.path.insert(0, 'tests'); from test_cli import _all_command_paths\n"
         "paths = _all_command_paths()\nprint('LOADED', *sorted(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not set(done.stdout.rpartition("LOADED")[2].split()) & set(HEAVY)
 
 
@@ -559,9 +549,6 @@ def test_a_measurement_without_memory_names_its_own_options(
     result = run_cli("mrl", "embed", str(tmp_path), str(tmp_path), "-o", str(tmp_path / "x.npy"))
     assert result.exit_code == 1
     said = " ".join(result.stderr.split())
-    assert (
-        "ran out of memory (CUDA error: out of memory): try a smaller --batch-size, or --precision bf16."
-        in said
-    )
+    assert "ran out of memory (CUDA error: out of memory): try a smaller --batch-size, or --precision bf16." in said
     assert "--accumulate" not in said
     assert "Traceback" not in said

@@ -170,13 +170,9 @@ def test_fixed_keys_leave_out_the_machine_and_the_invocation() -> None:
     assert not fixed & {"root", "json", "recipe", "paths"}
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--dims", "8", "--dims", "16"), ("--dims=8", "--lr", "1", "--dims=8")]
-)
+@pytest.mark.parametrize("arguments", [("--dims", "8", "--dims", "16"), ("--dims=8", "--lr", "1", "--dims=8")])
 def test_a_list_that_is_given_twice_is_refused(arguments: tuple[str, ...]) -> None:
-    with pytest.raises(
-        UserError, match=r"--dims is given more than once: .* separated by commas, as in --dims A,B"
-    ):
+    with pytest.raises(UserError, match=r"--dims is given more than once: .* separated by commas, as in --dims A,B"):
         COMMAND.build().main([*arguments], standalone_mode=False)
 
 

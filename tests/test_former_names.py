@@ -77,14 +77,10 @@ def test_a_run_of_an_earlier_version_is_resumed(run_cli: Callable[..., Any], tmp
     import torch
 
     run = tmp_path / "run"
-    assert (
-        run_cli("ssl", "byol", *SMALL, "--no-sync-bn", "--min-crop", "0.4", "--run-dir", run).exit_code == 0
-    )
+    assert run_cli("ssl", "byol", *SMALL, "--no-sync-bn", "--min-crop", "0.4", "--run-dir", run).exit_code == 0
     # As the earlier version wrote it: configuration and checkpoint under the former names.
     config = run / "config.toml"
-    text = (
-        config.read_text().replace("sync_bn = false", 'batch_norm = "local"').replace("min_crop", "crop_min")
-    )
+    text = config.read_text().replace("sync_bn = false", 'batch_norm = "local"').replace("min_crop", "crop_min")
     assert "crop_min = 0.4" in text
     assert 'batch_norm = "local"' in text
     config.write_text(text)

@@ -130,9 +130,7 @@ def test_words_say_what_the_code_does(path: str, name: str) -> None:
     """The words in one place with the numbers that the code takes."""
     from wasskit.plugins.ssl.network import CHARACTERS, NATURAL
 
-    assert {f.name: f for f in fields_of(COMMANDS[path].options)}[name].option.show_default == WORDS[
-        path, name
-    ]
+    assert {f.name: f for f in fields_of(COMMANDS[path].options)}[name].option.show_default == WORDS[path, name]
     assert (NATURAL.scale[0], CHARACTERS.scale[0]) == (0.08, 0.5)
     assert (NATURAL.flip, NATURAL.grey, NATURAL.blur, NATURAL.solarise) == (0.5, 0.2, 0.5, 0.2)
     assert NATURAL.jitter == CHARACTERS.jitter == 0.8
@@ -179,10 +177,6 @@ def test_the_examples_of_a_command_can_be_parsed(path: str) -> None:
             name = " ".join(words[:2])
             assert load_recipe(words[words.index("--recipe") + 1], command=name).command == name
             assert find_command(name) is not None
-        flags = {
-            p
-            for parameter in COMMANDS[path].build().params
-            for p in (*parameter.opts, *parameter.secondary_opts)
-        }
+        flags = {p for parameter in COMMANDS[path].build().params for p in (*parameter.opts, *parameter.secondary_opts)}
         if " ".join(words).startswith(path):
             assert {w for w in words if re.match(r"--?[a-z]", w)} <= flags, line

@@ -138,9 +138,7 @@ def parse() -> Iterator[object]:
         (b"12345678901", "it has 11 bytes, more than the 10 of any such file; make it anew."),
     ],
 )
-def test_what_a_parser_raises_becomes_one_sentence(
-    tmp_path: Path, parse: object, content: bytes, said: str
-) -> None:
+def test_what_a_parser_raises_becomes_one_sentence(tmp_path: Path, parse: object, content: bytes, said: str) -> None:
     assert callable(parse)
     (tmp_path / "x.x").write_bytes(content)
     with pytest.raises(UserError) as caught:
@@ -231,9 +229,7 @@ def test_announced_pixels_are_believed_as_far_as_the_bytes_go(tmp_path: Path) ->
 
 
 def test_other_formats_are_no_images(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
-    )
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(UnreadableImage, match="not an image"):
         read_image(tmp_path / "x.png")
 
@@ -266,9 +262,7 @@ def test_dots_in_strings_and_numbers_are_no_parts(tmp_path: Path) -> None:
     assert read_toml(tmp_path / "x.toml")["a"] == {"b": {"c": "x." * 50}}
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000, "[" * 500 + "]" * 500, '{"a": 1' + "0" * 400 + "}", "1" * 5000, "{"]
-)
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 500 + "]" * 500, '{"a": 1' + "0" * 400 + "}", "1" * 5000, "{"])
 def test_hostile_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=r"x\.json is not a readable JSON file"):
@@ -321,9 +315,7 @@ _CRAFTED = {
     + _state()
     + _U1
     + b"K\x02\x85X\x01\x00\x00\x00CtR",
-    "frombuffer too long": b"cnumpy.core.numeric\n_frombuffer\n(C\x02ab"
-    + _U1
-    + b"K\x63\x85X\x01\x00\x00\x00CtR",
+    "frombuffer too long": b"cnumpy.core.numeric\n_frombuffer\n(C\x02ab" + _U1 + b"K\x63\x85X\x01\x00\x00\x00CtR",
     "getattr": b"cbuiltins\ngetattr\n(X\x01\x00\x00\x00xX\x01\x00\x00\x00ytR",
     "os.system": b"cposix\nsystem\n(X\x02\x00\x00\x00:;tR",
     "a dotted name": b"X\x05\x00\x00\x00numpyX\x0d\x00\x00\x00dtype.__init__\x93",
@@ -357,9 +349,7 @@ def test_the_plain_state_of_an_array_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 def test_arrays_come_back_from_every_protocol(tmp_path: Path, protocol: int, dtype: type) -> None:
     array: NDArray[Any] = np.arange(12, dtype=dtype).reshape(3, 4)
-    (tmp_path / "x").write_bytes(
-        pickle.dumps({"data": array, b"names": ["a", b"b", 1.5, None, True]}, protocol)
-    )
+    (tmp_path / "x").write_bytes(pickle.dumps({"data": array, b"names": ["a", b"b", 1.5, None, True]}, protocol))
     content = read_pickle(tmp_path / "x")
     np.testing.assert_array_equal(content["data"], array)
     assert content["data"].dtype == dtype

@@ -98,9 +98,7 @@ def test_the_end_of_a_training(capsys: pytest.CaptureFixture[str]) -> None:
     summary: Any = SimpleNamespace(
         wall_seconds=2.0, samples_per_second=1234.5, waiting_share=0.125, as_dict=lambda: {"steps": 3}
     )
-    told = conclude(
-        run, summary, Report({"y": 2}), [], [("mrl evaluate", "--data-root", "d"), ("mrl export",)]
-    )
+    told = conclude(run, summary, Report({"y": 2}), [], [("mrl evaluate", "--data-root", "d"), ("mrl export",)])
     said = capsys.readouterr()
     assert told == {"steps": 3, "run": "runs/a b", "y": 2, "figures": []}
     assert "Trained in 2.0 s, 1,234 images/s, 12.5 % of it waiting for data." in said.err

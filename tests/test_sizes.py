@@ -51,11 +51,7 @@ def test_no_file_is_long() -> None:
 
 
 def _is_text(node: ast.AST) -> TypeGuard[ast.Expr]:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _windows(path: Path, tree: ast.Module) -> Iterator[tuple[tuple[str, ...], int]]:

@@ -160,9 +160,7 @@ def plugin_group(plugin: Plugin) -> Any:
     def entry(name: str, help_text: str) -> Entry:
         return Entry(help_text, lambda: load_command(plugin, name).build())
 
-    return _make_group(
-        plugin.name, plugin.help, {name: entry(name, text) for name, text in plugin.commands.items()}
-    )
+    return _make_group(plugin.name, plugin.help, {name: entry(name, text) for name, text in plugin.commands.items()})
 
 
 def find_command(path: str) -> Command[Any]:
@@ -317,9 +315,7 @@ def _explain(error: Exception) -> tuple[str | None, int]:
             return f"No permission{where}: choose another folder or change its permissions.", 2
         if error.filename and error.strerror:
             return f"{error.strerror}: {error.filename}.", 2
-    if isinstance(error, RuntimeError) and str(error).startswith(
-        "Symlink loop from "
-    ):  # Path.resolve, until 3.12
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from "):  # Path.resolve, until 3.12
         return f"{str(error).removeprefix('Symlink loop from ')} is a link that leads back to itself.", 2
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         name = error.object[:200].encode("utf-8", "backslashreplace").decode()

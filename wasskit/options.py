@@ -76,16 +76,13 @@ def _models(typed: str, command: str) -> Iterable[str]:
     others = [
         path
         for path in complete_local_paths(typed)
-        if path.endswith((".pt", ".safetensors"))
-        or (path.endswith("/") and not (Path(path) / "config.toml").is_file())
+        if path.endswith((".pt", ".safetensors")) or (path.endswith("/") and not (Path(path) / "config.toml").is_file())
     ]
     return sorted({*runs, *others})
 
 
 def _models_or_vectors(typed: str, command: str) -> Iterable[str]:
-    return sorted(
-        {*_models(typed, command), *(p for p in complete_local_paths(typed) if p.endswith(VECTORS))}
-    )
+    return sorted({*_models(typed, command), *(p for p in complete_local_paths(typed) if p.endswith(VECTORS))})
 
 
 complete_own_runs = ByCommand(_own_runs)
@@ -120,9 +117,7 @@ class OneDeviceOptions(OptionGroup):
 class DeviceOptions(OneDeviceOptions):
     """Where and how to compute, on one process or several."""
 
-    nproc: int = option(
-        1, help="Processes on this machine, one per device.", panel="Machine", min=1, runtime=True
-    )
+    nproc: int = option(1, help="Processes on this machine, one per device.", panel="Machine", min=1, runtime=True)
     precision: Literal["fp32", "bf16", "fp16"] = option(
         "fp32",
         help="Arithmetic of the networks (bf16, fp16: autocast; fp16 with scaled gradients).",
@@ -157,12 +152,8 @@ class RunFolderOptions(OptionGroup):
         super().validate()
         if self.run_dir is not None and self.name is not None:
             raise UserError("--run-dir and --name both say where the run goes: give one of them.")
-        if self.name is not None and (
-            not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts
-        ):
-            raise UserError(
-                f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own."
-            )
+        if self.name is not None and (not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts):
+            raise UserError(f"--name: {self.name!r} is not a folder name; use --run-dir for a path of your own.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,9 +249,7 @@ class BackboneOptions(OptionGroup):
         complete=complete_backbones, metavar="NAME", show_default="by the size of the images",
     )  # fmt: skip
     pretrained: bool = option(False, help="Start from the library's pretrained weights.", panel="Model")
-    weights: Path | None = option(
-        None, help="Start from local weights (.pt, .pth, .safetensors).", panel="Model"
-    )
+    weights: Path | None = option(None, help="Start from local weights (.pt, .pth, .safetensors).", panel="Model")
     stem: Literal["auto", "small", "small-pad2", "standard"] = option(
         "auto", help="First layers: small is 3x3, stride 1, no pooling.", panel="Model"
     )
@@ -268,9 +257,7 @@ class BackboneOptions(OptionGroup):
     def validate(self) -> None:
         super().validate()
         if self.pretrained and self.weights is not None:
-            raise UserError(
-                "--pretrained and --weights both say where the weights come from: give one of them."
-            )
+            raise UserError("--pretrained and --weights both say where the weights come from: give one of them.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,9 +265,7 @@ class LoopOptions(OptionGroup):
     """Length of a training and how its steps are taken."""
 
     epochs: int = option(100, help="Passes over the training set.", panel="Optimisation", min=1)
-    batch_size: int = option(
-        128, help="Images per step, over all processes.", panel="Optimisation", min=1, short="-b"
-    )
+    batch_size: int = option(128, help="Images per step, over all processes.", panel="Optimisation", min=1, short="-b")
     accumulate: int = option(
         1,
         help="Micro-batches per step; whole-batch loss terms see one micro-batch.",
@@ -288,9 +273,7 @@ class LoopOptions(OptionGroup):
         min=1,
     )
     eval_every: int = option(1, help="Epochs between evaluations.", panel="Run", min=1)
-    channels_last: bool = option(
-        True, help="Channels-last memory format for images.", panel="Machine", runtime=True
-    )
+    channels_last: bool = option(True, help="Channels-last memory format for images.", panel="Machine", runtime=True)
     compile: bool = option(False, help="Compile the model with torch.compile.", panel="Machine", runtime=True)
 
 
@@ -305,17 +288,11 @@ class LearningRateOptions(OptionGroup):
 class UpdateOptions(OptionGroup):
     """The optimiser but for its learning rate, which some methods choose by what they learn from."""
 
-    optimizer: Literal["sgd", "adam", "adamw", "lars"] = option(
-        "sgd", help="Optimiser.", panel="Optimisation"
-    )
+    optimizer: Literal["sgd", "adam", "adamw", "lars"] = option("sgd", help="Optimiser.", panel="Optimisation")
     momentum: float = option(0.9, help="Momentum of SGD and LARS.", panel="Optimisation", min=0, below=1)
     weight_decay: float = option(0.0, help="Weight decay.", panel="Optimisation", min=0)
-    clip_norm: float | None = option(
-        None, help="Largest norm of the gradient.", panel="Optimisation", above=0
-    )
-    warmup_epochs: int = option(
-        0, help="Epochs of linear warm-up of the learning rate.", panel="Optimisation", min=0
-    )
+    clip_norm: float | None = option(None, help="Largest norm of the gradient.", panel="Optimisation", above=0)
+    warmup_epochs: int = option(0, help="Epochs of linear warm-up of the learning rate.", panel="Optimisation", min=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,9 +327,7 @@ class OverwriteOptions(OptionGroup):
             if path.exists() and not path.is_file():
                 raise UserError(f"{path} is not a file that can be replaced: choose another {flag}.")
             if not self.overwrite and os.path.lexists(path):
-                raise UserError(
-                    f"{path} exists already: choose another {flag}, or replace it by --overwrite."
-                )
+                raise UserError(f"{path} exists already: choose another {flag}, or replace it by --overwrite.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,7 @@ from typing import Any
 
 from wasskit.evaluation.metrics import COMMON, Metric, Metrics
 
-BUILT_IN = {
-    name: f"wasskit.plugins.{name}:plugin" for name in ("mrl", "ssl", "metrix", "w2gn", "study", "plot")
-}
+BUILT_IN = {name: f"wasskit.plugins.{name}:plugin" for name in ("mrl", "ssl", "metrix", "w2gn", "study", "plot")}
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,7 @@ def recipes_folder() -> Path:
     for folder in (package / "_recipes", package.parent / "recipes"):
         if folder.is_dir():
             return folder
-    raise UserError(
-        f"The recipes are missing from this installation (looked in {package}); reinstall wasskit."
-    )
+    raise UserError(f"The recipes are missing from this installation (looked in {package}); reinstall wasskit.")
 
 
 def recipe_names(plugin: str | None = None) -> list[str]:
@@ -89,9 +87,7 @@ def find_recipe(named: str, command: str | None = None) -> tuple[str, Path]:
             return name, folder / f"{name}.toml"
     if as_path.suffix == ".toml" or as_path.is_dir():
         raise UserError(f"No recipe file at {as_path}.")
-    raise UserError(
-        f"No recipe named {named!r}.{_nearest(named, command)} `wasskit recipes list` shows them all."
-    )
+    raise UserError(f"No recipe named {named!r}.{_nearest(named, command)} `wasskit recipes list` shows them all.")
 
 
 def _nearest(named: str, command: str | None) -> str:
@@ -120,9 +116,7 @@ def parse_recipe(name: str, path: Path) -> Recipe:
             advice = did_you_mean(key, _TOP_KEYS, otherwise=" Settings go under [options].")
             raise UserError(f"Unknown key {short_text(repr(key))} in recipe {path}.{advice}")
     if not isinstance(document.get("command"), str):
-        raise UserError(
-            f'Recipe {path} does not say which command it configures: add e.g. command = "mrl train".'
-        )
+        raise UserError(f'Recipe {path} does not say which command it configures: add e.g. command = "mrl train".')
     for table in ("options", "paper"):
         if not isinstance(document.get(table, {}), dict):
             raise UserError(f"{table!r} in recipe {path} must be a table.")

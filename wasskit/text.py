@@ -41,9 +41,7 @@ def hidden(character: str) -> bool:
 
     The joiners of some scripts and of emoji are not among them.
     """
-    return (
-        unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and character not in "\u200c\u200d"
-    )
+    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and character not in "\u200c\u200d"
 
 
 def controls(character: str) -> bool:

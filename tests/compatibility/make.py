@@ -189,9 +189,7 @@ def scrub(root: Path) -> None:
             path.unlink()
         elif path.name == "environment.json":
             text = path.read_text(encoding="utf-8")
-            path.write_text(
-                re.sub(r'"command_line": "\S*make.py', '"command_line": "wasskit', text), encoding="utf-8"
-            )
+            path.write_text(re.sub(r'"command_line": "\S*make.py', '"command_line": "wasskit', text), encoding="utf-8")
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 
@@ -208,9 +206,7 @@ def main(version: str) -> None:
     folder = (HERE / version).resolve()
     outputs = folder / "outputs"
     outputs.mkdir(parents=True)
-    (folder / "surface.json").write_text(
-        json.dumps(surface(), indent=1, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    (folder / "surface.json").write_text(json.dumps(surface(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     root = folder / "recorded"
     root.mkdir()
     os.chdir(root)

@@ -80,9 +80,7 @@ def test_photographs_in_memory_are_turned_once(tmp_path: Path, orientation: int,
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_unreadable_notes_of_the_camera_cost_no_image(tmp_path: Path) -> None:
-    Image.new("RGB", (6, 4), (9, 9, 9)).save(
-        tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f nothing"
-    )
+    Image.new("RGB", (6, 4), (9, 9, 9)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f nothing")
     assert read_image(tmp_path / "a.jpg").size == (6, 4)
 
 
@@ -102,9 +100,7 @@ def test_unreadable_files_are_named(tmp_path: Path, damage: str) -> None:
     if damage == "folder":
         path.mkdir()
     elif damage != "absent":
-        path.write_bytes(
-            {"empty": b"", "text": b"no image", "head": content[:30], "tail": content[:-900]}[damage]
-        )
+        path.write_bytes({"empty": b"", "text": b"no image", "head": content[:30], "tail": content[:-900]}[damage])
     with pytest.raises(UnreadableImage) as caught:
         read_image(path)
     assert "cat.jpg" in str(caught.value)

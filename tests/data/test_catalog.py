@@ -16,10 +16,7 @@ def test_importing_it_loads_no_torch_and_no_numpy() -> None:
         "import sys, wasskit.data.catalog as c; c.find_datasets('.');"
         "print([m for m in ('torch', 'numpy', 'PIL', 'sklearn') if m in sys.modules])"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        == "[]\n"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_cards_are_consistent() -> None:

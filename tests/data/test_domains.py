@@ -52,9 +52,7 @@ def test_idx_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "piece", [b"\r", b"1 ", b"1:1 ", b"0"], ids=["returns", "numbers", "pairs", "digits"]
-)
+@pytest.mark.parametrize("piece", [b"\r", b"1 ", b"1:1 ", b"0"], ids=["returns", "numbers", "pairs", "digits"])
 def test_small_files_of_long_rows_are_refused_in_bounded_memory(tmp_path: Path, piece: bytes) -> None:
     """As many bytes as are unpacked at most. A list entry for each of them would take eight times as many and more."""
     path = tmp_path / "bomb.bz2"
@@ -93,13 +91,9 @@ def test_packed_files_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_domains_say_where_they_are_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=f"the data set mnist is not in {tmp_path} .* expected MNIST/raw/train-images"
-    ):
+    with pytest.raises(UserError, match=f"the data set mnist is not in {tmp_path} .* expected MNIST/raw/train-images"):
         load_domain("mnist", tmp_path)
-    with pytest.raises(
-        UserError, match=f"the data set usps is not in {tmp_path} .* expected usps.bz2, usps.t.bz2"
-    ):
+    with pytest.raises(UserError, match=f"the data set usps is not in {tmp_path} .* expected usps.bz2, usps.t.bz2"):
         load_domain("usps", tmp_path)
     with pytest.raises(UserError, match="no data set is called"):
         load_domain("svhnn", tmp_path)

@@ -34,10 +34,7 @@ def _written(folder: Path, suffix: str, rows: np.ndarray[Any, Any] = ROWS) -> Pa
     elif suffix == ".safetensors":
         save_file({"vectors": torch.from_numpy(rows), "labels": torch.tensor(labels)}, path)
     elif suffix == ".csv":
-        lines = [
-            f"{label}," + ",".join(map(repr, map(float, row)))
-            for label, row in zip(labels, rows, strict=True)
-        ]
+        lines = [f"{label}," + ",".join(map(repr, map(float, row))) for label, row in zip(labels, rows, strict=True)]
         path.write_text("label,a,b,c\n" + "\n".join(lines) + "\n")
     else:
         pyarrow = pytest.importorskip("pyarrow")

@@ -127,9 +127,7 @@ def test_images_on_disk_do_not_depend_on_workers_ranks_or_resuming(
     assert not torch.equal(plain[0].views[0][0], plain[0].views[0][1])
     for batch, other in zip(plain, epoch(TrainLoader(on_disk, 4, augment, workers=2)), strict=True):
         assert same(batch, other)
-    for batch, other in zip(
-        plain[3:], epoch(TrainLoader(on_disk, 4, augment, workers=1), start=3), strict=True
-    ):
+    for batch, other in zip(plain[3:], epoch(TrainLoader(on_disk, 4, augment, workers=1), start=3), strict=True):
         assert same(batch, other)
     shares = [epoch(TrainLoader(on_disk, 4, augment, workers=0, rank=r, world_size=2)) for r in range(2)]
     for batch, parts in zip(plain, zip(*shares, strict=True), strict=True):

@@ -222,9 +222,7 @@ def test_damaged_lists_are_named(tmp_path: Path) -> None:
     base = make_sop(tmp_path)
     text = (base / "Ebay_test.txt").read_text()
     (base / "Ebay_test.txt").write_text("\n".join(text.splitlines()[:-2]) + "\n")
-    with pytest.raises(
-        UserError, match=r"Ebay_test\.txt lists 4 test images of 2 classes, but sop has 6 of 3"
-    ):
+    with pytest.raises(UserError, match=r"Ebay_test\.txt lists 4 test images of 2 classes, but sop has 6 of 3"):
         load_dataset("sop", "test", root=tmp_path)
     (base / "Ebay_test.txt").write_text(text + "23 11321 5\n")
     with pytest.raises(UserError, match=r"Ebay_test\.txt line 8 has 3 entries in place of 4"):
@@ -269,10 +267,7 @@ def test_validation_takes_whole_classes(tmp_path: Path) -> None:
     every = {*splits.train.classes, *splits.val.classes, *splits.test.classes}
     assert every == {f"c{i}" for i in range(10)}
     assert splits.val.filled_labels().tolist() == [0] * 3 + [1] * 3
-    drawn = {
-        load_metric_splits("imagefolder", root=tmp_path, validation=0.4, seed=s).train.classes
-        for s in range(8)
-    }
+    drawn = {load_metric_splits("imagefolder", root=tmp_path, validation=0.4, seed=s).train.classes for s in range(8)}
     assert len(drawn) > 1
     with pytest.raises(UserError, match="two of each are needed"):
         split_classes(splits.train, 0.5, 0)

@@ -26,9 +26,7 @@ def darker(pixels: Pixels) -> Pixels:
     return pixels // 2 + 25
 
 
-def picture(
-    height: int = 40, width: int = 30, seed: int = 0
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def picture(height: int = 40, width: int = 30, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -87,10 +85,7 @@ def test_sixteen_bit_colour_png_is_refused(tmp_path: Path) -> None:
 
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     content = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(7)))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(7))) + chunk(b"IEND", b"")
     )
     (tmp_path / "deep.png").write_bytes(content)
     with pytest.raises(UserError, match="more than 8 bits"):
@@ -159,9 +154,7 @@ def test_a_picture_of_another_kind_under_the_name_of_a_tiff_is_read(tmp_path: Pa
 def test_a_profile_of_any_size_is_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(picture()).save(tmp_path / "a.png", icc_profile=minimal_profile("GBR"))
     monkeypatch.setattr("wasskit.data.photographs.LARGEST_PROFILE", 100)
-    with pytest.raises(
-        UserError, match=r"a\.png is not a readable image: its colour profile has more than 100 bytes"
-    ):
+    with pytest.raises(UserError, match=r"a\.png is not a readable image: its colour profile has more than 100 bytes"):
         read_pixels(tmp_path / "a.png")
 
 

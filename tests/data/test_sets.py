@@ -103,9 +103,7 @@ class TestRegistry:
     @pytest.mark.slow
     def test_processes_that_want_the_same_set_download_it_once(self, tmp_path: Path) -> None:
         processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", FETCH, str(tmp_path), when], stdout=subprocess.PIPE, text=True
-            )
+            subprocess.Popen([sys.executable, "-c", FETCH, str(tmp_path), when], stdout=subprocess.PIPE, text=True)
             for when in ("early", "early", "late")
         ]
         found = {process.communicate()[0].strip() for process in processes}
@@ -214,9 +212,7 @@ class TestCifar:
         (tmp_path / "x").write_bytes(pickle.dumps({"data": np.arange(6, dtype=np.uint8)}, protocol=protocol))
         assert read_pickle(tmp_path / "x")["data"].tolist() == list(range(6))
 
-    @pytest.mark.parametrize(
-        "damage", ["truncated", "empty", "text", "list", "labels", "short", "evil", "gone"]
-    )
+    @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "list", "labels", "short", "evil", "gone"])
     def test_damaged_pickles_are_named(self, tmp_path: Path, damage: str) -> None:
         file = write_cifar(tmp_path) / "data_batch_3"
         content = pickle.loads(file.read_bytes())
@@ -346,9 +342,7 @@ class TestTinyImageNet:
         write_png(folder / "val/images/val_1.png", (6, 6, 6), 64)
         (folder / "wnids.txt").write_text("n02\nn01\n")
         (folder / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\ttench\n")
-        (folder / "val/val_annotations.txt").write_text(
-            "val_0.png\tn02\t0\t0\t1\t1\nval_1.png\tn01\t0\t0\t1\t1\n"
-        )
+        (folder / "val/val_annotations.txt").write_text("val_0.png\tn02\t0\t0\t1\t1\nval_1.png\tn01\t0\t0\t1\t1\n")
         return folder
 
     def test_parts(self, tmp_path: Path) -> None:
@@ -399,9 +393,7 @@ class TestImageNet100:
         assert len(test) == 100
         assert test.classes == tuple(sorted(IMAGENET100_WNIDS))
         assert test.paths is not None
-        assert all(
-            test.classes[c] in str(p) for c, p in zip(labels_of(test).tolist(), test.paths, strict=True)
-        )
+        assert all(test.classes[c] in str(p) for c, p in zip(labels_of(test).tolist(), test.paths, strict=True))
 
     def test_a_missing_class_is_named(self, tree: Path) -> None:
         folder = tree / "imagenet" / "val" / "n02090622"
@@ -413,9 +405,7 @@ class TestImageNet100:
     def test_a_flat_validation_folder_with_its_table(self, tree: Path) -> None:
         base = tree / "imagenet"
         (base / "val").rename(base / "sorted")
-        write_png(base / "val" / "ILSVRC2012_val_00000001.png").rename(
-            base / "val/ILSVRC2012_val_00000001.JPEG"
-        )
+        write_png(base / "val" / "ILSVRC2012_val_00000001.png").rename(base / "val/ILSVRC2012_val_00000001.JPEG")
         (base / "LOC_val_solution.csv").write_text(
             "ImageId,PredictionString\n"
             "ILSVRC2012_val_00000001,n02090622 1 2 3 4 \nILSVRC2012_val_00000002,n01440764 1 2 3 4 \n"
@@ -429,9 +419,7 @@ class TestImageNet100:
         with pytest.raises(UserError, match="is there but is not a copy of imagenet100: move it away"):
             load_dataset("imagenet100", "train", root=tmp_path, download=True)
 
-    def test_the_hugging_face_copy_needs_its_package(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_hugging_face_copy_needs_its_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "imagenet100").mkdir()
         (tmp_path / "imagenet100" / "dataset_dict.json").write_text("{}")
         monkeypatch.setitem(sys.modules, "datasets", None)
@@ -439,9 +427,7 @@ class TestImageNet100:
             load_dataset("imagenet100", "train", root=tmp_path)
 
 
-def write_hugging_face(
-    folder: Path, rows: dict[str, list[bytes]], *, layout: str = "disk", classes: int = 100
-) -> None:
+def write_hugging_face(folder: Path, rows: dict[str, list[bytes]], *, layout: str = "disk", classes: int = 100) -> None:
     """A copy like the public one; ``rows``: the files of each split, of the classes 0, 1, ... in turn."""
     library = pytest.importorskip("datasets")
     names = library.ClassLabel(names=[f"class {c}" for c in range(classes)])
@@ -485,9 +471,7 @@ class TestHuggingFaceCopy:
         files[3] = encoded((40,), "L")
         files[5] = encoded((0, 0, 0, 255), "CMYK", "jpeg")
         files[7] = encoded((7, 7, 7), turn=6)
-        write_hugging_face(
-            tmp_path / "imagenet-100", {"train": files, "validation": files[:50]}, layout=layout
-        )
+        write_hugging_face(tmp_path / "imagenet-100", {"train": files, "validation": files[:50]}, layout=layout)
         train = load_dataset("imagenet100", "train", root=tmp_path)
         assert labels_of(train).tolist() == list(range(100))
         assert train.classes[99] == "class 99"
@@ -518,9 +502,7 @@ class TestHuggingFaceCopy:
             (10, ("train", "validation"), "should have the 100 classes .* have 10, 10"),
         ],
     )
-    def test_another_set_is_refused(
-        self, tmp_path: Path, classes: int, splits: tuple[str, ...], message: str
-    ) -> None:
+    def test_another_set_is_refused(self, tmp_path: Path, classes: int, splits: tuple[str, ...], message: str) -> None:
         files = [encoded((i, 2, 3)) for i in range(10)]
         write_hugging_face(tmp_path / "imagenet100", dict.fromkeys(splits, files), classes=classes)
         with pytest.raises(UserError, match=message):
@@ -550,7 +532,5 @@ class TestHuggingFaceCopy:
             load_dataset("imagenet100", "train", root=tmp_path / "data", download=True)
         with pytest.raises(UserError, match="is not in"):
             load_dataset("imagenet100", "train", root=tmp_path / "data")
-        monkeypatch.setattr(
-            library, "load_dataset", lambda name: library.load_from_disk(str(tmp_path / "public"))
-        )
+        monkeypatch.setattr(library, "load_dataset", lambda name: library.load_from_disk(str(tmp_path / "public")))
         assert len(load_dataset("imagenet100", "test", root=tmp_path / "data", download=True)) == 100

@@ -19,9 +19,7 @@ def test_each_class_gives_its_share() -> None:
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 3 + [3])[torch.randperm(84)]
     rest, part = stratified_split(labels, 0.1)
     assert torch.cat([rest, part]).sort().values.tolist() == list(range(84))
-    assert torch.bincount(labels[part], minlength=4).tolist() == [5, 3, 1, 0], (
-        "a single image stays in the rest"
-    )
+    assert torch.bincount(labels[part], minlength=4).tolist() == [5, 3, 1, 0], "a single image stays in the rest"
     again = stratified_split(labels, 0.1)[1]
     assert torch.equal(part, again)
     assert not torch.equal(part, stratified_split(labels, 0.1, seed=1)[1])

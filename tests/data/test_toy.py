@@ -55,20 +55,14 @@ def test_reference_centres_and_whitening(reference: Reference) -> None:
     assert float(torch.pdist(centers).min()) == pytest.approx(step)
     roll = swiss_roll(0.0)
     assert float(roll.draw(1000, 0).norm(dim=1).max()) < 4.5 * np.pi / divisor
-    assert float((swiss_roll().draw(4000, 0) - roll.draw(4000, 0)).std()) == pytest.approx(
-        noise / divisor, rel=0.05
-    )
+    assert float((swiss_roll().draw(4000, 0) - roll.draw(4000, 0)).std()) == pytest.approx(noise / divisor, rel=0.05)
 
     x = torch.as_tensor(arrays["x"])
     whitening = Whitening(x)
     torch.testing.assert_close(whitening.mean, torch.as_tensor(arrays["mean"]), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(
-        whitening.multiplier, torch.as_tensor(arrays["multiplier"]), rtol=1e-7, atol=1e-9
-    )
+    torch.testing.assert_close(whitening.multiplier, torch.as_tensor(arrays["multiplier"]), rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(whitening(x), torch.as_tensor(arrays["scaled"]), rtol=1e-7, atol=1e-8)
-    torch.testing.assert_close(
-        whitening.undo(whitening(x)), torch.as_tensor(arrays["restored"]), rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(whitening.undo(whitening(x)), torch.as_tensor(arrays["restored"]), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("scheme", ["random", "sobol"])

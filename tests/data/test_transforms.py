@@ -78,9 +78,7 @@ def test_affine_quarter_turn_is_a_rotation() -> None:
     images = noise(1, 1, 8, 8)
     turned = ShiftAffine(PLAIN, degrees=90).apply(images, {"unit": torch.tensor([[1.0, 0, 0, 0]])})
     assert isinstance(turned, torch.Tensor)
-    matches = [
-        torch.allclose(turned[0] * 255, torch.rot90(images[0].float(), k, (1, 2)), atol=1e-2) for k in (1, 3)
-    ]
+    matches = [torch.allclose(turned[0] * 255, torch.rot90(images[0].float(), k, (1, 2)), atol=1e-2) for k in (1, 3)]
     assert any(matches)
 
 

@@ -68,9 +68,7 @@ def identity(n: int, size: int) -> ViewParameters:
     """Parameters that change nothing."""
     never = ViewDistribution(flip=0, jitter=0, grey=0, blur=0, solarise=0)
     whole = torch.full((n,), size)
-    return replace(
-        never.parameters(uniform(n), size, size), top=whole * 0, left=whole * 0, height=whole, width=whole
-    )
+    return replace(never.parameters(uniform(n), size, size), top=whole * 0, left=whole * 0, height=whole, width=whole)
 
 
 @pytest.mark.parametrize("size", [8, 32, 40])
@@ -82,9 +80,7 @@ def test_resized_crop_is_torchvisions(size: int, channels: int) -> None:
     for i in range(8):
         box = [int(x[i]) for x in (p.top, p.left, p.height, p.width)]
         crop = batch[i : i + 1].float() / 255
-        expected = tv.resized_crop(
-            crop, *box, [size, size], tv.InterpolationMode.BICUBIC, antialias=True
-        ).clamp(0, 1)
+        expected = tv.resized_crop(crop, *box, [size, size], tv.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
         expected = tv.horizontal_flip(expected) if p.flip[i] else expected
         torch.testing.assert_close(made[i : i + 1], expected, rtol=0, atol=3e-6)
     assert p.flip.any()
@@ -99,9 +95,7 @@ def test_resized_crop_is_pils_up_to_rounding() -> None:
     for i in range(16):
         top, left, height, width = (int(x[i]) for x in (p.top, p.left, p.height, p.width))
         picture = Image.fromarray(batch[i].permute(1, 2, 0).numpy())
-        picture = picture.crop((left, top, left + width, top + height)).resize(
-            (24, 24), Image.Resampling.BICUBIC
-        )
+        picture = picture.crop((left, top, left + width, top + height)).resize((24, 24), Image.Resampling.BICUBIC)
         expected = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
         assert (made[i] - expected).abs().max() < 2
         assert (made[i] - expected).abs().mean() < 0.5
@@ -121,9 +115,7 @@ COLOUR_OPERATIONS: list[tuple[int, Callable[[Tensor, float], Tensor]]] = [
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("kind", "function"), COLOUR_OPERATIONS)
-def test_blends_are_torchvisions(
-    kind: int, function: Callable[[Tensor, float], Tensor], channels: int
-) -> None:
+def test_blends_are_torchvisions(kind: int, function: Callable[[Tensor, float], Tensor], channels: int) -> None:
     x = images(8, channels=channels) / 255
     factors = torch.linspace(0.2, 1.9, 8)
     made = blend_colours(x, *blend_coefficients(torch.full((8,), kind), factors, grey_weights(x)))
@@ -224,9 +216,7 @@ def test_the_largest_uniform_number_keeps_the_crop_inside() -> None:
         assert int(p.left + p.width) == size
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "expected"), [(10, 90, (10, 13)), (90, 10, (13, 10)), (16, 16, (16, 16))]
-)
+@pytest.mark.parametrize(("height", "width", "expected"), [(10, 90, (10, 13)), (90, 10, (13, 10)), (16, 16, (16, 16))])
 def test_crop_falls_back_to_the_middle(height: int, width: int, expected: tuple[int, int]) -> None:
     """No box of 130 % of the area fits: torchvision's fallback is the largest central one of an allowed
     ratio."""
@@ -244,9 +234,7 @@ def test_colour_parameters_have_torchvisions_distribution() -> None:
     jitter = v2.ColorJitter(0.4, 0.4, 0.2, 0.1)
     theirs = [parameters_of(jitter) for _ in range(n)]
     for column, name in enumerate(("brightness_factor", "contrast_factor", "saturation_factor")):
-        assert stats.ks_2samp(p.blend[:, column].numpy(), [float(t[name]) for t in theirs]).pvalue > 1e-3, (
-            name
-        )
+        assert stats.ks_2samp(p.blend[:, column].numpy(), [float(t[name]) for t in theirs]).pvalue > 1e-3, name
     assert stats.ks_2samp(p.hue.numpy(), [float(t["hue_factor"]) for t in theirs]).pvalue > 1e-3
 
     # Each of the 24 orders equally often, as theirs (chi-squared).
@@ -301,9 +289,7 @@ def test_view_statistics_are_torchvisions() -> None:
     ours, _ = TwoViews(PLAIN)(batch, torch.Generator().manual_seed(0))
     pipeline = PerImage(PerImageViews(32, [ViewDistribution()]))
     picture = Image.fromarray(batch[0].permute(1, 2, 0).numpy())
-    theirs = torch.stack(
-        [pipeline(picture, torch.Generator().manual_seed(seed))[0] for seed in range(400)]
-    ).float()
+    theirs = torch.stack([pipeline(picture, torch.Generator().manual_seed(seed))[0] for seed in range(400)]).float()
     statistics: dict[str, Callable[[Tensor], Tensor]] = {
         "mean": lambda x: x.mean(dim=(1, 2, 3)),
         "deviation": lambda x: x.std(dim=(1, 2, 3)),
@@ -328,9 +314,7 @@ def test_small_grey_digits() -> None:
 
 def test_views_may_differ_in_distribution_and_size() -> None:
     never = ViewDistribution(scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grey=0, blur=0, solarise=0)
-    first, second = TwoViews(PLAIN, never, ViewDistribution(), size=16)(
-        images(5), torch.Generator().manual_seed(0)
-    )
+    first, second = TwoViews(PLAIN, never, ViewDistribution(), size=16)(images(5), torch.Generator().manual_seed(0))
     expected = torch.nn.functional.interpolate(images(5) / 255, (16, 16), mode="bicubic", antialias=True)
     torch.testing.assert_close(first, expected.clamp(0, 1), rtol=0, atol=1e-5)
     assert second.shape == (5, 3, 16, 16)

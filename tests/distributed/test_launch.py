@@ -50,10 +50,7 @@ def test_plain_gpus_are_parsed() -> None:
 
 
 def test_slices_stand_for_their_gpu() -> None:
-    found = [
-        (device.name, device.gpu, device.is_slice, device.selector[:8])
-        for device in parse_device_list(SLICED)
-    ]
+    found = [(device.name, device.gpu, device.is_slice, device.selector[:8]) for device in parse_device_list(SLICED)]
     assert found == [
         ("MIG 3g.20gb", 0, True, "MIG-4444"),
         ("MIG 1c.2g.10gb", 0, True, "MIG-5555"),
@@ -65,10 +62,7 @@ def test_slices_stand_for_their_gpu() -> None:
 
 def test_other_output_has_no_devices() -> None:
     assert parse_device_list("") == []
-    assert (
-        parse_device_list("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")
-        == []
-    )
+    assert parse_device_list("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.") == []
     assert parse_device_list("  MIG 1g.5gb  Device  0: (UUID: MIG-1)") == []
 
 
@@ -238,9 +232,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     ("death", "code"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), 9)", 137), ("raise SystemExit(2)", 2)]
 )
 @pytest.mark.parametrize("victim", ["0", "1"])
-def test_one_ranks_death_ends_the_others_with_its_code(
-    death: str, code: int, victim: str, tmp_path: Path
-) -> None:
+def test_one_ranks_death_ends_the_others_with_its_code(death: str, code: int, victim: str, tmp_path: Path) -> None:
     body = f"""
 if place == "{victim}":
     {death}
@@ -274,9 +266,7 @@ time.sleep(600)
 
 @pytest.mark.distributed
 @pytest.mark.usefixtures("soon")
-def test_the_failing_rank_is_heard_and_a_common_failure_once(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_failing_rank_is_heard_and_a_common_failure_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     alone = """
 print("why", place, file=sys.stderr, flush=True)
 (folder / f"said{place}").touch()
@@ -448,9 +438,7 @@ def test_the_third_request_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux tells children of a killed parent"
-)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells children of a killed parent")
 def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
     process = start(tmp_path, CATCHER)
     process.kill()

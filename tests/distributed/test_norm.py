@@ -45,11 +45,7 @@ def joined(
     shape: tuple[int, ...], dtype: torch.dtype, settings: dict[str, Any], offset: float, device: str = "cpu"
 ) -> dict[str, Tensor]:
     """What the ranks together compute in two steps of training; on one rank, torch's own."""
-    norm = (
-        convert_sync_batchnorm(build(shape, dtype, settings))
-        if world_size() > 1
-        else build(shape, dtype, settings)
-    )
+    norm = convert_sync_batchnorm(build(shape, dtype, settings)) if world_size() > 1 else build(shape, dtype, settings)
     norm.to(device)
     x, cotangent = (part.to(device) for part in data(shape, dtype, offset))
     if world_size() > 1:
@@ -212,9 +208,7 @@ def test_one_row_per_rank_is_a_batch() -> None:
 def test_conversion_keeps_parameters_names_and_behaviour() -> None:
     torch.manual_seed(0)
     shared = nn.BatchNorm1d(4)
-    model = nn.Sequential(
-        nn.Linear(3, 4), shared, nn.Sequential(nn.Linear(4, 4), shared), nn.BatchNorm1d(4).eval()
-    )
+    model = nn.Sequential(nn.Linear(3, 4), shared, nn.Sequential(nn.Linear(4, 4), shared), nn.BatchNorm1d(4).eval())
     state = {name: value.clone() for name, value in model.state_dict().items()}
     parameters = list(model.parameters())
     x = torch.randn(6, 3)

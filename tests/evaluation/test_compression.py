@@ -23,9 +23,7 @@ def one(x: Tensor, dim: int, code: str = "float32", **more: object) -> dict[str,
 
 
 def nearest(x: np.ndarray, k: int) -> np.ndarray:
-    found: np.ndarray = (
-        NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(x).kneighbors()[1]
-    )
+    found: np.ndarray = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(x).kneighbors()[1]
     return found
 
 
@@ -33,10 +31,7 @@ def nearest(x: np.ndarray, k: int) -> np.ndarray:
 def test_scikit_learn_finds_the_same(dim: int) -> None:
     found = one(X, dim, labels=LABELS, bank=Bank({"x": BANK}, BANK_LABELS))
     prefix, labels = X[:, :dim].double().numpy(), LABELS.numpy()
-    kept = [
-        len(set(a) & set(b))
-        for a, b in zip(nearest(X.double().numpy(), 10), nearest(prefix, 10), strict=True)
-    ]
+    kept = [len(set(a) & set(b)) for a, b in zip(nearest(X.double().numpy(), 10), nearest(prefix, 10), strict=True)]
     assert found["overlap10"] == pytest.approx(10 * np.mean(kept))
     for k in (1, 10):
         hits = (labels[nearest(prefix, k)] == labels[:, None]).any(1)

@@ -180,9 +180,7 @@ def test_the_loaders_batches_serve() -> None:
     from wasskit.data.base import ImageDataset
     from wasskit.data.loaders import EvalLoader
 
-    pixels = torch.randint(
-        0, 256, (11, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    pixels = torch.randint(0, 256, (11, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     dataset = ImageDataset("made up", "test", ("a", "b"), images=pixels, labels=torch.arange(11) % 2)
     loader = EvalLoader(dataset, 4, lambda images: images.float() / 255)
     found = extract_features(nn.Flatten(), loader)

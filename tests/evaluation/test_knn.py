@@ -41,9 +41,7 @@ def test_a_plain_loop_over_neighbours(weights: Any, temperature: float | None) -
         votes: dict[int, float] = defaultdict(float)
         near: dict[int, float] = defaultdict(float)
         for i in cosine.argsort(descending=True)[:15].tolist():
-            votes[int(train_labels[i])] += (
-                1.0 if weights == "uniform" else math.exp(cosine[i] / (temperature or 1))
-            )
+            votes[int(train_labels[i])] += 1.0 if weights == "uniform" else math.exp(cosine[i] / (temperature or 1))
             near[int(train_labels[i])] += float(cosine[i])
         hits += max(votes, key=lambda c: (round(votes[c], 4), near[c])) == int(label)
     accuracy = knn_accuracy(train, train_labels, test, test_labels, 15, temperature, weights)

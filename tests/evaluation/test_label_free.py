@@ -78,13 +78,9 @@ def test_epps_pulley_is_its_integral() -> None:
     u = draw(30, 4)
     t, phi, weights = (torch.tensor(values, dtype=torch.float64) for values in quadrature())
     waves = torch.exp(1j * u.unsqueeze(2) * t).mean(0)
-    torch.testing.assert_close(
-        epps_pulley(u), 30 * ((waves - phi).abs().square() @ weights), rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(epps_pulley(u), 30 * ((waves - phi).abs().square() @ weights), rtol=1e-12, atol=0)
     assert torch.autograd.gradcheck(epps_pulley, (u.requires_grad_(),))
-    assert float(weights.sum()) == pytest.approx(
-        math.sqrt(2 * math.pi) * math.erf(3 / math.sqrt(2)), abs=1e-3
-    )
+    assert float(weights.sum()) == pytest.approx(math.sqrt(2 * math.pi) * math.erf(3 / math.sqrt(2)), abs=1e-3)
 
 
 def test_sigreg_of_normal_features_has_its_expectation() -> None:

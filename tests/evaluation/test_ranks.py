@@ -38,9 +38,7 @@ def accuracies() -> Tensor:
 
 def neighbours() -> Tensor:
     features, labels = problem()
-    return knn_accuracy(
-        features[:30], labels[:30], features[30:], labels[30:], k=7, topk=(1, 5), sharded=True
-    )
+    return knn_accuracy(features[:30], labels[:30], features[30:], labels[30:], k=7, topk=(1, 5), sharded=True)
 
 
 def probe(samples: int, whole: bool = False) -> Tensor:

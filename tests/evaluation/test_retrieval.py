@@ -23,9 +23,7 @@ from wasskit.evaluation.retrieval import (
 Reference = Callable[[str], dict[str, Any]]
 
 
-def clustered(
-    n: int, dim: int, classes: int, seed: int, dtype: torch.dtype = torch.float64
-) -> tuple[Tensor, Tensor]:
+def clustered(n: int, dim: int, classes: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (n,), generator=generator)
     centres = torch.randn(classes, dim, generator=generator, dtype=dtype)
@@ -106,12 +104,8 @@ def test_equals_sorting_one_query_at_a_time(metric: Metric, separate: bool) -> N
     found = retrieval_metrics(x, labels, recall=(1, 3, 50), map_k=(5,), metric=metric, **gallery)
     assert found == pytest.approx(expected, abs=1e-12)
     assert map_at_r(x, labels, metric=metric, **gallery).item() == pytest.approx(expected["map@r"], abs=1e-12)
-    assert map_at_k(x, labels, 5, metric=metric, **gallery).item() == pytest.approx(
-        expected["map@5"], abs=1e-12
-    )
-    assert precision_at_1(x, labels, metric=metric, **gallery).item() == pytest.approx(
-        expected["precision@1"]
-    )
+    assert map_at_k(x, labels, 5, metric=metric, **gallery).item() == pytest.approx(expected["map@5"], abs=1e-12)
+    assert precision_at_1(x, labels, metric=metric, **gallery).item() == pytest.approx(expected["precision@1"])
     assert best_positive_rank(x, labels, metric=metric, **gallery).tolist() == ranks
 
 
@@ -327,9 +321,7 @@ def test_duplicates_across_classes_tie(metric: Metric, ties: Ties) -> None:
     ranks = best_positive_rank(x, labels, metric=metric, ties=ties)
     if metric == "dot":  # another, longer point may have the largest inner product
         again = torch.randperm(2100, generator=generator)
-        assert torch.equal(
-            best_positive_rank(x[again], labels[again], metric=metric, ties=ties), ranks[again]
-        )
+        assert torch.equal(best_positive_rank(x[again], labels[again], metric=metric, ties=ties), ranks[again])
     else:
         paired = labels < 700
         assert set(ranks[paired].tolist()) == {2 if ties == "pessimistic" else 1}
@@ -344,9 +336,7 @@ def test_exact_numbers_tie_exactly(metric: Metric, dtype: torch.dtype) -> None:
     x = torch.randint(-2, 3, (1301, 5), generator=generator).to(dtype)
     labels = torch.randint(100, (1301,), generator=generator)
     y = x.double()
-    similarity = (
-        y @ y.T if metric == "dot" else -torch.cdist(y, y, compute_mode="donot_use_mm_for_euclid_dist")
-    )
+    similarity = y @ y.T if metric == "dot" else -torch.cdist(y, y, compute_mode="donot_use_mm_for_euclid_dist")
     same = labels[:, None] == labels
     best = similarity.masked_fill(~same | torch.eye(1301, dtype=torch.bool), -torch.inf).amax(1, keepdim=True)
     expected = ((similarity >= best) & ~same).sum(1) + 1

@@ -36,9 +36,7 @@ def spectrum_of(kind: str, k: int, smallest: float = SMALLEST) -> Tensor:
         return torch.where(i < 1, 1.0, 10 * smallest)
     assert kind == "beside the split"
     # A Gram matrix turns directions beside 1e-3 and 1e-4, which count as large still, towards those of 1e-7.
-    return torch.where(
-        i < k // 4, 1.0, torch.where(i < k // 2, 1.5e-3, torch.where(i < 3 * k // 4, 1.5e-4, smallest))
-    )
+    return torch.where(i < k // 4, 1.0, torch.where(i < k // 2, 1.5e-3, torch.where(i < 3 * k // 4, 1.5e-4, smallest)))
 
 
 def rotated(n: int, m: int, singular: Tensor, mean: float = 0.01, seed: int = 0) -> Tensor:
@@ -105,9 +103,7 @@ def test_every_direction_counts_down_to_1e_7_of_the_largest(
     # The gradient by which each small direction would grow.
     small = exact.singular < 1e-5 * exact.singular[0]
     assert small.any()
-    along, expected = (
-        ((exact.left.mT @ g @ exact.right.mT).diagonal()[small]) for g in (gradient, exact.gradient)
-    )
+    along, expected = (((exact.left.mT @ g @ exact.right.mT).diagonal()[small]) for g in (gradient, exact.gradient))
     if not ridge:
         assert (expected < -0.1 / math.sqrt(n * m)).all()
     torch.testing.assert_close(along, expected, rtol=of_gradient, atol=0)
@@ -247,9 +243,7 @@ def test_noise_of_float32_lies_between_what_was_measured_and_1e_7() -> None:
 @pytest.mark.parametrize("method", ["eigh", "polar"])
 def test_rotations_and_copies_leave_small_directions_alone(method: Method) -> None:
     x = rotated(60, 24, spectrum_of("exponential", 24))
-    turn = torch.linalg.qr(
-        torch.randn(24, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    )[0]
+    turn = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64))[0]
     value, gradient = w2_and_gradient(x, normalise=False, method=method)
     other, turned = w2_and_gradient(x @ turn, normalise=False, method=method)
     torch.testing.assert_close(other, value, rtol=1e-12, atol=0)
@@ -264,9 +258,7 @@ def test_rotations_and_copies_leave_small_directions_alone(method: Method) -> No
 @pytest.mark.parametrize(("n", "m"), [(1, 7), (3, 3), (97, 33), (50, 700)])
 def test_a_repeated_point_has_no_directions(n: int, m: int, dtype: torch.dtype, method: Method) -> None:
     """Its mean is rounded, so that in float64 no row is exactly 0 after it has been taken off."""
-    point = normalize(torch.randn(1, m, generator=torch.Generator().manual_seed(5), dtype=torch.float64)).to(
-        dtype
-    )
+    point = normalize(torch.randn(1, m, generator=torch.Generator().manual_seed(5), dtype=torch.float64)).to(dtype)
     x = point.repeat(n, 1)
     assert singular_spectrum(torch.cat([x, x])).eq(-torch.inf).all()
     assert effective_rank(x) == 0
@@ -298,9 +290,7 @@ def test_moments_see_directions_to_the_resolution_of_a_covariance() -> None:
         expected = singular_spectrum(x, normalise=False)
         assert expected.isfinite().sum() == 30
         found = (moments.spectrum()[:seen] / 2).exp() / (expected[0] / 2).exp()
-        torch.testing.assert_close(
-            found, (expected[:seen] / 2).exp() / (expected[0] / 2).exp(), rtol=0, atol=3e-8
-        )
+        torch.testing.assert_close(found, (expected[:seen] / 2).exp() / (expected[0] / 2).exp(), rtol=0, atol=3e-8)
         torch.testing.assert_close(moments.w2(), w2_uniformity(x, normalise=False), rtol=0, atol=1e-7)
 
 

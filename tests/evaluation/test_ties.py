@@ -77,9 +77,7 @@ def by_comparing(x: Tensor, labels: Tensor, metric: Metric, rule: Ties) -> dict[
 
 @pytest.mark.parametrize("metric", ["dot", "euclidean"])
 @pytest.mark.parametrize("rule", ["pessimistic", "optimistic"])
-def test_order_tiles_and_blocks_do_not_show(
-    metric: Metric, rule: Ties, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_order_tiles_and_blocks_do_not_show(metric: Metric, rule: Ties, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against whole numbers; recalls are counts, so they are equal to the last bit."""
     x, labels = crowded()
     x, labels = x[:401], labels[:401]
@@ -96,9 +94,7 @@ def test_order_tiles_and_blocks_do_not_show(
         order = torch.randperm(401, generator=generator)
         for rows in (torch.arange(401), order):
             found = retrieval_metrics(x[rows], labels[rows], recall=(1, 8), metric=metric, ties=rule)
-            assert {k: found[k] for k in ("recall@1", "recall@8")} == {
-                k: expected[k] for k in ("recall@1", "recall@8")
-            }
+            assert {k: found[k] for k in ("recall@1", "recall@8")} == {k: expected[k] for k in ("recall@1", "recall@8")}
             assert found["map@r"] == pytest.approx(expected["map@r"], abs=1e-12)
 
 
@@ -170,9 +166,7 @@ def test_equal_rows_are_found_exactly(dtype: torch.dtype, monkeypatch: pytest.Mo
     assert found_in(x) == (first, repeated)
     assert found_in(x.T.contiguous().T) == (first, repeated)
     # A hash that tells nothing apart: every row collides with every other.
-    monkeypatch.setattr(
-        torch, "randint", lambda low, high, size, generator: torch.zeros(size, dtype=torch.int64)
-    )
+    monkeypatch.setattr(torch, "randint", lambda low, high, size, generator: torch.zeros(size, dtype=torch.int64))
     assert found_in(x) == (first, repeated)
 
 

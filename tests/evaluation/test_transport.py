@@ -32,9 +32,7 @@ def test_reference_uvp(reference: Reference, case: int) -> None:
     points, mapping, given = arrays[f"points{case}"], arrays[f"map_XY{case}"], arrays[f"given_map{case}"]
     variance = arrays[f"sigma_Y{case}"].trace()
     expected = arrays[f"uvp{case}"]
-    assert l2_uvp(points @ given.T, points @ mapping.T, variance) == pytest.approx(
-        float(expected[0]), rel=1e-7
-    )
+    assert l2_uvp(points @ given.T, points @ mapping.T, variance) == pytest.approx(float(expected[0]), rel=1e-7)
     assert l2_uvp(points, points @ mapping.T, variance) == pytest.approx(float(expected[1]), rel=1e-7)
     error = given - mapping
     population = 100 * (error @ arrays[f"sigma_X{case}"] @ error.T).trace() / variance
@@ -45,9 +43,7 @@ def test_reference_uvp(reference: Reference, case: int) -> None:
 def test_reference_frechet(reference: Reference, case: int) -> None:
     arrays = reference("w2gn_frechet")
     names = (f"mu1_{case}", f"sigma1_{case}", f"mu2_{case}", f"sigma2_{case}")
-    assert frechet_distance(*(arrays[name] for name in names)) == pytest.approx(
-        float(arrays[f"fid_{case}"]), rel=1e-7
-    )
+    assert frechet_distance(*(arrays[name] for name in names)) == pytest.approx(float(arrays[f"fid_{case}"]), rel=1e-7)
 
 
 def test_reference_frechet_of_singular_covariances(reference: Reference) -> None:

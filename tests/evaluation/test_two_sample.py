@@ -50,9 +50,7 @@ def test_distances_are_those_of_all_rows() -> None:
     found = compare_samples(x, y, permutations=19, directions=9, rows=20, seed=5)
     axes = slicing_directions(9, 3, like=x, generator=torch.Generator().manual_seed(5))
     assert found.rows == (20, 20)
-    assert found.sliced_w2 == pytest.approx(
-        float(sliced_wasserstein_squared(x, y, directions=axes)), rel=1e-12
-    )
+    assert found.sliced_w2 == pytest.approx(float(sliced_wasserstein_squared(x, y, directions=axes)), rel=1e-12)
 
 
 def test_relabelled_sliced_distances_are_sliced_distances() -> None:

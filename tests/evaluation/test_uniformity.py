@@ -80,9 +80,7 @@ def test_metrics_match_the_published_code(case: str, reference: Reference) -> No
     torch.testing.assert_close(w2.item(), float(expected["w2_formula"]), rtol=1e-9, atol=1e-12)
     # The training code adds 1e-8 to the eigenvalues under the root, but not to the trace.
     squared = w2_uniformity(x, normalise=unit, ridge=1e-8).square() - m * 1e-8
-    torch.testing.assert_close(
-        squared.sqrt().item(), float(expected["w2_code_formula"]), rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(squared.sqrt().item(), float(expected["w2_code_formula"]), rtol=1e-9, atol=1e-9)
 
     for t in (1, 2, 3):
         lu = gaussian_uniformity(x, t, normalise=unit, block=128)
@@ -114,12 +112,8 @@ def test_float32_features_and_streamed_moments_agree(case: str, reference: Refer
     for start in range(0, len(x), 37):
         moments.update(x[start : start + 37])
     assert moments.count == len(x)
-    torch.testing.assert_close(
-        moments.mean.square().sum().item(), float(expected["mean_sq"]), rtol=1e-9, atol=1e-15
-    )
-    torch.testing.assert_close(
-        moments.covariance.trace().item(), float(expected["trace_cov"]), rtol=1e-9, atol=1e-15
-    )
+    torch.testing.assert_close(moments.mean.square().sum().item(), float(expected["mean_sq"]), rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(moments.covariance.trace().item(), float(expected["trace_cov"]), rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(moments.w2().item(), value, rtol=1e-7, atol=0)
     if unit:
         torch.testing.assert_close(moments.effective_rank(), effective_rank(x), rtol=1e-6, atol=0)
@@ -137,13 +131,9 @@ def test_losses_as_trained_match_the_published_code(case: str, reference: Refere
         # At rank deficiency the published values hold the square roots of rounding noise in each null
         # direction; here it counts as 0.
         tolerance = 1e-9 if ridge > 1e-6 or int(expected["full_rank"]) else 1e-5
-        torch.testing.assert_close(
-            value.item(), float(expected[f"analytic_value_{variant}"]), rtol=tolerance, atol=0
-        )
+        torch.testing.assert_close(value.item(), float(expected[f"analytic_value_{variant}"]), rtol=tolerance, atol=0)
         if tolerance == 1e-9 or ridge == 0:
-            np.testing.assert_allclose(
-                gradients[0], expected[f"analytic_grad1_{variant}"], rtol=1e-6, atol=1e-10
-            )
+            np.testing.assert_allclose(gradients[0], expected[f"analytic_grad1_{variant}"], rtol=1e-6, atol=1e-10)
         if int(expected["full_rank"]):
             torch.testing.assert_close(value.item(), float(expected[f"value_{variant}"]), rtol=1e-9, atol=0)
             for view in (1, 2):
@@ -218,9 +208,7 @@ MEASURES: dict[str, Callable[..., Tensor]] = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", MEASURES)
-def test_a_zero_feature_among_others_counts_as_zero_and_has_no_gradient(
-    name: str, dtype: torch.dtype
-) -> None:
+def test_a_zero_feature_among_others_counts_as_zero_and_has_no_gradient(name: str, dtype: torch.dtype) -> None:
     """It has no direction: dividing by a length that is merely kept from 0 gives gradients of 1e11 there."""
     x = features("isotropic", 24, 6).to(dtype)
     zero = torch.arange(24) % 8 == 3
@@ -235,9 +223,7 @@ def test_a_zero_feature_among_others_counts_as_zero_and_has_no_gradient(
     unit = torch.where(zero[:, None], 0, normalize(exact))
     expected = MEASURES[name](unit, normalise=False)
     (expected_gradient,) = torch.autograd.grad(expected, exact)
-    torch.testing.assert_close(
-        value.item(), expected.item(), rtol=1e-5 if dtype == torch.float32 else 2e-2, atol=0
-    )
+    torch.testing.assert_close(value.item(), expected.item(), rtol=1e-5 if dtype == torch.float32 else 2e-2, atol=0)
     error = (gradient - expected_gradient)[~zero].norm() / expected_gradient[~zero].norm()
     assert error < (1e-4 if dtype == torch.float32 else 2e-2)
 
@@ -245,9 +231,7 @@ def test_a_zero_feature_among_others_counts_as_zero_and_has_no_gradient(
 @pytest.mark.parametrize("method", ["eigh", "polar"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
-def test_features_that_are_not_finite_give_nan_not_an_error(
-    shape: tuple[int, int], bad: float, method: Method
-) -> None:
+def test_features_that_are_not_finite_give_nan_not_an_error(shape: tuple[int, int], bad: float, method: Method) -> None:
     features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     features[1, 2] = bad
     features.requires_grad_()
@@ -275,9 +259,7 @@ def test_gradients_stay_bounded_as_the_features_collapse() -> None:
 
 
 def test_w2_by_finite_differences() -> None:
-    x = torch.randn(
-        12, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64, requires_grad=True
-    )
+    x = torch.randn(12, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(w2_uniformity, x)
     assert torch.autograd.gradcheck(lambda z: w2_uniformity(z, normalise=False, ridge=1e-3), x)
     wide = x.detach().mT.contiguous().requires_grad_()
@@ -291,9 +273,7 @@ def test_w2_closed_forms() -> None:
         corners = torch.cat([torch.eye(d, m), -torch.eye(d, m)]).double()
         expected = math.sqrt(2 - 2 * math.sqrt(d / m))
         torch.testing.assert_close(w2_uniformity(corners).item(), expected, rtol=1e-12, atol=1e-7)
-        torch.testing.assert_close(
-            w2_uniformity(corners, method="polar").item(), expected, rtol=1e-6, atol=2e-3
-        )
+        torch.testing.assert_close(w2_uniformity(corners, method="polar").item(), expected, rtol=1e-6, atol=2e-3)
         torch.testing.assert_close(effective_rank(corners).item(), float(d), rtol=1e-9, atol=0)
     balanced = torch.cat([torch.eye(4), -torch.eye(4)]).requires_grad_()
     w2_uniformity(balanced).backward()
@@ -371,9 +351,7 @@ def test_population_values_of_collapse(reference: Reference) -> None:
             if level % 8 or column > 0 or kept == 0:
                 continue
             padded = torch.nn.functional.pad(torch.from_numpy(x), (0, int(total - kept)))
-            torch.testing.assert_close(
-                w2_uniformity(padded).item(), -study["neg_w2"][level, column], rtol=1e-6, atol=0
-            )
+            torch.testing.assert_close(w2_uniformity(padded).item(), -study["neg_w2"][level, column], rtol=1e-6, atol=0)
             lu = gaussian_uniformity(padded).item()
             torch.testing.assert_close(lu, -study["neg_lu"][level, column], rtol=1e-6, atol=0)
 

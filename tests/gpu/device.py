@@ -74,9 +74,7 @@ class LogicalCuda(contextlib.ExitStack):
     def __init__(self) -> None:
         super().__init__()
         self.counts = Counts()
-        self.context = (
-            CPU  # of the torch function that runs: tensors made within it are its tensors' device's
-        )
+        self.context = CPU  # of the torch function that runs: tensors made within it are its tensors' device's
         self.quiet = False
 
     def __enter__(self) -> LogicalCuda:
@@ -208,9 +206,7 @@ class _Dispatched(TorchDispatchMode):
                     device.tag(x)
         return out
 
-    def target(
-        self, func: Any, name: str, args: Any, there: list[Any], tensors: list[Any], asked: Any
-    ) -> torch.device:
+    def target(self, func: Any, name: str, args: Any, there: list[Any], tensors: list[Any], asked: Any) -> torch.device:
         """Where the result is."""
         device = self.device
         if name == "copy_":
@@ -231,9 +227,7 @@ class _Dispatched(TorchDispatchMode):
         if name == "copy_":
             source = device.device_of(args[1])
             if source != device.device_of(args[0]):
-                device.copy(
-                    args[1], source, bool(args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
-                )
+                device.copy(args[1], source, bool(args[2] if len(args) > 2 else kwargs.get("non_blocking", False)))
             return
         if name in WAITS or (name == "repeat_interleave" and kwargs.get("output_size") is None):
             device.wait(name)
@@ -321,9 +315,7 @@ def _patch_tensors(device: LogicalCuda) -> None:
 
         return deepcopy
 
-    def new_tensor(
-        x: Any, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-    ) -> Any:
+    def new_tensor(x: Any, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
         where = x.device if device is None else device
         return torch.tensor(data, dtype=dtype or x.dtype, device=where, requires_grad=requires_grad)
 
@@ -358,9 +350,7 @@ def _patch_torch(device: LogicalCuda) -> None:
     generators: dict[int, torch.device] = {}
 
     def made(plain: Callable[..., Any]) -> Callable[..., Any]:
-        def make(
-            data: Any, *, dtype: Any = None, device_of_it: Any = None, requires_grad: bool = False
-        ) -> Any:
+        def make(data: Any, *, dtype: Any = None, device_of_it: Any = None, requires_grad: bool = False) -> Any:
             if isinstance(data, torch.Tensor) and plain is plain_as:
                 return data.to(device=device_of_it, dtype=dtype)
             with device.silence():
@@ -372,9 +362,7 @@ def _patch_torch(device: LogicalCuda) -> None:
                 device.tag(out)
             return out.requires_grad_(requires_grad) if requires_grad else out
 
-        def call(
-            data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
-        ) -> Any:
+        def call(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
             return make(data, dtype=dtype, device_of_it=device, requires_grad=requires_grad)
 
         return call

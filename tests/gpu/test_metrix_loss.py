@@ -39,9 +39,7 @@ def test_waits_of_a_step(form: str, mode: Mode, kind: Kind) -> None:
         for given in (labels, labels.to("cuda")):
             x = network(maps)
             device.counts = Counts()
-            terms = loss(
-                x, given, mixing=mixing, maps=maps, head=lambda pooled: pooled, images=maps, network=network
-            )
+            terms = loss(x, given, mixing=mixing, maps=maps, head=lambda pooled: pooled, images=maps, network=network)
             terms.total.backward()
             waits.append(device.counts.waits.total())
         assert device.counts.operations > 0

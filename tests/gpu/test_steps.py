@@ -45,9 +45,7 @@ def stage(loop: Loop) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "training", [t for t in TRAININGS if not t.is_grid], ids=lambda training: str(training.name)
-)
+@pytest.mark.parametrize("training", [t for t in TRAININGS if not t.is_grid], ids=lambda training: str(training.name))
 def test_a_steady_step_waits_as_often_as_is_known(
     training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,9 +146,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         build_backbone("resnet18", image_size=32, weights=tmp_path / "weights.safetensors")
 
 
-def test_pretrained_weights_come_from_the_cache_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pretrained_weights_come_from_the_cache_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(
         UserError, match=r"IMAGENET1K_V1 weights of resnet18 are not on this machine .*resnet18-f37072fd.pth"

@@ -71,9 +71,7 @@ def test_onnx_gives_the_same_embeddings_for_any_batch_size(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_onnx_that_differs_is_refused_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_onnx_that_differs_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript")
     monkeypatch.setattr(export, "_onnx_error", lambda *_: (0.5, ""))
     with pytest.raises(RunFailed, match=r"differs from torch's by 5.0e-01"):

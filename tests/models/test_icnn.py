@@ -60,9 +60,7 @@ def test_dense_reference(reference: Reference, name: str, prefix: str) -> None:
     )
     if f"{prefix}_hessian" in arrays:
         assert relative(network.hessian(x), arrays[f"{prefix}_hessian"]) < 1e-11
-    loss = (network.gradient(x) - x).square().sum(1).mean() + 1e-3 * sum(
-        p.abs().sum() for p in network.parameters()
-    )
+    loss = (network.gradient(x) - x).square().sum(1).mean() + 1e-3 * sum(p.abs().sum() for p in network.parameters())
     assert relative(loss.detach(), arrays[f"{prefix}_pretrain_loss"]) < 1e-9
     loss.backward()
     gradients = {name: p.grad for name, p in network.named_parameters()}
@@ -100,9 +98,7 @@ def check_against_autograd(network: Potential, x: Tensor) -> None:
     value = network(leaf)
     (push,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
     target = torch.sin(7.0 * x)
-    expected = torch.autograd.grad(
-        (push - target).square().mean() + value.mean(), [leaf, *network.parameters()]
-    )
+    expected = torch.autograd.grad((push - target).square().mean() + value.mean(), [leaf, *network.parameters()])
 
     again = x.clone().requires_grad_()
     fast_value, fast_push = network.value_and_gradient(again)
@@ -119,9 +115,7 @@ def test_dense_hessian_equals_autograd(activation: Any) -> None:
     torch.manual_seed(1)
     network = DenseICNN(5, (12, 10, 7), 2, activation, strong_convexity=0.3).double()
     x = torch.randn(6, 5, dtype=torch.float64)
-    expected = torch.stack(
-        [torch.autograd.functional.hessian(lambda p: network(p[None])[0], point) for point in x]
-    )
+    expected = torch.stack([torch.autograd.functional.hessian(lambda p: network(p[None])[0], point) for point in x])
     assert relative(network.hessian(x), expected) < 1e-11
 
 

@@ -23,9 +23,7 @@ def test_it_carries_one_gaussian_to_the_other_at_the_cost_of_their_distance() ->
     moved = maps.forward(x)
     for found, expected in zip(moments(moved), moments(y), strict=True):
         torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(
-        (moved - x).square().sum(1).mean(), bures_wasserstein_squared(*moments(x), *moments(y))
-    )
+    torch.testing.assert_close((moved - x).square().sum(1).mean(), bures_wasserstein_squared(*moments(x), *moments(y)))
     torch.testing.assert_close(maps.inverse(moved), x)
     torch.testing.assert_close(maps.forward.matrix, maps.forward.matrix.T)
 

@@ -73,9 +73,7 @@ def test_float32_reaches_rounding_and_never_worsens_the_start() -> None:
     start = x + 0.05 * torch.randn_like(x)
     before = (network.gradient(start) - y).norm(dim=1)
     for evaluations in (1, 2, 12):
-        found = solve_conjugate(
-            network.value_and_gradient, y, start, hessian=network.hessian, evaluations=evaluations
-        )
+        found = solve_conjugate(network.value_and_gradient, y, start, hessian=network.hessian, evaluations=evaluations)
         assert (found.residual <= before).all()
         assert found.evaluations == evaluations
     assert found.residual.max() < 1e-4 * y.norm(dim=1).max()
@@ -87,18 +85,14 @@ def test_each_row_is_solved_as_if_alone() -> None:
     start = torch.zeros_like(y)
     whole = solve_conjugate(network.value_and_gradient, y, start, method="lbfgs", evaluations=25)
     for i in range(len(y)):
-        alone = solve_conjugate(
-            network.value_and_gradient, y[i : i + 1], start[:1], method="lbfgs", evaluations=25
-        )
+        alone = solve_conjugate(network.value_and_gradient, y[i : i + 1], start[:1], method="lbfgs", evaluations=25)
         torch.testing.assert_close(alone.point[0], whole.point[i], rtol=1e-6, atol=1e-8)
 
 
 def test_tolerance_stops_early_and_newton_needs_a_hessian() -> None:
     network = convex_network(2)
     x = torch.randn(5, 2, dtype=torch.float64)
-    found = solve_conjugate(
-        network.value_and_gradient, network.gradient(x), x, method="lbfgs", tolerance=1e-9
-    )
+    found = solve_conjugate(network.value_and_gradient, network.gradient(x), x, method="lbfgs", tolerance=1e-9)
     assert found.evaluations == 1
     with pytest.raises(ValueError, match="Hessian"):
         solve_conjugate(network.value_and_gradient, x, x, method="newton")

@@ -56,9 +56,7 @@ def test_pot() -> None:
     a, b = a / a.sum(), b / b.sum()
     cost = torch.cdist(x, y).square() / 2
     plan = torch.from_numpy(
-        ot.sinkhorn(
-            a.numpy(), b.numpy(), cost.numpy(), 0.25, method="sinkhorn_log", stopThr=1e-13, numItermax=100_000
-        )
+        ot.sinkhorn(a.numpy(), b.numpy(), cost.numpy(), 0.25, method="sinkhorn_log", stopThr=1e-13, numItermax=100_000)
     )
     found = sinkhorn_divergence(x, y, blur=0.5, x_weights=a, y_weights=b, tolerance=1e-12, plan=True)
     assert found.plan is not None

@@ -19,14 +19,10 @@ def test_reference(reference: Reference, case: int) -> None:
     x, y, theta = arrays[f"X{case}"], arrays[f"Y{case}"], arrays[f"thetas{case}"]
     biased = energy_distance(x, y, theta, unbiased=False)
     torch.testing.assert_close(biased, arrays[f"fixed{case}"][1], rtol=1e-6, atol=0)
-    torch.testing.assert_close(
-        energy_distance(x, y, theta), arrays[f"corrected{case}"][0], rtol=1e-9, atol=1e-12
-    )
+    torch.testing.assert_close(energy_distance(x, y, theta), arrays[f"corrected{case}"][0], rtol=1e-9, atol=1e-12)
     exact = arrays[f"exact{case}"]
     torch.testing.assert_close(energy_distance_limit(x, y), exact[0], rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(
-        energy_distance_limit(x, y, unbiased=False, chunk=7), exact[1], rtol=1e-9, atol=0
-    )
+    torch.testing.assert_close(energy_distance_limit(x, y, unbiased=False, chunk=7), exact[1], rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])
@@ -34,20 +30,13 @@ def test_random_directions_agree_with_the_limit(reference: Reference, case: int)
     arrays = {key: torch.as_tensor(value) for key, value in reference("w2gn_energy").items()}
     generator = torch.Generator().manual_seed(case)
     values = torch.stack(
-        [
-            energy_distance(arrays[f"X{case}"], arrays[f"Y{case}"], generator=generator, count=500)
-            for _ in range(20)
-        ]
+        [energy_distance(arrays[f"X{case}"], arrays[f"Y{case}"], generator=generator, count=500) for _ in range(20)]
     )
     error = values.std() / 20**0.5
     assert (values.mean() - arrays[f"exact{case}"][0]).abs() < 5 * error
     # The published average over other directions, whose sign error is repaired in `corrected`.
-    assert (values.mean() - arrays[f"corrected{case}"][1]).abs() < 5 * error + 10 * arrays[f"average{case}"][
-        1
-    ]
-    average = energy_distance(
-        arrays[f"X{case}"], arrays[f"Y{case}"], unbiased=False, generator=generator, count=10000
-    )
+    assert (values.mean() - arrays[f"corrected{case}"][1]).abs() < 5 * error + 10 * arrays[f"average{case}"][1]
+    average = energy_distance(arrays[f"X{case}"], arrays[f"Y{case}"], unbiased=False, generator=generator, count=10000)
     assert (average - arrays[f"average{case}"][2]).abs() < 10 * arrays[f"average{case}"][3]
 
 

@@ -34,12 +34,8 @@ def test_reference_maps_and_distances(reference: Reference, case: int) -> None:
     zero = torch.zeros(len(sigma_x), dtype=torch.float64)
     distance = bures_wasserstein_squared(zero, sigma_x, zero, sigma_y)
     torch.testing.assert_close(distance / 2, arrays[f"half_w2sq{case}"], rtol=1e-7, atol=0)
-    torch.testing.assert_close(
-        gaussian_transport_map(sigma_x, sigma_y), arrays[f"map_XY{case}"], rtol=0, atol=1e-7
-    )
-    torch.testing.assert_close(
-        gaussian_transport_map(sigma_y, sigma_x), arrays[f"map_YX{case}"], rtol=0, atol=1e-7
-    )
+    torch.testing.assert_close(gaussian_transport_map(sigma_x, sigma_y), arrays[f"map_XY{case}"], rtol=0, atol=1e-7)
+    torch.testing.assert_close(gaussian_transport_map(sigma_y, sigma_x), arrays[f"map_YX{case}"], rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("case", [0, 1])
@@ -72,9 +68,7 @@ def test_distance_is_a_metric_and_scales() -> None:
     torch.testing.assert_close(scaled, 9 * square[0, 1])
     # Diracs five apart: the squared distance, not its half.
     zero = torch.zeros(2, 2, dtype=torch.float64)
-    assert bures_wasserstein_squared(
-        torch.zeros(2), zero, torch.tensor([3.0, 4.0]), zero
-    ).item() == pytest.approx(25.0)
+    assert bures_wasserstein_squared(torch.zeros(2), zero, torch.tensor([3.0, 4.0]), zero).item() == pytest.approx(25.0)
 
 
 def test_singular_covariances() -> None:
@@ -211,9 +205,7 @@ def test_covariances_with_common_directions(dim: int, zeros: int) -> None:
         # An eigenvalue is known to eps |S|, a small root to sqrt(eps |S|): D of them at most, squared, and their
         # product with the distance itself.
         noise = dim * torch.finfo(torch.float64).eps * float(a.max() + b.max())
-        assert value.item() == pytest.approx(
-            expected.item(), abs=noise + 2 * (noise * expected.item()) ** 0.5
-        )
+        assert value.item() == pytest.approx(expected.item(), abs=noise + 2 * (noise * expected.item()) ** 0.5)
 
 
 @pytest.mark.parametrize("dim", [2, 5, 64])
@@ -226,9 +218,7 @@ def test_against_the_matrix_root_in_random_directions(dim: int) -> None:
     zero = torch.zeros(dim, dtype=torch.float64)
     forth = bures_wasserstein_squared(zero, first, zero, second)
     torch.testing.assert_close(forth, expected, rtol=1e-11, atol=0)
-    torch.testing.assert_close(
-        bures_wasserstein_squared(zero, second, zero, first), forth, rtol=1e-13, atol=0
-    )
+    torch.testing.assert_close(bures_wasserstein_squared(zero, second, zero, first), forth, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 20, 64])

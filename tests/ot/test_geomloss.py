@@ -28,9 +28,7 @@ def test_published_values(reference: References, file: str) -> None:
 
 
 @pytest.mark.parametrize("beta", [1.0, 10.0])
-def test_slow_annealing_approaches_the_converged_divergences_and_gradients(
-    reference: References, beta: float
-) -> None:
+def test_slow_annealing_approaches_the_converged_divergences_and_gradients(reference: References, beta: float) -> None:
     """GeomLoss at scaling 0.99 against ours: values to 1e-6, gradients to 3e-5."""
     ref = reference("mwrl_loss_small")
     x = torch.nn.functional.normalize(torch.tensor(ref["E"]).double(), dim=1)

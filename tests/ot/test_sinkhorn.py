@@ -59,9 +59,7 @@ def dual_divergences(x: Tensor, dims: list[int], beta: float, blur: float) -> Te
     for d, e in itertools.pairwise(dims):
         smaller = torch.cat([x[:, :d], torch.zeros_like(x[:, d:e])], 1)
         larger = torch.cat([x[:, :d], beta**0.5 * x[:, d:e]], 1)
-        values.append(
-            transport(smaller, larger) - transport(smaller, smaller) / 2 - transport(larger, larger) / 2
-        )
+        values.append(transport(smaller, larger) - transport(smaller, smaller) / 2 - transport(larger, larger) / 2)
     return torch.stack(values)
 
 
@@ -101,9 +99,7 @@ def test_general_problems_at_beta_one_equal_the_telescoped_ones() -> None:
     each = nested_sinkhorn_divergences(x, dims)
     general = nested_sinkhorn_divergences(x, dims, beta=1 + 1e-12)
     torch.testing.assert_close(each, general, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(
-        nested_sinkhorn_divergences(x, dims, reduction="sum"), each.sum(), rtol=1e-13, atol=0
-    )
+    torch.testing.assert_close(nested_sinkhorn_divergences(x, dims, reduction="sum"), each.sum(), rtol=1e-13, atol=0)
 
 
 def test_two_diracs_have_the_closed_form() -> None:
@@ -138,9 +134,7 @@ ROUNDING = (96 + 6 * math.log(96)) * torch.finfo(torch.float32).eps / 2
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, ROUNDING)])
 @pytest.mark.parametrize("blur", [1e-3, 1e-2, 0.05, 0.1, 0.5, 5.0])
-def test_marginals_reach_rounding_accuracy_for_every_blur(
-    dtype: torch.dtype, tolerance: float, blur: float
-) -> None:
+def test_marginals_reach_rounding_accuracy_for_every_blur(dtype: torch.dtype, tolerance: float, blur: float) -> None:
     clouds = [
         unit_rows(96, 8, dtype=dtype),
         unit_rows(96, 256, dtype=dtype),
@@ -188,9 +182,7 @@ def test_gradient_by_finite_differences(beta: float, blur: float, reduction: Any
     x = torch.randn(6, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64) / 3
     x.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda e: nested_sinkhorn_divergences(
-            e, [2, 3, 7], beta=beta, blur=blur, steps=40, reduction=reduction
-        ),
+        lambda e: nested_sinkhorn_divergences(e, [2, 3, 7], beta=beta, blur=blur, steps=40, reduction=reduction),
         x,
         eps=1e-6,
         atol=1e-8,
@@ -204,9 +196,7 @@ def test_gradient_in_default_precisions_agrees_with_a_long_iteration() -> None:
         gradients = []
         for dtype, steps in ((torch.float64, 60), (torch.float64, None), (torch.float32, None)):
             e = x.to(dtype, copy=True).requires_grad_()
-            nested_sinkhorn_divergences(
-                e, [8, 32, 128], beta=beta, blur=0.2, steps=steps, reduction="sum"
-            ).backward()
+            nested_sinkhorn_divergences(e, [8, 32, 128], beta=beta, blur=0.2, steps=steps, reduction="sum").backward()
             assert e.grad is not None
             gradients.append(e.grad.double())
         scale = gradients[0].norm()
@@ -241,9 +231,7 @@ def test_laws(n: int, seed: int, beta: float, blur: float, repeats: int) -> None
 
     same(x[torch.randperm(n, generator=torch.Generator().manual_seed(seed))])
     same(x.repeat(repeats, 1))
-    rotation = torch.linalg.qr(
-        torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    ).Q
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).Q
     same(torch.cat([x[:, :3] @ rotation, x[:, 3:]], 1))
     same(3 * x, factor=9, blur=3 * blur)
 
@@ -251,9 +239,7 @@ def test_laws(n: int, seed: int, beta: float, blur: float, repeats: int) -> None
 def test_one_sample_pays_its_residual() -> None:
     x = unit_rows(1, 8).requires_grad_()
     values = nested_sinkhorn_divergences(x, [2, 5, 8], beta=3.0)
-    torch.testing.assert_close(
-        values, torch.stack([1.5 * x[0, 2:5].square().sum(), 1.5 * x[0, 5:].square().sum()])
-    )
+    torch.testing.assert_close(values, torch.stack([1.5 * x[0, 2:5].square().sum(), 1.5 * x[0, 5:].square().sum()]))
     values.sum().backward()
     expected = torch.cat([torch.zeros(2, dtype=torch.float64), 3 * x.detach()[0, 2:]])
     torch.testing.assert_close(x.grad, expected[None])

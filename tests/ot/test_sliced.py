@@ -92,9 +92,7 @@ def test_gradients() -> None:
         lambda x, y: sliced_wasserstein_squared(x, y, x_weights=a, y_weights=b, directions=axes), (x, y)
     )
     assert torch.autograd.gradcheck(lambda x, y: sliced_wasserstein_squared(x, y, directions=axes), (x, y))
-    assert torch.autograd.gradcheck(
-        lambda x: sliced_gaussian_wasserstein_squared(x, scale=0.7, directions=axes), (x,)
-    )
+    assert torch.autograd.gradcheck(lambda x: sliced_gaussian_wasserstein_squared(x, scale=0.7, directions=axes), (x,))
 
 
 def test_one_point_has_a_finite_gradient() -> None:

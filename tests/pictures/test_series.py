@@ -31,9 +31,7 @@ def test_panels_of_a_run_have_legends_of_their_own() -> None:
     assert losses.get_xlabel() == "epoch"
 
 
-@pytest.mark.parametrize(
-    ("low", "levels", "linear"), [(1.0, {}, False), (0.0, {}, True), (1.0, {"z": -1.0}, True)]
-)
+@pytest.mark.parametrize(("low", "levels", "linear"), [(1.0, {}, False), (0.0, {}, True), (1.0, {"z": -1.0}, True)])
 def test_what_a_logarithmic_axis_cannot_show_is_known_before_drawing(
     low: float, levels: dict[str, float], linear: bool
 ) -> None:

@@ -77,9 +77,7 @@ def test_labels_of_points_never_cover_one_another_nor_leave_the_axes() -> None:
     )
     ax.plot(xs, ys, linestyle="", label="points")
     legend_above(ax)
-    label_points(
-        fig, ax, [(x, y, f"{number:.3f}", "black") for number, (x, y) in enumerate(zip(xs, ys, strict=True))]
-    )
+    label_points(fig, ax, [(x, y, f"{number:.3f}", "black") for number, (x, y) in enumerate(zip(xs, ys, strict=True))])
     fig.draw_without_rendering()
     boxes = [text.get_window_extent() for text in ax.texts]
     assert len(boxes) > 20

@@ -73,13 +73,9 @@ AFTER = {
 
 def test_every_command_that_makes_a_run_is_here() -> None:
     plugins = map(load_plugin, BUILT_IN.values())
-    commands = {
-        f"{plugin.name} {name}": load_command(plugin, name) for plugin in plugins for name in plugin.commands
-    }
+    commands = {f"{plugin.name} {name}": load_command(plugin, name) for plugin in plugins for name in plugin.commands}
     assert set(RUNS) == {
-        path
-        for path, command in commands.items()
-        if "run_dir" in {f.name for f in fields_of(command.options)}
+        path for path, command in commands.items() if "run_dir" in {f.name for f in fields_of(command.options)}
     }
 
 

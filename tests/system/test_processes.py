@@ -40,15 +40,11 @@ with signals.raised():
     "way",
     [
         "pipe",
-        pytest.param(
-            "kernel", marks=pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
-        ),
+        pytest.param("kernel", marks=pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")),
     ],
 )
 def test_a_child_is_asked_to_stop_when_its_parent_is_killed(way: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", PARENT, way, CHILD], stdout=subprocess.PIPE, text=True
-    ) as parent:
+    with subprocess.Popen([sys.executable, "-c", PARENT, way, CHILD], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "child\n"
         parent.kill()

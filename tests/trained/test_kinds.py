@@ -160,9 +160,7 @@ def test_files_and_the_same_pixels_have_the_embeddings_of_the_evaluation(
     for what, rows in (("photos", slice(0, 3)), ("photos/1.png", slice(1, 2))):
         output = tmp_path / f"{Path(what).stem}.npy"
         idle = ["--download", "--data-root", tmp_path] if name == "ssl" else []
-        result = run_cli(
-            name, "embed", runs(name), tmp_path / what, "-o", output, "--workers", "0", "--json", *idle
-        )
+        result = run_cli(name, "embed", runs(name), tmp_path / what, "-o", output, "--workers", "0", "--json", *idle)
         assert result.exit_code == 0, result.stderr
         said = json.loads(result.stdout)
         assert (said["images"], said["dim"], said["skipped"]) == (len(expected[rows]), expected.shape[1], [])
@@ -177,9 +175,7 @@ def test_a_model_of_photographs_crops_files_and_pixels_alike(
     """As in the evaluation on files: the shorter side to 256/224 of the network's, then the centre."""
     small = wasskit.load(runs(name)).model
     model = TrainedModel(kind(name), replace(small, description={**small.description, "in_memory": False}))
-    pixels = torch.randint(
-        0, 256, (2, 1, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    pixels = torch.randint(0, 256, (2, 1, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     side, resized = 8, 9  # 8 * 256 / 224 = 9.1
     wide, high = (round(length * resized / min(height, width)) for length in (width, height))
     cropped = []
@@ -205,9 +201,7 @@ def test_what_an_earlier_version_did_not_say_is_that_of_the_data_set() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_description_without_a_key_is_refused(
-    name: str, runs: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_description_without_a_key_is_refused(name: str, runs: Callable[[str], Path], tmp_path: Path) -> None:
     model = wasskit.load(runs(name))
     declared = kind(name)
     keys = {*declared.rules, "backbone", "mean", "classes"} if declared.takes_images else {"potential"}
@@ -237,9 +231,7 @@ def test_the_choices_of_a_plugin(runs: Callable[[str], Path]) -> None:
         model.embed(x, dim=9)
     model, x = wasskit.load(runs("ssl")), inputs_of("ssl", runs("ssl"))
     features = model.embed(x)
-    torch.testing.assert_close(
-        model.embed(x, what="projections"), model.model.encoder.projector(features).detach()
-    )
+    torch.testing.assert_close(model.embed(x, what="projections"), model.model.encoder.projector(features).detach())
 
 
 def test_a_map_embeds_by_its_forward_map(runs: Callable[[str], Path]) -> None:
@@ -249,9 +241,7 @@ def test_a_map_embeds_by_its_forward_map(runs: Callable[[str], Path]) -> None:
 
 def test_a_map_is_not_written_as_onnx(runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
     result = run_cli("w2gn", "export", runs("w2gn"), "--onnx", "-o", tmp_path / "m")
-    assert (result.exit_code, "a model of `wasskit w2gn` cannot be" in result.stderr) == (2, True), (
-        result.stderr
-    )
+    assert (result.exit_code, "a model of `wasskit w2gn` cannot be" in result.stderr) == (2, True), result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

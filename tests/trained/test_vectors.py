@@ -67,9 +67,7 @@ def test_mrl_measures_every_prefix(run_cli: Cli, files: dict[str, Any]) -> None:
     assert found["dims"] == [8, 16, 20]
     for dim in (8, 16, 20):
         assert found["metrics"][f"test/knn@{dim}"] == pytest.approx(_accuracy(files, 5, dim))
-        assert found["metrics"][f"test/precision1@{dim}"] == pytest.approx(
-            _retrieval(files, dim)["precision@1"]
-        )
+        assert found["metrics"][f"test/precision1@{dim}"] == pytest.approx(_retrieval(files, dim)["precision@1"])
     assert "test/top1" not in found["metrics"]
     assert Path("runs/mrl/evaluate-test/evaluation.json").is_file()
     # Without vectors that vote, retrieval alone.
@@ -94,9 +92,7 @@ def test_ssl_votes_among_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
     )
     found = json.loads(run_cli(*argv).stdout)
     assert found["knn7t0.07_top1"] == pytest.approx(_accuracy(files, 7, 20))
-    assert json.loads(Path("runs/ssl/evaluate-test/evaluation.json").read_text())["test"] == pytest.approx(
-        found
-    )
+    assert json.loads(Path("runs/ssl/evaluate-test/evaluation.json").read_text())["test"] == pytest.approx(found)
 
 
 def test_metrix_searches_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
@@ -191,10 +187,7 @@ def test_real_embeddings_score_as_recorded(
     folder = data_root / "embeddings"
     if not folder.is_dir():
         pytest.skip(f"there is no {folder}")
-    texts = [
-        str(folder / "banking77_use" / f"{name}.npy")
-        for name in ("test", "test_labels", "train", "train_labels")
-    ]
+    texts = [str(folder / "banking77_use" / f"{name}.npy") for name in ("test", "test_labels", "train", "train_labels")]
     argv = [
         "mrl",
         "evaluate",

@@ -115,9 +115,7 @@ def test_damage_is_named_and_the_previous_one_offered(tmp_path: Path, damage: st
 
     again.load(again.previous)
     again.save(state(3))
-    assert (value_of(again.last), value_of(again.previous)) == (3, 1), (
-        "the damaged file must not replace the good one"
-    )
+    assert (value_of(again.last), value_of(again.previous)) == (3, 1), "the damaged file must not replace the good one"
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:
@@ -245,9 +243,7 @@ def test_failing_write_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
 def test_full_disk(tmp_path: Path) -> None:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("mounting is not allowed here")
     try:
@@ -306,9 +302,7 @@ def test_preserved_random_numbers() -> None:
 
 def test_same_config_passes() -> None:
     saved = {"lr": 0.1, "dims": [8, 16], "data": {"root": "a", "name": "digits"}}
-    check_same_config(
-        saved, {"lr": 0.1, "dims": (8, 16), "data": {"root": "b", "name": "digits"}}, {"data.root"}
-    )
+    check_same_config(saved, {"lr": 0.1, "dims": (8, 16), "data": {"root": "b", "name": "digits"}}, {"data.root"})
 
 
 def test_other_config_is_refused_by_key() -> None:

@@ -35,9 +35,7 @@ def test_plain_lines() -> None:
     play(PlainReporter(stream, interval=0.0))
     lines = stream.getvalue().splitlines()
     assert lines[0] == "training for 2 epochs, 40 steps, from step 10"
-    assert re.fullmatch(
-        r"step 20/40, loss 0.25, 123.4 samples/s, 25% waiting for data, \d+:\d\d left", lines[1]
-    )
+    assert re.fullmatch(r"step 20/40, loss 0.25, 123.4 samples/s, 25% waiting for data, \d+:\d\d left", lines[1])
     assert lines[2].startswith("epoch 1, step 20: test top1@1 90, top1@2 91")
     assert lines[2].endswith("and 2 more")
     assert lines[3] == "[done]"
@@ -126,7 +124,5 @@ def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
 
 
 def test_importing_costs_nothing() -> None:
-    code = (
-        "import sys, wasskit.training.logging; assert not {'rich', 'torch', 'tensorboard'} & set(sys.modules)"
-    )
+    code = "import sys, wasskit.training.logging; assert not {'rich', 'torch', 'tensorboard'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -43,13 +43,9 @@ def test_the_first_bad_step_of_all_kinds() -> None:
 
 def test_diagnostics_may_be_undefined() -> None:
     meter = LossMeter(CPU)
-    meter.update(
-        0, {"loss": torch.tensor(1.0), "norm": torch.tensor(2.0), "aside": torch.tensor(math.nan)}, watched=2
-    )
+    meter.update(0, {"loss": torch.tensor(1.0), "norm": torch.tensor(2.0), "aside": torch.tensor(math.nan)}, watched=2)
     assert meter.bad_step() is None
-    meter.update(
-        1, {"loss": torch.tensor(1.0), "norm": torch.tensor(math.inf), "aside": torch.tensor(0.0)}, watched=2
-    )
+    meter.update(1, {"loss": torch.tensor(1.0), "norm": torch.tensor(math.inf), "aside": torch.tensor(0.0)}, watched=2)
     bad = meter.bad_step()
     assert bad is not None
     assert bad.step == 1

@@ -28,11 +28,7 @@ def differences(a: Any, b: Any, at: str = "") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict) and list(a) == list(b):
         return [found for key in a for found in differences(a[key], b[key], f"{at}/{key}")]
     if isinstance(a, list | tuple) and type(a) is type(b) and len(a) == len(b):
-        return [
-            found
-            for i, (x, y) in enumerate(zip(a, b, strict=True))
-            for found in differences(x, y, f"{at}/{i}")
-        ]
+        return [found for i, (x, y) in enumerate(zip(a, b, strict=True)) for found in differences(x, y, f"{at}/{i}")]
     if isinstance(a, torch.Tensor):
         same = isinstance(b, torch.Tensor) and a.dtype == b.dtype
         return [] if same and torch.equal(a.nan_to_num(0.5), b.nan_to_num(0.5)) else [at]
@@ -124,9 +120,7 @@ def program() -> Iterator[Program]:
     def start(path: Path, mode: str, halt: int = -1) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.training.toy", str(path), mode, str(halt)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        started.append(
-            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-        )
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
     yield start

@@ -53,9 +53,7 @@ def test_config_is_a_recipe(tmp_path: Path) -> None:
 def test_taken_names(tmp_path: Path) -> None:
     path = tmp_path / "digits"
     taken = create(path)
-    with pytest.raises(
-        UserError, match="already holds a run without a checkpoint: start it over by --requeue"
-    ):
+    with pytest.raises(UserError, match="already holds a run without a checkpoint: start it over by --requeue"):
         create(path)
     taken.checkpoints.mkdir()
     (taken.checkpoints / "last.pt").write_bytes(b"")
@@ -63,9 +61,7 @@ def test_taken_names(tmp_path: Path) -> None:
         create(path)
     with pytest.raises(UserError, match="already holds a run: choose another --run-dir"):
         create(path, resumable=False)
-    with pytest.raises(
-        UserError, match="already holds a run of `wasskit mrl train`: choose another --run-dir"
-    ):
+    with pytest.raises(UserError, match="already holds a run of `wasskit mrl train`: choose another --run-dir"):
         create(path, command="study fbc")
     assert [create(path, numbered=True).path.name for _ in range(2)] == ["digits-2", "digits-3"]
     (tmp_path / "full").mkdir()
@@ -123,9 +119,7 @@ def test_moved_elsewhere(tmp_path: Path) -> None:
     (run.path / "checkpoints").mkdir()
     (run.path / "checkpoints" / "previous.pt").write_text("")
     shutil.move(tmp_path / "here", tmp_path / "there")
-    moved, checkpoint = RunDirectory.find(
-        tmp_path / "there" / "r" / "checkpoints" / "previous.pt", plugin="mrl"
-    )
+    moved, checkpoint = RunDirectory.find(tmp_path / "there" / "r" / "checkpoints" / "previous.pt", plugin="mrl")
     assert moved.path == tmp_path / "there" / "r"
     assert checkpoint == moved.checkpoints / "previous.pt"
     assert moved.has_checkpoint

@@ -124,9 +124,7 @@ def test_the_others_go_on_when_one_fails_and_the_same_command_tries_it_again(tmp
         "b": command(tmp_path, "b", "die"),
         "c": command(tmp_path, "c"),
     }
-    with pytest.raises(
-        RunFailed, match=r"2 of 3 trainings failed, first a: The loss was nan\. The others are"
-    ):
+    with pytest.raises(RunFailed, match=r"2 of 3 trainings failed, first a: The loss was nan\. The others are"):
         Schedule(tmp_path, commands).run()
     assert (tmp_path / "c" / "ready").exists()
     assert json.loads((tmp_path / "failed.json").read_text()) == {"a": "The loss was nan.", "b": "SIGKILL"}

@@ -19,9 +19,7 @@ def test_cosine_per_epoch_is_that_of_mwrl(reference: Load) -> None:
     epochs, per_epoch = int(numbers["epochs"]), 7
     schedule = cosine(epochs * per_epoch, end=0.01, every=per_epoch)
     rates = np.array([float(numbers["lr0"]) * schedule(step) for step in range(epochs * per_epoch)])
-    np.testing.assert_allclose(
-        rates.reshape(epochs, per_epoch), np.tile(numbers["lr"][:, None], per_epoch), rtol=1e-12
-    )
+    np.testing.assert_allclose(rates.reshape(epochs, per_epoch), np.tile(numbers["lr"][:, None], per_epoch), rtol=1e-12)
 
 
 @pytest.mark.parametrize("case", [0, 1])
@@ -31,9 +29,7 @@ def test_warmup_cosine_is_that_of_the_published_runs(reference: Load, case: int)
     schedule = warmup_cosine(int(epochs * per_epoch), int(10 * per_epoch), end=0.001)
     factors = np.array([schedule(int(step)) for step in numbers[f"lr{case}_steps"]])
     expected = numbers[f"lr{case}_out"]
-    np.testing.assert_allclose(
-        np.outer(factors, [weights, biases]) * batch / 256, expected, rtol=1e-10, atol=1e-15
-    )
+    np.testing.assert_allclose(np.outer(factors, [weights, biases]) * batch / 256, expected, rtol=1e-10, atol=1e-15)
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])

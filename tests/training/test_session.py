@@ -145,9 +145,7 @@ def test_a_requeued_run_that_never_saved_starts_over(run_cli: Callable[..., Any]
     assert (tmp_path / "r" / "metrics.csv").read_bytes() == whole
 
 
-@pytest.mark.parametrize(
-    "stop", [KeyboardInterrupt(), Interrupted(signal.SIGTERM, "Stopped before its first step.")]
-)
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted(signal.SIGTERM, "Stopped before its first step.")])
 def test_a_request_withdrawn_before_the_first_step_leaves_nothing(
     run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
 ) -> None:

@@ -119,9 +119,7 @@ def test_the_last_update_of_an_epoch_takes_what_is_left() -> None:
 
 def test_cadence_of_epochs(tmp_path: Path) -> None:
     task, run = Linear(), make_run(tmp_path / "r")
-    summary = trainer_of(
-        task, Shuffled(), run, epochs=5, eval_every=2, log_every=4, evaluate_first=True
-    ).fit()
+    summary = trainer_of(task, Shuffled(), run, epochs=5, eval_every=2, log_every=4, evaluate_first=True).fit()
     assert steps_of(task, "evaluate") == [0, 14, 28, 35]
     assert [row.step for row in run.metrics("train", "loss")] == [4, 8, 12, 14, 16, 20, 24, 28, 32, 35]
     assert [(row.epoch, row.step) for row in run.metrics("test")] == [(0, 0), (2, 14), (4, 28), (5, 35)]
@@ -313,9 +311,7 @@ def test_a_bad_gradient_of_a_good_loss_never_reaches_a_checkpoint(tmp_path: Path
     with pytest.raises(RunFailed, match="parameter was not finite after step 14"):
         fit(task, run)
     assert torch.isfinite(saved(run)["task"]["net.weight"]).all()
-    clipped = Linear(
-        lambda step, loss: loss + (clipped.net.weight.sum() * 0).abs().sqrt() if step == 12 else loss
-    )
+    clipped = Linear(lambda step, loss: loss + (clipped.net.weight.sum() * 0).abs().sqrt() if step == 12 else loss)
     with pytest.raises(RunFailed, match=r"at step 12 .*grad_norm nan"):
         fit(clipped, clip_norm=1.0)
 
@@ -325,9 +321,7 @@ def test_nothing_saved_yet_is_said(tmp_path: Path) -> None:
         fit(Linear(lambda step, loss: loss * math.nan), make_run(tmp_path / "r"))
 
 
-@pytest.mark.parametrize(
-    ("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138), ("SIGHUP", 129)]
-)
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138), ("SIGHUP", 129)])
 def test_signals_save_and_stop(tmp_path: Path, name: str, code: int) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
@@ -471,9 +465,7 @@ def test_fp16_scales_and_unscales(tmp_path: Path) -> None:
     plain, scaled = Linear(), Linear()
     fit(plain, epochs=1)
     run = make_run(tmp_path / "r")
-    trainer = trainer_of(
-        scaled, Shuffled(), run, epochs=1, precision="fp16", clip_norm=1e9, tensorboard=False
-    )
+    trainer = trainer_of(scaled, Shuffled(), run, epochs=1, precision="fp16", clip_norm=1e9, tensorboard=False)
     trainer.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     trainer.fit()
     torch.testing.assert_close(scaled.net.weight, plain.net.weight, rtol=0, atol=5e-3)
@@ -500,9 +492,7 @@ make_trainer(run, epochs=2).fit(resume=True)
 unwanted = {"torchvision", "timm", "rich", "matplotlib", "tensorboard.program", "sklearn"}
 assert not unwanted & set(sys.modules), unwanted & set(sys.modules)
 """
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "r")], check=True, cwd=Path(__file__).parents[2]
-    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "r")], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_a_frozen_optimisation_is_clipped_to_nothing() -> None:
@@ -559,9 +549,7 @@ def test_options_are_the_config_of_a_checkpoint(tmp_path: Path) -> None:
     longer = make_trainer(run, epochs=2, config={**OPTIONS, "epochs": 2}, may_differ=("epochs",))
     assert longer.fit(resume=True).steps == 8
     with pytest.raises(UserError, match="does not fit"):
-        trainer_of(Linear(), Shuffled(), run, epochs=2, accumulate=2, config={**OPTIONS, "epochs": 2}).fit(
-            resume=True
-        )
+        trainer_of(Linear(), Shuffled(), run, epochs=2, accumulate=2, config={**OPTIONS, "epochs": 2}).fit(resume=True)
 
 
 def test_a_run_of_another_command_is_refused(tmp_path: Path) -> None:

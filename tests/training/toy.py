@@ -137,9 +137,7 @@ def make_trainer(run: RunDirectory | None, task: Task | None = None, **settings:
 
 
 def make_run(path: Path) -> RunDirectory:
-    return RunDirectory.create(
-        path, command="toy train", options=OPTIONS, seed=3, device="cpu", argv=["toy", "train"]
-    )
+    return RunDirectory.create(path, command="toy train", options=OPTIONS, seed=3, device="cpu", argv=["toy", "train"])
 
 
 def main(path: str, mode: str, halt: str) -> int:

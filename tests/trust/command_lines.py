@@ -109,9 +109,7 @@ class Generator:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.flags = sorted(
-            {f.flag for c in self.commands for f in fields_of(c.options) if not f.option.positional}
-        )
+        self.flags = sorted({f.flag for c in self.commands for f in fields_of(c.options) if not f.option.positional})
         found = sorted(self.folder.rglob("*"))
         self.paths = [str(p.relative_to(self.folder)) for p in found] + [
             "missing", "missing/x.npy", "missing.png", ".", "..", "empty/", "new/deep/file.png", "text.txt/x", "o.csv",
@@ -178,14 +176,8 @@ class Generator:
             return self.random.choice([*recipe_names(), *(f"recipes/{name}" for name in BROKEN), "recipes/bytes.toml",
                                        *self.paths])  # fmt: skip
         if f.name == "axes" or f.name == "grid":
-            return self.random.choice(
-                ["seed=0,1", "epochs=1,x", "=", "seed=", "dims=2:4,8", "method=mwrl", "a=b"]
-            )
-        if (
-            f.kind.base is Path
-            or f.flag in ("--resume", "--images")
-            or f.name in ("inputs", "images", "image")
-        ):
+            return self.random.choice(["seed=0,1", "epochs=1,x", "=", "seed=", "dims=2:4,8", "method=mwrl", "a=b"])
+        if f.kind.base is Path or f.flag in ("--resume", "--images") or f.name in ("inputs", "images", "image"):
             return self.random.choice(self.paths)
         if f.choices:
             return self.random.choice([*f.choices, self.random.choice(f.choices)[:-1]])
@@ -195,9 +187,7 @@ class Generator:
         makers: dict[type, Callable[[], str]] = {
             int: lambda: str(self.random.choice([0, 1, 2, 3, 7, 64, -3, 10**6, 2**31, 2**62])),
             float: lambda: str(self.random.choice([0.0, 0.1, 0.5, 1.0, 2.5, -0.5, 1e-9, 1e30, 3e38])),
-            str: lambda: self.random.choice(
-                ["digits", "cpu", "test", "train", "mwrl", "x", "test/top1", "0"]
-            ),
+            str: lambda: self.random.choice(["digits", "cpu", "test", "train", "mwrl", "x", "test/top1", "0"]),
             bool: lambda: "true",
         }
         if self._happens(0.2) and f.default not in (None, ()) and not f.required:

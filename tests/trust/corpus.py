@@ -228,9 +228,7 @@ def _of_readers(folder: Path) -> Iterator[Case]:
             extra = further.get(name, ())
             label = f"{name} of {kind} {options or ''}"
             yield Case(label, kind, f"x{suffix}", picture, functools.partial(_with, read, extra))
-    yield Case(
-        "plain idx", "idx", "x", (_idx(2, 3, 3),), READERS["wasskit.data.formats.idx.read_idx"].function
-    )
+    yield Case("plain idx", "idx", "x", (_idx(2, 3, 3),), READERS["wasskit.data.formats.idx.read_idx"].function)
 
 
 def _with(read: Callable[..., object], extra: tuple[Any, ...], path: Path) -> object:
@@ -270,9 +268,7 @@ def _of_commands(folder: Path) -> Iterator[Case]:
 
 def _profiles() -> tuple[bytes, ...]:
     """Colour profiles, the first under another name than sRGB, so that it is converted from."""
-    content = {
-        name: ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes() for name in ("sRGB", "LAB")
-    }
+    content = {name: ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes() for name in ("sRGB", "LAB")}
     return (content["sRGB"].replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be")), content["LAB"])
 
 
@@ -309,9 +305,7 @@ def _of_tables() -> Iterator[Case]:
         labels=np.array([1, 9]),
     )
     yield Case("recipe", "text", "x.toml", (_TOML,), lambda path: parse_recipe("x", path))
-    yield Case(
-        "configuration", "text", "config.toml", (_TOML,), lambda path: RunDirectory.open(path.parent).options
-    )
+    yield Case("configuration", "text", "config.toml", (_TOML,), lambda path: RunDirectory.open(path.parent).options)
     yield Case("image table", "text", "x.csv", (_TABLE, b"a.png,1\nb.png,2\n"), read_csv)
     yield Case("CIFAR batch", "pickle", "x", _pickles(), lambda path: read_batch(path, "labels", 10))
     yield Case("CIFAR JPEG", "npz", "x.npz", (blob,), lambda path: _decode_blob.__wrapped__(path, 0))
@@ -330,9 +324,7 @@ def _of_tables() -> Iterator[Case]:
         (_plain_safetensors(),),
         lambda path: open_embeddings(path).rows([3, 0]),
     )
-    yield Case(
-        "labels", "text", "x.csv", (_TABLE, b"label\n1\n2\n"), lambda path: class_numbers(read_column(path))
-    )
+    yield Case("labels", "text", "x.csv", (_TABLE, b"label\n1\n2\n"), lambda path: class_numbers(read_column(path)))
     yield Case("rows", "npy", "x.npy", (_npy(points),), read_rows)
     yield Case(
         "costs",
@@ -353,16 +345,12 @@ def _of_tables() -> Iterator[Case]:
     yield Case("palette", "npz", "x.npz", (_npz(source=points, target=points),), palettes_of)
     yield Case("colour profile", "bytes", "x.icc", _profiles(), _convert)
     annotations = "annotations of cars"
-    yield Case(
-        annotations, "mat", "x.mat", (_mat(),), lambda path: _annotated(read_annotations(path), "fname", path)
-    )
+    yield Case(annotations, "mat", "x.mat", (_mat(),), lambda path: _annotated(read_annotations(path), "fname", path))
     for name, kind, content in (
         ("metrics.csv", "text", _METRICS), ("summary.json", "json", _JSON), ("environment.json", "json", _JSON),
         ("evaluation.json", "json", _JSON), ("config.toml", "text", _TOML),
     ):  # fmt: skip
-        yield Case(
-            f"run with {name}", kind, name, (content,), lambda path: group_runs([read_run(path.parent)])
-        )
+        yield Case(f"run with {name}", kind, name, (content,), lambda path: group_runs([read_run(path.parent)]))
 
 
 def _of_models(folder: Path) -> Iterator[Case]:
@@ -445,9 +433,7 @@ def _of_checkpoints(folder: Path) -> Case:
         try:
             return make_trainer(run, epochs=1).fit(resume=path)
         except UserError:
-            assert (run.path / "metrics.csv").read_bytes() == record, (
-                "a refused checkpoint changed the record"
-            )
+            assert (run.path / "metrics.csv").read_bytes() == record, "a refused checkpoint changed the record"
             raise
 
     return Case("checkpoint", "torch", "x.pt", ((run.checkpoints / "last.pt").read_bytes(),), resume)

@@ -40,9 +40,7 @@ def main() -> None:
     made = folder / f"made{first}"
     made.mkdir(parents=True)
     found = cases(made)
-    pages = (
-        int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 1 << 21
-    )
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 1 << 21
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for number in range(first, last):
@@ -63,9 +61,7 @@ def main() -> None:
         if wrong is None and taken > RESIDENT:
             wrong = f"took {taken >> 20} MiB of memory"
         if taken > RESIDENT // 4 or time.monotonic() - began > HANG / 4:
-            print(
-                f"NOTE {number} {case.label}: {taken >> 20} MiB, {time.monotonic() - began:.1f} s", flush=True
-            )
+            print(f"NOTE {number} {case.label}: {taken >> 20} MiB, {time.monotonic() - began:.1f} s", flush=True)
         if wrong is None and (list(place.iterdir()) != [target] or target.read_bytes() != content):
             wrong = f"changed files: {sorted(path.name for path in place.iterdir())}"
         if wrong is None:

@@ -70,9 +70,7 @@ def blind(data: bytes, rng: Random) -> bytes:
     """Bits, pieces, lengths and numbers, wherever they are."""
     out, size = bytearray(data), max(len(data), 1)
     # Headers and trailers are where the structure is.
-    place = rng.choice(
-        (rng.randrange(size), rng.randrange(min(size, 256)), size - 1 - rng.randrange(min(size, 128)))
-    )
+    place = rng.choice((rng.randrange(size), rng.randrange(min(size, 256)), size - 1 - rng.randrange(min(size, 128))))
     length = rng.choice((1, 2, 4, 16, 256, size // 3 + 1))
     match rng.randrange(9):
         case 0:
@@ -267,11 +265,7 @@ def packed(
 
     def change(data: bytes, rng: Random) -> bytes:
         if rng.random() < 0.25:
-            return (
-                data[:-8] + rng.randbytes(8)
-                if rng.random() < 0.5
-                else data + data[: rng.randrange(len(data))]
-            )
+            return data[:-8] + rng.randbytes(8) if rng.random() < 0.5 else data + data[: rng.randrange(len(data))]
         if rng.random() < 0.01:
             # Zeros, line ends of two kinds, numbers, and pairs of a sparse row.
             return _bomb(pack, rng.choice((b"\0", b"\n", b"\r", b"1 ", b"1:1 ")))
@@ -315,8 +309,7 @@ def png(data: bytes, rng: Random) -> bytes:
     else:
         chunks[where : where + 1] = rng.choice(([], [chunks[where]] * 2))
     return data[:8] + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
 
 

@@ -100,18 +100,14 @@ def steps_logged(run: Path) -> dict[str, int]:
     for path in run.rglob("metrics.csv"):
         rows = read_metrics(path)
         if rows:
-            found[str(path.relative_to(run).parent / "checkpoints" / "last.pt")] = max(
-                row.step for row in rows
-            )
+            found[str(path.relative_to(run).parent / "checkpoints" / "last.pt")] = max(row.step for row in rows)
     return found
 
 
 def losses(run: Path) -> list[tuple[int, float]]:
     """The loss of each step of the first training of a run."""
     path = min(run.rglob("metrics.csv"), key=lambda path: (len(read_metrics(path)) == 0, str(path)))
-    return [
-        (row.step, row.value) for row in read_metrics(path) if (row.split, row.metric) == ("train", "loss")
-    ]
+    return [(row.step, row.value) for row in read_metrics(path) if (row.split, row.metric) == ("train", "loss")]
 
 
 def again(training: Training, run: Path, nproc: int = 1) -> list[str]:

@@ -87,9 +87,7 @@ def test_a_second_process_is_refused_by_name(
     while not gate.exists():
         assert first.wait(0.02) is None, explain(training.name, first)
     second = server.run(again(training, run), tmp_path)
-    assert second.code == (1 if training.is_grid and "failed" in second.said else 2), explain(
-        training.name, second
-    )
+    assert second.code == (1 if training.is_grid and "failed" in second.said else 2), explain(training.name, second)
     assert "Another process (process" in second.said, explain(training.name, second)
     gate.unlink()
     assert first.finish() == 0, explain(training.name, first)

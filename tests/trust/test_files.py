@@ -57,9 +57,7 @@ def _run(first: int, last: int, folder: Path) -> tuple[int, list[str]]:
     label, wrong, done = "", [], False
     with (
         said.open("w") as errors,
-        subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as child,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
     ):
         assert child.stdout is not None
         for line in child.stdout:  # it ends by itself: each trial is timed in the child

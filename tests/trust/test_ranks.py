@@ -31,9 +31,7 @@ def test_losses_of_two_ranks_are_those_of_one(server: Server, references: Path, 
         assert two[0][1] == pytest.approx(one[0][1], rel=0.5)
 
 
-@pytest.mark.parametrize(
-    "words", [("mrl", "evaluate"), ("ssl", "evaluate"), ("ssl", "knn"), ("metrix", "evaluate")]
-)
+@pytest.mark.parametrize("words", [("mrl", "evaluate"), ("ssl", "evaluate"), ("ssl", "knn"), ("metrix", "evaluate")])
 def test_evaluation_counts_every_sample_once(
     server: Server, references: Path, tmp_path: Path, words: tuple[str, str]
 ) -> None:
@@ -42,9 +40,7 @@ def test_evaluation_counts_every_sample_once(
     run = copy(reference(server, references, training), tmp_path / "run")
     found = []
     for nproc in (1, 2, 7):
-        command = server.run(
-            [*words, run, "--json", "--quiet", "--device", "cpu", "--nproc", str(nproc)], tmp_path
-        )
+        command = server.run([*words, run, "--json", "--quiet", "--device", "cpu", "--nproc", str(nproc)], tmp_path)
         assert command.code == 0, command.said
         said = command.said
         found.append(json.loads(said[said.index("{") : said.rindex("}") + 1]))

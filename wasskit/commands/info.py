@@ -82,9 +82,7 @@ def body(config: Info, invocation: Invocation) -> Mapping[str, Any]:
     root = data_root(config.data_root)
     found = find_datasets(config.data_root)
     datasets = {
-        name: {"found": True, "path": str(place)}
-        if isinstance(place, Path)
-        else {"found": False, "missing": place}
+        name: {"found": True, "path": str(place)} if isinstance(place, Path) else {"found": False, "missing": place}
         for name, place in found.items()
     }
     for name, entry in datasets.items():
@@ -113,12 +111,8 @@ def _show(result: Mapping[str, Any]) -> None:
     for name in result["mig_slices"]:
         console.result(f"MIG slice: {name}")
     if not machine["gpus"]:
-        console.result(
-            "No GPU: everything runs on the CPU." + (" Metal (mps) is available." if machine["mps"] else "")
-        )
-    rows = [
-        (name, v or "missing", "" if v else "reinstall wasskit") for name, v in result["libraries"].items()
-    ]
+        console.result("No GPU: everything runs on the CPU." + (" Metal (mps) is available." if machine["mps"] else ""))
+    rows = [(name, v or "missing", "" if v else "reinstall wasskit") for name, v in result["libraries"].items()]
     for name, v in result["optional"].items():
         rows.append((name, v or "not installed", "" if v else f"pip install 'wasskit[{OPTIONAL[name]}]'"))
     console.table("Libraries", ["Library", "Version", "Note"], rows)

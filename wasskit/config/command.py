@@ -69,9 +69,7 @@ class Command(Generic[C]):
 
     def fill_optional_values(self, args: Sequence[str]) -> list[str]:
         """Give options whose value may be left out (``--resume``) the value that their absence means."""
-        optional = {
-            f.flag: f.option.optional_value for f in fields_of(self.options) if f.option.optional_value
-        }
+        optional = {f.flag: f.option.optional_value for f in fields_of(self.options) if f.option.optional_value}
         filled = []
         for word, following in zip(args, [*args[1:], "-"], strict=False):
             bare = word in optional and following.startswith("-")
@@ -92,9 +90,7 @@ class Command(Generic[C]):
         for parameter in parameters:
             f = lists.get(parameter.name)
             if f is not None and f.name in seen:
-                raise UserError(
-                    f"{f.flag} is given more than once: it takes {f.kind.phrase}, as in {f.flag} A,B."
-                )
+                raise UserError(f"{f.flag} is given more than once: it takes {f.kind.phrase}, as in {f.flag} A,B.")
             seen.add(parameter.name)
 
     def _function(self) -> Callable[..., None]:

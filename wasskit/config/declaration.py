@@ -115,9 +115,7 @@ def argument(
 
     ``saved``: it is part of the configuration of a run, and a recipe may give it.
     """
-    metadata = {
-        METADATA: Option(help=help, complete=complete, metavar=metavar, transient=not saved, positional=True)
-    }
+    metadata = {METADATA: Option(help=help, complete=complete, metavar=metavar, transient=not saved, positional=True)}
     if default is dataclasses.MISSING:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)

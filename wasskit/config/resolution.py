@@ -90,9 +90,7 @@ def _assembled(kind: type[G], values: Mapping[str, Any], base: G | None) -> G:
     for f in dataclasses.fields(kind):
         if f.name in groups:
             before = f.default if base is None else getattr(base, f.name)
-            own[f.name] = _assembled(
-                groups[f.name], values, None if before is dataclasses.MISSING else before
-            )
+            own[f.name] = _assembled(groups[f.name], values, None if before is dataclasses.MISSING else before)
         elif f.name in values:
             own[f.name] = values[f.name]
     return kind(**own) if base is None else dataclasses.replace(base, **own)
@@ -100,9 +98,7 @@ def _assembled(kind: type[G], values: Mapping[str, Any], base: G | None) -> G:
 
 def values_of(config: OptionGroup) -> dict[str, Any]:
     """The value of every option, by name."""
-    return {
-        f.name: getattr(functools.reduce(getattr, f.path, config), f.name) for f in fields_of(type(config))
-    }
+    return {f.name: getattr(functools.reduce(getattr, f.path, config), f.name) for f in fields_of(type(config))}
 
 
 def part(config: OptionGroup, kind: type[G]) -> G:
@@ -141,9 +137,7 @@ def fixed_keys(config_class: type[CommandOptions]) -> set[str]:
     return {name for name, f in recipe_fields(config_class).items() if not f.option.runtime}
 
 
-def resolve(
-    config_class: type[C], command: str, given: Mapping[str, Any]
-) -> tuple[C, Mapping[str, Any] | None]:
+def resolve(config_class: type[C], command: str, given: Mapping[str, Any]) -> tuple[C, Mapping[str, Any] | None]:
     """Merge command line values (unconverted, by the names of their fields) over the recipe over the defaults.
 
     Returns:

@@ -131,9 +131,7 @@ def fields_of(config_class: type[OptionGroup]) -> tuple[Field, ...]:
     found = list(_collected(config_class, None, (), Changes()))
     names = [f.name for f in found]
     if len(set(names)) < len(names):
-        raise TypeError(
-            f"{config_class.__name__}: two options have the same name: {', '.join(sorted(names))}"
-        )
+        raise TypeError(f"{config_class.__name__}: two options have the same name: {', '.join(sorted(names))}")
     general = [f.name for f in dataclasses.fields(RecipeOptions)]
     rank = {panel: place for place, panel in enumerate(PANELS)}
 
@@ -226,9 +224,7 @@ def _scalar(f: Field, value: Any, where: str) -> Any:
 def _check(f: Field, value: Any, where: str) -> Any:
     o = f.option
     if f.choices is not None and value not in f.choices:
-        raise UserError(
-            f"{where}: {value!r} is not one of {', '.join(f.choices)}.{did_you_mean(value, f.choices)}"
-        )
+        raise UserError(f"{where}: {value!r} is not one of {', '.join(f.choices)}.{did_you_mean(value, f.choices)}")
     if f.kind.base in (int, float):
         if value != value or abs(value) == math.inf:
             raise UserError(f"{where}: expected a finite number, got {value}.")

@@ -109,9 +109,7 @@ class ImageDataset:
         }
         if images is not None:
             if images.dtype != torch.uint8 or images.ndim != 4:
-                raise ValueError(
-                    f"images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
-                )
+                raise ValueError(f"images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
             settled |= {"channels": images.shape[1], "image_size": max(images.shape[2:])}
         if paths is not None and not isinstance(paths, PathTable):
             settled["paths"] = PathTable(paths)
@@ -120,9 +118,7 @@ class ImageDataset:
         lengths = [len(source) for source in (images, paths, labels) if source is not None]
         lengths += [] if self.size is None else [self.size]
         if len(set(lengths)) != 1:
-            raise ValueError(
-                f"images, paths, labels and size disagree about the number of samples: {lengths}"
-            )
+            raise ValueError(f"images, paths, labels and size disagree about the number of samples: {lengths}")
         for name, value in (settled | {"size": lengths[0]}).items():
             object.__setattr__(self, name, value)
 
@@ -151,9 +147,7 @@ class ImageDataset:
             raise IndexError(index)
         if self.images is not None:
             array = self.images[index].numpy()
-            return Image.fromarray(
-                array[0] if self.channels == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
-            )
+            return Image.fromarray(array[0] if self.channels == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
         if self.paths is not None:
             return read_image(self.paths[index], self.channels)
         assert self.reader is not None

@@ -42,9 +42,7 @@ def load_domain(name: str, root: str | os.PathLike[str] | None = None) -> Domain
     for split in ("train", "test"):
         dataset = load_dataset(name, split, root=root)
         if dataset.images is None or dataset.labels is None:
-            raise UserError(
-                f"The data set {name} does not fit in memory or has no labels, which a domain needs."
-            )
+            raise UserError(f"The data set {name} does not fit in memory or has no labels, which a domain needs.")
         parts += [to_side(dataset.images.float().mean(1, keepdim=True) / 255.0), dataset.labels]
     return Domain(name, *parts)
 

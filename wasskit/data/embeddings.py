@@ -154,9 +154,7 @@ def open_embeddings(path: Path, *, least: int = 1) -> Embeddings:
     file, key = _parted(path)
     stored = _opened(file, key)
     if len(stored.shape) != 2 or 0 in stored.shape:
-        raise UserError(
-            f"{path} must be a matrix (N, m) with one row per sample, not of shape {tuple(stored.shape)}."
-        )
+        raise UserError(f"{path} must be a matrix (N, m) with one row per sample, not of shape {tuple(stored.shape)}.")
     if stored.shape[0] < least:
         raise UserError(f"{path} has {stored.shape[0]} rows: expected at least {least}.")
     return Embeddings(str(path), stored)
@@ -216,9 +214,7 @@ def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels
     if suffix in (".npy", ".npz"):
         values = map_array(file) if suffix == ".npy" else _one(file, key, _archive(file, key), 1)
         if values.ndim != 1 or values.dtype.kind not in "iu":
-            raise UserError(
-                f"{path} has {values.dtype} of shape {values.shape}: expected one integer per vector."
-            )
+            raise UserError(f"{path} has {values.dtype} of shape {values.shape}: expected one integer per vector.")
     elif suffix == ".csv":
         values = np.array(_column(file, key, what))
     elif suffix == ".parquet":
@@ -231,11 +227,7 @@ def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels
         raise UserError(f"{path}: {what} are read from .npy, .npz, .csv, .parquet or .txt files.")
     if of is not None and len(values) != len(of):
         raise UserError(f"{path} has {len(values):,} {what} for the {len(of):,} vectors of {of.where}.")
-    if (
-        values.dtype.kind == "U"
-        and len(values)
-        and all(re.fullmatch(r"-?\d{1,18}", value) for value in values)
-    ):
+    if values.dtype.kind == "U" and len(values) and all(re.fullmatch(r"-?\d{1,18}", value) for value in values):
         values = values.astype(np.int64)
     return values if values.dtype.kind == "U" else values.astype(np.int64)
 
@@ -275,11 +267,7 @@ def is_embeddings(path: Path) -> bool:
     """Whether a path names a file of embeddings where it could be a model too: ``.safetensors`` without the name of a
     tensor is one."""
     file, key = _parted(path)
-    return (
-        file.suffix.lower() in SUFFIXES
-        and (file.suffix != ".safetensors" or key is not None)
-        and not file.is_dir()
-    )
+    return file.suffix.lower() in SUFFIXES and (file.suffix != ".safetensors" or key is not None) and not file.is_dir()
 
 
 def is_part(path: Path) -> bool:

@@ -54,9 +54,7 @@ def images_below(folder: Path) -> dict[str, Path]:
             continue
         visited.add(real)
         with os.scandir(place) as entries:
-            ordered = sorted(
-                (entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name
-            )
+            ordered = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
         inner = []
         for entry in ordered:
             linked = entry.is_symlink()
@@ -105,9 +103,7 @@ def read_class_folders(
     if classes is not None:
         strangers = sorted({path.name for path in own} - set(classes))
         if strangers:
-            raise UserError(
-                f"{folder} has class folders that train has not: {', '.join(strangers[:5])}; remove them"
-            )
+            raise UserError(f"{folder} has class folders that train has not: {', '.join(strangers[:5])}; remove them")
     members: dict[str, list[Path]] = {}
     places: dict[str, Path] = {}
     for own_folder in own:
@@ -129,9 +125,7 @@ def read_class_folders(
                 "remove them, or pass --corrupt skip to leave them out"
             )
         notes.append(f"{len(empty)} empty class folders of {folder} left out")
-    loose = sum(
-        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") for path in folder.iterdir()
-    )
+    loose = sum(path.suffix.lower() in SUFFIXES and not path.name.startswith(".") for path in folder.iterdir())
     if loose:
         notes.append(f"{loose} images of {folder} lie in no class folder and are not used")
     names = list(classes) if classes is not None else [name for name, images in members.items() if images]
@@ -169,9 +163,7 @@ def load_folder(
     if not path.exists():
         raise UserError(f"there is no folder or CSV file {path}; name one that is there")
     table = (
-        path
-        if path.is_file()
-        else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
+        path if path.is_file() else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
     )
     found = _in_folder(path, split, corrupt) if table is None else _in_table(table, split)
     dataset = ImageDataset(
@@ -242,12 +234,7 @@ def _in_folder(path: Path, split: str, corrupt: str) -> _Found:
 
 def _split_folder(path: Path, split: str) -> tuple[Path, Path | None, bool]:
     """The folder of a split, the folder whose classes it shares, and whether it has yet to be divided."""
-    here = {
-        part: path / name
-        for part, names in _SPLIT_FOLDERS.items()
-        for name in names
-        if (path / name).is_dir()
-    }
+    here = {part: path / name for part, names in _SPLIT_FOLDERS.items() for name in names if (path / name).is_dir()}
     if "train" not in here:
         return path, None, True
     if "test" not in here and "val" in here:
@@ -313,9 +300,7 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
     where = columns.index("path")
     for number, row in rows:
         if len(row) != width:
-            raise UserError(
-                f"{file} line {number} has {len(row)} columns, the first {width}; it should be path,label"
-            )
+            raise UserError(f"{file} line {number} has {len(row)} columns, the first {width}; it should be path,label")
         if where >= width or not row[where].strip():
             raise UserError(f"{file} line {number} names no image; it should be path,label")
 
@@ -342,9 +327,7 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
     if splits is not None:
         unknown = sorted({part for part in splits if part.lower() not in _SPLIT_NAMES})
         if unknown:
-            raise UserError(
-                f"{file} names the unknown split {unknown[0][:80]!r}; there are train, val and test"
-            )
+            raise UserError(f"{file} names the unknown split {unknown[0][:80]!r}; there are train, val and test")
         splits = [_SPLIT_NAMES[part.lower()] for part in splits]
     if given is None or not any(given):
         return paths, None, [], splits, repeats

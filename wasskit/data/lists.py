@@ -55,9 +55,7 @@ def listed(
     )
     missing = _missing(base, [path for path, _ in images])
     if missing and request.corrupt == "refuse":
-        raise UserError(
-            f"{source} names files that are not there: {bad_images_message(missing, len(images))}"
-        )
+        raise UserError(f"{source} names files that are not there: {bad_images_message(missing, len(images))}")
     places = {str(base / path): i for i, (path, _) in enumerate(images)} if missing else {}
     dataset = drop_bad_images(dataset, {places[bad.path]: bad for bad in missing}, request.corrupt)
     return without_bad_images(dataset, request.corrupt)

@@ -43,9 +43,7 @@ class Batch:
     indices: Tensor
     host_labels: Tensor
 
-    def __init__(
-        self, images: Views, labels: Tensor, indices: Tensor, host_labels: Tensor | None = None
-    ) -> None:
+    def __init__(self, images: Views, labels: Tensor, indices: Tensor, host_labels: Tensor | None = None) -> None:
         object.__setattr__(self, "views", (images,) if isinstance(images, Tensor) else tuple(images))
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "indices", indices)
@@ -129,9 +127,7 @@ class TrainLoader:
                 decode = self.augment
             elif decode is None:
                 decode = PerImage(ResizeCrop(round(dataset.image_size * 256 / 224)))
-            self._workers = Workers(
-                dataset, decode, views, self.device, workers, self.world_size, start_method
-            )
+            self._workers = Workers(dataset, decode, views, self.device, workers, self.world_size, start_method)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,11 +145,7 @@ class TrainLoader:
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch from batch ``start`` on, on the device."""
         order = self.sampler.order(epoch)
-        source = (
-            self._from_memory(order, epoch, start)
-            if self._workers is None
-            else self._decoded(order, epoch, start)
-        )
+        source = self._from_memory(order, epoch, start) if self._workers is None else self._decoded(order, epoch, start)
         return _timed(self, source)
 
     def close(self) -> None:
@@ -191,9 +183,7 @@ class TrainLoader:
             for _ in range(self.repeats):
                 if len(images) == total:
                     out = augment(images, generator)
-                elif isinstance(augment, RandomAugment) or (
-                    hasattr(augment, "draw") and hasattr(augment, "apply")
-                ):
+                elif isinstance(augment, RandomAugment) or (hasattr(augment, "draw") and hasattr(augment, "apply")):
                     draws = augment.draw(total, generator)
                     out = augment.apply(images, {key: x[low : low + len(images)] for key, x in draws.items()})
                 else:

@@ -60,9 +60,7 @@ def load_metric_splits(
             parts = {split: part.resized(image_size) for split, part in parts.items()}
         _check_disjoint(card.name, parts)
     else:
-        parts = _halves(
-            _joined([load(split) for split in (("all",) if "all" in card.splits else card.splits)])
-        )
+        parts = _halves(_joined([load(split) for split in (("all",) if "all" in card.splits else card.splits)]))
     train, val, test = parts["train"], None, parts["test" if "test" in parts else "query"]
     if validation:
         train, val = split_classes(train, validation, seed)

@@ -40,9 +40,7 @@ def sample_photographs() -> tuple[Path, Path]:
     """The two photographs that come with scikit-learn: a Chinese temple and a flower."""
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise UserError(
-            "The sample photographs come with scikit-learn, which is not installed: give two images."
-        )
+        raise UserError("The sample photographs come with scikit-learn, which is not installed: give two images.")
     folder = Path(spec.origin).parent / "datasets" / "images"
     return folder / "china.jpg", folder / "flower.jpg"
 
@@ -84,9 +82,7 @@ def in_srgb(image: Image.Image) -> Image.Image:
         embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(embedded).lower():
             return image
-        converted = ImageCms.profileToProfile(
-            image, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        converted = ImageCms.profileToProfile(image, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return image
     return image if converted is None else converted
@@ -107,13 +103,9 @@ def check_mode(path: Path, image: Image.Image) -> None:
     if mode.startswith("I") or mode == "F" or sixteen_bit(path, image):
         raise UserError(f"{path} has more than 8 bits per channel: convert it to 8-bit RGB first.")
     if mode in ("1", "L", "LA", "La"):
-        raise UserError(
-            f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant."
-        )
+        raise UserError(f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant.")
     if mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
-        raise UserError(
-            f"{path} has an alpha channel: flatten it onto a background and save it as RGB first."
-        )
+        raise UserError(f"{path} has an alpha channel: flatten it onto a background and save it as RGB first.")
     if mode not in ("RGB", "P"):
         raise UserError(f"{path} is a {mode} image: convert it to RGB first.")
 
@@ -136,9 +128,7 @@ def tiled_page(path: Path) -> Any | None:
     if path.suffix.lower() not in TIFF or not path.is_file() or importlib.util.find_spec("tifffile") is None:
         return None
     with reading(path, "TIFF", advice=_ADVICE, missing=_MISSING), path.open("rb") as file:
-        if (
-            file.read(4) not in _TIFF_STARTS
-        ):  # a picture of another kind under such a name, which Pillow reads
+        if file.read(4) not in _TIFF_STARTS:  # a picture of another kind under such a name, which Pillow reads
             return None
     page = _first_page(path)
     if not page.is_tiled and page.imagewidth * page.imagelength <= LARGE:
@@ -154,9 +144,7 @@ def _first_page(path: Path) -> Any:
 
     page: Any = tifffile.TiffFile(path).pages[0]
     rows, columns = page.imagelength, page.imagewidth
-    deep, wide = (
-        (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, rows), columns)
-    )
+    deep, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, rows), columns)
     if not (0 < rows < 1 << 31 and 0 < columns < 1 << 31 and deep > 0 and wide > 0):
         raise Damage("its tags give no size")
     if deep * wide > LARGEST_IMAGE:
@@ -171,17 +159,11 @@ def _first_page(path: Path) -> Any:
 def check_page(path: Path, page: Any) -> None:
     """Refuse a page that is not 8-bit RGB, each with what to do about it."""
     if page.dtype is None or page.dtype != np.uint8:
-        raise UserError(
-            f"{path} has {page.dtype} samples, not 8 bits per channel: convert it to 8-bit RGB first."
-        )
+        raise UserError(f"{path} has {page.dtype} samples, not 8 bits per channel: convert it to 8-bit RGB first.")
     if page.samplesperpixel == 1:
-        raise UserError(
-            f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant."
-        )
+        raise UserError(f"{path} is a grey image: a palette needs three colours; convert it to RGB if that is meant.")
     if page.samplesperpixel == 4:
-        raise UserError(
-            f"{path} has an alpha channel: flatten it onto a background and save it as RGB first."
-        )
+        raise UserError(f"{path} has an alpha channel: flatten it onto a background and save it as RGB first.")
     # JPEG in YCbCr is decoded to RGB; without that compression the samples would stay as they are.
     space = getattr(page.photometric, "name", str(page.photometric))
     if space != "RGB" and not (space == "YCBCR" and "JPEG" in getattr(page.compression, "name", "")):
@@ -259,9 +241,7 @@ def map_image(source: Path, destination: Path, function: Function) -> None:
                 map_tiles(page, destination, function)
                 return
             if page.shape[0] * page.shape[1] > LARGE:
-                raise UserError(
-                    f"{source} is mapped in tiles: give its image the name of a TIFF, not {destination}."
-                )
+                raise UserError(f"{source} is mapped in tiles: give its image the name of a TIFF, not {destination}.")
         save_pixels(map_pixels(read_pixels(source), function), destination)
 
 
@@ -272,9 +252,7 @@ def map_tiles(page: Any, destination: Path, function: Function) -> None:
     def segments() -> Iterator[Pixels]:
         for data, _, shape in decoded(page, Path(page.parent.filehandle.path)):
             if data is None:
-                blank = np.zeros(
-                    (page.tilelength, page.tilewidth, 3) if page.is_tiled else shape[-3:], np.uint8
-                )
+                blank = np.zeros((page.tilelength, page.tilewidth, 3) if page.is_tiled else shape[-3:], np.uint8)
                 yield function(blank)
                 continue
             tile: Pixels = function(data.reshape(data.shape[-3:]))
@@ -312,9 +290,7 @@ def lossless_suffix(path: Path) -> str:
 
 def save_pixels(pixels: Pixels, path: Path) -> Path:
     """Write an image in the format of the path's suffix; JPEG at high quality."""
-    options: dict[str, Any] = (
-        {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
-    )
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
     kind = Image.registered_extensions().get(path.suffix.lower())
     try:
         if kind is None:

@@ -48,9 +48,7 @@ def resized_crop(
     return torch.matmul(rows[:, None], across.view(b, c, h, size)).clamp_(0, 1)
 
 
-def _bicubic_weights(
-    start: Tensor, length: Tensor, source: int, size: int, mirrored: Tensor | None = None
-) -> Tensor:
+def _bicubic_weights(start: Tensor, length: Tensor, source: int, size: int, mirrored: Tensor | None = None) -> Tensor:
     """(B, size, source): the weights by which ``length`` pixels from ``start`` on become ``size`` pixels."""
     device = start.device
     out = torch.arange(size, device=device, dtype=torch.float32) + 0.5

@@ -241,9 +241,7 @@ def measure(name: str | Path) -> Measure:
         return made
     path = Path(name)
     if not is_embeddings(path):
-        raise UserError(
-            f"{str(name)!r} is not one of {', '.join(MEASURES)}, nor a file of points (.npy, ...)."
-        )
+        raise UserError(f"{str(name)!r} is not one of {', '.join(MEASURES)}, nor a file of points (.npy, ...).")
     return cloud(load_points(path))
 
 
@@ -263,9 +261,7 @@ def checked_points(points: Tensor, name: str) -> Tensor:
     bad = (~torch.isfinite(points).all(1)).nonzero().flatten()
     if len(bad):
         rows = ", ".join(str(int(i)) for i in bad[:3]) + (", ..." if len(bad) > 3 else "")
-        raise UserError(
-            f"{name} has {len(bad)} rows with NaN or infinite entries (rows {rows}): remove them first."
-        )
+        raise UserError(f"{name} has {len(bad)} rows with NaN or infinite entries (rows {rows}): remove them first.")
     return points
 
 

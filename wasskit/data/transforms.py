@@ -116,9 +116,7 @@ class ShiftAffine(RandomAugment):
     ``shift``: pixels, uniform in [-shift, shift] along each axis.
     """
 
-    def __init__(
-        self, normalise: Normalise, degrees: float = 8.0, scale: float = 0.08, shift: float = 0.75
-    ) -> None:
+    def __init__(self, normalise: Normalise, degrees: float = 8.0, scale: float = 0.08, shift: float = 0.75) -> None:
         self.normalise = normalise
         self.degrees = degrees
         self.scale = scale
@@ -195,9 +193,7 @@ class ResizeCrop:
 def to_uint8(image: Image.Image) -> Tensor:
     """PIL image L or RGB -> uint8 (C, H, W)."""
     array = np.array(image, dtype=np.uint8)
-    return torch.from_numpy(
-        array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
-    )
+    return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
 def train_transform(dataset: ImageDataset) -> Augment | PerImage:

@@ -42,9 +42,7 @@ _CROP_ATTEMPTS = 10
 # Columns of the uniform numbers that one view of one image needs.
 _AREA = slice(0, _CROP_ATTEMPTS)
 _RATIO = slice(_AREA.stop, _AREA.stop + _CROP_ATTEMPTS)
-_TOP, _LEFT, _FLIP, _JITTER, _HUE, _HUE_SLOT, _GREY, _BLUR, _SIGMA, _SOLARISE = range(
-    _RATIO.stop, _RATIO.stop + 10
-)
+_TOP, _LEFT, _FLIP, _JITTER, _HUE, _HUE_SLOT, _GREY, _BLUR, _SIGMA, _SOLARISE = range(_RATIO.stop, _RATIO.stop + 10)
 _BLEND = slice(_SOLARISE + 1, _SOLARISE + 4)
 _ORDER = slice(_BLEND.stop, _BLEND.stop + 3)
 _COLUMNS = _ORDER.stop
@@ -253,9 +251,7 @@ def _torchvision_pipeline(size: int, view: ViewDistribution) -> Callable[[Image.
         [
             v2.RandomResizedCrop(size, view.scale, view.ratio, v2.InterpolationMode.BICUBIC, antialias=True),
             v2.RandomHorizontalFlip(view.flip),
-            v2.RandomApply(
-                [v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)], view.jitter
-            ),
+            v2.RandomApply([v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)], view.jitter),
             v2.RandomGrayscale(view.grey),
             v2.RandomApply([v2.GaussianBlur(2 * radius + 1, view.sigma)], view.blur),
             v2.RandomSolarize(128, view.solarise),

@@ -150,9 +150,7 @@ class Workers:
         self._iterators: list[Any] = []
         weakref.finalize(self, _end, self._iterators, os.getpid())  # and when this process ends
 
-    def run(
-        self, plan: Callable[[], Iterator[list[tuple[int, int]]]]
-    ) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    def run(self, plan: Callable[[], Iterator[list[tuple[int, int]]]]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         self.plan.batches = plan
         if self.loader is None:
             self.loader = DataLoader(

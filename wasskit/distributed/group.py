@@ -242,9 +242,7 @@ def _read_environment() -> bool:
     present = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
     if not present:
         return False
-    missing = [
-        name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
-    ]
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UserError(
             f"The environment sets {present[0]} but not {', '.join(missing)}: "
@@ -267,16 +265,12 @@ def _choose_device(spec: str, *, distributed: bool) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise UserError(
-                f"Device {spec!r} was asked for, but torch finds no CUDA device here: use --device cpu."
-            )
+            raise UserError(f"Device {spec!r} was asked for, but torch finds no CUDA device here: use --device cpu.")
         if ":" not in spec:
             place = int(os.environ.get("LOCAL_RANK", "0")) if distributed else torch.cuda.current_device()
             device = torch.device("cuda", place % count)
         elif distributed and int(os.environ["WORLD_SIZE"]) > 1:
-            raise UserError(
-                f"Device {spec!r} names one GPU for several ranks: use --device cuda, each gets its own."
-            )
+            raise UserError(f"Device {spec!r} names one GPU for several ranks: use --device cuda, each gets its own.")
         elif device.index >= count:
             raise UserError(f"Device {spec!r} was asked for, but this machine has {count} CUDA device(s).")
         torch.cuda.set_device(device)

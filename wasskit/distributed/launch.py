@@ -61,9 +61,7 @@ def is_launched() -> bool:
 def find_devices() -> list[Device]:
     """The GPUs and MIG slices that ``CUDA_VISIBLE_DEVICES`` leaves visible here; none without a driver."""
     try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
-        ).stdout
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     return _visible(parse_device_list(listing), os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -78,9 +76,7 @@ def parse_device_list(text: str) -> list[Device]:
         elif (match := re.match(r"\s+(MIG \S+)\s+Device\s+(\d+): \(UUID: (\S+)\)", line)) and devices:
             last = devices[-1] if devices[-1].is_slice else devices.pop()
             names = (last.other_names or (last.uuid,))[0], f"{last.gpu}:{match[2]}"
-            devices.append(
-                Device(match[1], match[3], last.gpu, is_slice=True, selector=match[3], other_names=names)
-            )
+            devices.append(Device(match[1], match[3], last.gpu, is_slice=True, selector=match[3], other_names=names))
     return devices
 
 

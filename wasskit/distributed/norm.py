@@ -34,9 +34,7 @@ class SyncBatchNorm(_BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
-            raise ValueError(
-                f"expected an input of at least 2 dimensions, (B, C, ...), got shape {tuple(input.shape)}"
-            )
+            raise ValueError(f"expected an input of at least 2 dimensions, (B, C, ...), got shape {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
@@ -196,14 +194,10 @@ def convert_sync_batchnorm(module: M) -> M:
 def _synchronised(norm: _BatchNorm) -> SyncBatchNorm:
     if isinstance(norm, nn.SyncBatchNorm) or type(norm).forward is _BatchNorm.forward:
         kind: type[SyncBatchNorm] = SyncBatchNorm
-    elif isinstance(getattr(norm, "act", None), nn.Module) and isinstance(
-        getattr(norm, "drop", None), nn.Module
-    ):
+    elif isinstance(getattr(norm, "act", None), nn.Module) and isinstance(getattr(norm, "drop", None), nn.Module):
         kind = _SyncBatchNormAct
     else:
-        raise UserError(
-            f"{type(norm).__name__} cannot be synchronised over ranks: choose a backbone without it."
-        )
+        raise UserError(f"{type(norm).__name__} cannot be synchronised over ranks: choose a backbone without it.")
     converted = kind.__new__(kind)
     nn.Module.__init__(converted)
     # Everything a batch normalisation is made of: sizes, flags, parameters, buffers and hooks.

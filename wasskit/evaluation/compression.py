@@ -102,8 +102,7 @@ def neighbour_overlap(x: Tensor, truth: Tensor) -> float:
     """The share of the neighbours ``truth`` (N, k) that are among the k nearest of ``x`` (N, D), by inner product."""
     k = truth.shape[1]
     kept = sum(
-        int((places[:, :, None] == truth[rows][:, None]).sum())
-        for rows, _, places in nearest_blocks(x, x, k, own=True)
+        int((places[:, :, None] == truth[rows][:, None]).sum()) for rows, _, places in nearest_blocks(x, x, k, own=True)
     )
     return kept / truth.numel()
 

@@ -51,9 +51,7 @@ class Features:
 @contextlib.contextmanager
 def evaluating(*modules: object) -> Iterator[None]:
     """Evaluation mode and no gradients; afterwards every submodule is in the mode it was in."""
-    trained = [
-        m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training
-    ]
+    trained = [m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training]
     for module in trained:
         module.training = False
     try:
@@ -177,16 +175,12 @@ def write_embeddings(
                     written += len(indices)
             total = int(reduce_sum(torch.tensor(written)))
             if total != len(names):
-                raise RunFailed(
-                    f"{total} embeddings were computed for {len(names)} images: {path} was not written."
-                )
+                raise RunFailed(f"{total} embeddings were computed for {len(names)} images: {path} was not written.")
             if is_main():
                 _write_table(table, names, labels, classes)
         barrier()
     except OSError as error:
-        raise UserError(
-            f"the embeddings could not be written to {path}: {error.strerror or error}."
-        ) from error
+        raise UserError(f"the embeddings could not be written to {path}: {error.strerror or error}.") from error
     return path, table, width
 
 
@@ -218,9 +212,7 @@ def _write_rows(file: BinaryIO, indices: NDArray[np.int64], values: NDArray[np.f
         file.write(block.tobytes())
 
 
-def _write_table(
-    path: Path, names: Sequence[str | Path], labels: Tensor | None, classes: Sequence[str]
-) -> None:
+def _write_table(path: Path, names: Sequence[str | Path], labels: Tensor | None, classes: Sequence[str]) -> None:
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -106,7 +106,6 @@ def sigreg_statistic(
     if directions is None:
         directions = slicing_directions(count, x.shape[1], like=x.detach(), generator=generator)
     parts = [
-        epps_pulley(x @ some.to(x).mT).sum(dtype=torch.float64)
-        for some in directions.split(max(1, _BLOCK // len(x)))
+        epps_pulley(x @ some.to(x).mT).sum(dtype=torch.float64) for some in directions.split(max(1, _BLOCK // len(x)))
     ]
     return (torch.stack(parts).sum() / len(directions)).to(x.dtype)

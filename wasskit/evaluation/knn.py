@@ -143,9 +143,7 @@ def _is_integer(value: object) -> bool:
 
 def _check_k(k: int, samples: int) -> None:
     if not _is_integer(k) or not 1 <= k <= samples:
-        raise UserError(
-            f"k-NN asks for {k} neighbours among {samples} training samples: choose 1 to {samples}."
-        )
+        raise UserError(f"k-NN asks for {k} neighbours among {samples} training samples: choose 1 to {samples}.")
 
 
 def _check(
@@ -171,8 +169,7 @@ def _check(
         raise UserError("k-NN needs a label per sample, and some samples have none: choose a labelled split.")
     if train_features.shape[1] != test_features.shape[1]:
         raise UserError(
-            f"k-NN compares features of one width, not {train_features.shape[1]} "
-            f"with {test_features.shape[1]}."
+            f"k-NN compares features of one width, not {train_features.shape[1]} with {test_features.shape[1]}."
         )
     if temperature is not None and not temperature > 0:
         raise UserError(f"the k-NN temperature must be positive, not {temperature}.")

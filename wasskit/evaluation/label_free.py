@@ -100,9 +100,7 @@ def power_law_decay(eigenvalues: Tensor, ranks: tuple[int, int] | None = None) -
     ``eigenvalues`` (k,), descending; those that are not above 1e-14 of the largest are left out. (Stringer
     et al., 2019.)
     """
-    kept = (
-        eigenvalues[eigenvalues > 1e-14 * eigenvalues[:1].clamp_min(0)] if len(eigenvalues) else eigenvalues
-    )
+    kept = eigenvalues[eigenvalues > 1e-14 * eigenvalues[:1].clamp_min(0)] if len(eigenvalues) else eigenvalues
     if len(kept) < 2:
         return eigenvalues.new_full((), torch.nan)
     first, last = ranks or default_ranks(len(kept))

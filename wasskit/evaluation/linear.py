@@ -151,9 +151,7 @@ def linear_probe(
     if len(train_labels) == 0 or len(test_labels) == 0:
         raise UserError("a linear probe needs training and test samples: one of the splits is empty.")
     if min(int(train_labels.min()), int(test_labels.min())) < 0:
-        raise UserError(
-            "a linear probe needs a label per sample, and some have none: choose a labelled split."
-        )
+        raise UserError("a linear probe needs a label per sample, and some have none: choose a labelled split.")
     num_classes = int(torch.maximum(train_labels.max(), test_labels.max())) + 1
     classifier = new_classifier(train_features.shape[1], num_classes, seed=seed).to(train_features.device)
     generator = torch.Generator().manual_seed(seed)

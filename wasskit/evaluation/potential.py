@@ -41,9 +41,7 @@ def gaussian_uniformity(
         raise UserError(f"L_U goes through blocks of at least one row, not of {block}.")
     z = wide(features)
     if n < 2:
-        raise UserError(
-            "L_U averages over pairs of features, but there is only one: use a batch of at least 2."
-        )
+        raise UserError("L_U averages over pairs of features, but there is only one: use a batch of at least 2.")
     if normalise:
         z = unit_rows(z)
     size = block or (1024 if z.device.type == "cpu" else 8192)
@@ -63,9 +61,7 @@ class _LogPotential(Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, t: float, block: int, bounded: bool) -> Tensor:
         with full_precision(z):
-            value, gradient = _log_potential(
-                z, t, block, bounded=bounded, with_gradient=ctx.needs_input_grad[0]
-            )
+            value, gradient = _log_potential(z, t, block, bounded=bounded, with_gradient=ctx.needs_input_grad[0])
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return value

@@ -234,9 +234,7 @@ def _sum_of_precisions(before: Tensor, counts: Tensor, map_k: Sequence[int], at_
     return torch.stack(sums)
 
 
-def faiss_rankings(
-    sets: Sets, recall: Sequence[int], map_k: Sequence[int], at_r: bool, lone: Lone
-) -> Rankings:
+def faiss_rankings(sets: Sets, recall: Sequence[int], map_k: Sequence[int], at_r: bool, lone: Lone) -> Rankings:
     """The same rankings from the neighbour lists of a flat faiss index."""
     try:
         import faiss
@@ -263,9 +261,7 @@ def faiss_rankings(
     precision = torch.where(hit, hit.cumsum(1) / place.double(), 0.0)
     limits = [torch.full_like(counts, k) for k in map_k] + ([counts] if at_r else [])
     totals = [
-        (
-            torch.where(place <= k[:, None], precision, 0.0).sum(1) / torch.minimum(counts, k).clamp(min=1)
-        ).sum()
+        (torch.where(place <= k[:, None], precision, 0.0).sum(1) / torch.minimum(counts, k).clamp(min=1)).sum()
         for k in limits
     ]
     number = (counts > 0).sum() if lone == "skip" else len(counts)
@@ -308,9 +304,7 @@ def similarity_factors(x: Tensor, y: Tensor, metric: Metric) -> tuple[Tensor, Te
     with few digits, integers say, stay exact, and so do their ties.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"queries (N, D) and gallery (M, D) do not match: {tuple(x.shape)} and {tuple(y.shape)}"
-        )
+        raise ValueError(f"queries (N, D) and gallery (M, D) do not match: {tuple(x.shape)} and {tuple(y.shape)}")
     if len(x) == 0 or len(y) == 0:
         raise ValueError("retrieval needs at least one query and one gallery item")
     if not (x.is_floating_point() and y.is_floating_point()):

@@ -155,9 +155,7 @@ def map_at_k(
     """
     _check_choices(ties, lone)
     sets = prepare(embeddings, labels, gallery, gallery_labels, metric)
-    return average_precisions(sets, _positive_numbers("k", (k,)), ties, lone, sharded, at_r=False).precisions[
-        0
-    ]
+    return average_precisions(sets, _positive_numbers("k", (k,)), ties, lone, sharded, at_r=False).precisions[0]
 
 
 def retrieval_metrics(
@@ -190,9 +188,7 @@ def retrieval_metrics(
     if backend == "faiss":
         ranks, precisions = faiss_rankings(sets, recall, map_k, map_r, lone)
     elif map_k or map_r:
-        ranks, precisions = average_precisions(
-            sets, map_k, ties, lone, sharded, at_r=map_r, full_ranks=bool(recall)
-        )
+        ranks, precisions = average_precisions(sets, map_k, ties, lone, sharded, at_r=map_r, full_ranks=bool(recall))
     else:
         ranks, precisions = best_ranks(sets, ties, sharded), embeddings.new_empty(0)
     if lone == "skip":

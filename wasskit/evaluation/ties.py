@@ -48,9 +48,7 @@ def equal_rows(x: Tensor) -> Equals:
     limits = torch.iinfo(torch.int64)
     factors = torch.randint(limits.min, limits.max, (bits.shape[1],), generator=generator).to(x.device)
     # Integers wrap around: the sum is the same in any order.
-    hashes = torch.cat(
-        [(part.long() * factors).sum(1) for part in bits.split(rows_for(bits.shape[1], factors))]
-    )
+    hashes = torch.cat([(part.long() * factors).sum(1) for part in bits.split(rows_for(bits.shape[1], factors))])
     first = _first_of_group(hashes.unique(return_inverse=True)[1])
     places = torch.arange(len(x), device=x.device)
     later = (first != places).nonzero()[:, 0]

@@ -35,9 +35,7 @@ def l2_uvp(mapped: Tensor, target: Tensor, variance: float | Tensor | None = Non
             f"maps of the same points have the same shape, not {tuple(mapped.shape)} and {tuple(target.shape)}"
         )
     if mapped.ndim < 2 or len(mapped) == 0:
-        raise ValueError(
-            f"points are the rows of a matrix (N, D), N at least 1, not of {tuple(mapped.shape)}"
-        )
+        raise ValueError(f"points are the rows of a matrix (N, D), N at least 1, not of {tuple(mapped.shape)}")
     mapped, target = mapped.double(), target.double()
     if variance is None:
         variance = target.var(0, correction=0).sum()
@@ -104,23 +102,17 @@ class InceptionFeatures(nn.Module):
             )
         state = read_state(path)
         if "fc.bias" not in state or state["fc.bias"].ndim != 1:
-            raise UserError(
-                f"{path} does not hold the state dictionary of an Inception v3: it lacks fc.bias."
-            )
+            raise UserError(f"{path} does not hold the state dictionary of an Inception v3: it lacks fc.bias.")
         self.checksum, classes = sha256(path), len(state["fc.bias"])
         if classes not in (1000, 1008):
-            raise UserError(
-                f"{path} has {classes} classes; Inception weights for this score have 1008 or 1000."
-            )
+            raise UserError(f"{path} has {classes} classes; Inception weights for this score have 1008 or 1000.")
         self.implementation = "inception-v3-tensorflow" if classes == 1008 else "inception-v3-torchvision"
         self.network = build_inception(tensorflow=classes == 1008)
         kept = {name: value for name, value in state.items() if not name.startswith(("AuxLogits", "fc"))}
         # Files from before PyTorch 0.4.1 lack the counters of batch normalisation, which evaluation does
         # not use.
         counters = {
-            name: value
-            for name, value in self.network.state_dict().items()
-            if name.endswith("num_batches_tracked")
+            name: value for name, value in self.network.state_dict().items() if name.endswith("num_batches_tracked")
         }
         load_state(self.network, {**counters, **kept}, path, "Inception v3")
         self.eval().requires_grad_(False)

@@ -111,9 +111,7 @@ def _check(x: Tensor, y: Tensor) -> None:
     for name, sample in (("first", x), ("second", y)):
         bad = sum(int((~torch.isfinite(block).all(1)).sum()) for block in sample.split(4096))
         if bad:
-            raise UserError(
-                f"{bad:,} of {len(sample):,} rows of the {name} sample hold NaN or infinite values."
-            )
+            raise UserError(f"{bad:,} of {len(sample):,} rows of the {name} sample hold NaN or infinite values.")
 
 
 def _leading(centred: Tensor) -> Tensor:

@@ -57,9 +57,7 @@ def laguerre_eigenvalues(n: int, m: int, generator: np.random.Generator) -> NDAr
     beside = np.sqrt(generator.chisquare(wide - 1 - np.arange(wide - 1))) if wide > 1 else np.zeros(0)
     squares = diagonal**2
     squares[1:] += beside**2
-    found: NDArray[np.float64] = (
-        eigvalsh_tridiagonal(squares, diagonal[:-1] * beside) if wide > 1 else squares
-    )
+    found: NDArray[np.float64] = eigvalsh_tridiagonal(squares, diagonal[:-1] * beside) if wide > 1 else squares
     return np.maximum(found[::-1], 0.0)
 
 

@@ -46,9 +46,7 @@ __all__ = [
 _COVARIANCE_RESOLVES = 2.0**-22
 
 
-def w2_uniformity(
-    features: Tensor, *, normalise: bool = True, ridge: float = 0.0, method: Method = "eigh"
-) -> Tensor:
+def w2_uniformity(features: Tensor, *, normalise: bool = True, ridge: float = 0.0, method: Method = "eigh") -> Tensor:
     """Wasserstein-2 distance between N(0, I/m) and the Gaussian of the features' mean and covariance.
 
         W2^2 = |mu|^2 + 1 + tr S - (2 / sqrt m) tr S^{1/2},   S the covariance (1/N)     (Fang et al. 2024)
@@ -284,9 +282,7 @@ class FeatureMoments:
 
     def _require(self, count: int) -> None:
         if self.count < count:
-            raise UserError(
-                f"Moments of at least {count} features were asked for, but only {self.count} were given."
-            )
+            raise UserError(f"Moments of at least {count} features were asked for, but only {self.count} were given.")
 
 
 def _distance(second_moment: Tensor, root_trace: Tensor, m: int) -> Tensor:

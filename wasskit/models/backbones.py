@@ -34,9 +34,7 @@ class Backbone(nn.Module):
     map_channels: int
     """Channels of the feature maps; differs from num_features where a head widens the pooled features."""
 
-    def __init__(
-        self, name: str, net: nn.Module, *, channels: int, num_features: int, map_channels: int = 0
-    ) -> None:
+    def __init__(self, name: str, net: nn.Module, *, channels: int, num_features: int, map_channels: int = 0) -> None:
         super().__init__()
         self.name = name
         self.net = net
@@ -88,9 +86,7 @@ def build_backbone(
     Raises UserError for an unknown name or stem, weights that cannot be had, or weights that do not fit.
     """
     if channels < 1 or image_size < 1:
-        raise UserError(
-            f"a backbone needs images of at least one pixel and channel, not {image_size} and {channels}."
-        )
+        raise UserError(f"a backbone needs images of at least one pixel and channel, not {image_size} and {channels}.")
     if stem not in catalog.STEMS:
         raise UserError(f"there is no stem '{stem}': choose one of {', '.join(catalog.STEMS)}.")
     if pretrained and weights is not None:
@@ -189,9 +185,7 @@ def _torchvision_weights(name: str, tag: bool | str, download: bool) -> Path:
     if not download:
         raise _missing_weights(f"{wanted} weights of {name}", str(path))
     try:
-        torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
+        torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"the weights of {name} could not be downloaded from {url} ({error}): "
@@ -300,8 +294,7 @@ def _replace_stem(backbone: Backbone, stem: str, explicit: bool) -> None:
     if not isinstance(first, nn.Conv2d) or not hasattr(net, "maxpool"):
         if explicit:
             raise UserError(
-                f"stem '{stem}' is for residual networks and {backbone.name} has only its own: "
-                "use --stem standard."
+                f"stem '{stem}' is for residual networks and {backbone.name} has only its own: use --stem standard."
             )
         return
     padding = 2 if "pad2" in stem else 1

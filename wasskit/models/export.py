@@ -47,9 +47,7 @@ def weights_bytes(weights: nn.Module | Mapping[str, Tensor], header: Mapping[str
 
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     # Clones: safetensors refuses tensors that share memory, and transposed ones.
-    tensors = {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()
-    }
+    tensors = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     metadata = {HEADER_KEY: json.dumps({**header, "version": __version__}, sort_keys=True), "format": "pt"}
     return save(tensors, metadata=metadata)
 
@@ -108,9 +106,7 @@ def export_onnx(
                 error, note = _onnx_error(temporary, module, inputs, input_name)
                 scale = 1 + float(module(inputs).abs().max())
                 if error is not None and not error <= tolerance * scale:
-                    raise RunFailed(
-                        f"the ONNX network differs from torch's by {error:.1e}, so {path} was not written."
-                    )
+                    raise RunFailed(f"the ONNX network differs from torch's by {error:.1e}, so {path} was not written.")
     finally:
         module.train(training)
     return OnnxExport(path, error, note)

@@ -20,9 +20,7 @@ LARGEST_SIDE = 1 << 14
 """Pixels of the largest side of an image that a description may ask for."""
 
 
-def rebuild(
-    build: Callable[[], T], module_of: Callable[[T], nn.Module], state: Mapping[str, Tensor], path: Path
-) -> T:
+def rebuild(build: Callable[[], T], module_of: Callable[[T], nn.Module], state: Mapping[str, Tensor], path: Path) -> T:
     """What ``build`` makes from a description, with the weights ``state`` loaded into ``module_of`` it.
 
     It is first built without memory (on the device meta) and compared with the weights: a description of a thousand
@@ -72,9 +70,7 @@ def check_description(description: Any, path: Path, **also: Callable[[Any], bool
         if key not in description:
             raise UserError(f"{path} does not describe its model: {key!r} is missing; name another file.")
         if not holds(description[key]):
-            raise UserError(
-                f"{path} does not describe its model: {key!r} has a wrong value; name another file."
-            )
+            raise UserError(f"{path} does not describe its model: {key!r} has a wrong value; name another file.")
     return dict(description)
 
 

@@ -47,9 +47,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
-        raise UserError(
-            f"{path} holds no state dictionary, names and their tensors: save the network's alone."
-        )
+        raise UserError(f"{path} holds no state dictionary, names and their tensors: save the network's alone.")
     return content
 
 
@@ -107,12 +105,7 @@ def read_torch(path: Path) -> Any:
 
 
 def _check_tensor(tensor: Tensor, largest: int) -> None:
-    if (
-        tensor.layout != torch.strided
-        or tensor.device.type != "cpu"
-        or tensor.is_quantized
-        or tensor.is_nested
-    ):
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
         raise Damage("it holds tensors of a kind that weights have not")
     if tensor.numel() * tensor.element_size() > largest:
         raise Damage("it announces tensors larger than itself")
@@ -168,9 +161,7 @@ def _find_state(content: Any, wanted: Mapping[str, Tensor], path: Path) -> dict[
     anchor = next(iter(wanted))
     best: tuple[tuple[int, int], dict[str, Tensor]] = ((0, 0), {})
     for where, tensors in _state_dicts(content):
-        prefixes = {
-            key[: -len(anchor)]: None for key in tensors if key == anchor or key.endswith("." + anchor)
-        }
+        prefixes = {key[: -len(anchor)]: None for key in tensors if key == anchor or key.endswith("." + anchor)}
         for prefix in prefixes:
             state = {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
             matches = sum(key in wanted for key in state)
@@ -179,9 +170,7 @@ def _find_state(content: Any, wanted: Mapping[str, Tensor], path: Path) -> dict[
             if score > best[0]:
                 best = (score, state)
     if not best[1]:
-        raise UserError(
-            f"{path} holds no tensor called '{anchor}': these are not the weights of this backbone."
-        )
+        raise UserError(f"{path} holds no tensor called '{anchor}': these are not the weights of this backbone.")
     return best[1]
 
 

@@ -148,9 +148,7 @@ def lbfgs_direction(pairs: list[tuple[Tensor, Tensor, Tensor]], g: Tensor) -> Te
     alphas: list[Tensor] = []
     scale = torch.ones_like(g[:, 0])
     for _, change, rho in pairs:
-        scale = torch.where(
-            rho > 0, 1.0 / (rho * change.square().sum(1)).clamp_min(torch.finfo(g.dtype).tiny), scale
-        )
+        scale = torch.where(rho > 0, 1.0 / (rho * change.square().sum(1)).clamp_min(torch.finfo(g.dtype).tiny), scale)
     for s, change, rho in reversed(pairs):
         alpha = rho * (s * q).sum(1)
         alphas.append(alpha)

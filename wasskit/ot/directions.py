@@ -37,13 +37,9 @@ def slicing_directions(
         found = (orthogonal * signs.unsqueeze(1)).mT.reshape(-1, dim)[:count]
     elif kind == "sobol":
         if dim > torch.quasirandom.SobolEngine.MAXDIM:
-            raise ValueError(
-                f"Sobol sequences have at most 21,201 dimensions, not {dim}: take orthogonal directions"
-            )
+            raise ValueError(f"Sobol sequences have at most 21,201 dimensions, not {dim}: take orthogonal directions")
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        uniform = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed).draw(
-            count, dtype=torch.float64
-        )
+        uniform = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed).draw(count, dtype=torch.float64)
         found = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
     else:
         raise ValueError(f"directions are orthogonal, random or sobol, not {kind!r}")

@@ -298,14 +298,10 @@ class _Divergence(Function):
         log_a, log_b = a.log(), b.log()
         of_x = of_y = of_a = of_b = None
         if needs[0]:
-            moved = solver.carried(x, y, log_a, log_b, f, g) - solver.carried(
-                x, x, log_a, log_a, f_self, f_self
-            )
+            moved = solver.carried(x, y, log_a, log_b, f, g) - solver.carried(x, x, log_a, log_a, f_self, f_self)
             of_x = scale * moved
         if needs[1]:
-            moved = solver.carried(y, x, log_b, log_a, g, f) - solver.carried(
-                y, y, log_b, log_b, g_self, g_self
-            )
+            moved = solver.carried(y, x, log_b, log_a, g, f) - solver.carried(y, y, log_b, log_b, g_self, g_self)
             of_y = scale * moved
         if needs[2]:
             of_a = scale * (f - f_self)

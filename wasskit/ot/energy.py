@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 
-def random_directions(
-    count: int, dim: int, *, like: Tensor, generator: torch.Generator | None = None
-) -> Tensor:
+def random_directions(count: int, dim: int, *, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """``count`` directions (count, dim), uniform on the unit sphere."""
     directions = torch.randn(count, dim, dtype=like.dtype, device=like.device, generator=generator)
     units: Tensor = directions / directions.norm(dim=1, keepdim=True)
@@ -79,9 +77,7 @@ def energy_distance_limit(x: Tensor, y: Tensor, *, unbiased: bool = True, chunk:
     n, m, dim = len(x), len(y), x.shape[1]
 
     def mean_distance(a: Tensor, b: Tensor, pairs: int) -> Tensor:
-        rows = [
-            torch.cdist(part, b, compute_mode="donot_use_mm_for_euclid_dist").sum() for part in a.split(chunk)
-        ]
+        rows = [torch.cdist(part, b, compute_mode="donot_use_mm_for_euclid_dist").sum() for part in a.split(chunk)]
         return torch.stack(rows).sum() / pairs
 
     within_x = mean_distance(x, x, n * (n - 1) if unbiased else n * n)
@@ -92,8 +88,6 @@ def energy_distance_limit(x: Tensor, y: Tensor, *, unbiased: bool = True, chunk:
 
 def check_samples(x: Tensor, y: Tensor, unbiased: bool) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"samples of shapes (n, d) and (m, d) are needed, not {tuple(x.shape)} and {tuple(y.shape)}"
-        )
+        raise ValueError(f"samples of shapes (n, d) and (m, d) are needed, not {tuple(x.shape)} and {tuple(y.shape)}")
     if min(len(x), len(y)) < (2 if unbiased else 1):
         raise ValueError("the unbiased energy distance needs at least two points of each sample")

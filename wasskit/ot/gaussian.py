@@ -22,9 +22,7 @@ def symmetric_power(matrix: Tensor, exponent: float, rcond: float = 1e-12) -> Te
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     floor = rcond * values[..., -1:].clamp_min(0.0)
     kept = values > floor
-    powers = torch.where(
-        kept, values.where(kept, torch.ones_like(values)) ** exponent, torch.zeros_like(values)
-    )
+    powers = torch.where(kept, values.where(kept, torch.ones_like(values)) ** exponent, torch.zeros_like(values))
     power: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.mT
     return power
 
@@ -37,9 +35,7 @@ def square_root_factor(matrix: Tensor) -> Tensor:
     return factor
 
 
-def bures_wasserstein_squared(
-    mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor
-) -> Tensor:
+def bures_wasserstein_squared(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> Tensor:
     """``W_2^2`` between N(mean1, covariance1) and N(mean2, covariance2): the whole squared distance, not its
     half.
 
@@ -192,9 +188,7 @@ def like_channels(vector: Tensor, x: Tensor) -> Tensor:
     return vector.view(1, -1, *[1] * (x.ndim - 2))
 
 
-def balance(
-    mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor, floor: float = 1e-4
-) -> Balance:
+def balance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor, floor: float = 1e-4) -> Balance:
     """Change of coordinates ``x' = A (x - m1)``, ``y' = c A^{-T} (y - m2)`` that makes the optimal Gaussian
     map the identity.
 

@@ -137,9 +137,7 @@ def nuclear_norm_and_polar_factor(
     an unknown method.
     """
     if method not in get_args(Method):
-        raise UserError(
-            f"Unknown method {method!r} for the nuclear norm: choose one of {', '.join(get_args(Method))}."
-        )
+        raise UserError(f"Unknown method {method!r} for the nuclear norm: choose one of {', '.join(get_args(Method))}.")
     n, m = matrix.shape
     double = matrix.double()
     wide = double if n < m else double.mT
@@ -222,9 +220,7 @@ def _decomposed(
     return singular, vectors
 
 
-def _resolved(
-    wide: Tensor, singular: Tensor, vectors: Tensor, small: int, level: Tensor
-) -> tuple[Tensor, Tensor]:
+def _resolved(wide: Tensor, singular: Tensor, vectors: Tensor, small: int, level: Tensor) -> tuple[Tensor, Tensor]:
     """Singular values and left vectors of ``wide`` X, given those of X X^T, with the ``small`` first ones found anew.
 
     The vectors u of the small ones span W = U_1 up to what rounding left in the Gram matrix of the large ones, which
@@ -248,9 +244,7 @@ def _by_products(wide: Tensor, magnitude: Tensor, ridge: float, roundoff: float)
     matrix = wide
     if ridge:
         # Its singular values are sqrt(s^2 + r), and its polar factor begins with U diag(s / sqrt(s^2 + r)) V^T.
-        matrix = torch.cat(
-            [wide, math.sqrt(ridge) * torch.eye(n, dtype=wide.dtype, device=wide.device)], dim=1
-        )
+        matrix = torch.cat([wide, math.sqrt(ridge) * torch.eye(n, dtype=wide.dtype, device=wide.device)], dim=1)
     roundoff = max(roundoff, _FINEST_BY_PRODUCTS)
     gram = matrix @ matrix.mT
     schedule, parting = _cutoff_schedule(roundoff / math.sqrt(3))

@@ -100,9 +100,7 @@ def nested_sinkhorn_divergences(
     """
     checked = check_dims(dims, embeddings.shape[-1])
     if embeddings.ndim != 2 or len(embeddings) == 0:
-        raise ValueError(
-            f"embeddings must be a non-empty (n, D) matrix, not of shape {tuple(embeddings.shape)}"
-        )
+        raise ValueError(f"embeddings must be a non-empty (n, D) matrix, not of shape {tuple(embeddings.shape)}")
     if not (math.isfinite(blur) and blur > 0):
         raise ValueError(f"blur must be positive, not {blur}")
     if not (math.isfinite(beta) and beta >= 0):
@@ -190,17 +188,12 @@ def _nested_problems(dims: tuple[int, ...], beta: float, *, telescope: bool) -> 
     residual = tuple(tuple(beta * (b == k + 1) for b in range(count)) for k in range(count - 1))
     if beta == 1:  # Y_k is X_{k+1}
         grams = prefixes
-        combine = tuple(
-            tuple(0.5 * (p == k) - 0.5 * (p == k + 1) for p in range(count)) for k in range(count - 1)
-        )
+        combine = tuple(tuple(0.5 * (p == k) - 0.5 * (p == k + 1) for p in range(count)) for k in range(count - 1))
     else:
-        stretched = [
-            tuple(x + r for x, r in zip(prefixes[k], residual[k], strict=True)) for k in range(count - 1)
-        ]
+        stretched = [tuple(x + r for x, r in zip(prefixes[k], residual[k], strict=True)) for k in range(count - 1)]
         grams = prefixes[:-1] + stretched
         combine = tuple(
-            tuple(0.5 * (p == k) - 0.5 * (p == k + count - 1) for p in range(2 * count - 2))
-            for k in range(count - 1)
+            tuple(0.5 * (p == k) - 0.5 * (p == k + count - 1) for p in range(2 * count - 2)) for k in range(count - 1)
         )
     return _Problems(widths, tuple(grams), combine, residual)
 

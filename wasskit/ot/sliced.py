@@ -88,9 +88,7 @@ def normal_bin_means(n: int, like: Tensor) -> Tensor:
     return means
 
 
-def _units(
-    directions: Tensor | None, x: Tensor, count: int, kind: Kind, generator: torch.Generator | None
-) -> Tensor:
+def _units(directions: Tensor | None, x: Tensor, count: int, kind: Kind, generator: torch.Generator | None) -> Tensor:
     """Unit directions (k, d) in float64."""
     wide = x.detach().double()
     if directions is None:
@@ -128,8 +126,7 @@ class _Sliced(Function):
         wide_x, wide_y = x.double(), y.double()
         needs = ctx.needs_input_grad[:2]
         gradients = [
-            torch.zeros_like(wide) if need else None
-            for wide, need in zip((wide_x, wide_y), needs, strict=True)
+            torch.zeros_like(wide) if need else None for wide, need in zip((wide_x, wide_y), needs, strict=True)
         ]
         total = wide_x.new_zeros(())
         equal = bool((a == a[0]).all()) and bool((b == b[0]).all())
@@ -141,9 +138,7 @@ class _Sliced(Function):
             in_x, in_y = in_x.expand(len(some), -1), in_y.expand(len(some), -1)
             gap = u.gather(1, in_x) - v.gather(1, in_y)
             total += (masses * gap.square()).sum()
-            for gradient, order, place, sign in zip(
-                gradients, (order_x, order_y), (in_x, in_y), (1, -1), strict=True
-            ):
+            for gradient, order, place, sign in zip(gradients, (order_x, order_y), (in_x, in_y), (1, -1), strict=True):
                 if gradient is not None:
                     slopes = torch.zeros(order.shape, dtype=gap.dtype, device=gap.device)
                     slopes.scatter_add_(1, order.gather(1, place), sign * masses * gap)

@@ -16,9 +16,7 @@ if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_palettes(
-    palettes: Mapping[str, Array], look: Look, *, points: int = 4_000, title: str = ""
-) -> Figure:
+def draw_palettes(palettes: Mapping[str, Array], look: Look, *, points: int = 4_000, title: str = "") -> Figure:
     """One panel per palette: its colours as points in the RGB cube, each in its own colour."""
     columns = min(len(palettes), 3 if len(palettes) != 4 else 2)
     fig, axes = look.figure(len(palettes), columns=columns, ratio=1.0, projection="3d")

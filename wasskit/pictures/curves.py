@@ -119,16 +119,12 @@ def draw_curves(
         if log_y and panel.is_positive:
             axes.log_axis(ax, min(panel.heights), max(panel.heights))
         if panel.shaded is not None:
-            ax.legend(
-                title=panel.shaded, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2
-            )
+            ax.legend(title=panel.shaded, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
         elif panel.apart and len(panel.lines) > 1:
             longest = max(len(line.label) for line in panel.lines)
             room = 72 * fig.get_size_inches()[0] / axes.columns_of(ax)
             legend_above(ax, columns=max(1, int(room / (4.6 * longest + 40))))
-    shared = [
-        ax for ax, panel in zip(places, panels, strict=True) if panel.shaded is None and not panel.apart
-    ]
+    shared = [ax for ax, panel in zip(places, panels, strict=True) if panel.shaded is None and not panel.apart]
     return look.finish(fig, title=title, legend_from=shared), remarks(panels, log_y=log_y)
 
 

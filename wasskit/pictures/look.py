@@ -52,9 +52,7 @@ class Look:
             fig.delaxes(ax)
         return fig, flat[:panels]
 
-    def finish(
-        self, fig: Figure, *, title: str = "", legend_from: Sequence[Axes] = (), markers: float = 1.0
-    ) -> Figure:
+    def finish(self, fig: Figure, *, title: str = "", legend_from: Sequence[Axes] = (), markers: float = 1.0) -> Figure:
         """Set the title (by default only on screen) and one legend for all panels, below them."""
         shown = self.title if self.title is not None else title if self.style == "screen" else ""
         inches, height = fig.get_size_inches()

@@ -61,9 +61,7 @@ class Transport:
         for points, images in (("source", "forward"), ("target", "inverse")):
             before, after = getattr(self, points), getattr(self, images)
             if before is not None and after is not None and len(before) != len(after):
-                raise UserError(
-                    f"{self.name}: {len(before)} points but {len(after)} images; row i must go to row i."
-                )
+                raise UserError(f"{self.name}: {len(before)} points but {len(after)} images; row i must go to row i.")
         if dims < 2:
             raise UserError(f"{self.name} has one coordinate: a map in the plane needs two or more.")
 
@@ -91,9 +89,7 @@ def view_of(transport: Transport) -> View:
         return View(flat, None, (remark,))
     grids = _grid(flat)
     interpolated = grids is not None and transport.grid_forward is None
-    return View(
-        flat, grids, ("The image of the grid is interpolated between the points.",) if interpolated else ()
-    )
+    return View(flat, grids, ("The image of the grid is interpolated between the points.",) if interpolated else ())
 
 
 def draw_transport(
@@ -156,9 +152,7 @@ def _draw_map(
 
 
 def _draw_points(ax: Axes, points: Array, name: str, size: float = 2.0) -> None:
-    ax.plot(
-        *points.T, linestyle="", markersize=size, alpha=0.55, markeredgewidth=0, label=name, **_LOOKS[name]
-    )
+    ax.plot(*points.T, linestyle="", markersize=size, alpha=0.55, markeredgewidth=0, label=name, **_LOOKS[name])
 
 
 def _draw_grid(ax: Axes, before: Array, after: Array, flat: Transport) -> None:

@@ -109,9 +109,7 @@ def legend_above(ax: Axes, columns: int = 1) -> None:
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, borderaxespad=0.2)
 
 
-def label_points(
-    fig: Figure, ax: Axes, labels: Sequence[tuple[float, float, str, Any]], *, size: float = 6
-) -> None:
+def label_points(fig: Figure, ax: Axes, labels: Sequence[tuple[float, float, str, Any]], *, size: float = 6) -> None:
     """Write (x, y, text, colour) above or below the points, earlier ones first.
 
     A text for which there is no place is left out: where it would cover another one or leave the axes. To be called

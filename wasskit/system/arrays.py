@@ -52,9 +52,7 @@ def map_array(path: Path, *, own: bool = False) -> Array:
     return np.memmap(path, dtype, mode="c" if own else "r", offset=start, shape=shape, order=order)
 
 
-@reader(
-    ".npz file of arrays", suffixes=(".npz",), advice="save it anew with numpy.savez, or get the file again"
-)
+@reader(".npz file of arrays", suffixes=(".npz",), advice="save it anew with numpy.savez, or get the file again")
 def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]:
     """The arrays of numbers in a ``.npz`` file, by name; only those of ``names`` where given, which must all be there.
 
@@ -93,9 +91,7 @@ def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise _NotNumeric("it holds no plain numbers")
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(file)
     if dtype.kind not in NUMBERS or dtype.hasobject or dtype.subdtype is not None:
         raise _NotNumeric(f"it holds {_named(dtype)}, not numbers")

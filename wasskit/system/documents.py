@@ -41,9 +41,7 @@ def read_text(path: Path, *, errors: str = "strict") -> str:
     return path.read_text(encoding="utf-8-sig", errors=errors)
 
 
-@reader(
-    "JSON file", suffixes=(".json",), advice="repair it, or remove it and make it again", largest=LARGEST_JSON
-)
+@reader("JSON file", suffixes=(".json",), advice="repair it, or remove it and make it again", largest=LARGEST_JSON)
 def read_json(path: Path) -> Any:
     """The content of a JSON file; whole numbers beyond 64 bits and deep nesting are refused."""
     return parse_json(path.read_text(encoding="utf-8"))

@@ -23,9 +23,7 @@ _HELP = {
 }
 
 
-def out_of_memory(
-    error: Exception, options: Mapping[str, Any], where: str = "The device ran"
-) -> RunFailed | None:
+def out_of_memory(error: Exception, options: Mapping[str, Any], where: str = "The device ran") -> RunFailed | None:
     """The error to raise where ``error`` says that a device lacks memory, in any library's words; None where not.
 
     Args:

@@ -82,8 +82,7 @@ def open_split(model: Described, config: ModelDataOptions, split: str) -> ImageD
     found = load_dataset(
         config.dataset or description["dataset"],
         split,
-        root=config.data.data_root
-        or data_root_of(config.trained.model, config.dataset, plugin=description["kind"]),
+        root=config.data.data_root or data_root_of(config.trained.model, config.dataset, plugin=description["kind"]),
         download=config.data.download,
         corrupt=config.data.corrupt,
         image_size=description["image_size"],
@@ -107,13 +106,9 @@ def open_images(
     return fitted(ImageDataset(name, "all", (), paths=[path], **shape), description)
 
 
-def embed_dataset(
-    network: Embedder, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
-) -> Features:
+def embed_dataset(network: Embedder, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Features:
     """The embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
-    loader = EvalLoader(
-        dataset, min(config.batch_size, len(dataset)), device=device, workers=config.data.workers
-    )
+    loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.data.workers)
     try:
         return extract_features(network, loader, precision=config.machine.precision)
     finally:
@@ -125,7 +120,5 @@ def images_of(pixels: Tensor, description: Mapping[str, Any]) -> ImageDataset:
     size, channels = description["image_size"], description["channels"]
     held = ImageDataset("images", "all", (), images=pixels)
     if not (description["in_memory"] and pixels.shape[2:] == (size, size)):
-        held = ImageDataset(
-            "images", "all", (), reader=held.image, size=len(held), image_size=size, channels=channels
-        )
+        held = ImageDataset("images", "all", (), reader=held.image, size=len(held), image_size=size, channels=channels)
     return fitted(held, description)

@@ -73,16 +73,12 @@ def _file_in_run(path: Path, plugin: str, checkpoint: str, finished: str | None)
     if finished is not None:
         if file is not None:
             raise UserError(f"{path} is the state of a training: name its run directory, {run.path}.")
-        raise UserError(
-            f"{path} holds no {finished}: its training has not finished; go on with --resume {path}."
-        )
+        raise UserError(f"{path} holds no {finished}: its training has not finished; go on with --resume {path}.")
     if file is None:
         file = run.checkpoints / f"{checkpoint}.pt"
         if not file.is_file():
             if any(run.path.glob("*/**/config.toml")):
-                raise UserError(
-                    f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it."
-                )
+                raise UserError(f"{path} is a folder of runs (`wasskit {run.command}`): name one of the runs in it.")
             raise UserError(f"{path} has no checkpoint {file.name}: train it, or name another run.")
     return file
 

@@ -60,9 +60,7 @@ class ImageDescription(TypedDict):
     in_memory: bool
 
 
-def describe_images(
-    kind: str, config: BackboneOptions, dataset: ImageDataset, *, large: str
-) -> ImageDescription:
+def describe_images(kind: str, config: BackboneOptions, dataset: ImageDataset, *, large: str) -> ImageDescription:
     """The common part of the description of the model that a configuration trains on a data set.
 
     Pretrained weights fit the standard stem only, which ``auto`` then stands for.
@@ -157,9 +155,7 @@ class TrainedModel(Generic[M]):
         """What the networks are and what they were trained on."""
         return self.model.description
 
-    def embed(
-        self, inputs: Tensor | str | Path, *, batch_size: int = 256, workers: int = 0, **choices: Any
-    ) -> Tensor:
+    def embed(self, inputs: Tensor | str | Path, *, batch_size: int = 256, workers: int = 0, **choices: Any) -> Tensor:
         """Embeddings (N, D) float32, on the device of the model, without gradients.
 
         Args:
@@ -179,9 +175,7 @@ class TrainedModel(Generic[M]):
         if isinstance(inputs, Tensor):
             pixels = kind.takes_images and inputs.dtype == torch.uint8
             if not pixels and not inputs.is_floating_point():
-                raise UserError(
-                    f"the model takes floating-point inputs (images also uint8), not {inputs.dtype}."
-                )
+                raise UserError(f"the model takes floating-point inputs (images also uint8), not {inputs.dtype}.")
             shape = (description["channels"], *inputs.shape[-2:]) if pixels else kind.input_shape(description)
             if inputs.shape[1:] != shape or not len(inputs):
                 wanted = ", ".join(map(str, shape))

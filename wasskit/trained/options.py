@@ -27,9 +27,7 @@ class ModelArgument(OptionGroup):
         complete=complete_models,
         metavar="MODEL",
     )
-    checkpoint: Literal["last", "best"] = option(
-        "last", help="Which checkpoint of a run directory.", panel="Model"
-    )
+    checkpoint: Literal["last", "best"] = option("last", help="Which checkpoint of a run directory.", panel="Model")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,9 +51,7 @@ class FileOptions(OptionGroup):
     needs_second: ClassVar[bool] = False
     """Whether the command measures nothing of one file alone."""
 
-    labels: Path | None = vector_file(
-        "Labels of a file of embeddings (.npy, .csv:COLUMN, .parquet:COLUMN, .txt)."
-    )
+    labels: Path | None = vector_file("Labels of a file of embeddings (.npy, .csv:COLUMN, .parquet:COLUMN, .txt).")
 
     def others(self) -> tuple[str, Path | None, Path | None]:
         """The second file of embeddings, by its flag's name, and its labels."""
@@ -71,13 +69,9 @@ class FileOptions(OptionGroup):
         name, path, labels = self.others()
         model, dataset = cast("ModelDataOptions", self).trained.model, cast("ModelDataOptions", self).dataset
         if not self.from_file:
-            given = [
-                f for f, value in (("labels", self.labels), (name, path), (f"{name}-labels", labels)) if value
-            ]
+            given = [f for f, value in (("labels", self.labels), (name, path), (f"{name}-labels", labels)) if value]
             if given:
-                raise UserError(
-                    f"--{given[0]} belongs to a file of embeddings, which {model} is not ({FILES})."
-                )
+                raise UserError(f"--{given[0]} belongs to a file of embeddings, which {model} is not ({FILES}).")
         elif self.labels is None:
             raise UserError(f"{model} is a file of embeddings: give their labels by --labels.")
         elif path is None and self.needs_second:
@@ -103,18 +97,14 @@ class TrainFileOptions(FileOptions):
 class GalleryFileOptions(FileOptions):
     """Embeddings from files: queries and the gallery that they search."""
 
-    gallery: Path | None = vector_file(
-        "Embeddings that a file of embeddings searches.", without="one another"
-    )
+    gallery: Path | None = vector_file("Embeddings that a file of embeddings searches.", without="one another")
     gallery_labels: Path | None = vector_file("Their labels.")
 
     def others(self) -> tuple[str, Path | None, Path | None]:
         return "gallery", self.gallery, self.gallery_labels
 
 
-def read_features(
-    config: FileOptions, device: torch.device
-) -> tuple[Features, Features | None, tuple[str, ...]]:
+def read_features(config: FileOptions, device: torch.device) -> tuple[Features, Features | None, tuple[str, ...]]:
     """The embeddings of a command's file and of its second one (None: not given), and the classes of both.
 
     Raises:

@@ -33,9 +33,7 @@ class Cadence:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give the length of the run either in epochs or in steps")
         if self.log_every < 1 or (self.epochs or self.steps or 0) < 1:
-            raise ValueError(
-                f"log_every={self.log_every}, epochs={self.epochs}, steps={self.steps} must be at least 1"
-            )
+            raise ValueError(f"log_every={self.log_every}, epochs={self.epochs}, steps={self.steps} must be at least 1")
 
     def plan(self, steps_per_epoch: int) -> Plan:
         """The length of a run whose epochs have so many steps."""

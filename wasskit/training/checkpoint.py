@@ -126,11 +126,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     check_whole(path)
     state = read_torch(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = (
-            f"of format {state['format']}"
-            if isinstance(state, dict) and "format" in state
-            else "a foreign file"
-        )
+        found = f"of format {state['format']}" if isinstance(state, dict) and "format" in state else "a foreign file"
         raise UserError(f"{path} is not a checkpoint that this version of wasskit reads: it is {found}.")
     return state
 
@@ -170,8 +166,7 @@ def check_same_config(
         more = len(differing) - _MOST_SHOWN
         listed = ", ".join(differing[:_MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
         raise UserError(
-            f"The configuration contradicts {where}: {listed}. "
-            "Give the same values to resume, or start another run."
+            f"The configuration contradicts {where}: {listed}. Give the same values to resume, or start another run."
         )
 
 
@@ -185,9 +180,7 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return (
-            type(value)([plain(entry) for entry in value])
-            if type(value) in (list, tuple)
-            else list(map(plain, value))
+            type(value)([plain(entry) for entry in value]) if type(value) in (list, tuple) else list(map(plain, value))
         )
     if isinstance(value, np.generic):
         return value.item()

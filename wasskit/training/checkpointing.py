@@ -197,14 +197,10 @@ class Checkpointing:
             set_rng_state({name: value[place] for name, value in content["rng"].items()}, stepper.device)
         else:
             seed_all(self._seed + self.state.step)
-            self._say(
-                f"resumed on {world_size()} ranks instead of {content['ranks']}: random numbers start anew"
-            )
+            self._say(f"resumed on {world_size()} ranks instead of {content['ranks']}: random numbers start anew")
         self.meter.load_state_dict(content["meter"], rank() if as_many else None)
         threads = content.get("threads", torch.get_num_threads())
         if stepper.device.type == "cpu" and threads != torch.get_num_threads():
-            self._say(
-                f"resumed on {torch.get_num_threads()} threads instead of {threads}: sums may round differently"
-            )
+            self._say(f"resumed on {torch.get_num_threads()} threads instead of {threads}: sums may round differently")
         if self.run is not None:
             self.run.keep_metrics(content["metrics_rows"], self.state.step)

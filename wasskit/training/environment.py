@@ -53,9 +53,7 @@ def git_revision() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", "__init__.py")
-        return git("rev-parse", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "-uno", "--", ".") else ""
-        )
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

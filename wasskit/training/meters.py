@@ -57,11 +57,7 @@ class _Rows:
         if self.recent:
             self.joined.append(torch.stack(self.recent))
             self.recent = []
-        if (
-            len(self.joined) != 1
-            or self.joined[0].dtype != torch.float64
-            or self.joined[0].device.type != "cpu"
-        ):
+        if len(self.joined) != 1 or self.joined[0].dtype != torch.float64 or self.joined[0].device.type != "cpu":
             self.joined = [torch.cat([block.cpu().double() for block in self.joined])]
         return self.joined[0]
 
@@ -86,10 +82,7 @@ class LossMeter:
 
     def bad_step(self) -> BadStep | None:
         """The first bad step on any rank, the same answer on all of them. Waits for the device."""
-        bad = {
-            names: ~torch.isfinite(rows.matrix()[:, : rows.watched]).all(1)
-            for names, rows in self._rows.items()
-        }
+        bad = {names: ~torch.isfinite(rows.matrix()[:, : rows.watched]).all(1) for names, rows in self._rows.items()}
         own = min(
             (
                 step

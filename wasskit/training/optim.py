@@ -97,9 +97,7 @@ class LARS(torch.optim.Optimizer):
     ) -> None:
         if lr < 0 or momentum < 0 or weight_decay < 0 or trust <= 0:
             raise ValueError(f"LARS with {lr=}, {momentum=}, {weight_decay=}, {trust=}")
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
-        )
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
 
     @overload
     def step(self, closure: None = None) -> None: ...

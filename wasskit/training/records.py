@@ -137,17 +137,13 @@ class Records:
         self._write("train", values)
         self.reporter.losses(self.epoch, self.state.step, values)
 
-    def evaluation(
-        self, results: Mapping[str, Mapping[str, float]], monitor: str | None, monitor_mode: str
-    ) -> bool:
+    def evaluation(self, results: Mapping[str, Mapping[str, float]], monitor: str | None, monitor_mode: str) -> bool:
         """Record an evaluation, metrics by split; whether the monitored metric is the best so far."""
         state = self.state
         for split, values in results.items():
             self._write(split, values)
         self.reporter.evaluation(self.epoch, state.step, results)
-        state.results = {
-            f"{split}/{name}": float(v) for split, values in results.items() for name, v in values.items()
-        }
+        state.results = {f"{split}/{name}": float(v) for split, values in results.items() for name, v in values.items()}
         state.evaluated_at = state.step
         value = state.results.get(monitor or "")
         if value is None or value != value:
@@ -201,15 +197,11 @@ class Records:
             self.run.log(self.epoch, step, split, values)
         if self._events is not None:
             try:
-                self._events.scalars(
-                    step, {f"{split}/{name}": float(value) for name, value in values.items()}
-                )
+                self._events.scalars(step, {f"{split}/{name}": float(value) for name, value in values.items()})
                 self._events.flush()
             except OSError as error:
                 self._without_tensorboard(error)
 
     def _without_tensorboard(self, error: OSError) -> None:
         self._events = None
-        self.reporter.message(
-            f"TensorBoard's files cannot be written ({error.strerror}); going on without them"
-        )
+        self.reporter.message(f"TensorBoard's files cannot be written ({error.strerror}); going on without them")

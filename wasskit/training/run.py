@@ -77,9 +77,7 @@ class RunDirectory:
         """
         from wasskit.distributed.group import broadcast_object, is_main
 
-        document = _without_none(
-            {"command": command, "options": options, **({"paper": paper} if paper else {})}
-        )
+        document = _without_none({"command": command, "options": options, **({"paper": paper} if paper else {})})
         made: Path | None = None
         refusal: str | None = None
         if is_main():
@@ -188,9 +186,7 @@ class RunDirectory:
         if noted is not None:
             noted()
 
-    def record_resume(
-        self, *, seed: int | None = None, device: Any = None, argv: Sequence[str] | None = None
-    ) -> None:
+    def record_resume(self, *, seed: int | None = None, device: Any = None, argv: Sequence[str] | None = None) -> None:
         """Note in ``environment.json`` under what circumstances the run goes on."""
         if _writes():
             now = describe_environment(seed, device, argv)
@@ -205,9 +201,7 @@ class RunDirectory:
     def reconfigure(self, options: Mapping[str, Any], paper: Mapping[str, Any] | None = None) -> None:
         """Record that a folder of many runs has been gone on with by another configuration; without ``paper`` the
         published figures remain."""
-        self.document = _without_none(
-            {**self.document, "options": options, **({"paper": paper} if paper else {})}
-        )
+        self.document = _without_none({**self.document, "options": options, **({"paper": paper} if paper else {})})
         if _writes():
             _write_configuration(self.path, self.document)
 

@@ -25,8 +25,7 @@ def over_epochs(rows: Sequence[Metric]) -> dict[str, dict[float, float]]:
     """Each metric, named ``split/metric``, as finite values over the epochs, of which steps are fractions."""
     per_epoch = steps_per_epoch(rows) or 1.0
     return {
-        key: {step / per_epoch: value for step, value in values.items()}
-        for key, values in over_steps(rows).items()
+        key: {step / per_epoch: value for step, value in values.items()} for key, values in over_steps(rows).items()
     }
 
 

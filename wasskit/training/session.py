@@ -180,9 +180,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
                     run.at_start = functools.partial(
                         run.record_resume, seed=options.seed, device=device, argv=invocation.argv
                     )
-                    origin = (
-                        f"from {checkpoint.name}" if checkpoint else "from the start: it holds no checkpoint"
-                    )
+                    origin = f"from {checkpoint.name}" if checkpoint else "from the start: it holds no checkpoint"
                     console.log(f"Resuming {console.escape(str(run.path))} {origin}")
                 seed_all(options.seed)
                 yield Session(config, device, run, checkpoint)
@@ -207,11 +205,7 @@ def tuned(device: torch.device, options: DeviceOptions) -> Iterator[None]:
         yield
         return
     # Before Ampere, products in bfloat16 are made of products in float32.
-    if (
-        options.precision == "bf16"
-        and not torch.version.hip
-        and torch.cuda.get_device_capability(device) < (8, 0)
-    ):
+    if options.precision == "bf16" and not torch.version.hip and torch.cuda.get_device_capability(device) < (8, 0):
         console.warn(
             f"{torch.cuda.get_device_name(device)} has no arithmetic of bfloat16: --precision bf16 saves memory, but "
             "is slower than fp32 there. Take --precision fp16 for speed."
@@ -236,21 +230,13 @@ def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple
     if word not in ("last", "previous"):
         run, checkpoint = RunDirectory.find(word)
         if options.run_dir is not None and options.run_dir.resolve() != run.path.resolve():
-            raise UserError(
-                f"--resume {word} and --run-dir {options.run_dir} name different runs: give one of them."
-            )
+            raise UserError(f"--resume {word} and --run-dir {options.run_dir} name different runs: give one of them.")
         return run.path, checkpoint or _existing(run, "last")
     candidates = [chosen]
     if numbered:
         pattern = f"{chosen.name}-*"
-        candidates += [
-            path for path in chosen.parent.glob(pattern) if path.name[len(chosen.name) + 1 :].isdigit()
-        ]
-    begun = [
-        path
-        for path in candidates
-        if (path / "config.toml").is_file() and RunDirectory.open(path).has_checkpoint
-    ]
+        candidates += [path for path in chosen.parent.glob(pattern) if path.name[len(chosen.name) + 1 :].isdigit()]
+    begun = [path for path in candidates if (path / "config.toml").is_file() and RunDirectory.open(path).has_checkpoint]
     if not begun:
         if options.requeue:
             stopped_early = not numbered and (chosen / "config.toml").is_file()
@@ -279,9 +265,7 @@ def _existing(run: RunDirectory, word: str) -> Path:
 def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     """The configuration of the run, with what the command line may change; what it may not is refused by name."""
     if run.command != invocation.command:
-        raise UserError(
-            f"{run.path} is a run of `wasskit {run.command}`, not of `wasskit {invocation.command}`."
-        )
+        raise UserError(f"{run.path} is a run of `wasskit {run.command}`, not of `wasskit {invocation.command}`.")
     kind = type(config)
     fields = recipe_fields(kind)
     saved = check_keys(kind, run.options, f"{run.path / 'config.toml'}")

@@ -64,8 +64,7 @@ class UpdateStepper:
         self.scaler = torch.amp.GradScaler(device.type) if updates.precision == "fp16" else None
         self._base_rates = [list(rates) for rates in self.rates]
         self._parameters = [
-            [parameter for group in o.optimizer.param_groups for parameter in group["params"]]
-            for o in optimisations
+            [parameter for group in o.optimizer.param_groups for parameter in group["params"]] for o in optimisations
         ]
         self._size, self.final, self._updated = 1, True, False
 
@@ -107,9 +106,7 @@ class UpdateStepper:
 
     def named_rates(self) -> dict[str, float]:
         """The learning rates of the last update, of each optimiser's first group."""
-        return {
-            self._named("lr", o): rates[0] for o, rates in zip(self.optimisations, self.rates, strict=True)
-        }
+        return {self._named("lr", o): rates[0] for o, rates in zip(self.optimisations, self.rates, strict=True)}
 
     def _named(self, word: str, o: Optimisation) -> str:
         return word if len(self.optimisations) == 1 else f"{word}_{o.name}"

@@ -100,9 +100,7 @@ class Trainer:
         checkpoints.start(resume)
         with (
             self.records.recording(resumed=bool(resume)),
-            explained(
-                self.stepper.device, lambda: loop.state.step, checkpoints.config.values, checkpoints.advice
-            ),
+            explained(self.stepper.device, lambda: loop.state.step, checkpoints.config.values, checkpoints.advice),
             StopSignals() as stop,
         ):
             loop.run(stop)

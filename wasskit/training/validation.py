@@ -40,9 +40,7 @@ def check_content(content: Mapping[str, Any], path: Path, device: torch.device) 
         check.require(fits or (name == "cuda" and given is None), f"rng.{name}")
     for name, place in (("python", -1), ("numpy", -2)):
         words = content["rng"][name]
-        check.require(
-            bool(((words >= 0) & (words < 1 << 32)).all() and (words[:, place] <= 624).all()), f"rng.{name}"
-        )
+        check.require(bool(((words >= 0) & (words < 1 << 32)).all() and (words[:, place] <= 624).all()), f"rng.{name}")
     for words in content["rng"]["torch"]:
         try:
             torch.Generator().set_state(words.clone())
@@ -109,11 +107,7 @@ def check_fit(
 
 def _optimiser_difference(own: torch.optim.Optimizer, given: Any) -> str | None:
     """How a saved state differs in form from what an optimiser can load; None where it fits."""
-    if not (
-        isinstance(given, dict)
-        and set(given) == {"state", "param_groups"}
-        and isinstance(given["state"], dict)
-    ):
+    if not (isinstance(given, dict) and set(given) == {"state", "param_groups"} and isinstance(given["state"], dict)):
         return "it has no state and groups"
     groups = given["param_groups"]
     if not isinstance(groups, list) or len(groups) != len(own.param_groups):
@@ -136,9 +130,7 @@ def _optimiser_difference(own: torch.optim.Optimizer, given: Any) -> str | None:
             return "its state is of no parameter"
         for key, value in entries.items():
             if not isinstance(value, Tensor):
-                fits = (value is None and isinstance(own, torch.optim.SGD)) or (
-                    _number(value) and key == "step"
-                )
+                fits = (value is None and isinstance(own, torch.optim.SGD)) or (_number(value) and key == "step")
             elif key == "step":
                 fits = value.numel() == 1
             else:
@@ -155,9 +147,7 @@ def _compatible(own: Any, given: Any) -> bool:
     """Whether a saved setting of an optimiser can stand for its own."""
     numbers = (int, float)
     if isinstance(own, tuple | list):
-        return (
-            isinstance(given, tuple | list) and len(given) == len(own) and all(map(_compatible, own, given))
-        )
+        return isinstance(given, tuple | list) and len(given) == len(own) and all(map(_compatible, own, given))
     if type(own) in numbers or isinstance(own, Tensor):
         return (type(given) in numbers and math.isfinite(given)) or isinstance(given, Tensor)
     return type(given) in (type(own), bool, type(None))
@@ -181,9 +171,7 @@ class _Check:
 
     def require(self, holds: bool, key: str) -> None:
         if not holds:
-            raise UserError(
-                f"The checkpoint {self.path} is damaged: {key!r} has a wrong value; go on from another."
-            )
+            raise UserError(f"The checkpoint {self.path} is damaged: {key!r} has a wrong value; go on from another.")
 
     def keys(self, content: Any, rules: Rules, prefix: str) -> None:
         self.require(isinstance(content, Mapping), prefix.rstrip(".") or "content")
@@ -212,9 +200,7 @@ def _table(value: Any) -> bool:
 
 
 def _rates(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(rates, list) and all(map(_number, rates)) for rates in value
-    )
+    return isinstance(value, list) and all(isinstance(rates, list) and all(map(_number, rates)) for rates in value)
 
 
 def _text(value: Any) -> bool:

@@ -37,9 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from wasskit.cli import run
 
     path = tmp_path_factory.mktemp("runs") / "digits"
-    code = run(
-        ["metrix", "train", *QUICK, "--epochs", "3", "--validation", "0.4", "--run-dir", str(path), "--quiet"]
-    )
+    code = run(["metrix", "train", *QUICK, "--epochs", "3", "--validation", "0.4", "--run-dir", str(path), "--quiet"])
     assert code == 0
     return path
 
@@ -86,9 +84,7 @@ def test_train_reports_metrix_and_its_baseline(trained: Path) -> None:
 
 @pytest.mark.slow
 def test_train_labels_its_epochs(run_cli: Run, words: Callable[[str], str], tmp_path: Path) -> None:
-    result = run_cli(
-        "metrix", "train", *QUICK, "--epochs", "1", "--mode", "embed", "--run-dir", tmp_path / "r"
-    )
+    result = run_cli("metrix", "train", *QUICK, "--epochs", "1", "--mode", "embed", "--run-dir", tmp_path / "r")
     assert result.exit_code == 0
     text = words(result.stdout)
     assert "906 queries of 5 classes never trained on" in text
@@ -147,9 +143,7 @@ def test_an_interrupted_baseline_is_resumed(run_cli: Run, trained: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_evaluate_repeats_what_training_measured(
-    run_cli: Run, trained: Path, words: Callable[[str], str]
-) -> None:
+def test_evaluate_repeats_what_training_measured(run_cli: Run, trained: Path, words: Callable[[str], str]) -> None:
     result = run_cli("metrix", "evaluate", trained, "--mixtures", "500")
     assert result.exit_code == 0, result.stderr
     content = json.loads((trained / "evaluation.json").read_text())
@@ -226,9 +220,7 @@ def test_search(run_cli: Run, trained: Path, tmp_path: Path) -> None:
     assert Path(content["picture"]).is_file()
     folder = digits_folder(tmp_path / "photos")
     query = next(folder.glob("*/03.png"))
-    result = run_cli(
-        "metrix", "search", trained, query, "--gallery", folder, "--workers", "0", "--output", tmp_path
-    )
+    result = run_cli("metrix", "search", trained, query, "--gallery", folder, "--workers", "0", "--output", tmp_path)
     assert result.exit_code == 0, result.stderr
     first = next(line for line in result.stdout.splitlines() if line.split()[:1] == ["1"])
     assert "03.png" in first
@@ -271,9 +263,7 @@ def test_wrong_requests(run_cli: Run, trained: Path, tmp_path: Path, words: Call
     assert not (tmp_path / "runs").exists()
 
 
-def test_damaged_files_are_named(
-    run_cli: Run, trained: Path, tmp_path: Path, words: Callable[[str], str]
-) -> None:
+def test_damaged_files_are_named(run_cli: Run, trained: Path, tmp_path: Path, words: Callable[[str], str]) -> None:
     folder = digits_folder(tmp_path / "photos")
     broken = next(folder.glob("*/07.png"))
     broken.write_bytes(broken.read_bytes()[:60])

@@ -143,9 +143,7 @@ def test_reference_triple_by_triple(reference: Reference, batch: str) -> None:
         for part, values in (("sim", distance), ("poslosses", pull), ("neglosses", push)):
             np.testing.assert_allclose(values, numbers[f"{name}_{part}"], rtol=1e-10, atol=1e-12)
         for part, values in (("pos_reduced", pull), ("neg_reduced", push)):
-            np.testing.assert_allclose(
-                mean_nonzero(values), numbers[f"{name}_{part}"], rtol=1e-10, atol=1e-14
-            )
+            np.testing.assert_allclose(mean_nonzero(values), numbers[f"{name}_{part}"], rtol=1e-10, atol=1e-14)
         (gradient,) = torch.autograd.grad(mixed_contrastive(found, lam, embeddings.shape[1]), embeddings)
         np.testing.assert_allclose(gradient, numbers[f"{name}_grad"], rtol=1e-6, atol=1e-10)
     # The published lists of anchors without a positive are as intended, as long as there is such an anchor.
@@ -539,9 +537,7 @@ def test_input_mode_mixes_with_the_hardest_negative(loss: str) -> None:
 
     module = build(loss, "input").double()
     # Image i is the i-th unit vector, so a mixture tells what it is made of.
-    terms = module(
-        x, labels, mixing=Mixing(0.25, "positive-negative"), images=torch.eye(15).double(), network=network
-    )
+    terms = module(x, labels, mixing=Mixing(0.25, "positive-negative"), images=torch.eye(15).double(), network=network)
     expected = set()
     anchors, classes = (x, labels) if loss != "proxyanchor" else (F.normalize(proxies_of(module)), range(5))
     for a, label in enumerate(classes):
@@ -657,9 +653,7 @@ def test_maps_and_images_that_do_not_fit_are_refused() -> None:
         (maps, r"that the batch's have, not \(\d+, 24\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            MetrixLoss(mode="input")(
-                x, labels, images=images, network=lambda images: images.flatten(1), mixing=mixing
-            )
+            MetrixLoss(mode="input")(x, labels, images=images, network=lambda images: images.flatten(1), mixing=mixing)
 
 
 @pytest.mark.parametrize(

@@ -72,10 +72,7 @@ def test_geometry_item_by_item() -> None:
     potentials = [math.exp(-2 * float((x[i] - x[j]).square().sum())) for i in range(30) for j in range(i)]
     assert shape.uniformity == pytest.approx(math.log(sum(potentials) / len(potentials)), rel=1e-6)
     positive = [
-        float((x[i] - x[j]).square().sum())
-        for i in range(30)
-        for j in range(i)
-        if test.labels[i] == test.labels[j]
+        float((x[i] - x[j]).square().sum()) for i in range(30) for j in range(i) if test.labels[i] == test.labels[j]
     ]
     assert shape.alignment == pytest.approx(sum(positive) / len(positive), rel=1e-6)
     mixtures = mix_pairs(train.features, train.labels, 60, 2.0, 3).double()

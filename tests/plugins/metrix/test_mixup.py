@@ -97,9 +97,7 @@ def test_feature_maps_mix_as_if_stored(average: bool, maximum: bool, few: bool, 
     if few:
         chosen = torch.randperm(81, generator=generator)[:11]
         x, n = x[chosen], n[chosen]
-    found = feature_embeddings(
-        maps, head, x, n, 0.35, average=average, maximum=maximum, chunk_bytes=chunk_bytes
-    )
+    found = feature_embeddings(maps, head, x, n, 0.35, average=average, maximum=maximum, chunk_bytes=chunk_bytes)
     mixed = (0.35 * maps[x] + 0.65 * maps[n]).flatten(2)
     expected = head(average * mixed.mean(2) + maximum * mixed.amax(2))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

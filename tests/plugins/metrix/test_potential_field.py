@@ -54,9 +54,7 @@ def test_forces_decay_with_the_distance() -> None:
     for law, acts in ((loss.attraction, d > 0.4), (loss.repulsion, d < 0.4)):
         (force,) = torch.autograd.grad(law(1 - d.square() / 2).sum(), d)
         size = 3.0 * 0.4**3 / d.detach() ** 4
-        torch.testing.assert_close(
-            force, (size if law == loss.attraction else -size) * acts, rtol=1e-9, atol=0.0
-        )
+        torch.testing.assert_close(force, (size if law == loss.attraction else -size) * acts, rtol=1e-9, atol=0.0)
 
 
 def test_nothing_acts_at_the_least_energy() -> None:
@@ -124,9 +122,7 @@ def test_mixtures_are_attracted_by_lambda_and_repelled_by_the_rest(lam: float) -
             for n in range(4):
                 if a != p and labels[a] == labels[p] and labels[a] != labels[n]:
                     d = float((x[a] - F.normalize(lam * x[p] + (1 - lam) * x[n], dim=0)).norm())
-                    expected += lam * (1 - (0.6 / max(d, 0.6)) ** 2) + (1 - lam) * (
-                        (0.6 / min(d, 0.6)) ** 2 - 1
-                    )
+                    expected += lam * (1 - (0.6 / max(d, 0.6)) ** 2) + (1 - lam) * ((0.6 / min(d, 0.6)) ** 2 - 1)
     assert mixed.item() == pytest.approx(expected / 4, rel=1e-9)
 
 

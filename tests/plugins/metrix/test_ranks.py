@@ -69,9 +69,7 @@ def step(form: str, mode: Mode, kind: Kind, published: bool) -> tuple[Tensor, li
     return terms.total.detach(), [p.grad for p in parameters if p.grad is not None], terms.triples
 
 
-@pytest.mark.parametrize(
-    "loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor", "potentialfield"]
-)
+@pytest.mark.parametrize("loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor", "potentialfield"])
 @pytest.mark.parametrize("mode", ["baseline", "embed", "feature", "input"])
 @pytest.mark.parametrize("kind", ["positive-negative", "anchor-negative"])
 def test_pairs_cross_the_ranks(loss: str, mode: Mode, kind: Kind) -> None:

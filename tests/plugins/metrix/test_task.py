@@ -45,9 +45,7 @@ def one_step(task: MetrixTask, parts: MetricSplits, step: int = 0) -> Any:
     return losses
 
 
-@pytest.mark.parametrize(
-    "loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor", "potentialfield"]
-)
+@pytest.mark.parametrize("loss", ["contrastive", "cosine", "multisimilarity", "proxyanchor", "potentialfield"])
 @pytest.mark.parametrize("mode", ["baseline", "input", "feature", "embed"])
 def test_every_loss_trains_in_every_mode(parts: MetricSplits, loss: str, mode: str) -> None:
     form = {"loss": "contrastive", "distance": "cosine"} if loss == "cosine" else {"loss": loss}
@@ -143,12 +141,7 @@ def test_a_run_clips_gradients_and_drops_its_rate(parts: MetricSplits, tmp_path:
     def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         rates.append([group["lr"] for group in optimizer.param_groups])
         largest.append(
-            max(
-                float(p.grad.abs().max())
-                for g in optimizer.param_groups
-                for p in g["params"]
-                if p.grad is not None
-            )
+            max(float(p.grad.abs().max()) for g in optimizer.param_groups for p in g["params"] if p.grad is not None)
         )
 
     trainer.stepper.optimisations[0].optimizer.register_step_pre_hook(note)
@@ -234,9 +227,7 @@ def test_monitor_follows_the_validation_classes(parts: MetricSplits) -> None:
     assert set(results["val"]) == {"recall@1", "recall@2", "recall@4", "recall@8", "precision@1", "map@r"}
 
 
-def test_backbones_without_maps_keep_their_pooling(
-    parts: MetricSplits, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backbones_without_maps_keep_their_pooling(parts: MetricSplits, monkeypatch: pytest.MonkeyPatch) -> None:
     from wasskit.plugins.metrix import task as tasks
 
     monkeypatch.setattr(tasks, "gives_maps", lambda *args, **options: False)

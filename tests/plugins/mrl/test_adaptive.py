@@ -40,9 +40,7 @@ def clouds() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("dim", DIMS)
 def test_single_shot_equals_exact_retrieval(clouds: tuple[Tensor, ...], dim: int) -> None:
     queries, labels, gallery, gallery_labels = clouds
-    outcome = retrieval_outcome(
-        queries, labels, gallery, gallery_labels, SearchStrategy("single shot", ((dim, 120),))
-    )
+    outcome = retrieval_outcome(queries, labels, gallery, gallery_labels, SearchStrategy("single shot", ((dim, 120),)))
     expected = retrieval_metrics(
         queries[:, :dim], labels, gallery=gallery[:, :dim], gallery_labels=gallery_labels,
         recall=(1,), map_k=(10,), map_r=False,
@@ -145,12 +143,6 @@ def test_cascade_limits() -> None:
         torch.randint(0, 4, (50,), generator=generator),
     )
     single = classifier_outcomes(logits, labels, (2, 4, 8))
-    assert (
-        cascade_outcome(logits, labels, (2, 4, 8), 0.1, tied=True).metrics["top1"]
-        == single[0].metrics["top1"]
-    )
-    assert (
-        cascade_outcome(logits, labels, (2, 4, 8), 1.0, tied=True).metrics["top1"]
-        == single[2].metrics["top1"]
-    )
+    assert cascade_outcome(logits, labels, (2, 4, 8), 0.1, tied=True).metrics["top1"] == single[0].metrics["top1"]
+    assert cascade_outcome(logits, labels, (2, 4, 8), 1.0, tied=True).metrics["top1"] == single[2].metrics["top1"]
     assert single[2].operations == 8 * 4

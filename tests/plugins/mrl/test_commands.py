@@ -224,9 +224,7 @@ def test_what_comes_next_can_be_pasted(run_cli: Cli, tmp_path: Path) -> None:
 def test_export_to_onnx_agrees_with_torch(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     found = json_of(
-        run_cli(
-            "mrl", "export", trained, "--output", tmp_path / "m.safetensors", "--onnx", "--dim", "2", "--json"
-        )
+        run_cli("mrl", "export", trained, "--output", tmp_path / "m.safetensors", "--onnx", "--dim", "2", "--json")
     )
     assert found["onnx_error"] < 1e-5
 
@@ -260,9 +258,7 @@ def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_pa
         tmp_path,
     )
     recipe = tmp_path.with_name("recipe.toml")
-    recipe.write_text(
-        'command = "mrl sweep"\n[paper]\nsource = "A paper"\n[paper.metrics]\n"test/top1" = 12.34\n'
-    )
+    recipe.write_text('command = "mrl sweep"\n[paper]\nsource = "A paper"\n[paper.metrics]\n"test/top1" = 12.34\n')
     result = run_cli("mrl", "sweep", "seed=0,1", *small, "--jobs", "2", "--recipe", recipe)
     assert result.exit_code == 0, result.stderr
     assert "±" in result.stdout
@@ -304,9 +300,7 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     for point in points:
         pair = accuracies[point.settings["method"]][point.settings["seed"]]
         for name, config in point.trainings.items():
-            final = {
-                f"test/top1@{d}": dict(zip((2, 8), pair, strict=True))[d] for d in config.method.dims or ()
-            }
+            final = {f"test/top1@{d}": dict(zip((2, 8), pair, strict=True))[d] for d in config.method.dims or ()}
             (tmp_path / name).mkdir(parents=True)
             (tmp_path / name / "config.toml").write_text('command = "mrl train"\n')
             (tmp_path / name / "summary.json").write_text(json.dumps({"final": {"test/top1": 0.0, **final}}))
@@ -370,9 +364,7 @@ def test_grids_are_parsed() -> None:
     (name, config), *_ = points[1].trainings.items()
     assert name == "wasserstein_weight-0.1__dims-8:32__tied-true"
     assert (config.method.dims, config.method.tied, config.method.wasserstein_weight) == ((8, 32), True, 0.1)
-    alone = plan_points(
-        changed(TrainingOptions(), dims=(8, 256)), {"method": ["independent"]}, backbone_width
-    )[0]
+    alone = plan_points(changed(TrainingOptions(), dims=(8, 256)), {"method": ["independent"]}, backbone_width)[0]
     methods = [training.method for training in alone.trainings.values()]
     assert [(c.dims, c.embedding, c.wasserstein_weight) for c in methods] == [
         ((8,), "linear", 0.0),
@@ -394,9 +386,7 @@ def test_published_figures_of_a_grid_stand_beside_its_rows(
     monkeypatch.setenv("COLUMNS", "200")
     document = load_recipe(f"mrl/{recipe}", command="mrl sweep").document
     metrics = document["paper"]["metrics"]
-    points = plan_points(
-        changed(TrainingOptions(), dims=(8,)), parse_axes(document["options"]["grid"]), lambda c: 2048
-    )
+    points = plan_points(changed(TrainingOptions(), dims=(8,)), parse_axes(document["options"]["grid"]), lambda c: 2048)
     found = {"top1": 50.0, "top1@8": 50.0}
     rows = [Row(point.settings, 1, found, dict.fromkeys(found, 0.0)) for point in points]
     published = published_rows(rows, metrics)
@@ -452,9 +442,7 @@ def test_each_backbone_of_a_grid_has_its_own_dimensions() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_wrong_trainings(
-    run_cli: Cli, words: Words, tmp_path: Path, options: tuple[str, ...], fragment: str
-) -> None:
+def test_wrong_trainings(run_cli: Cli, words: Words, tmp_path: Path, options: tuple[str, ...], fragment: str) -> None:
     result = run_cli("mrl", "train", "--epochs", "1", "--run-dir", tmp_path / "r", *options)
     assert result.exit_code == 2, result.stderr
     assert fragment in words(result.stderr)
@@ -490,9 +478,7 @@ def test_an_unreadable_image(run_cli: Cli, words: Words, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_full_disk_loses_nothing(
-    run_cli: Cli, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_loses_nothing(run_cli: Cli, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second checkpoint finds no room: exit code 2, and the run goes on from the first."""
     path, save, calls = tmp_path / "r", torch.save, []
 
@@ -602,9 +588,7 @@ def one_thread() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_interrupted_and_resumed_equals_uninterrupted(
-    run_cli: Cli, one_thread: dict[str, str], tmp_path: Path
-) -> None:
+def test_interrupted_and_resumed_equals_uninterrupted(run_cli: Cli, one_thread: dict[str, str], tmp_path: Path) -> None:
     """SIGTERM within an epoch, then ``--resume``: the final weights are the same bit for bit. After SIGKILL
     too.
     """
@@ -657,9 +641,7 @@ def test_two_processes_train_as_one(run_cli: Cli, one_thread: dict[str, str], tm
     for path in (one, two):
         run = RunDirectory.open(path)
         rows = run.metrics("train")
-        losses.append(
-            {name: [row.value for row in rows if row.metric == name] for name in ("loss", "wasserstein")}
-        )
+        losses.append({name: [row.value for row in rows if row.metric == name] for name in ("loss", "wasserstein")})
         finals.append((run.summary or {})["final"])
     # Cross entropies are logged as means over the ranks' shares, divergences are those of the whole batch.
     assert losses[1]["wasserstein"] == pytest.approx(losses[0]["wasserstein"], rel=1e-3)

@@ -48,7 +48,5 @@ def test_classifiers_see_normalised_prefixes() -> None:
     logits = model.objective.logits(embeddings)
     metrics = classify_prefixes(model, torch.nn.functional.normalize(embeddings, dim=1), labels)
     for k, d in enumerate((2, 8)):
-        assert metrics[f"top1@{d}"] == pytest.approx(
-            100 * (logits[k].argmax(1) == labels).double().mean().item()
-        )
+        assert metrics[f"top1@{d}"] == pytest.approx(100 * (logits[k].argmax(1) == labels).double().mean().item())
     assert metrics["top5"] == pytest.approx(100)

@@ -69,9 +69,7 @@ def test_published_values_and_gradients(reference: References, file: str) -> Non
         grad = e.grad
         assert grad is not None
         assert grad.norm().item() == pytest.approx(ref["grad_norm"][setting], rel=1e-8)
-        torch.testing.assert_close(
-            grad.norm(dim=1), torch.tensor(ref["grad_rownorm"][setting]), rtol=1e-7, atol=1e-12
-        )
+        torch.testing.assert_close(grad.norm(dim=1), torch.tensor(ref["grad_rownorm"][setting]), rtol=1e-7, atol=1e-12)
         rows, columns = torch.arange(e.shape[0]).double(), torch.arange(e.shape[1]).double()
         probe = (grad * torch.cos(0.7 * rows[:, None] + 0.13 * columns)).sum()
         assert probe.item() == pytest.approx(ref["grad_probe"][setting], rel=1e-6, abs=1e-12)
@@ -151,9 +149,7 @@ def test_cross_entropy_equals_torch(smoothing: float) -> None:
     labels = torch.randint(0, 11, (7,))
     cotangent = torch.randn(3, dtype=torch.float64)
     ours = smoothed_cross_entropy(logits, labels, smoothing)
-    theirs = torch.stack(
-        [torch.nn.functional.cross_entropy(x, labels, label_smoothing=smoothing) for x in logits]
-    )
+    theirs = torch.stack([torch.nn.functional.cross_entropy(x, labels, label_smoothing=smoothing) for x in logits])
     torch.testing.assert_close(ours, theirs)
     (grad,) = torch.autograd.grad(ours, logits, cotangent)
     (expected,) = torch.autograd.grad(theirs, logits, cotangent)

@@ -31,15 +31,11 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-def test_compare_draws_everything_in_every_format(
-    run_cli: Callable[..., Any], runs: Path, tmp_path: Path
-) -> None:
+def test_compare_draws_everything_in_every_format(run_cli: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
     result = run_cli("plot", "compare", runs, "-o", tmp_path / "out", "--format", "png,pdf,svg", "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    names = {
-        f"compare-{name}.{kind}" for name in ("loss", "metrics", "dims", "grid", "bars") for kind in MAGIC
-    }
+    names = {f"compare-{name}.{kind}" for name in ("loss", "metrics", "dims", "grid", "bars") for kind in MAGIC}
     assert {Path(path).name for path in found["figures"]} == names
     for path in found["figures"]:
         assert Path(path).read_bytes().startswith(MAGIC[Path(path).suffix[1:]])
@@ -104,14 +100,10 @@ def test_a_logarithmic_axis_needs_positive_values(
 # --- Arrays and files -------------------------------------------------------------------------------------------------
 
 
-def test_spectrum_of_embeddings_is_that_of_their_covariance(
-    run_cli: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_spectrum_of_embeddings_is_that_of_their_covariance(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(200, 6)) * [3, 2, 1, 1, 0.5, 0.1]
     np.save(tmp_path / "e.npy", rows)
-    result = run_cli(
-        "plot", "spectrum", tmp_path / "e.npy", "--no-normalise", "-o", tmp_path / "s.png", "--json"
-    )
+    result = run_cli("plot", "spectrum", tmp_path / "e.npy", "--no-normalise", "-o", tmp_path / "s.png", "--json")
     expected = np.log(np.sort(np.linalg.eigvalsh(np.cov(rows.T)))[::-1])
     assert json.loads(result.stdout)["spectra"]["e"] == pytest.approx(expected.tolist(), rel=1e-9)
 
@@ -131,9 +123,7 @@ def test_rounding_of_stored_embeddings_is_no_part_of_their_spectrum(
 def test_spectra_of_runs_from_arrays_and_json(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", lr=0.2)
     np.savez(a / "spectrum.npz", trained=np.array([0.0, -1.0, -np.inf]))
-    (b / "evaluation.json").write_text(
-        json.dumps({"spectrum": {"untrained": [-1.0, -2.0], "trained": [-1.0, None]}})
-    )
+    (b / "evaluation.json").write_text(json.dumps({"spectrum": {"untrained": [-1.0, -2.0], "trained": [-1.0, None]}}))
     result = run_cli("plot", "spectrum", a, b, "-o", tmp_path / "s.png", "--json")
     spectra = json.loads(result.stdout)["spectra"]
     assert spectra == {"a": [0.0, -1.0, None], "b untrained": [-1.0, -2.0], "b trained": [-1.0, None]}
@@ -180,12 +170,7 @@ def test_points_on_a_line_have_no_grid(run_cli: Callable[..., Any], tmp_path: Pa
     line = np.stack([np.linspace(0, 1, 50), np.zeros(50)], axis=1)
     np.save(tmp_path / "a.npy", line)
     np.save(tmp_path / "b.npy", line + 1)
-    assert (
-        run_cli(
-            "plot", "transport", tmp_path / "a.npy", tmp_path / "b.npy", "-o", tmp_path / "t.png"
-        ).exit_code
-        == 0
-    )
+    assert run_cli("plot", "transport", tmp_path / "a.npy", tmp_path / "b.npy", "-o", tmp_path / "t.png").exit_code == 0
 
 
 def test_palettes_of_images_of_every_kind(run_cli: Callable[..., Any], tmp_path: Path) -> None:
@@ -232,9 +217,7 @@ def test_retrieval_of_one_and_several_runs(run_cli: Callable[..., Any], tmp_path
     result = run_cli("plot", "retrieval", a, "-o", tmp_path / "r.pdf", "--json")
     found = json.loads(result.stdout)
     assert (found["metric"], found["cost"]) == ("map10", "operations")
-    result = run_cli(
-        "plot", "retrieval", a, b / "retrieval.json", "-m", "top1", "-o", tmp_path / "r.svg", "--json"
-    )
+    result = run_cli("plot", "retrieval", a, b / "retrieval.json", "-m", "top1", "-o", tmp_path / "r.svg", "--json")
     assert json.loads(result.stdout)["metric"] == "top1"
 
 

@@ -72,8 +72,7 @@ def _full_run(path: Path) -> Path:
     (run / "figures" / "broken.png").write_bytes(b"\x89PNG broken")
     (run / "figures" / "drawing.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     outcomes = [
-        {"name": "single", "text": str(d), "metrics": {"map10": 50.0 + d}, "operations": d * 100}
-        for d in (8, 16)
+        {"name": "single", "text": str(d), "metrics": {"map10": 50.0 + d}, "operations": d * 100} for d in (8, 16)
     ]
     (run / "retrieval.json").write_text(json.dumps({"gallery": "train", "outcomes": outcomes}))
     (run / "evaluation.json").write_text(json.dumps({"digits": {"linear_top1": 97.125}}))

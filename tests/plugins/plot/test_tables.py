@@ -44,13 +44,9 @@ def test_json_rows_hold_settings_means_and_deviations(run_cli: Callable[..., Any
     assert str(runs / "c") in result.stderr
 
 
-def test_latex_has_booktabs_bold_best_and_escapes(
-    run_cli: Callable[..., Any], runs: Path, tmp_path: Path
-) -> None:
+def test_latex_has_booktabs_bold_best_and_escapes(run_cli: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "table.tex"
-    result = run_cli(
-        "plot", "table", runs, "--against-paper", "-m", "top1", "-o", path, "--caption", "50% & x_1"
-    )
+    result = run_cli("plot", "table", runs, "--against-paper", "-m", "top1", "-o", path, "--caption", "50% & x_1")
     assert result.exit_code == 0
     text = path.read_text(encoding="utf-8")
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{llrlrrr}"):
@@ -82,9 +78,7 @@ def test_csv_holds_all_digits_and_deviations_of_their_own(run_cli: Callable[...,
     assert rows[2]["test/top1 final deviation"] == ""
 
 
-def test_a_mean_over_fewer_seeds_says_so(
-    run_cli: Callable[..., Any], runs: Path, words: Callable[[str], str]
-) -> None:
+def test_a_mean_over_fewer_seeds_says_so(run_cli: Callable[..., Any], runs: Path, words: Callable[[str], str]) -> None:
     (runs / "a0" / "evaluation.json").write_text(json.dumps({"metrics": {"test/knn": 80.0}}))
     result = run_cli("plot", "table", runs, "-m", "knn")
     assert "Only 1 of the 2 runs of lr=0.1, loss-kind=none have test/knn" in words(result.stderr)
@@ -92,9 +86,7 @@ def test_a_mean_over_fewer_seeds_says_so(
 
 def test_small_numbers_get_more_decimals(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     make_run(tmp_path / "a")
-    shown = run_cli(
-        "plot", "table", tmp_path / "a", "--format", "csv", "-m", "train/loss", "--digits", "4"
-    ).stdout
+    shown = run_cli("plot", "table", tmp_path / "a", "--format", "csv", "-m", "train/loss", "--digits", "4").stdout
     assert shown.splitlines()[0] == "run,train/loss"
     markdown = run_cli("plot", "table", tmp_path / "a", "--format", "markdown", "-m", "train/loss").stdout
     assert "0.164" in markdown
@@ -134,14 +126,10 @@ def test_runs_without_published_figures_are_tabulated_and_it_is_said(
     assert shown.stdout == run_cli("plot", "table", tmp_path / "a", "--format", "csv").stdout
 
 
-def test_differences_are_as_fine_as_the_published_figures(
-    run_cli: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_differences_are_as_fine_as_the_published_figures(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     make_run(tmp_path / "a", paper={"source": "x", "metrics": {"test/top1": 91.0625}})
     text = run_cli("plot", "table", tmp_path / "a", "--against-paper", "-m", "top1", "--format", "csv").stdout
     assert "91.0625" in text
-    text = run_cli(
-        "plot", "table", tmp_path / "a", "--against-paper", "-m", "top1", "--format", "markdown"
-    ).stdout
+    text = run_cli("plot", "table", tmp_path / "a", "--against-paper", "-m", "top1", "--format", "markdown").stdout
     assert f"{top1_at(5):.4f}" in text
     assert f"{top1_at(5) - 91.0625:+.4f}" in text

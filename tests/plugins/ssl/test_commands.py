@@ -82,9 +82,7 @@ def test_pretraining_records_everything(pretrained: Path) -> None:
     ],
 )
 def test_every_method_trains(method: str, options: tuple[str, ...], run_cli: Any, tmp_path: Path) -> None:
-    result = run_cli(
-        "ssl", method, *options, *QUICK, "--epochs", "1", "--run-dir", tmp_path / "run", "--json"
-    )
+    result = run_cli("ssl", method, *options, *QUICK, "--epochs", "1", "--run-dir", tmp_path / "run", "--json")
     assert result.exit_code == 0, result.stderr
     summary = json.loads(result.stdout)
     assert 0 < summary["final"]["test/w2"] < 2**0.5 + 1e-6
@@ -140,9 +138,7 @@ def test_export_serves_in_place_of_the_run(pretrained: Path, run_cli: Any, tmp_p
     assert a == b
     assert (tmp_path / "evaluation.json").is_file()
     backbone = build_backbone("tiny", image_size=8, channels=1, weights=path)
-    assert torch.equal(
-        next(backbone.parameters()), state["backbone." + next(iter(dict(backbone.named_parameters())))]
-    )
+    assert torch.equal(next(backbone.parameters()), state["backbone." + next(iter(dict(backbone.named_parameters())))])
 
 
 def test_embed_a_folder(pretrained: Path, run_cli: Any, tmp_path: Path) -> None:
@@ -188,9 +184,7 @@ def test_images_without_labels(run_cli: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stl10_trains_on_its_unlabelled_part_and_votes_by_its_labelled_one(
-    run_cli: Any, tmp_path: Path
-) -> None:
+def test_stl10_trains_on_its_unlabelled_part_and_votes_by_its_labelled_one(run_cli: Any, tmp_path: Path) -> None:
     folder = tmp_path / "stl10_binary"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -198,9 +192,7 @@ def test_stl10_trains_on_its_unlabelled_part_and_votes_by_its_labelled_one(
         rng.integers(0, 256, (count, 3, 96, 96), dtype=np.uint8).tofile(folder / f"{name}_X.bin")
         (np.arange(count, dtype=np.uint8) % 3 + 1).tofile(folder / f"{name}_y.bin")
     data = ("--dataset", "stl10", "--data-root", tmp_path, "--image-size", "16", "--backbone", "tiny")
-    result = run_cli(
-        "ssl", "zerocl", *data, *QUICK, "--batch-size", "8", "--run-dir", tmp_path / "run", "--json"
-    )
+    result = run_cli("ssl", "zerocl", *data, *QUICK, "--batch-size", "8", "--run-dir", tmp_path / "run", "--json")
     assert result.exit_code == 0, result.stderr
     assert "stl10/train+unlabelled: 16 of 105,000 images" in result.stderr
     summary = json.loads(result.stdout)
@@ -226,9 +218,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("words", "said"), BAD)
-def test_bad_requests_are_one_sentence(
-    words: tuple[str, ...], said: str, run_cli: Any, tmp_path: Path
-) -> None:
+def test_bad_requests_are_one_sentence(words: tuple[str, ...], said: str, run_cli: Any, tmp_path: Path) -> None:
     result = run_cli("ssl", *words, "--run-dir", tmp_path / "run")
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
@@ -263,13 +253,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(method: str, run_cli: Any,
     assert load_checkpoint(checkpoints / "last.pt")["task"].keys()
     resumed = run_cli("ssl", method, "--resume", tmp_path / "parts")
     assert resumed.exit_code == 0, resumed.stderr
-    whole, parts = (
-        load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in ("whole", "parts")
-    )
+    whole, parts = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in ("whole", "parts"))
     assert_equal(whole["task"], parts["task"])
-    assert_equal(
-        {k: v for k, v in whole.items() if "optim" in k}, {k: v for k, v in parts.items() if "optim" in k}
-    )
+    assert_equal({k: v for k, v in whole.items() if "optim" in k}, {k: v for k, v in parts.items() if "optim" in k})
     metrics = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "parts")]
     assert metrics[0] == metrics[1]
 
@@ -371,9 +357,7 @@ def test_recipes_carry_the_published_table_and_setting() -> None:
     keys = [f"test/{key}" for key in ("linear_top1", "linear_top5", "w2", "lu", "alignment")]
     rows = [line.split() for line in TABLE.split("\n") if line]
     assert names == {
-        f"ssl/{dataset}-{row}"
-        for row, *_ in rows
-        for dataset in ("cifar10", "cifar100", "stl10", "tiny-imagenet")
+        f"ssl/{dataset}-{row}" for row, *_ in rows for dataset in ("cifar10", "cifar100", "stl10", "tiny-imagenet")
     }
     for row, *figures in rows:
         method, _, term = row.partition("-")

@@ -82,9 +82,7 @@ def test_knn_is_the_published_one(case: str, reference: Callable[[str], dict[str
 def test_neighbours_are_chosen_by_the_size_of_the_set() -> None:
     assert Neighbours.among(toy()) == Neighbours(10)
     assert Neighbours.among(toy(n=4)) == Neighbours(4)
-    large = ImageDataset(
-        "big", "train", ("a",), labels=torch.zeros(5000), images=torch.zeros(5000, 1, 1, 1).byte()
-    )
+    large = ImageDataset("big", "train", ("a",), labels=torch.zeros(5000), images=torch.zeros(5000, 1, 1, 1).byte())
     assert Neighbours.among(large) == Neighbours(200)
     assert Neighbours(200, 0.07).name == "knn200t0.07"
     with pytest.raises(UserError, match="61 neighbours, but toy/train has 60"):
@@ -138,9 +136,7 @@ def test_images_are_encoded_once_for_all_measures() -> None:
     network, bank, test, settings = encoder(), toy(), toy("test", 33), Settings(batch_size=16)
     encoded = features_and_projections(network, test, settings)
     assert torch.equal(encoded[0].features, features_of(network.backbone, test, settings).features)
-    assert standard_metrics(network, bank, test, VIEWS, Neighbours(5), settings, encoded=encoded) == measured(
-        16
-    )
+    assert standard_metrics(network, bank, test, VIEWS, Neighbours(5), settings, encoded=encoded) == measured(16)
     shuffled = (encoded[0], encoded[1] * torch.linspace(0, 1, encoded[1].shape[1]))
     changed = standard_metrics(network, bank, test, VIEWS, Neighbours(5), settings, encoded=shuffled)
     assert changed["w2"] != measured(16)["w2"]
@@ -188,9 +184,7 @@ def test_comparison_and_probe() -> None:
     assert isinstance(classifier, nn.Linear)
     assert all(p.grad is None for p in network.parameters())
     with pytest.raises(UserError, match="needs labels"):
-        linear_accuracy(
-            network.backbone, toy(labelled=False), toy(), VIEWS, ProbeProtocol(), settings, num_features=10
-        )
+        linear_accuracy(network.backbone, toy(labelled=False), toy(), VIEWS, ProbeProtocol(), settings, num_features=10)
 
 
 def test_the_report_of_an_evaluation_leaves_nothing_behind(
@@ -203,9 +197,7 @@ def test_the_report_of_an_evaluation_leaves_nothing_behind(
     told: list[int] = []
     probe = Probe(ProbeProtocol(epochs=2), 16, lambda epoch, top1: told.append(epoch))
     named = Named("mine", "toy@best", {"metrics": {"test/w2": 0.25}, "source": "A paper"})
-    found = evaluation_report(
-        model, bank, test, Settings(), neighbours=Neighbours(5), probe=probe, named=named
-    )
+    found = evaluation_report(model, bank, test, Settings(), neighbours=Neighbours(5), probe=probe, named=named)
     metrics = {key: value for key, value in found.result.items() if key != "spectrum"}
     assert measured().items() <= metrics.items()
     assert told == [1, 2]

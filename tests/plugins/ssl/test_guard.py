@@ -48,9 +48,10 @@ def test_former_spellings_are_the_same_term() -> None:
         config.validate()
         assert (config.term, config.term_weights) == ("w2", (1.0, 1.0))
     assert UniformityOptions(regulariser="sigreg").term_weights == (0.05, 0.05)
-    assert UniformityOptions(
-        regulariser="vicreg", regulariser_weight=2, regulariser_weight_final=0
-    ).term_weights == (2, 0)
+    assert UniformityOptions(regulariser="vicreg", regulariser_weight=2, regulariser_weight_final=0).term_weights == (
+        2,
+        0,
+    )
     assert UniformityOptions().term_weights == (0.0, 0.0)
 
 

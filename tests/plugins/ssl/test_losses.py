@@ -65,15 +65,11 @@ def test_barlow_twins_matches_the_published_code(case: str, reference: Reference
 @pytest.mark.parametrize("case", ["moco0", "moco1"])
 def test_moco_matches_the_published_code(case: str, reference: Reference) -> None:
     a = reference("ssl_base_losses")
-    q1, q2, k1, k2, queue = leaves(
-        a, *(f"{case}_{name}" for name in ("q1", "q2", "k1", "k2", "queue")), unit=True
-    )
+    q1, q2, k1, k2, queue = leaves(a, *(f"{case}_{name}" for name in ("q1", "q2", "k1", "k2", "queue")), unit=True)
     temperature = float(a[f"{case}_tau"])
     loss = moco_loss(q1, q2, k1, k2, queue, temperature)
     assert loss.item() == pytest.approx(float(a[f"{case}_value"]), rel=1e-10)
-    assert info_nce(q1, k2, queue, temperature).item() == pytest.approx(
-        float(a[f"{case}_value_q1k2"]), rel=1e-10
-    )
+    assert info_nce(q1, k2, queue, temperature).item() == pytest.approx(float(a[f"{case}_value_q1k2"]), rel=1e-10)
     check_gradients(loss, [q1, q2], a, f"{case}_grad_q1", f"{case}_grad_q2")
 
 
@@ -140,9 +136,7 @@ def test_zero_cl_by_hand(kind: ZeroCl, solver: Solver) -> None:
     loss = zero_cl_loss(z1, z2, kind, solver)
     tolerance = 1e-9 if solver == "eigh" else 1e-5
     torch.testing.assert_close(loss, expected, rtol=tolerance, atol=0)
-    for own, other in zip(
-        torch.autograd.grad(loss, [z1, z2]), torch.autograd.grad(expected, [z1, z2]), strict=True
-    ):
+    for own, other in zip(torch.autograd.grad(loss, [z1, z2]), torch.autograd.grad(expected, [z1, z2]), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=tolerance)
 
 
@@ -162,9 +156,7 @@ def test_zero_cl_vanishes_for_equal_whitened_views() -> None:
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "byol": lambda a, b: byol_loss(a, b, b, a),
-    "moco": lambda a, b: moco_loss(
-        normalize(a), normalize(b), normalize(a), normalize(b), KeyQueue(32, 8).keys
-    ),
+    "moco": lambda a, b: moco_loss(normalize(a), normalize(b), normalize(a), normalize(b), KeyQueue(32, 8).keys),
     "barlow": barlow_twins_loss,
     "zero-feature": lambda a, b: zero_cl_loss(a, b, "feature"),
     "zero-instance": lambda a, b: zero_cl_loss(a, b, "instance"),
@@ -214,9 +206,7 @@ def test_uniformity_module_matches_the_published_moco_term(case: str, reference:
     x1, x2 = (torch.from_numpy(a[name]).double() for name in ("x1", "x2"))
     ridge = float(np.float32(1e-4))
     assert W2UniformityLoss(ridge)(x1, x2).item() == pytest.approx(float(a["value_moco"]), rel=1e-9)
-    assert W2UniformityLoss()(x1.float(), x2.float()).item() == pytest.approx(
-        float(a["value_byol"]), rel=1e-6
-    )
+    assert W2UniformityLoss()(x1.float(), x2.float()).item() == pytest.approx(float(a["value_byol"]), rel=1e-6)
 
 
 def value_and_gradients(name: str, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,9 +34,7 @@ from wasskit.training.task import Plan, Progress
 from wasskit.training.trainer import Trainer
 
 PROJECTOR = (24, 8)
-CONFIG = changed(
-    PretrainOptions(), projector=PROJECTOR, epochs=2, batch_size=8, lr=0.5, bias_lr=0.1, backbone="tiny"
-)
+CONFIG = changed(PretrainOptions(), projector=PROJECTOR, epochs=2, batch_size=8, lr=0.5, bias_lr=0.1, backbone="tiny")
 
 
 def build(method: str, config: PretrainOptions = CONFIG) -> PretrainTask:

@@ -74,9 +74,7 @@ def test_each_study_leaves_a_complete_run(
 
 
 @pytest.mark.slow
-def test_the_published_protocol_gives_the_reference(
-    run_cli: Cli, reference: Reference, tmp_path: Path
-) -> None:
+def test_the_published_protocol_gives_the_reference(run_cli: Cli, reference: Reference, tmp_path: Path) -> None:
     study = reference("ssl_study_dimension")
     result = run_cli(
         "study", "dimension", "--draws", "independent", "--n", "1500", "--seed", "1002", "--seeds", "1", "--dims",
@@ -150,9 +148,7 @@ def test_published_figures_stand_beside_the_samples(run_cli: Cli, tmp_path: Path
 def test_same_seed_same_numbers(run_cli: Cli, tmp_path: Path) -> None:
     tables = []
     for name in ("a", "b"):
-        run_cli(
-            "study", "fbc", "--n", "500", "--seed", "7", "--copies", "1", "--run-dir", tmp_path / name, "-q"
-        )
+        run_cli("study", "fbc", "--n", "500", "--seed", "7", "--copies", "1", "--run-dir", tmp_path / name, "-q")
         tables.append((tmp_path / name / "fbc.csv").read_text())
     assert tables[0] == tables[1]
     run_cli("study", "fbc", "--recipe", tmp_path / "a", "--run-dir", tmp_path / "c", "-q")
@@ -184,9 +180,7 @@ def test_measure_says_what_is_wrong(
 ) -> None:
     result = run_cli("study", "measure", embeddings / "collapsed.npy", "--run-dir", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
-    assert "Verdict: dimensional collapse. The embeddings use about 4.0 of 16 dimensions" in words(
-        result.stdout
-    )
+    assert "Verdict: dimensional collapse. The embeddings use about 4.0 of 16 dimensions" in words(result.stdout)
     assert "12 dimensions are empty" in words(result.stdout)
     run = RunDirectory.open(tmp_path / "run", plugin="study")
     assert run.summary is not None
@@ -289,9 +283,7 @@ def test_bad_requests_are_one_sentence(
 
 @pytest.mark.slow
 def test_cloning_studies_of_one_run_keep_their_metrics_apart(run_cli: Cli, tmp_path: Path) -> None:
-    run_cli(
-        "study", "all", "--quick", "--only", "fbc,icc", "--seeds", "1", "--run-dir", tmp_path / "run", "-q"
-    )
+    run_cli("study", "all", "--quick", "--only", "fbc,icc", "--seeds", "1", "--run-dir", tmp_path / "run", "-q")
     metrics = RunDirectory.open(tmp_path / "run", plugin="study").metrics()
     assert {row.split.partition("-")[0] for row in metrics} == {"fbc", "icc"}
     places = [(row.split, row.metric, row.step) for row in metrics]
@@ -315,9 +307,7 @@ def test_published_table_is_the_papers(reference: Reference) -> None:
     for i, eta in enumerate((0.75, 0.5, 0.25, 0.0)):
         for j, m in enumerate((4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)):
             found = published(Case("dimension", m, eta, 1, m))
-            assert found == pytest.approx(
-                (study["published_neg_w2"][i, j], study["published_neg_lu"][i, j]), abs=1e-9
-            )
+            assert found == pytest.approx((study["published_neg_w2"][i, j], study["published_neg_lu"][i, j]), abs=1e-9)
     for kind in ("fcc", "fbc", "icc"):
         study = reference(f"ssl_study_{kind}")
         levels = np.atleast_1d(study["levels" if kind != "icc" else "level"])

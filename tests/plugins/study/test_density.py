@@ -13,9 +13,7 @@ from wasskit.plugins.study.density import histogram, joint_histogram
 
 @pytest.mark.parametrize("m", [2, 8, 64])
 @pytest.mark.parametrize("law", ["sphere", "gauss"])
-def test_histograms_against_the_reference(
-    reference: Callable[[str], dict[str, Any]], law: str, m: int
-) -> None:
+def test_histograms_against_the_reference(reference: Callable[[str], dict[str, Any]], law: str, m: int) -> None:
     study = reference("ssl_density")
     points = study[f"{law}_{m}"]
     assert np.allclose(histogram(points[:, 0]), study[f"{law}_density1d_{m}"], atol=1e-15)

@@ -99,8 +99,6 @@ def test_compare_tells_whether_the_distribution_has_moved(run_cli: Cli, tmp_path
 def test_compare_refuses_other_widths(run_cli: Cli, tmp_path: Path) -> None:
     for name, width in {"a": 4, "b": 5}.items():
         np.save(tmp_path / f"{name}.npy", normal(20, width).numpy())
-    result = run_cli(
-        "study", "compare", tmp_path / "a.npy", tmp_path / "b.npy", "--run-dir", tmp_path / "run"
-    )
+    result = run_cli("study", "compare", tmp_path / "a.npy", tmp_path / "b.npy", "--run-dir", tmp_path / "run")
     assert result.exit_code == 2
     assert "of one width" in result.stderr

@@ -107,9 +107,7 @@ def test_nearest_neighbour_by_hand() -> None:
     assert laws.nearest_neighbour_distance(2, 100) == pytest.approx(2 * math.sin(math.pi * share / 2))
     assert laws.nearest_neighbour_distance(3, 100) == pytest.approx(2 * math.sqrt(share))
     assert laws.nearest_neighbour_distance(3, 2) == pytest.approx(math.sqrt(2))
-    assert laws.nearest_neighbour_distance(3, 10**9) == pytest.approx(
-        2 * math.sqrt(math.log(2) / 1e9), rel=1e-6
-    )
+    assert laws.nearest_neighbour_distance(3, 10**9) == pytest.approx(2 * math.sqrt(math.log(2) / 1e9), rel=1e-6)
 
 
 @pytest.mark.parametrize("m", [2, 3, 4, 9, 64])
@@ -164,9 +162,7 @@ def test_projected_normal_against_simulation(shift: float) -> None:
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
     mean = z.mean(axis=0)
     eigenvalues = np.linalg.eigvalsh(np.cov(z.T, bias=True))
-    sampled = math.sqrt(
-        mean @ mean + 1 + eigenvalues.sum() - math.sqrt(2) * np.sqrt(eigenvalues.clip(0)).sum()
-    )
+    sampled = math.sqrt(mean @ mean + 1 + eigenvalues.sum() - math.sqrt(2) * np.sqrt(eigenvalues.clip(0)).sum())
     assert norm == pytest.approx(np.linalg.norm(mean), abs=5e-3)
     assert w2 == pytest.approx(sampled, abs=5e-3)
     potential = np.exp(-2 * np.square(z[::2] - z[1::2]).sum(axis=1))

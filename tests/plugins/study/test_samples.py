@@ -20,9 +20,7 @@ from wasskit.plugins.study.samples import SphereSample, draw_normals, measure_pr
 Reference = Callable[[str], dict[str, Any]]
 
 
-def spheres(
-    study: dict[str, Any], kept: list[int], ts: list[float], dtype: torch.dtype
-) -> list[SphereSample]:
+def spheres(study: dict[str, Any], kept: list[int], ts: list[float], dtype: torch.dtype) -> list[SphereSample]:
     """The samples of a reference study, drawn as it states."""
     generator = np.random.default_rng(int(study["seed"]))
     n = int(study["N"])
@@ -53,9 +51,7 @@ def test_collapse_study_from_its_seed(reference: Reference) -> None:
     for i in range(22):
         for j, m in enumerate(study["m"]):
             sphere = next(measured)
-            case = Case(
-                "collapse", int(m), float(study["levels"][i]), sphere.kept, int(study["total_dim"][i, j])
-            )
+            case = Case("collapse", int(m), float(study["levels"][i]), sphere.kept, int(study["total_dim"][i, j]))
             w2, lu = metrics(case, sphere, sphere.n)
             assert -w2 == pytest.approx(study["neg_w2"][i, j], abs=1e-6)
             assert -lu == pytest.approx(study["neg_lu"][i, j], abs=1e-8)

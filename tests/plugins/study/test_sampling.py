@@ -57,9 +57,7 @@ def test_root_of_a_gamma_variable() -> None:
     assert sampling.root_of_gamma(0.0, 0.0) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("kept", "total", "n"), [(1, 1, 100), (1, 2, 100), (2, 2, 100), (5, 5, 200), (20, 40, 400)]
-)
+@pytest.mark.parametrize(("kept", "total", "n"), [(1, 1, 100), (1, 2, 100), (2, 2, 100), (5, 5, 200), (20, 40, 400)])
 def test_w2_of_samples_of_spheres(kept: int, total: int, n: int) -> None:
     generator = np.random.default_rng(0)
     values = [w2_of(sphere(generator, n, kept), total) for _ in range(1500)]

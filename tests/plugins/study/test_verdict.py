@@ -159,10 +159,7 @@ def test_uniform_spectrum_is_that_of_a_uniform_sample(shape: tuple[int, int]) ->
     ideal = uniform_spectrum(n, m)
     finite = np.isfinite(ideal)
     assert (np.isfinite(spectrum) == finite).all()
-    assert (
-        np.abs(np.exp(spectrum[finite] / 2) - np.exp(ideal[finite] / 2)).max()
-        < 0.03 / np.sqrt(m) + 0.15 / n**0.5
-    )
+    assert np.abs(np.exp(spectrum[finite] / 2) - np.exp(ideal[finite] / 2)).max() < 0.03 / np.sqrt(m) + 0.15 / n**0.5
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,7 @@ def test_gaussians_table_over_dimensions(run_cli: RunCli, tmp_path: Path) -> Non
         scores = result["dimensions"][dim]["scores"]
         assert scores["uvp_forward"] < 0.5
         assert scores["uvp_inverse"] < 0.5
-    assert (
-        json.loads((tmp_path / "g" / "gaussians.json").read_text())["dimensions"]["8"]["pair"]
-        == "gaussians 8"
-    )
+    assert json.loads((tmp_path / "g" / "gaussians.json").read_text())["dimensions"]["8"]["pair"] == "gaussians 8"
     printed = run_cli(*command, "--resume")
     assert printed.exit_code == 0, printed.stderr
     assert "large-scale OT, published" in printed.stdout
@@ -134,9 +131,7 @@ def test_color_and_apply(run_cli: RunCli, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_toy_says_which_modes_it_misses_and_what_to_try(run_cli: RunCli, tmp_path: Path) -> None:
-    result = run_cli(
-        "w2gn", "toy", *SMALL, "--target", "49gaussians", "--steps", "1", "--run-dir", tmp_path / "run"
-    )
+    result = run_cli("w2gn", "toy", *SMALL, "--target", "49gaussians", "--steps", "1", "--run-dir", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
     said = " ".join(result.stderr.split())
     assert "of 49 modes get less than half the share of points: train longer (--steps 3)" in said
@@ -146,14 +141,10 @@ def test_toy_says_which_modes_it_misses_and_what_to_try(run_cli: RunCli, tmp_pat
 @pytest.mark.slow
 def test_apply_to_points(run_cli: RunCli, tmp_path: Path) -> None:
     toy_run = tmp_path / "run"
-    summary(
-        run_cli("w2gn", "toy", *SMALL, "--steps", "30", "--test-size", "500", "--run-dir", toy_run, "--json")
-    )
+    summary(run_cli("w2gn", "toy", *SMALL, "--steps", "30", "--test-size", "500", "--run-dir", toy_run, "--json"))
     points = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     np.save(tmp_path / "p.npy", points)
-    assert (
-        run_cli("w2gn", "apply", toy_run, tmp_path / "p.npy", "--output", tmp_path / "q.npy").exit_code == 0
-    )
+    assert run_cli("w2gn", "apply", toy_run, tmp_path / "p.npy", "--output", tmp_path / "q.npy").exit_code == 0
     back = ("--inverse", "--refine", "newton", "--output", tmp_path / "r.npy")
     assert run_cli("w2gn", "apply", toy_run, tmp_path / "q.npy", *back).exit_code == 0
     np.testing.assert_allclose(np.load(tmp_path / "r.npy"), points, atol=1e-2)
@@ -337,9 +328,7 @@ def test_degenerate_clouds_are_mapped(run_cli: RunCli, tmp_path: Path) -> None:
 def test_files_of_points_are_not_whitened(run_cli: RunCli, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     np.save(tmp_path / "b.npy", 3 * generator.normal(size=(300, 2)) + [10.0, -20.0])
-    result = run_cli(
-        "w2gn", "toy", "--target", tmp_path / "b.npy", *SMALL, *CLOUD, "--run-dir", tmp_path / "run"
-    )
+    result = run_cli("w2gn", "toy", "--target", tmp_path / "b.npy", *SMALL, *CLOUD, "--run-dir", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
     np.save(tmp_path / "p.npy", generator.normal(size=(500, 2)).astype(np.float32))
     assert run_cli("w2gn", "apply", tmp_path / "run", tmp_path / "p.npy").exit_code == 0

@@ -83,9 +83,7 @@ def train(words: str, folder: Path, interrupt_at: int | None = None) -> tuple[in
 
     def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
         if optimizer not in gradients:
-            owned = [
-                p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
-            ]
+            owned = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             gradients[optimizer] = nn.utils.parameters_to_vector(owned).clone()
 
     def stop(*_: object) -> None:
@@ -102,9 +100,7 @@ def train(words: str, folder: Path, interrupt_at: int | None = None) -> tuple[in
     return code, list(gradients.values())
 
 
-def on_ranks(
-    ranks: int, words: str, folder: Path, interrupt_at: int | None = None
-) -> list[tuple[int, list[Tensor]]]:
+def on_ranks(ranks: int, words: str, folder: Path, interrupt_at: int | None = None) -> list[tuple[int, list[Tensor]]]:
     if ranks == 1:
         return [train(words, folder, interrupt_at)]
     return run_ranks(train, ranks, words, folder, interrupt_at)
@@ -117,11 +113,7 @@ def trained(ranks: int, words: str, folder: Path) -> Trained:
     for _, gradients in results:
         assert all(map(torch.equal, gradients, results[0][1]))
     about = load_map(folder / "map.safetensors")[1]["potential"]
-    dim = (
-        about["dim"]
-        if "dim" in about
-        else about["channels"] * about["image_size"][0] * about["image_size"][1]
-    )
+    dim = about["dim"] if "dim" in about else about["channels"] * about["image_size"][0] * about["image_size"][1]
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     metrics = {(row["split"], int(row["step"]), row["metric"]): float(row["value"]) for row in rows}
@@ -182,9 +174,7 @@ def test_two_ranks_resume_to_the_bit(words: str, runs: Runs, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("ranks", [(2, 1), (1, 2)])
-def test_another_number_of_ranks_goes_on_with_the_same_run(
-    ranks: tuple[int, int], runs: Runs, tmp_path: Path
-) -> None:
+def test_another_number_of_ranks_goes_on_with_the_same_run(ranks: tuple[int, int], runs: Runs, tmp_path: Path) -> None:
     assert {code for code, _ in on_ranks(ranks[0], DROPOUT, tmp_path / "run", 6)} == {130}
     assert_one_run(runs(1, DROPOUT), trained(ranks[1], DROPOUT, tmp_path / "run"), USUAL_DRIFT)
 
@@ -235,9 +225,7 @@ def transport_task(refine: str, dropout: float, dual: str, step: int) -> tuple[T
             parameter.add_(0.1 * torch.rand_like(parameter))
     options = StepOptions(batch_size=13)
     task = TransportTask(transport, options, lambda *_: {}, pretrain=5)
-    draws = [
-        sampler(measure, 0, side, "sobol", torch.device("cpu")) for side, measure in (("x", x), ("y", y))
-    ]
+    draws = [sampler(measure, 0, side, "sobol", torch.device("cpu")) for side, measure in (("x", x), ("y", y))]
     batch = pair_source(draws[0], draws[1], 13).draw(step)
     return task.train(), Pair(batch.x.double(), batch.y.double())
 
@@ -320,6 +308,4 @@ def refusal() -> str:
 
 
 def test_every_rank_needs_a_part_of_the_batch() -> None:
-    assert set(run_ranks(refusal, 3)) == {
-        "--batch-size: 2 cannot be shared by 3 processes, which need one each."
-    }
+    assert set(run_ranks(refusal, 3)) == {"--batch-size: 2 cannot be shared by 3 processes, which need one each."}

@@ -51,9 +51,7 @@ def test_stopped_and_resumed_equals_one_run(
     run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], stop_at: int
 ) -> None:
     whole = summary(run_cli("w2gn", *options, "--run-dir", tmp_path / "whole", "--json"))
-    after_update = (
-        TransportTask.after_update if options[0] not in ("domain", "latent") else TwoStages.after_update
-    )
+    after_update = TransportTask.after_update if options[0] not in ("domain", "latent") else TwoStages.after_update
     owner = TransportTask if options[0] not in ("domain", "latent") else TwoStages
 
     def stop(self: Any, progress: Any) -> None:
@@ -101,9 +99,7 @@ def test_a_series_stopped_in_its_second_dimension_goes_on(
 
 
 @pytest.mark.slow
-def test_series_nobody_named_are_numbered(
-    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_series_nobody_named_are_numbered(run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = ("w2gn", "gaussians", "--dim", "2,3", *SMALL, "--steps", "2", "--test-size", "100")
     refused = run_cli("w2gn", "gaussians", "--resume")

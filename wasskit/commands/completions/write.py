@@ -31,6 +31,4 @@ def body(config: CompletionsWrite, invocation: Invocation) -> Mapping[str, Any]:
     return {"written": [str(path) for path in written]}
 
 
-command = Command(
-    "completions write", CompletionsWrite, body, "Write the scripts of all shells into a folder."
-)
+command = Command("completions write", CompletionsWrite, body, "Write the scripts of all shells into a folder.")

@@ -18,9 +18,7 @@ class RecipesCopy(CommandOptions):
 
     recipe: str = argument(help="Name of a recipe.", complete=complete_recipes)
     files: OverwriteOptions = OverwriteOptions()
-    destination: Path | None = argument(
-        None, help="File or folder to copy to (default: here, under its own name)."
-    )
+    destination: Path | None = argument(None, help="File or folder to copy to (default: here, under its own name).")
 
 
 def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:

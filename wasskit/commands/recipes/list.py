@@ -42,9 +42,7 @@ def body(config: RecipesList, invocation: Invocation) -> Mapping[str, Any]:
         rows.append((name, f"wasskit {recipe.command}", recipe.title))
     if not config.json:
         console.table(None, ["Recipe", "Command", "What it is"], rows)
-        console.result(
-            "Run one: [bold]wasskit mrl train --recipe NAME[/bold]; edit one: wasskit recipes copy NAME"
-        )
+        console.result("Run one: [bold]wasskit mrl train --recipe NAME[/bold]; edit one: wasskit recipes copy NAME")
     return {"recipes": [{"name": n, "command": c, "title": t} for n, c, t in rows]}
 
 

@@ -30,6 +30,4 @@ def body(config: RecipesShow, invocation: Invocation) -> Mapping[str, Any]:
     return {"name": name, **recipe.document}
 
 
-command = Command(
-    "recipes show", RecipesShow, body, "Print a recipe.", ("wasskit recipes show mrl/imagenet100",)
-)
+command = Command("recipes show", RecipesShow, body, "Print a recipe.", ("wasskit recipes show mrl/imagenet100",))

@@ -14,9 +14,7 @@ from wasskit.recipes import complete_recipes
 class RecipesValidate(CommandOptions):
     """Options of ``wasskit recipes validate``."""
 
-    recipes: tuple[str, ...] = argument(
-        (), help="Names or paths (default: all recipes).", complete=complete_recipes
-    )
+    recipes: tuple[str, ...] = argument((), help="Names or paths (default: all recipes).", complete=complete_recipes)
 
 
 def body(config: RecipesValidate, invocation: Invocation) -> Mapping[str, Any]:

@@ -95,9 +95,7 @@ def open_parquet(path: Path, column: str | None = None) -> ParquetVectors:
     listed = {
         field.name: field.type.value_type
         for field in file.schema_arrow
-        if kinds.is_list(field.type)
-        or kinds.is_large_list(field.type)
-        or kinds.is_fixed_size_list(field.type)
+        if kinds.is_list(field.type) or kinds.is_large_list(field.type) or kinds.is_fixed_size_list(field.type)
     }
     if column is None and len(listed) == 1:
         (column,) = listed

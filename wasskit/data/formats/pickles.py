@@ -25,9 +25,7 @@ __all__ = ["read_pickle"]
 
 LARGEST = 1 << 30
 """Bytes of the largest file: that of CIFAR-100 has 155 million."""
-DTYPES = dict.fromkeys(("u1", "|u1", "uint8", "B"), np.uint8) | dict.fromkeys(
-    ("i8", "<i8", "int64", "q"), np.int64
-)
+DTYPES = dict.fromkeys(("u1", "|u1", "uint8", "B"), np.uint8) | dict.fromkeys(("i8", "<i8", "int64", "q"), np.int64)
 # A sound state of a dtype: the version, the order of bytes, and no fields, shape or flags.
 _DTYPE_STATES = tuple((3, order, None, None, None, -1, -1, 0) for order in "|<=")
 
@@ -44,9 +42,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     if type(content) is not dict:
         raise Damage("it holds no dictionary")
     return {
-        key.decode("latin1") if isinstance(key, bytes) else key: value.array()
-        if type(value) is _Array
-        else value
+        key.decode("latin1") if isinstance(key, bytes) else key: value.array() if type(value) is _Array else value
         for key, value in content.items()
     }
 
@@ -117,11 +113,7 @@ class _Array:
             raise Damage("an array is given twice")
         if type(dtype) is not _Dtype or type(raw) not in (bytes, bytearray):
             raise Damage("an array is not given by its bytes")
-        if (
-            type(shape) is not tuple
-            or len(shape) > 4
-            or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape)
-        ):
+        if type(shape) is not tuple or len(shape) > 4 or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
             raise Damage("an array has no shape")
         if len(raw) != math.prod(shape) * np.dtype(DTYPES[dtype.name]).itemsize:
             raise Damage("an array has more or fewer bytes than its shape asks for")
@@ -184,8 +176,7 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
     """
 
     dispatch: ClassVar[dict[int, Any]] = {
-        code: _PythonUnpickler.dispatch[code]
-        for code in (getattr(pickle, name)[0] for name in _OPCODES.split())
+        code: _PythonUnpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in _OPCODES.split())
     }
 
     def __init__(self, data: bytes) -> None:
@@ -218,11 +209,7 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
 
     def _put(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if (
-            type(target) is not dict
-            or len(items) % 2
-            or any(type(key) not in (str, bytes) for key in items[::2])
-        ):
+        if type(target) is not dict or len(items) % 2 or any(type(key) not in (str, bytes) for key in items[::2]):
             raise Damage("it has keys that are not strings")
         target.update(zip(items[::2], items[1::2], strict=True))
 

@@ -59,16 +59,11 @@ def cars(request: Request) -> ImageDataset:
                 f"the labels of {base / 'cars_test'} are missing: put cars_test_annos_withlabels.mat into {base} "
                 f"or {base / 'devkit'}"
             )
-        rows += [
-            (f"cars_test/{name}", number)
-            for name, number in _annotated(_mat(with_labels), "fname", with_labels)
-        ]
+        rows += [(f"cars_test/{name}", number) for name, number in _annotated(_mat(with_labels), "fname", with_labels)]
         meta = base / "devkit" / "cars_meta.mat"
         names = _mat(meta).get("class_names") if meta.exists() else None
     labels = {number: f"{number:03d}" for _, number in rows}
-    titles = [
-        name for entry in names or () if isinstance(entry, list) for name in entry if isinstance(name, str)
-    ]
+    titles = [name for entry in names or () if isinstance(entry, list) for name in entry if isinstance(name, str)]
     if len(titles) == 196:
         labels = {number: f"{number:03d} {titles[number - 1]}" for number in labels}
     train = request.split == "train"
@@ -91,14 +86,10 @@ def _annotated(content: Mapping[str, list[Any]], path_key: str, file: Path) -> l
     for number, annotation in enumerate(content.get("annotations", []), 1):
         for name in (path_key, "class"):
             if not isinstance(annotation, dict) or name not in annotation:
-                raise UserError(
-                    f"the annotations of {file} have no {name!r}; is it the file with the labels?"
-                )
+                raise UserError(f"the annotations of {file} have no {name!r}; is it the file with the labels?")
         match annotation[path_key], annotation["class"]:
             case [str(path)], [float(label)] if 1 <= label <= 196:
                 rows.append((path, int(label)))
             case _:
-                raise UserError(
-                    f"annotation {number} of {file} has no path and class from 1 to 196; get it anew"
-                )
+                raise UserError(f"annotation {number} of {file} has no path and class from 1 to 196; get it anew")
     return rows

@@ -40,21 +40,13 @@ def read_batch(path: Path, label_key: str, classes: int) -> tuple[NDArray[np.uin
         raise UserError(f"{path} has no images: its 'data' should be N x 3072 bytes; get the data set again")
     # One number each, and none of a list of lists that names itself again and again.
     plain = isinstance(labels, list) and all(type(label) is int and 0 <= label < classes for label in labels)
-    target = (
-        labels.astype(np.int64)
-        if isinstance(labels, np.ndarray)
-        else np.array(labels if plain else [], np.int64)
-    )
+    target = labels.astype(np.int64) if isinstance(labels, np.ndarray) else np.array(labels if plain else [], np.int64)
     if target.shape != (len(data),) or (len(target) and not (target.min() >= 0 and target.max() < classes)):
-        raise UserError(
-            f"{path} has {len(data)} images but its {label_key!r} do not fit them; get the data set again"
-        )
+        raise UserError(f"{path} has {len(data)} images but its {label_key!r} do not fit them; get the data set again")
     return data.reshape(-1, 3, 32, 32), target
 
 
-def _load(
-    request: Request, folder: str, files: list[str], label_key: str, meta: str, names: str
-) -> ImageDataset:
+def _load(request: Request, folder: str, files: list[str], label_key: str, meta: str, names: str) -> ImageDataset:
     import numpy as np
     import torch
 

@@ -67,9 +67,7 @@ def _decode_blob(path: Path, _: int) -> tuple[Tensor, Tensor, dict[int, BadImage
     count = labels.size
     fits = whole and offsets.shape == (count + 1,) and count > 0 and bool((offsets[1:] >= offsets[:-1]).all())
     if not fits or blob.ndim != 1 or blob.dtype != np.uint8 or offsets[0] < 0 or offsets[-1] > blob.size:
-        raise UserError(
-            f"{path} is inconsistent: its offsets do not cut its {blob.size} bytes into {count} images"
-        )
+        raise UserError(f"{path} is inconsistent: its offsets do not cut its {blob.size} bytes into {count} images")
     if labels.min() < 0 or labels.max() >= len(CIFAR10_CLASSES):
         raise UserError(f"{path} has labels outside 0..9")
 

@@ -63,9 +63,7 @@ def _table() -> NDArray[np.float64]:
 
     folder = _look(Path())
     if isinstance(folder, str):
-        raise UserError(
-            "the data set digits comes with scikit-learn, which is not installed: pip install scikit-learn"
-        )
+        raise UserError("the data set digits comes with scikit-learn, which is not installed: pip install scikit-learn")
     if (file := folder / "digits.csv.gz").exists():
         return np.loadtxt(file, delimiter=",")
     # Its place is not promised; importing scikit-learn, which takes seconds, finds it in any case.

@@ -42,9 +42,7 @@ def inshop(request: Request) -> ImageDataset:
     from wasskit.data.lists import listed, read_rows
 
     base = request.find()
-    file = next(
-        p for p in (base / "list_eval_partition.txt", base / "Eval/list_eval_partition.txt") if p.exists()
-    )
+    file = next(p for p in (base / "list_eval_partition.txt", base / "Eval/list_eval_partition.txt") if p.exists())
     rows = read_rows(file, 3, skip=2)  # image_name item_id evaluation_status, below the number of rows
     announced = read_text(file).partition("\n")[0].strip()
     if announced != str(len(rows)):

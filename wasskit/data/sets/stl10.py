@@ -57,9 +57,7 @@ def stl10(request: Request) -> ImageDataset:
             continue
         target = _read_stl10_labels(folder / f"{stem}_y.bin").astype(np.int64) - 1
         if len(target) != len(images[-1]) or target.min(initial=0) < 0 or target.max(initial=0) > 9:
-            raise UserError(
-                f"{folder / stem}_y.bin does not fit the {len(images[-1])} images of {stem}_X.bin"
-            )
+            raise UserError(f"{folder / stem}_y.bin does not fit the {len(images[-1])} images of {stem}_X.bin")
         labels.append(torch.from_numpy(target))
     count = sum(len(part) for part in images)
     return request.dataset(

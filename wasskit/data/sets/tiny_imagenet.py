@@ -80,9 +80,7 @@ def _validation(folder: Path, number: dict[str, int]) -> tuple[list[Path], list[
     paths = list_images(folder / "images")
     strangers = [path.name for path in paths if path.name not in wnid_of]
     if strangers:
-        raise UserError(
-            f"{annotations} does not mention {strangers[0]} and {len(strangers) - 1} other images"
-        )
+        raise UserError(f"{annotations} does not mention {strangers[0]} and {len(strangers) - 1} other images")
     return paths, [number[wnid_of[path.name]] for path in paths], []
 
 

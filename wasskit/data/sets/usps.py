@@ -37,9 +37,7 @@ def usps(request: Request) -> ImageDataset:
     values, labels = read_libsvm(request.obtain(_download) / FILES[request.split], 256)
     images = ((values + 1.0) * 127.5).round().clamp(0, 255).byte().view(-1, 1, 16, 16)
     names = [str(digit) for digit in range(10)]
-    return request.dataset(
-        classes=names, labels=labels, images=images, notes=request.count_notes(len(labels))
-    )
+    return request.dataset(classes=names, labels=labels, images=images, notes=request.count_notes(len(labels)))
 
 
 def _download(request: Request, target: Path) -> None:

@@ -119,9 +119,7 @@ class DenseICNN(Potential):
     ) -> None:
         super().__init__()
         if in_dim < 1 or not hidden or min(hidden) < 1 or rank < 1:
-            raise ValueError(
-                "DenseICNN needs a positive dimension, positive hidden widths and a positive rank"
-            )
+            raise ValueError("DenseICNN needs a positive dimension, positive hidden widths and a positive rank")
         if activation not in ("celu", "softplus"):
             raise ValueError(f"unknown activation {activation!r}: it is celu or softplus")
         self.in_dim = in_dim
@@ -133,8 +131,7 @@ class DenseICNN(Potential):
         self.batch_part: tuple[int, range] | None = None
         self.quadratic_layers = nn.ModuleList(ConvexQuadratic(in_dim, width, rank) for width in hidden)
         self.convex_layers = nn.ModuleList(
-            nn.Linear(narrow, wide, bias=False)
-            for narrow, wide in zip(self.hidden[:-1], self.hidden[1:], strict=True)
+            nn.Linear(narrow, wide, bias=False) for narrow, wide in zip(self.hidden[:-1], self.hidden[1:], strict=True)
         )
         self.final_layer = nn.Linear(self.hidden[-1], 1, bias=False)
         with torch.no_grad():
@@ -187,11 +184,7 @@ class DenseICNN(Potential):
         slopes: list[Tensor] = []
         for i, skip in enumerate(skips):
             weight: Tensor = self.hidden_weights[i]
-            u = (
-                torch.addmm(skip, h, weight.t())
-                if masks is None
-                else skip + F.linear(h, weight) * masks[i + 1]
-            )
+            u = torch.addmm(skip, h, weight.t()) if masks is None else skip + F.linear(h, weight) * masks[i + 1]
             h, slope = activate(u, self.activation)
             slopes.append(slope)
         output: Tensor = self.final_layer.weight
@@ -256,9 +249,7 @@ class DenseICNN(Potential):
         for i in range(len(self.hidden) - 1, -1, -1):
             if i > 0:
                 jacobian = jacobians[i - 1]
-                hessian = hessian + (jacobian * (k * curvatures[i - 1]).unsqueeze(1)) @ jacobian.transpose(
-                    1, 2
-                )
+                hessian = hessian + (jacobian * (k * curvatures[i - 1]).unsqueeze(1)) @ jacobian.transpose(1, 2)
                 k = k * slopes[i - 1]
             quadratic = self.quadratics[i].quadratic_decomposed
             for r in range(self.rank):

@@ -138,9 +138,7 @@ class AffinePotential(Potential):
     image: Tensor
     scale: Tensor
 
-    def __init__(
-        self, core: Potential, transform: Tensor, mean: Tensor, image: Tensor, scale: Tensor
-    ) -> None:
+    def __init__(self, core: Potential, transform: Tensor, mean: Tensor, image: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.core = core
         self.register_buffer("scale", scale)
@@ -150,9 +148,7 @@ class AffinePotential(Potential):
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         image = like_channels(self.image, x)
-        value, gradient = self.core.value_and_gradient(
-            along_channels(self.transform, x - like_channels(self.mean, x))
-        )
+        value, gradient = self.core.value_and_gradient(along_channels(self.transform, x - like_channels(self.mean, x)))
         linear = (x * image).flatten(1).sum(1)
         return value / self.scale + linear, along_channels(self.transform.t(), gradient) / self.scale + image
 

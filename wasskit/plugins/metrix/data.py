@@ -81,9 +81,7 @@ def train_loader(config: TrainingOptions, train: ImageDataset, device: torch.dev
     """Random batches, or class-balanced ones with ``images_per_class``."""
     sampler = None
     if config.images_per_class is not None:
-        sampler = ClassBalancedSampler(
-            train.labels, config.loop.batch_size, config.images_per_class, config.run.seed
-        )
+        sampler = ClassBalancedSampler(train.labels, config.loop.batch_size, config.images_per_class, config.run.seed)
     return TrainLoader(
         train,
         config.loop.batch_size,

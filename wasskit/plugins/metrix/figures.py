@@ -61,9 +61,7 @@ def draw_neighbours(
                     )
     says = "Left: the query. Above the others: their cosine similarity."
     if any(mark is not None for row in right for mark in row):
-        says = (
-            says.replace("query", "query and its class") + " Solid frame: same class; dashed: another class."
-        )
+        says = says.replace("query", "query and its class") + " Solid frame: same class; dashed: another class."
     fig.supxlabel("\n".join(textwrap.wrap(says, int(18 * width))), fontsize=7)
     return fig
 

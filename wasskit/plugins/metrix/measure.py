@@ -59,9 +59,7 @@ def positive_alignment(features: Tensor, labels: Tensor) -> float:
     classes, number = labels.unique(return_inverse=True)
     counts = number.bincount(minlength=len(classes)).double()
     sums = torch.zeros(len(classes), x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, number, x)
-    squares = torch.zeros(len(classes), dtype=x.dtype, device=x.device).index_add_(
-        0, number, x.square().sum(1)
-    )
+    squares = torch.zeros(len(classes), dtype=x.dtype, device=x.device).index_add_(0, number, x.square().sum(1))
     total = 2 * (counts * squares).sum() - 2 * sums.square().sum()
     return float(total / (counts * (counts - 1)).sum())
 

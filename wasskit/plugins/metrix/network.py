@@ -103,9 +103,7 @@ def describe(config: TrainingOptions, train: ImageDataset) -> Description:
     }
 
 
-def build_model(
-    description: Mapping[str, Any], *, freeze_batch_norm: bool = False, **weights: Any
-) -> MetrixModel:
+def build_model(description: Mapping[str, Any], *, freeze_batch_norm: bool = False, **weights: Any) -> MetrixModel:
     """An untrained model.
 
     ``weights``: ``pretrained``, ``weights``, ``download`` of :func:`wasskit.models.backbones.build_backbone`.

@@ -102,9 +102,7 @@ class MetrixLoss(nn.Module):
         if mode not in get_args(Mode):
             raise ValueError(f"unknown mode {mode!r}: {', '.join(get_args(Mode))}")
         if published and loss != "contrastive":
-            raise ValueError(
-                "the published code trains the contrastive loss only: leave published off for " + loss
-            )
+            raise ValueError("the published code trains the contrastive loss only: leave published off for " + loss)
         if published and distance == "cosine":
             raise ValueError("the published code compares Euclidean distances: leave published or cosine off")
         least = {"weight": (weight, 0), "hardest": (hardest, 1), "max_triples": (max_triples, 1)}

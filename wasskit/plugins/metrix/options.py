@@ -95,9 +95,7 @@ class MethodOptions(OptionGroup):
         min=1,
         show_default="512; 64 with the tiny backbone",
     )
-    freeze_batch_norm: bool = option(
-        False, help="Keep batch norm at the statistics it starts with.", panel="Model"
-    )
+    freeze_batch_norm: bool = option(False, help="Keep batch norm at the statistics it starts with.", panel="Model")
 
     def validate(self) -> None:
         super().validate()
@@ -108,9 +106,7 @@ class MethodOptions(OptionGroup):
             if len(values) != count:
                 raise UserError(f"--{name} takes {count} numbers separated by commas, not {len(values)}.")
         if self.proxy_scales[0] == 0:
-            raise UserError(
-                "--proxy-scales: with a scale alpha of 0 the loss is constant; choose one above 0."
-            )
+            raise UserError("--proxy-scales: with a scale alpha of 0 the loss is constant; choose one above 0.")
         if self.published and self.loss != "contrastive":
             raise UserError(
                 f"--published: the authors' code trains the contrastive loss only, not {self.loss}; leave it out."
@@ -132,16 +128,10 @@ class MethodOptions(OptionGroup):
                 )
         if self.loss_settings:
             try:
-                build_loss(
-                    self.loss, {"num_classes": 1, "embedding_dim": 1}, parse_settings(self.loss_settings)
-                )
+                build_loss(self.loss, {"num_classes": 1, "embedding_dim": 1}, parse_settings(self.loss_settings))
             except ValueError as error:
                 raise UserError(f"--loss-settings: {error}.") from None
-        if (
-            self.loss == "proxyanchor"
-            and self.mode in ("input", "feature")
-            and self.pairs == "anchor-negative"
-        ):
+        if self.loss == "proxyanchor" and self.mode in ("input", "feature") and self.pairs == "anchor-negative":
             raise UserError(
                 f"--pairs anchor-negative: proxies have no image and no feature map to mix in {self.mode} mode; "
                 "use --mode embed or --pairs positive-negative."
@@ -178,9 +168,7 @@ class TrainingOptions(RecipeOptions):
     proxy_lr_factor: float = option(
         100.0, help="Learning rate of the proxies over that of the network.", panel="Optimisation", above=0
     )
-    clip_value: float | None = option(
-        10.0, help="Largest entry of the gradient.", panel="Optimisation", above=0
-    )
+    clip_value: float | None = option(10.0, help="Largest entry of the gradient.", panel="Optimisation", above=0)
     images_per_class: int | None = option(
         None,
         help="Class-balanced batches of this many images per class.",
@@ -202,9 +190,7 @@ class TrainingOptions(RecipeOptions):
         above=0,
         max=1,
     )
-    in_memory: bool = option(
-        False, help="Decode all images once, to squares, and keep them in memory.", panel="Data"
-    )
+    in_memory: bool = option(False, help="Decode all images once, to squares, and keep them in memory.", panel="Data")
     recall: tuple[int, ...] | None = option(
         None,
         help="The K of recall@K.",

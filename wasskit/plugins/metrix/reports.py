@@ -90,14 +90,10 @@ def epochs_to_report(rows: Sequence[Metric]) -> dict[str, dict[str, Any]]:
     if validated:
         chosen["best_by_validation"] = max(validated, key=lambda epoch: validated[epoch]["recall@1"])
     chosen["best_on_test"] = max(tested, key=lambda epoch: tested[epoch]["recall@1"])
-    return {
-        name: {"epoch": epoch, "metrics": tested[epoch]} for name, epoch in chosen.items() if epoch in tested
-    }
+    return {name: {"epoch": epoch, "metrics": tested[epoch]} for name, epoch in chosen.items() if epoch in tested}
 
 
-def runs_table(
-    title: str, epochs: Mapping[str, Mapping[str, Mapping[str, Any]]], paper: Mapping[str, Any]
-) -> Table:
+def runs_table(title: str, epochs: Mapping[str, Mapping[str, Mapping[str, Any]]], paper: Mapping[str, Any]) -> Table:
     """:func:`epochs_to_report` of several runs by name, and the published figures if there are any."""
     columns = _columns(next(iter(next(iter(epochs.values())).values()))["metrics"])
     rows: list[list[Any]] = [
@@ -172,18 +168,14 @@ def evaluation_report(
         figures["similarities"] = lambda: draw_similarities(*kinds)
     if pictures and parts is not None:
         images = parts.test
-        searched = (
-            (parts.test, test) if parts.gallery is None or gallery is None else (parts.gallery, gallery)
-        )
+        searched = (parts.test, test) if parts.gallery is None or gallery is None else (parts.gallery, gallery)
         figures["retrieved"] = lambda: draw_retrieved(
             (images, test), searched, own=gallery is None, number=pictures, seed=seed
         )
     return Report(result, tables, files={"evaluation.json": result}, figures=figures)
 
 
-def _retrieval_table(
-    result: Mapping[str, Any], classes: int, values: Mapping[str, Mapping[str, float]]
-) -> Table:
+def _retrieval_table(result: Mapping[str, Any], classes: int, values: Mapping[str, Mapping[str, float]]) -> Table:
     columns = _columns(values["test"])
     searched = f"a gallery of {result['gallery']:,}" if result["gallery"] is not None else "all others"
     return Table(
@@ -231,9 +223,7 @@ def search_report(
     asked, items = query[0], gallery[0]
     similarities, indices = nearest(query[1], k + (own is not None), gallery=gallery[1])
     found = [
-        (float(s), int(i))
-        for s, i in zip(similarities[0].tolist(), indices[0].tolist(), strict=True)
-        if i != own
+        (float(s), int(i)) for s, i in zip(similarities[0].tolist(), indices[0].tolist(), strict=True) if i != own
     ][:k]
     label = _label(asked, 0)
     rows = [(place, s, _label(items, i), _name(items, i)) for place, (s, i) in enumerate(found, start=1)]

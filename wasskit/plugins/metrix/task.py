@@ -33,9 +33,7 @@ MAP_LIMIT = 10**9
 class MetrixTask(Task):
     """Trains a :class:`MetrixModel`. ``loaders`` evaluate: "test", and where there are any "val" and "gallery"."""
 
-    def __init__(
-        self, model: MetrixModel, config: TrainingOptions, loaders: Mapping[str, EvalLoader]
-    ) -> None:
+    def __init__(self, model: MetrixModel, config: TrainingOptions, loaders: Mapping[str, EvalLoader]) -> None:
         super().__init__()
         self.network = model.network
         self.model = model
@@ -116,9 +114,7 @@ class MetrixTask(Task):
         for split, queries in features.items():
             searched = gallery if split == "test" else None
             size = len(queries.labels) * len((searched or queries).labels)
-            results[split] = retrieval_percent(
-                queries, searched, self.config.recalls, map_r=size <= MAP_LIMIT
-            )
+            results[split] = retrieval_percent(queries, searched, self.config.recalls, map_r=size <= MAP_LIMIT)
         return results
 
     def extra_state(self) -> dict[str, Any]:

@@ -40,9 +40,7 @@ def open_parts(model: MetrixModel, config: ModelDataOptions) -> MetricSplits:
     return parts_of_model(model.description, dataset=config.dataset, root=root, corrupt=config.data.corrupt)
 
 
-def embed_images(
-    model: MetrixModel, config: ModelDataOptions, dataset: ImageDataset, device: torch.device
-) -> Features:
+def embed_images(model: MetrixModel, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Features:
     """Unit embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
     for note in dataset.notes:
         console.log(console.escape(note))

@@ -128,9 +128,7 @@ def retrieval_outcome(
     return Outcome(strategy.name, strategy.text, metrics, float(strategy.operations))
 
 
-def cascade_outcome(
-    logits: Tensor, labels: Tensor, dims: Sequence[int], threshold: float, *, tied: bool
-) -> Outcome:
+def cascade_outcome(logits: Tensor, labels: Tensor, dims: Sequence[int], threshold: float, *, tied: bool) -> Outcome:
     """Classify with the shortest prefix that is confident enough: largest probability at least ``threshold``.
 
     logits (K, N, C) of the nested classifiers, labels (N,). A tied classifier only adds the new coordinates

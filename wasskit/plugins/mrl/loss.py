@@ -132,13 +132,9 @@ class MatryoshkaWassersteinLoss(nn.Module):
     def divergences(self, normalised: Tensor, reduction: Literal["none", "sum"] = "none") -> Tensor:
         """The (K - 1,) divergences between consecutive prefixes of normalised embeddings (B, D), or their sum."""
         if self.sinkhorn == "geomloss":
-            values = annealed_nested_sinkhorn_divergences(
-                normalised, self.dims, beta=self.beta, blur=self.blur
-            )
+            values = annealed_nested_sinkhorn_divergences(normalised, self.dims, beta=self.beta, blur=self.blur)
             return values.sum() if reduction == "sum" else values
-        return nested_sinkhorn_divergences(
-            normalised, self.dims, beta=self.beta, blur=self.blur, reduction=reduction
-        )
+        return nested_sinkhorn_divergences(normalised, self.dims, beta=self.beta, blur=self.blur, reduction=reduction)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(K, B, C) logits of the prefixes of embeddings (B, D), normalised as in training."""

@@ -35,12 +35,8 @@ METRICS = Metrics(
             "cross entropy by cosine",
             "of the nested classifiers, mean over the dimensions",
         ),
-        Metric(
-            "ranking", "min", "ranking", "listwise loss of queries and documents, mean over the dimensions"
-        ),
-        Metric(
-            "mean_dim", "min", "mean dimension", "coordinates that a cascade of classifiers uses per image"
-        ),
+        Metric("ranking", "min", "ranking", "listwise loss of queries and documents, mean over the dimensions"),
+        Metric("mean_dim", "min", "mean dimension", "coordinates that a cascade of classifiers uses per image"),
     ],
     COMMON,
 )

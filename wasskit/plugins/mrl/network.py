@@ -42,8 +42,7 @@ class MatryoshkaNetwork(nn.Module):
         super().__init__()
         if dim > features:
             raise UserError(
-                f"--dims: {dim} is larger than the embedding, which has the backbone's {features} "
-                "coordinates."
+                f"--dims: {dim} is larger than the embedding, which has the backbone's {features} coordinates."
             )
         if embedding == "identity" and dim != features:
             raise UserError(
@@ -103,9 +102,7 @@ def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
     }
 
 
-def build_model(
-    description: Mapping[str, Any], objective: Mapping[str, Any] | None = None, **weights: Any
-) -> MrlModel:
+def build_model(description: Mapping[str, Any], objective: Mapping[str, Any] | None = None, **weights: Any) -> MrlModel:
     """An untrained model.
 
     Args:

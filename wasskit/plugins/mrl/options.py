@@ -47,9 +47,7 @@ class ObjectiveOptions(OptionGroup):
         help="Divergences converged (exact), or annealed for a few steps as published (geomloss).",
         panel="Method",
     )
-    label_smoothing: float = option(
-        0.1, help="Label smoothing of the cross entropies.", panel="Method", min=0, below=1
-    )
+    label_smoothing: float = option(0.1, help="Label smoothing of the cross entropies.", panel="Method", min=0, below=1)
     ce_weights: tuple[float, ...] | None = option(
         None,
         help="Weights w_k of the cross entropies, one per dimension.",
@@ -68,8 +66,7 @@ class ObjectiveOptions(OptionGroup):
                 raise UserError(f"--dims: {error}; write them as in --dims 8,16,32.") from None
             if self.ce_weights is not None and len(self.ce_weights) != len(self.dims):
                 raise UserError(
-                    f"--ce-weights: {len(self.ce_weights)} weights for {len(self.dims)} dimensions; "
-                    "give one each."
+                    f"--ce-weights: {len(self.ce_weights)} weights for {len(self.dims)} dimensions; give one each."
                 )
 
 

@@ -59,13 +59,9 @@ def training_report(
     title = f"{dataset}/test, {images:,} images, after {summary.epochs:g} epochs (percent)"
     figures = {"learning_curves": lambda: _learning_curves(over_epochs(rows()), dims)}
     if len(dims) > 1:
-        shown = {
-            heading: _by_dimension(dims, final, f"test/{name}") for name, heading in CLASSIFICATION.items()
-        }
+        shown = {heading: _by_dimension(dims, final, f"test/{name}") for name, heading in CLASSIFICATION.items()}
         figures = {"dimensions": lambda: dimensions_figure(shown, "test metric (%)"), **figures}
-    return Report(
-        {}, [dimensions_table(title, dims, final, paper=paper)], remarks=published(paper), figures=figures
-    )
+    return Report({}, [dimensions_table(title, dims, final, paper=paper)], remarks=published(paper), figures=figures)
 
 
 def evaluation_report(
@@ -138,14 +134,10 @@ def _measured(
     if model is not None and test.classes == model.classes:
         values |= classify_prefixes(model, test.embeddings, test.labels)
     elif model is not None:
-        remarks.append(
-            f"{test.dataset} has other classes than the model's: its classifiers are not measured."
-        )
+        remarks.append(f"{test.dataset} has other classes than the model's: its classifiers are not measured.")
     if dims:
         bank = None if train is None else (train.embeddings, train.labels)
-        values |= neighbour_metrics(
-            test.embeddings, test.labels, dims, train=bank, k=k, temperature=temperature
-        )
+        values |= neighbour_metrics(test.embeddings, test.labels, dims, train=bank, k=k, temperature=temperature)
     if not values:
         raise UserError("--no-neighbours leaves nothing to measure on a data set of other classes.")
     return values, remarks
@@ -192,9 +184,7 @@ def retrieval_report(
         "outcomes": [asdict(outcome) for outcome in outcomes],
     }
     points = {
-        strategy: [
-            (o.operations, o.metrics["map10"], o.text.split(" > ")[0]) for o in outcomes if o.name == strategy
-        ]
+        strategy: [(o.operations, o.metrics["map10"], o.text.split(" > ")[0]) for o in outcomes if o.name == strategy]
         for strategy in dict.fromkeys(o.name for o in outcomes)
     }
     table = costs_table(

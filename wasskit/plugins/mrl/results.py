@@ -29,8 +29,7 @@ class Row:
     @property
     def name(self) -> str:
         return ", ".join(
-            display(value) if key == "method" else f"{key} {display(value)}"
-            for key, value in self.settings.items()
+            display(value) if key == "method" else f"{key} {display(value)}" for key, value in self.settings.items()
         )
 
     @property
@@ -47,9 +46,7 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
         for name in point.trainings:
             summary = RunDirectory.open(root / name, plugin="mrl").summary or {}
             final = summary.get("final", {})
-            metrics |= {
-                k.partition("/")[2]: v for k, v in final.items() if k.startswith("test/") and "@" in k
-            }
+            metrics |= {k.partition("/")[2]: v for k, v in final.items() if k.startswith("test/") and "@" in k}
         for base in dict.fromkeys(k.partition("@")[0] for k in metrics):
             values = [v for k, v in metrics.items() if k.startswith(f"{base}@")]
             metrics[base] = statistics.fmean(values)

@@ -33,8 +33,7 @@ def open_folder(
         folder = RunDirectory.open(path, plugin="mrl")
         if folder.command != command:
             raise UserError(
-                f"{path} is of `wasskit {folder.command}`, not of `wasskit {command}`: "
-                "choose another --run-dir."
+                f"{path} is of `wasskit {folder.command}`, not of `wasskit {command}`: choose another --run-dir."
             )
         return folder
     return RunDirectory.create(
@@ -122,9 +121,7 @@ def _finished(path: Path, config: MrlTrain) -> bool:
         if saved.get(key, fields[key].default) != now[key]
     ]
     if differing:
-        raise UserError(
-            f"{path} was trained with other settings: {', '.join(differing)}. Choose another --run-dir."
-        )
+        raise UserError(f"{path} was trained with other settings: {', '.join(differing)}. Choose another --run-dir.")
     return run.summary is not None
 
 

@@ -61,9 +61,7 @@ def embedded(model: MrlModel, config: ModelDataOptions, dataset: ImageDataset, d
     """A labelled split as the model embeds it, on every rank. Raises ``UserError`` if an image has no label."""
     features = embed_dataset(model.network.normalised, config, dataset, device)
     if dataset.labels is None or bool((features.labels < 0).any()):
-        raise UserError(
-            f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split."
-        )
+        raise UserError(f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split.")
     return Split(dataset.name, dataset.split, tuple(dataset.classes), features.features, features.labels)
 
 

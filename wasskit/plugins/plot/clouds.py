@@ -21,9 +21,7 @@ def transport_from(name: str, arrays: Mapping[str, Array]) -> Transport:
     """
     if "source" not in arrays or not ({"forward", "target"} & set(arrays)):
         raise UserError(f"{name} must hold 'source' and 'forward' or 'target'; it holds {', '.join(arrays)}.")
-    points = {
-        k: arrays[k].astype(np.float64) for k in ("source", "forward", "target", "inverse") if k in arrays
-    }
+    points = {k: arrays[k].astype(np.float64) for k in ("source", "forward", "target", "inverse") if k in arrays}
     for key, cloud in points.items():
         check_rows(cloud, f"{key!r} of {name}")
     grids = {key: arrays[key].astype(np.float64) for key in ("grid", "grid_forward") if key in arrays}

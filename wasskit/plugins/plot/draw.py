@@ -57,9 +57,7 @@ def curve_panels(
             ]
             steps = "step" if any(g.is_training for _, g in shown) else "quantity varied"
             title = command if len(commands) > 1 else ""
-            panels.append(
-                curves.Panel(name, lines, "epoch" if epochs else steps, labelled(name), title, shaded)
-            )
+            panels.append(curves.Panel(name, lines, "epoch" if epochs else steps, labelled(name), title, shaded))
     return panels
 
 
@@ -74,9 +72,7 @@ def dimension_panels(
             for number, own in enumerate(values)
         }
         shown = {number: own for number, own in series.items() if own}
-        panels.append(
-            dimensions.Panel(numbers, shown, "K" if is_ranked(base) else "dimension", labelled(base))
-        )
+        panels.append(dimensions.Panel(numbers, shown, "K" if is_ranked(base) else "dimension", labelled(base)))
     return panels
 
 

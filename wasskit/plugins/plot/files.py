@@ -80,9 +80,7 @@ class CostTable:
         found: dict[str, list[Point]] = {}
         for row in self.rows:
             if _number(row.get(self.cost)) and _number(row.get(accuracy)) and row[self.cost] > 0:
-                name, label = (
-                    next((str(row[k]) for k in keys if k in row), "") for keys in (_NAMES, _LABELS)
-                )
+                name, label = (next((str(row[k]) for k in keys if k in row), "") for keys in (_NAMES, _LABELS))
                 found.setdefault(name, []).append(Point(row[self.cost], row[accuracy], label.split(" > ")[0]))
         return {name: sorted(points, key=lambda p: p.cost) for name, points in found.items()}
 
@@ -114,9 +112,7 @@ def cost_tables(path: Path, cost: str | None = None) -> list[CostTable]:
     for _, rows in tables_in(read_json(path)):
         keys = list(dict.fromkeys(key for row in rows for key in row))
         costs = (
-            [cost]
-            if cost is not None
-            else [k for word in _COSTS for k in keys if k == word or k.endswith("_" + word)]
+            [cost] if cost is not None else [k for word in _COSTS for k in keys if k == word or k.endswith("_" + word)]
         )
         for key in costs[:1]:
             if sum(_number(row.get(key)) for row in rows) > 1:
@@ -130,11 +126,7 @@ def tables_in(document: Any, name: str = "") -> Iterator[tuple[str, list[dict[st
     if isinstance(document, Mapping):
         for key, value in document.items():
             yield from tables_in(value, f"{name}.{key}" if name else str(key))
-    elif (
-        isinstance(document, list)
-        and len(document) > 1
-        and all(isinstance(entry, Mapping) for entry in document)
-    ):
+    elif isinstance(document, list) and len(document) > 1 and all(isinstance(entry, Mapping) for entry in document):
         yield name, [_flat(entry) for entry in document]
 
 
@@ -167,10 +159,7 @@ def _is_list_of_numbers(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) > 1
-        and all(
-            entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool))
-            for entry in value
-        )
+        and all(entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool)) for entry in value)
     )
 
 

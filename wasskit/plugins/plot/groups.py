@@ -80,9 +80,7 @@ def group_runs(runs: Sequence[Run], *, join: bool = True, labels: Sequence[str] 
         unique = several and text and texts.count(text) == 1
         own = _own_name(group, runs)
         named.append(
-            dataclasses.replace(
-                group, label=text if unique else f"{text}, {own}" if several and text else own
-            )
+            dataclasses.replace(group, label=text if unique else f"{text}, {own}" if several and text else own)
         )
     return named
 
@@ -137,14 +135,8 @@ def _runtime_keys() -> frozenset[str]:
     from wasskit import options
     from wasskit.config import OptionGroup, fields_of
 
-    groups = [
-        value
-        for value in vars(options).values()
-        if isinstance(value, type) and issubclass(value, OptionGroup)
-    ]
-    return frozenset(
-        f.name for group in groups for f in fields_of(group) if f.option.runtime or f.option.transient
-    )
+    groups = [value for value in vars(options).values() if isinstance(value, type) and issubclass(value, OptionGroup)]
+    return frozenset(f.name for group in groups for f in fields_of(group) if f.option.runtime or f.option.transient)
 
 
 def _phrase(key: str, value: Any) -> str:

@@ -31,8 +31,7 @@ def page(title: str, header: str, sections: Iterable[tuple[str, str]]) -> str:
     shown = [(name, content) for name, content in sections if content]
     links = "".join(f'<a href="#{anchor(name)}">{html_text(name)}</a>' for name, _ in shown)
     body = "".join(
-        f'<section id="{anchor(name)}"><h2>{html_text(name)}</h2>{content}</section>'
-        for name, content in shown
+        f'<section id="{anchor(name)}"><h2>{html_text(name)}</h2>{content}</section>' for name, content in shown
     )
     template, style = (_own_file(name) for name in ("page.html", "page.css"))
     return template.format(
@@ -100,17 +99,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     head = "".join(f"<th{c}>{html_text(h)}</th>" for h, c in zip(heads, classes, strict=True))
     shown = rows[:MOST_ROWS]
     body = "".join(
-        "<tr>"
-        + "".join(f"<td{c}>{html_text(_shown(v))}</td>" for v, c in zip(row, classes, strict=True))
-        + "</tr>"
+        "<tr>" + "".join(f"<td{c}>{html_text(_shown(v))}</td>" for v, c in zip(row, classes, strict=True)) + "</tr>"
         for row in shown
     )
-    more = (
-        f'<p class="note">The first {len(shown)} of {len(rows)} rows.</p>' if len(rows) > len(shown) else ""
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
-    )
+    more = f'<p class="note">The first {len(shown)} of {len(rows)} rows.</p>' if len(rows) > len(shown) else ""
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
 
 
 def scalars(document: Any) -> str:
@@ -135,18 +128,14 @@ def scalars(document: Any) -> str:
         return content + table(["", *same[0]], [[name, *entry.values()] for name, entry in nestings.items()])
     for name, entry in nestings.items():
         numbers = all(isinstance(v, int | float) for v in entry.values())
-        listed = (
-            table(["metric", name], [[k, v] for k, v in entry.items()]) if numbers else definitions(entry)
-        )
+        listed = table(["metric", name], [[k, v] for k, v in entry.items()]) if numbers else definitions(entry)
         content += ("" if numbers else f"<h4>{html_text(name)}</h4>") + listed
     return content
 
 
 def _grid(name: str, rows: Mapping[str, Any]) -> str:
     """A table of numbers under two keys; empty for anything else."""
-    if not all(
-        isinstance(row, Mapping) and row and all(map(_is_numeric, row.values())) for row in rows.values()
-    ):
+    if not all(isinstance(row, Mapping) and row and all(map(_is_numeric, row.values())) for row in rows.values()):
         return ""
     heads = list(dict.fromkeys(key for row in rows.values() for key in row))
     body = [[key, *(row.get(head) for head in heads)] for key, row in rows.items()]
@@ -214,6 +203,4 @@ def duration(seconds: Any) -> str | None:
         return None
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-    )
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -50,7 +50,5 @@ def figure_paths(options: FigureOptions, stems: Sequence[str]) -> list[list[Path
             raise UserError(f"--output {output}: this command draws several figures, so name a folder.")
         return [[output]]
     if output.exists() and not output.is_dir():
-        raise UserError(
-            f"--output {output} is a file, neither .png, .pdf nor .svg: name a folder or such a file."
-        )
+        raise UserError(f"--output {output} is a file, neither .png, .pdf nor .svg: name a folder or such a file.")
     return [[output / f"{stem}.{kind}" for kind in dict.fromkeys(options.format)] for stem in stems]

@@ -100,9 +100,7 @@ def choose(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
             names = [*known, *(key.rpartition("/")[2] for key in known)]
             advice = did_you_mean(pattern, names)
             listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-            raise UserError(
-                f"--metric: no run has recorded {pattern!r}; there is {listed or 'nothing'}.{advice}"
-            )
+            raise UserError(f"--metric: no run has recorded {pattern!r}; there is {listed or 'nothing'}.{advice}")
         chosen |= dict.fromkeys(matches)
     return list(chosen)
 
@@ -139,13 +137,9 @@ def monitored(groups: Sequence[Group], by: str | None) -> str:
     known = recorded(groups)
     candidates = choose([by], known) if by is not None else main_metrics(groups, known, limit=1)
     if not candidates:
-        raise UserError(
-            "No run has recorded a metric yet, so there is no best evaluation: use --which final."
-        )
+        raise UserError("No run has recorded a metric yet, so there is no best evaluation: use --which final.")
     if order_of(candidates[0]) is None:
-        raise UserError(
-            f"Whether {candidates[0]!r} should be large or small is not known: name another by --by."
-        )
+        raise UserError(f"Whether {candidates[0]!r} should be large or small is not known: name another by --by.")
     return candidates[0]
 
 

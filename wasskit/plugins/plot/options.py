@@ -76,9 +76,7 @@ class AxisOptions(OptionGroup):
     """What is on the axes of learning curves."""
 
     x: Literal["auto", "epoch", "step"] = option("auto", help="Horizontal axis.", panel="Axes")
-    smooth: float = option(
-        0.0, help="Exponential smoothing: the weight of the past.", panel="Axes", min=0, below=1
-    )
+    smooth: float = option(0.0, help="Exponential smoothing: the weight of the past.", panel="Axes", min=0, below=1)
     log_x: bool = option(False, help="Logarithmic horizontal axis.", panel="Axes", flag="--log-x")
     log_y: bool = option(False, help="Logarithmic vertical axis.", panel="Axes", flag="--log-y")
 

@@ -112,9 +112,7 @@ class _Page:
             if members and not base.startswith("train/"):
                 drawn.append((f"{heading(base)} at each size", members))
         axes = Axes(smooth=self.smooth)
-        return html.figures(
-            (name, axes.draw(self.groups, members, _LOOK, title="")[0]()) for name, members in drawn
-        )
+        return html.figures((name, axes.draw(self.groups, members, _LOOK, title="")[0]()) for name, members in drawn)
 
     def dims(self) -> str:
         final = values_of(self.group, "final", None)
@@ -128,8 +126,7 @@ class _Page:
         ]
         numbers = sorted({n for own in bases.values() for n in own})
         rows = [
-            [str(n), *(final[key].mean if (key := f"{base}@{n}") in final else None for base in bases)]
-            for n in numbers
+            [str(n), *(final[key].mean if (key := f"{base}@{n}") in final else None for base in bases)] for n in numbers
         ]
         return html.figures(figures) + html.table(["", *map(heading, bases)], rows)
 
@@ -144,9 +141,7 @@ class _Page:
                 continue
             name = path.relative_to(self.run.path).as_posix()
             if name == "evaluation.json" and isinstance(document, Mapping):
-                document = {
-                    key: value for key, value in document.items() if not self._shown_in_results(value)
-                }
+                document = {key: value for key, value in document.items() if not self._shown_in_results(value)}
             content = html.scalars(document)
             for key, rows in tables_in(document):
                 heads = list(dict.fromkeys(k for row in rows for k in row))
@@ -162,11 +157,7 @@ class _Page:
 
     def _shown_in_results(self, values: Any) -> bool:
         """Whether these are metrics that the section on results has shown already."""
-        numbers = (
-            [k for k, v in values.items() if isinstance(v, int | float)]
-            if isinstance(values, Mapping)
-            else []
-        )
+        numbers = [k for k, v in values.items() if isinstance(v, int | float)] if isinstance(values, Mapping) else []
         names = {*self.run.measured, *(key.rpartition("/")[2] for key in self.run.measured)}
         return bool(numbers) and set(numbers) <= names
 
@@ -245,15 +236,11 @@ def _header(run: Run, title: str) -> str:
         "started": html.moment(environment.get("started")),
         "steps": summary.get("steps"),
         "wall time": html.duration(summary.get("wall_seconds")),
-        "rate": f"{rate:,.0f} samples/s"
-        if isinstance(rate := summary.get("samples_per_second"), float)
-        else None,
+        "rate": f"{rate:,.0f} samples/s" if isinstance(rate := summary.get("samples_per_second"), float) else None,
         "seed": run.seed,
     }
     items = "".join(
-        f"<div><dt>{html_text(k)}</dt><dd>{html_text(v)}</dd></div>"
-        for k, v in facts.items()
-        if v is not None
+        f"<div><dt>{html_text(k)}</dt><dd>{html_text(v)}</dd></div>" for k, v in facts.items() if v is not None
     )
     state = "finished" if run.finished else "unfinished"
     problems = "".join(f"<li>{html_text(problem)}</li>" for problem in run.problems)
@@ -275,9 +262,7 @@ def _results(run: Run, group: Group) -> str:
     keys = plain or list(dict.fromkeys(shown))
     if not keys:
         return "<p>No evaluation has been recorded.</p>"
-    heads = (
-        ["metric", "final"] + (["best"] if best else []) + (["published", "difference"] if published else [])
-    )
+    heads = ["metric", "final"] + (["best"] if best else []) + (["published", "difference"] if published else [])
     rows = []
     for key in keys[: html.MOST_ROWS]:
         value = final[key].mean if key in final else None
@@ -302,7 +287,5 @@ def _environment(run: Run) -> str:
         entries = value.items() if isinstance(value, Mapping) else ((None, value),)
         flat |= {f"{key}: {inner}" if inner else str(key): entry for inner, entry in entries}
     if isinstance(resumed, list) and resumed:
-        flat["resumed"] = ", ".join(
-            str(entry.get("started")) for entry in resumed if isinstance(entry, Mapping)
-        )
+        flat["resumed"] = ", ".join(str(entry.get("started")) for entry in resumed if isinstance(entry, Mapping))
     return html.definitions(flat)

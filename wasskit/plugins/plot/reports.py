@@ -55,9 +55,9 @@ class Axes:
         epochs = counts_epochs(groups, self.x)
         drawn = curve_panels(groups, keys, epochs=epochs, smooth=self.smooth, **panels)
         return (
-            lambda: curves.draw_curves(
-                drawn, look, log_x=self.log_x, log_y=self.log_y, columns=columns, title=title
-            )[0],
+            lambda: curves.draw_curves(drawn, look, log_x=self.log_x, log_y=self.log_y, columns=columns, title=title)[
+                0
+            ],
             curves.remarks(drawn, log_y=self.log_y),
         )
 
@@ -166,9 +166,7 @@ def compare_report(
     captions = [group.caption for group in groups]
     if "dims" in wanted and bases:
         panels = dimension_panels(found.values, bases)
-        figures["compare-dims"] = lambda: dimensions.draw_dims(
-            captions, panels, look, title="Over the dimensions"
-        )
+        figures["compare-dims"] = lambda: dimensions.draw_dims(captions, panels, look, title="Over the dimensions")
     if len(grid := _grid(groups, known, shown, nests)) > 1:
         columns = 2 if len(grid) in (2, 4) else 3
         add("grid", grid[:24], "Learning curves", columns=columns, split=True)
@@ -217,9 +215,7 @@ def table_report(
     warnings = []
     if against_paper and not paper:
         # No refusal: the runs of a folder are rarely all chosen, and the table is right without that column.
-        warnings.append(
-            "None of the runs has published figures: they come with a recipe that has [paper.metrics]."
-        )
+        warnings.append("None of the runs has published figures: they come with a recipe that has [paper.metrics].")
     keys = choose(metric, [*known, *paper]) if metric else main_metrics(groups, known, limit=8)
     if against_paper and not metric:
         keys = list(dict.fromkeys([*paper, *keys]))[:12]

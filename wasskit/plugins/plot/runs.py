@@ -238,9 +238,7 @@ def _measured(evaluation: Mapping[str, Any] | None, options: Any) -> dict[str, f
     for name, values in (evaluation or {}).items():
         for key, value in values.items() if isinstance(values, Mapping) else ():
             if _is_number(value):
-                found[str(key) if "/" in str(key) else f"{'test' if name == own else name}/{key}"] = float(
-                    value
-                )
+                found[str(key) if "/" in str(key) else f"{'test' if name == own else name}/{key}"] = float(value)
     return found
 
 

@@ -166,17 +166,11 @@ def palettes_of(source: Path) -> dict[str, Array]:
 
 def _palettes_in(path: Path) -> dict[str, Array]:
     names = {"forward": "source, transferred", "inverse": "target, transferred back"}
-    colours = {
-        key: array for key, array in read_arrays(path).items() if array.ndim >= 2 and array.shape[-1] == 3
-    }
+    colours = {key: array for key, array in read_arrays(path).items() if array.ndim >= 2 and array.shape[-1] == 3}
     if not colours:
         raise UserError(f"{path} holds no colours of shape (N, 3).")
-    order = sorted(
-        colours, key=lambda key: {"source": 0, "forward": 1, "target": 2, "inverse": 3}.get(key, 4)
-    )
-    return {
-        names.get(key, key.replace("_", " ")): as_colours(colours[key], f"{key!r} in {path}") for key in order
-    }
+    order = sorted(colours, key=lambda key: {"source": 0, "forward": 1, "target": 2, "inverse": 3}.get(key, 4))
+    return {names.get(key, key.replace("_", " ")): as_colours(colours[key], f"{key!r} in {path}") for key in order}
 
 
 def costs_of(source: Path, cost: str | None, metric: str | None) -> list[CostTable]:
@@ -195,9 +189,7 @@ def costs_of(source: Path, cost: str | None, metric: str | None) -> list[CostTab
         tables = cost_tables(source, cost)
     if not tables:
         against = f" against {cost!r}" if cost else " against cost"
-        raise UserError(
-            f"{source} holds no results{against}: make some, for instance by `wasskit mrl retrieve RUN`."
-        )
+        raise UserError(f"{source} holds no results{against}: make some, for instance by `wasskit mrl retrieve RUN`.")
     if metric is not None:
         fitting = [table for table in tables if metric in table.accuracies]
         if not fitting:

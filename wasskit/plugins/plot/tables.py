@@ -150,11 +150,7 @@ def _add(
             row.append(Cell("-"))
             continue
         text = f"{entry.mean:.{shown}f}"
-        row.append(
-            Cell(
-                text, entry.mean, entry.deviation, bold=best is not None and round(entry.mean, shown) == best
-            )
-        )
+        row.append(Cell(text, entry.mean, entry.deviation, bold=best is not None and round(entry.mean, shown) == best))
 
 
 def _as_published(groups: Sequence[Group], key: str) -> int | None:
@@ -309,9 +305,7 @@ def records(table: RunsTable) -> list[dict[str, Any]]:
     for row in table.rows:
         record: dict[str, Any] = {}
         for column, cell in zip(table.columns, row, strict=True):
-            record[column.name] = (
-                cell.value if cell.value is not None else None if cell.text == "-" else cell.text
-            )
+            record[column.name] = cell.value if cell.value is not None else None if cell.text == "-" else cell.text
             if cell.deviation is not None:
                 record[f"{column.name} deviation"] = cell.deviation
         found.append(record)

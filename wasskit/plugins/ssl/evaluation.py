@@ -154,9 +154,7 @@ def features_of(network: nn.Module, dataset: ImageDataset, settings: Settings) -
         loader.close()
 
 
-def features_and_projections(
-    encoder: Encoder, dataset: ImageDataset, settings: Settings
-) -> tuple[Features, Tensor]:
+def features_and_projections(encoder: Encoder, dataset: ImageDataset, settings: Settings) -> tuple[Features, Tensor]:
     """Features and projections of the images as they are, from one pass."""
     both = features_of(_Both(encoder), dataset, settings)
     width = encoder.backbone.num_features
@@ -204,9 +202,7 @@ def uniformity_metrics(projections: Tensor) -> Metrics:
     }
 
 
-def alignment_of_views(
-    encoder: Encoder, dataset: ImageDataset, views: ViewDistribution, settings: Settings
-) -> float:
+def alignment_of_views(encoder: Encoder, dataset: ImageDataset, views: ViewDistribution, settings: Settings) -> float:
     """mean |z_1 - z_2|^2 of the normalised projections of two random views of each image."""
     total = torch.zeros(2, dtype=torch.float64)
     batches = view_batches(dataset, (views, views), settings)

@@ -51,9 +51,7 @@ def in_full_precision(loss: Loss) -> Loss:
     @functools.wraps(loss)
     def wrapped(*args: Any, **kwargs: Any) -> Tensor:
         tensors = [
-            value.float()
-            if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
-            else value
+            value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value
             for value in args
         ]
         first = next(value for value in args if isinstance(value, Tensor))

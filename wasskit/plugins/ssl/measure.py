@@ -73,9 +73,7 @@ def evaluation_of(config: EvaluationOptions, *files: str) -> Iterator[Evaluation
         dataset = config.dataset or model.description["dataset"]
         key = entry_key(config, dataset)
         paper = (
-            {}
-            if is_exported(config.trained.model)
-            else RunDirectory.find(config.trained.model, plugin="ssl")[0].paper
+            {} if is_exported(config.trained.model) else RunDirectory.find(config.trained.model, plugin="ssl")[0].paper
         )
         yield EvaluationSetup(
             model,

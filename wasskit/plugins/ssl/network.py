@@ -93,9 +93,7 @@ def view_distribution(options: ViewOptions, channels: int) -> ViewDistribution:
 
 def views_of(description: Mapping[str, Any]) -> ViewDistribution:
     """The distribution of views that a description records."""
-    stored: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in description["views"].items()
-    }
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description["views"].items()}
     return ViewDistribution(**stored)
 
 

@@ -55,9 +55,7 @@ class UniformityOptions(OptionGroup):
         None, help="Weight of the W2 term in the last epoch, reached on a straight line.", panel="Uniformity", min=0,
         show_default="that at the start",
     )  # fmt: skip
-    w2_ridge: float = option(
-        0.0, help="Multiple of the identity added to the covariance.", panel="Uniformity", min=0
-    )
+    w2_ridge: float = option(0.0, help="Multiple of the identity added to the covariance.", panel="Uniformity", min=0)
     lu: bool = option(False, help="The same as --regulariser lu.", panel="Uniformity")
     lu_weight: float = option(1.0, help="Weight of L_U at the start.", panel="Uniformity", min=0)
     lu_weight_final: float | None = option(
@@ -76,9 +74,7 @@ class UniformityOptions(OptionGroup):
             raise UserError("--w2 and --lu are two terms for the same end: give one of them.")
         former = "w2" if self.w2 else "lu" if self.lu else None
         if self.regulariser is not None and former not in (None, self.regulariser):
-            raise UserError(
-                f"--{former} is another term than --regulariser {self.regulariser}: give one of them."
-            )
+            raise UserError(f"--{former} is another term than --regulariser {self.regulariser}: give one of them.")
 
     def refuse_idle_settings(self, given: Iterable[str]) -> None:
         """Raises ``UserError`` where the command line sets up a term (names of fields in ``given``) that is not on."""
@@ -92,9 +88,7 @@ class UniformityOptions(OptionGroup):
             term, _, setting = name.partition("_")
             if setting and term in _TERMS and term != self.term:
                 flag = name.replace("_", "-")
-                raise UserError(
-                    f"--{flag} is a setting of the {_TERMS[term]} term: add --{term} for it to count."
-                )
+                raise UserError(f"--{flag} is a setting of the {_TERMS[term]} term: add --{term} for it to count.")
 
     @property
     def term(self) -> Term | None:

@@ -87,15 +87,12 @@ def pretraining_report(
         title: of the comparison.
     """
     found = {
-        name: spectrum_of(features_and_projections(encoder, test, settings)[1])
-        for name, encoder in encoders.items()
+        name: spectrum_of(features_and_projections(encoder, test, settings)[1]) for name, encoder in encoders.items()
     }
     compared: dict[str, Metrics] = {}
     if bank is not None and neighbours is not None and bank.in_memory and test.image_size <= SMALL_IMAGE:
         networks = {name: encoder.backbone for name, encoder in encoders.items()}
-        compared = comparison(
-            {"raw pixels": nn.Flatten(), **networks}, bank, test, model.views, neighbours, settings
-        )
+        compared = comparison({"raw pixels": nn.Flatten(), **networks}, bank, test, model.views, neighbours, settings)
     measured_on = f"{test.name}/{test.split}"
     told = {"last": _of_test(summary.final)}
     if summary.best is not None:
@@ -117,9 +114,7 @@ def pretraining_report(
                 f"{measured_on}, {protocol} (percent)", best={1: "max", 2: "max"},
             )
         )  # fmt: skip
-    return Report(
-        {"comparison": compared}, tables, remarks=published(paper or {}), files=files, figures=figures
-    )
+    return Report({"comparison": compared}, tables, remarks=published(paper or {}), files=files, figures=figures)
 
 
 def evaluation_report(
@@ -179,9 +174,7 @@ def linear_report(found: Probed, named: Named, title: str) -> Report:
     return Report(
         metrics,
         [metrics_table(f"{title} (percent)", {named.model: metrics}, named.paper)],
-        notes=[
-            f"Best of all epochs: {metrics['linear_best_top1']:.2f} (epoch {metrics['linear_best_epoch']})."
-        ],
+        notes=[f"Best of all epochs: {metrics['linear_best_top1']:.2f} (epoch {metrics['linear_best_epoch']})."],
         remarks=published(named.paper or {}),
         files={"evaluation.json": Entry(named.entry, metrics), "linear.safetensors": classifier},
     )
@@ -244,9 +237,7 @@ def _arrays(found: Mapping[str, Sequence[float]]) -> Callable[[BinaryIO], object
 # --- Tables and figures -----------------------------------------------------------------------------------------------
 
 
-def metrics_table(
-    title: str, rows: Mapping[str, Mapping[str, float]], paper: Mapping[str, Any] | None = None
-) -> Table:
+def metrics_table(title: str, rows: Mapping[str, Mapping[str, float]], paper: Mapping[str, Any] | None = None) -> Table:
     """Metrics, one row per name, with the published ones below."""
     everything = dict(rows)
     if paper and paper.get("metrics"):
@@ -277,9 +268,7 @@ def _learning_curves(series: Mapping[str, Mapping[float, float]]) -> Figure:
     uniformity = METRICS.headings("w2", "lu", "alignment")
     panels = [
         curves.Panel.of_run("training loss", terms),
-        curves.Panel.of_run(
-            "test accuracy (%)", {METRICS[key.partition("/")[2]].heading: series[key] for key in knn}
-        ),
+        curves.Panel.of_run("test accuracy (%)", {METRICS[key.partition("/")[2]].heading: series[key] for key in knn}),
         curves.Panel.of_run(
             "test projections",
             {heading: series.get(f"test/{key}", {}) for key, heading in uniformity.items()},
@@ -293,8 +282,7 @@ def _comparison(found: Mapping[str, Metrics], title: str) -> Figure:
     heading = METRICS[next(iter(found["trained"]))].heading
     panels = {
         f"{heading} (%), {images}": {
-            number: bars.Value(list(values.values())[place], None, 1)
-            for number, values in enumerate(found.values())
+            number: bars.Value(list(values.values())[place], None, 1) for number, values in enumerate(found.values())
         }
         for place, images in enumerate(("whole images", "random crops"))
     }

@@ -106,9 +106,7 @@ class PretrainTask(Task):
             return {}
         metrics = self.measure(self.encoder)
         width = self.description["projector"][-1]
-        check_collapse(
-            metrics.get("test", {}), width, progress.epoch, stop=self.config.uniformity.stop_on_collapse
-        )
+        check_collapse(metrics.get("test", {}), width, progress.epoch, stop=self.config.uniformity.stop_on_collapse)
         return metrics
 
     def extra_state(self) -> dict[str, Any]:

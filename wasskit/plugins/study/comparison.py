@@ -28,11 +28,7 @@ def comparison_report(found: Comparison, first: str, second: str) -> Report:
         if moved
         else f"Nothing shows that the distribution has moved: the smallest of three p-values is {smallest:.3g}."
     )
-    of_rows = (
-        ""
-        if found.rows == (found.n, found.m)
-        else f", {found.rows[0]:,} and {found.rows[1]:,} rows relabelled"
-    )
+    of_rows = "" if found.rows == (found.n, found.m) else f", {found.rows[0]:,} and {found.rows[1]:,} rows relabelled"
     return Report(
         result={**asdict(found), "moved": moved, "first": first, "second": second},
         tables=[

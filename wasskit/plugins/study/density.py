@@ -127,9 +127,7 @@ def _one_coordinate(
         binned_tv, _ = _binned_distances(exact_sphere, exact_gauss, width)
         rows.append((m, tv, w1, sampled_tv, sampled_w1, binned_tv, *laws.pair_density_distances(m)))
         centres = (edges[1:] + edges[:-1]) / 2
-        curve += [
-            (m, *entry) for entry in zip(centres, sphere, gauss, exact_sphere, exact_gauss, strict=True)
-        ]
+        curve += [(m, *entry) for entry in zip(centres, sphere, gauss, exact_sphere, exact_gauss, strict=True)]
     return panels, rows, curve
 
 

@@ -48,9 +48,7 @@ def metric_panels(
         exact = sorted((curves or {}).get(label, at_cases))
         for column, (ax, metric) in enumerate(((left, "neg_lu"), (right, "neg_w2")), start=1):
             values = [(getattr(o, metric), getattr(o, f"{metric}_se")) for _, o in points]
-            _measured_and_exact(
-                ax, number, label, x, values, [e[0] for e in exact], [e[column] for e in exact]
-            )
+            _measured_and_exact(ax, number, label, x, values, [e[0] for e in exact], [e[column] for e in exact])
         if dotted:
             right.plot(
                 x, [o.neg_w2_expected for _, o in points], linestyle=":", linewidth=1, marker="none",
@@ -116,9 +114,7 @@ def density_panels(panels: Mapping[int, Mapping[str, Array]]) -> Figure:
     fig, axes = figure(rows, columns, width="double", ratio=0.85)
     grid = np.atleast_1d(axes).reshape(rows, columns)
     for ax, (m, data) in zip(grid.flat, panels.items(), strict=False):
-        ax.stairs(
-            data["histogram"], data["edges"], fill=True, color="0.82", label="sphere, sampled", zorder=1
-        )
+        ax.stairs(data["histogram"], data["edges"], fill=True, color="0.82", label="sphere, sampled", zorder=1)
         ax.plot(
             data["y"],
             data["sphere"],
@@ -163,9 +159,7 @@ def distance_panel(
     ax.set_yscale("log")
     ax.set_xlabel("dimension $m$")
     ax.set_ylabel("distance to the Gaussian")
-    fig.legend(
-        loc="outside upper center", ncols=2, frameon=False, fontsize=7.5, handlelength=1.8, columnspacing=1.2
-    )
+    fig.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=7.5, handlelength=1.8, columnspacing=1.2)
     return fig
 
 
@@ -204,9 +198,7 @@ def circle_panels(clouds: Mapping[float, Array]) -> Figure:
     grid = np.atleast_1d(axes).reshape(rows, columns)
     angle = np.linspace(0, 2 * np.pi, 200)
     for ax, (shift, z) in zip(grid.flat, clouds.items(), strict=False):
-        ax.plot(
-            np.cos(angle), np.sin(angle), color="0.8", linestyle="-", linewidth=0.8, marker="none", zorder=1
-        )
+        ax.plot(np.cos(angle), np.sin(angle), color="0.8", linestyle="-", linewidth=0.8, marker="none", zorder=1)
         points = ax.scatter(z[:, 0], z[:, 1], s=7, color=COLOURS["blue"], alpha=0.45, linewidths=0, zorder=2)
         (mean,) = ax.plot(
             *z.mean(axis=0), marker="X", color=COLOURS["vermilion"], markersize=6, linestyle="none", zorder=3

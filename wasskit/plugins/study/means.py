@@ -53,9 +53,7 @@ def means_report(
         w2, exact_lu, _ = projected_normal_metrics(float(shift), t)
         curve.append((float(shift), 0 - exact_lu, 0 - w2))
     deviation = {
-        metric: [
-            (row[f"neg_{metric}"] - row[f"neg_{metric}_{law}"]) / row[f"neg_{metric}_law_se"] for row in rows
-        ]
+        metric: [(row[f"neg_{metric}"] - row[f"neg_{metric}_{law}"]) / row[f"neg_{metric}_law_se"] for row in rows]
         for metric, law in (("w2", "expected"), ("lu", "exact"))
     }
     return Report(

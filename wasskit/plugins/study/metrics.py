@@ -17,18 +17,12 @@ METRICS = Metrics(
         Metric("mean_norm", "min", "length of the mean", "of unit embeddings"),
         Metric("used_dims", "max", "dimensions in use", "of unit embeddings"),
         Metric("frechet", "min", "Frechet", "squared Frechet distance of two sets of embeddings"),
-        Metric(
-            "sliced_w2_squared", "min", "sliced W2^2", "squared sliced W2 distance of two sets of embeddings"
-        ),
-        Metric(
-            "energy", "min", "energy distance", "sliced energy distance of two sets of embeddings, unbiased"
-        ),
+        Metric("sliced_w2_squared", "min", "sliced W2^2", "squared sliced W2 distance of two sets of embeddings"),
+        Metric("energy", "min", "energy distance", "sliced energy distance of two sets of embeddings, unbiased"),
         Metric("{name}_p", None, "p, {name}", "permutation p-value of that distance"),
         Metric("rankme", "max", "RankMe", "entropy rank of the singular values, not centred"),
         Metric("alpha_req", None, "alpha-ReQ", "decay of the covariance's eigenvalues with their rank"),
-        Metric(
-            "sliced_w2", "min", "sliced W2", "sliced W2 distance of unit embeddings to N(0, I / m), by sqrt m"
-        ),
+        Metric("sliced_w2", "min", "sliced W2", "sliced W2 distance of unit embeddings to N(0, I / m), by sqrt m"),
         Metric("lidar", "max", "LiDAR", "entropy rank of the discriminant matrix of views"),
     ],
     COMMON,

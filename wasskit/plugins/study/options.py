@@ -39,9 +39,7 @@ class ReportOptions(RecipeOptions):
 class StudyOptions(ReportOptions):
     """A study, and whether it is made small."""
 
-    quick: bool = option(
-        False, help="Smaller samples: the same picture in seconds.", panel="Study", flag="--quick"
-    )
+    quick: bool = option(False, help="Smaller samples: the same picture in seconds.", panel="Study", flag="--quick")
 
 
 @dataclass(frozen=True, kw_only=True)

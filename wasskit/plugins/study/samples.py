@@ -142,8 +142,7 @@ def log_potentials(
         a, b = x[i : i + _TILE], x[j : j + _TILE]
         shape = (len(a), len(b))
         gram, potential, power = (
-            buffer[: shape[0] * shape[1]].view(shape)
-            for buffer in (gram_buffer, potential_buffer, power_buffer)
+            buffer[: shape[0] * shape[1]].view(shape) for buffer in (gram_buffer, potential_buffer, power_buffer)
         )
         weight = 0.5 if i == j else 1.0
         previous = 0

@@ -20,12 +20,7 @@ def collapse_report(
     config: UniformityOptions, dims: Sequence[int], levels: Sequence[float], device: torch.device
 ) -> Report:
     """Both metrics over the share of coordinates that are zero (figure 3 of the paper)."""
-    cases = [
-        case
-        for eta in levels
-        for m in dims
-        for case in collapsed("collapse", m, eta, config.collapse.rounding)
-    ]
+    cases = [case for eta in levels for m in dims for case in collapsed("collapse", m, eta, config.collapse.rounding)]
     n = config.size(20_000, 4_000)
     # W2 leaves 0 as the root of eta does: the law at every number of coordinates draws that.
     curves = {
@@ -43,9 +38,7 @@ def collapse_report(
     )  # fmt: skip
 
 
-def dimension_report(
-    config: UniformityOptions, cells: Sequence[tuple[int, float]], device: torch.device
-) -> Report:
+def dimension_report(config: UniformityOptions, cells: Sequence[tuple[int, float]], device: torch.device) -> Report:
     """Both metrics over the dimension m at several collapses eta: the (m, eta) of ``cells`` (figure 4)."""
     cases = [case for m, eta in cells for case in collapsed("dimension", m, eta, config.collapse.rounding)]
     n = config.size(50_000, 4_000)
@@ -67,15 +60,11 @@ _CLONING = {
 }
 
 
-def cloning_report(
-    kind: Literal["fcc", "fbc", "icc"], config: CloningOptions, device: torch.device
-) -> Report:
+def cloning_report(kind: Literal["fcc", "fbc", "icc"], config: CloningOptions, device: torch.device) -> Report:
     """Both metrics over the number k of clones: of features, of blocks of zeros, or of instances."""
     copies = range(config.copies + 1)
     cases: list[Case] = [
-        case
-        for eta in config.levels
-        for case in collapsed(kind, config.dim, eta, config.collapse.rounding, copies)
+        case for eta in config.levels for case in collapsed(kind, config.dim, eta, config.collapse.rounding, copies)
     ]
     n = config.size(1_000 if kind == "icc" else 50_000, 1_000 if kind == "icc" else 4_000)
     title, xlabel = _CLONING[kind]

@@ -176,9 +176,7 @@ def _notes(found: Sequence[CaseResult]) -> list[str]:
     """What the columns are, and of how many pairs."""
     n, pairs, kind = found[0].n, found[0].pairs, found[0].case.kind
     all_pairs = n * (n - 1) // 2
-    share = (
-        "all pairs" if pairs == all_pairs else f"{pairs / all_pairs:.0%} of all pairs (--exact-lu visits all)"
-    )
+    share = "all pairs" if pairs == all_pairs else f"{pairs / all_pairs:.0%} of all pairs (--exact-lu visits all)"
     notes = [
         f"N = {n:,}; ±: standard error over seeds; exact: the law itself; expected at N: W2 of a sample of "
         f"N points; L_U over {share}.",

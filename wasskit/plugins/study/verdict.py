@@ -204,9 +204,7 @@ def check_embeddings(features: Tensor, what: str) -> None:
             f"{int(bad[0])} (counted from 0)."
         )
     if sum(int(rows.any(dim=1).sum()) for rows in features.split(_BATCH)) < 2:
-        raise UserError(
-            f"{what}: uniformity is measured on at least two embeddings that are not zero vectors."
-        )
+        raise UserError(f"{what}: uniformity is measured on at least two embeddings that are not zero vectors.")
 
 
 def _codes(unit: Tensor) -> Tensor:
@@ -332,9 +330,7 @@ def _count(dims: float) -> str:
 def as_mapping(x: Measurement) -> dict[str, Any]:
     """Plain values of a measurement, without the spectrum."""
     return {
-        name: getattr(x, name)
-        for name in x.__dataclass_fields__
-        if name != "spectrum" and getattr(x, name) is not None
+        name: getattr(x, name) for name in x.__dataclass_fields__ if name != "spectrum" and getattr(x, name) is not None
     }
 
 

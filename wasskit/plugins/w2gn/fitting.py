@@ -117,9 +117,7 @@ def train_staged(
     transport = dense_transport(options, dim, lambda: plain_coordinates(dim))
     pretrain = options.potentials.pretrain_steps if options.potentials.start == "pretrain" else 0
     second = TransportTask(transport, options.training, scores, pretrain=pretrain, begin=first_steps)
-    task = TwoStages(
-        stage, second, first_steps, gaussian_start=options.potentials.start == "gaussian", floor=floor
-    )
+    task = TwoStages(stage, second, first_steps, gaussian_start=options.potentials.start == "gaussian", floor=floor)
     source = task.source(options.run.seed, options.training.batch_size)
     summary = fit(session, task, source, first_steps + pretrain + options.training.steps, transport=transport)
     task.points()

@@ -49,9 +49,7 @@ def check_header(header: Any, path: Path) -> Mapping[str, Any]:
         raise UserError(f"{path} does not describe its networks: its header is damaged; make the map again.")
     smooth = header.get("smooth", 0.0)
     if type(smooth) not in (int, float) or not 0 <= smooth < 256:
-        raise UserError(
-            f"{path}: its header gives a smoothing of {smooth!r}, not one in [0, 256); make it again."
-        )
+        raise UserError(f"{path}: its header gives a smoothing of {smooth!r}, not one in [0, 256); make it again.")
     return dict(header)
 
 
@@ -81,9 +79,7 @@ def load_map(path: Path) -> tuple[W2GN, dict[str, Any]]:
 
 def _describes(about: Mapping[str, Any]) -> bool:
     """Whether a description has what :func:`rebuilt` and the commands read, of the right types."""
-    numbers = type(about.get("strong_convexity")) in (int, float) and isinstance(
-        about.get("coordinates"), bool
-    )
+    numbers = type(about.get("strong_convexity")) in (int, float) and isinstance(about.get("coordinates"), bool)
     if not numbers or not isinstance(about.get("quadratic", False), bool):
         return False
     if "dim" in about:
@@ -96,12 +92,7 @@ def _describes(about: Mapping[str, Any]) -> bool:
             and type(about.get("dropout")) in (int, float)
         )
     size = about.get("image_size", ())
-    return (
-        are_counts(size)
-        and len(size) == 2
-        and is_count(about.get("channels"))
-        and is_count(about.get("width"))
-    )
+    return are_counts(size) and len(size) == 2 and is_count(about.get("channels")) and is_count(about.get("width"))
 
 
 def description(transport: W2GN) -> dict[str, Any]:

@@ -17,9 +17,7 @@ METRICS = Metrics(
     [
         Metric("correlation", None, "correlation term", "of the objective"),
         Metric("residual", "min", "residual", "mean |forward(inverse(y)) - y|"),
-        Metric(
-            "amortisation", "min", "amortisation", "error of the conjugate network against solved conjugates"
-        ),
+        Metric("amortisation", "min", "amortisation", "error of the conjugate network against solved conjugates"),
         Metric("cycle_x", "min", "cycle loss, source", "mean squared entry of inverse(forward(x)) - x"),
         Metric("cycle_y", "min", "cycle loss, target", "mean squared entry of forward(inverse(y)) - y"),
         Metric("half_w2", None, "W2^2 / 2", "dual estimate of half the squared 2-Wasserstein distance"),
@@ -31,16 +29,12 @@ METRICS = Metrics(
             "%",
         ),
         Metric("energy_before", None, "energy before", f"{_ENERGY}, without a map; {_LEVEL}"),
-        Metric(
-            "energy_floor", None, "energy floor", f"root mean square between samples of the target; {_LEVEL}"
-        ),
+        Metric("energy_floor", None, "energy floor", f"root mean square between samples of the target; {_LEVEL}"),
         Metric("energy_gaussian", None, "energy Gaussian", f"{_ENERGY}, of a fitted Gaussian; {_LEVEL}"),
         Metric("energy_training", None, "energy training", f"{_ENERGY}, of training points; {_LEVEL}"),
         *(Metric(f"energy_{name}", "min", f"energy {name}", f"{_ENERGY}, after the map") for name in _WAYS),
         Metric("images_before", None, "images before", f"sliced energy distance of decoded images; {_LEVEL}"),
-        Metric(
-            "images_gaussian", None, "images Gaussian", f"as images_before, of a fitted Gaussian; {_LEVEL}"
-        ),
+        Metric("images_gaussian", None, "images Gaussian", f"as images_before, of a fitted Gaussian; {_LEVEL}"),
         Metric("images_training", None, "images training", f"as images_before, of training points; {_LEVEL}"),
         Metric("images_forward", "min", "images forward", "sliced energy distance of decoded mapped points"),
         Metric("colours_before", None, "colours before", f"energy distance of pixels; {_LEVEL}"),
@@ -68,13 +62,8 @@ METRICS = Metrics(
             )
             for name in _WAYS
         ),
-        Metric(
-            "uvp_inverse_solved", "min", "L2-UVP inverse solved", "as uvp_inverse, conjugates solved", "%"
-        ),
-        *(
-            Metric(f"cosine_{name}", "max", f"cosine {name}", "of true and estimated displacements")
-            for name in _WAYS
-        ),
+        Metric("uvp_inverse_solved", "min", "L2-UVP inverse solved", "as uvp_inverse, conjugates solved", "%"),
+        *(Metric(f"cosine_{name}", "max", f"cosine {name}", "of true and estimated displacements") for name in _WAYS),
         *(share(f"knn_{name}", f"k-NN {name}", _NEAREST) for name in _MAPS),
         share(
             "classifier_target",
@@ -82,9 +71,7 @@ METRICS = Metrics(
             "test images of the target that its classifier gets right",
         ),
         *(share(f"classifier_{name}", f"classifier {name}", _HEAD) for name in _MAPS),
-        Metric(
-            "reconstruction", "min", "reconstruction error", "mean squared error of test pixels in [-1, 1]"
-        ),
+        Metric("reconstruction", "min", "reconstruction error", "mean squared error of test pixels in [-1, 1]"),
         *(Metric(f"fid_{name}", "min", f"FID {name}", _FID) for name in ("raw", "mapped", "reconstructed")),
     ],
     COMMON,

@@ -14,9 +14,7 @@ from wasskit.options import RunOptions, TrainingDeviceOptions
 class PotentialOptions(OptionGroup):
     """The two potentials and how they start."""
 
-    hidden: tuple[int, ...] = option(
-        (128, 128, 64), help="Widths of the hidden layers.", panel="Potentials", min=1
-    )
+    hidden: tuple[int, ...] = option((128, 128, 64), help="Widths of the hidden layers.", panel="Potentials", min=1)
     rank: int = option(1, help="Rank of the quadratic skip layers.", panel="Potentials", min=1)
     activation: Literal["celu", "softplus"] = option("celu", help="Activation.", panel="Potentials")
     strong_convexity: float = option(
@@ -61,9 +59,7 @@ class ObjectiveOptions(OptionGroup):
         flag="--lambda",
         above=0,
     )
-    cycle_source: float = option(
-        0.0, help="Weight of the cycle term on the source side.", panel="Objective", min=0
-    )
+    cycle_source: float = option(0.0, help="Weight of the cycle term on the source side.", panel="Objective", min=0)
     dual: Literal["source", "target"] = option(
         "source",
         help="Whose potential the dual problem is written in: the source's, which makes the inverse images of the "

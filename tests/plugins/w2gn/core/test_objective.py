@@ -52,9 +52,7 @@ def published_loss(
     strength, l1 = float(arrays["lambda_"]), float(arrays["l1"])
     if experiment == "latent":
         return cyclic_objective(bar, psi, y, x, cycle_x=strength / 2, cycle_y=strength / 2)
-    weights = {"toy": (0.0, strength), "gauss": (strength, strength)}.get(
-        experiment, (strength / 2, strength / 2)
-    )
+    weights = {"toy": (0.0, strength), "gauss": (strength, strength)}.get(experiment, (strength / 2, strength / 2))
     return cyclic_objective(psi, bar, x, y, cycle_x=weights[0], cycle_y=weights[1], l1=l1)
 
 
@@ -90,9 +88,7 @@ def test_reference_losses_gradients_and_steps(reference: Reference, experiment: 
             for name, parameter in named.items():
                 expected = torch.as_tensor(arrays[f"{name[0]}_grad{name[1:]}"])
                 assert parameter.grad is not None
-                torch.testing.assert_close(
-                    parameter.grad, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max())
-                )
+                torch.testing.assert_close(parameter.grad, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
         for optimiser in optimisers:
             optimiser.step()
         psi.convexify()
@@ -110,9 +106,7 @@ def test_pushed_batches_logged_constants_and_the_distance(reference: Reference, 
     # The roles of the networks are swapped in one experiment: it pushes the batch of P.
     mover, start, other = (psi, x, y) if experiment == "latent" else (bar, y, x)
     pushed = torch.as_tensor(arrays["pushed"])
-    torch.testing.assert_close(
-        mover.gradient(start), pushed, rtol=1e-9, atol=1e-9 * float(pushed.abs().max())
-    )
+    torch.testing.assert_close(mover.gradient(start), pushed, rtol=1e-9, atol=1e-9 * float(pushed.abs().max()))
     objective = published_loss(experiment, psi, bar, x, y, arrays)
     products = objective.constant.item()
     assert products == pytest.approx((pushed * start).sum(1).mean().item(), rel=1e-9)
@@ -139,9 +133,7 @@ def test_inverse_point_enters_the_potential_without_gradient() -> None:
         assert parameter.grad is None or parameter.grad.abs().max() < 1e-14
     for parameter in psi.parameters():
         assert parameter.grad is not None
-    expected = torch.autograd.grad(
-        psi(x).mean() - psi(bar.gradient(y).detach()).mean(), list(psi.parameters())
-    )
+    expected = torch.autograd.grad(psi(x).mean() - psi(bar.gradient(y).detach()).mean(), list(psi.parameters()))
     for parameter, gradient in zip(psi.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
 

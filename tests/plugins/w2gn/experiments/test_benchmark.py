@@ -41,9 +41,7 @@ def test_benchmark_files(data_root: Path, dim: int) -> None:
     path = data_root / "w2benchmark" / f"mix3tomix10_{dim}.npz"
     pair = benchmark_file(path)
     torch.testing.assert_close(pair.forward(pair.x), pair.y, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        pair.source.draw(64, 1), published_mixture(dim).draw(64, 1), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(pair.source.draw(64, 1), published_mixture(dim).draw(64, 1), rtol=1e-5, atol=1e-5)
     with np.load(path) as archive:
         linear = float(archive["linear_uvp"])
     transport = W2GN.dense(dim, start=(pair.source.draw(65536, 1), pair.target.draw(65536, 2)), hidden=(4,))

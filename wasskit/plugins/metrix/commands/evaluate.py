@@ -35,9 +35,7 @@ class MetrixEvaluate(ModelDataOptions, GalleryFileOptions):
     backend: Literal["exact", "faiss"] = option(
         "exact", help="How neighbours are ranked (faiss: a flat index, on one process).", panel="Measures"
     )
-    pictures: int = option(
-        6, help="Queries to draw with what they retrieve (0: none).", panel="Output", min=0, max=20
-    )
+    pictures: int = option(6, help="Queries to draw with what they retrieve (0: none).", panel="Output", min=0, max=20)
     seed: int = option(0, help="Seed of the mixtures and of the queries drawn.", panel="Measures", min=0)
 
 
@@ -51,9 +49,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
 
     with group(config.machine.device) as device:
         drawings = ("evaluation_recall", "similarities", "retrieved")
-        folder = results_of(
-            config, "metrix", "evaluation.json", *(f"figures/{name}.png" for name in drawings)
-        )
+        folder = results_of(config, "metrix", "evaluation.json", *(f"figures/{name}.png" for name in drawings))
         parts, dataset = None, config.trained.model.stem
         if config.from_file:
             queries, gallery, _ = read_features(config, device)
@@ -66,9 +62,7 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
             if config.geometry:
                 wanted["train"] = parts.train
             features = {
-                split: embed_images(model, config, part, device)
-                for split, part in wanted.items()
-                if part is not None
+                split: embed_images(model, config, part, device) for split, part in wanted.items() if part is not None
             }
         recalls = sorted({1, *(config.recall or published_recalls(dataset))})
         report = evaluation_report(

@@ -59,14 +59,10 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
             query = _numbered(parts.test, number)
         if parts is None or config.gallery is not None:
             assert config.gallery is not None
-            gallery = open_images(
-                config.gallery, model.description, corrupt=config.data.corrupt, name="gallery"
-            )
+            gallery = open_images(config.gallery, model.description, corrupt=config.data.corrupt, name="gallery")
         else:
             gallery = parts.gallery if parts.gallery is not None else parts.test
-        asked, items = (
-            (part, embed_images(model, config, part, device).features) for part in (query, gallery)
-        )
+        asked, items = ((part, embed_images(model, config, part, device).features) for part in (query, gallery))
         own = number if parts is not None and gallery is parts.test else None
         report = search_report(config.image, asked, items, config.k, own=own, figure=name)
     finish(report, folder)

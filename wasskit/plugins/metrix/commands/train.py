@@ -74,9 +74,7 @@ def _train(session: Session[MetrixTrain], parts: MetricSplits) -> tuple[Summary,
     return summary, dict(task.skipped)
 
 
-def _train_baseline(
-    session: Session[MetrixTrain], parts: MetricSplits, invocation: Invocation
-) -> RunDirectory:
+def _train_baseline(session: Session[MetrixTrain], parts: MetricSplits, invocation: Invocation) -> RunDirectory:
     """The same training without mixing, in the folder ``baseline`` of the run; resumed where it was left."""
     from wasskit.config import changed, to_options
     from wasskit.distributed.group import broadcast_object

@@ -46,9 +46,7 @@ class Mixer(Protocol):
         ...
 
 
-def pair_cosines(
-    embed: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, triples: Triples, items: int
-) -> Tensor:
+def pair_cosines(embed: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, triples: Triples, items: int) -> Tensor:
     """cos(a, m) of every triple, (T,), in the dtype of the anchors (K, D).
 
     ``embed(x, n)`` gives the embeddings (Q, D) of the distinct pairs, whose indices it gets on the host, by

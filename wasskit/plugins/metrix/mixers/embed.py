@@ -41,9 +41,7 @@ def embedding_cosines(anchors: Tensor, items: Tensor, triples: Triples, mixing: 
         mixture_square = lam**2 * square[:, None] + 2 * lam * rest * gram + rest**2 * square[None, :]
         inner = inner * over_norm
         along_x, along_n = (entries(inner, triples.anchor, item) for item in (triples.x, triples.n))
-        return (lam * along_x + rest * along_n) * entries(
-            mixture_square.clamp(min=EPS).rsqrt(), triples.x, triples.n
-        )
+        return (lam * along_x + rest * along_n) * entries(mixture_square.clamp(min=EPS).rsqrt(), triples.x, triples.n)
     mixture_square = lam**2 * anchor_square[:, None] + 2 * lam * rest * inner + rest**2 * square[None, :]
     along = (lam * anchor_square[:, None] + rest * inner) * over_norm
     return entries(along * mixture_square.clamp(min=EPS).rsqrt(), triples.anchor, triples.n)

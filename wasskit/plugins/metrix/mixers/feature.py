@@ -66,10 +66,7 @@ def feature_embeddings(
     flat = maps.flatten(2).mT.contiguous()
     window = (maps.shape[2], maps.shape[3]) if maximum else None
     chunks = list(_blocks(len(x), max(1, chunk_bytes // (maps.shape[1] * maps.element_size()))))
-    parts = [
-        _embed_chunk(head, flat, x[rows], n[rows], lam, average, window, keep=len(chunks) == 1)
-        for rows in chunks
-    ]
+    parts = [_embed_chunk(head, flat, x[rows], n[rows], lam, average, window, keep=len(chunks) == 1) for rows in chunks]
     return torch.cat(parts)
 
 
@@ -157,9 +154,7 @@ def _add_average(pooled: Tensor, flat: Tensor, x: Tensor, n: Tensor, lam: float)
         pooled[rows] += torch.lerp(mean.index_select(0, n[rows]), mean.index_select(0, x[rows]), lam)
 
 
-def _pool_again(
-    flat: Tensor, x: Tensor, n: Tensor, positions: Tensor | None, lam: float, average: bool
-) -> Tensor:
+def _pool_again(flat: Tensor, x: Tensor, n: Tensor, positions: Tensor | None, lam: float, average: bool) -> Tensor:
     """The pooled mixtures once more, from the ``positions`` of their maxima: (B, L, C) to (Q, C)."""
     channels = flat.shape[2]
     pooled = flat.new_zeros(len(x), channels)
@@ -190,9 +185,7 @@ def _entries_of(positions: Tensor, item: Tensor, length: int) -> Tensor:
 
 
 @torch.no_grad()
-def mixed_maximum(
-    flat: Tensor, x: Tensor, n: Tensor, lam: float, window: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def mixed_maximum(flat: Tensor, x: Tensor, n: Tensor, lam: float, window: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Maximum over dimension 1 of ``lam * flat[x] + (1 - lam) * flat[n]`` and its position, the first of equals.
 
     ``flat`` (B, H W, C) with ``window`` (H, W); ``x`` and ``n`` (Q,) best on the host and equal x together. Returns
@@ -201,9 +194,7 @@ def mixed_maximum(
     """
     items, length, channels = flat.shape
     values = flat.new_empty(len(x), channels)
-    positions = torch.empty(
-        (len(x), channels), dtype=torch.uint8 if length <= 256 else torch.int16, device=flat.device
-    )
+    positions = torch.empty((len(x), channels), dtype=torch.uint8 if length <= 256 else torch.int16, device=flat.device)
     tile = 2**21 if flat.device.type == "cpu" else 2**26
     each = max(1, tile // (length * channels))  # mixtures
     room = flat.new_empty(0)
@@ -238,9 +229,7 @@ def mixed_maximum(
         firsts, pick = (to_device(index, flat.device) for index in (distinct[block], pick))
         # Several items at a time have room for all others, a single one may not.
         tiles = [maximum(flat[firsts, None], flat[None, others]) for others in _blocks(items, each)]
-        value, position = (
-            torch.cat(part) if len(tiles) > 1 else part[0] for part in zip(*tiles, strict=True)
-        )
+        value, position = (torch.cat(part) if len(tiles) > 1 else part[0] for part in zip(*tiles, strict=True))
         values[rows] = value.index_select(0, pick)
         positions[rows] = position.to(positions.dtype).index_select(0, pick)
     return values, positions

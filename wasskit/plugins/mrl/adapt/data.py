@@ -197,9 +197,7 @@ class RowSource:
 class LabelSource(RowSource):
     """Vectors with their classes (N,)."""
 
-    def __init__(
-        self, rows: Tensor, classes: Tensor, batch_size: int, *, device: torch.device, seed: int
-    ) -> None:
+    def __init__(self, rows: Tensor, classes: Tensor, batch_size: int, *, device: torch.device, seed: int) -> None:
         super().__init__(rows, len(rows), batch_size, device=device, seed=seed)
         self.classes = classes
 
@@ -248,9 +246,7 @@ class NeighbourSource(RowSource):
 class PairSource(RowSource):
     """Pairs of positive relevance; each query of a batch ranks the documents of all of them."""
 
-    def __init__(
-        self, rows: Tensor, pairs: Pairs, batch_size: int, *, device: torch.device, seed: int
-    ) -> None:
+    def __init__(self, rows: Tensor, pairs: Pairs, batch_size: int, *, device: torch.device, seed: int) -> None:
         positive = pairs.relevance > 0
         self.queries, self.documents = pairs.queries[positive], pairs.documents[positive]
         super().__init__(rows, len(self.queries), batch_size, device=device, seed=seed)

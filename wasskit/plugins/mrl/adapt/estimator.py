@@ -110,14 +110,10 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         config.validate()
         device = torch.device(self.device)
         with preserved_rng(device, self.random_state):
-            task, source = build_adapt_task(
-                config, learns, Parts(vectors, None), device, seed=self.random_state
-            )
+            task, source = build_adapt_task(config, learns, Parts(vectors, None), device, seed=self.random_state)
             updates = Updates(clip_norm=config.update.clip_norm)
             cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
-            Trainer(
-                task, source, cadence=cadence, updates=updates, device=device, seed=self.random_state
-            ).fit()
+            Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=self.random_state).fit()
         self.network_ = task.network.cpu().eval()
         self.dims_ = task.model.dims
         self._n_features_out = self.dims_[-1]

@@ -97,9 +97,7 @@ class NeighbourLoss(nn.Module):
             total = total + self.pair_weight * gaps.sum()
             terms["pairs"] = gaps.detach().mean()
         if self.wasserstein_weight and len(self.dims) > 1:
-            transport = nested_sinkhorn_divergences(
-                z, self.dims, beta=self.beta, blur=self.blur, reduction="sum"
-            )
+            transport = nested_sinkhorn_divergences(z, self.dims, beta=self.beta, blur=self.blur, reduction="sum")
             total = total + self.wasserstein_weight * transport
             terms["wasserstein"] = transport.detach()
         return AdaptLosses(total, terms)
@@ -163,9 +161,7 @@ class LabelLoss(nn.Module):
     def _cosine(self, adapted: Tensor, labels: Tensor, dim: int) -> Tensor:
         weight, _ = self.objective.classifiers.weight_at(dim)
         logits = F.linear(F.normalize(adapted[:, :dim], dim=1), F.normalize(weight, dim=1))
-        return F.cross_entropy(
-            logits / self.cosine_temperature, labels, label_smoothing=self.objective.label_smoothing
-        )
+        return F.cross_entropy(logits / self.cosine_temperature, labels, label_smoothing=self.objective.label_smoothing)
 
 
 class PairLoss(nn.Module):

@@ -50,9 +50,7 @@ class AdaptTrainingOptions(OptionGroup):
         help={"dims": "Nested dimensions, increasing; the largest is the adapted vectors'."},
         show_default={"dims": "8, 16, 32, ... and the whole width"},
     )
-    update: UpdateOptions = UpdateOptions(
-        optimizer="adamw", weight_decay=0.01, clip_norm=1.0, warmup_epochs=1
-    )
+    update: UpdateOptions = UpdateOptions(optimizer="adamw", weight_decay=0.01, clip_norm=1.0, warmup_epochs=1)
     network: Literal["residual", "rotation"] = option(
         "residual", help="Residual network on the principal rotation, or a rotation alone.", panel="Model"
     )
@@ -65,9 +63,7 @@ class AdaptTrainingOptions(OptionGroup):
         None, help="Dropout of input coordinates.", panel="Model", min=0, below=1,
         show_default=_depends("input_dropout"),
     )  # fmt: skip
-    cosine_weight: float = option(
-        1.0, help="Weight of the cross entropies by cosine (labels).", panel="Method", min=0
-    )
+    cosine_weight: float = option(1.0, help="Weight of the cross entropies by cosine (labels).", panel="Method", min=0)
     keep_weight: float = option(
         0.0, help="Weight of the neighbours as they were, within the batch (labels).", panel="Method", min=0
     )
@@ -79,9 +75,7 @@ class AdaptTrainingOptions(OptionGroup):
         0.0, help="Weight of the similarities of global pairs (neighbours).", panel="Method", min=0
     )
     near: int = option(4, help="Neighbours drawn for each anchor (neighbours).", panel="Method", min=1)
-    pool: int = option(
-        30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1
-    )
+    pool: int = option(30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1)
     epochs: int | None = option(
         None,
         help="Passes over the training set.",
@@ -103,9 +97,7 @@ class AdaptTrainingOptions(OptionGroup):
     lr: float | None = option(
         None, help="Learning rate (peak).", panel="Optimisation", above=0, show_default=_depends("lr")
     )
-    head_lr: float = option(
-        1e-2, help="Learning rate of the classifiers (peak).", panel="Optimisation", above=0
-    )
+    head_lr: float = option(1e-2, help="Learning rate of the classifiers (peak).", panel="Optimisation", above=0)
 
     def validate(self) -> None:
         super().validate()

@@ -42,8 +42,7 @@ def read_vectors_of(config: AdaptOptions) -> tuple[Vectors, Vectors | None]:
         from wasskit.errors import UserError
 
         raise UserError(
-            f"{config.test} has vectors of {test.rows.shape[1]} numbers, {config.train} of "
-            f"{vectors.rows.shape[1]}."
+            f"{config.test} has vectors of {test.rows.shape[1]} numbers, {config.train} of {vectors.rows.shape[1]}."
         )
     return vectors, test
 
@@ -109,13 +108,11 @@ def _report(found: Sequence[Measured], where: str, count: int) -> Report:
     result = {
         "measured_on": where,
         "compression": [
-            {"method": one.method, "code": one.code, "dim": one.dim, "bytes": one.bytes, **one.metrics}
-            for one in found
+            {"method": one.method, "code": one.code, "dim": one.dim, "bytes": one.bytes, **one.metrics} for one in found
         ],
     }
     figures = {
-        f"compression_{name.replace('@', '')}": functools.partial(_draw, found, name, headings[name])
-        for name in names
+        f"compression_{name.replace('@', '')}": functools.partial(_draw, found, name, headings[name]) for name in names
     }
     return Report(result, tables, files={"compression.csv": flat}, figures=figures)
 

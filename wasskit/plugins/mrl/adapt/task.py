@@ -98,9 +98,7 @@ class AdaptTask(Task):
         heads = list(self.objective.parameters())
         if heads:
             groups.append({"params": heads, "lr": config.head_lr, "weight_decay": 0.0})
-        optimizer = build_optimizer(
-            config.update.optimizer, groups, lr=config.lr, momentum=config.update.momentum
-        )
+        optimizer = build_optimizer(config.update.optimizer, groups, lr=config.lr, momentum=config.update.momentum)
         return [Optimisation(optimizer, published_schedule(plan, config.update.warmup_epochs))]
 
     def losses(self, batch: Batch, progress: Progress) -> Losses:
@@ -108,11 +106,7 @@ class AdaptTask(Task):
         return Losses(losses.total, losses.terms)
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
-        return (
-            {}
-            if self.check is None
-            else {"val": self.check.metrics(self.network, self.model.dims, self.precision)}
-        )
+        return {} if self.check is None else {"val": self.check.metrics(self.network, self.model.dims, self.precision)}
 
     def extra_state(self) -> dict[str, Any]:
         return {"model": dict(self.model.description)}
@@ -127,9 +121,7 @@ class Validation:
     ``decides`` names what chooses the best.
     """
 
-    def __init__(
-        self, train: Vectors, held: Vectors, learns: Learns, device: torch.device, *, seed: int = 0
-    ) -> None:
+    def __init__(self, train: Vectors, held: Vectors, learns: Learns, device: torch.device, *, seed: int = 0) -> None:
         self.pairs = held.pairs if learns == "pairs" else None
         self.decides = {"pairs": "recall@10", "labels": "nn1"}.get(learns, "overlap10")
         to: dict[str, Any] = {"device": device, "dtype": torch.float32}
@@ -153,9 +145,7 @@ class Validation:
         self.truth = torch.cat([places for _, _, places in found])
 
     @torch.no_grad()
-    def metrics(
-        self, network: Adaptor, dims: tuple[int, ...], precision: Precision = "fp32"
-    ) -> dict[str, float]:
+    def metrics(self, network: Adaptor, dims: tuple[int, ...], precision: Precision = "fp32") -> dict[str, float]:
         """All metrics at each prefix and their means; each rank measures its share of the vectors."""
         own = shard_indices(len(self.vectors))
         rows = slice(own.start, own.stop)
@@ -163,9 +153,7 @@ class Validation:
             queries = torch.cat([network(part).float() for part in self.vectors[rows].split(4096)])
             bank = torch.cat([network(part).float() for part in self.bank.split(4096)])
         measure = self._ranked if self.pairs is not None else self._kept
-        counts = [
-            measure(F.normalize(queries[:, :d], dim=1), F.normalize(bank[:, :d], dim=1), rows) for d in dims
-        ]
+        counts = [measure(F.normalize(queries[:, :d], dim=1), F.normalize(bank[:, :d], dim=1), rows) for d in dims]
         values: dict[str, float] = {}
         for name in counts[0]:
             column = 100 * reduce_sum(torch.stack([one[name] for one in counts])) / len(self.vectors)
@@ -232,9 +220,7 @@ def build_adapt_task(
         "blocks": config.blocks if config.network == "residual" else 0,
         "learned": learns,
     }
-    model = build_adaptor(
-        description, dropout=config.dropout or 0.0, input_dropout=config.input_dropout or 0.0
-    )
+    model = build_adaptor(description, dropout=config.dropout or 0.0, input_dropout=config.input_dropout or 0.0)
     mean, axes = principal_axes(train.rows)
     # Neighbours by cosine are those about zero, which a centre would move.
     model.network.start(axes, mean if learns == "labels" else None)
@@ -259,9 +245,7 @@ def build_adapt_task(
             wasserstein_weight=config.objective.wasserstein_weight, beta=config.objective.beta,
             blur=config.objective.blur,
         )  # fmt: skip
-        source = NeighbourSource(
-            train.rows, config.batch_size, near=config.near, pool=config.pool, **cast(Any, shared)
-        )
+        source = NeighbourSource(train.rows, config.batch_size, near=config.near, pool=config.pool, **cast(Any, shared))
     held = parts.validation
     check = None if held is None else Validation(train, held, learns, device, seed=seed)
     return AdaptTask(model, objective, config, check), source
@@ -290,7 +274,6 @@ def adapt(network: Adaptor, rows: Tensor, device: torch.device | str = "cpu", *,
     """Adapted unit vectors (N, m) float32 on the CPU, of vectors (N, D), some at a time."""
     with evaluating(network):
         parts = [
-            network.normalised(rows[i : i + chunk].to(device, torch.float32)).cpu()
-            for i in range(0, len(rows), chunk)
+            network.normalised(rows[i : i + chunk].to(device, torch.float32)).cpu() for i in range(0, len(rows), chunk)
         ]
     return torch.cat(parts)

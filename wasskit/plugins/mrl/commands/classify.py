@@ -42,9 +42,7 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
         model = KIND.load(config.trained.model, device, config.trained.checkpoint)
         dataset = open_split(model, config, config.split)
         if dataset.classes != model.classes:
-            raise UserError(
-                f"{dataset.name} has other classes than the model, whose classifiers it cannot measure."
-            )
+            raise UserError(f"{dataset.name} has other classes than the model, whose classifiers it cannot measure.")
         test = embedded(model, config, dataset, device)
         report = cascade_report(model, test, config.thresholds, name=str(config.trained.model))
     return finish(report, folder)

@@ -42,9 +42,7 @@ class MrlEvaluate(ModelDataOptions, TrainFileOptions):
         panel="Measures",
     )
     k: int = option(20, help="Neighbours of k-NN.", panel="Measures", min=1)
-    temperature: float = option(
-        0.07, help="Votes of k-NN are exp(cosine / temperature).", panel="Measures", above=0
-    )
+    temperature: float = option(0.07, help="Votes of k-NN are exp(cosine / temperature).", panel="Measures", above=0)
 
     def validate(self) -> None:
         super().validate()
@@ -54,9 +52,7 @@ class MrlEvaluate(ModelDataOptions, TrainFileOptions):
             except ValueError as error:
                 raise UserError(f"--dims: {error}.") from None
         if self.from_file and not self.neighbours:
-            raise UserError(
-                "--no-neighbours leaves nothing to measure of embeddings: they have no classifiers."
-            )
+            raise UserError("--no-neighbours leaves nothing to measure of embeddings: they have no classifiers.")
 
 
 def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
@@ -90,9 +86,7 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     return finish(report, folder)
 
 
-def _of_model(
-    model: MrlModel | None, config: MrlEvaluate, device: torch.device
-) -> tuple[Split, Split | None]:
+def _of_model(model: MrlModel | None, config: MrlEvaluate, device: torch.device) -> tuple[Split, Split | None]:
     """The split that is measured and, where k-NN is and the split is another one, that of training."""
     from wasskit.plugins.mrl.trained import embedded
     from wasskit.trained.data import open_split

@@ -21,9 +21,7 @@ class MrlRetrieve(ModelDataOptions, FileOptions):
     needs_second: ClassVar[bool] = True
 
     trained: ModelOrFile
-    gallery: str = option(
-        "train", help="Split, or for a file of embeddings the file, that is searched.", panel="Data"
-    )
+    gallery: str = option("train", help="Split, or for a file of embeddings the file, that is searched.", panel="Data")
     gallery_labels: Path | None = vector_file("Labels of the file that is searched.")
     shortlist: int = option(
         200,
@@ -60,9 +58,7 @@ def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
             opened = [open_split(model, config, name) for name in (config.split, config.gallery)]
             queries, gallery = (embedded(model, config, dataset, device) for dataset in opened)
             dims = model.dims
-        report = retrieval_report(
-            queries, gallery, dims, shortlist=config.shortlist, name=str(config.trained.model)
-        )
+        report = retrieval_report(queries, gallery, dims, shortlist=config.shortlist, name=str(config.trained.model))
     return finish(report, folder)
 
 

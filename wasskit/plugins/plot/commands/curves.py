@@ -26,9 +26,7 @@ def body(config: PlotCurves, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.reports import Axes, curves_report
 
     axes = Axes(**vars(config.axes))
-    report = curves_report(
-        open_groups(config.source), look_of(config.figure), metric=config.metrics.metric, axes=axes
-    )
+    report = curves_report(open_groups(config.source), look_of(config.figure), metric=config.metrics.metric, axes=axes)
     return finish(report, config.figure, json=config.json)
 
 

@@ -39,9 +39,7 @@ def body(config: PlotRetrieval, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.sources import costs_of
 
     if config.labels is not None and len(config.labels) != len(config.sources):
-        raise UserError(
-            f"--labels names {len(config.labels)} for {len(config.sources)} sources: give one each."
-        )
+        raise UserError(f"--labels names {len(config.labels)} for {len(config.sources)} sources: give one each.")
     found = [costs_of(source, config.cost, config.metric) for source in config.sources]
     table = found[0][0]
     accuracy = config.metric or table.preferred

@@ -41,9 +41,7 @@ def body(config: PlotSpectrum, invocation: Invocation) -> Mapping[str, Any]:
                 f"--labels names {len(config.labels)}, but the curves are {len(spectra)}: {', '.join(spectra)}."
             )
         spectra = dict(zip(config.labels, spectra.values(), strict=True))
-    return finish(
-        spectrum_report(spectra, look_of(config.figure), log_x=config.log_x), config.figure, json=config.json
-    )
+    return finish(spectrum_report(spectra, look_of(config.figure), log_x=config.log_x), config.figure, json=config.json)
 
 
 command = Command(

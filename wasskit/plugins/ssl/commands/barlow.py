@@ -17,9 +17,7 @@ class Barlow(PretrainOptions):
     uniformity: UniformityOptions = UniformityOptions(
         w2_weight=30.0, w2_weight_final=0.0, lu_weight=30.0, lu_weight_final=0.0
     )
-    off_diagonal: float = option(
-        0.08, help="Weight of the correlations between features.", panel="Method", min=0
-    )
+    off_diagonal: float = option(0.08, help="Weight of the correlations between features.", panel="Method", min=0)
 
 
 def body(config: Barlow, invocation: Invocation) -> Mapping[str, Any]:

@@ -30,9 +30,7 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
     with evaluation_of(config, *files) as setup:
         bank, test = bank_and_test(setup.split)
         neighbours = (
-            None
-            if bank is None
-            else Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
+            None if bank is None else Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
         )
         report = evaluation_report(
             setup.model, bank, test, setup.settings, neighbours=neighbours, probe=probe,

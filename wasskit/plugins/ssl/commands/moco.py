@@ -16,12 +16,8 @@ class Moco(PretrainOptions):
     """Options of ``wasskit ssl moco``."""
 
     queue: int = option(4096, help="Keys in the queue.", panel="Method", min=1)
-    moco_temperature: float = option(
-        0.2, help="Temperature of InfoNCE.", panel="Method", above=0, flag="--temperature"
-    )
-    key_momentum: float = option(
-        0.99, help="Momentum of the key encoder at the start.", panel="Method", min=0, max=1
-    )
+    moco_temperature: float = option(0.2, help="Temperature of InfoNCE.", panel="Method", above=0, flag="--temperature")
+    key_momentum: float = option(0.99, help="Momentum of the key encoder at the start.", panel="Method", min=0, max=1)
     key_momentum_final: float = option(
         0.999, help="Its momentum at the end, reached on a cosine.", panel="Method", min=0, max=1
     )

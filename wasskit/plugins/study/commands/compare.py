@@ -36,9 +36,7 @@ def body(config: StudyCompare, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.study.comparison import comparison_report
     from wasskit.plugins.study.session import run_study
 
-    (x, first), (y, second) = (
-        embeddings_of(path, config.machine.device) for path in (config.first, config.second)
-    )
+    (x, first), (y, second) = (embeddings_of(path, config.machine.device) for path in (config.first, config.second))
     return run_study(
         config, invocation, f"compare-{first.resolve().stem}-{second.resolve().stem}",
         lambda config, device: comparison_report(

@@ -41,9 +41,7 @@ def report(config: StudyDensity, device: Any) -> Any:
 
     n = config.n or (20_000 if config.quick else 200_000)
     n_joint = config.n_joint or (200_000 if config.quick else 2_000_000)
-    return density_report(
-        config.dims, config.joint_dims, n=n, n_joint=n_joint, bins=config.bins, seed=config.seed
-    )
+    return density_report(config.dims, config.joint_dims, n=n, n_joint=n_joint, bins=config.bins, seed=config.seed)
 
 
 command = study_command(

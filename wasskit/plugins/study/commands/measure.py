@@ -44,9 +44,7 @@ def complete_embedded(typed: str) -> list[str]:
 
     runs: list[str] = []
     for name, target in plugin_targets().items():
-        with contextlib.suppress(
-            Exception
-        ):  # a broken foreign plugin is named when it is called, not at every TAB
+        with contextlib.suppress(Exception):  # a broken foreign plugin is named when it is called, not at every TAB
             plugin = load_plugin(target)
             if isinstance(plugin, Plugin) and plugin.embeddings is not None:
                 runs += complete_runs(typed, name)
@@ -129,9 +127,7 @@ def _find(path: Path) -> Path:
                 "matrix (N, m) with numpy.save, and name the file."
             )
         if len(found) > 1:
-            names = ", ".join(
-                [*(str(f.relative_to(path)) for f in found[:6]), *(["..."] if found[6:] else [])]
-            )
+            names = ", ".join([*(str(f.relative_to(path)) for f in found[:6]), *(["..."] if found[6:] else [])])
             raise UserError(f"{path} holds several embeddings ({names}): name one of the files.")
         return found[0]
     return path

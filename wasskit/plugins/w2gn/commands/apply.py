@@ -58,16 +58,12 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.experiments.apply import SavedMap
 
     with group(config.machine.device) as device:
-        saved = SavedMap(
-            config.map, inverse=config.inverse, refine=config.refine, smooth=config.smooth, device=device
-        )
+        saved = SavedMap(config.map, inverse=config.inverse, refine=config.refine, smooth=config.smooth, device=device)
         inputs = [Path(word).expanduser() for word in config.inputs]
         destinations = [output_path(config, source, len(inputs) > 1) for source in inputs]
         config.files.refuse_existing(*destinations)
         if len(set(destinations)) < len(destinations):
-            raise UserError(
-                "Two inputs of one name would be written to one file: apply the map to them one by one."
-            )
+            raise UserError("Two inputs of one name would be written to one file: apply the map to them one by one.")
         for source, destination in zip(inputs, destinations, strict=True):
             saved.apply(source, destination)
             console.result(f"Written: {console.escape(str(destination))}")

@@ -50,9 +50,7 @@ class W2gnColor(TransportOptions):
         transient=True,
         show_default="map.safetensors in the run",
     )
-    test_size: int = option(
-        4096, help="Colours of each image in evaluations and figures.", panel="Run", min=100
-    )
+    test_size: int = option(4096, help="Colours of each image in evaluations and figures.", panel="Run", min=100)
 
     def validate(self) -> None:
         super().validate()

@@ -73,9 +73,7 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
             session, stage, 84, adaptation.scores, first_steps=steps, floor=config.start_floor,
             about={"source": config.source, "target": config.target},
         )  # fmt: skip
-        report = adaptation.report(
-            trained.transport, trained.final, seed=config.run.seed, floor=config.start_floor
-        )
+        report = adaptation.report(trained.transport, trained.final, seed=config.run.seed, floor=config.start_floor)
         return conclude(trained, report, ("domain", "--source", config.target, "--target", config.source))
 
 

@@ -33,9 +33,7 @@ class W2gnStyle(TransportOptions):
     )  # fmt: skip
     image_size: int = option(24, help="Side of the images in pixels.", panel="Data", min=8, max=512)
     patches: int = option(2048, help="Patches of each photograph, without --images.", panel="Data", min=16)
-    width: int = option(
-        16, help="Channels of the convolutions (128 as published).", panel="Potentials", min=1
-    )
+    width: int = option(16, help="Channels of the convolutions (128 as published).", panel="Potentials", min=1)
 
 
 def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
@@ -66,9 +64,7 @@ def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
         about = {"space": "images", "domains": [first.name, second.name]}
         trained = train(session, transport, x, y, style.scores, about=about)
         report = style.report(trained.transport, trained.final)
-        return conclude(
-            trained, report, ("style", "--images", "FOLDER"), ("apply", trained.map_path, "IMAGE")
-        )
+        return conclude(trained, report, ("style", "--images", "FOLDER"), ("apply", trained.map_path, "IMAGE"))
 
 
 def seconds_per_image(transport: Any, x: Any, y: Any) -> float:

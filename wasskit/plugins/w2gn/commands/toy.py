@@ -49,9 +49,7 @@ class W2gnToy(TransportOptions):
         panel="Data",
         show_default="for named targets; points of a file stay where they are",
     )
-    test_size: int = option(
-        4096, help="Points of each measure in evaluations and figures.", panel="Run", min=100
-    )
+    test_size: int = option(4096, help="Points of each measure in evaluations and figures.", panel="Run", min=100)
 
 
 def body(config: W2gnToy, invocation: Invocation) -> Mapping[str, Any]:

@@ -100,9 +100,7 @@ class TransportTask(Task):
         transport = self.transport
         optimisations = [
             Optimisation(adam(transport.psi, options.betas), schedule, "psi", options.clip_norm),
-            Optimisation(
-                adam(transport.conjugate, options.conjugate_betas), schedule, "conjugate", options.clip_norm
-            ),
+            Optimisation(adam(transport.conjugate, options.conjugate_betas), schedule, "conjugate", options.clip_norm),
         ]
         if self.pretrain:
             optimisations.append(Optimisation(adam(transport.psi, (0.8, 0.9), 1e-3), None, "identity"))
@@ -175,9 +173,7 @@ def dense_transport(
     )
 
 
-def fitted_transport(
-    options: TransportOptions, dim: int, x: Draw, y: Draw, *, hidden: Sequence[int] = ()
-) -> W2GN:
+def fitted_transport(options: TransportOptions, dim: int, x: Draw, y: Draw, *, hidden: Sequence[int] = ()) -> W2GN:
     """`dense_transport` adapted to points that are drawn from either measure."""
     count = options.potentials.start_samples or 32768 + 4096 * dim
     transport = dense_transport(
@@ -220,7 +216,5 @@ def pair_source(x: Draw, y: Draw, batch_size: int) -> StepSource:
 def own_rows(batch_size: int, flag: str = "--batch-size") -> range:
     """This rank's rows of a batch. Raises `UserError` where a rank would have none."""
     if batch_size < world_size():
-        raise UserError(
-            f"{flag}: {batch_size} cannot be shared by {world_size()} processes, which need one each."
-        )
+        raise UserError(f"{flag}: {batch_size} cannot be shared by {world_size()} processes, which need one each.")
     return shard_indices(batch_size)

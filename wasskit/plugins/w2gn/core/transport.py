@@ -155,9 +155,7 @@ class W2GN(nn.Module):
         """The objective in the potential ``first`` of ``x``; ``second`` gives the inverse map."""
         if self.refine == "none":
             return cyclic_objective(first, second, x, y, cycle_x=cycle_x, cycle_y=cycle_y, l1=self.l1)
-        return refined_objective(
-            first, second, x, y, method=self.refine, evaluations=self.evaluations, l1=self.l1
-        )
+        return refined_objective(first, second, x, y, method=self.refine, evaluations=self.evaluations, l1=self.l1)
 
     def potentials(self) -> tuple[Potential, Potential]:
         """The two potentials in plain coordinates."""
@@ -185,9 +183,7 @@ class W2GN(nn.Module):
         return torch.cat([psi.gradient(part) for part in x.split(chunk)])
 
     @torch.no_grad()
-    def inverse_map(
-        self, y: Tensor, *, refine: Refine = "none", evaluations: int = 40, chunk: int = 8192
-    ) -> Tensor:
+    def inverse_map(self, y: Tensor, *, refine: Refine = "none", evaluations: int = 40, chunk: int = 8192) -> Tensor:
         """``T^{-1}(y)``: the second network's map, or, refined, the solution of ``grad psi(x) = y`` from there."""
         coordinates = self.coordinates
         parts = []
@@ -195,9 +191,7 @@ class W2GN(nn.Module):
             moved = part if coordinates is None else coordinates.target(part)
             found = self.conjugate.gradient(moved)
             if refine != "none":
-                found = solve(
-                    self.psi, moved, found, method=refine, evaluations=evaluations, tolerance=1e-5
-                ).point
+                found = solve(self.psi, moved, found, method=refine, evaluations=evaluations, tolerance=1e-5).point
             if coordinates is not None:
                 found = coordinates.source_back(found)
             parts.append(found)
@@ -213,16 +207,12 @@ class W2GN(nn.Module):
         return copy.deepcopy(self).requires_grad_(False)
 
 
-def gaussian_coordinates(
-    x: Tensor | Iterable[Tensor], y: Tensor | Iterable[Tensor], floor: float = 1e-4
-) -> Balance:
+def gaussian_coordinates(x: Tensor | Iterable[Tensor], y: Tensor | Iterable[Tensor], floor: float = 1e-4) -> Balance:
     """Coordinates in which the optimal map between the (shrunk) Gaussians of two samples is the identity.
 
     Args:
         x, y: the samples, (N, D) or in batches (B, D).
         floor: see `wasskit.ot.gaussian.balance`.
     """
-    first, second = (
-        streamed_moments(part.split(65536) if isinstance(part, Tensor) else part) for part in (x, y)
-    )
+    first, second = (streamed_moments(part.split(65536) if isinstance(part, Tensor) else part) for part in (x, y))
     return balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second), floor)

@@ -77,9 +77,7 @@ class SavedMap:
         points = load_points(source)
         if self.described.get("dim") != points.shape[1]:
             shape = f"of dimension {self.described['dim']}" if "dim" in self.described else "that are images"
-            raise UserError(
-                f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}."
-            )
+            raise UserError(f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}.")
         mapped = self(points).cpu().numpy()
         with writing(destination):
             destination.parent.mkdir(parents=True, exist_ok=True)

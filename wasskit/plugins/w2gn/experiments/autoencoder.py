@@ -175,9 +175,7 @@ class AutoencoderStage(FirstStage):
             restored, _ = self.autoencoder(images)
             perceptual = self._perceptual[0]
             loss = (
-                F.mse_loss(restored, images)
-                if perceptual is None
-                else perceptual.to(images.device)(restored, images)
+                F.mse_loss(restored, images) if perceptual is None else perceptual.to(images.device)(restored, images)
             )
         losses = Losses(loss).weighted(shard_weight(self.batch_size))
         stepper.backward(losses.total)
@@ -246,6 +244,4 @@ def loaded(dataset: ImageDataset, index: Tensor, size: int, channels: int) -> Te
 
 def load_autoencoder(autoencoder: Autoencoder, path: Path) -> None:
     """Load weights of an autoencoder of this architecture. Raises `UserError` for whatever does not fit."""
-    load_state(
-        autoencoder, read_state(path), path, "the network that --image-size, --filters and --latent ask for"
-    )
+    load_state(autoencoder, read_state(path), path, "the network that --image-size, --filters and --latent ask for")

@@ -157,9 +157,7 @@ def published_mixture(dim: int) -> Measure:
     return gaussian_mixture(torch.from_numpy(centers / spread), 0.4 * torch.from_numpy(maps / spread))
 
 
-def standardised_pair(
-    name: str, source: Measure, networks: list[DenseICNN], dim: int, test_size: int
-) -> KnownPair:
+def standardised_pair(name: str, source: Measure, networks: list[DenseICNN], dim: int, test_size: int) -> KnownPair:
     """The pair whose map is the sum of the networks' gradients, shifted to mean 0 and scaled to total variance D."""
     plain = mean_map(networks, torch.zeros(dim), 1.0)
     images = torch.cat([plain(source.draw(8192, 0, "standardise", i)) for i in range(16)]).double()
@@ -200,7 +198,5 @@ def potential_of(state: Mapping[str, Tensor], prefix: str, path: Path, dim: int)
     except ValueError as error:
         raise UserError(f"{path}: {error}; get the file again.") from error
     if network.in_dim != dim:
-        raise UserError(
-            f"{path} holds a network of {network.in_dim} dimensions, not {dim}; get the file again."
-        )
+        raise UserError(f"{path} holds a network of {network.in_dim} dimensions, not {dim}; get the file again.")
     return network

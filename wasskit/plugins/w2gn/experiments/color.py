@@ -66,10 +66,7 @@ class Palettes:
     def scores(self, transport: W2GN) -> dict[str, dict[str, float]]:
         """Energy distances before and after either map, the distance of the moments, the cycle error."""
         scores, forward = map_scores(transport, self.x, self.y, self.directions)
-        return {
-            "test": {"energy_before": self.before, "moments_forward": gaussian_distance(forward, self.y)}
-            | scores
-        }
+        return {"test": {"energy_before": self.before, "moments_forward": gaussian_distance(forward, self.y)} | scores}
 
     def write_images(self, transport: W2GN, folder: Path) -> list[Path]:
         """Map the first photograph forward and the second back; the files made."""
@@ -129,9 +126,7 @@ class Palettes:
             {"final": final, "images": [str(path) for path in images]},
             tables=[Table(["palettes", "value"], rows, " and ".join(p.name for p in self.paths), digits=5)],
             notes=[f"Image: {path}" for path in images],
-            files={
-                "palette.npz": figures.arrays(source=self.x, forward=forward, target=self.y, inverse=inverse)
-            },
+            files={"palette.npz": figures.arrays(source=self.x, forward=forward, target=self.y, inverse=inverse)},
             figures=drawn,
         )
 

@@ -95,9 +95,7 @@ class ClassifierStage(FirstStage):
         return losses
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
-        return {
-            "test": {"classifier_target": self.accuracy(self.target.test_images, self.target.test_labels)}
-        }
+        return {"test": {"classifier_target": self.accuracy(self.target.test_images, self.target.test_labels)}}
 
     @torch.no_grad()
     def accuracy(self, images: Tensor, labels: Tensor) -> float:

@@ -79,9 +79,7 @@ class LatentQuality:
                 "training": self.training_latents()[: len(normal)],
             }
             self._before = {
-                name: value
-                for key, points in samples.items()
-                for name, value in self.distances(key, points).items()
+                name: value for key, points in samples.items() for name, value in self.distances(key, points).items()
             }
         moments = {"moments_forward": gaussian_distance(mapped, latents)}
         return {"test": self._before | self.distances("forward", mapped) | moments}
@@ -93,9 +91,7 @@ class LatentQuality:
         decoded = self.stage.decode(points).flatten(1)
         seeded = torch.Generator(latents.device).manual_seed(0)
         return {
-            f"{name}_{key}": float(
-                energy_distance(a, b, random_directions(128, b.shape[1], like=b, generator=seeded))
-            )
+            f"{name}_{key}": float(energy_distance(a, b, random_directions(128, b.shape[1], like=b, generator=seeded)))
             for name, a, b in (("energy", points, latents), ("images", decoded, images))
         }
 
@@ -199,8 +195,7 @@ def fid_scores(
         "fid_mapped": decoded(transport.forward_map(normal)),
     }
     scores = {
-        name: frechet_inception_distance(feature_moments(stream, features), real)
-        for name, stream in streams.items()
+        name: frechet_inception_distance(feature_moments(stream, features), real) for name, stream in streams.items()
     }
     return scores, features.label
 

@@ -60,9 +60,7 @@ class KnownPair:
             "cosine_inverse": transport_cosine(self.y, inverse, self.x),
         }
 
-    def report(
-        self, final: Mapping[str, float], begun: Mapping[str, float], history: History | None = None
-    ) -> Report:
+    def report(self, final: Mapping[str, float], begun: Mapping[str, float], history: History | None = None) -> Report:
         """The scores and the learning curves.
 
         Args:
@@ -108,10 +106,7 @@ def dimensions_report(
 
     rows = [
         *(row(label, scores("scores", key)) for key, label in LABELS.items()),
-        *(
-            row(f"start, {LABELS[key]}", scores("scores_at_start", key))
-            for key in ("uvp_forward", "uvp_inverse")
-        ),
+        *(row(f"start, {LABELS[key]}", scores("scores_at_start", key)) for key in ("uvp_forward", "uvp_inverse")),
         row("steps", lambda result: str(result["steps"])),
         row("minutes", lambda result: f"{result['wall_seconds'] / 60:.1f}"),
         *([title, *(str(values.get(dim, "-")) for dim in results)] for title, values in published.items()),

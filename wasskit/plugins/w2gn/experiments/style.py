@@ -158,9 +158,7 @@ def photograph_patches(size: int, count: int, seed: int) -> tuple[ImageDomain, I
     for path in sample_photographs():
         pixels = torch.from_numpy(read_pixels(path)).permute(2, 0, 1).float()
         train = patches(pixels, size, count, derive_seed(seed, path.stem, "train"))
-        domains.append(
-            ImageDomain(path.stem, train, patches(pixels, size, 64, derive_seed(seed, path.stem, "test")))
-        )
+        domains.append(ImageDomain(path.stem, train, patches(pixels, size, 64, derive_seed(seed, path.stem, "test"))))
     return domains[0], domains[1]
 
 
@@ -176,9 +174,7 @@ def patches(pixels: Tensor, size: int, count: int, seed: int) -> Tensor:
         top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
         patch = pixels[None, :, top : top + side, left : left + side]
         cut.append(
-            torch.nn.functional.interpolate(
-                patch, (size, size), mode="bilinear", align_corners=False, antialias=True
-            )
+            torch.nn.functional.interpolate(patch, (size, size), mode="bilinear", align_corners=False, antialias=True)
         )
     return torch.cat(cut).round().clamp(0, 255).to(torch.uint8)
 
@@ -201,9 +197,7 @@ def conv_transport(options: TransportOptions, first: Tensor, second: Tensor, wid
     coordinates = None
     if options.potentials.start == "gaussian":
         colours = [streamed_moments(pixels(part) for part in images.split(256)) for images in (first, second)]
-        coordinates = balance(
-            colours[0].mean, colours[0].covariance, colours[1].mean, colours[1].covariance, 1e-3
-        )
+        coordinates = balance(colours[0].mean, colours[0].covariance, colours[1].mean, colours[1].covariance, 1e-3)
     transport = W2GN(pair[0], pair[1], coordinates=coordinates, **objective_settings(options.objective))
     if options.potentials.start != "pretrain":
         transport.center(scaled(first[:256]), scaled(second[:256]))

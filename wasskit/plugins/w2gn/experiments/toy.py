@@ -50,9 +50,7 @@ class Toy:
         seeded = torch.Generator(device).manual_seed(0)
         self.directions = random_directions(256, self.x.shape[1], like=self.x, generator=seeded)
         samples = [self.target.draw(test_size, seed, "floor", i, device=device) for i in range(16)]
-        distances = [
-            energy_distance(a, b, self.directions) for a, b in zip(samples[::2], samples[1::2], strict=True)
-        ]
+        distances = [energy_distance(a, b, self.directions) for a, b in zip(samples[::2], samples[1::2], strict=True)]
         self.floor = float(torch.stack(distances).square().mean().sqrt())
 
     def scores(self, transport: W2GN) -> dict[str, dict[str, float]]:
@@ -128,9 +126,7 @@ def draw_maps(clouds: Mapping[str, Tensor]) -> Any:
     return draw_transport(Transport("w2gn", **{k: v.cpu().numpy() for k, v in clouds.items()}), Look())[0]
 
 
-def measures(
-    source: str, target: str, whiten: bool | None, seed: int
-) -> tuple[Measure, Measure, Whitening | None]:
+def measures(source: str, target: str, whiten: bool | None, seed: int) -> tuple[Measure, Measure, Whitening | None]:
     """See `Toy`."""
     first, second = measure(source), measure(target)
     if source == "normal":
