@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -206,6 +207,21 @@ def test_a_foreign_typer_application_is_mounted(
     monkeypatch.setattr(cli, "plugin_targets", lambda: {**BUILT_IN, "foreign": "foreign_plugin:plugin"})
     assert "From elsewhere." in run_cli("--help").stdout
     assert run_cli("foreign", "hello").stdout == "hello from elsewhere\n"
+
+
+def test_ctrl_c_after_the_last_word_is_no_traceback() -> None:
+    """The interpreter is being torn down: what is left of torch would print its surprise."""
+    program = (
+        "import atexit, os, signal, sys\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "from wasskit.__main__ import main\n"
+        "sys.argv = ['wasskit', 'recipes', 'list']\n"
+        "main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGINT
+    assert "mrl/imagenet100" in ended.stdout
+    assert ended.stderr == ""
 
 
 # --- Recipes ---------------------------------------------------------------------------------------------------------

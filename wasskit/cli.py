@@ -10,6 +10,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -343,4 +344,7 @@ def main() -> None:
     watch_parent()
     with raised():
         code = run(sys.argv[1:])
+    # All is done and said. From here a Ctrl-C ends the process at once, where Python would print a traceback of
+    # whatever it is tearing down.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

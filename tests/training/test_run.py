@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,20 @@ from wasskit.training.run import Metric, RunDirectory, read_metrics
 def create(path: Path, **changes: object) -> RunDirectory:
     settings = {"command": "mrl train", "options": {"lr": 0.1, "dims": (8, 16), "weights": None}, **changes}
     return RunDirectory.create(path, **settings)  # type: ignore[arg-type]
+
+
+def test_what_a_killed_process_left_takes_no_directory(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / f".config.toml.{ended.pid}.tmp").write_text("command = ")
+    assert create(run).path == run
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / f".config.toml.{os.getpid()}.tmp").write_text("command = ")
+    with pytest.raises(UserError, match="other files"):
+        create(other)
 
 
 def test_created_files(tmp_path: Path) -> None:

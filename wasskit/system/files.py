@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from wasskit.errors import UserError, WasskitError
 
-__all__ = ["remove_leftovers", "replace_file", "replace_text", "replacing", "sync_folder", "writing"]
+__all__ = ["is_leftover", "remove_leftovers", "replace_file", "replace_text", "replacing", "sync_folder", "writing"]
 
 _SUFFIX = ".tmp"
 
@@ -94,6 +94,21 @@ def remove_leftovers(folder: Path) -> None:
     for leftover in folder.rglob(f".*{_SUFFIX}"):
         with contextlib.suppress(OSError):
             leftover.unlink()
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether ``path`` is the temporary file of a writer that is gone from this machine."""
+    pid = path.name.removesuffix(_SUFFIX).rpartition(".")[2]
+    temporary = path.name.startswith(".") and path.name.endswith(_SUFFIX) and pid.isdecimal()
+    if not temporary or os.name != "posix":  # elsewhere nothing asks without ending the process
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # another user's
+        return False
+    return False
 
 
 def sync_folder(folder: Path) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 from wasskit.console import jsonable
 from wasskit.errors import UserError, WasskitError
 from wasskit.system.documents import read_json, read_toml
-from wasskit.system.files import replace_text, writing
+from wasskit.system.files import is_leftover, replace_text, writing
 from wasskit.system.locks import holder
 from wasskit.training.claim import LOCK, claimed
 from wasskit.training.environment import describe_environment
@@ -312,7 +312,8 @@ def _make(path: Path, numbered: bool, command: str, resumable: bool) -> Path:
                     continue
                 if not path.is_dir():
                     raise UserError(f"{path} is a file: choose another --run-dir.") from None
-                if any(path.iterdir()):
+                # One that was killed as it wrote the configuration leaves but a temporary file.
+                if not all(is_leftover(entry) for entry in path.iterdir()):
                     raise UserError(_refusal(path, command, resumable)) from None
             return candidate
     raise AssertionError("unreachable")
