@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,15 @@ def data_root() -> Path:
     if not root:
         pytest.skip("WASSKIT_DATA is not set")
     return Path(root)
+
+
+@pytest.fixture(autouse=True)
+def _told_as_by_default() -> Iterator[None]:
+    """What a command said of ``--quiet`` and ``--json`` does not hold for the next test."""
+    yield
+    from wasskit import console
+
+    console.configure()
 
 
 @dataclass(frozen=True)
