@@ -5,7 +5,6 @@ Below `COMPLETE` each test takes N of the training commands, by turns of the tes
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +15,6 @@ pytest.register_assert_rewrite("tests.trust.runs")
 from tests.trust.server import Server  # noqa: E402 - after the registration
 
 COMPLETE = 10
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    with contextlib.suppress(ValueError):  # declared already
-        parser.addoption("--trials", type=int, default=None, help="Trials of each test of trust.")
 
 
 @pytest.fixture
