@@ -16,6 +16,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 def test_the_level_is_exact() -> None:
     """300 comparisons of samples of one law, p <= 0.1 of multiples of 1/20: a binomial count, outside of its central
     99.99 % by chance once in 10,000 runs for each of three tests; the seeds are fixed.

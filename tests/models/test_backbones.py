@@ -54,6 +54,7 @@ def test_transformers_give_features_but_no_maps() -> None:
         backbone.feature_maps(torch.zeros(1, 3, 32, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "timm/resnet18"])
 @pytest.mark.parametrize(
     ("stem", "size", "side"),

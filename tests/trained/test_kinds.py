@@ -98,6 +98,7 @@ def test_every_plugin_that_trains_declares_its_kind() -> None:
         assert {"embed", "apply"} & set(commands), "a map is applied to points, all others embed images"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_an_export_is_the_run(name: str, runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
     run = runs(name)

@@ -82,6 +82,7 @@ def test_a_declared_loss_is_mixed_in_every_mode(linear: type[PairLoss], mode: Mo
         assert torch.autograd.grad(terms.total, leaf)[0].isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_file_is_all_that_the_command_needs(tmp_path: Path) -> None:
     (tmp_path / "linear.py").write_text(DECLARATION, encoding="utf-8")
     script = (

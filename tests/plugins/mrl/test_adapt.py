@@ -173,6 +173,7 @@ def test_labels_of_another_length_are_refused(tmp_path: Path) -> None:
         read_vectors(tmp_path / "x.npy", tmp_path / "y.npy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learn", ["labels", "neighbours", "pairs"])
 def test_the_command_makes_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], learn: str, monkeypatch: pytest.MonkeyPatch

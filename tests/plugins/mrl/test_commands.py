@@ -76,6 +76,7 @@ def test_the_default_run_learns_digits(run_cli: Cli, tmp_path: Path) -> None:
     assert summary["final"]["test/top1@8"] > 95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

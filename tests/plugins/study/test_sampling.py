@@ -65,6 +65,7 @@ def test_w2_of_samples_of_spheres(kept: int, total: int, n: int) -> None:
     assert_law(values, law.w2, law.w2_error)
 
 
+@pytest.mark.slow
 def test_what_the_limit_leaves_out() -> None:
     """At n = 400, d = 100 the limit alone is seven standard errors off."""
     generator, n, d = np.random.default_rng(1), 400, 100
@@ -76,6 +77,7 @@ def test_what_the_limit_leaves_out() -> None:
     assert statistics.stdev(values) == pytest.approx(math.sqrt(variance), rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "count"), [(12, 40, 1500), (32, 64, 1000), (50, 400, 300)])
 def test_fewer_points_than_dimensions(n: int, d: int, count: int) -> None:
     """Taking the mean's share of the trace alone would be four to ten deviations off."""
@@ -87,6 +89,7 @@ def test_fewer_points_than_dimensions(n: int, d: int, count: int) -> None:
     assert spread == pytest.approx(math.sqrt(variance), rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "t"), [(1, 2.0), (2, 2.0), (3, 6.0), (32, 2.0)])
 def test_lu_of_samples_of_spheres(d: int, t: float) -> None:
     generator, n = np.random.default_rng(3), 300
