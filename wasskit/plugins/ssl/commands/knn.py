@@ -30,8 +30,9 @@ def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
     if config.from_file:
         return _of_files(config)
     with evaluation_of(config) as setup:
-        bank, test = setup.split("train"), setup.split("test")
+        bank = setup.split("train")
         neighbours = Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
+        test = setup.split("test")
         network = setup.model.encoder.backbone
         known, asked = (features_of(network, part, setup.settings) for part in (bank, test))
         title = f"{test.name}/test, neighbours among {len(bank):,} images"

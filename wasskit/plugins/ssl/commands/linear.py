@@ -23,6 +23,7 @@ class Linear(EvaluationOptions, TrainFileOptions):
 
 def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
+    from wasskit.plugins.ssl.evaluation import require_labels
     from wasskit.plugins.ssl.measure import evaluation_of, probe_of
     from wasskit.plugins.ssl.reports import Named, linear_report, probed, probed_features
     from wasskit.report import finish
@@ -40,8 +41,10 @@ def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
         report = linear_report(found, Named(name, name), f"{name}, {title}")
     else:
         with evaluation_of(config, "linear.safetensors") as setup:
-            folder, images = setup.folder, setup.split("test")
-            found = probed(setup.model, setup.split("train"), images, setup.settings, probe)
+            folder, train_images = setup.folder, setup.split("train")
+            require_labels(train_images, "A linear probe")  # before the test images are looked for
+            images = setup.split("test")
+            found = probed(setup.model, train_images, images, setup.settings, probe)
         report = linear_report(found, setup.named, f"{images.name}/test, {title}")
     finish(report, folder)
     return {**report.result, "classifier": str(folder / "linear.safetensors")}
