@@ -27,6 +27,7 @@ from wasskit.system.arrays import VECTORS as SUFFIXES
 from wasskit.system.arrays import map_array, read_archive
 from wasskit.system.documents import LARGEST_TEXT, read_csv_rows, read_text
 from wasskit.system.readers import Damage, reader
+from wasskit.text import short_text
 
 if TYPE_CHECKING:
     from wasskit.data.formats.parquet import ParquetVectors
@@ -248,9 +249,9 @@ def _column(path: Path, key: str | None, what: str) -> list[str]:
     if key is None and len(heading) > 1:
         key = "label" if what == "labels" and "label" in heading else None
         if key is None:
-            raise UserError(f"{path} has the columns {', '.join(heading[:8])}: name one, {path}:COLUMN.")
+            raise UserError(f"{path} has the columns {short_text(', '.join(heading))}: name one, {path}:COLUMN.")
     if key is not None and key not in heading:
-        raise UserError(f"{path} has no column {key!r}; it has {', '.join(heading[:8]) or 'none'}.")
+        raise UserError(f"{path} has no column {key!r}; it has {short_text(', '.join(heading)) or 'none'}.")
     place = heading.index(key) if key is not None else 0
     short = next((number for number, row in enumerate(rows) if len(row) <= place), None)
     if short is not None:
@@ -324,12 +325,12 @@ def _one(file: Path, key: str | None, found: dict[str, Any], dims: int) -> Any:
     """The array of a name, or the only one of so many dimensions."""
     if key is not None:
         if key not in found:
-            raise UserError(f"{file} holds no {key!r}; it holds {', '.join(found) or 'no numbers'}.")
+            raise UserError(f"{file} holds no {key!r}; it holds {short_text(', '.join(found)) or 'no numbers'}.")
         return found[key]
     names = [name for name, array in found.items() if array.ndim == dims]
     if len(names) != 1:
         shape = "(points, coordinates)" if dims == 2 else "(points,)"
-        several = f" ({', '.join(names[:8])}): name one, {file}:NAME" if names else ""
+        several = f" ({short_text(', '.join(names))}): name one, {file}:NAME" if names else ""
         raise UserError(f"{file} must hold one array of shape {shape}; it holds {len(names)}{several}.")
     return found[names[0]]
 

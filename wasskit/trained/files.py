@@ -131,6 +131,8 @@ def exported_file(
         if is_exported(model):
             raise UserError(f"{model} is exported already: name the file to write by --output.")
         return RunDirectory.find(model, plugin=plugin)[0].path / "export" / "model.safetensors"
+    if not output.name or output.is_dir():
+        raise UserError(f"--output: {output} is a folder; name a file in it.")
     if output.suffix in (".pt", ".pth", ".bin", ".onnx"):
         raise UserError(f"--output: {output} must end in .safetensors.")
     if output.suffix != ".safetensors":

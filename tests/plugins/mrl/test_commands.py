@@ -514,6 +514,7 @@ def test_a_full_disk_loses_nothing(run_cli: Cli, words: Words, tmp_path: Path, m
         (("embed", "RUN", "no/images", "--dim", "9"), "--dim: 9 is larger than the embedding"),
         (("embed", "RUN", "no/images", "--output", "."), "is a folder; name a .npy file"),
         (("export", "RUN", "--output", "model.bin"), "must end in .safetensors"),
+        (("export", "RUN", "--output", "."), "is a folder"),
         (("evaluate", "RUN", "--device", "meta"), "'meta' is not supported"),
         (("sweep",), "at least one axis"),
         (("sweep", "bata=1,2"), "Did you mean 'beta'?"),
