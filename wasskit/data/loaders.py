@@ -17,7 +17,6 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
-from wasskit.data.transfer import to_device
 from wasskit.data.transforms import (
     Augment,
     PerImage,
@@ -30,6 +29,7 @@ from wasskit.data.transforms import (
 from wasskit.data.workers import Workers, as_tuple
 from wasskit.distributed import group
 from wasskit.errors import UserError
+from wasskit.system.transfer import to_device
 
 
 @dataclass(frozen=True)

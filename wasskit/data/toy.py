@@ -19,8 +19,8 @@ from torch import Tensor
 from wasskit.data.catalog import MEASURES
 from wasskit.data.embeddings import is_embeddings, open_embeddings
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import Constant, to_device
 from wasskit.errors import UserError
+from wasskit.system.transfer import Constant, to_device
 
 Scheme = Literal["random", "sobol"]
 

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wasskit.system.transfer import to_device
+
 __all__ = ["Kind", "slicing_directions"]
 
 Kind = Literal["orthogonal", "random", "sobol"]
@@ -43,6 +45,4 @@ def slicing_directions(
         found = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
     else:
         raise ValueError(f"directions are orthogonal, random or sobol, not {kind!r}")
-    units: Tensor = (found / found.norm(dim=1, keepdim=True)).to(like.dtype)
-    # By way of pinned memory, so that the host does not wait.
-    return units.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else units.to(like.device)
+    return to_device((found / found.norm(dim=1, keepdim=True)).to(like.dtype), like.device)

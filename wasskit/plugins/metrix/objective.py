@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import gather, gather_with_grad
 from wasskit.distributed.group import broadcast_object
 from wasskit.evaluation.accuracy import are_integers
@@ -23,6 +22,7 @@ from wasskit.plugins.metrix.losses import build_loss
 from wasskit.plugins.metrix.mixers import MIXERS, Mode, Sources
 from wasskit.plugins.metrix.pairs import KINDS, Kind, Mixing, Pairing, draw_mixing
 from wasskit.plugins.metrix.published import PublishedPairing
+from wasskit.system.transfer import to_device
 
 __all__ = ["MetrixLoss", "MetrixTerms"]
 

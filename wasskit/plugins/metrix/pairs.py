@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wasskit.data.transfer import to_device
+from wasskit.system.transfer import to_device
 
 Kind = Literal["positive-negative", "anchor-negative"]
 KINDS: tuple[Kind, Kind] = ("positive-negative", "anchor-negative")

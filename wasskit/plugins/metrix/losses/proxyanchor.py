@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.data.transfer import to_device
 from wasskit.plugins.metrix.pair_loss import LogSum, ProxyLoss
 from wasskit.plugins.metrix.pairs import relations
+from wasskit.system.transfer import to_device
 
 
 class ProxyAnchor(ProxyLoss, name="proxyanchor"):

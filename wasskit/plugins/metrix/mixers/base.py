@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.distributed.group import rank, world_size
 from wasskit.plugins.metrix.pairs import Mixing, Triples, unique_pairs
+from wasskit.system.transfer import to_device
 
 EPS = 1e-12
 

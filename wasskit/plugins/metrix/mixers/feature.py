@@ -15,10 +15,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.plugins.metrix.mixers.base import Sources, pair_cosines
 from wasskit.plugins.metrix.pairs import Mixing, Triples
+from wasskit.system.transfer import to_device
 
 
 class FeatureMixer:

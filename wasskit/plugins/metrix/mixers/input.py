@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import gather
 from wasskit.plugins.metrix.mixers.base import Sources, pair_cosines
 from wasskit.plugins.metrix.pairs import Mixing, Triples
+from wasskit.system.transfer import to_device
 
 
 class InputMixer:

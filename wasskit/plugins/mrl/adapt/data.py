@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from wasskit.data.embeddings import class_numbers, open_embeddings, read_column
 from wasskit.data.samplers import RandomSampler
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import to_device
 from wasskit.distributed.group import rank, world_size
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
@@ -23,6 +22,7 @@ from wasskit.evaluation.compression import neighbours
 from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor
 from wasskit.system.readers import Damage, reader
+from wasskit.system.transfer import to_device
 
 POOL = 50_000
 """Vectors among which nearest pairs are looked for; of more, as many are drawn."""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import broadcast_module
 from wasskit.plugins.w2gn.core.task import Pair, TransportTask, own_rows
 from wasskit.plugins.w2gn.core.transport import gaussian_coordinates
+from wasskit.system.transfer import to_device
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.norm import convert_sync_batchnorm
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
@@ -20,6 +19,7 @@ from wasskit.models.weights import load_state, read_state
 from wasskit.ot.precision import autocast
 from wasskit.plugins.w2gn.core.stages import FirstStage, Points
 from wasskit.plugins.w2gn.core.task import own_rows
+from wasskit.system.transfer import to_device
 from wasskit.training.optim import build_optimizer
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from wasskit.data.seeds import derive_seed
 from wasskit.data.toy import MOST_DIMENSIONS, Measure, gaussian_mixture
-from wasskit.data.transfer import Constant
 from wasskit.errors import UserError
 from wasskit.models.icnn import DenseICNN
 from wasskit.models.weights import read_state
 from wasskit.plugins.w2gn.experiments.pairs import KnownPair
 from wasskit.system.arrays import read_archive
+from wasskit.system.transfer import Constant
 
 # Korotin et al. (2021b), table 2: L2-UVP in percent of the forward map on the benchmark, by dimension.
 PUBLISHED = {

@@ -25,13 +25,13 @@ from wasskit.data.photographs import (
     read_pixels,
 )
 from wasskit.data.toy import Measure, Scheme, normal
-from wasskit.data.transfer import Constant
 from wasskit.evaluation.transport import gaussian_distance
 from wasskit.ot.energy import energy_distance, random_directions
 from wasskit.plugins.w2gn import figures
 from wasskit.plugins.w2gn.core.evaluation import flat, map_scores
 from wasskit.plugins.w2gn.core.transport import W2GN, Refine
 from wasskit.report import Report, Table
+from wasskit.system.transfer import Constant
 
 
 class Palettes:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from wasskit.data.domains import Domain
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import to_device
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.evaluation.retrieval import nearest
@@ -30,6 +29,7 @@ from wasskit.plugins.w2gn.core.task import own_rows
 from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
 from wasskit.plugins.w2gn.figures import principal_planes
 from wasskit.report import Report, Table
+from wasskit.system.transfer import to_device
 from wasskit.training.optim import build_optimizer
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress

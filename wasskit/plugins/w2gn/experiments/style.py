@@ -15,7 +15,6 @@ from wasskit.data.base import read_image
 from wasskit.data.folder import list_images
 from wasskit.data.photographs import read_pixels, sample_photographs
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transfer import to_device
 from wasskit.distributed.shard import map_shards
 from wasskit.errors import UserError
 from wasskit.evaluation.transport import forward_inverse_error
@@ -29,6 +28,7 @@ from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.figures import image_grid
 from wasskit.plugins.w2gn.options import TransportOptions
 from wasskit.report import Report, Table
+from wasskit.system.transfer import to_device
 
 _CHUNK = 16
 
