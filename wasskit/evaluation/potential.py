@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.rows import shape_of, unit_rows, wide
+from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.precision import full_precision
 
 __all__ = ["gaussian_uniformity"]
@@ -45,32 +43,19 @@ def gaussian_uniformity(
     if normalise:
         z = unit_rows(z)
     size = block or (1024 if z.device.type == "cpu" else 8192)
+
+    def compute(x: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        with full_precision(x):
+            return _log_potential(x, t, size, bounded=normalise, with_gradient=with_gradient)
+
     if sharded and world_size() > 1:
         with torch.no_grad(), full_precision(z):
             log_sum, _ = _log_potential(
                 z, t, size, bounded=normalise, with_gradient=False, share=(rank(), world_size())
             )
     else:
-        log_sum = _LogPotential.apply(z, t, size, normalise)
+        log_sum = known_gradient(compute, z)
     return (log_sum - math.log(n * (n - 1) / 2)).to(features.device, z.dtype)
-
-
-class _LogPotential(Function):
-    """log sum_{i<j} exp(-t |z_i - z_j|^2), its gradient found in the forward sweep."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, t: float, block: int, bounded: bool) -> Tensor:
-        with full_precision(z):
-            value, gradient = _log_potential(z, t, block, bounded=bounded, with_gradient=ctx.needs_input_grad[0])
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (own,) = ctx.saved_tensors
-        return gradient.to(own) * own, None, None, None
 
 
 def _log_potential(

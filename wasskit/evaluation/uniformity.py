@@ -10,18 +10,16 @@ serve as losses.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from wasskit.distributed.collectives import gather
 from wasskit.errors import UserError
 from wasskit.evaluation.potential import gaussian_uniformity
 from wasskit.evaluation.rows import shape_of, unit_rows, wide
+from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.polar import (
     Method,
     magnitude_of,
@@ -66,31 +64,21 @@ def w2_uniformity(features: Tensor, *, normalise: bool = True, ridge: float = 0.
     given = wide(features)
     # Divided in float64: another rounding to float32 would turn the small directions.
     z = unit_rows(given.double()) if normalise else given
-    value: Tensor = _W2.apply(z, ridge, method, unit_roundoff(features.dtype))
+    roundoff = unit_roundoff(features.dtype)
+    value = known_gradient(lambda x, with_gradient: _w2(x, ridge, method, roundoff, with_gradient), z)
     return value.to(features.device, given.dtype)
 
 
-class _W2(Function):
-    """The distance of (N, m) features as they are, float64, its gradient in closed form.
+def _w2(z: Tensor, ridge: float, method: Method, roundoff: float, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """The distance of (N, m) features as they are, float64, and its gradient in closed form, in their dtype.
 
     W2^2 = |Z|^2 / N + 1 - 2 |Z_c|_* / sqrt(m N), so dW2 / dZ = (Z / N - P / sqrt(m N)) / W2, P the polar factor of
     Z_c. A ridge r replaces the m singular values s_i, those of missing rows included, by sqrt(s_i^2 + N r), P by
     U diag(s / sqrt(s^2 + N r)) V^T, and adds m r.
     """
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, ridge: float, method: Method, roundoff: float) -> Tensor:
-        distance = _w2_by_gram if method == "eigh" else _w2_by_polar
-        value, gradient = distance(z.double(), ridge, method, roundoff, ctx.needs_input_grad[0])
-        if gradient is not None:
-            ctx.save_for_backward(gradient.to(z.dtype))
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (own,) = ctx.saved_tensors
-        return gradient.to(own) * own, None, None, None
+    distance = _w2_by_gram if method == "eigh" else _w2_by_polar
+    value, gradient = distance(z.double(), ridge, method, roundoff, with_gradient)
+    return value, None if gradient is None else gradient.to(z.dtype)
 
 
 def _w2_by_gram(

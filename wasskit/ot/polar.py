@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from wasskit.errors import UserError
+from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.precision import full_precision
 
 __all__ = [
@@ -93,25 +92,12 @@ def nuclear_norm(matrix: Tensor, *, magnitude: Tensor | None = None, method: Met
 
     Value and gradient as in :func:`nuclear_norm_and_polar_factor`.
     """
-    result: Tensor = _NuclearNorm.apply(matrix, magnitude, method)
-    return result
-
-
-class _NuclearNorm(Function):
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, magnitude: Tensor | None, method: Method) -> Tensor:
-        value, polar = nuclear_norm_and_polar_factor(
-            matrix, magnitude=magnitude, method=method, with_polar=ctx.needs_input_grad[0]
-        )
-        if polar is not None:
-            ctx.save_for_backward(polar)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (polar,) = ctx.saved_tensors
-        return gradient.to(polar) * polar, None, None
+    return known_gradient(
+        lambda x, with_polar: nuclear_norm_and_polar_factor(
+            x, magnitude=magnitude, method=method, with_polar=with_polar
+        ),
+        matrix,
+    )
 
 
 @torch.no_grad()
