@@ -7,7 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from command_reference import write_reference  # noqa: E402
+from declared import write_reference  # noqa: E402
 
 import wasskit  # noqa: E402
 
@@ -39,7 +39,7 @@ html_static_path: list[str] = []
 default_role = "literal"
 
 
-def escape_bars(app, what, name, obj, options, lines):  # noqa: ANN001, ANN201, PLR0913
+def escape_bars(app, what, name, obj, options, lines):
     """Bars outside of code are bars; in reStructuredText they would name substitutions."""
     for number, line in enumerate(lines):
         pieces = re.split(r"(``.*?``)", line)
@@ -47,8 +47,8 @@ def escape_bars(app, what, name, obj, options, lines):  # noqa: ANN001, ANN201, 
         lines[number] = "".join(pieces)
 
 
-def setup(app):  # noqa: ANN001, ANN201
+def setup(app):
     app.connect("autodoc-process-docstring", escape_bars, priority=900)
 
 
-write_reference(HERE / "reference" / "commands")
+write_reference(HERE / "reference")
