@@ -31,6 +31,8 @@ MEASURES = {
     "recall_at_k": "recall_at_k(x, y, k=(1, 10))",
     "map_at_r": "map_at_r(x, y)",
     "map_at_k": "retrieval.map_at_k(x, y, 10)",
+    "query_metrics": "query_metrics(x, y, wanted=per_query.Wanted(average=(10,), ndcg=(10,)))",
+    "query_metrics, whole rankings": "query_metrics(x[: n // 4], y[: n // 4], wanted=per_query.Wanted(full=True))",
     "nearest": "retrieval.nearest(x, 10)",
     "knn_accuracy": "knn_accuracy(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :])",
     "topk_accuracy": "topk_accuracy(x, y, (1, 5))",
@@ -43,7 +45,7 @@ import sys
 from tests.trust.memory import peak_memory
 import numpy as np, torch
 from wasskit.evaluation import *
-from wasskit.evaluation import retrieval, uniformity
+from wasskit.evaluation import per_query, retrieval, uniformity
 n, m = int(sys.argv[1]), int(sys.argv[2])
 torch.manual_seed(0)
 x, y = torch.randn(n, m), torch.randint(100, (n,))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SUFFIXES", "Embeddings", "Labelled", "class_numbers", "is_embeddings", "is_part", "open_embeddings", "read_column",
-    "read_labelled", "read_tensor",
+    "read_labelled", "read_tensor", "read_values",
 ]  # fmt: skip
 
 BESIDE = ("", "row", "id", "label", "group", "path")
@@ -175,7 +175,7 @@ class Labelled:
 
     Args:
         vectors: (N, D) as they are stored.
-        labels: (N,) int64, numbers of ``classes``.
+        labels: (N,) int64, numbers of ``classes``; -1 where none are given.
     """
 
     vectors: Tensor
@@ -183,8 +183,8 @@ class Labelled:
     classes: tuple[str, ...]
 
 
-def read_labelled(*pairs: tuple[Path, Path]) -> list[Labelled]:
-    """Files of vectors with their labels; the classes are numbered alike in all of them.
+def read_labelled(*pairs: tuple[Path, Path | None]) -> list[Labelled]:
+    """Files of vectors with their labels, if any; the classes are numbered alike in all of them.
 
     Raises:
         UserError: one cannot be read, they do not fit together, or the vectors differ in width.
@@ -195,9 +195,16 @@ def read_labelled(*pairs: tuple[Path, Path]) -> list[Labelled]:
             raise UserError(
                 f"{other.where} has vectors of {other.shape[1]} numbers, {opened[0].where} of {opened[0].shape[1]}."
             )
-    columns = [read_column(labels, vectors) for (_, labels), vectors in zip(pairs, opened, strict=True)]
-    numbers, classes = class_numbers(*columns)
-    return [Labelled(v.whole(), n, classes) for v, n in zip(opened, numbers, strict=True)]
+    columns = [
+        None if labels is None else read_column(labels, vectors)
+        for (_, labels), vectors in zip(pairs, opened, strict=True)
+    ]
+    numbers, classes = class_numbers(*(column for column in columns if column is not None))
+    found = iter(numbers)
+    return [
+        Labelled(vectors.whole(), torch.full((len(vectors),), -1) if column is None else next(found), classes)
+        for vectors, column in zip(opened, columns, strict=True)
+    ]
 
 
 def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
@@ -210,6 +217,14 @@ def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels
     Raises:
         UserError: the file cannot be read, holds no such column, or as many values as ``of`` has rows.
     """
+    values = read_values(path, of, what=what)
+    if values.dtype.kind == "U" and len(values) and all(re.fullmatch(r"-?\d{1,18}", value) for value in values):
+        values = values.astype(np.int64)
+    return values if values.dtype.kind == "U" else values.astype(np.int64)
+
+
+def read_values(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
+    """The same as they are stored: whole numbers of any type, or texts, also where these are all numbers."""
     file, key = _parted(path)
     suffix = file.suffix.lower()
     if suffix in (".npy", ".npz"):
@@ -228,13 +243,13 @@ def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels
         raise UserError(f"{path}: {what} are read from .npy, .npz, .csv, .parquet or .txt files.")
     if of is not None and len(values) != len(of):
         raise UserError(f"{path} has {len(values):,} {what} for the {len(of):,} vectors of {of.where}.")
-    if values.dtype.kind == "U" and len(values) and all(re.fullmatch(r"-?\d{1,18}", value) for value in values):
-        values = values.astype(np.int64)
-    return values if values.dtype.kind == "U" else values.astype(np.int64)
+    return values
 
 
 def class_numbers(*columns: NDArray[Any]) -> tuple[list[Tensor], tuple[str, ...]]:
     """Columns as numbers (N,) int64 of their distinct values, ascending, and the names of these."""
+    if not columns:
+        return [], ()
     texts = any(column.dtype.kind == "U" for column in columns)
     values = np.concatenate([column.astype(str) if texts else column for column in columns])
     classes, numbers = np.unique(values, return_inverse=True)

@@ -18,7 +18,7 @@ similarities are equal to the bit (:mod:`wasskit.evaluation.ties`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -146,7 +146,7 @@ def query_metrics(
         relevance = Relevance.of_labels(labels.to(device), known.to(device))
     x, y = similarity_factors(queries, queries if gallery is None else gallery, metric)
     if gallery is None:
-        hidden = Hidden(torch.arange(len(x), device=x.device), hidden.pairs, hidden.groups, hidden.labels)
+        hidden = replace(hidden, own=torch.arange(len(x), device=x.device))
     if conventions.ties == "docno":
         called = names if names is not None else [str(row) for row in range(len(y))]
         order = torch.tensor(sorted(range(len(y)), key=called.__getitem__, reverse=True), device=y.device)

@@ -86,6 +86,7 @@ class Hidden:
     Args:
         own: (Q,) int64, the query itself among the gallery; None: it is not there.
         pairs: queries and gallery items (H,) int64, sorted by query.
+        items: (I,) int64, gallery items that no query meets.
         groups: of the queries (Q,) and of the gallery (M,), integers: a query meets no item of its own group ...
         labels: ... or, with the classes of both, only none that is of its class too (the same identity seen by the
             same camera, in person re-identification).
@@ -93,6 +94,7 @@ class Hidden:
 
     own: Tensor | None = None
     pairs: tuple[Tensor, Tensor] | None = None
+    items: Tensor | None = None
     groups: tuple[Tensor, Tensor] | None = None
     labels: tuple[Tensor, Tensor] | None = None
 
@@ -100,6 +102,8 @@ class Hidden:
         """Set what the queries (r,) do not meet to -inf, in similarities (r, M)."""
         if self.own is not None:
             similarities[torch.arange(len(queries), device=queries.device), self.own[queries]] = -torch.inf
+        if self.items is not None:
+            similarities[:, self.items] = -torch.inf
         if self.groups is not None:
             same = self.groups[0][queries, None] == self.groups[1][None]
             if self.labels is not None:
@@ -118,6 +122,7 @@ class Hidden:
         return Hidden(
             own=None if self.own is None else places[self.own],
             pairs=None if self.pairs is None else (self.pairs[0], places[self.pairs[1]]),
+            items=None if self.items is None else places[self.items],
             groups=None if self.groups is None else (self.groups[0], self.groups[1][order]),
             labels=None if self.labels is None else (self.labels[0], self.labels[1][order]),
         )
