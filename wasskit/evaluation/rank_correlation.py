@@ -59,8 +59,9 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> RankCorrel
     if not r.any() or not s.any():
         return None
     orders = _orders(n, seed)
-    rho, tau = r @ s / math.sqrt((r @ r) * (s @ s)), (signs * others).sum() / math.sqrt(
-        np.square(signs).sum() * np.square(others).sum()
+    rho, tau = (
+        r @ s / math.sqrt((r @ r) * (s @ s)),
+        (signs * others).sum() / math.sqrt(np.square(signs).sum() * np.square(others).sum()),
     )
     products = s[orders] @ r
     counts = np.concatenate(

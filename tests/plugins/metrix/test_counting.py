@@ -62,7 +62,7 @@ def test_pairs_as_trec_eval_counts_them(run_cli: Cli, files: dict[str, Any]) -> 
     scores = files["test"][0] @ files["train"][0].T
     values: list[list[float]] = []
     for q in range(6):
-        ranked = sorted(range(50), key=lambda d: (scores[q, d], f"train{d}"), reverse=True)  # noqa: B023
+        ranked = sorted(range(50), key=lambda d: (scores[q, d], f"train{d}"), reverse=True)
         gains = np.maximum(files["relevance"][q, ranked], 0)
         hit = gains > 0
         places = np.flatnonzero(hit) + 1

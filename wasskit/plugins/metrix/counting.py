@@ -134,7 +134,9 @@ class Judgement:
     gallery: Named
 
 
-def read_judgement(config: CountingOptions, where: tuple[str, str], test: Features, gallery: Features | None) -> Judgement:
+def read_judgement(
+    config: CountingOptions, where: tuple[str, str], test: Features, gallery: Features | None
+) -> Judgement:
     """The files of the options, on the features' device; ``where`` names the queries and the gallery in sentences.
 
     Raises:

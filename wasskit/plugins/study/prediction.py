@@ -127,7 +127,7 @@ def measured_run(
     whole = measure_embeddings(features, pairs=10_000_000, seed=seed, device=device)
     found = {
         "w2": whole.w2, "lu": whole.lu, "mean_norm": whole.mean_norm, "used_dims": whole.used_dims,
-        "effective_rank": whole.effective_rank, **measure_label_free(features, seed=seed, device=device).values,
+        "effective_rank": whole.effective_rank, **measure_label_free(features, seed=seed, device=device, compared=False).values,
     }  # fmt: skip
     found = {name: value for name, value in found.items() if math.isfinite(value)}
     replace_text(path, json.dumps({"of": state, "measures": found}, indent=2) + "\n")
