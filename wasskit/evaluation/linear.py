@@ -217,5 +217,5 @@ def logistic_probe(
         return total
 
     with torch.enable_grad():
-        optimiser.step(objective)  # type: ignore[no-untyped-call]
+        optimiser.step(objective)
     return classifier.requires_grad_(False)

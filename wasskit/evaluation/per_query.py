@@ -107,6 +107,9 @@ class QueryMetrics:
         return dict(zip(self.names, found.tolist(), strict=True))
 
 
+_NOTHING, _OURS = Hidden(), Conventions()
+
+
 @torch.no_grad()
 def query_metrics(
     queries: Tensor,
@@ -115,10 +118,10 @@ def query_metrics(
     gallery: Tensor | None = None,
     gallery_labels: Tensor | None = None,
     relevance: Relevance | None = None,
-    hidden: Hidden = Hidden(),
+    hidden: Hidden = _NOTHING,
     names: Sequence[str] | None = None,
     wanted: Wanted = Wanted(),
-    conventions: Conventions = Conventions(),
+    conventions: Conventions = _OURS,
     metric: Metric = "cosine",
     sharded: bool = False,
 ) -> QueryMetrics:

@@ -91,9 +91,7 @@ class FileOptions(OptionGroup):
 class TrainFileOptions(FileOptions):
     """Embeddings from files: those measured and those that vote."""
 
-    train: Path | None = vector_file(
-        "Training embeddings beside a file of embeddings: they vote in k-NN, or train classifiers."
-    )
+    train: Path | None = vector_file("Training embeddings beside a file: they vote in k-NN, or train classifiers.")
     train_labels: Path | None = vector_file("Their labels.")
 
     def others(self) -> tuple[str, Path | None, Path | None]:

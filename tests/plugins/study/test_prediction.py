@@ -116,8 +116,8 @@ def test_one_accuracy_for_all_runs_predicts_nothing(run_cli: Cli, runs: list[str
         ("runs/ssl/0", "this is 1: name more run directories."),
         ("runs", "runs holds no run: neither it nor a folder right below it has a config.toml."),
         ("runs/ssl/0 nowhere runs/ssl/1", "There is no run directory nowhere."),
-        ("runs/ssl --accuracy knn5_top1", "5 of 5 runs have no knn5_top1 of their test images, the first is runs/ssl/0; "
-         "or name by --accuracy what all have (linear_top1)."),
+        ("runs/ssl --accuracy knn5_top1", "5 of 5 runs have no knn5_top1 of their test images, the first is "
+         "runs/ssl/0; or name by --accuracy what all have (linear_top1)."),
         ("runs/ssl without", "1 of 6 runs have no linear_top1 of their test images, the first is without: "
          "call wasskit ssl linear without"),
     ],

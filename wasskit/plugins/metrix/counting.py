@@ -72,8 +72,8 @@ class CountingOptions(OptionGroup):
         "wasskit", help="Count as this library does, where definitions leave a choice.", panel="Conventions"
     )
     ties: TieRule | None = _convention(
-        "Of equally similar items first: pessimistic: the less relevant; optimistic: the more relevant; order: as in the "
-        "file (libraries that leave it to their sort); docno: the later name (trec_eval)."
+        "Of equally similar items first: pessimistic: the less relevant; optimistic: the more relevant; order: as in "
+        "the file (libraries that leave it to their sort); docno: the later name (trec_eval)."
     )
     lone: Lone | None = _convention(
         "A query without a positive: zero (torchmetrics' neg, trec_eval), skip (pytorch-metric-learning), error "
@@ -157,8 +157,8 @@ def read_judgement(
     documents = queries if gallery is None else read_named(config.gallery_ids, items)
     relevance = None
     if config.relevance is not None:
-        rows = rows_of_pairs(read_pairs(config.relevance), queries, documents)
-        relevance = Relevance.of_pairs(*(x.to(place) for x in rows), len(asked))
+        sources, found, gains = rows_of_pairs(read_pairs(config.relevance), queries, documents)
+        relevance = Relevance.of_pairs(sources.to(place), found.to(place), gains.to(place), len(asked))
     pairs, everywhere = _excluded(config.exclude, queries, documents)
     groups = None
     if config.groups is not None:

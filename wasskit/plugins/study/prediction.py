@@ -125,10 +125,9 @@ def measured_run(
     features = embed(probed.run.path)
     check_embeddings(features, probed.name)
     whole = measure_embeddings(features, pairs=10_000_000, seed=seed, device=device)
-    found = {
-        "w2": whole.w2, "lu": whole.lu, "mean_norm": whole.mean_norm, "used_dims": whole.used_dims,
-        "effective_rank": whole.effective_rank, **measure_label_free(features, seed=seed, device=device, compared=False).values,
-    }  # fmt: skip
+    label_free = measure_label_free(features, compared=False, seed=seed, device=device).values
+    names = ("w2", "lu", "mean_norm", "used_dims", "effective_rank")
+    found = {**{name: getattr(whole, name) for name in names}, **label_free}
     found = {name: value for name, value in found.items() if math.isfinite(value)}
     replace_text(path, json.dumps({"of": state, "measures": found}, indent=2) + "\n")
     return found
@@ -162,7 +161,7 @@ def prediction_report(
     rows = [_row(name, found[name], adjusted.get(name)) for name in order]
     data_sets = sorted({str(one.run.options.get("dataset")) for one in runs})
     warnings = [] if len(data_sets) == 1 else [
-        f"The runs are of {len(data_sets)} data sets ({', '.join(data_sets[:4])}): their accuracies are not of one kind."
+        f"The runs are of {len(data_sets)} data sets ({', '.join(data_sets[:4])}): accuracies are not alike."
     ]  # fmt: skip
     if len(set(target)) == 1:
         warnings.append(f"All runs have the same {declared.heading}: nothing can be predicted of it.")

@@ -123,15 +123,15 @@ command = Command(
     body,
     "Measure retrieval and the geometry of a trained embedding.\n\n"
     "Recall@K (R@1/2/4/8, for Stanford Online Products 1/10/100/1000, for In-Shop 1/10/20/30/40/50 with queries "
-    "and gallery), precision@K, mAP, mAP@R, nDCG, R-precision and MRR on classes never trained on, or by pairs of known "
-    "relevance, exact, and by the conventions of other libraries; alignment and uniformity of the test "
+    "and gallery), precision@K, mAP, mAP@R, nDCG, R-precision and MRR on classes never trained on, or by pairs of "
+    "known relevance, exact, and by the conventions of other libraries; alignment and uniformity of the test "
     "embeddings; utilisation, the mean squared distance of a test embedding to the nearest training embedding, "
     "without and with mixtures of training embeddings. Of embeddings from files, retrieval alone.",
     (
         "wasskit metrix evaluate runs/metrix/digits",
         "wasskit metrix evaluate runs/metrix/cub --checkpoint best --recall 1,2,4,8,16,32",
         "wasskit metrix evaluate queries.npy --labels q.npy --gallery gallery.npy --gallery-labels g.npy",
-        "wasskit metrix evaluate q.npy --gallery docs.npy --relevance qrels.csv --convention trec_eval --per-query q.csv",
+        "wasskit metrix evaluate q.npy --gallery docs.npy --relevance pairs.csv --convention trec_eval",
         "wasskit metrix evaluate model.safetensors --dataset faces --data-root DATA",
     ),
 )
