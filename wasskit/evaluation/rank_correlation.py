@@ -59,10 +59,9 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> RankCorrel
     if not r.any() or not s.any():
         return None
     orders = _orders(n, seed)
-    rho, tau = (
-        r @ s / math.sqrt((r @ r) * (s @ s)),
-        (signs * others).sum() / math.sqrt(np.square(signs).sum() * np.square(others).sum()),
-    )
+    agreeing = float((signs * others).sum())
+    rho = float(r @ s) / math.sqrt(float(r @ r) * float(s @ s))
+    tau = agreeing / math.sqrt(float(np.square(signs).sum() * np.square(others).sum()))
     products = s[orders] @ r
     counts = np.concatenate(
         [np.einsum("ij,pij->p", signs, others[part[:, :, None], part[:, None]]) for part in _blocks(orders, n)]
@@ -70,7 +69,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> RankCorrel
     return RankCorrelation(
         n,
         _correlation(rho, _tail(products, float(r @ s)), (1 + rho**2 / 2) / (n - 3) if n > 3 else None),
-        _correlation(tau, _tail(counts, float((signs * others).sum())), 0.437 / (n - 4) if n > 4 else None),
+        _correlation(tau, _tail(counts, agreeing), 0.437 / (n - 4) if n > 4 else None),
     )
 
 
