@@ -111,6 +111,34 @@ def test_study_measure_of_a_large_file(tmp_path: Path, complete: bool) -> None:
     assert int(done.stderr.split()[-1]) < (4 * GIB if complete else 1.1 * GIB)
 
 
+_STREAM = """
+import sys
+from pathlib import Path
+from tests.trust.memory import peak_memory
+from wasskit.data.embeddings import open_embeddings
+found = open_embeddings(Path(sys.argv[1]))
+rows = sum(len(part) for part in found.chunks())
+assert rows == len(found) == int(sys.argv[2]), rows
+print(peak_memory())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's /proc")
+def test_a_large_file_is_streamed(tmp_path: Path, complete: bool) -> None:
+    """10 million x 768 in float16 (14 GiB, sparse on disk) through 1 GiB: torch takes 0.4 GiB, a chunk in
+    both types and its check a quarter. The sample is a tenth of it, and still more than the limit."""
+    import numpy as np
+
+    rows = 10_000_000 if complete else 1_000_000
+    path = tmp_path / "x.npy"
+    with path.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (rows, 768)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 2 * 768 * rows)
+    assert int(run_child([sys.executable, "-c", _STREAM, str(path), str(rows)])) < GIB < path.stat().st_size
+
+
 _SOAK = """
 import json, os, sys
 from pathlib import Path

@@ -11,6 +11,7 @@ value per line.
 from __future__ import annotations
 
 import csv
+import mmap
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ __all__ = [
 BESIDE = ("", "row", "id", "label", "group", "path")
 """Columns of a CSV file of vectors that are no part of them."""
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_CHUNK = 65_536
+_CHUNK, _NUMBERS = 65_536, 1 << 24
+"""Most rows, and about the most numbers, that are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,12 @@ class MappedVectors:
         return _floating(np.empty(0, self.array.dtype)).dtype
 
     def split(self, rows: int) -> Iterator[Tensor]:
-        """The rows in order, up to ``rows`` of them at a time."""
-        return (_floating(self.array[i : i + rows].copy()) for i in range(0, len(self.array), rows))
+        """The rows in order, up to ``rows`` of them at a time; those that were given leave the memory."""
+        mapped = getattr(self.array, "_mmap", None)
+        for start in range(0, len(self.array), rows):
+            yield _floating(self.array[start : start + rows].copy())
+            if mapped is not None and hasattr(mapped, "madvise"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         return _floating(self.array[indices.numpy()])
@@ -91,13 +97,13 @@ class Embeddings:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def chunks(self, rows: int = _CHUNK) -> Iterator[Tensor]:
-        """The vectors in order, (up to ``rows``, D) float32 at a time.
+    def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
+        """The vectors in order, (up to ``rows``, D) float32 at a time; None: as many as make 64 MiB.
 
         Raises:
             UserError: a row is not finite in float32: which, and how many of the file are.
         """
-        for part in self.stored.split(rows):
+        for part in self.stored.split(rows or self._at_a_time):
             found: Tensor = part.to(torch.float32)
             self._refuse(found)
             yield found
@@ -122,14 +128,18 @@ class Embeddings:
             self._check(lambda part: part)
         return _loaded(self.stored)
 
+    @property
+    def _at_a_time(self) -> int:
+        return max(1, min(_CHUNK, _NUMBERS // self.shape[1]))
+
     def _refuse(self, found: Tensor) -> None:
         if not bool(torch.isfinite(found).all()):
-            self._check(lambda part: part.to(torch.float32))
+            self._check(torch.Tensor.float)
 
     def _check(self, taken: Any) -> None:
         """Raises ``UserError`` where rows, ``taken`` as they will be used, are not finite."""
         bad, first, start = 0, 0, 0
-        for part in self.stored.split(_CHUNK):
+        for part in self.stored.split(self._at_a_time):
             wrong = ~torch.isfinite(taken(part)).all(1)
             if bad == 0 and bool(wrong.any()):
                 first = start + int(wrong.nonzero()[0])
@@ -152,8 +162,7 @@ def open_embeddings(path: Path, *, least: int = 1) -> Embeddings:
         UserError: the file is missing, damaged or of another kind, holds no matrix of numbers, or several, or
             fewer rows.
     """
-    file, key = _parted(path)
-    stored = _opened(file, key)
+    stored = _opened(*_parted(path))
     if len(stored.shape) != 2 or 0 in stored.shape:
         raise UserError(f"{path} must be a matrix (N, m) with one row per sample, not of shape {tuple(stored.shape)}.")
     if stored.shape[0] < least:
@@ -171,12 +180,7 @@ def read_tensor(path: Path) -> Tensor:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Vectors with the class of each.
-
-    Args:
-        vectors: (N, D) as they are stored.
-        labels: (N,) int64, numbers of ``classes``; -1 where none are given.
-    """
+    """Vectors (N, D) as they are stored, and labels (N,) int64, numbers of ``classes``; -1 where none are given."""
 
     vectors: Tensor
     labels: Tensor
