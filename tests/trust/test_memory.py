@@ -126,8 +126,9 @@ print(peak_memory())
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's /proc")
 def test_a_large_file_is_streamed(tmp_path: Path, complete: bool) -> None:
-    """10 million x 768 in float16 (14 GiB, sparse on disk) through 1 GiB: torch takes 0.4 GiB, a chunk in
-    both types and its check a quarter. The sample is a tenth of it, and still more than the limit."""
+    """10 million x 768 in float16 (14 GiB, sparse on disk) through 1.25 GiB: torch takes 0.4 GiB, a chunk in both types
+    and its check a quarter, the allocator's holes as much. The sample is a tenth of it, and still more than the limit.
+    """
     import numpy as np
 
     rows = 10_000_000 if complete else 1_000_000
@@ -136,7 +137,7 @@ def test_a_large_file_is_streamed(tmp_path: Path, complete: bool) -> None:
         header = {"descr": "<f2", "fortran_order": False, "shape": (rows, 768)}
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + 2 * 768 * rows)
-    assert int(run_child([sys.executable, "-c", _STREAM, str(path), str(rows)])) < GIB < path.stat().st_size
+    assert int(run_child([sys.executable, "-c", _STREAM, str(path), str(rows)])) < 1.25 * GIB < path.stat().st_size
 
 
 _SOAK = """

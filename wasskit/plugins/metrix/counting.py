@@ -37,7 +37,9 @@ def _convention(help: str) -> Any:
 
 
 def _table(help: str) -> Any:
-    return option(None, help=help, panel="Output", complete=complete_local_paths, metavar="FILE.csv")
+    return option(
+        None, help=help, panel="Output", complete=complete_local_paths, metavar="FILE.csv", show_default="none"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
