@@ -149,6 +149,7 @@ def test_queries_that_search_one_another(run_cli: Cli, files: dict[str, Any]) ->
         ("test.npy --labels test.csv:label --group-rule class", "--group-rule class needs the groups"),
         ("test.npy --labels test.csv:label --groups train.csv:camera", "50 groups for the 20 vectors of test.npy"),
         ("test.npy --labels test.csv:label --exclude train_ids.txt", "50 documents that are none of the rows 0 to 19"),
+        ("test.npy --labels test.csv:label --exclude nothing.csv", "--exclude: nothing.csv names no document."),
         ("test.npy --labels test.csv:label --per-query q.npy", "--per-query: q.npy is no name of a table"),
         ("test.npy --labels test.csv:label --backend faiss --at 5", "--at belongs to --backend exact"),
         ("test.npy --labels alone.txt --lone error", "20 of 20 queries have no positive in the gallery."),
@@ -159,6 +160,7 @@ def test_wrong_requests_are_one_sentence(
     run_cli: Cli, words: Callable[[str], str], files: dict[str, Any], argv: str, said: str
 ) -> None:
     Path("alone.txt").write_text("".join(f"{i}\n" for i in range(20)))
+    Path("nothing.csv").write_text("")
     result = run_cli("metrix", "evaluate", *argv.split())
     assert result.exit_code == 2
     assert said in words(result.stderr)

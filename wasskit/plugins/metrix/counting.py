@@ -187,9 +187,13 @@ def _excluded(path: Path | None, queries: Named, documents: Named) -> tuple[Any,
 
     if path is None:
         return None, None
-    heading = [name.strip() for name in read_csv_rows(path)[0][1]] if path.suffix.lower() == ".csv" else []
+    rows = read_csv_rows(path) if path.suffix.lower() == ".csv" else []
+    heading = [name.strip() for name in rows[0][1]] if rows else []
     if "query" in heading and "document" in heading:
         sources, items, _ = rows_of_pairs(read_pairs(path), queries, documents)
         order = sources.argsort(stable=True)
         return (sources[order], items[order]), None
-    return None, rows_of_names(path, read_values(path, what="ids").astype(str).tolist(), documents)
+    names = read_values(path, what="ids").astype(str).tolist()
+    if not names:
+        raise UserError(f"--exclude: {path} names no document.")
+    return None, rows_of_names(path, names, documents)
