@@ -18,6 +18,7 @@ from wasskit.training.loop import Loop
 WARM = 1
 """First steps of a training that are not counted: they make what later ones keep."""
 
+
 def stage(loop: Loop) -> str:
     task: Any = loop.task
     return "first" if hasattr(task, "in_first") and task.in_first(loop.progress) else "own"
