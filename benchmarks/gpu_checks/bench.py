@@ -140,6 +140,7 @@ class Bench:
             print(f"LEFT {section.name}: {', '.join(left)}", flush=True)
 
     def _record(self, name: str, finding: Finding) -> None:
+        finding = finding._replace(measured=" ".join(finding.measured.split()))  # one line
         word = "PASS" if finding.passed else "FAIL"
         print(f"CHECK {name}: {word} {finding.measured} ({finding.expected})", flush=True)
         self.lines.append((name, finding))

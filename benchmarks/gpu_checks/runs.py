@@ -121,7 +121,8 @@ def _launched_alone(bench: Bench) -> Finding:
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     argv = named("mrl-train").briefly(bench.scratch / "alone", bench.device.type)
     done = _process(bench, argv, alone)
-    return Finding(done.returncode == 0, f"exit {done.returncode} {done.stderr.strip()[-200:]}".strip(), "exit 0")
+    said = f": {done.stderr.strip()[-300:]}" if done.returncode else ""
+    return Finding(done.returncode == 0, f"exit {done.returncode}{said}", "exit 0")
 
 
 def _process(bench: Bench, argv: list[str], more: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
