@@ -13,6 +13,7 @@ import pytest
 
 from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, find_command, load_command
 from wasskit.config import Command, fields_of
+from wasskit.plugins import BUILT_IN, load_plugin
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,7 +34,8 @@ def _find(words: list[str]) -> tuple[Command, list[str]]:  # type: ignore[type-a
             return load_command(group, words[1]), words[2:]
     if words[0] in GENERAL.commands:
         return load_command(GENERAL, words[0]), words[1:]
-    return find_command(" ".join(words[:2])), words[2:]
+    length = 3 if words[1] in load_plugin(BUILT_IN[words[0]]).groups else 2
+    return find_command(" ".join(words[:length])), words[length:]
 
 
 @pytest.mark.parametrize("line", _command_lines())

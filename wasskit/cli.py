@@ -156,12 +156,22 @@ def load_command(plugin: Plugin, name: str) -> Command[Any]:
 
 
 def plugin_group(plugin: Plugin) -> Any:
-    """The group of a plugin's commands, none of them loaded."""
+    """The group of a plugin's commands, none of them loaded, with the groups among them."""
 
     def entry(name: str, help_text: str) -> Entry:
         return Entry(help_text, lambda: load_command(plugin, name).build())
 
-    return _make_group(plugin.name, plugin.help, {name: entry(name, text) for name, text in plugin.commands.items()})
+    def subgroup(group: str) -> Entry:
+        return Entry(plugin.groups[group], lambda: _make_group(group, plugin.groups[group], within[group]))
+
+    entries: dict[str, Entry] = {}
+    within: dict[str, dict[str, Entry]] = {}
+    for name, text in plugin.commands.items():
+        group, space, own = name.partition(" ")
+        if space:
+            within.setdefault(group, {})[own] = entry(name, text)
+        entries[group] = subgroup(group) if space else entry(name, text)
+    return _make_group(plugin.name, plugin.help, entries)
 
 
 def find_command(path: str) -> Command[Any]:

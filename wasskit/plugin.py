@@ -25,7 +25,8 @@ class Plugin:
     Args:
         name: the word after ``wasskit``.
         help: one line.
-        commands: name of each command -> its one-line help, in the order of ``--help``.
+        commands: name of each command -> its one-line help, in the order of ``--help``. A name of two words, ``a b``,
+            is the command ``b`` of the group ``a``.
         package: where the commands live: command ``a-b`` is the object ``command`` (a
             :class:`wasskit.config.Command`) of the module ``<package>.a_b``.
         model: ``module:object``, the :class:`wasskit.trained.kind.ModelKind` of what its trainings make. It has then
@@ -35,6 +36,7 @@ class Plugin:
             and a device: ``(run: Path, device: str) -> Tensor (N, m)``. `study` measures them.
         metrics: ``module:object`` of the :class:`wasskit.evaluation.metrics.Metrics` that its runs record, in a module
             that imports nothing heavy. What is not declared is shown by its name, and neither way is better.
+        groups: name of each group of commands -> its one-line help.
     """
 
     name: str
@@ -46,10 +48,11 @@ class Plugin:
     choices: str | None = None
     embeddings: str | None = None
     metrics: str | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def module_of(self, command: str) -> str:
         """The module that declares a command; ``aliases`` let several commands share one."""
-        return self.aliases.get(command, f"{self.package}.{command.replace('-', '_')}")
+        return self.aliases.get(command, f"{self.package}.{command.replace('-', '_').replace(' ', '_')}")
 
 
 def plugin_targets() -> dict[str, str]:
