@@ -23,7 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from wasskit.config import Command, OptionGroup, RecipeOptions, build, check_keys
 from wasskit.errors import UserError, WasskitError
-from wasskit.plugins import Plugin, load_plugin, plugin_targets
+from wasskit.plugins import Plugin, declared_models, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
 from wasskit.system.processes import watch_parent
 from wasskit.system.signals import Stopped, raised
@@ -147,8 +147,8 @@ def load_command(plugin: Plugin, name: str) -> Command[Any]:
     if name in ("embed", "export") and plugin.model is not None and name not in plugin.aliases:
         from wasskit.trained.commands import standard_command
 
-        model, choices = plugin.model, load_plugin(plugin.choices) if plugin.choices else OptionGroup
-        return standard_command(plugin.name, name, plugin.commands[name], lambda: load_plugin(model), choices)
+        choices = load_plugin(plugin.choices) if plugin.choices else OptionGroup
+        return standard_command(plugin.name, name, plugin.commands[name], lambda: declared_models(plugin), choices)
     module = importlib.import_module(plugin.module_of(name))
     commands = getattr(module, "commands", None)
     command = commands[name] if commands is not None else module.command

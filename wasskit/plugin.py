@@ -29,8 +29,9 @@ class Plugin:
             is the command ``b`` of the group ``a``.
         package: where the commands live: command ``a-b`` is the object ``command`` (a
             :class:`wasskit.config.Command`) of the module ``<package>.a_b``.
-        model: ``module:object``, the :class:`wasskit.trained.kind.ModelKind` of what its trainings make. It has then
-            ``embed`` and ``export`` by naming them in ``commands``; ``aliases`` name a module that declares others.
+        model: ``module:object``, the :class:`wasskit.trained.kind.ModelKind` of what its trainings make, or a tuple of
+            several. It has then ``embed`` and ``export`` by naming them in ``commands``; ``aliases`` name a module that
+            declares others.
         choices: ``module:class``, its `OptionGroup` of these two commands, the keywords of ``ModelKind.embedder``.
         embeddings: ``module:function`` that gives the embeddings of a trained run's test images, from its directory
             and a device: ``(run: Path, device: str) -> Tensor (N, m)``. `study` measures them.
@@ -70,6 +71,12 @@ def load_plugin(target: str) -> Any:
     """Import an object named ``module:attribute``; the attribute is ``plugin`` where none is named."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute or "plugin")
+
+
+def declared_models(plugin: Plugin) -> tuple[Any, ...]:
+    """The :class:`wasskit.trained.kind.ModelKind` of each kind of model that a plugin trains."""
+    found = () if plugin.model is None else load_plugin(plugin.model)
+    return found if isinstance(found, tuple) else (found,)
 
 
 @lru_cache(maxsize=1)

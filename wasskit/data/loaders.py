@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wasskit.data.base import ImageDataset
+from wasskit.data.embeddings import Embeddings
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
 from wasskit.data.transforms import (
@@ -287,6 +288,26 @@ class EvalLoader:
                 with torch.no_grad():
                     views = (self.transform(views[0]),)
             yield Batch(views, to_device(labels[index], self.device), to_device(index, self.device))
+
+
+class RowLoader:
+    """Vectors of a file in order and batches, read as they are used; each rank takes every ``world_size``-th batch.
+
+    A batch has the vectors (B, D) float32 as its images and no labels (-1).
+    """
+
+    def __init__(self, vectors: Embeddings, batch_size: int = 8192, device: torch.device | str = "cpu") -> None:
+        self.vectors = vectors
+        self.batch_size = batch_size
+        self.device = torch.device(device)
+
+    def __iter__(self) -> Iterator[Batch]:
+        start = 0
+        for number, rows in enumerate(self.vectors.chunks(self.batch_size)):
+            indices = torch.arange(start, start + len(rows), device=self.device)
+            start += len(rows)
+            if number % group.world_size() == group.rank():
+                yield Batch(to_device(rows, self.device), torch.full_like(indices, -1), indices)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

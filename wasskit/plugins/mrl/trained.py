@@ -15,6 +15,7 @@ from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, is_flag
+from wasskit.plugins.mrl.adapt.trained import ADAPTOR
 from wasskit.plugins.mrl.network import MrlModel, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.data import embed_dataset, open_split
@@ -41,6 +42,9 @@ KIND = ModelKind(
         "embedding": lambda value: value in ("linear", "identity"),
     },
 )
+
+
+KINDS = (KIND, ADAPTOR)
 
 
 @dataclass(frozen=True)

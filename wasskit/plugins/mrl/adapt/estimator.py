@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +12,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from wasskit.config import changed
+from wasskit.errors import UserError
+from wasskit.models.export import save_weights
 from wasskit.plugins.mrl.adapt.data import Vectors
+from wasskit.plugins.mrl.adapt.network import AdaptorModel
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns
 from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
+from wasskit.plugins.mrl.adapt.trained import ADAPTOR
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.stepper import Updates
@@ -47,7 +52,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         random_state: seed.
 
     Attributes:
-        network_: the trained :class:`wasskit.plugins.mrl.adapt.network.Adaptor`.
+        model_: the trained :class:`wasskit.plugins.mrl.adapt.network.AdaptorModel`.
         dims_: the prefixes.
         n_features_in_: D.
     """
@@ -114,13 +119,40 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             updates = Updates(clip_norm=config.update.clip_norm)
             cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
             Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=self.random_state).fit()
-        self.network_ = task.network.cpu().eval()
-        self.dims_ = task.model.dims
-        self._n_features_out = self.dims_[-1]
+        task.network.cpu().eval()
+        return self._with(task.model)
+
+    def _with(self, model: AdaptorModel) -> MatryoshkaAdaptor:
+        self.model_ = model
+        self.dims_ = model.dims
+        self._n_features_out = model.dims[-1]
         return self
+
+    def save(self, path: str | Path) -> None:
+        """Write what was learned as weights (``.safetensors``), which ``wasskit.load``, ``wasskit mrl embed`` and
+        :meth:`load` read."""
+        check_is_fitted(self)
+        path = Path(path).expanduser()
+        if path.suffix != ".safetensors":
+            raise UserError(f"{path} must end in .safetensors.")
+        save_weights(path, self.model_.network, self.model_.description)
+
+    @classmethod
+    def load(cls, path: str | Path) -> MatryoshkaAdaptor:
+        """A fitted adaptor, from weights or from a run directory of ``wasskit mrl adapt``.
+
+        Raises:
+            UserError: there is no adaptor at ``path``, or it is damaged.
+        """
+        model = ADAPTOR.load(Path(path).expanduser())
+        about = model.description
+        known = {"network": about["shape"], **{key: about[key] for key in ("hidden", "blocks")}}
+        made = cls(model.dims, learn="auto" if about["learned"] == "pairs" else about["learned"], **known)
+        made.n_features_in_ = about["width"]
+        return made._with(model)
 
     def transform(self, X: Any) -> Any:
         """Adapted unit vectors (N, m), computed in float32, in the dtype of X; compare prefixes by their cosine."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
-        return adapt(self.network_, torch.from_numpy(np.array(X))).numpy().astype(X.dtype, copy=False)
+        return adapt(self.model_.network, torch.from_numpy(np.array(X))).numpy().astype(X.dtype, copy=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wasskit.evaluation.ties import blocks
+from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.loss import normalise
 
 Shape = Literal["residual", "rotation"]
@@ -148,11 +149,9 @@ class AdaptorModel:
         return tuple(self.description["dims"])
 
 
-KIND = "mrl-adaptor"
-
-
 def build_adaptor(description: Mapping[str, Any], **dropouts: float) -> AdaptorModel:
-    """An untrained model from its description."""
+    """An untrained model from its description. Raises ``ValueError`` where the dimensions do not fit the width."""
+    check_dims(description["dims"], description["width"])
     network = Adaptor(
         description["width"],
         description["dims"][-1],

@@ -27,9 +27,11 @@ from wasskit.plugins.mrl.adapt.data import (
     split_pairs,
 )
 from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
-from wasskit.plugins.mrl.adapt.network import KIND, Adaptor, AdaptorModel, build_adaptor, principal_axes
+from wasskit.plugins.mrl.adapt.network import Adaptor, AdaptorModel, build_adaptor, principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns, adapted_dims
+from wasskit.plugins.mrl.adapt.trained import HEADER
 from wasskit.plugins.mrl.task import published_schedule
+from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
 
@@ -109,7 +111,7 @@ class AdaptTask(Task):
         return {} if self.check is None else {"val": self.check.metrics(self.network, self.model.dims, self.precision)}
 
     def extra_state(self) -> dict[str, Any]:
-        return {"model": dict(self.model.description)}
+        return checkpoint_entry(self.model.description)
 
 
 class Validation:
@@ -212,7 +214,7 @@ def build_adapt_task(
         raise UserError(f"--dims: {dims[-1]} is larger than the vectors, which have {width} numbers.")
     check_dims(dims, width)
     description = {
-        "kind": KIND,
+        "kind": HEADER,
         "width": width,
         "dims": list(dims),
         "shape": config.network,
