@@ -13,7 +13,7 @@ from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.storage import Change, Segment, Store
 from wasskit.text import short_text
 
-__all__ = ["IdColumn", "as_ids", "check_new", "write_ids"]
+__all__ = ["IdColumn", "as_ids", "check_new", "named", "write_ids"]
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ def check_new(new: NDArray[Any], present: Iterable[NDArray[Any]]) -> None:
     values, counts = np.unique(new, return_counts=True)
     if len(values) < len(new):
         repeated = values[counts > 1]
-        raise UserError(f"{len(repeated):,} ids occur more than once, the first is {_named(repeated[0])}.")
+        raise UserError(f"{len(repeated):,} ids occur more than once, the first is {named(repeated[0])}.")
     for ids in present:
         known = np.isin(new, ids) if new.dtype != object else _among(new, ids)
         if known.any():
             raise UserError(
-                f"{int(known.sum()):,} ids are in the index already, the first is {_named(new[known][0])}: "
+                f"{int(known.sum()):,} ids are in the index already, the first is {named(new[known][0])}: "
                 "delete them first, or give others."
             )
 
@@ -107,5 +107,6 @@ def _among(new: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.bool_]:
     return np.fromiter((text in known for text in new.tolist()), bool, len(new))
 
 
-def _named(value: Any) -> str:
+def named(value: Any) -> str:
+    """An id as sentences name it."""
     return short_text(repr(value) if isinstance(value, str) else value)

@@ -13,11 +13,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["Best", "has_byte_products", "products", "tile_rows"]
+__all__ = ["BLOCK", "Best", "has_byte_products", "products", "query_blocks", "tile_rows"]
 
 _LOWEST_WHOLE = -(1 << 25)
 _ROWS = (1 << 32) - 1
-_BLOCK = 32
+BLOCK = 32
 """Entries of a block whose maximum is compared."""
 QUERIES = 256
 """Queries that are searched for at once."""
@@ -26,8 +26,8 @@ _TILE = 1 << 20
 
 
 def tile_rows(queries: int) -> int:
-    """Rows of a tile for so many queries, a multiple of ``_BLOCK``."""
-    return max(_BLOCK, min(1 << 16, _TILE // max(1, queries) // _BLOCK * _BLOCK))
+    """Rows of a tile for so many queries, a multiple of ``BLOCK``."""
+    return max(BLOCK, min(1 << 16, _TILE // max(1, queries) // BLOCK * BLOCK))
 
 
 def products(weights: Tensor, tile: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Best:
         if bool((self._last == self.lowest).any()):
             self._take_all(scores, start)
             return
-        depth = _BLOCK if scores.shape[1] % _BLOCK == 0 else 1
+        depth = BLOCK if scores.shape[1] % BLOCK == 0 else 1
         # Strided blocks: the maximum of 32 rows of numbers, instead of 32 numbers in a row, is vectorised.
         blocks = scores.view(len(scores), depth, -1)
         query, column = (blocks.amax(1) > last).nonzero(as_tuple=True)

@@ -25,7 +25,7 @@ from wasskit.system.documents import read_json
 from wasskit.system.files import is_leftover, replace_text, replacing, writing
 from wasskit.system.locks import LockHeld, held
 
-__all__ = ["DESCRIPTION", "Description", "Method", "Segment", "Store", "is_index", "read_description"]
+__all__ = ["DESCRIPTION", "Description", "Method", "Segment", "Store", "has_others", "is_index", "read_description"]
 
 DESCRIPTION = "index.json"
 LOCK = ".lock"
@@ -98,6 +98,13 @@ class Description:
 def is_index(path: Path) -> bool:
     """Whether a folder is that of an index."""
     return (path / DESCRIPTION).is_file()
+
+
+def has_others(folder: Path) -> bool:
+    """Whether a folder holds files that no index has; those of an index that was never finished are none."""
+    return not all(
+        path.name in (LOCK, DESCRIPTION) or _OURS.fullmatch(path.name) or is_leftover(path) for path in folder.iterdir()
+    )
 
 
 def read_description(folder: Path) -> Description:
