@@ -99,9 +99,7 @@ def write_segment(change: Change, source: Source, ids: NDArray[Any], code: Prefi
     name = change.store.next_name()
     folder, rows = change.folder, len(source)
     with contextlib.ExitStack() as stack:
-        vectors = stack.enter_context(
-            streamed(folder / f"{name}-vectors.npy", (rows, source.width), source.dtype)
-        )
+        vectors = stack.enter_context(streamed(folder / f"{name}-vectors.npy", (rows, source.width), source.dtype))
         codes = stack.enter_context(streamed(folder / f"{name}-codes.npy", (rows, code.width), code.dtype))
         for chunk in source.chunks():
             vectors.write(chunk.numpy())

@@ -78,13 +78,13 @@ def check_new(new: NDArray[Any], present: Iterable[NDArray[Any]]) -> None:
     values, counts = np.unique(new, return_counts=True)
     if len(values) < len(new):
         repeated = values[counts > 1]
-        raise UserError(f"{len(repeated):,} ids occur more than once, the first is {named(repeated[0])}.")
+        raise UserError(f"The id {named(repeated[0])} occurs more than once ({len(repeated):,} do): ids are distinct.")
     for ids in present:
         known = np.isin(new, ids) if new.dtype != object else _among(new, ids)
         if known.any():
             raise UserError(
-                f"{int(known.sum()):,} ids are in the index already, the first is {named(new[known][0])}: "
-                "delete them first, or give others."
+                f"The id {named(new[known][0])} is in the index already ({int(known.sum()):,} are): delete it first, "
+                "or give others."
             )
 
 

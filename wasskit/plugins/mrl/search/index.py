@@ -70,13 +70,15 @@ class PrefixIndex:
 
     Args:
         path: the folder of an index.
+        model: the trained model that queries and new vectors go through, instead of the one that the index remembers.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, model: str | Path | None = None) -> None:
         self.path = Path(path).expanduser()
+        self._model = model
         self._store = Store(self.path)
         self._load()
 
@@ -178,7 +180,9 @@ class PrefixIndex:
 
     @cached_property
     def encoder(self) -> Encoder | None:
-        """The model that queries go through."""
+        """The model that queries and new vectors go through."""
+        if self._model is not None:
+            return Encoder.open(Path(self._model).expanduser())
         if self.description.model is None:
             return None
         found = Encoder.open(self.path / self.description.model)
@@ -278,8 +282,8 @@ class PrefixIndex:
                 segments.append(change.delete(part.segment, rows) if found.any() else part.segment)
             if len(missing):
                 raise UserError(
-                    f"{len(missing):,} ids are not in the index {self.path}, the first is {named(missing[0])}: "
-                    "nothing was deleted."
+                    f"There is no id {named(missing[0])} in the index {self.path} ({len(missing):,} of "
+                    f"{len(wanted):,} are not there): nothing was deleted."
                 )
             kept = tuple(segment for segment in segments if segment is not None)
             change.commit(replace(self.description, segments=kept))

@@ -23,7 +23,9 @@ from wasskit.plugins.mrl.search.storage import Description, Segment, Store
 __all__ = ["LiveRows", "Part", "ids_of", "open_parts", "rank", "read_code", "shortlist_codes", "shortlist_whole"]
 
 _BUDGET = 1 << 24
-"""Numbers of whole vectors that are held at once."""
+"""Numbers of whole vectors that are held at once in an exact search."""
+_RANKED = 1 << 21
+"""Numbers of whole vectors of shortlists that are held at once: they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ def rank(
     ones, wherever they lie. A row -1 is none; its id is -1, or an empty text, and its cosine NaN.
     """
     found = torch.full(rows.shape, -torch.inf)
-    for part in blocks(len(queries), max(1, _BUDGET // (queries.shape[1] * rows.shape[1]))):
-        vectors = torch.from_numpy(_vectors(parts, rows[part].numpy()))
+    for part in blocks(len(queries), max(1, _RANKED // (queries.shape[1] * rows.shape[1]))):
+        vectors = _vectors(parts, rows[part])
         norms = torch.linalg.vector_norm(vectors, dim=2)
         cosines = vectors.mul_(queries[part, None]).sum(2) / norms.clamp(min=torch.finfo(torch.float32).tiny)
         found[part] = torch.where(rows[part] < 0, -torch.inf, cosines.clamp(-1, 1))
@@ -170,15 +172,16 @@ def ids_of(parts: Sequence[Part], rows: NDArray[np.int64], *, texts: bool) -> ND
     return found
 
 
-def _vectors(parts: Sequence[Part], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The vectors of rows (Q, S): (Q, S, D); zeros for the row -1."""
-    width = parts[0].vectors.shape[1]
-    if len(parts) == 1 and parts[0].vectors.dtype == np.float32:
-        # A row -1 is the last one here, and left out by its number later.
-        return np.take(parts[0].vectors, rows.reshape(-1), axis=0, mode="wrap").reshape(*rows.shape, width)
-    found = np.zeros((*rows.shape, width), np.float32)
-    for part, inside in _by_part(parts, rows):
-        found[inside] = part.vectors[rows[inside] - part.first]
+def _vectors(parts: Sequence[Part], rows: Tensor) -> Tensor:
+    """The vectors of rows (Q, S): (Q, S, D) float32; those of a row -1 are any."""
+    shape = (*rows.shape, parts[0].vectors.shape[1])
+    if len(parts) == 1:
+        return (
+            torch.from_numpy(np.take(parts[0].vectors, rows.flatten().numpy(), axis=0, mode="wrap")).float().view(shape)
+        )
+    found = torch.zeros(shape)
+    for part, inside in _by_part(parts, rows.numpy()):
+        found[torch.from_numpy(inside)] = torch.from_numpy(part.vectors[rows.numpy()[inside] - part.first]).float()
     return found
 
 
