@@ -165,9 +165,8 @@ commands: dict[str, Command[Any]] = {
         MrlIndexCreate,
         create,
         "Make an index of embeddings.\n\n"
-        "Codes of short prefixes of all rows find a shortlist, the whole vectors rank it. The codes should fit into the "
-        "memory: 64 bytes of a row by default. The vectors are kept with the index and read from the disk. Similarity "
-        "is the cosine.",
+        "Codes of short prefixes of all rows find a shortlist, the whole vectors rank it by cosine. The codes should "
+        "fit into the memory, 64 bytes of a row by default; the vectors are kept with the index and read from the disk.",
         (
             "wasskit mrl index create embeddings.npy",
             "wasskit mrl index create train.npy --ids names.txt --dim 128 --code binary -o train.index",

@@ -32,8 +32,8 @@ class IdColumn:
         values = store.array(f"{segment.name}-ids.npy")
         offsets = store.array(f"{segment.name}-offsets.npy") if texts else None
         length = len(values) if offsets is None else len(offsets) - 1
-        kinds = (values.dtype, None if offsets is None else offsets.dtype)
-        sound = kinds == ((np.int64, None) if offsets is None else (np.uint8, np.int64))
+        kinds = [array.dtype.name for array in (values, offsets) if array is not None]
+        sound = kinds == (["uint8", "int64"] if texts else ["int64"])
         if not sound or length != segment.rows or (offsets is not None and int(offsets[-1]) != len(values)):
             raise UserError(f"{store.folder / segment.name}-ids.npy is damaged: it has no id for each row.")
         return cls(values, offsets)

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.building import SAMPLE, Source, learn_code, write_segment
-from wasskit.plugins.mrl.search.codes import Axes, CodeName, PrefixCode
+from wasskit.plugins.mrl.search.codes import Axes, CodeName
 from wasskit.plugins.mrl.search.graphs import check_faiss
 from wasskit.plugins.mrl.search.ids import as_ids, check_new, named
 from wasskit.plugins.mrl.search.models import Encoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ __all__ = ["Encoder"]
 class Encoder:
     """A trained model of ``mrl adapt``, which takes vectors, or of ``mrl train`` or ``mrl baseline``, on images."""
 
-    trained: TrainedModel[object]
+    trained: TrainedModel[Any]
     source: str
 
     @classmethod

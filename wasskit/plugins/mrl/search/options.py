@@ -9,7 +9,7 @@ from pathlib import Path
 from wasskit.config import CommandOptions, OptionGroup, argument, option
 from wasskit.options import complete_local_paths, complete_models
 
-__all__ = ["FILES", "IndexCommandOptions", "IndexArgument", "complete_indexes", "ids_option", "model_option"]
+__all__ = ["FILES", "IndexArgument", "IndexCommandOptions", "complete_indexes", "ids_option", "model_option"]
 
 FILES = ".npy, .npz:KEY, .safetensors:KEY, .parquet:COLUMN, .csv"
 

@@ -95,7 +95,7 @@ def open_parts(store: Store, of: Description, code: PrefixCode) -> tuple[Part, .
 
 
 def _are_rows(deleted: NDArray[np.int64], rows: int) -> bool:
-    return not len(deleted) or bool(0 <= deleted[0] and deleted[-1] < rows and (np.diff(deleted) > 0).all())
+    return not len(deleted) or bool(deleted[0] >= 0 and deleted[-1] < rows and (np.diff(deleted) > 0).all())
 
 
 # --- Search -----------------------------------------------------------------------------------------------------------

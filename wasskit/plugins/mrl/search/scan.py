@@ -37,7 +37,9 @@ def products(weights: Tensor, tile: Tensor) -> Tensor:
     """
     if tile.dtype != torch.int8:
         return weights @ tile.T
-    return _bytes_product(weights, tile) if has_byte_products() else _floats_product(weights, tile)
+    # A single column, transposed, is taken for a matrix of other strides by the product of bytes.
+    by_bytes = tile.shape[1] > 1 and has_byte_products()
+    return _bytes_product(weights, tile) if by_bytes else _floats_product(weights, tile)
 
 
 def _bytes_product(weights: Tensor, tile: Tensor) -> Tensor:

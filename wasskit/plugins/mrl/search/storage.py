@@ -217,7 +217,7 @@ class Change:
             np.save(file, array, allow_pickle=False)
         return name
 
-    def save_archive(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    def save_archive(self, name: str, arrays: Mapping[str, Any]) -> str:
         with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
             np.savez(file, **dict(arrays))
         return name
