@@ -29,7 +29,8 @@ def assert_holds(index: PrefixIndex, ids: list[int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs forks and kills")
-def test_killed_before_every_step_on_the_file_system(tmp_path: Path) -> None:
+def test_killed_before_every_step_on_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     command = [sys.executable, "-m", "tests.plugins.mrl.search.kill_child", str(tmp_path)]
     places = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
