@@ -17,13 +17,11 @@ from wasskit.evaluation.ties import blocks
 from wasskit.plugins.mrl.search.codes import PrefixCode
 from wasskit.plugins.mrl.search.graphs import faiss_rows, read_graph
 from wasskit.plugins.mrl.search.ids import IdColumn
-from wasskit.plugins.mrl.search.scan import BLOCK, Best, products, tile_rows
+from wasskit.plugins.mrl.search.scan import Best, products, tiles
 from wasskit.plugins.mrl.search.storage import Description, Segment, Store
 
 __all__ = ["LiveRows", "Part", "ids_of", "open_parts", "rank", "read_code", "shortlist_codes", "shortlist_whole"]
 
-_BUDGET = 1 << 24
-"""Numbers of whole vectors that are held at once in an exact search."""
 _RANKED = 1 << 21
 """Numbers of whole vectors of shortlists that are held at once: they stay in the cache."""
 
@@ -117,7 +115,7 @@ def shortlist_codes(
             scores = (tile.float() * weights[:, None].float()).sum(2)
             best.add_rows(scores, torch.where(rows < 0, rows, rows + part.first))
             continue
-        for tile_of in blocks(part.segment.rows, _rows(len(queries), code.dim)):
+        for tile_of in tiles(part.segment.rows, len(queries), code.dim):
             scores = products(weights, code.tile(part.codes[tile_of]))
             best.add(scores, part.first + tile_of.start, part.absent(tile_of))
     return best.rows()
@@ -127,14 +125,10 @@ def shortlist_whole(parts: Sequence[Part], queries: Tensor, size: int) -> Tensor
     """As :func:`shortlist_codes`, by the whole vectors: ``queries`` (Q, D) are of unit length."""
     best = Best(len(queries), size, whole_numbers=False)
     for part in parts:
-        for rows in blocks(part.segment.rows, _rows(len(queries), queries.shape[1])):
+        for rows in tiles(part.segment.rows, len(queries), queries.shape[1]):
             tile = F.normalize(torch.from_numpy(part.vectors[rows].astype(np.float32)), dim=1)
             best.add(products(queries, tile), part.first + rows.start, part.absent(rows))
     return best.rows()
-
-
-def _rows(queries: int, dim: int) -> int:
-    return min(tile_rows(queries), max(BLOCK, _BUDGET // dim // BLOCK * BLOCK))
 
 
 def rank(

@@ -9,25 +9,38 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["BLOCK", "Best", "has_byte_products", "products", "query_blocks", "tile_rows"]
+__all__ = ["Best", "has_byte_products", "products", "query_blocks", "tiles"]
 
 _LOWEST_WHOLE = -(1 << 25)
 _ROWS = (1 << 32) - 1
-BLOCK = 32
+BLOCK = 16
 """Entries of a block whose maximum is compared."""
 QUERIES = 256
 """Queries that are searched for at once."""
 _TILE = 1 << 20
 """Products that are computed at once."""
+_NUMBERS = 1 << 24
+"""Numbers of rows that are held at once."""
+_FIRST = 1024
 
 
-def tile_rows(queries: int) -> int:
-    """Rows of a tile for so many queries, a multiple of ``BLOCK``."""
-    return max(BLOCK, min(1 << 16, _TILE // max(1, queries) // BLOCK * BLOCK))
+def tiles(rows: int, queries: int, dim: int) -> Iterator[slice]:
+    """The rows of an index in parts, for so many queries and numbers of a row.
+
+    The first are small: what is compared with lists that are not good yet costs most.
+    """
+    most = max(BLOCK, min(1 << 16, _TILE // queries, _NUMBERS // dim) // BLOCK * BLOCK)
+    size, start = min(_FIRST, most), 0
+    while start < rows:
+        yield slice(start, min(start + size, rows))
+        start, size = start + size, min(most, max(size, start))
 
 
 def products(weights: Tensor, tile: Tensor) -> Tensor:
@@ -82,7 +95,7 @@ class Best:
     """The rows with the largest products with each of Q queries, of all tiles so far: of equal ones the first.
 
     Tiles come in the order of their rows. A product and its row are one int64, the *key*: keys are distinct, and their
-    order is that of the products, falling, then of the rows, rising.
+    order is that of the products, then that of the rows from the last to the first.
 
     Args:
         size: how many rows are kept for each query.
@@ -92,76 +105,81 @@ class Best:
     def __init__(self, queries: int, size: int, *, whole_numbers: bool) -> None:
         self.size = size
         self.whole_numbers = whole_numbers
-        self.lowest: float = _LOWEST_WHOLE if whole_numbers else -torch.inf
-        self._empty = int(self._keys(torch.tensor([self.lowest]), torch.tensor([_ROWS])))
-        self._found = torch.full((queries, size), self._empty, dtype=torch.int64)
-        self._last = torch.full((queries, 1), self.lowest)
-        self._pending: list[tuple[Tensor, Tensor]] = []
+        self.lowest: float = _LOWEST_WHOLE if whole_numbers else -np.inf
+        lowest = np.array([self.lowest], np.int32 if whole_numbers else np.float32)
+        self._empty = self._keys(lowest, np.array([_ROWS]))[0]
+        self._found = np.full((queries, size), self._empty)  # of each query the smallest first, the others in no order
+        self._pending: list[tuple[NDArray[np.uint16], NDArray[np.int64]]] = []
+        self._waiting = 0
 
     def add(self, scores: Tensor, start: int, absent: Tensor | None = None) -> None:
         """Take in the products (Q, R), which are changed, of the rows from ``start`` on; ``absent``: those left out."""
         if absent is not None:
             scores[:, absent] = self.lowest
-        last = self._last.to(scores.dtype)
-        if bool((self._last == self.lowest).any()):
-            self._take_all(scores, start)
+        last = self._found[:, 0] >> 32
+        if (last == self._empty >> 32).any():
+            self._merge()
+            rows = np.arange(start, start + scores.shape[1])
+            self._keep(self._keys(scores.numpy(), rows))
             return
+        last = self._products(last, scores.numpy().dtype)
         depth = BLOCK if scores.shape[1] % BLOCK == 0 else 1
-        # Strided blocks: the maximum of 32 rows of numbers, instead of 32 numbers in a row, is vectorised.
+        # Strided blocks: the maximum of several rows of numbers, instead of several numbers in a row, is vectorised.
         blocks = scores.view(len(scores), depth, -1)
-        query, column = (blocks.amax(1) > last).nonzero(as_tuple=True)
-        if len(query) == 0:
-            return
-        inside = blocks[query, :, column]
-        place, level = (inside > last[query]).nonzero(as_tuple=True)
-        query = query[place]
-        rows = column[place] + level * blocks.shape[2] + start
-        self._pending.append((query, self._keys(inside[place, level], rows)))
-        if sum(len(keys) for _, keys in self._pending) > len(scores) * self.size // 2:
+        stride = blocks.shape[2]
+        high = np.flatnonzero(blocks.amax(1).numpy() > last[:, None])
+        query, column = np.divmod(high, stride)
+        places = (query * scores.shape[1] + column)[:, None] + np.arange(depth) * stride
+        inside = scores.view(-1).numpy().take(places)
+        chosen = np.flatnonzero(inside > last[query, None])
+        block, level = np.divmod(chosen, depth)
+        if len(chosen):
+            keys = self._keys(inside.reshape(-1)[chosen], column[block] + level * stride + start)
+            self._pending.append((query[block].astype(np.uint16), keys))
+            self._waiting += len(keys)
+        if self._waiting > len(scores) * self.size // 2:
             self._merge()
 
     def add_rows(self, scores: Tensor, rows: Tensor) -> None:
         """Take in products (Q, n) of rows (Q, n), distinct for a query; those of rows below 0 are left out."""
-        keys = self._keys(scores, rows)
-        self._keep(torch.where(rows < 0, self._empty, keys))
+        keys = self._keys(scores.numpy(), rows.numpy())
+        self._keep(np.where(rows.numpy() < 0, self._empty, keys))
 
     def rows(self) -> Tensor:
         """The rows (Q, size) int64, by falling product; -1 where there are fewer."""
         self._merge()
-        keys = self._found.sort(dim=1, descending=True).values
-        return torch.where(keys >> 32 > self._empty >> 32, _ROWS - (keys & _ROWS), -1)
-
-    def _take_all(self, scores: Tensor, start: int) -> None:
-        rows = torch.arange(start, start + scores.shape[1])
-        self._merge()
-        self._keep(self._keys(scores, rows))
+        keys = np.sort(self._found, axis=1)[:, ::-1]
+        return torch.from_numpy(np.where(keys >> 32 > self._empty >> 32, _ROWS - (keys & _ROWS), -1))
 
     def _merge(self) -> None:
         if not self._pending:
             return
-        query, keys = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
-        self._pending = []
-        query, order = query.sort()
-        counts = query.bincount(minlength=len(self._found))
-        places = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]
-        padded = self._found.new_full((len(self._found), int(counts.max())), self._empty)
-        padded[query, places] = keys[order]
+        query, keys = (np.concatenate(parts) for parts in zip(*self._pending, strict=True))
+        self._pending, self._waiting = [], 0
+        order = np.argsort(query, kind="stable")
+        query, keys = query[order], keys[order]
+        counts = np.bincount(query, minlength=len(self._found))
+        places = np.arange(len(query)) - (counts.cumsum() - counts)[query]
+        padded = np.full((len(self._found), counts.max()), self._empty)
+        padded[query, places] = keys
         self._keep(padded)
 
-    def _keep(self, keys: Tensor) -> None:
-        joined = torch.cat([self._found, keys], 1)
-        self._found = joined.topk(self.size, dim=1, sorted=False).values
-        last = self._found.amin(1, keepdim=True) >> 32
-        self._last = last.float() if self.whole_numbers else _ordered(last.int()).view(torch.float32)
+    def _keep(self, keys: NDArray[np.int64]) -> None:
+        joined = np.concatenate([self._found, keys], 1)
+        self._found = np.partition(joined, -self.size, axis=1)[:, -self.size :]
 
-    def _keys(self, scores: Tensor, rows: Tensor) -> Tensor:
-        level = scores.long() if self.whole_numbers else _ordered(scores.view(torch.int32)).long()
-        return (level << 32) | (_ROWS - rows)
+    def _keys(self, scores: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        level = scores if self.whole_numbers else _ordered(scores.view(np.int32))
+        return (level.astype(np.int64) << 32) | (_ROWS - rows)
+
+    def _products(self, level: NDArray[np.int64], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The products of which ``level`` are the upper halves of keys."""
+        return level.astype(dtype) if self.whole_numbers else _ordered(level.astype(np.int32)).view(np.float32)
 
 
-def _ordered(bits: Tensor) -> Tensor:
+def _ordered(bits: NDArray[np.int32]) -> NDArray[np.int32]:
     """Bits of float32 as int32 of the same order, and back; -0.0 comes before 0.0."""
-    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def query_blocks(count: int) -> Iterator[slice]:
