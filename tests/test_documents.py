@@ -13,6 +13,7 @@ import pytest
 
 from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, find_command, load_command
 from wasskit.config import fields_of
+from wasskit.plugins import load_plugin, plugin_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -59,7 +60,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         elif words[0] in GENERAL.commands:
             command = load_command(GENERAL, words[0])
         else:
-            command = find_command(" ".join(words[:2]))
+            grouped = words[1] in load_plugin(plugin_targets()[words[0]]).groups
+            command = find_command(" ".join(words[: 3 if grouped else 2]))
         options = fields_of(command.options)
         flags = {f.flag for f in options} | {f.option.short for f in options if f.option.short} | {"--help"}
         flags |= {"--no-" + flag[2:] for flag in flags}

@@ -312,7 +312,7 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
     create = PrefixIndex.create
     new = tmp_path / "new"
     cases: list[tuple[Any, str]] = [
-        (lambda: PrefixIndex(tmp_path), "is no index: make one by `wasskit mrl index create`"),
+        (lambda: PrefixIndex(tmp_path), "There is no index at .*: make one by `wasskit mrl index create`"),
         (lambda: create(tmp_path / "x", x), "is an index already: choose another --output, or replace it"),
         (lambda: create(tmp_path / "full", x), "is a folder with other files"),
         (lambda: create(tmp_path / "file", x, overwrite=True), "is a file: choose another place"),

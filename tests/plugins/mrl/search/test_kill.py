@@ -53,7 +53,7 @@ def _check(path: Path, name: str) -> bool:
     after = CHANGES[name][1]
     if not is_index(path):
         assert name == "create"
-        with pytest.raises(UserError, match="is no index"):
+        with pytest.raises(UserError, match="There is no index at"):
             PrefixIndex(path)
         made = PrefixIndex.create(path, vectors(after), dim=4)
         assert_holds(made, after)

@@ -110,7 +110,7 @@ def has_others(folder: Path) -> bool:
 def read_description(folder: Path) -> Description:
     """The description in a folder. Raises ``UserError`` where there is none, or a damaged one."""
     if not is_index(folder):
-        raise UserError(f"{folder} is no index: make one by `wasskit mrl index create`.")
+        raise UserError(f"There is no index at {folder}: make one by `wasskit mrl index create`.")
     content = read_json(folder / DESCRIPTION)
     if isinstance(content, dict) and content.get("format") not in (FORMAT, None):
         raise UserError(f"{folder} is an index of another version of wasskit: make it again.")
