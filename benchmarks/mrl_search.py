@@ -90,7 +90,7 @@ def by_faiss(path: Path, queries: NDArray[Any], *, hnsw: bool, threads: int) -> 
     faiss.omp_set_num_threads(threads)
     vectors = np.load(path, mmap_mode="r")
     rows, width = vectors.shape
-    made = [("flat", faiss.IndexFlatIP(width), 4 * width * rows, (0,))]
+    made: list[tuple[str, Any, int, tuple[int, ...]]] = [("flat", faiss.IndexFlatIP(width), 4 * width * rows, (0,))]
     if hnsw:
         # Links: 32 of a row upwards, 64 in the lowest layer, of 4 bytes each.
         graph = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)

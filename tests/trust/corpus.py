@@ -12,6 +12,7 @@ import json
 import pickle
 import pkgutil
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,14 @@ def _parquet() -> bytes:
     table = pyarrow.table({"label": ["a", "b", "c"], "vector": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]})
     pyarrow.parquet.write_table(table, out, row_group_size=2)
     return out.getvalue()
+
+
+def _graph() -> bytes:
+    import faiss
+
+    index = faiss.IndexHNSWFlat(4, 8)
+    index.add(np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32))
+    return bytes(faiss.serialize_index(index))
 
 
 def _torch(content: Any) -> bytes:
@@ -207,7 +216,11 @@ def _of_readers(folder: Path) -> Iterator[Case]:
     if importlib.util.find_spec("pyarrow") is not None:
         for name in ("open_parquet", "read_parquet_column"):
             seeds[f"data.formats.parquet.{name}"] = ("bytes", "x.parquet", (_parquet(),))
+    graph = _graph() if importlib.util.find_spec("faiss") is not None else b""
+    if graph:
+        seeds["plugins.mrl.search.graphs.read_graph"] = ("bytes", "x.faiss", (graph,))
     further = {
+        "plugins.mrl.search.graphs.read_graph": (50, 4, zlib.crc32(graph)),
         "data.formats.parquet.read_parquet_column": ("label",),
         "plugins.mrl.adapt.data.read_pairs": (5,),
         "data.base._decode": (3,),
@@ -239,6 +252,8 @@ def covered(found: list[Case]) -> set[str]:
     """The declared readers that have a case of their own; those of a library that is not here count as covered."""
     names = {f"wasskit.{case.label}" for case in found}
     absent = set() if importlib.util.find_spec("tifffile") else {"wasskit.data.photographs._first_page"}
+    if importlib.util.find_spec("faiss") is None:
+        absent.add("wasskit.plugins.mrl.search.graphs.read_graph")
     if importlib.util.find_spec("pyarrow") is None:
         absent |= {f"wasskit.data.formats.parquet.{name}" for name in ("open_parquet", "read_parquet_column")}
     return names | absent

@@ -38,21 +38,23 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], list[int]]] = {
     "empty": (lambda path: PrefixIndex(path).delete(BEFORE), []),
     "compact": (lambda path: PrefixIndex(path).compact(), [*BEFORE]),
 }
-"""Each change, and the ids after it. All but the first begin with the ids 0 to 39, of which 5 and 6 were added twice."""
+"""Each change, and the ids after it. All but the first begin with the ids 0 to 39; 5 and 6 were added twice."""
+
+EVERY = ("add", "delete", "empty")
+"""Changes that are ended before each of their steps; the longer ones before every third."""
 
 
 def main(folder: Path) -> None:
     base = folder / "base"
     _fork(lambda: _base(base), 0)
     for name, (change, _) in CHANGES.items():
-        step, killed = 1, True
+        step, killed, stride = 1, True, 1 if name in EVERY else 3
         while killed:
             path = folder / f"{name}-{step}"
             if name != "create":
                 shutil.copytree(base, path)
             killed = _fork(lambda change=change, path=path: change(path), step)  # type: ignore[misc]
-            step += 1
-        print(name, step - 1, flush=True)
+            step += stride
 
 
 def _base(path: Path) -> None:
@@ -95,7 +97,7 @@ def _kill_at(step: int) -> None:
         return call
 
     plain_open = io.open
-    os.fsync = lambda _: None  # what a kill leaves behind it, the system still writes
+    setattr(os, "fsync", lambda _: None)  # noqa: B010 - what a kill leaves behind it, the system still writes
     places: list[tuple[Any, str]] = [(os, "replace"), (os, "fsync"), (os, "unlink"), (os, "mkdir"), (io, "open")]
     for module, name in places:
         setattr(module, name, counting(getattr(module, name)))

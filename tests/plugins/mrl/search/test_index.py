@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 import wasskit
 from wasskit.errors import UserError
-from wasskit.plugins.mrl.search import index as module
 from wasskit.plugins.mrl.search.codes import CODES
 from wasskit.plugins.mrl.search.index import PrefixIndex
 from wasskit.plugins.mrl.search.parts import shortlist_codes
+from wasskit.plugins.mrl.search.storage import Change
 
 Array = NDArray[Any]
 
@@ -29,7 +29,8 @@ def clusters(rows: int, width: int = 24, seed: int = 0) -> NDArray[np.float32]:
     centres = np.random.default_rng(99).normal(size=(12, width))
     x = centres[rng.integers(12, size=rows)] + 0.5 * rng.normal(size=(rows, width))
     x /= np.arange(1, width + 1) ** 0.7
-    return (x / np.linalg.norm(x, axis=1, keepdims=True) * rng.uniform(1, 3, (rows, 1))).astype(np.float32)
+    x *= rng.uniform(1, 3, (rows, 1)) / np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x, np.float32)
 
 
 def cosines(queries: Array, rows: Array) -> NDArray[np.float64]:
@@ -122,6 +123,10 @@ def test_faiss_finds_the_shortlist(tmp_path: Path, method: Any, monkeypatch: pyt
     again = PrefixIndex(tmp_path / "x").search(q, 10, shortlist=200, probes=100)
     assert not np.isin(again.ids, gone).any()
     assert (again.ids >= 3000).any()
+    graph = tmp_path / "x" / str(index.description.segments[0].graph)
+    graph.write_bytes(graph.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="faiss: it is not as it was written; make the index again"):
+        PrefixIndex(tmp_path / "x")
 
 
 # --- Laws -------------------------------------------------------------------------------------------------------------
@@ -291,7 +296,7 @@ def test_a_change_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     for change in (lambda: index.add(bad), lambda: PrefixIndex.create(tmp_path / "new", bad)):
         with pytest.raises(UserError, match=r"the array of vectors has 1 rows with values that are not finite.*row 25"):
             change()
-    monkeypatch.setattr(module.Change, "commit", lambda *_: 1 / 0)
+    monkeypatch.setattr(Change, "commit", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         index.add(x[10:])
     assert {path.name for path in (tmp_path / "x").iterdir()} == before
@@ -328,7 +333,10 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
         (lambda: index.add(x, range(5, 15)), r"The id 5 is in the index already \(5 are\)"),
         (lambda: index.add(x[:1], ["a"]), "are whole numbers, not texts such as 'a'"),
         (lambda: named.add(x), "are texts: give one for each new row"),
-        (lambda: index.delete([3, 10, 11]), r"There is no id 10 in the index .*x \(2 of 3 are not there\): nothing was"),
+        (
+            lambda: index.delete([3, 10, 11]),
+            r"There is no id 10 in the index .*x \(2 of 3 are not there\): noth",
+        ),
         (lambda: named.delete(["c"]), "There is no id 'c' in the index"),
         (lambda: index.search(x[:, :3]), "has vectors of 3 numbers, the index .*x 24"),
         (lambda: index.search(x, 0), "expected at least 1"),
@@ -356,6 +364,11 @@ def test_an_index_can_be_replaced(tmp_path: Path) -> None:
     assert len(PrefixIndex.create(tmp_path / "x", x[:4], overwrite=True)) == 4
 
 
+def _saved(path: Path, values: list[int], text: str) -> str:
+    np.save(path, np.array(values))
+    return text
+
+
 DAMAGES: dict[str, tuple[Any, str]] = {
     "no json": (lambda folder, text: "{", "is not a readable JSON file"),
     "a list": (lambda folder, text: "[]", "is damaged: it does not describe an index"),
@@ -368,9 +381,9 @@ DAMAGES: dict[str, tuple[Any, str]] = {
     "another prefix": (lambda folder, text: text.replace('"dim": 6', '"dim": 5'), "it does not fit the index's"),
     "no vectors": (lambda folder, text: (folder / "000002-vectors.npy").unlink() or text, "There is no file"),
     "cut vectors": (lambda folder, text: (folder / "000002-vectors.npy").write_bytes(b"x") and text, "not a readable"),
-    "other ids": (lambda folder, text: np.save(folder / "000002-ids.npy", np.arange(3)) or text, "no id for each row"),
+    "other ids": (lambda folder, text: _saved(folder / "000002-ids.npy", [0, 1, 2], text), "no id for each row"),
     "other deletions": (
-        lambda folder, text: np.save(folder / "000003-deleted.npy", np.array([2, 99])) or text,
+        lambda folder, text: _saved(folder / "000003-deleted.npy", [2, 99], text),
         "do not fit its description",
     ),
 }

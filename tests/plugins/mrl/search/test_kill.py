@@ -1,4 +1,4 @@
-"""A kill at any moment of any change leaves the index as it was or as it was to be, and nothing in the way of others."""
+"""A kill at any moment of a change leaves the index as it was or as it was to be, and nothing in others' way."""
 
 from __future__ import annotations
 
@@ -38,13 +38,10 @@ def test_killed_before_every_step_on_the_file_system(tmp_path: Path, monkeypatch
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    steps = {name: int(count) for name, count in (line.split() for line in done.stdout.splitlines())}
-    assert set(steps) == set(CHANGES)
-    for name, count in steps.items():
-        assert count > 8, "few steps: is what they are counted by still what the index calls?"
-        seen = set()
-        for step in range(1, count + 1):
-            seen.add(_check(tmp_path / f"{name}-{step}", name))
+    for name in CHANGES:
+        ended = list(tmp_path.glob(f"{name}-*"))
+        assert len(ended) > 8, "few steps: is what they are counted by still what the index calls?"
+        seen = {_check(path, name) for path in ended}
         assert seen == {False, True}, f"{name}: some kills come before the change is made, and some after"
 
 

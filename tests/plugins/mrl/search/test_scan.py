@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from wasskit.evaluation.codes import decode_int8
@@ -19,7 +22,7 @@ def draw(rows: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(rows, width, generator=generator) / torch.arange(1, width + 1) ** 0.5 + 0.3
 
 
-def expected(scores: np.ndarray, size: int) -> np.ndarray:  # type: ignore[type-arg]
+def expected(scores: NDArray[Any], size: int) -> NDArray[np.int64]:
     """The first ``size`` places of each row by falling score, then by place."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :size]
 
@@ -122,7 +125,7 @@ def test_bits_rank_by_the_two_means_that_they_stand_for() -> None:
     spread = (p - mean).abs().mean(0)
     decoded = mean + torch.where(p > mean, spread, -spread)
     stored = code.encode(x)
-    assert (stored.dtype, stored.shape) == (np.uint8, (400, 2))
+    assert (stored.dtype.name, stored.shape) == ("uint8", (400, 2))
     whole = (q * 2 * spread).abs().amax(1, keepdim=True) / 127
     estimate = whole * products(code.weights(queries), code.tile(stored)).double()
     constant = (q * (mean - spread)).sum(1, keepdim=True)

@@ -166,7 +166,7 @@ commands: dict[str, Command[Any]] = {
         create,
         "Make an index of embeddings.\n\n"
         "Codes of short prefixes of all rows find a shortlist, the whole vectors rank it by cosine. The codes should "
-        "fit into the memory, 64 bytes of a row by default; the vectors are kept with the index and read from the disk.",
+        "fit into the memory, 64 bytes of a row by default; the vectors are kept with the index, on the disk.",
         (
             "wasskit mrl index create embeddings.npy",
             "wasskit mrl index create train.npy --ids names.txt --dim 128 --code binary -o train.index",

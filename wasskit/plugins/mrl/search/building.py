@@ -105,7 +105,8 @@ def write_segment(change: Change, source: Source, ids: NDArray[Any], code: Prefi
             vectors.write(chunk.numpy())
             codes.write(code.encode(chunk))
     write_ids(change, name, ids)
-    graph = None
+    graph, checksum = None, 0
     if method != "exhaustive" and rows >= LEAST:
-        graph = write_graph(change, f"{name}-graph.faiss", change.store.array(f"{name}-vectors.npy"), code, method)
-    return Segment(name, rows, graph=graph)
+        graph = f"{name}-graph.faiss"
+        checksum = write_graph(change, graph, change.store.array(f"{name}-vectors.npy"), code, method)
+    return Segment(name, rows, graph=graph, checksum=checksum)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,11 @@ def check_faiss() -> Any:
     return faiss
 
 
-def write_graph(change: Change, name: str, vectors: NDArray[Any], code: PrefixCode, method: Method) -> str:
-    """Write the graph or the lists of the prefixes of a segment's vectors (N, D), a byte for each coordinate."""
+def write_graph(change: Change, name: str, vectors: NDArray[Any], code: PrefixCode, method: Method) -> int:
+    """Write the graph or the lists of the prefixes of a segment's vectors (N, D), a byte for each coordinate.
+
+    Returns the file's checksum.
+    """
     faiss = check_faiss()
     lists = max(1, round(4 * math.sqrt(len(vectors))))
     kind = f"HNSW{_LINKS},SQ8" if method == "hnsw" else f"IVF{lists},SQ8"
@@ -51,16 +55,29 @@ def write_graph(change: Change, name: str, vectors: NDArray[Any], code: PrefixCo
         index.add(prefixes(slice(start, start + _CHUNK)))
     with replacing(change.folder / name) as temporary:
         faiss.write_index(index, str(temporary))
-    return name
+    return _checksum(change.folder / name)
 
 
 @reader("file of faiss", suffixes=(".faiss",), advice="make the index again by `wasskit mrl index compact`")
-def read_graph(path: Path, rows: int, dim: int) -> Any:
-    """What :func:`write_graph` wrote of so many rows and coordinates."""
+def read_graph(path: Path, rows: int, dim: int, checksum: int) -> Any:
+    """What :func:`write_graph` wrote of so many rows and coordinates.
+
+    The checksum comes first: faiss believes what it reads.
+    """
+    if _checksum(path) != checksum:
+        raise Damage("it is not as it was written")
     index = check_faiss().read_index(str(path))
     if index.ntotal != rows or index.d != dim:
         raise Damage(f"it holds {index.ntotal:,} rows of {index.d} numbers, not {rows:,} of {dim}")
     return index
+
+
+def _checksum(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found = zlib.crc32(part, found)
+    return found
 
 
 def faiss_rows(index: Any, prefixes: Tensor, size: int, deleted: NDArray[np.int64], probes: int | None) -> Tensor:

@@ -57,7 +57,7 @@ class Part:
             raise UserError(f"{store.folder} is damaged: the files {segment.name}-* do not fit its description.")
         graph = None
         if segment.graph is not None:
-            graph = read_graph(store.folder / segment.graph, segment.rows, of.dim)
+            graph = read_graph(store.folder / segment.graph, segment.rows, of.dim, segment.checksum)
         ids = IdColumn.open(store, segment, texts=of.text_ids)
         return cls(segment, first, vectors, codes, ids, deleted, graph)
 

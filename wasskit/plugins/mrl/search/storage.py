@@ -43,7 +43,7 @@ class Segment:
             ``offsets.npy``.
         rows: N, deleted ones included.
         deleted: the file of the deleted rows, ascending; ``gone``: how many they are.
-        graph: the file of faiss; without one its codes are compared one by one.
+        graph: the file of faiss, and its ``checksum``; without one its codes are compared one by one.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Segment:
     deleted: str | None = None
     gone: int = 0
     graph: str | None = None
+    checksum: int = 0
 
     @property
     def live(self) -> int:
@@ -128,7 +129,11 @@ def read_description(folder: Path) -> Description:
 
 def _is_sound(found: Description) -> bool:
     counts = [found.width, found.dim, *(segment.rows for segment in found.segments)]
-    numbers = [found.learned_from, found.next_id, *(segment.gone for segment in found.segments)]
+    numbers = [
+        found.learned_from,
+        found.next_id,
+        *(n for segment in found.segments for n in (segment.gone, segment.checksum)),
+    ]
     names = found.files() | {DESCRIPTION.replace(".json", "")}
     return (
         all(type(count) is int and 0 < count < 1 << 40 for count in counts)
