@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -128,25 +128,16 @@ class PrefixIndex:
         _check_count(given, source)
         check_new(given, ())
         _check_place(folder, overwrite)
-        new = not folder.exists()
-        store = Store(folder)
-        try:
-            with store.changing() as change:
-                name = change.store.next_name()
-                draft = Description(
-                    source.width, dim, code, axes, method, f"{name}-code.npz", len(source), given.dtype == object,
-                    0, None if encoder is None else f"{name}-model.safetensors",
-                    None if encoder is None else encoder.source,
-                )  # fmt: skip
-                if encoder is not None and draft.model is not None:
-                    encoder.save(change, draft.model)
-                _commit_anew(change, draft, source, given)
-        except BaseException:
-            if new and not is_index(folder):
-                with contextlib.suppress(OSError):
-                    (folder / LOCK).unlink(missing_ok=True)
-                    folder.rmdir()
-            raise
+        with _gone_unless_made(folder), Store(folder).changing() as change:
+            name = change.store.next_name()
+            model_file = None if encoder is None else f"{name}-model.safetensors"
+            if encoder is not None and model_file is not None:
+                encoder.save(change, model_file)
+            draft = Description(
+                source.width, dim, code, axes, method, f"{name}-code.npz", len(source), given.dtype == object, 0,
+                model_file, None if encoder is None else encoder.source,
+            )  # fmt: skip
+            _commit_anew(change, draft, source, given)
         return cls(folder)
 
     # --- What is in it ------------------------------------------------------------------------------------------------
@@ -213,8 +204,7 @@ class PrefixIndex:
             raise UserError(f"k and shortlist are {k} and {shortlist}: expected at least 1.")
         source = Source(queries, self.encoder, what="the array of queries")
         of, parts = self.description, self._parts
-        if source.width != of.width:
-            raise UserError(f"{source.where} has vectors of {source.width} numbers, the index {self.path} {of.width}.")
+        _check_width(source, of, self.path)
         k = min(k, len(self))
         ids: NDArray[Any] = np.empty((len(source), k), object if of.text_ids else np.int64)
         similarities = np.empty((len(source), k), np.float32)
@@ -246,10 +236,7 @@ class PrefixIndex:
         with self._store.changing() as change:
             self._load()
             of = self.description
-            if source.width != of.width:
-                raise UserError(
-                    f"{source.where} has vectors of {source.width} numbers, the index {self.path} {of.width}."
-                )
+            _check_width(source, of, self.path)
             given = _new_ids(of, self.path, ids, len(source))
             _check_count(given, source)
             if not len(source):
@@ -317,6 +304,19 @@ class PrefixIndex:
                     raise
 
 
+@contextlib.contextmanager
+def _gone_unless_made(folder: Path) -> Iterator[None]:
+    """Where an index could not be made, no new folder is left."""
+    new = not folder.exists()
+    try:
+        yield
+    finally:
+        if new and folder.is_dir() and not is_index(folder):
+            with contextlib.suppress(OSError):
+                (folder / LOCK).unlink(missing_ok=True)
+                folder.rmdir()
+
+
 def _commit_anew(change: Change, draft: Description, source: Source, ids: NDArray[Any]) -> None:
     """Write all rows of an index as its only segment, with a new code."""
     code = learn_code(source, draft.dim, draft.code, draft.axes)
@@ -327,6 +327,11 @@ def _commit_anew(change: Change, draft: Description, source: Source, ids: NDArra
 
 def _next_id(ids: NDArray[Any], before: int) -> int:
     return before if ids.dtype == object else max(before, int(ids.max()) + 1)
+
+
+def _check_width(source: Source, of: Description, path: Path) -> None:
+    if source.width != of.width:
+        raise UserError(f"{source.where} has vectors of {source.width} numbers, the index {path} {of.width}.")
 
 
 def _check_count(ids: NDArray[Any], source: Source) -> None:
