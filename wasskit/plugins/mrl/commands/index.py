@@ -105,17 +105,14 @@ class MrlIndexDelete(IndexCommandOptions):
     names: tuple[str, ...] = argument((), help="Ids of the embeddings to delete.", metavar="[ID]...")
     ids: Path | None = ids_option("Ids from a file", without="none")
 
-    def validate(self) -> None:
-        super().validate()
-        if bool(self.names) == (self.ids is not None):
-            raise UserError("name the ids to delete, or a file of them by --ids: one of the two.")
-
 
 def delete(config: MrlIndexDelete, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.data.embeddings import read_column
     from wasskit.plugins.mrl.search.index import PrefixIndex
     from wasskit.plugins.mrl.search.report import told_change
 
+    if bool(config.names) == (config.ids is not None):
+        raise UserError("name the ids to delete, or a file of them by --ids: one of the two.")
     index = PrefixIndex(config.on.index)
     ids: Any = list(config.names) if config.ids is None else read_column(config.ids, what="ids")
     if config.ids is None and not index.description.text_ids:
