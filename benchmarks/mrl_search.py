@@ -9,7 +9,8 @@ Queries are drawn as the rows are. Similarity is the cosine; the truth is the ex
 the index the shortlist grows; of HNSW the candidates (efSearch). All searches are interleaved and repeated, the
 fastest counts. Without faiss, ``flat`` is the exact search of the index, a product of matrices as well.
 
-    python benchmarks/mrl_search.py [--rows 1000000] [--width 512] [--queries 1000] [--threads 2] [--no-hnsw]
+    python benchmarks/mrl_search.py [--rows 1000000] [--width 512] [--queries 1000] [--threads 2]
+        [--codes int8x64,binaryx128] [--no-hnsw]
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from wasskit import PrefixIndex
+from wasskit.plugins.mrl.search.codes import CodeName
 
 K = 10
 CHUNK = 65_536
@@ -71,10 +73,11 @@ def write(path: Path, sample: Sample, rows: int, width: int) -> None:
     stored.flush()
 
 
-def prefixes(folder: Path, path: Path, queries: NDArray[Any], settings: list[tuple[int, Any]]) -> Iterator[Entry]:
-    for dim, code in settings:
+def prefixes(folder: Path, path: Path, queries: NDArray[Any], codes: list[str]) -> Iterator[Entry]:
+    for setting in codes:
+        code, _, dim = setting.partition("x")
         began = time.perf_counter()
-        index = PrefixIndex.create(folder / f"{code}{dim}.index", path, dim=dim, code=code)
+        index = PrefixIndex.create(folder / f"{setting}.index", path, dim=int(dim), code=cast(CodeName, code))
         build = time.perf_counter() - began
         for size in SHORTLISTS:
 
@@ -118,6 +121,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--codes", default="int8x32,int8x64,int8x128,binaryx128", help="codes and their prefixes")
     parser.add_argument("--no-hnsw", action="store_true")
     parser.add_argument("--folder", type=Path, help="for the vectors and indexes; otherwise a temporary one")
     args = parser.parse_args()
@@ -128,8 +132,8 @@ def main() -> None:
         sample = Sample(args.rows, args.width)
         write(path, sample, args.rows, args.width)
         queries = sample.draw(args.queries, 0).numpy()
-        entries = [*prefixes(folder, path, queries, [(32, "int8"), (64, "int8"), (128, "int8"), (128, "binary")])]
-        exact = PrefixIndex(folder / "int864.index")
+        entries = [*prefixes(folder, path, queries, args.codes.split(","))]
+        exact = PrefixIndex(folder / f"{args.codes.split(',')[0]}.index")
         whole = 4 * args.width * args.rows
         truth = exact.search(queries, K, exact=True).ids
         try:
