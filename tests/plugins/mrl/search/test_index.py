@@ -188,6 +188,17 @@ def test_a_query_s_length_and_company_change_nothing(tmp_path: Path) -> None:
     assert_same(index.search(torch.from_numpy(q).double(), 5, shortlist=20), together)
 
 
+def test_work_in_small_portions_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, q = clusters(3000), clusters(30, seed=1)
+    index = PrefixIndex.create(tmp_path / "x", x, dim=8)
+    at_once = index.search(q, 20, shortlist=50)
+    monkeypatch.setattr("wasskit.plugins.mrl.search.parts._RANKED", 7 * 24)
+    monkeypatch.setattr("wasskit.plugins.mrl.search.scan._KEPT", 4 * 50)
+    monkeypatch.setattr("wasskit.plugins.mrl.search.scan._TILE", 4 * 200)
+    assert_same(index.search(q, 20, shortlist=50), at_once)
+    assert_same(index.search(q, 20, exact=True), PrefixIndex(tmp_path / "x").search(q, 20, shortlist=3000))
+
+
 def test_more_neighbours_than_rows_and_none(tmp_path: Path) -> None:
     x, q = clusters(6), clusters(3, seed=1)
     index = PrefixIndex.create(tmp_path / "x", x, dim=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Source:
         """Numbers of a vector as it is stored."""
         return self._rows.shape[1] if self._encoder is None else self._encoder.width
 
-    def chunks(self, rows: int = _CHUNK) -> Any:
+    def chunks(self, rows: int = _CHUNK) -> Iterator[Tensor]:
         """The vectors in order, (up to ``rows``, width) float32 at a time. Raises ``UserError`` for other numbers."""
         for chunk in self._rows.chunks(rows):
             yield self._through(chunk)

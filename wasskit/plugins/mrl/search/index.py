@@ -209,13 +209,13 @@ class PrefixIndex:
         ids: NDArray[Any] = np.empty((len(source), k), object if of.text_ids else np.int64)
         similarities = np.empty((len(source), k), np.float32)
         start = 0
+        size = min(k + 16 if exact else max(k, shortlist), len(self))
         for chunk in source.chunks() if k else ():
-            for some in query_blocks(len(chunk)):
+            for some in query_blocks(len(chunk), size):
                 x = F.normalize(chunk[some], dim=1)
                 if exact:
-                    rows = shortlist_whole(parts, x, min(k + 16, len(self)))
+                    rows = shortlist_whole(parts, x, size)
                 else:
-                    size = min(max(k, shortlist), len(self))
                     rows = shortlist_codes(parts, self._code, x, size, probes=probes)
                 end = start + len(x)
                 ids[start:end], similarities[start:end] = rank(parts, x, rows, k, texts=of.text_ids)

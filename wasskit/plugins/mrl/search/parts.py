@@ -140,11 +140,13 @@ def rank(
     ones, wherever they lie. A row -1 is none; its id is -1, or an empty text, and its cosine NaN.
     """
     found = torch.full(rows.shape, -torch.inf)
-    for part in blocks(len(queries), max(1, _RANKED // (queries.shape[1] * rows.shape[1]))):
-        vectors = _vectors(parts, rows[part])
-        norms = torch.linalg.vector_norm(vectors, dim=2)
-        cosines = vectors.mul_(queries[part, None]).sum(2) / norms.clamp(min=torch.finfo(torch.float32).tiny)
-        found[part] = torch.where(rows[part] < 0, -torch.inf, cosines.clamp(-1, 1))
+    most = max(1, _RANKED // queries.shape[1])
+    for part in blocks(len(queries), max(1, most // rows.shape[1])):
+        for some in blocks(rows.shape[1], most):
+            vectors = _vectors(parts, rows[part, some])
+            norms = torch.linalg.vector_norm(vectors, dim=2)
+            cosines = vectors.mul_(queries[part, None]).sum(2) / norms.clamp(min=torch.finfo(torch.float32).tiny)
+            found[part, some] = torch.where(rows[part, some] < 0, -torch.inf, cosines.clamp(-1, 1))
     cosines, order = found.sort(dim=1, descending=True, stable=True)
     rows = rows.gather(1, order)
     tied = (cosines[:, 1 : k + 1] == cosines[:, :-1][:, :k]).any(1).nonzero()[:, 0]

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wasskit.evaluation.ties import blocks
+
 __all__ = ["Best", "has_byte_products", "products", "query_blocks", "tiles"]
 
 _LOWEST_WHOLE = -(1 << 25)
@@ -29,6 +31,8 @@ _TILE = 1 << 20
 _NUMBERS = 1 << 24
 """Numbers of rows that are held at once."""
 _FIRST = 1024
+_KEPT = 1 << 22
+"""Entries of all lists that are kept at once."""
 
 
 def tiles(rows: int, queries: int, dim: int) -> Iterator[slice]:
@@ -125,9 +129,9 @@ class Best:
         last = self._products(last, scores.numpy().dtype)
         depth = BLOCK if scores.shape[1] % BLOCK == 0 else 1
         # Strided blocks: the maximum of several rows of numbers, instead of several numbers in a row, is vectorised.
-        blocks = scores.view(len(scores), depth, -1)
-        stride = blocks.shape[2]
-        high = np.flatnonzero(blocks.amax(1).numpy() > last[:, None])
+        parted = scores.view(len(scores), depth, -1)
+        stride = parted.shape[2]
+        high = np.flatnonzero(parted.amax(1).numpy() > last[:, None])
         query, column = np.divmod(high, stride)
         places = (query * scores.shape[1] + column)[:, None] + np.arange(depth) * stride
         inside = scores.view(-1).numpy().take(places)
@@ -182,7 +186,6 @@ def _ordered(bits: NDArray[np.int32]) -> NDArray[np.int32]:
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-def query_blocks(count: int) -> Iterator[slice]:
-    """Slices of queries that are searched for at once."""
-    for start in range(0, count, QUERIES):
-        yield slice(start, min(start + QUERIES, count))
+def query_blocks(count: int, size: int) -> Iterator[slice]:
+    """Slices of queries that are searched for at once, with lists of so many rows."""
+    yield from blocks(count, max(1, min(QUERIES, _KEPT // size)))
