@@ -71,8 +71,8 @@ def test_rows_come_and_go(run_cli: Cli) -> None:
     assert json.loads(run_cli("mrl", "index", "delete", "x", "n1", "n2", "--json").stdout) == {
         "index": "x", "deleted": 2, "rows": 63
     }  # fmt: skip
-    assert "63 of 10 numbers, 4 deleted, 2 segments" in run_cli("mrl", "index", "show", "x").stdout
-    assert "63 of 10 numbers, 0 deleted, 1 segments" in run_cli("mrl", "index", "compact", "x").stdout
+    assert "63 of 10 numbers, 4 deleted, segments: 2" in run_cli("mrl", "index", "show", "x").stdout
+    assert "63 of 10 numbers, 0 deleted, segments: 1" in run_cli("mrl", "index", "compact", "x").stdout
     found = run_cli("mrl", "search", "x", "test.npy", "-k", "1")
     assert [row[2] for row in read_csv("neighbours.csv")[1:]][:3] == ["m0", "m1", "m2"], found.stdout
 

@@ -30,7 +30,7 @@ def told_index(index: PrefixIndex, *, following: bool = False) -> dict[str, Any]
     }  # fmt: skip
     each = f"{index.resident_bytes / max(1, len(index)):,.0f} bytes a row"
     rows = [
-        ["rows", f"{len(index):,} of {of.width} numbers, {result['deleted']:,} deleted, {len(of.segments)} segments"],
+        ["rows", f"{len(index):,} of {of.width} numbers, {result['deleted']:,} deleted, segments: {len(of.segments)}"],
         ["prefixes", f"{of.dim} numbers as {of.code}, {of.axes} axes, {of.method}"],
         ["in memory", f"{_size(index.resident_bytes)}, {each}"],
         ["on disk", _size(index.stored_bytes)],
