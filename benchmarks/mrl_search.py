@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--codes", default="int8x32,int8x64,int8x96,int8x128,binaryx128", help="codes and their prefixes")
+    parser.add_argument("--codes", default="int8x32,int8x64,int8x96,int8x128,binaryx128", help="with their prefixes")
     parser.add_argument("--no-hnsw", action="store_true")
     parser.add_argument("--folder", type=Path, help="for the vectors and indexes; otherwise a temporary one")
     args = parser.parse_args()
