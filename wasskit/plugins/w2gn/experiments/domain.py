@@ -123,6 +123,9 @@ class ClassifierStage(FirstStage):
     def points(self) -> Points:
         return Points(self.features(self.source.train_images), self.features(self.target.train_images))
 
+    def fresh(self) -> Points:
+        return Points(self.features(self.source.test_images), self.features(self.target.test_images))
+
 
 class Adaptation:
     """1-nearest-neighbour accuracy of mapped source features among the labelled target features."""
