@@ -19,7 +19,7 @@ from wasskit.plugins.w2gn.core.evaluation import flat
 from wasskit.plugins.w2gn.core.stages import FirstStage, Points, TwoStages
 from wasskit.plugins.w2gn.core.task import Draw, Scores, TransportTask, dense_transport, pair_source
 from wasskit.plugins.w2gn.core.transport import W2GN
-from wasskit.plugins.w2gn.maps import plain_coordinates, save_map
+from wasskit.plugins.w2gn.maps import Maps, plain_coordinates, save_map
 from wasskit.plugins.w2gn.options import SamplingOptions, TransportOptions
 from wasskit.report import Report, finish
 from wasskit.training.cadence import Cadence
@@ -52,9 +52,10 @@ class Trained(NamedTuple):
         """The last scores, as ``split/metric``."""
         return self.summary.final
 
-    def history(self) -> dict[str, dict[int, float]]:
-        """The test metrics, as ``test/metric``, over the steps; none on ranks other than 0, which draw nothing."""
-        return over_steps(self.run.metrics("test")) if is_main() else {}
+    def history(self, split: str = "test") -> dict[str, dict[int, float]]:
+        """The metrics of a split, as ``split/metric``, over the steps; none on ranks other than 0, which draw nothing.
+        """
+        return over_steps(self.run.metrics(split)) if is_main() else {}
 
 
 def samplers(session: Session[Any], source: Measure, target: Measure) -> tuple[Draw, Draw]:
@@ -98,7 +99,7 @@ def train(
         fresh: points of both measures that the training does not see; None: drawn.
     """
     options: TransportOptions = session.config
-    pretrain = options.potentials.pretrain_steps if options.potentials.start == "pretrain" else 0
+    pretrain = pretraining(options)
     task = TransportTask(transport, options.training, scores, pretrain=pretrain, monitor=monitor)
     summary = fit(
         session,
@@ -131,7 +132,7 @@ def train_staged(
     """
     options: TransportOptions = session.config
     transport = dense_transport(options, dim, lambda: plain_coordinates(dim))
-    pretrain = options.potentials.pretrain_steps if options.potentials.start == "pretrain" else 0
+    pretrain = pretraining(options)
     second = TransportTask(transport, options.training, scores, pretrain=pretrain, begin=first_steps)
     task = TwoStages(stage, second, first_steps, gaussian_start=options.potentials.start == "gaussian", floor=floor)
     source = task.source(options.run.seed, options.training.batch_size)
@@ -182,10 +183,20 @@ def saved(
                 summary = dataclasses.replace(summary, final=flat(scores(maps)))
         session.run.write_summary(summary.as_dict() | kept.as_dict())
         console.log(kept.note())
+    return Trained(summary, maps, written(session, maps, about), session.run, kept)
+
+
+def written(session: Session[Any], maps: Maps, about: Mapping[str, Any] | None) -> Path:
+    """Where the maps are saved in the run directory."""
     path = session.run.path / "map.safetensors"
     if is_main():
         save_map(path, maps, command=session.run.command, **(about or {}))
-    return Trained(summary, maps, path, session.run, kept)
+    return path
+
+
+def pretraining(options: TransportOptions) -> int:
+    """Steps of training to the identity before the first of the map."""
+    return options.potentials.pretrain_steps if options.potentials.start == "pretrain" else 0
 
 
 def decides(options: TransportOptions) -> bool:

@@ -156,9 +156,12 @@ def gain(transport: W2GN, x: Tensor, y: Tensor) -> Gain:
 
 
 @torch.no_grad()
-def dual_value(transport: W2GN, x: Tensor, y: Tensor) -> Mean:
+def dual_value(transport: W2GN, x: Tensor, y: Tensor, *, offset: Tensor | None = None) -> Mean:
     """The bound of ``1/2 W_2^2`` by the potential of the forward map, from points (n, ...) and (m, ...) that it was not
     fitted to, two or more of each. Called by all ranks.
+
+    Args:
+        offset: (D,), of points whose clouds are apart by it in truth; half its square is still to be added.
     """
     wide, x, y = _wide(transport, x, y)
     coordinates = wide.coordinates
@@ -173,7 +176,8 @@ def dual_value(transport: W2GN, x: Tensor, y: Tensor) -> Mean:
         moved, scale = (coordinates.source(x), coordinates.target(y)), coordinates.scale
     values = map_shards(lambda rows: _values(wide.psi, rows), moved[0])
     conjugates = map_shards(lambda rows: _conjugates(wide.psi, wide.conjugate, rows), moved[1])
-    return _mean(of_x - values / scale, of_y - conjugates / scale)
+    of_x, of_y = of_x - values / scale, of_y - conjugates / scale
+    return _mean(of_x, of_y) if offset is None else _mean(of_x - x @ offset.to(x), of_y + y @ offset.to(y))
 
 
 def _wide(transport: W2GN, *points: Tensor) -> tuple[W2GN, Tensor, Tensor]:
