@@ -31,7 +31,6 @@ from wasskit.training.stepper import Updates
 from wasskit.training.task import Source
 from wasskit.training.trainer import Summary
 
-
 FRESH = -(1 << 40)
 """The number of the batch of which fresh points are: no other is made with it."""
 
@@ -53,8 +52,7 @@ class Trained(NamedTuple):
         return self.summary.final
 
     def history(self, split: str = "test") -> dict[str, dict[int, float]]:
-        """The metrics of a split, as ``split/metric``, over the steps; none on ranks other than 0, which draw nothing.
-        """
+        """The metrics of a split, as ``split/metric``, over the steps; none on ranks other than 0."""
         return over_steps(self.run.metrics(split)) if is_main() else {}
 
 

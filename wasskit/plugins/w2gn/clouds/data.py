@@ -64,10 +64,10 @@ def scanner() -> Pair:
     """The pixels (N, 64), from 0 to 1, of half of the images of digits, and the other half as another scanner would
     give them, softer and of another tone.
 
-    The scanner smooths an image by a symmetric matrix ``B``, squares each pixel, and smooths again: ``B (B x)^2`` is the
-    gradient of the convex function ``sum (B x)^3 / 3`` of images ``B x`` without negative pixels, hence by Brenier's
-    theorem the optimal map between images and scanned images. Unlike that of a user's clouds, the error of the map can
-    be told.
+    The scanner smooths an image by a symmetric matrix ``B``, squares each pixel, and smooths again: ``B (B x)^2`` is
+    the gradient of the convex function ``sum (B x)^3 / 3`` of images ``B x`` without negative pixels, hence by
+    Brenier's theorem the optimal map between images and scanned images. Unlike that of a user's clouds, the error of
+    the map can be told.
     """
     from wasskit.data.registry import load_dataset
 
@@ -184,8 +184,8 @@ def divided(
     """Divide both clouds and choose the coordinates of the fit from the training rows.
 
     Each cloud is moved to its own mean: the optimal map moves along, and distances lose nothing to a mean far from
-    zero. ``standardised`` divides columns by their deviation within the clouds, ``whitened`` does so for all directions,
-    with deviations of no less than a hundredth of the mean one.
+    zero. ``standardised`` divides columns by their deviation within the clouds, ``whitened`` does so for all
+    directions, with deviations of no less than a hundredth of the mean one.
     """
     device = torch.device(device)
     clouds = []

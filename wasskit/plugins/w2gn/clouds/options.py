@@ -54,6 +54,13 @@ class CloudStepOptions(StepOptions):
         show_default="all training rows, up to 1024",
     )  # fmt: skip
 
+    @property
+    def settled(self) -> tuple[int, int]:
+        """Steps and batch size, when they are known."""
+        assert self.steps is not None
+        assert self.batch_size is not None
+        return self.steps, self.batch_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class CloudOptions(TransportOptions):

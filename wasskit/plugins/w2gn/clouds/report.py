@@ -126,7 +126,9 @@ _ROWS = {
 
 def fit_report(fitted: Fitted, clouds: Clouds, scores: Mapping[str, float], history: History | None = None) -> Report:
     """The table, the clouds before and after the map in the plane of their components, and the learning curves."""
-    counts = " and ".join(f"{len(cloud.measure):,} of {len(cloud.stored):,}" for cloud in (clouds.source, clouds.target))
+    counts = " and ".join(
+        f"{len(cloud.measure):,} of {len(cloud.stored):,}" for cloud in (clouds.source, clouds.target)
+    )
     title = f"{clouds.names[0]} to {clouds.names[1]}, dimension {clouds.dim:,}"
     rows = [[label, scores[name]] for name, label in _ROWS.items() if name in scores]
     table = Table([f"on {counts} rows, held out", "value"], rows, title, digits=5)
@@ -149,5 +151,3 @@ def _planes(fitted: Fitted, clouds: Clouds) -> Drawing:
         return principal_planes({clouds.names[0]: x, "mapped": mapped, clouds.names[1]: y + offset})
 
     return draw
-
-

@@ -29,8 +29,8 @@ __all__ = ["CloudTask", "Fitted", "build_cloud_task", "directions_for", "finishe
 class CloudTask(TransportTask):
     """Potentials in training, and those of the evaluation at which they gained most over the Gaussian start.
 
-    Few rows are learned by heart in a few hundred steps. What is kept is therefore chosen by the dual value on rows that
-    are not trained on (`wasskit.plugins.w2gn.core.dual`), with the start among the candidates.
+    Few rows are learned by heart in a few hundred steps. What is kept is therefore chosen by the dual value on rows
+    that are not trained on (`wasskit.plugins.w2gn.core.dual`), with the start among the candidates.
 
     Args:
         clouds: of which the rows to choose by are taken here.
@@ -82,15 +82,14 @@ def build_cloud_task(config: CloudOptions, clouds: Clouds, device: torch.device)
     """
     dim = clouds.dim
     first, second = (
-        _checked(cloud.moments, name)
-        for cloud, name in zip((clouds.source, clouds.target), clouds.names, strict=True)
+        _checked(cloud.moments, name) for cloud, name in zip((clouds.source, clouds.target), clouds.names, strict=True)
     )
     transport = dense_transport(
         config, dim,
         lambda: balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second)),
     )  # fmt: skip
     transport.to(device)
-    seed, size = config.run.seed, config.training.batch_size
+    seed, (_, size) = config.run.seed, config.training.settled
     x, y = clouds.source.draw(seed, "source"), clouds.target.draw(seed, "target")
     if config.potentials.start != "pretrain":
         transport.center(*(cloud.rows(cloud.train[:4096]) for cloud in (clouds.source, clouds.target)))

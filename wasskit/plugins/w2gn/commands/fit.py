@@ -35,7 +35,7 @@ def body(config: W2gnFit, invocation: Invocation) -> Mapping[str, Any]:
         clouds = divided(pair, config.coordinates, config.held_out, config.run.seed, session.device)
         session.config = config = config.settled(clouds.rows, clouds.dim)
         task, source = build_cloud_task(config, clouds, session.device)
-        steps = config.training.steps + pretraining(config)
+        steps = config.training.settled[0] + pretraining(config)
         summary = fit(session, task, source, steps, transport=task.transport)
         fitted = finished(task, clouds)
         scores = measured(fitted, clouds, discrete_rows=config.discrete_rows)
@@ -60,10 +60,11 @@ command = Command(
     W2gnFit,
     body,
     "Maps between any two clouds of vectors, from files.\n\n"
-    "Fits the optimal transport map from the rows of one file to those of another, and its inverse. The training starts "
-    "at the map between the two Gaussians and is kept only where rows that it does not see show it to be better. Other "
-    "rows, seen by neither, give the energy distance before and after, W2 beside that of the Gaussians and the exact one "
-    "of a sample, and what is lost by mapping there and back. `w2gn apply` maps files, wasskit.TransportMap arrays.",
+    "Fits the optimal transport map from the rows of one file to those of another, and its inverse. The training "
+    "starts at the map between the two Gaussians and is kept only where rows that it does not see show it to be "
+    "better. Other rows, seen by neither, give the energy distance before and after, W2 beside that of the Gaussians and the "
+    "exact one of a sample, and what is lost by mapping there and back. `w2gn apply` maps files, wasskit.TransportMap "
+    "arrays.",
     (
         "wasskit w2gn fit",
         "wasskit w2gn fit source.npy target.npy",

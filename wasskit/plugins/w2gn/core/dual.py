@@ -197,7 +197,7 @@ def _half_square(rows: Tensor) -> Tensor:
 
 
 def _parts(rows: Tensor) -> tuple[Tensor, ...]:
-    return rows.split(max(64, (1 << 20) // max(rows[0].numel(), 1)))
+    return tuple(rows.split(max(64, (1 << 20) // max(rows[0].numel(), 1))))
 
 
 def _values(psi: Potential, rows: Tensor) -> Tensor:

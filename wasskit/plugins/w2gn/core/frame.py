@@ -14,7 +14,7 @@ __all__ = ["FramedTransport", "framed", "unframed"]
 
 
 class FramedTransport(nn.Module):
-    """``T(x) = b + B^-1 t(B (x - a))`` and its inverse, for a pair ``t`` that was fitted to ``B (x - a)``, ``B (y - b)``.
+    """``T(x) = b + B^-1 t(B (x - a))`` and its inverse, for a pair ``t`` fitted to ``B (x - a)`` and ``B (y - b)``.
 
     Where ``t`` is optimal for the squared distance, ``T`` is for ``|B (x - y)|^2``: with ``B`` the identity, the
     default, for the same one. The centres are taken off in float64, so that a cloud far from zero loses nothing.
@@ -25,6 +25,8 @@ class FramedTransport(nn.Module):
         matrix: ``B`` (D, D); None: the identity.
     """
 
+    source_centre: Tensor
+    target_centre: Tensor
     matrix: Tensor | None
 
     def __init__(
