@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wasskit.data.embeddings import open_embeddings
+from wasskit.data.photographs import read_pixels, sample_photographs
 from wasskit.data.samplers import RandomSampler
 from wasskit.data.seeds import derive_seed
 from wasskit.data.splits import stratified_split
@@ -23,7 +24,7 @@ from wasskit.plugins.w2gn.core.stages import Points
 from wasskit.plugins.w2gn.core.task import Draw
 from wasskit.system.transfer import to_device
 
-__all__ = ["FEWEST", "Cloud", "Clouds", "Pair", "divided", "read_pair", "scanner"]
+__all__ = ["FEWEST", "Cloud", "Clouds", "Pair", "camera", "divided", "read_pair"]
 
 FEWEST = 20
 """Rows that a cloud must have: four of them are held out, two and two."""
@@ -43,13 +44,13 @@ class Pair(NamedTuple):
 
 
 def read_pair(source: Path | None, target: Path | None) -> Pair:
-    """The clouds of two files, or `scanner`.
+    """The clouds of two files, or `camera`.
 
     Raises:
         UserError: a file cannot be read, has too few rows, or they differ in width.
     """
     if source is None or target is None:
-        return scanner()
+        return camera()
     opened = [open_embeddings(path, least=FEWEST) for path in (source, target)]
     widths = [one.shape[1] for one in opened]
     if widths[0] != widths[1]:
@@ -60,30 +61,33 @@ def read_pair(source: Path | None, target: Path | None) -> Pair:
     return Pair(opened[0].whole(), opened[1].whole(), (source.stem, target.stem))
 
 
-def scanner() -> Pair:
-    """The pixels (N, 64), from 0 to 1, of half of the images of digits, and the other half as another scanner would
-    give them, softer and of another tone.
+def camera() -> Pair:
+    """Patches of 4 x 4 pixels (N, 16), from 0 to 1, half of those of scikit-learn's two photographs, and the other half
+    as another camera would give them, softer and of another tone.
 
-    The scanner smooths an image by a symmetric matrix ``B``, squares each pixel, and smooths again: ``B (B x)^2`` is
-    the gradient of the convex function ``sum (B x)^3 / 3`` of images ``B x`` without negative pixels, hence by
-    Brenier's theorem the optimal map between images and scanned images. Unlike that of a user's clouds, the error of
-    the map can be told.
+    The camera smooths a patch by a symmetric matrix ``B``, squares each pixel, and smooths again: ``B (B x)^2`` is the
+    gradient of the convex function ``sum (B x)^3 / 3`` of patches ``B x`` without negative pixels, hence by Brenier's
+    theorem the optimal map between patches as they are and as the camera gives them. Unlike that of a user's clouds,
+    the error of the map can be told.
     """
-    from wasskit.data.registry import load_dataset
-
-    parts = [load_dataset("digits", split).images_on(torch.device("cpu")) for split in ("train", "test")]
-    images = torch.cat(parts).flatten(1).float() / 255
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(derive_seed(0, "scanner")))
-    first, second = images[order].tensor_split(2)
-    ends = torch.tensor([0.25] + [0.0] * 6 + [0.25])
-    along = 0.5 * torch.eye(8) + torch.diag(ends) + 0.25 * (torch.ones(7).diag(1) + torch.ones(7).diag(-1))
+    side = 4
+    parts = []
+    for path in sample_photographs():
+        grey = torch.from_numpy(read_pixels(path)).float().mean(2) / 255
+        parts.append(grey.unfold(0, side, side).unfold(1, side, side).reshape(-1, side * side))
+    patches = torch.cat(parts)
+    order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(derive_seed(0, "camera")))
+    first, second = patches[order].tensor_split(2)
+    ends = torch.tensor([0.25, *[0.0] * (side - 2), 0.25])
+    neighbours = torch.ones(side - 1).diag(1) + torch.ones(side - 1).diag(-1)
+    along = 0.5 * torch.eye(side) + torch.diag(ends) + 0.25 * neighbours
     smooth = torch.kron(along, along)
 
     def truth(rows: Tensor) -> Tensor:
         matrix = smooth.to(rows)
         return (rows @ matrix).square() @ matrix
 
-    return Pair(first, truth(second), ("digits", "scanned"), truth)
+    return Pair(first, truth(second), ("patches", "camera"), truth)
 
 
 @dataclass

@@ -63,7 +63,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         hidden: Sequence[int] = HIDDEN,
         steps: int | None = None,
         batch_size: int | None = None,
-        lr: float = 5e-3,
+        lr: float | None = None,
         held_out: float = 0.2,
         start: Literal["gaussian", "identity", "pretrain"] = "gaussian",
         keep: Literal["better", "end"] = "better",

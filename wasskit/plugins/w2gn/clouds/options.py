@@ -30,6 +30,14 @@ def batch_for(rows: int, dim: int) -> int:
     return min(LARGEST_BATCH if dim <= 1024 else 256, rows)
 
 
+def lr_for(rows: int, dim: int) -> float:
+    """The learning rate: 0.01 from 200 rows per dimension, in proportion below, and 0.0005 at least.
+
+    With few rows the best maps are passed within the first steps, before the rows are learned by heart.
+    """
+    return 1e-2 * min(max(rows / (200 * dim), 0.05), 1.0)
+
+
 def steps_for(rows: int, dim: int, batch: int, hidden: tuple[int, ...]) -> int:
     """Training steps for clouds of so many rows, of which the larger one counts.
 
@@ -53,6 +61,10 @@ class CloudStepOptions(StepOptions):
         None, help="Points of each cloud per step, over all processes.", panel="Optimisation", min=2, short="-b",
         show_default="all training rows, up to 1024",
     )  # fmt: skip
+    lr: float | None = option(  # type: ignore[assignment]
+        None, help="Learning rate of Adam (peak).", panel="Optimisation", above=0,
+        show_default="0.0005 to 0.01, by rows per dimension",
+    )  # fmt: skip
 
     @property
     def settled(self) -> tuple[int, int]:
@@ -66,20 +78,20 @@ class CloudStepOptions(StepOptions):
 class CloudOptions(TransportOptions):
     """The clouds, and how maps are fitted to them."""
 
-    training: CloudStepOptions = CloudStepOptions(lr=5e-3)
+    training: CloudStepOptions = CloudStepOptions()
     potentials: PotentialOptions = group(
         PotentialOptions(hidden=HIDDEN), show_default={"start_samples": "all training rows, up to 262144"}
     )
     source: Path | None = argument(
         None,
-        help=f"Rows (N, D) that the map takes ({FILES}); without files: the 64 pixels of half of digits.",
+        help=f"Rows (N, D) that the map takes ({FILES}); without files: patches of two photographs.",
         complete=complete_local_paths,
         metavar="SOURCE",
         saved=True,
     )
     target: Path | None = argument(
         None,
-        help="Rows (M, D) of the cloud that it maps onto; without files: the other half, as another scanner sees them.",
+        help="Rows (M, D) of the cloud that it maps onto; without files: other patches, by another camera.",
         complete=complete_local_paths,
         metavar="TARGET",
         saved=True,
@@ -108,4 +120,6 @@ class CloudOptions(TransportOptions):
         """With the numbers that follow from the clouds: ``rows`` to train on in the larger one, of ``dim`` numbers."""
         batch = self.training.batch_size or max(batch_for(rows, dim), 2)
         steps = self.training.steps or steps_for(rows, dim, batch, self.potentials.hidden)
-        return dataclasses.replace(self, training=dataclasses.replace(self.training, batch_size=batch, steps=steps))
+        lr = self.training.lr or lr_for(rows, dim)
+        training = dataclasses.replace(self.training, batch_size=batch, steps=steps, lr=lr)
+        return dataclasses.replace(self, training=training)

@@ -28,7 +28,7 @@ def body(config: W2gnFit, invocation: Invocation) -> Mapping[str, Any]:
     # Before there is a run directory, so that a file that is not there leaves none behind.
     new = config.run.resume is None and not config.run.requeue
     pair = read_pair(config.source, config.target) if new else None
-    name = f"{config.source.stem}-{config.target.stem}" if config.source and config.target else "digits-scanned"
+    name = f"{config.source.stem}-{config.target.stem}" if config.source and config.target else "patches-camera"
     with training_session(config, invocation, name=name) as session:
         config = session.config
         pair = pair or read_pair(config.source, config.target)
@@ -62,9 +62,9 @@ command = Command(
     "Maps between any two clouds of vectors, from files.\n\n"
     "Fits the optimal transport map from the rows of one file to those of another, and its inverse. The training "
     "starts at the map between the two Gaussians and is kept only where rows that it does not see show it to be "
-    "better. Other rows, seen by neither, give the energy distance before and after, W2 beside that of the Gaussians and the "
-    "exact one of a sample, and what is lost by mapping there and back. `w2gn apply` maps files, wasskit.TransportMap "
-    "arrays.",
+    "better. Other rows, seen by neither, give the energy distance before and after, W2 beside that of the Gaussians "
+    "and the exact one of a sample, and what is lost by mapping there and back. `w2gn apply` maps files, "
+    "wasskit.TransportMap maps arrays.",
     (
         "wasskit w2gn fit",
         "wasskit w2gn fit source.npy target.npy",
