@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
-from wasskit.config import changed
+from wasskit.config import changed, coerce, fields_of
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.clouds.data import FEWEST, Pair, divided
 from wasskit.plugins.w2gn.clouds.options import HIDDEN, CloudOptions, Coordinates
@@ -43,7 +43,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
 
     Args:
         coordinates: where squared distances are measured: ``"plain"``, ``"standardised"`` or ``"whitened"``.
-        hidden, steps, batch_size, lr, held_out, start, keep: options of the command; None: as there.
+        hidden, steps, batch_size, lr, held_out, start, keep, discrete_rows: options of the command; None: as there.
         inverse: ``"solved"``: the inverse is solved for, so that ``transform`` undoes it; ``"network"``: it is the map
             of the second network, which is faster.
         device: where to train and to map.
@@ -67,6 +67,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         held_out: float = 0.2,
         start: Literal["gaussian", "identity", "pretrain"] = "gaussian",
         keep: Literal["better", "end"] = "better",
+        discrete_rows: int = 1024,
         inverse: Literal["solved", "network"] = "solved",
         device: str = "cpu",
         random_state: int = 0,
@@ -79,6 +80,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         self.held_out = held_out
         self.start = start
         self.keep = keep
+        self.discrete_rows = discrete_rows
         self.inverse = inverse
         self.device = device
         self.random_state = random_state
@@ -106,10 +108,11 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
 
     def _fitted(self, pair: Pair) -> tuple[Fitted, dict[str, float]]:
         """The command's fit without a run directory."""
-        own = {"inverse", "device", "random_state"}
-        options = {name: value for name, value in self.get_params().items() if name not in own}
-        config: CloudOptions = changed(CloudOptions(), **options, seed=self.random_state)
+        known = {option.name: option for option in fields_of(CloudOptions)}
+        given = {name: value for name, value in self.get_params().items() if name in known and name != "device"}
         try:
+            options = {name: coerce(known[name], value, name) for name, value in given.items()}
+            config: CloudOptions = changed(CloudOptions(), **options, seed=self.random_state)
             config.validate()
         except UserError as error:
             raise ValueError(str(error)) from None

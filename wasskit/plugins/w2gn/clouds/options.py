@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Coordinates = Literal["plain", "standardised", "whitened"]
 HIDDEN = (128, 128, 64)
 LARGEST_BATCH = 1024
-MOST_STEPS = 2000
+MOST_STEPS = 1000
 FEWEST_STEPS = 200
 OPERATIONS = 1e13
 """Floating point operations of a training by the default number of steps, at most: some five minutes of a core."""
@@ -41,12 +41,12 @@ def lr_for(rows: int, dim: int) -> float:
 def steps_for(rows: int, dim: int, batch: int, hidden: tuple[int, ...]) -> int:
     """Training steps for clouds of so many rows, of which the larger one counts.
 
-    More rows carry more detail, a step per four of them beyond the first 200 up to 2,000. In many dimensions there are
+    More rows carry more detail: from 200 a step more for every eight of them, up to 1,000. In many dimensions there are
     fewer, down to 200, by what a step costs: some 16 evaluations of potentials with D (4 D + 8 H) products for each
     point, H being the sum of the widths.
     """
     affordable = OPERATIONS / (16 * batch * dim * (4 * dim + 8 * sum(hidden)))
-    return int(min(MOST_STEPS, FEWEST_STEPS + rows / 4, max(affordable, FEWEST_STEPS)))
+    return int(min(MOST_STEPS, FEWEST_STEPS + rows / 8, max(affordable, FEWEST_STEPS)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class CloudStepOptions(StepOptions):
 
     steps: int | None = option(  # type: ignore[assignment]
         None, help="Training steps.", panel="Optimisation", min=1,
-        show_default="200 to 2000, by rows and dimension",
+        show_default="200 to 1000, by rows and dimension",
     )  # fmt: skip
     batch_size: int | None = option(  # type: ignore[assignment]
         None, help="Points of each cloud per step, over all processes.", panel="Optimisation", min=2, short="-b",
@@ -109,7 +109,7 @@ class CloudOptions(TransportOptions):
         above=0,
         max=0.5,
     )
-    discrete_rows: int = option(2048, help="Rows of each cloud in the exact discrete transport.", panel="Run", min=2)
+    discrete_rows: int = option(1024, help="Rows of each cloud in the exact discrete transport.", panel="Run", min=2)
 
     def validate(self) -> None:
         super().validate()

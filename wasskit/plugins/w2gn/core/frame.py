@@ -34,9 +34,10 @@ class FramedTransport(nn.Module):
     ) -> None:
         super().__init__()
         self.transport = transport
-        self.register_buffer("source_centre", source_centre.float())
-        self.register_buffer("target_centre", target_centre.float())
-        self.register_buffer("matrix", None if matrix is None else matrix.float())
+        # Of their own: two buffers in one memory would be loaded over each other.
+        self.register_buffer("source_centre", source_centre.float().clone())
+        self.register_buffer("target_centre", target_centre.float().clone())
+        self.register_buffer("matrix", None if matrix is None else matrix.float().clone())
 
     def forward_map(self, x: Tensor, chunk: int = 8192) -> Tensor:
         """``T(x)`` for points (N, D), in their dtype."""
