@@ -124,6 +124,7 @@ def _declare() -> list[Training]:
     latent = ("--autoencoder-steps", "12", "--latent", "4", "--filters", "4")
     published = ("--start", "pretrain", "--pretrain-steps", "6", "--refine", "none")
     maps = [
+        Training("w2gn-fit", ("w2gn", "fit", *_W2GN, "--discrete-rows", "64"), 12),
         Training("w2gn-toy", ("w2gn", "toy", *_CLOUD), 12),
         Training("w2gn-toy-published", ("w2gn", "toy", *_CLOUD, *published, "--sampling", "random"), 18),
         Training("w2gn-gaussians", ("w2gn", "gaussians", *_CLOUD, "--dim", "2,3"), 12),
