@@ -38,9 +38,9 @@ def test_between_gaussians_the_start_is_the_answer() -> None:
     assert error < 0.2
     # W2^2 is |5|^2 + tr (S - I)^2; means of 400 rows err by a twentieth.
     exact = float(np.sqrt(75 + np.trace((STRETCH - np.eye(3)) @ (STRETCH - np.eye(3)))))
-    for name in ("w2", "w2_displacement", "w2_gaussian", "w2_discrete"):
+    for name in ("w2_dual", "w2_displacement", "w2_gaussian", "w2_discrete"):
         assert maps.scores_[name] == pytest.approx(exact, rel=0.03), name
-    assert abs(maps.scores_["w2"] - exact) < 4 * maps.scores_["w2_error"]
+    assert abs(maps.scores_["w2_dual"] - exact) < 4 * maps.scores_["w2_dual_error"]
 
 
 def test_a_mixture_is_told_from_its_gaussian() -> None:
@@ -85,7 +85,7 @@ def test_columns_of_other_units_do_not_count_when_standardised() -> None:
     options: dict[str, Any] = {**QUICK, "coordinates": "standardised", "keep": "end"}
     plain, other = TransportMap(**options).fit(x, y), TransportMap(**options).fit(x * units, y * units)
     np.testing.assert_allclose(other.transform(x * units) / units, plain.transform(x), rtol=1e-3, atol=1e-3)
-    assert other.scores_["w2"] == pytest.approx(plain.scores_["w2"], rel=1e-3)
+    assert other.scores_["w2_dual"] == pytest.approx(plain.scores_["w2_dual"], rel=1e-3)
 
 
 def test_whitened_maps_of_gaussians_are_those_of_white_rows() -> None:

@@ -23,8 +23,8 @@ def stretched(factor: Tensor, **settings: object) -> W2GN:
     dim = len(factor)
     transport = W2GN.dense(dim, hidden=(4, 3), strong_convexity=0.0, start=plain_coordinates(dim))
     with torch.no_grad():
-        transport.psi.factor.copy_(factor)  # type: ignore[union-attr, operator]
-        transport.conjugate.factor.copy_(torch.linalg.inv(factor))  # type: ignore[union-attr, operator]
+        transport.psi.factor.copy_(factor)  # type: ignore[operator]
+        transport.conjugate.factor.copy_(torch.linalg.inv(factor))  # type: ignore[operator]
     return transport
 
 
@@ -62,7 +62,7 @@ def test_one_good_map_of_two_is_not_enough() -> None:
     x, y = draw(500, 2), draw(500, 2, seed=1) * LENGTHS.double() ** 2
     half = stretched(LENGTHS.diag())
     with torch.no_grad():
-        half.conjugate.factor.copy_(LENGTHS.diag())  # type: ignore[union-attr, operator]
+        half.conjugate.factor.copy_(LENGTHS.diag())  # type: ignore[operator]
     found = gain(half, x, y)
     assert found.forward.value > 5 * found.forward.error
     assert not found.shown()
@@ -92,7 +92,7 @@ def test_what_is_not_solved_counts_against_training(monkeypatch: pytest.MonkeyPa
     x, y = draw(50, 2), draw(50, 2, seed=1)
     transport = stretched(LENGTHS.diag())
     with torch.no_grad():
-        transport.conjugate.factor.mul_(1.5)  # type: ignore[union-attr, operator]
+        transport.conjugate.factor.mul_(1.5)  # type: ignore[operator]
     solved = gain(transport, x, y).forward.value
     monkeypatch.setattr(dual, "EVALUATIONS", 1)
     assert gain(transport, x, y).forward.value < solved
@@ -127,8 +127,8 @@ def test_the_gain_is_the_difference_of_dual_values() -> None:
     torch.manual_seed(0)
     transport = W2GN.dense(3, hidden=(8, 5), start=coordinates)
     with torch.no_grad():
-        transport.psi.network.final_layer.weight.uniform_(0, 0.2)  # type: ignore[union-attr, operator]
-        transport.psi.factor.mul_(0.9)  # type: ignore[union-attr, operator]
+        transport.psi.network.final_layer.weight.uniform_(0, 0.2)  # type: ignore[operator]
+        transport.psi.factor.mul_(0.9)  # type: ignore[operator]
     x, y = draw(60, 3, seed=4) + 1, draw(50, 3, seed=5) * 2
     start = gaussian_start(transport)
     expected = dual_value(transport, x, y).value - dual_value(start, x, y).value

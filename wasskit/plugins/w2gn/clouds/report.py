@@ -30,7 +30,7 @@ _DRAWN = 2048
 def measured(fitted: Fitted, clouds: Clouds, *, discrete_rows: int = 2048) -> dict[str, float]:
     """The metrics of the maps on the rows that measure. Called by all ranks.
 
-    Distances are in the coordinates of the fit, whole (not half, not squared). ``w2`` is the dual bound, from rows that
+    Distances are in the coordinates of the fit, whole (not half, not squared). ``w2_dual`` is the dual bound, from rows that
     the maps were not fitted to, with its standard error; ``w2_displacement`` the root mean square of what the forward
     map moves a row by; ``w2_gaussian`` that of the two Gaussians, no larger than W2; ``w2_discrete`` the exact one of
     two samples, which is too large by what their size is too small.
@@ -56,14 +56,14 @@ def measured(fitted: Fitted, clouds: Clouds, *, discrete_rows: int = 2048) -> di
         "energy_forward": energy(forward, y),
         "energy_inverse": energy(inverse, x),
         "energy_floor": _floor(clouds.target, len(y), directions),
-        "w2": distance(dual.value),
+        "w2_dual": distance(dual.value),
         "w2_displacement": distance(float(moved) + shift),
         "w2_gaussian": distance(0.5 * _gaussian(clouds)),
         "w2_discrete": distance(_discrete(clouds, discrete_rows)),
         "cycle_error": forward_inverse_error(x, returned),
         "cycle_error_target": forward_inverse_error(y, repeated),
     }
-    scores["w2_error"] = dual.error / scores["w2"] if scores["w2"] > 0 else 0.0
+    scores["w2_dual_error"] = dual.error / scores["w2_dual"] if scores["w2_dual"] > 0 else 0.0
     if maps.coordinates is not None:
         start = gaussian_start(maps)
         scores["energy_mapped_gaussian"] = energy(map_shards(start.forward_map, x), y)
@@ -112,8 +112,8 @@ _ROWS = {
     "energy_forward": "  of the source under the map, to the target",
     "energy_inverse": "  of the target under the inverse map, to the source",
     "energy_floor": "  of two samples of the target (rms)",
-    "w2": "W2, estimated by duality",
-    "w2_error": "  its standard error",
+    "w2_dual": "W2, estimated by duality",
+    "w2_dual_error": "  its standard error",
     "w2_displacement": "  root mean square displacement by the map",
     "w2_gaussian": "  of the Gaussians (a lower bound)",
     "w2_discrete": "  of a sample, exact (too large)",
