@@ -113,7 +113,7 @@ def test_color_and_apply(run_cli: RunCli, tmp_path: Path) -> None:
     result = summary(
         run_cli(
             "w2gn", "color", tmp_path / "a.png", tmp_path / "b.png", *SMALL, "--steps", "20", "--test-size", "300",
-            "--run-dir", run, "--save-map", tmp_path / "kept.safetensors", "--json",
+            "--keep", "end", "--run-dir", run, "--save-map", tmp_path / "kept.safetensors", "--json",
         )
     )  # fmt: skip
     mapped = np.asarray(Image.open(run / "a-forward.png"))
