@@ -30,10 +30,10 @@ _DRAWN = 2048
 def measured(fitted: Fitted, clouds: Clouds, *, discrete_rows: int = 2048) -> dict[str, float]:
     """The metrics of the maps on the rows that measure. Called by all ranks.
 
-    Distances are in the coordinates of the fit, whole (not half, not squared). ``w2_dual`` is the dual bound, from rows that
-    the maps were not fitted to, with its standard error; ``w2_displacement`` the root mean square of what the forward
-    map moves a row by; ``w2_gaussian`` that of the two Gaussians, no larger than W2; ``w2_discrete`` the exact one of
-    two samples, which is too large by what their size is too small.
+    Distances are in the coordinates of the fit, whole (not half, not squared). ``w2_dual`` is the dual bound, from rows
+    that the maps were not fitted to, with its standard error; ``w2_displacement`` the root mean square of what the
+    forward map moves a row by; ``w2_gaussian`` that of the two Gaussians, no larger than W2; ``w2_discrete`` the exact
+    one of two samples, which is too large by what their size is too small.
     """
     x, y = clouds.measured_by()
     offset, maps, directions = clouds.offset, fitted.maps, directions_for(x)
