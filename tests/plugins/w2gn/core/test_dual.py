@@ -127,7 +127,7 @@ def test_the_gain_is_the_difference_of_dual_values() -> None:
     torch.manual_seed(0)
     transport = W2GN.dense(3, hidden=(8, 5), start=coordinates)
     with torch.no_grad():
-        transport.psi.network.final_layer.weight.uniform_(0, 0.2)  # type: ignore[operator]
+        transport.psi.network.final_layer.weight.uniform_(0, 0.2)  # type: ignore[union-attr, operator]
         transport.psi.factor.mul_(0.9)  # type: ignore[operator]
     x, y = draw(60, 3, seed=4) + 1, draw(50, 3, seed=5) * 2
     start = gaussian_start(transport)
