@@ -81,7 +81,7 @@ def saved(run: RunDirectory, name: str = "last") -> dict[str, Any]:
 
 
 def fit(task: Task, run: RunDirectory | None = None, **settings: Any) -> Trainer:
-    trainer = trainer_of(task, Shuffled(), run, **{"epochs": 2, "tensorboard": False, **settings})
+    trainer = trainer_of(task, Shuffled(), run, **{"epochs": 2, "track": (), **settings})
     trainer.fit()
     return trainer
 
