@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wasskit.data.seeds import derive_seed
 from wasskit.evaluation.ties import blocks
 from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.loss import normalise
@@ -161,6 +162,13 @@ def build_adaptor(description: Mapping[str, Any], **dropouts: float) -> AdaptorM
         **dropouts,
     )
     return AdaptorModel(network, dict(description))
+
+
+def random_rotation(width: int, seed: int) -> Tensor:
+    """An orthogonal matrix (D, D) float32, uniformly distributed over them."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "rotation"))
+    q, r = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))
+    return (q * r.diagonal().sign()).float()
 
 
 @torch.no_grad()

@@ -54,6 +54,9 @@ class AdaptTrainingOptions(OptionGroup):
     network: Literal["residual", "rotation"] = option(
         "residual", help="Residual network on the principal rotation, or a rotation alone.", panel="Model"
     )
+    start: Literal["principal", "random"] = option(
+        "principal", help="Rotation that training starts from: principal axes, or a random one.", panel="Model"
+    )
     hidden: int = option(512, help="Width of a residual block.", panel="Model", min=1)
     blocks: int = option(1, help="Number of residual blocks.", panel="Model", min=0)
     dropout: float | None = option(
@@ -158,8 +161,20 @@ class AdaptOptions(RecipeOptions):
         above=0, below=1,
     )  # fmt: skip
 
+    codes: tuple[Literal["float32", "int8", "binary"], ...] = option(
+        ("float32", "int8", "binary"), help="Codes of the prefixes that are measured at the end.", panel="Measures"
+    )
+    baselines: bool = option(
+        True, help="Also measure raw prefixes, a random rotation and principal components.", panel="Measures"
+    )
+    interpolate: bool = option(
+        False, help="Also measure one dimension between each two.", panel="Measures", flag="--interpolate"
+    )
+
     def validate(self) -> None:
         super().validate()
+        if not self.codes:
+            raise UserError("--codes: name at least one of float32, int8, binary.")
         if self.learn in ("labels", "pairs") and self.train is not None and getattr(self, self.learn) is None:
             raise UserError(f"--learn {self.learn} needs the file of --{self.learn}.")
         if self.train is None and any((self.labels, self.pairs, self.test, self.test_labels)):

@@ -46,10 +46,11 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
         trainer = session.trainer(task, source, cadence=cadence, updates=updates)
         summary = trainer.fit(resume=session.checkpoint).as_dict()
         run = session.run
-        report = compare(task, parts, test, session.device)
-        content = summary | dict(report.result)
+        report = compare(task, parts, test, session.device, config)
+        final = summary["final"] | report.result["final"]
+        content = summary | dict(report.result) | {"final": final}
         run.write_summary(content)
-    told = finish(report, run.path) if is_main() else dict(report.result)
+    told = finish(report, run.path) if is_main() else {}
     console.log(f"Trained in {summary['wall_seconds']:.1f} s.")
     return content | {"run": str(run.path), "figures": told.get("figures", [])}
 
