@@ -45,7 +45,7 @@ class Training:
     @property
     def is_grid(self) -> bool:
         """Whether the trainings are processes of their own."""
-        return self.command in ("mrl baseline", "mrl sweep")
+        return self.command in ("mrl baseline", "mrl sweep", "mrl adapt-sweep")
 
 
 _IMAGES = ("--epochs", "3", "--batch-size", "358", "--no-tensorboard", "--device", "cpu", "--log-every", "1")
@@ -86,6 +86,7 @@ def _declare() -> list[Training]:
         Training("mrl-adapt-neighbours", ("mrl", "adapt", *_ADAPT, "--learn", "neighbours"), 9, None),
         Training("mrl-baseline", ("mrl", "baseline", *_MRL), 9),
         Training("mrl-sweep", ("mrl", "sweep", "method=mwrl,matryoshka", *_MRL), 9),
+        Training("mrl-adapt-sweep", ("mrl", "adapt-sweep", "cosine_weight=1,0", "--no-baselines", *_ADAPT), 9, None),
     ]
     for method in ("moco", "byol", "barlow", "zerocl"):
         for term in ((), ("--w2",), ("--lu",)):

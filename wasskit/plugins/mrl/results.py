@@ -23,6 +23,10 @@ MEANS = CLASSIFICATION | SHOWN
 """Metrics whose means over the dimensions are shown."""
 
 
+Key = tuple[tuple[str, Any], ...]
+"""Settings by which trainings belong together."""
+
+
 @dataclass(frozen=True)
 class Row:
     """Results of one setting over its seeds: metric (``top1@8``, ``top1``) -> mean and deviation over the seeds, and
@@ -38,7 +42,8 @@ class Row:
     @property
     def name(self) -> str:
         return ", ".join(
-            display(value) if key == "method" else f"{key} {display(value)}" for key, value in self.settings.items()
+            display(value) if key in ("method", "baseline") else f"{key} {display(value)}"
+            for key, value in self.settings.items()
         )
 
     def dims(self, metric: str = "top1") -> list[int]:
@@ -47,8 +52,12 @@ class Row:
 
 
 def collect(root: Path, points: Sequence[Point]) -> list[Row]:
-    """The final test metrics of all points, seeds averaged; deviations are those of a sample (n - 1)."""
-    groups: dict[tuple[tuple[str, Any], ...], list[dict[str, float]]] = {}
+    """The final test metrics of all points, seeds averaged; deviations are those of a sample (n - 1).
+
+    After them what the trainings measured beside themselves (``baselines``), of the first training of each seed.
+    """
+    groups: dict[Key, list[dict[str, float]]] = {}
+    beside: dict[Key, dict[Any, dict[str, float]]] = {}
     for point in points:
         key = tuple((name, value) for name, value in point.settings.items() if name != "seed")
         metrics: dict[str, float] = {}
@@ -56,13 +65,12 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
             summary = RunDirectory.open(root / name, plugin="mrl").summary or {}
             final = summary.get("final", {})
             metrics |= {k.partition("/")[2]: v for k, v in final.items() if k.startswith("test/") and "@" in k}
-        for base in dict.fromkeys(k.partition("@")[0] for k in metrics):
-            # Those between the trained dimensions are no part of the mean.
-            trained = [metrics[f"{base}@{d}"] for d in point.dims if f"{base}@{d}" in metrics]
-            metrics[base] = statistics.fmean(trained)
-        groups.setdefault(key, []).append(metrics)
+            for method, values in summary.get("baselines", {}).items():
+                own = beside.setdefault((("baseline", method),), {})
+                own.setdefault(point.settings.get("seed"), _with_means(values, point.dims))
+        groups.setdefault(key, []).append(_with_means(metrics, point.dims))
     rows = []
-    for key, found in groups.items():
+    for key, found in [*groups.items(), *((key, list(own.values())) for key, own in beside.items())]:
         names = [name for name in found[0] if all(name in one for one in found)]
         columns = {name: [one[name] for one in found] for name in names}
         rows.append(
@@ -75,6 +83,14 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
             )
         )
     return rows
+
+
+def _with_means(metrics: Mapping[str, float], dims: Sequence[int]) -> dict[str, float]:
+    """Metrics with their means over the trained dimensions; those between them are no part of it."""
+    means = {}
+    for base in dict.fromkeys(name.partition("@")[0] for name in metrics):
+        means[base] = statistics.fmean(metrics[f"{base}@{d}"] for d in dims if f"{base}@{d}" in metrics)
+    return {**metrics, **means}
 
 
 def rows_table(rows: Sequence[Row]) -> Table:

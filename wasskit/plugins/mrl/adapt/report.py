@@ -75,20 +75,20 @@ def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.d
         adapted, between(dims) if config.interpolate else dims, reference=own, labels=labels,
         bank=Bank(methods(train), bank_labels), codes=config.codes,
     )  # fmt: skip
-    final = {
-        f"{where}/{FINAL[name]}@{one.dim}": value
-        for one in found
-        if (one.method, one.code) == (ADAPTED, config.codes[0])
-        for name, value in one.metrics.items()
-        if name in FINAL
-    }
+    beside: dict[str, dict[str, float]] = {name: {} for name in adapted}
+    for one in found:
+        if one.code == config.codes[0]:
+            named = {f"{FINAL[name]}@{one.dim}": value for name, value in one.metrics.items() if name in FINAL}
+            beside[one.method] |= named
+    final = beside.pop(ADAPTED)
     known = parts.train.labels
     if known is not None and labels is not None and bank_labels is not None and isinstance(task.objective, LabelLoss):
         classes = known.unique().to(device)
         for d, logits in zip(dims, task.objective.objective.logits(adapted[ADAPTED]), strict=True):
             right = classes[logits.argmax(-1)] == labels
-            final[f"{where}/top1@{d}"] = 100 * float(right.double().mean())
-    return _report(found, where, len(own), final)
+            final[f"top1@{d}"] = 100 * float(right.double().mean())
+    recorded = {"final": {f"{where}/{name}": value for name, value in final.items()}, "baselines": beside}
+    return _report(found, where, len(own), recorded)
 
 
 def _sample(vectors: Vectors, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -101,7 +101,7 @@ def _sample(vectors: Vectors, device: torch.device) -> tuple[torch.Tensor, torch
     return vectors.rows[rows].to(device, torch.float32), labels
 
 
-def _report(found: Sequence[Measured], where: str, count: int, final: Mapping[str, float]) -> Report:
+def _report(found: Sequence[Measured], where: str, count: int, recorded: Mapping[str, Any]) -> Report:
     names = list(found[0].metrics)
     headings = METRICS.headings(*names)
     dims = sorted({one.dim for one in found})
@@ -127,7 +127,7 @@ def _report(found: Sequence[Measured], where: str, count: int, final: Mapping[st
     )
     result = {
         "measured_on": where,
-        "final": final,
+        **recorded,
         "compression": [
             {"method": one.method, "code": one.code, "dim": one.dim, "bytes": one.bytes, **one.metrics} for one in found
         ],
