@@ -26,12 +26,15 @@ Learns = Literal["neighbours", "labels", "pairs"]
 DEFAULTS: dict[str, dict[str, Any]] = {
     "labels": {
         "lr": 3e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
+        "blend": 0.5,
     },
     "neighbours": {
         "lr": 1e-3, "epochs": 8, "batch_size": 128, "dropout": 0.1, "input_dropout": 0.0, "temperature": 0.05,
+        "blend": 1.0,
     },
     "pairs": {
         "lr": 1e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
+        "blend": 1.0,
     },
 }  # fmt: skip
 """What an option stands for that depends on what is learned from."""
@@ -65,6 +68,10 @@ class AdaptTrainingOptions(OptionGroup):
     input_dropout: float | None = option(
         None, help="Dropout of input coordinates.", panel="Model", min=0, below=1,
         show_default=_depends("input_dropout"),
+    )  # fmt: skip
+    blend: float | None = option(
+        None, help="Where the adaptor lies between its start (0) and what it learned (1), by its weights.",
+        panel="Model", min=0, max=1, show_default=_depends("blend"),
     )  # fmt: skip
     cosine_weight: float = option(1.0, help="Weight of the cross entropies by cosine (labels).", panel="Method", min=0)
     keep_weight: float = option(

@@ -220,6 +220,7 @@ def build_adapt_task(
         "shape": config.network,
         "hidden": config.hidden,
         "blocks": config.blocks if config.network == "residual" else 0,
+        "blend": config.blend,
         "learned": learns,
     }
     model = build_adaptor(description, dropout=config.dropout or 0.0, input_dropout=config.input_dropout or 0.0)
