@@ -252,11 +252,10 @@ def test_the_estimator_is_saved_and_loaded(tmp_path: Path) -> None:
     assert np.array_equal(loaded.transform(x), fitted.transform(x))
     assert (loaded.n_features_in_, loaded.dims_, loaded.blocks, loaded.learn) == (x.shape[1], (4, 8), 2, "labels")
     assert loaded.get_feature_names_out().tolist() == fitted.get_feature_names_out().tolist()
-    assert np.array_equal(
-        wasskit.load(tmp_path / "a.safetensors").embed(torch.from_numpy(x)).numpy(), fitted.transform(x)
-    )
+    found = wasskit.load(tmp_path / "a.safetensors").embed(torch.from_numpy(x))
+    assert np.abs(found.numpy() - fitted.transform(x)).max() < 12 * 2**-23, "another order of sums of 12 terms"
     loaded.fit(x, y)  # trains anew
-    with pytest.raises(UserError, match="There is no"):
+    with pytest.raises(UserError, match="there is no file of weights"):
         wasskit.MatryoshkaAdaptor.load(tmp_path / "b.safetensors")
 
 

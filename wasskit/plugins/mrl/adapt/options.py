@@ -26,7 +26,6 @@ Learns = Literal["neighbours", "labels", "pairs"]
 DEFAULTS: dict[str, dict[str, Any]] = {
     "labels": {
         "lr": 3e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
-        "blend": 0.5,
     },
     "neighbours": {
         "lr": 1e-3, "epochs": 8, "batch_size": 128, "dropout": 0.1, "input_dropout": 0.0, "temperature": 0.05,
@@ -71,11 +70,11 @@ class AdaptTrainingOptions(OptionGroup):
     )  # fmt: skip
     blend: float | None = option(
         None, help="Where the adaptor lies between its start (0) and what it learned (1), by its weights.",
-        panel="Model", min=0, max=1, show_default=_depends("blend"),
+        panel="Model", min=0, max=1, show_default="1 (neighbours, pairs), chosen on classes left out (labels)",
     )  # fmt: skip
     cosine_weight: float = option(1.0, help="Weight of the cross entropies by cosine (labels).", panel="Method", min=0)
     keep_weight: float = option(
-        0.0, help="Weight of the neighbours as they were, within the batch (labels).", panel="Method", min=0
+        0.1, help="Weight of the neighbours as they were, within the batch (labels).", panel="Method", min=0
     )
     temperature: float | None = option(
         None, help="Temperature of cosines in the objective.", panel="Method", above=0,

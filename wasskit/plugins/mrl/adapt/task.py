@@ -207,6 +207,7 @@ def build_adapt_task(
     config = config.resolved(learns)
     assert config.batch_size is not None
     assert config.temperature is not None
+    assert config.blend is not None
     train = parts.train
     width = train.rows.shape[1]
     dims = config.objective.dims or adapted_dims(width)
