@@ -50,8 +50,9 @@ class Training:
 
 _IMAGES = ("--epochs", "3", "--batch-size", "358", "--no-tensorboard", "--device", "cpu", "--log-every", "1")
 _MRL = (*_IMAGES, "--dims", "2,8")
+# With a blend: the first training that would choose one ends, when it is stopped, as if it had not begun.
 _ADAPT = (
-    "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--no-tensorboard", "--device", "cpu",
+    "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--blend", "1", "--no-tensorboard", "--device", "cpu",
     "--log-every", "1",
 )  # fmt: skip
 _SSL = (*_IMAGES, "--projector", "16,8")

@@ -12,11 +12,14 @@ from sklearn.decomposition import PCA
 from torch.nn import functional as F
 
 from wasskit.cli import run
+from wasskit.config import changed
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.adapt import report
+from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
 from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, read_pairs, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
+from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.task import divide
 
 
@@ -82,6 +85,27 @@ def test_a_network_is_blended_with_its_start_in_evaluation(shape: str) -> None:
         torch.nn.init.normal_(network.change)
         # Of a linear map the outputs are blended as the weights are.
         torch.testing.assert_close(network.eval()(x), start + 0.25 * (network.train()(x) - start))
+
+
+def test_a_blend_is_chosen_on_classes_left_out() -> None:
+    """Classes differ in 6 directions that vary little, beneath 18 that vary much and mean nothing: principal components
+    find the latter, labels the former, for classes left out as well.
+    """
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(240) % 12
+    means = torch.randn(12, 6, generator=generator)
+    informative = means[labels] + 0.1 * torch.randn(240, 6, generator=generator)
+    x = torch.cat([informative, 4 * torch.randn(240, 18, generator=generator)], 1)
+    config = changed(AdaptTrainingOptions(), dims=(6, 24), epochs=12, batch_size=32, blocks=0).resolved("labels")
+    before = torch.get_rng_state()
+    found = choose_blend(config, Vectors(x, labels), seed=1)
+    assert found > 0
+    assert choose_blend(config, Vectors(x, labels), seed=1) == found
+    assert torch.equal(torch.get_rng_state(), before)
+    still = changed(config, epochs=1, lr=1e-30)
+    assert choose_blend(still, Vectors(x, labels), seed=1) == 0, "nothing is learned: all blends are alike"
+    few = labels % 9
+    assert choose_blend(config, Vectors(x, few), seed=1) == UNCHOSEN, "too few classes to leave some out"
 
 
 def test_nothing_is_lost_where_nothing_is_changed() -> None:
@@ -286,6 +310,10 @@ def test_a_grid_of_adaptors_is_compared_with_its_first_row(
     assert {Path(path).stem for path in result["figures"]} == {
         "dimensions", "dimensions_nn1", "dimensions_precision1", "dimensions_overlap10",
     }  # fmt: skip
+    assert run([*argv, *files, *small]) == 0
+    again = capsys.readouterr()
+    assert "6 of 6 trainings are finished already" in again.err
+    assert json.loads(again.out)["rows"] == result["rows"]
     assert "reference" in Path("grid/differences.csv").read_text().splitlines()[0]
     assert run([*argv[:3], "method=mwrl", *files, *small[:-1], "other", "--wasserstein-weight", "0"]) == 2
     assert "mwrl has a Wasserstein term" in capsys.readouterr().err

@@ -35,6 +35,7 @@ class Subject:
         default_dims: nested dimensions of a width, where none are given.
         methods: those of the published comparison, by the settings they are made of.
         alone: further settings of a network of so many of ``width`` coordinates that is trained alone.
+        resolved: a configuration as the command saves it.
     """
 
     command: str
@@ -42,6 +43,11 @@ class Subject:
     default_dims: Callable[[int], tuple[int, ...]]
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=methods)
     alone: Callable[[int, int], Mapping[str, Any]] = lambda dim, width: {}
+    resolved: Callable[[Any], RecipeOptions] = lambda config: config
+
+    def configured(self, options: Mapping[str, Any]) -> RecipeOptions:
+        """The configuration of one training."""
+        return self.resolved(build(self.options, options))
 
 
 NETWORKS = Subject(
@@ -55,6 +61,7 @@ ADAPTORS = Subject(
     MrlAdapt,
     adapted_dims,
     {**methods(), "wasserstein": {"alpha": 0.0, "cosine_weight": 0.0, "keep_weight": 0.0}},
+    resolved=lambda config: config.resolved(),
 )
 
 
@@ -141,13 +148,13 @@ def plan_points(
         if method == "independent":
             features = width(build(subject.options, options))
             trainings = {
-                f"{name}/dim-{d}": build(
-                    subject.options, {**options, "dims": (d,), "ce_weights": None, **subject.alone(d, features)}
+                f"{name}/dim-{d}": subject.configured(
+                    {**options, "dims": (d,), "ce_weights": None, **subject.alone(d, features)}
                 )
                 for d in options["dims"]
             }
         else:
-            trainings = {name: build(subject.options, options)}
+            trainings = {name: subject.configured(options)}
         points.append(Point(settings, trainings, tuple(options["dims"])))
     return points
 

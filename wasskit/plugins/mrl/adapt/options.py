@@ -187,6 +187,10 @@ class AdaptOptions(RecipeOptions):
         if self.test_labels is not None and self.test is None:
             raise UserError("--test-labels belong to the vectors of --test.")
 
+    def resolved(self) -> Self:
+        """With a value for everything that depends on what is learned from."""
+        return dataclasses.replace(self, adaptor=self.adaptor.resolved(self.learns))
+
     @property
     def learns(self) -> Learns:
         """What is learned from."""

@@ -32,7 +32,7 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     new = config.run.resume is None and not config.run.requeue
     data = read_vectors_of(config) if new else None
     name = config.train.stem if config.train is not None else "digits-adapted"
-    config = replace(config, adaptor=config.adaptor.resolved(config.learns))
+    config = config.resolved()
     with training_session(config, invocation, name=name) as session:
         config = session.config
         chosen, seed = config.adaptor, config.run.seed
