@@ -58,7 +58,7 @@ def choose_blend(
     with preserved_rng(device, seed):
         task, source = build_adapt_task(replace(config, blend=1.0), "labels", Parts(train, None), device, seed=seed)
         cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
-        updates = Updates(clip_norm=config.update.clip_norm, accumulate=config.accumulate)
+        updates = Updates(clip_norm=config.update.clip_norm)
         Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=seed).fit()
     start = _errors(task.model, others, BLENDS[0], device)
     good = [blend for blend in BLENDS if (_errors(task.model, others, blend, device) / start).log().mean() <= 0]
