@@ -299,6 +299,7 @@ def test_a_grid_of_adaptors_is_compared_with_its_first_row(
                 trained.append(name)
                 assert run(series._command(root, name, config, subject, 1, False)[3:]) == 0
         console.configure(json=True)
+        capsys.readouterr()
 
     monkeypatch.setattr(series, "train_all", in_process)
     monkeypatch.chdir(tmp_path)

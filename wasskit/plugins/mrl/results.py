@@ -140,7 +140,9 @@ def differences(rows: Sequence[Row]) -> Iterator[Difference]:
             if metric not in MEANS or len(values) != len(first) or len(values) < 2:
                 continue
             gaps = [b - a for a, b in zip(first, values, strict=True)]
-            p = None if len(set(gaps)) == 1 else float(ttest_rel(values, first).pvalue)
+            # Equal but for the rounding of percentages.
+            equal = statistics.stdev(gaps) < 1e-9
+            p = None if equal else float(ttest_rel(values, first).pvalue)
             yield Difference(row, metric, int(dim or 0), statistics.fmean(gaps), p)
 
 
