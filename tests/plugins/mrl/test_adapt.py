@@ -330,7 +330,7 @@ def test_a_grid_of_adaptors_is_compared_with_its_first_row(
     assert json.loads(capsys.readouterr().out)["rows"] == result["rows"]
     assert len(trained) == 6, "the same command finds them finished"
     assert "reference" in Path("grid/differences.csv").read_text().splitlines()[0]
-    assert run([*argv[:3], "method=mwrl", *files, *small[:-1], "other", "--wasserstein-weight", "0"]) == 2
+    assert run([*argv[:2], "method=mwrl", *files, *small[:-1], "other", "--wasserstein-weight", "0"]) == 2
     assert "mwrl has a Wasserstein term" in capsys.readouterr().err
     assert run(["mrl", "adapt-sweep", "method=mwrl", "--learn", "neighbours"]) == 2
     assert "learns from labels" in capsys.readouterr().err

@@ -70,7 +70,7 @@ class Point:
     """One combination: its settings, and the trainings it consists of (one per dimension, if independent)."""
 
     settings: Mapping[str, Any]
-    trainings: Mapping[str, RecipeOptions]
+    trainings: Mapping[str, Any]
     """Path below the folder of the grid -> configuration."""
     dims: tuple[int, ...] = ()
     """The nested dimensions that are trained."""

@@ -181,7 +181,8 @@ def random_rotation(width: int, seed: int) -> Tensor:
     """An orthogonal matrix (D, D) float32, uniformly distributed over them."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "rotation"))
     q, r = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))
-    return (q * r.diagonal().sign()).float()
+    rotation: Tensor = q * r.diagonal().sign()
+    return rotation.float()
 
 
 @torch.no_grad()
