@@ -161,17 +161,11 @@ def default_dims(width: int) -> tuple[int, ...]:
 
 def complete_axes(typed: str) -> Iterable[str]:
     """Candidates for an axis of a sweep: ``key=``."""
-    return _axes(TrainingOptions, typed)
+    return axes_of(TrainingOptions, typed)
 
 
-def complete_adaptor_axes(typed: str) -> Iterable[str]:
-    """Candidates for an axis of a sweep of adaptors."""
-    from wasskit.plugins.mrl.adapt.options import AdaptOptions
-
-    return _axes(AdaptOptions, typed)
-
-
-def _axes(options: type[RecipeOptions], typed: str) -> Iterable[str]:
+def axes_of(options: type[RecipeOptions], typed: str) -> Iterable[str]:
+    """Candidates for an axis over the options of a command."""
     from wasskit.config import recipe_fields
 
     return [f"{name}=" for name in ("method", *recipe_fields(options)) if name.startswith(typed)]

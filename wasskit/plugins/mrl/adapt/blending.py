@@ -8,17 +8,21 @@ depends on the data.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wasskit import console
 from wasskit.data.seeds import derive_seed
 from wasskit.evaluation.ties import nearest_blocks
 from wasskit.plugins.mrl.adapt.data import Vectors
 from wasskit.plugins.mrl.adapt.network import AdaptorModel
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
+from wasskit.plugins.mrl.adapt.trained import HEADER
+from wasskit.trained.files import read_model
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.stepper import Updates
@@ -30,6 +34,24 @@ UNCHOSEN = 0.5
 FEWEST = 10
 ROWS, MEASURED = 20_000, 2_000
 """Vectors, at most, of the first training, and of the classes left out."""
+
+
+def with_blend(
+    config: AdaptTrainingOptions,
+    vectors: Vectors,
+    device: torch.device,
+    *,
+    seed: int,
+    resumed: Path | None = None,
+) -> AdaptTrainingOptions:
+    """The configuration with a blend where it has none: that of the checkpoint that is resumed, or a chosen one."""
+    if config.blend is not None:
+        return config
+    if resumed is not None:
+        return replace(config, blend=read_model(resumed, "mrl", kinds=(HEADER,))[1]["blend"])
+    blend = choose_blend(config, vectors, device, seed=seed)
+    console.log(f"Of what is learned {blend:g} will be kept (--blend), as far as it serves classes left out.")
+    return replace(config, blend=blend)
 
 
 def choose_blend(

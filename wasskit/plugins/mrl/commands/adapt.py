@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation
@@ -18,12 +18,10 @@ class MrlAdapt(AdaptOptions):
 def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import is_main
-    from wasskit.plugins.mrl.adapt.blending import choose_blend
+    from wasskit.plugins.mrl.adapt.blending import with_blend
     from wasskit.plugins.mrl.adapt.report import compare, read_vectors_of
     from wasskit.plugins.mrl.adapt.task import build_adapt_task, divide
-    from wasskit.plugins.mrl.adapt.trained import HEADER
     from wasskit.report import finish
-    from wasskit.trained.files import read_model
     from wasskit.training.cadence import Cadence
     from wasskit.training.session import training_session
     from wasskit.training.stepper import Updates
@@ -38,13 +36,7 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
         chosen, seed = config.adaptor, config.run.seed
         vectors, test = data or read_vectors_of(config)
         parts = divide(vectors, config.learns, config.validation, seed)
-        if chosen.blend is None:
-            if session.checkpoint is not None:
-                blend = read_model(session.checkpoint, "mrl", kinds=(HEADER,))[1]["blend"]
-            else:
-                blend = choose_blend(chosen, parts.train, session.device, seed=seed)
-                console.log(f"Of what is learned {blend:g} will be kept (--blend), as classes left out suggest.")
-            chosen = replace(chosen, blend=blend)
+        chosen = with_blend(chosen, parts.train, session.device, seed=seed, resumed=session.checkpoint)
         task, source = build_adapt_task(chosen, config.learns, parts, session.device, seed=seed)
         cadence = Cadence(
             epochs=chosen.epochs, eval_every=chosen.cadence.eval_every,

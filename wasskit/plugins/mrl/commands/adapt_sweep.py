@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,12 @@ from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
 from wasskit.options import complete_local_paths
 from wasskit.plugins.mrl.adapt.options import AdaptOptions
-from wasskit.plugins.mrl.options import JobOptions, complete_adaptor_axes
+from wasskit.plugins.mrl.options import JobOptions, axes_of
+
+
+def complete_axes(typed: str) -> Iterable[str]:
+    """Candidates for an axis: ``key=``."""
+    return axes_of(AdaptOptions, typed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +24,7 @@ class MrlAdaptSweep(JobOptions, AdaptOptions):
     """Options of ``wasskit mrl adapt-sweep``."""
 
     axes: tuple[str, ...] = argument(
-        (), help="Axes of the grid: key=value,value for any option of `mrl adapt`.", complete=complete_adaptor_axes
+        (), help="Axes of the grid: key=value,value for any option of `mrl adapt`.", complete=complete_axes
     )
     grid: tuple[str, ...] = option((), help="Further axes, for recipes.", panel="Method", metavar="AXES")
     train: Path | None = option(
