@@ -31,8 +31,9 @@ IMAGES = ("--image-size", "8", "--width", "2", "--patches", "32", "--batch-size"
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "mrl train": ((*QUICK, "--dims", "2,8", "--clip-norm", "1"),),
     "mrl adapt": ((*QUICK,), (*QUICK, "--learn", "neighbours", "--wasserstein-weight", "0.1")),
-    "mrl baseline": (),  # both make trainings of mrl train
+    "mrl baseline": (),  # they make trainings of mrl train and mrl adapt
     "mrl sweep": (),
+    "mrl adapt-sweep": (),
     "ssl moco": ((*SSL, "--lu"),),
     "ssl byol": ((*SSL, "--w2"),),
     "ssl barlow": (SSL,),

@@ -165,6 +165,15 @@ def test_an_adaptor_embeds_a_file_as_it_reads_it(
     assert (result.exit_code, "of the kind mrl-adaptor, which this command" in words(result.stderr)) == (2, True)
 
 
+def test_the_test_vectors_of_an_adaptor_are_measured_like_embeddings(runs: Callable[[str], Path]) -> None:
+    from wasskit.plugins.mrl.trained import test_embeddings
+
+    found = test_embeddings(runs("mrl-adaptor"), "cpu")
+    digits = load_dataset("digits", "test")
+    assert digits.images is not None
+    assert_close(found, wasskit.load(runs("mrl-adaptor")).embed(digits.images.flatten(1) / 255))
+
+
 @pytest.mark.slow
 def test_an_adaptor_is_written_as_onnx(runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
     import onnxruntime

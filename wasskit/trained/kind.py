@@ -140,7 +140,8 @@ class ModelKind(Generic[M]):
         Raises:
             UserError: there is nothing of the plugin at ``path``, or it is damaged.
         """
-        return load_model((self,), path, device, checkpoint).model
+        found: TrainedModel[M] = load_model((self,), path, device, checkpoint)
+        return found.model
 
     def rebuilt(self, state: Mapping[str, Tensor], description: Mapping[str, Any], file: Path) -> M:
         """The model of weights and a description that were read from ``file``; raises as :meth:`load`."""

@@ -12,6 +12,7 @@ plugin = Plugin(
         "baseline": "Train an independent network for each dimension.",
         "adapt": "Make the embeddings of any model smaller, from files.",
         "sweep": "Train a grid of settings and tabulate it.",
+        "adapt-sweep": "Train a grid of adaptors and compare them.",
         "evaluate": "Measure a trained model at every dimension.",
         "retrieve": "Retrieve with short prefixes first: accuracy against cost.",
         "classify": "Classify by growing prefixes: accuracy against cost.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from wasskit.config import changed
 from wasskit.errors import UserError
 from wasskit.models.export import save_weights
+from wasskit.plugins.mrl.adapt.blending import choose_blend
 from wasskit.plugins.mrl.adapt.data import Vectors
 from wasskit.plugins.mrl.adapt.network import AdaptorModel
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns
@@ -46,7 +48,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         dims: prefixes that are trained, increasing; the largest is the m that ``transform`` gives. None: 8, 16, 32, ...
             and D.
         learn: ``"labels"``, ``"neighbours"``, or ``"auto"``: labels where ``y`` is given.
-        network, hidden, blocks, dropout, input_dropout, alpha, cosine_weight, keep_weight, wasserstein_weight,
+        network, hidden, blocks, blend, dropout, input_dropout, alpha, cosine_weight, keep_weight, wasserstein_weight,
             temperature, epochs, batch_size, lr, weight_decay: the options of the command; None: as there.
         device: where to train.
         random_state: seed.
@@ -65,11 +67,12 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         network: Literal["residual", "rotation"] = "residual",
         hidden: int = 512,
         blocks: int = 1,
+        blend: float | None = None,
         dropout: float | None = None,
         input_dropout: float | None = None,
         alpha: float = 1.0,
         cosine_weight: float = 1.0,
-        keep_weight: float = 0.0,
+        keep_weight: float = 0.1,
         wasserstein_weight: float = 0.0,
         temperature: float | None = None,
         epochs: int | None = None,
@@ -84,6 +87,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.network = network
         self.hidden = hidden
         self.blocks = blocks
+        self.blend = blend
         self.dropout = dropout
         self.input_dropout = input_dropout
         self.alpha = alpha
@@ -114,6 +118,8 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         config = changed(AdaptTrainingOptions(), **options).resolved(learns)
         config.validate()
         device = torch.device(self.device)
+        if config.blend is None:
+            config = replace(config, blend=choose_blend(config, vectors, device, seed=self.random_state))
         with preserved_rng(device, self.random_state):
             task, source = build_adapt_task(config, learns, Parts(vectors, None), device, seed=self.random_state)
             updates = Updates(clip_norm=config.update.clip_norm)
@@ -146,7 +152,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         model = ADAPTOR.load(Path(path).expanduser())
         about = model.description
-        known = {"network": about["shape"], **{key: about[key] for key in ("hidden", "blocks")}}
+        known = {"network": about["shape"], **{key: about[key] for key in ("hidden", "blocks", "blend")}}
         made = cls(model.dims, learn="auto" if about["learned"] == "pairs" else about["learned"], **known)
         made.n_features_in_ = about["width"]
         return made._with(model)

@@ -27,7 +27,7 @@ from wasskit.plugins.mrl.adapt.data import (
     split_pairs,
 )
 from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
-from wasskit.plugins.mrl.adapt.network import Adaptor, AdaptorModel, build_adaptor, principal_axes
+from wasskit.plugins.mrl.adapt.network import Adaptor, AdaptorModel, build_adaptor, principal_axes, random_rotation
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns, adapted_dims
 from wasskit.plugins.mrl.adapt.trained import HEADER
 from wasskit.plugins.mrl.task import published_schedule
@@ -207,6 +207,7 @@ def build_adapt_task(
     config = config.resolved(learns)
     assert config.batch_size is not None
     assert config.temperature is not None
+    assert config.blend is not None
     train = parts.train
     width = train.rows.shape[1]
     dims = config.objective.dims or adapted_dims(width)
@@ -220,10 +221,13 @@ def build_adapt_task(
         "shape": config.network,
         "hidden": config.hidden,
         "blocks": config.blocks if config.network == "residual" else 0,
+        "blend": config.blend,
         "learned": learns,
     }
     model = build_adaptor(description, dropout=config.dropout or 0.0, input_dropout=config.input_dropout or 0.0)
     mean, axes = principal_axes(train.rows)
+    if config.start == "random":
+        axes = random_rotation(width, seed)
     # Neighbours by cosine are those about zero, which a centre would move.
     model.network.start(axes, mean if learns == "labels" else None)
     source: RowSource

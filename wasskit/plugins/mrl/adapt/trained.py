@@ -19,6 +19,7 @@ RULES = {
     "shape": lambda value: value in get_args(Shape),
     "hidden": is_count,
     "blocks": lambda value: type(value) is int and 0 <= value <= MOST_BLOCKS,
+    "blend": lambda value: type(value) in (int, float) and 0 <= value <= 1,
     "learned": lambda value: value in get_args(Learns),
 }
 """What a description must hold besides its ``kind``."""
