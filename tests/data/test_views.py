@@ -336,6 +336,7 @@ def test_loader_gives_two_views_from_memory_and_from_files() -> None:
     files = ImageDataset("toy", "train", ("a", "b", "c"), labels=labels, reader=read, image_size=16)
     per_image = random_views(files, ViewDistribution(), ViewDistribution())
     assert pickle.dumps(per_image)
+    assert per_image.decode is not None
     loader = TrainLoader(files, 8, per_image, seed=1, workers=0)
     one, two = next(loader.batches(0)).views
     assert one.shape == two.shape == (8, 3, 16, 16)

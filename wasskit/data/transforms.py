@@ -174,6 +174,25 @@ class PerImage:
             random.setstate(saved_random)
 
 
+class CentreCrop:
+    """uint8 (B, C, S, S) -> float32 (B, C, size, size), normalised: resized to ``resize`` (bilinear, antialiased, as
+    8-bit values) where S differs from it, then the centre."""
+
+    def __init__(self, normalise: Normalise, size: int, resize: int) -> None:
+        self.normalise = normalise
+        self.size = size
+        self.resize = resize
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.shape[-1] != self.resize:
+            shape = (self.resize, self.resize)
+            resized = F.interpolate(images.float(), shape, mode="bilinear", align_corners=False, antialias=True)
+            images = resized.round_().clamp_(0, 255).to(torch.uint8)
+        start = round((self.resize - self.size) / 2)
+        centre = slice(start, start + self.size)
+        return self.normalise(images[..., centre, centre])
+
+
 class ResizeCrop:
     """PIL image -> uint8 (C, size, size): the shorter side to ``resize`` (bilinear, antialiased), then the centre."""
 
@@ -200,7 +219,8 @@ def train_transform(dataset: ImageDataset) -> Augment | PerImage:
     """The standard augmentation of supervised training.
 
     In memory: grey images (characters) a small affine map; colour images padding by an eighth of the side, crop and
-    flip (He et al., 2016: 4 of 32). On disk: random resized crop of ``image_size`` (area 8-100 %), flip.
+    flip (He et al., 2016: 4 of 32). On disk: random resized crop of ``image_size`` (area 8-100 %), flip; of packed images
+    in batch on the device.
     """
     normalise = Normalise(dataset.mean, dataset.std)
     if dataset.in_memory:
@@ -208,6 +228,10 @@ def train_transform(dataset: ImageDataset) -> Augment | PerImage:
             return ShiftAffine(normalise, shift=max(0.75, dataset.image_size / 16))
         if dataset.image_size < LARGE:
             return CropFlip(normalise, padding=max(1, dataset.image_size // 8))
+    if dataset.packed is not None:
+        from wasskit.data.views import ViewDistribution, random_views
+
+        return random_views(dataset, ViewDistribution().geometry())
     from torchvision.transforms import v2
 
     pipeline = v2.Compose(
@@ -220,12 +244,16 @@ def train_transform(dataset: ImageDataset) -> Augment | PerImage:
     return PerImage(pipeline, finish=normalise)
 
 
-def eval_transform(dataset: ImageDataset) -> Normalise | PerImage:
+def eval_transform(dataset: ImageDataset) -> Callable[[Tensor], Tensor] | PerImage:
     """The standard evaluation transform: in memory normalisation alone; on disk the shorter side to 8/7 of
-    ``image_size`` (256 for 224; to ``image_size`` where the set has no ``margin``), centre crop, normalisation."""
+    ``image_size`` (256 for 224; to ``image_size`` where the set has no ``margin``), centre crop, normalisation.
+
+    Images that are packed at the size of that shorter side have the same pixels as those on disk."""
     normalise = Normalise(dataset.mean, dataset.std)
     if dataset.in_memory:
         return normalise
     size = dataset.image_size
     resize = round(size * 256 / 224) if dataset.margin else size
+    if dataset.packed is not None:
+        return CentreCrop(normalise, size, resize)
     return PerImage(ResizeCrop(size, resize), finish=normalise)
