@@ -81,7 +81,7 @@ class PackHeader:
 
     def encoded(self) -> bytes:
         """The beginning of the file, up to the pixels."""
-        text = json.dumps(dataclasses.asdict(self), ensure_ascii=False).encode("utf-8", "backslashreplace")
+        text = json.dumps(dataclasses.asdict(self), ensure_ascii=False).encode()
         prefix = _PREFIX.pack(_MAGIC, _VERSION, len(text), zlib.crc32(text))
         return (prefix + text).ljust(_aligned(_PREFIX.size + len(text)), b"\0")
 
