@@ -248,7 +248,7 @@ def eval_transform(dataset: ImageDataset) -> Callable[[Tensor], Tensor] | PerIma
     """The standard evaluation transform: in memory normalisation alone; on disk the shorter side to 8/7 of
     ``image_size`` (256 for 224; to ``image_size`` where the set has no ``margin``), centre crop, normalisation.
 
-    Images that are packed at the size of that shorter side have the same pixels as those on disk."""
+    Images that are packed at 256 pixels have for 224 the same pixels as those on disk."""
     normalise = Normalise(dataset.mean, dataset.std)
     if dataset.in_memory:
         return normalise
