@@ -2,8 +2,9 @@
 
 JPEGs are generated (noise of several scales, quality 90; 500 x 375 pixels unless told) in a temporary folder and packed
 there by the package's own packer. Measured are, each after an epoch that warms the caches and for as many epochs as fill
-the time: gathering random batches of the packed squares by threads; the same on the way to a training (augmented on the
-device); and decoding the JPEGs by as many worker processes, to the same squares, as batches of a loader.
+the time: batches of random packed squares, gathered by threads; batches of the same squares decoded from the JPEGs by as
+many worker processes; and, with ``--augment``, both with the crops and flips of supervised training. Images a second of
+wall-clock time, and of processor time in all processes, which other programs on the machine do not change.
 
     python benchmarks/data_pack.py [--images 512] [--side 256] [--workers 2] [--seconds 3] [--augment] [--json]
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from ssl_disk import write_jpegs
+from ssl_disk import Rate, images_per_second, write_jpegs
 from torch import Tensor
 
 from wasskit.data.base import ImageDataset
@@ -31,19 +32,6 @@ from wasskit.data.transforms import PerImage, ResizeCrop, train_transform
 def as_stored(images: Tensor, generator: torch.Generator) -> Tensor:
     """No augmentation: what reading alone costs."""
     return images
-
-
-def images_per_second(make: Callable[[], TrainLoader], seconds: float) -> float:
-    loader = make()
-    for _ in loader.batches(0):
-        pass
-    count, epoch, began = 0, 1, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        count += sum(len(batch) for batch in loader.batches(epoch))
-        epoch += 1
-    rate = count / (time.perf_counter() - began)
-    loader.close()
-    return rate
 
 
 def main() -> None:
@@ -60,13 +48,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, float] = {}
+    found: dict[str, Rate] = {}
     with tempfile.TemporaryDirectory() as folder:
         paths = write_jpegs(Path(folder), arguments.images, arguments.width, arguments.height)
         files = ImageDataset("generated", "train", (), paths=paths)
         began = time.perf_counter()
         pack_split(files, Path(folder) / "pack", side=arguments.side, workers=arguments.workers)
-        found["packing, once"] = arguments.images / (time.perf_counter() - began)
+        packing = arguments.images / (time.perf_counter() - began)
         packed = load_dataset("packed", "train", root=Path(folder) / "pack")
         settings = {"workers": arguments.workers, "device": arguments.device}
         square = PerImage(ResizeCrop(arguments.side))
@@ -81,15 +69,17 @@ def main() -> None:
         for name, make in ways.items():
             found[name] = images_per_second(make, arguments.seconds)
     if arguments.json:
-        print(json.dumps({**vars(arguments), **found}))
+        print(json.dumps({**vars(arguments), "packing": packing, **{k: v._asdict() for k, v in found.items()}}))
         return
     print(
         f"{arguments.images} JPEGs of {arguments.width} x {arguments.height}, squares of {arguments.side}, "
         f"{arguments.workers} workers or threads, device {arguments.device}"
     )
+    print(f"{'packing, once':20}{packing:10,.0f} images/s")
     for name, rate in found.items():
-        print(f"{name:20}{rate:10,.0f} images/s")
-    print(f"packed / JPEG       {found['packed'] / found['JPEG']:10,.1f}")
+        print(f"{name:20}{rate.wall:10,.0f} images/s{rate.core:10,.0f} per core-second")
+    ratios = (a / b for a, b in zip(found["packed"], found["JPEG"], strict=True))
+    print("packed / JPEG       " + " ".join(f"{ratio:10,.1f}         " for ratio in ratios))
 
 
 if __name__ == "__main__":
