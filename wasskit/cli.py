@@ -66,6 +66,9 @@ COMPLETIONS = Plugin(
     package="wasskit.commands.completions",
 )
 
+GROUPS = (RECIPES, DATA, COMPLETIONS)
+"""The groups of commands that belong to no plugin."""
+
 EPILOG = "Start with [bold]wasskit mrl train[/bold]: real images, two cores, under a minute, no download."
 
 
@@ -239,7 +242,7 @@ def build_root(called: str | None = None) -> Any:
     targets = plugin_targets()
     if called in targets:
         targets = {called: targets[called]}
-    elif called in (RECIPES.name, DATA.name, COMPLETIONS.name, *GENERAL.commands):
+    elif called in (*(group.name for group in GROUPS), *GENERAL.commands):
         targets = {}
     for name, target in targets.items():
         entry = _plugin_entry(name, target)
