@@ -1,10 +1,10 @@
 """Packed images beside JPEGs: uint8 batches a second, in one run, from the same images.
 
-JPEGs are generated (noise of several scales, quality 90; 500 x 375 pixels unless told) in a temporary folder and packed
-there by the package's own packer. Measured are, each after an epoch that warms the caches and for as many epochs as fill
-the time: batches of random packed squares, gathered by threads; batches of the same squares decoded from the JPEGs by as
-many worker processes; and, with ``--augment``, both with the crops and flips of supervised training. Images a second of
-wall-clock time, and of processor time in all processes, which other programs on the machine do not change.
+JPEGs are generated (noise of several scales, quality 90; 500 x 375 pixels unless told) in a temporary folder and
+packed there by the package's own packer. Measured are, each after an epoch that warms the caches and for as many epochs
+as fill the time: batches of random packed squares, gathered by threads; batches of the same squares decoded from the
+JPEGs by as many worker processes; and, with ``--augment``, both with the crops and flips of supervised training. Images
+a second of wall-clock time, and of processor time in all processes, which other programs on the machine do not change.
 
     python benchmarks/data_pack.py [--images 512] [--side 256] [--workers 2] [--seconds 3] [--augment] [--json]
 """

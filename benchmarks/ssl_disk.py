@@ -4,7 +4,7 @@ Generated JPEGs (smooth noise, 500 x 375 pixels unless told) in a temporary fold
 pairs of the same distribution. Images a second of wall-clock time, and of processor time, which other programs on the
 machine do not change.
 
-    python benchmarks/ssl_disk.py [--images 256] [--width 500] [--height 375] [--size 224] [--workers 1] [--seconds 5] [--json]
+    python benchmarks/ssl_disk.py [--images 256] [--size 224] [--workers 1] [--seconds 5] [--json]
 """
 
 from __future__ import annotations

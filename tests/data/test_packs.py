@@ -433,9 +433,7 @@ def test_the_commands(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
         (("{}/photos", "{}/out", "--size", "4"), "--size"),
     ],
 )
-def test_what_pack_refuses(
-    tmp_path: Path, run_cli: Callable[..., Any], words: tuple[str, ...], said: str
-) -> None:
+def test_what_pack_refuses(tmp_path: Path, run_cli: Callable[..., Any], words: tuple[str, ...], said: str) -> None:
     photos(tmp_path / "photos", "ab", 3)
     refused = run_cli("data", "pack", *(word.format(tmp_path) for word in words))
     assert refused.exit_code == 2
@@ -478,5 +476,3 @@ def test_every_plugin_trains_on_a_pack(tmp_path: Path, run_cli: Callable[..., An
     assert trained.exit_code == 0, trained.stderr
     described = run_cli(words[0], "evaluate", tmp_path / "run", "--json")
     assert json.loads(described.stdout)
-
-

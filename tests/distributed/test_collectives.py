@@ -95,11 +95,11 @@ def refusals() -> list[str]:
 
 
 def test_shares_that_do_not_match_are_refused_on_all_ranks() -> None:
-    for messages in run_ranks(refusals, 2):
-        assert len(messages) == 3
-        assert "(3, 2) on rank 0, (4, 2) on rank 1" in messages[0]
-        assert "(3, 2) on rank 0, (3, 3) on rank 1" in messages[1]
-        assert "dtypes" in messages[2]
+    for said in run_ranks(refusals, 2):
+        assert len(said) == 3
+        assert "(3, 2) on rank 0, (4, 2) on rank 1" in said[0]
+        assert "(3, 2) on rank 0, (3, 3) on rank 1" in said[1]
+        assert "dtypes" in said[2]
 
 
 # ---- the parity rule ----

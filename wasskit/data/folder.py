@@ -187,7 +187,9 @@ def load_folder(
 
 def folder_splits(path: Path) -> tuple[str, ...]:
     """The splits of a folder or a CSV file, as `load_folder` gives them, without those that share their images."""
-    table = path if path.is_file() else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
+    table = (
+        path if path.is_file() else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
+    )
     if table is not None:
         _, labels, _, split_of, _ = read_csv(table)
         if split_of is not None:

@@ -67,8 +67,8 @@ class TrainLoader:
     ``batch_size`` is that of all ranks together; each takes its equal, consecutive share. ``augment``: see
     `wasskit.data.transforms` (None: the standard one). A batched augmentation on a set that is neither in memory nor
     packed gets the images decoded by workers to one uint8 size first, by ``decode`` (default: what the augmentation
-    names as its own ``decode``, else the shorter side to 8/7 of the image size, then a centre square of that side). ``views`` > 1 applies the augmentation that many
-    times. ``drop_last=False`` keeps the last, smaller batch, cut to a multiple of the ranks. ``uneven``: batches need
+    names as its own ``decode``, else the shorter side to 8/7 of the image size, then a centre square of that side).
+    ``views`` > 1 applies the augmentation that many times. ``drop_last=False`` keeps the last, smaller batch, cut to a multiple of the ranks. ``uneven``: batches need
     not divide, shares differ by one sample at most and nothing is cut, for losses that weigh them. ``workers``:
     processes for sets on disk (None: as many as there are cores, at most 8 per rank; 0: none), or threads that read
     packed images ahead; sets in memory are augmented on ``device`` without any.
@@ -309,9 +309,7 @@ def _threads(workers: int | None, world_size: int) -> int:
     return min(4, max(1, cores() // world_size)) if workers is None else min(workers, 8)
 
 
-def _unpacked(
-    dataset: ImageDataset, batches: Iterable[Tensor], device: torch.device, threads: int
-) -> Iterator[Tensor]:
+def _unpacked(dataset: ImageDataset, batches: Iterable[Tensor], device: torch.device, threads: int) -> Iterator[Tensor]:
     """The packed images (B, C, S, S) uint8 of each batch of indices (B,), on a device."""
     packed, pin = dataset.packed, device.type == "cuda"
     assert packed is not None

@@ -1,7 +1,7 @@
 """Making packs: every image decoded once, resized, cut to a square and written, so that training only copies.
 
-What a kill leaves is finished by the next call: the draft has the header, labels and checksums of the finished file, and
-the chunks whose pixels have their checksum are kept.
+What a kill leaves is finished by the next call: the draft has the header, labels and checksums of the finished file,
+and the chunks whose pixels have their checksum are kept.
 """
 
 from __future__ import annotations
@@ -85,12 +85,16 @@ def pack_split(
             _fill(begun, dataset, kept, workers, say)
             say(f"{dataset.split}: verifying {header.count:,} images")
             if _whole_until(read_pack(draft)) < header.count:
-                raise RunFailed(f"{draft} is not what was written to it: the disk fails, or another process writes there")
+                raise RunFailed(
+                    f"{draft} is not what was written to it: the disk fails, or another process writes there"
+                )
             draft.replace(path)
             sync_folder(folder)
             return Packed(path, header.count, kept)
     except LockHeld as holder:
-        raise UserError(f"another process packs into {folder} ({holder}); wait for it, or name another folder") from None
+        raise UserError(
+            f"another process packs into {folder} ({holder}); wait for it, or name another folder"
+        ) from None
 
 
 def _header(dataset: ImageDataset, side: int) -> PackHeader:
@@ -145,8 +149,8 @@ def _begin(draft: Path, header: PackHeader, labels: bytes, *, overwrite: bool) -
     free = shutil.disk_usage(draft.parent).free
     if need > free:
         raise UserError(
-            f"{draft.parent} has {free / 2**30:,.1f} GiB free, and {header.count:,} images of {header.side} pixels need "
-            f"{need / 2**30:,.1f}: free some space, name another folder, or take a smaller --size"
+            f"{draft.parent} has {free / 2**30:,.1f} GiB free, and {header.count:,} images of {header.side} pixels "
+            f"need {need / 2**30:,.1f}: free some space, name another folder, or take a smaller --size"
         )
     with draft.open("xb") as file:
         file.truncate(need)
@@ -179,9 +183,7 @@ def _whole_until(pack: Pack) -> int:
     return whole
 
 
-def _fill(
-    pack: Pack, dataset: ImageDataset, kept: int, workers: int | None, say: Callable[[str], object]
-) -> None:
+def _fill(pack: Pack, dataset: ImageDataset, kept: int, workers: int | None, say: Callable[[str], object]) -> None:
     """Decode and write the images from ``kept`` on, each chunk before its checksum."""
     count = pack.header.count
     if kept == count:
@@ -214,4 +216,6 @@ def _timed(
         now = time.monotonic()
         if now - said > _REPORT_SECONDS:
             said, rate = now, (end - kept) / (now - began)
-            say(f"{split}: {end:,} of {count:,} images, {rate:,.0f} a second, {(count - end) / rate / 60:,.0f} min left")
+            say(
+                f"{split}: {end:,} of {count:,} images, {rate:,.0f} a second, {(count - end) / rate / 60:,.0f} min left"
+            )

@@ -219,8 +219,8 @@ def train_transform(dataset: ImageDataset) -> Augment | PerImage:
     """The standard augmentation of supervised training.
 
     In memory: grey images (characters) a small affine map; colour images padding by an eighth of the side, crop and
-    flip (He et al., 2016: 4 of 32). On disk: random resized crop of ``image_size`` (area 8-100 %), flip; of packed images
-    in batch on the device.
+    flip (He et al., 2016: 4 of 32). On disk: random resized crop of ``image_size`` (area 8-100 %), flip; of packed
+    images in batch on the device.
     """
     normalise = Normalise(dataset.mean, dataset.std)
     if dataset.in_memory:

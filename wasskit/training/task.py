@@ -108,7 +108,7 @@ class Stepper(Protocol):
         """Accumulate the gradient of ``loss`` (scaled for gradient accumulation and for fp16)."""
 
     def update(self, *names: str) -> None:
-        """Average the gradients of all over the ranks, clip, step the named optimisers (all without names) at their scheduled
+        """Average gradients over the ranks, clip, step the named optimisers (all without names) at their scheduled
         rate, clear their gradients. Does nothing while gradients are still being accumulated."""
 
 

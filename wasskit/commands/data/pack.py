@@ -116,9 +116,9 @@ command = Command(
     DataPack,
     body,
     "Decode and resize images once, into files that training copies from.\n\n"
-    "Each split becomes one file of squares of 8-bit pixels, which every command reads by `--dataset packed --data-root "
-    "OUT`: thousands of images a second and core, where decoding JPEGs gives hundreds. A call that was killed is gone on "
-    "with by the same call, and a finished file has been read again and compared with its checksums.",
+    "Each split becomes one file of squares of 8-bit pixels, which every command reads by `--dataset packed "
+    "--data-root OUT`: thousands of images a second and core, where decoding JPEGs gives hundreds. A call that was "
+    "killed is gone on with by the same call, and a finished file has been read again and compared with its checksums.",
     (
         "wasskit data pack PHOTOS packs/photos",
         "wasskit data pack imagenet100 packs/imagenet100 --data-root /data --workers 16",

@@ -92,6 +92,7 @@ def packed(request: Request) -> ImageDataset:
         split = "val"
     if split not in found:
         raise UserError(
-            f"{_look(request.root)} holds no pack of the split {split!r}: it has {', '.join(found)}; pack that split, too"
+            f"{_look(request.root)} holds no pack of the split {split!r}: it has {', '.join(found)}; pack that split "
+            "as well"
         )
     return _dataset(request, request.split, [found[split]])

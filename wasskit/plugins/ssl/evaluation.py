@@ -170,9 +170,7 @@ def view_batches(
     views = random_views(dataset, *distributions)
     generator = torch.Generator().manual_seed(derive_seed(settings.seed, "views"))
     draws = views.draw(len(dataset), generator)
-    loader = EvalLoader(
-        dataset, settings.batch_size, views.decode or _as_stored, settings.device, settings.workers
-    )
+    loader = EvalLoader(dataset, settings.batch_size, views.decode or _as_stored, settings.device, settings.workers)
     try:
         for batch in loader:
             rows = batch.indices.cpu()
