@@ -26,7 +26,8 @@ from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.packing import pack_split
 from wasskit.data.registry import load_dataset
-from wasskit.data.transforms import PerImage, ResizeCrop, train_transform
+from wasskit.data.standard import train_transform
+from wasskit.data.transforms import PerImage, ResizeCrop
 
 
 def as_stored(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -25,7 +25,8 @@ from PIL import Image
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
-from wasskit.data.transforms import Augment, Normalise, PerImage, train_transform
+from wasskit.data.standard import train_transform
+from wasskit.data.transforms import Augment, Normalise, PerImage
 from wasskit.data.views import PerImageViews, ViewDistribution, random_views
 
 

@@ -80,7 +80,7 @@ class ImageDataset:
     ``reader`` (``reader(i)`` gives image i) says where the images are. ``labels`` is (N,) int64 into ``classes``, -1
     where a sample has none, or None where no sample has one. ``image_size`` is the side in pixels the set is used at
     (None: all images' own), ``mean`` and ``std`` its normalisation in [0, 1]. ``margin`` says whether the evaluation of
-    images on disk crops a margin, see :func:`wasskit.data.transforms.eval_transform`. ``notes`` are sentences
+    images on disk crops a margin, see :func:`wasskit.data.standard.eval_transform`. ``notes`` are sentences
     worth showing ("5,000 of 50,000 images"), ``skipped`` the unreadable images left out. ``size`` is N, needed
     where neither images, paths nor labels tell it.
     """

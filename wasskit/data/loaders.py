@@ -18,14 +18,13 @@ from wasskit.data.base import ImageDataset, cores
 from wasskit.data.packed import ahead
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
+from wasskit.data.standard import eval_transform, train_transform
 from wasskit.data.transforms import (
     Augment,
     PerImage,
     RandomAugment,
     ResizeCrop,
     Views,
-    eval_transform,
-    train_transform,
 )
 from wasskit.data.workers import Workers, as_tuple
 from wasskit.distributed import group
@@ -68,8 +67,8 @@ class TrainLoader:
     `wasskit.data.transforms` (None: the standard one). A batched augmentation on a set that is neither in memory nor
     packed gets the images decoded by workers to one uint8 size first, by ``decode`` (default: what the augmentation
     names as its own ``decode``, else the shorter side to 8/7 of the image size, then a centre square of that side).
-    ``views`` > 1 applies the augmentation that many times. ``drop_last=False`` keeps the last, smaller batch, cut to a multiple of the ranks. ``uneven``: batches need
-    not divide, shares differ by one sample at most and nothing is cut, for losses that weigh them. ``workers``:
+    ``views`` > 1 applies the augmentation that many times. ``drop_last=False`` keeps the last, smaller batch, cut to a
+    multiple of the ranks. ``uneven``: batches need not divide, shares differ by one sample at most and nothing is cut, for losses that weigh them. ``workers``:
     processes for sets on disk (None: as many as there are cores, at most 8 per rank; 0: none), or threads that read
     packed images ahead; sets in memory are augmented on ``device`` without any.
 

@@ -15,7 +15,8 @@ from wasskit.data.loaders import TrainLoader
 from wasskit.data.metric_sets import MetricSplits, load_metric_splits
 from wasskit.data.registry import Corrupt
 from wasskit.data.samplers import ClassBalancedSampler
-from wasskit.data.transforms import Augment, Normalise, PerImage, train_transform
+from wasskit.data.standard import train_transform
+from wasskit.data.transforms import Augment, Normalise, PerImage
 from wasskit.data.views import ViewDistribution, random_views
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.trained.data import fitted
