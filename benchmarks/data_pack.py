@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from ssl_disk import Rate, images_per_second, write_jpegs
+from ssl_disk import Rate, images_per_second, write_jpegs  # type: ignore[import-not-found]
 from torch import Tensor
 
 from wasskit.data.base import ImageDataset

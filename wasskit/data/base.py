@@ -156,8 +156,10 @@ class ImageDataset:
         index = int(index)
         if not 0 <= index < len(self):
             raise IndexError(index)
-        if self.images is not None or self.packed is not None:
-            stored = self.images[index] if self.packed is None else self.packed.rows(torch.tensor([index]))[0]
+        stored = self.images[index] if self.images is not None else None
+        if self.packed is not None:
+            stored = self.packed.rows(torch.tensor([index]))[0]
+        if stored is not None:
             array = stored.numpy()
             return Image.fromarray(array[0] if self.channels == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
         if self.paths is not None:

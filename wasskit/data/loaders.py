@@ -68,9 +68,9 @@ class TrainLoader:
     packed gets the images decoded by workers to one uint8 size first, by ``decode`` (default: what the augmentation
     names as its own ``decode``, else the shorter side to 8/7 of the image size, then a centre square of that side).
     ``views`` > 1 applies the augmentation that many times. ``drop_last=False`` keeps the last, smaller batch, cut to a
-    multiple of the ranks. ``uneven``: batches need not divide, shares differ by one sample at most and nothing is cut, for losses that weigh them. ``workers``:
-    processes for sets on disk (None: as many as there are cores, at most 8 per rank; 0: none), or threads that read
-    packed images ahead; sets in memory are augmented on ``device`` without any.
+    multiple of the ranks. ``uneven``: batches need not divide, shares differ by one sample at most and nothing is cut,
+    for losses that weigh them. ``workers``: processes for sets on disk (None: as many as there are cores, at most 8 per
+    rank; 0: none), or threads that read packed images ahead; sets in memory are augmented on ``device`` without any.
 
     ``wait_seconds`` adds up the time the caller waited for batches.
     """
@@ -172,6 +172,7 @@ class TrainLoader:
         labels, places = host_labels.to(self.device), order.to(self.device)
         shares = [self._share(step, len(order)) for step in range(start, self.steps_per_epoch)]
         chosen = [slice(first + low, first + high) for first, low, high, _ in shares]
+        stored: Iterator[Tensor]
         if self.dataset.packed is None:
             images = self.dataset.images_on(self.device)
             stored = (images[places[rows]] for rows in chosen)
@@ -276,6 +277,7 @@ class EvalLoader:
         assert not isinstance(self.transform, PerImage)
         labels = self.dataset.filled_labels().to(self.device)
         bounds = [(low, min(low + self.batch_size, self.high)) for low in range(self.low, self.high, self.batch_size)]
+        stored: Iterator[Tensor]
         if self.dataset.packed is None:
             images = self.dataset.images_on(self.device)
             stored = (images[low:high] for low, high in bounds)

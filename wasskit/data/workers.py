@@ -54,8 +54,8 @@ class _Decoder(Dataset[Any]):
             except UnreadableImage as error:
                 return _Failure(error.bad)
             made: list[Tensor] = []
-            for view in range(self.views):
-                generator = torch.Generator().manual_seed(seed if view == 0 else sample_seed(seed, view))
+            for number in range(self.views):
+                generator = torch.Generator().manual_seed(seed if number == 0 else sample_seed(seed, number))
                 made.extend(as_tuple(self.transform(image, generator)))
             if not batch:
                 batch = tuple(_room(len(items), view) for view in made)
@@ -70,7 +70,7 @@ def _room(count: int, sample: Tensor) -> Tensor:
     if get_worker_info() is None:
         return sample.new_empty(shape)
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * sample.element_size(), device="cpu")
-    return sample.new_empty(0).set_(storage, 0, shape)
+    return torch.empty(0, dtype=sample.dtype).set_(storage).view(shape)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -49,7 +49,7 @@ def body(config: DataPack, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.packing import pack_split, side_for
 
-    found = []
+    found: list[dict[str, Any]] = []
     for dataset in _splits(config):
         for note in dataset.notes:
             console.log(console.escape(note))
