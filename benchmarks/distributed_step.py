@@ -110,7 +110,7 @@ def measure(case: str, arguments: argparse.Namespace, counter: Counter) -> dict[
     source = Steps(counter, warm * each, batch)
     # The last step of a run evaluates and saves: it is left out.
     cadence = Cadence(steps=warm + arguments.steps + 1, eval_every=100_000, checkpoint_every=100_000, log_every=100_000)
-    trainer = Trainer(task, source, cadence=cadence, updates=Updates(accumulate=each), tensorboard=False)
+    trainer = Trainer(task, source, cadence=cadence, updates=Updates(accumulate=each))
     ends: list[float] = []
 
     def after(progress: Progress) -> None:

@@ -92,7 +92,7 @@ def steady(gathers: int, accumulate: int, bucket_bytes: int) -> list[list[str]]:
             task = Coupled(gathers, calls)
             cadence = Cadence(steps=WARM + STEPS, eval_every=ELSEWHERE, checkpoint_every=ELSEWHERE, log_every=ELSEWHERE)
             source = StepSource(lambda number: torch.full((4, 8), 0.1 * rank()))
-            trainer = Trainer(task, source, cadence=cadence, updates=Updates(accumulate=accumulate), tensorboard=False)
+            trainer = Trainer(task, source, cadence=cadence, updates=Updates(accumulate=accumulate))
             trainer.fit()
     finally:
         stops.LOOK_SECONDS, messages.BUCKET_BYTES = looking, size
@@ -204,7 +204,7 @@ def signalled() -> tuple[int, int, int]:
         with Counted() as calls:
             task = Signalled(0, calls)
             cadence = Cadence(steps=100, eval_every=ELSEWHERE, checkpoint_every=ELSEWHERE, log_every=ELSEWHERE)
-            trainer = Trainer(task, StepSource(lambda number: torch.ones(4, 8)), cadence=cadence, tensorboard=False)
+            trainer = Trainer(task, StepSource(lambda number: torch.ones(4, 8)), cadence=cadence)
             try:
                 trainer.fit()
             except Interrupted as stop:
