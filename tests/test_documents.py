@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, find_command, load_command
+from wasskit.cli import GENERAL, GROUPS, find_command, load_command
 from wasskit.config import fields_of
 from wasskit.plugins import load_plugin, plugin_targets
 
@@ -54,7 +54,7 @@ def _name(page: Path) -> str:
 def test_commands_and_their_options_exist(page: Path) -> None:
     for line in (line for block in _blocks(page, "bash") for line in block.lines):
         words = shlex.split(line)[1:]
-        own = {group.name: group for group in (RECIPES, COMPLETIONS)}
+        own = {group.name: group for group in GROUPS}
         if words[0] in own:
             command = load_command(own[words[0]], words[1])
         elif words[0] in GENERAL.commands:

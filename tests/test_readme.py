@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, find_command, load_command
+from wasskit.cli import GENERAL, GROUPS, find_command, load_command
 from wasskit.config import Command, fields_of
 from wasskit.plugins import BUILT_IN, load_plugin
 
@@ -29,7 +29,7 @@ def _command_lines() -> list[str]:
 
 
 def _find(words: list[str]) -> tuple[Command, list[str]]:  # type: ignore[type-arg]
-    for group in (RECIPES, COMPLETIONS):
+    for group in GROUPS:
         if words[0] == group.name:
             return load_command(group, words[1]), words[2:]
     if words[0] in GENERAL.commands:

@@ -46,6 +46,15 @@ RECIPES = Plugin(
     },
     package="wasskit.commands.recipes",
 )
+DATA = Plugin(
+    name="data",
+    help="Prepare data sets for fast training.",
+    commands={
+        "pack": "Decode and resize images once, into files that training copies from.",
+        "verify": "Compare packs with their checksums.",
+    },
+    package="wasskit.commands.data",
+)
 COMPLETIONS = Plugin(
     name="completions",
     help="Tab completion for bash, zsh, fish and PowerShell.",
@@ -56,6 +65,9 @@ COMPLETIONS = Plugin(
     },
     package="wasskit.commands.completions",
 )
+
+GROUPS = (RECIPES, DATA, COMPLETIONS)
+"""The groups of commands that belong to no plugin."""
 
 EPILOG = "Start with [bold]wasskit mrl train[/bold]: real images, two cores, under a minute, no download."
 
@@ -240,13 +252,14 @@ def build_root(called: str | None = None) -> Any:
     targets = plugin_targets()
     if called in targets:
         targets = {called: targets[called]}
-    elif called in (RECIPES.name, COMPLETIONS.name, *GENERAL.commands):
+    elif called in (*(group.name for group in GROUPS), *GENERAL.commands):
         targets = {}
     for name, target in targets.items():
         entry = _plugin_entry(name, target)
         if entry is not None:
             entries[name] = entry
     entries["recipes"] = Entry(RECIPES.help, lambda: plugin_group(RECIPES))
+    entries["data"] = Entry(DATA.help, lambda: plugin_group(DATA))
     for name, text in GENERAL.commands.items():
         entries[name] = Entry(text, lambda name=name: load_command(GENERAL, name).build())  # type: ignore[misc]
     entries["completions"] = Entry(COMPLETIONS.help, lambda: plugin_group(COMPLETIONS))

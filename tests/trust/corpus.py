@@ -165,6 +165,19 @@ def _pickles() -> tuple[bytes, ...]:
     )
 
 
+def _pack(labelled: bool) -> bytes:
+    from wasskit.data.formats.pack import PackHeader
+
+    header = PackHeader(
+        source="x", split="train", images="", count=70, channels=3, side=2, image_size=2, mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25), classes=("a", "b") if labelled else (), labelled=labelled,
+    )  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 255, 70 * 12, dtype=np.uint8).tobytes()
+    labels = (np.arange(70) % 3 - 1 if labelled else np.full(70, -1)).astype("<i8").tobytes()
+    sums = [zlib.crc32(part) for part in (pixels[: 64 * 12], pixels[64 * 12 :], labels)]
+    return header.encoded() + pixels + labels + struct.pack("<3I", *sums)
+
+
 # --- The declared readers ---------------------------------------------------------------------------------------------
 
 
@@ -215,6 +228,7 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "plugins.plot.html.read_image": ("bytes", "x.png", _pictures()),
         "data.photographs.read_pixels": ("bytes", "x.tif", _pictures()),
         "data.photographs.pixel_count": ("bytes", "x.tif", _pictures()),
+        "data.formats.pack.read_pack": ("bytes", "train.pack", (_pack(False), _pack(True))),
     }
     if importlib.util.find_spec("tifffile") is not None:
         seeds["data.photographs._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
@@ -302,6 +316,15 @@ def _convert(path: Path) -> object:
         return in_srgb(image)
 
 
+def _read_set(path: Path) -> object:
+    """The images of a pack as a loader takes them."""
+    from wasskit.data.registry import load_dataset
+
+    dataset = load_dataset("packed", "train", root=path.parent)
+    assert dataset.packed is not None
+    return dataset.packed.rows(torch.arange(min(len(dataset), 4)))
+
+
 def _of_tables() -> Iterator[Case]:
     from wasskit.data.embeddings import class_numbers, open_embeddings, read_column
     from wasskit.data.folder import read_csv
@@ -363,6 +386,7 @@ def _of_tables() -> Iterator[Case]:
         lambda path: transports_of([path]),
     )
     yield Case("palette", "npz", "x.npz", (_npz(source=points, target=points),), palettes_of)
+    yield Case("set of packs", "bytes", "train.pack", (_pack(True),), _read_set)
     yield Case("colour profile", "bytes", "x.icc", _profiles(), _convert)
     annotations = "annotations of cars"
     yield Case(annotations, "mat", "x.mat", (_mat(),), lambda path: _annotated(read_annotations(path), "fname", path))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wasskit.distributed.collectives import average_gradients
+from wasskit.distributed.gradients import GradientAverage
 from wasskit.ot.precision import PRECISIONS, Precision, autocast
 from wasskit.training.task import Optimisation, Plan
 
@@ -66,11 +66,12 @@ class UpdateStepper:
         self._parameters = [
             [parameter for group in o.optimizer.param_groups for parameter in group["params"]] for o in optimisations
         ]
-        self._size, self.final, self._updated = 1, True, False
+        self._average = GradientAverage(parameter for own in self._parameters for parameter in own)
+        self._size, self.final, self._updated, self._averaged = 1, True, False, False
 
     def begin(self, size: int, *, final: bool) -> None:
         """A batch begins: one of ``size`` that make an update, the last one where ``final``."""
-        self._size, self.final = size, final
+        self._size, self.final, self._averaged = size, final, False
         self.norms = {}
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -81,6 +82,9 @@ class UpdateStepper:
             loss = loss / self._size
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
+        if self.final:
+            self._average.start()
+            self._averaged = False
         loss.backward(retain_graph=retain_graph)
 
     def update(self, *names: str) -> None:
@@ -89,6 +93,9 @@ class UpdateStepper:
             raise ValueError(f"no optimisation is named {', '.join(sorted(unknown))}")
         if not self.final:
             return
+        if not self._averaged:
+            self._average.finish()
+            self._averaged = True
         for place, o in enumerate(self.optimisations):
             if not names or o.name in names:
                 self._update_one(place, o)
@@ -112,7 +119,6 @@ class UpdateStepper:
         return word if len(self.optimisations) == 1 else f"{word}_{o.name}"
 
     def _update_one(self, place: int, o: Optimisation) -> None:
-        average_gradients(self._parameters[place])
         parameters = [parameter for parameter in self._parameters[place] if parameter.grad is not None]
         if self.scaler is not None:
             self.scaler.unscale_(o.optimizer)
