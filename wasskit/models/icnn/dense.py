@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wasskit.models.icnn.potential import Activation, Potential, activate, second_derivative
+from wasskit.models.icnn.potential import Activation, Potential, activate, relative_curvature
+from wasskit.models.icnn.sweep import Form, Monomials, Products, sweep
 from wasskit.models.weights import difference
 
 MONOMIALS_UP_TO = 8
@@ -39,44 +40,6 @@ class ConvexQuadratic(nn.Module):
         factors = x @ self.quadratic_decomposed.reshape(in_features, rank * out_features)
         squares: Tensor = factors.unflatten(-1, (rank, out_features)).square().sum(-2)
         return squares + F.linear(x, self.weight, self.bias)
-
-
-def quadratic_skips(
-    x: Tensor, factors: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """``q(x)`` of quadratic layers side by side, (B, H), and the map from ``k`` (B, H) to ``J_q(x)^T k`` (B, D).
-
-    In few dimensions the quadratic forms are products of their D x D matrices with the monomials ``x_d x_e``, which
-    keeps every intermediate of size (B, H); in many they are squares of the factors, (B, rank, H).
-
-    Args:
-        x: (B, D).
-        factors: (D, rank, H); ``weight`` (H, D); ``bias`` (H).
-    """
-    dim, rank, width = factors.shape
-    linear = F.linear(x, weight, bias)
-    if dim <= MONOMIALS_UP_TO:
-        forms = torch.einsum("dro,ero->deo", factors, factors).reshape(dim**2, width)
-        monomials = (x.unsqueeze(2) * x.unsqueeze(1)).flatten(1)
-
-        def from_monomials(k: Tensor) -> Tensor:
-            along = (k @ forms.t()).unflatten(1, (dim, dim))
-            gradient: Tensor = 2.0 * (along * x.unsqueeze(1)).sum(2) + k @ weight
-            return gradient
-
-        return torch.addmm(linear, monomials, forms), from_monomials
-
-    flat = factors.flatten(1)
-    products = x @ flat
-    if rank == 1:
-        return linear + products.square(), lambda k: 2.0 * (products * k) @ flat.t() + k @ weight
-    products = products.unflatten(1, (rank, width))
-
-    def from_products(k: Tensor) -> Tensor:
-        gradient: Tensor = 2.0 * (products * k.unsqueeze(1)).flatten(1) @ flat.t() + k @ weight
-        return gradient
-
-    return linear + products.square().sum(1), from_products
 
 
 class DenseICNN(Potential):
@@ -154,63 +117,38 @@ class DenseICNN(Potential):
         """The weights between hidden layers."""
         return [cast(nn.Linear, layer).weight for layer in self.convex_layers]
 
-    def skip_parameters(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The skip layers side by side: quadratic factors (D, rank, H), weights (H, D), biases (H), H being
-        sum(hidden).
+    def _tensors(self) -> list[Tensor]:
+        """The parameters as `sweep` takes them: those of the skip layers side by side, H being sum(hidden), then the
+        output weights, then the hidden ones.
 
         One matrix product then serves all skip layers, and one with the transpose their share of the gradient.
         """
-        factors: list[Tensor] = [layer.quadratic_decomposed for layer in self.quadratics]
-        weights: list[Tensor] = [layer.weight for layer in self.quadratics]
-        biases: list[Tensor] = [layer.bias for layer in self.quadratics]
-        return torch.cat(factors, 2), torch.cat(weights, 0), torch.cat(biases)
+        factors = torch.cat([layer.quadratic_decomposed for layer in self.quadratics], 2)
+        weight = torch.cat([layer.weight for layer in self.quadratics], 0)
+        bias = torch.cat([layer.bias for layer in self.quadratics])
+        skips = [factors, weight, bias]
+        if self.in_dim <= MONOMIALS_UP_TO:
+            forms = torch.einsum("dro,ero->deo", factors, factors).flatten(0, 1)
+            skips = [torch.cat([forms, weight.t()]), bias]
+        return [*skips, self.final_layer.weight, *self.hidden_weights]
 
-    def _masks(self, x: Tensor) -> list[Tensor] | None:
-        """Dropout masks of the skip layers (B, H) and of each hidden layer, or None when nothing is dropped."""
-        if not self.training or self.dropout == 0.0:
-            return None
-        keep = 1.0 - self.dropout
-        widths = [sum(self.hidden), *self.hidden[1:]]
-        size, rows = self.batch_part or (len(x), range(len(x)))
-        drawn = (torch.empty(size, n, dtype=x.dtype, device=x.device).bernoulli_(keep) for n in widths)
-        return [mask[rows.start : rows.stop] / keep for mask in drawn]
-
-    def _sweep(self, x: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        masks = self._masks(x)
-        q, pull_back = quadratic_skips(x, *self.skip_parameters())
-        if masks is not None:
-            q = q * masks[0]
-        h, *skips = q.split(list(self.hidden), 1)
-        slopes: list[Tensor] = []
-        for i, skip in enumerate(skips):
-            weight: Tensor = self.hidden_weights[i]
-            u = torch.addmm(skip, h, weight.t()) if masks is None else skip + F.linear(h, weight) * masks[i + 1]
-            h, slope = activate(u, self.activation)
-            slopes.append(slope)
-        output: Tensor = self.final_layer.weight
-        value = F.linear(h, output).squeeze(1) + 0.5 * self.strong_convexity * x.square().sum(1)
-        if not with_gradient:
-            return value, None
-
-        k = output.expand(len(x), -1)
-        ks = [k]
-        for i in range(len(skips) - 1, -1, -1):
-            k = k * slopes[i]
-            ks[0] = k
-            if masks is not None:
-                k = k * masks[i + 1]
-            k = k @ self.hidden_weights[i]
-            ks.insert(0, k)
-        through = torch.cat(ks, 1)
-        if masks is not None:
-            through = through * masks[0]
-        return value, pull_back(through) + self.strong_convexity * x
+    def _form(self, x: Tensor) -> Form:
+        """What else `sweep` needs: with dropout also masks of the skip layers (H, B) and of each hidden layer."""
+        masks = None
+        if self.training and self.dropout:
+            keep = 1.0 - self.dropout
+            widths = [sum(self.hidden), *self.hidden[1:]]
+            size, rows = self.batch_part or (len(x), range(len(x)))
+            drawn = (torch.empty(size, n, dtype=x.dtype, device=x.device).bernoulli_(keep) for n in widths)
+            masks = tuple((mask[rows.start : rows.stop] / keep).t() for mask in drawn)
+        skips = Monomials if self.in_dim <= MONOMIALS_UP_TO else Products
+        return Form(skips, self.activation, self.hidden, self.strong_convexity, masks)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._sweep(x, with_gradient=False)[0]
+        return sweep(self._form(x), x, self._tensors(), with_gradient=False)[0]
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = self._sweep(x, with_gradient=True)
+        value, gradient = sweep(self._form(x), x, self._tensors(), with_gradient=True)
         assert gradient is not None
         return value, gradient
 
@@ -241,7 +179,7 @@ class DenseICNN(Potential):
             jacobian_h = jacobian * slope.unsqueeze(1)
             jacobians.append(jacobian)
             slopes.append(slope)
-            curvatures.append(second_derivative(u, slope, self.activation))
+            curvatures.append(slope * relative_curvature(h, slope, self.activation))
 
         eye = torch.eye(self.in_dim, dtype=x.dtype, device=x.device)
         hessian = self.strong_convexity * eye.expand(len(x), -1, -1)
