@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wasskit.models.icnn.potential import Activation, Potential, activate, relative_curvature
-from wasskit.models.icnn.sweep import Form, Monomials, Products, sweep
+from wasskit.models.icnn.sweep import Form, Monomials, Products, value, value_and_gradient
 from wasskit.models.weights import difference
 
 MONOMIALS_UP_TO = 8
@@ -118,7 +118,7 @@ class DenseICNN(Potential):
         return [cast(nn.Linear, layer).weight for layer in self.convex_layers]
 
     def _tensors(self) -> list[Tensor]:
-        """The parameters as `sweep` takes them: those of the skip layers side by side, H being sum(hidden), then the
+        """The parameters as a sweep takes them: those of the skip layers side by side, H being sum(hidden), then the
         output weights, then the hidden ones.
 
         One matrix product then serves all skip layers, and one with the transpose their share of the gradient.
@@ -133,7 +133,7 @@ class DenseICNN(Potential):
         return [*skips, self.final_layer.weight, *self.hidden_weights]
 
     def _form(self, x: Tensor) -> Form:
-        """What else `sweep` needs: with dropout also masks of the skip layers (H, B) and of each hidden layer."""
+        """What else a sweep needs: with dropout also masks of the skip layers (H, B) and of each hidden layer."""
         masks = None
         if self.training and self.dropout:
             keep = 1.0 - self.dropout
@@ -145,12 +145,15 @@ class DenseICNN(Potential):
         return Form(skips, self.activation, self.hidden, self.strong_convexity, masks)
 
     def forward(self, x: Tensor) -> Tensor:
-        return sweep(self._form(x), x, self._tensors(), with_gradient=False)[0]
+        return value(self._form(x), x, self._tensors())
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = sweep(self._form(x), x, self._tensors(), with_gradient=True)
-        assert gradient is not None
-        return value, gradient
+        return value_and_gradient(self._form(x), x, self._tensors())
+
+    @torch.no_grad()
+    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        tensors = self._tensors()
+        return lambda x: value_and_gradient(self._form(x), x, tensors)
 
     def hessian(self, x: Tensor) -> Tensor:
         """``grad^2 psi(x)``, (B, D, D), without dropout.
@@ -200,8 +203,8 @@ class DenseICNN(Potential):
     @torch.no_grad()
     def convexify(self) -> None:
         """Clamp the hidden and output weights at zero from below, which makes the network convex."""
-        for weight in [*self.hidden_weights, self.final_layer.weight]:
-            weight.clamp_(min=0.0)
+        weights: list[Tensor] = [*self.hidden_weights, self.final_layer.weight]
+        torch._foreach_clamp_min_(weights, 0.0)
 
     @torch.no_grad()
     def center(self, x: Tensor) -> None:

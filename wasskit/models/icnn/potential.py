@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -31,6 +32,11 @@ class Potential(nn.Module):
         """The transport map ``grad psi(x)``, of the shape of ``x``."""
         return self.value_and_gradient(x)[1]
 
+    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """``value_and_gradient`` with the parameters as they are, for many evaluations without gradient: what depends
+        on the parameters alone is computed once."""
+        return self.value_and_gradient
+
     @property
     def output_layer(self) -> nn.Module | None:
         """The last layer of a network, whose weights make it a sum of its last hidden units."""
@@ -56,7 +62,7 @@ def activate(u: Tensor, activation: str) -> tuple[Tensor, Tensor]:
             return h, h.clamp(max=0.0) + 1.0
         # On the CPU torch takes the exponential of celu one number at a time, which is ten times slower than this. The
         # subtraction is exact but for the rounding of exp(u), half an eps.
-        slope = u.clamp(max=0.0).exp()
+        slope = u.clamp(max=0.0).exp_()
         return torch.maximum(u, slope - 1.0), slope
     # softplus(u) counts as u beyond 20, and its slope as 1: the sigmoid alone would differ by 2e-9 there.
     return F.softplus(u), torch.where(u > 20.0, 1.0, torch.sigmoid(u))
@@ -116,6 +122,20 @@ class QuadraticPotential(Potential):
         lifted = self.lift(x)
         form = lifted @ self.factor if self.factor.ndim else lifted * self.factor
         return value + 0.5 * lifted.flatten(1).square().sum(1), gradient + form
+
+    @torch.no_grad()
+    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        network, gain, factor = self.network.frozen(), self.gain, self.factor
+        matrix = factor.t() @ factor if factor.ndim else factor.square()
+
+        def value_and_gradient(x: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = network(x)
+            if gain is not None:
+                value, gradient = gain * value, gain * gradient
+            form = x @ matrix if matrix.ndim else x * matrix
+            return value.add((x * form).flatten(1).sum(1), alpha=0.5), gradient + form
+
+        return value_and_gradient
 
     def hessian(self, x: Tensor) -> Tensor:
         factor = self.factor if self.factor.ndim else self.factor * torch.eye(x.shape[1]).to(x)

@@ -1,8 +1,8 @@
 """Value and gradient map of a dense input-convex network in one sweep, and the derivatives of both in another.
 
 With ``q`` the skip layers, ``u_i = C_i h_{i-1} + q_i`` the pre-activations, ``h_i = a(u_i)`` and ``k_i`` the derivative
-of the value in ``u_i``, a sweep is the forward recursion to the value and the backward one to ``k``. Its derivative, for
-a loss with the derivatives ``v'`` in the value and ``k'`` in ``k``, runs the two recursions once more::
+of the value in ``u_i``, a sweep is the forward recursion to the value and the backward one to ``k``. Its derivative,
+for a loss with the derivatives ``v'`` in the value and ``k'`` in ``k``, runs the two recursions once more::
 
     t_0 = k'_0,    t_i = (k'_i + C_i t_{i-1}) a'(u_i)                                             along the layers
     w_i = C_{i+1}^T w_{i+1} a'(u_i) + (k'_i + C_i t_{i-1}) k_i a''(u_i) / a'(u_i),
@@ -27,7 +27,7 @@ from torch.autograd import Function
 
 from wasskit.models.icnn.potential import Activation, activate, relative_curvature
 
-__all__ = ["Layers", "Monomials", "Products", "Skips", "sweep"]
+__all__ = ["Form", "Layers", "Monomials", "Products", "Skips", "value", "value_and_gradient"]
 
 
 class Skips(Protocol):
@@ -73,7 +73,7 @@ class Monomials:
     def pull_back(self, k: Tensor) -> Tensor:
         self.k = k
         square, linear = self.coefficients(k)
-        return 2.0 * torch.einsum("deb,be->bd", square, self.x) + linear.t()
+        return linear.t() + 2.0 * torch.einsum("deb,be->bd", square, self.x)
 
     def coefficients(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (D, D, B) and (D, B) of ``<k, q>`` in the monomials."""
@@ -136,7 +136,11 @@ class Products:
 
     def pull_back(self, k: Tensor) -> Tensor:
         self.k, self.weighted = k, self.times(self.products, k)
-        return torch.addmm(k.t() @ self.weight, self.weighted.t(), self.flat.t(), alpha=2.0)
+        return self.pulled(k, self.weighted)
+
+    def pulled(self, k: Tensor, weighted: Tensor) -> Tensor:
+        """The products are taken in the layout of their factors, which is faster than to transpose those."""
+        return torch.addmm(self.weight.t() @ k, self.flat, weighted, alpha=2.0).t().contiguous()
 
     def along(self, direction: Tensor) -> Tensor:
         self.direction = direction
@@ -152,7 +156,7 @@ class Products:
         by_flat = self.x.t() @ half.t()
         if self.direction is not None and self.weighted is not None:
             by_flat.addmm_(self.direction.t(), self.weighted.t())
-        by_input = torch.addmm(w.t() @ self.weight, half.t(), self.flat.t(), alpha=2.0) if with_input else None
+        by_input = self.pulled(w, half) if with_input else None
         return [by_input, by_flat.mul_(2.0).unflatten(1, (self.rank, -1)), by_weight, w.sum(1)]
 
 
@@ -182,9 +186,11 @@ class Layers:
         return x if self.masks is None else x * self.masks[i - 1]
 
     def add(self, first: Tensor, i: int, second: Tensor) -> Tensor:
-        """``first + C_i second``, the latter with dropout."""
+        """``first + C_i second``, the latter with dropout; in the place of ``first`` where autograd does not look."""
         weight = self.hidden[i - 1]
-        return torch.addmm(first, weight, second) if self.masks is None else first + self.dropped(i, weight @ second)
+        if self.masks is not None:
+            return first + self.dropped(i, weight @ second)
+        return torch.addmm(first, weight, second) if torch.is_grad_enabled() else first.addmm_(weight, second)
 
     def value(self, q: Tensor) -> Tensor:
         """The value, (B), of the skips' (H, B)."""
@@ -287,7 +293,7 @@ class _Sweep(Function):
 
     @staticmethod
     def backward(ctx: Any, by_value: Tensor | None, by_gradient: Tensor | None = None) -> Any:
-        x, *tensors = ctx.saved_tensors  # refuses weights that have changed since
+        x, *_ = ctx.saved_tensors  # refuses weights that have changed since
         if torch.is_grad_enabled():  # the derivatives are to be differentiated in their turn
             return None, None, *_recorded(ctx, by_value, by_gradient)
         form: Form = ctx.form
@@ -327,9 +333,20 @@ def _recorded(ctx: Any, by_value: Tensor | None, by_gradient: Tensor | None) -> 
     return derivatives
 
 
-def sweep(form: Form, x: Tensor, tensors: Sequence[Tensor], *, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """Value (B) and, where it is wanted, gradient (B, D) at ``x``; differentiable any number of times, once fast."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return form.run(x, tensors, with_gradient)[:2]
-    found = _Sweep.apply(form, with_gradient, x, *tensors)
-    return found if with_gradient else (found, None)
+def value(form: Form, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """The value (B) at ``x``; differentiable any number of times, once fast."""
+    return form.run(x, tensors, False)[0] if _is_plain() else _Sweep.apply(form, False, x, *tensors)
+
+
+def value_and_gradient(form: Form, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The value (B) and the gradient (B, D) at ``x``; differentiable any number of times, once fast."""
+    found: tuple[Tensor, Tensor | None] = (
+        form.run(x, tensors, True)[:2] if _is_plain() else _Sweep.apply(form, True, x, *tensors)
+    )
+    assert found[1] is not None
+    return found[0], found[1]
+
+
+def _is_plain() -> bool:
+    """Whether the operations are left to themselves: without gradient, and where a compiler looks at them."""
+    return torch.compiler.is_compiling() or not torch.is_grad_enabled()
