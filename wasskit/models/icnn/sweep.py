@@ -18,7 +18,7 @@ of memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -120,7 +120,7 @@ class Products:
         self.changes: Tensor | None = None
 
     def by_rank(self, a: Tensor) -> Tensor:
-        return a.unflatten(0, (self.rank, -1))
+        return a.view(self.rank, -1, a.shape[1])
 
     def values(self) -> Tensor:
         linear = torch.addmm(self.bias.unsqueeze(1), self.weight, self.x.t())
@@ -129,7 +129,8 @@ class Products:
     def with_squares(self, linear: Tensor, other: Tensor, factor: float) -> Tensor:
         if self.rank == 1:
             return torch.addcmul(linear, self.products, other, value=factor)
-        return linear.add(self.by_rank(self.products * other).sum(0), alpha=factor)
+        squares: Tensor = self.by_rank(self.products * other).sum(0)
+        return linear.add(squares, alpha=factor)
 
     def times(self, products: Tensor, k: Tensor) -> Tensor:
         return products * k if self.rank == 1 else (self.by_rank(products) * k).flatten(0, 1)
@@ -335,18 +336,25 @@ def _recorded(ctx: Any, by_value: Tensor | None, by_gradient: Tensor | None) -> 
 
 def value(form: Form, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     """The value (B) at ``x``; differentiable any number of times, once fast."""
-    return form.run(x, tensors, False)[0] if _is_plain() else _Sweep.apply(form, False, x, *tensors)
+    return _run(form, x, tensors, False)[0]
 
 
 def value_and_gradient(form: Form, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The value (B) and the gradient (B, D) at ``x``; differentiable any number of times, once fast."""
-    found: tuple[Tensor, Tensor | None] = (
-        form.run(x, tensors, True)[:2] if _is_plain() else _Sweep.apply(form, True, x, *tensors)
-    )
-    assert found[1] is not None
-    return found[0], found[1]
+    found, gradient = _run(form, x, tensors, True)
+    assert gradient is not None
+    return found, gradient
 
 
-def _is_plain() -> bool:
-    """Whether the operations are left to themselves: without gradient, and where a compiler looks at them."""
-    return torch.compiler.is_compiling() or not torch.is_grad_enabled()
+def _run(form: Form, x: Tensor, tensors: Sequence[Tensor], with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    device = x.device.type
+    if torch.is_autocast_enabled(device):  # once for all, instead of operation by operation
+        kind = torch.get_autocast_dtype(device)
+        masks = None if form.masks is None else tuple(mask.to(kind) for mask in form.masks)
+        with torch.autocast(device, enabled=False):
+            found = _run(replace(form, masks=masks), x.to(kind), [t.to(kind) for t in tensors], with_gradient)
+        return found[0].to(x.dtype), None if found[1] is None else found[1].to(x.dtype)
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():  # nothing to add to the operations themselves
+        return form.run(x, tensors, with_gradient)[:2]
+    recorded = _Sweep.apply(form, with_gradient, x, *tensors)
+    return recorded if with_gradient else (recorded, None)
