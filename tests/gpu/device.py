@@ -23,6 +23,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.gpu import graphs
+
 __all__ = ["Counts", "LogicalCuda"]
 
 CPU = torch.device("cpu")
@@ -411,6 +413,7 @@ def _patch_torch(device: LogicalCuda) -> None:
             patch(torch.accelerator, name, lambda *_, answer=answer, **__: answer)
     _patch_autograd(device)
     _patch_kernels(device)
+    graphs.install(device)
 
 
 def _patch_autograd(device: LogicalCuda) -> None:

@@ -20,6 +20,7 @@ from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.checkpointing import Checkpointing
 from wasskit.training.failures import check_losses
+from wasskit.training.graphs import GraphedSteps
 from wasskit.training.meters import LossMeter
 from wasskit.training.records import Records, State
 from wasskit.training.stepper import UpdateStepper
@@ -39,6 +40,7 @@ class Loop:
     plan: Plan
     state: State
     stepper: UpdateStepper
+    steps: GraphedSteps
     meter: LossMeter
     records: Records
     checkpoints: Checkpointing
@@ -79,7 +81,7 @@ class Loop:
             if batch is None:
                 raise RuntimeError(f"the source gave fewer than its {of_epoch} batches of an epoch")
             stepper.begin(size, final=place == size - 1)
-            self._watch(self.task.step(batch, stepper))
+            self._watch(self.steps(batch))
             state.batch += 1
             state.clock.batches += 1
         stepper.end()
