@@ -106,4 +106,4 @@ def tensors_of(values: Any) -> list[torch.Tensor]:
 
 
 def place(x: torch.Tensor) -> int:
-    return x.untyped_storage()._cdata
+    return int(x.untyped_storage()._cdata)

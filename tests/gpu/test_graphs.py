@@ -128,8 +128,11 @@ def reads_the_device(losses: Losses) -> None:
     losses.total.item()
 
 
+HOST = torch.ones(())
+
+
 def reads_the_host(losses: Losses) -> None:
-    losses.total.add(torch.ones(()))
+    losses.total.add(HOST)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +164,7 @@ def test_what_cannot_be_recorded_is_said_once_and_trains_on(
         torch.testing.assert_close(a.cpu(), b.cpu(), rtol=1e-4, atol=100 * bound, msg=name)
 
 
-@pytest.mark.parametrize(
-    ("updates", "reason"), [({"precision": "fp16"}, "fp16"), ({"accumulate": 2}, "accumulated")]
-)
+@pytest.mark.parametrize(("updates", "reason"), [({"precision": "fp16"}, "fp16"), ({"accumulate": 2}, "accumulated")])
 def test_other_updates_are_taken_as_ever(device: LogicalCuda, updates: dict[str, Any], reason: str) -> None:
     run = Run(graph=True, updates=updates)
     run.step(0)

@@ -63,9 +63,10 @@ class GraphedSteps:
         recorded = self._recorded.get(kind)
         if recorded is None:
             with self.stepper.rates_on_device():
-                recorded = self._next(kind, batch)
-            if isinstance(recorded, Losses):
-                return recorded
+                taken = self._next(kind, batch)
+            if isinstance(taken, Losses):
+                return taken
+            recorded = taken
         return self._replay(recorded, batch)
 
     def _kind(self, batch: Any) -> Hashable:
@@ -121,9 +122,15 @@ class GraphedSteps:
         leaves, form = tree_flatten(batch)
         inputs = [leaf.clone() for leaf in leaves]
         graph = torch.cuda.CUDAGraph()
-        # Threads that load data may use the device meanwhile.
-        with self.stepper.recording(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            losses = self.task.step(tree_unflatten(inputs, form), self.stepper)
+        generators = [(generator, generator.clone_state()) for generator in torch.cuda.default_generators]
+        try:
+            # Threads that load data may use the device meanwhile.
+            with self.stepper.recording(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                losses = self.task.step(tree_unflatten(inputs, form), self.stepper)
+        except RuntimeError:
+            for generator, state in generators:  # which a failed recording leaves as if it went on
+                generator.graphsafe_set_state(state)
+            raise
         return _Recorded(graph, inputs, losses, dict(self.stepper.norms), tuple(self.stepper.stepped))
 
     def _replay(self, recorded: _Recorded, batch: Any) -> Losses:
