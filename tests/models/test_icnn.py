@@ -106,7 +106,7 @@ def test_weights_that_change_before_the_derivative_are_refused() -> None:
     network = DenseICNN(3, (5, 4))
     loss = network.gradient(torch.randn(2, 3)).sum()
     with torch.no_grad():
-        network.convex_layers[0].weight.mul_(2.0)
+        network.hidden_weights[0].mul_(2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 

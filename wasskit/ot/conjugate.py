@@ -188,7 +188,7 @@ class _LBFGS:
         column = (inverse * with_others).sum(1).mul_(-reciprocal)
         column[place] = reciprocal
         inverse[:, place] = column
-        self.products[place] = torch.where(positive, product, 0.0).unsqueeze(1)
+        self.products[place] = product.clamp_min(0.0).unsqueeze(1)
         return self.direction(g, steps, changes, inverse, self.products[:size])
 
     def direction(self, g: Tensor, steps: Tensor, changes: Tensor, inverse: Tensor, products: Tensor) -> Tensor:

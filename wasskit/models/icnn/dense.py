@@ -117,17 +117,23 @@ class DenseICNN(Potential):
         """The weights between hidden layers."""
         return [cast(nn.Linear, layer).weight for layer in self.convex_layers]
 
-    def _tensors(self) -> list[Tensor]:
-        """The parameters as a sweep takes them: those of the skip layers side by side, H being sum(hidden), then the
-        output weights, then the hidden ones.
+    def _skip_parameters(self) -> list[Tensor]:
+        """The skip layers side by side: factors (D, rank, H), weights (H, D), biases (H), H being sum(hidden).
 
         One matrix product then serves all skip layers, and one with the transpose their share of the gradient.
         """
-        factors = torch.cat([layer.quadratic_decomposed for layer in self.quadratics], 2)
-        weight = torch.cat([layer.weight for layer in self.quadratics], 0)
-        bias = torch.cat([layer.bias for layer in self.quadratics])
-        skips = [factors, weight, bias]
+        layers = self.quadratics
+        return [
+            torch.cat([layer.quadratic_decomposed for layer in layers], 2),
+            torch.cat([layer.weight for layer in layers], 0),
+            torch.cat([layer.bias for layer in layers]),
+        ]
+
+    def _tensors(self) -> list[Tensor]:
+        """The parameters as a sweep takes them: those of the skip layers, the output weights, the hidden ones."""
+        skips = self._skip_parameters()
         if self.in_dim <= MONOMIALS_UP_TO:
+            factors, weight, bias = skips
             forms = torch.einsum("dro,ero->deo", factors, factors).flatten(0, 1)
             skips = [torch.cat([forms, weight.t()]), bias]
         return [*skips, self.final_layer.weight, *self.hidden_weights]
@@ -162,43 +168,34 @@ class DenseICNN(Potential):
 
             H = s I + sum_i 2 Q_i diag(k_i) Q_i^T + sum_{i>0} J_i^T diag(k_i a''(u_i) / a'(u_i)) J_i
         """
+        factors, weights, biases = self._skip_parameters()
+        flat, widths = factors.flatten(1), list(self.hidden)
+        products = x @ flat
+        squares = products.unflatten(1, factors.shape[1:]).square().sum(1)
+        h, *skips = (squares + F.linear(x, weights, biases)).split(widths, 1)
+        of_squares = (flat * products.unsqueeze(1)).unflatten(2, factors.shape[1:]).sum(2)
+        jacobian_h, *rest = torch.add(weights.t(), of_squares, alpha=2.0).split(widths, 2)
         jacobians: list[Tensor] = []
         curvatures: list[Tensor] = []
         slopes: list[Tensor] = []
-        h = x.new_zeros(())
-        jacobian_h = x.new_zeros(())
-        for i, layer in enumerate(self.quadratics):
-            quadratic: Tensor = layer.quadratic_decomposed
-            factors = torch.einsum("bd,dro->bro", x, quadratic)
-            q = factors.square().sum(1) + F.linear(x, layer.weight, layer.bias)
-            jacobian = 2.0 * torch.einsum("bro,dro->bdo", factors, quadratic) + layer.weight.t()
-            if i == 0:
-                h, jacobian_h = q, jacobian
-                continue
-            weight: Tensor = self.hidden_weights[i - 1]
-            u = F.linear(h, weight) + q
-            jacobian = F.linear(jacobian_h, weight) + jacobian
-            h, slope = activate(u, self.activation)
-            jacobian_h = jacobian * slope.unsqueeze(1)
-            jacobians.append(jacobian)
+        for weight, skip, jacobian in zip(self.hidden_weights, skips, rest, strict=True):
+            jacobians.append(F.linear(jacobian_h, weight) + jacobian)
+            h, slope = activate(F.linear(h, weight) + skip, self.activation)
             slopes.append(slope)
-            curvatures.append(slope * relative_curvature(h, slope, self.activation))
+            curvatures.append(relative_curvature(h, slope, self.activation))
+            jacobian_h = jacobians[-1] * slope.unsqueeze(1)
 
-        eye = torch.eye(self.in_dim, dtype=x.dtype, device=x.device)
-        hessian = self.strong_convexity * eye.expand(len(x), -1, -1)
-        k = self.final_layer.weight.expand(len(x), -1)
-        for i in range(len(self.hidden) - 1, -1, -1):
-            if i > 0:
-                jacobian = jacobians[i - 1]
-                hessian = hessian + (jacobian * (k * curvatures[i - 1]).unsqueeze(1)) @ jacobian.transpose(1, 2)
-                k = k * slopes[i - 1]
-            quadratic = self.quadratics[i].quadratic_decomposed
-            for r in range(self.rank):
-                factor = quadratic[:, r]
-                hessian = hessian + 2.0 * (factor * k.unsqueeze(1)) @ factor.t()
-            if i > 0:
-                k = k @ self.hidden_weights[i - 1]
-        return hessian
+        hessian = self.strong_convexity * torch.eye(self.in_dim, dtype=x.dtype, device=x.device)
+        k: Tensor = self.final_layer.weight.expand(len(x), -1)
+        ks: list[Tensor] = []
+        for i in range(len(slopes) - 1, -1, -1):
+            k = k * slopes[i]
+            ks.append(k)
+            bent = jacobians[i] * (k * curvatures[i]).unsqueeze(1)
+            hessian = hessian + bent @ jacobians[i].transpose(1, 2)
+            k = k @ self.hidden_weights[i]
+        every = torch.cat([k, *ks[::-1]], 1).repeat(1, self.rank)
+        return hessian + 2.0 * (flat * every.unsqueeze(1)) @ flat.t()
 
     @torch.no_grad()
     def convexify(self) -> None:
