@@ -64,8 +64,8 @@ class DenseICNN(Potential):
         strong_convexity: the factor ``s`` of the quadratic that bounds the curvature from below.
         dropout: rate applied to the outputs of every quadratic and hidden layer while training.
 
-    ``batch_part``, the size of a whole batch and the rows of it that batches in training are, makes ranks that share
-    a batch and draw the same random numbers drop what one rank would.
+    ``batch_part``, the size of a whole batch and the rows of it that batches in training are (one, or several one after
+    the other), makes ranks that share a batch and draw the same random numbers drop what one rank would.
 
     Published state dictionaries load, with or without the container index that dropout adds to their names.
     Freshly built networks have non-negative hidden weights and are convex.
@@ -145,8 +145,9 @@ class DenseICNN(Potential):
             keep = 1.0 - self.dropout
             widths = [sum(self.hidden), *self.hidden[1:]]
             size, rows = self.batch_part or (len(x), range(len(x)))
-            drawn = (torch.empty(size, n, dtype=x.dtype, device=x.device).bernoulli_(keep) for n in widths)
-            masks = tuple((mask[rows.start : rows.stop] / keep).t() for mask in drawn)
+            batches = len(x) // len(rows)
+            drawn = (torch.empty(batches, size, n, dtype=x.dtype, device=x.device).bernoulli_(keep) for n in widths)
+            masks = tuple((mask[:, rows.start : rows.stop].flatten(0, 1) / keep).t() for mask in drawn)
         skips = Monomials if self.in_dim <= MONOMIALS_UP_TO else Products
         return Form(skips, self.activation, self.hidden, self.strong_convexity, masks)
 
