@@ -15,16 +15,17 @@ import contextlib
 import functools
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from wasskit import console
 from wasskit.config import (
+    Field,
     Invocation,
     RecipeOptions,
     changed,
@@ -36,6 +37,7 @@ from wasskit.config import (
     to_options,
     values_of,
 )
+from wasskit.config.declaration import AS_NOW
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
@@ -57,6 +59,7 @@ from wasskit.training.logging import make_reporter
 from wasskit.training.run import RunDirectory
 from wasskit.training.stepper import Updates
 from wasskit.training.task import Source, Task
+from wasskit.training.trackers import check_trackers
 from wasskit.training.trainer import Trainer
 
 C = TypeVar("C", bound=RecipeOptions)
@@ -103,7 +106,7 @@ class Session(Generic[C]):
         *,
         cadence: Cadence | None = None,
         updates: Updates | None = None,
-        tensorboard: bool | None = None,
+        track: Sequence[str] | None = None,
     ) -> Trainer:
         """The loop over ``source`` as the configuration says, but for what is given: for a run of epochs by its
         `LoopOptions`, for another at its ``cadence``."""
@@ -120,7 +123,7 @@ class Session(Generic[C]):
             compile=loop is not None and loop.compile, channels_last=loop is not None and loop.channels_last,
             seed=run.seed, config=saved_config(self.config),
             reporter=make_reporter(quiet=console.is_quiet(), console=console.stderr()),
-            tensorboard=run.tensorboard if tensorboard is None else tensorboard,
+            track=run.trackers if track is None else track,
         )  # fmt: skip
 
     def updates(self, *, clip_value: float | None = None) -> Updates:
@@ -157,6 +160,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
             asked for contradicts the run to be resumed.
     """
     options = part(config, RunOptions)
+    check_trackers(options.track)
     with group(part(config, DeviceOptions).device) as device:
         plugin = invocation.command.split()[0]
         chosen = options.run_dir or Path("runs") / plugin / (options.name or name)
@@ -262,6 +266,12 @@ def _existing(run: RunDirectory, word: str) -> Path:
     raise UserError(f"{run.path} has no checkpoint yet: start it over by --run-dir and --requeue.")
 
 
+def before_there_was(field: Field) -> Any:
+    """The value of an option in runs that were saved without it."""
+    absent = field.option.absent
+    return field.default if absent is AS_NOW else absent
+
+
 def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     """The configuration of the run, with what the command line may change; what it may not is refused by name."""
     if run.command != invocation.command:
@@ -273,7 +283,7 @@ def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     if invocation.recipe is not None:
         asked |= set(check_keys(kind, invocation.recipe.get("options", {}), "the recipe"))
     asked &= set(fields)
-    base = changed(config, **{name: saved.get(name, field.default) for name, field in fields.items()})
+    base = changed(config, **{name: saved.get(name, before_there_was(field)) for name, field in fields.items()})
     wanted, had = values_of(config), values_of(base)
     contradictions = [
         f"{fields[name].flag} {wanted[name]} (the run has {had[name]})"
