@@ -138,7 +138,7 @@ def operations(loss: Loss, nets: tuple[DenseICNN, DenseICNN], x: Tensor, y: Tens
     step()
     with Operations() as counted:
         step()
-    return counted.count
+    return int(counted.count)
 
 
 def wait(x: Tensor) -> None:
