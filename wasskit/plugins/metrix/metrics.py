@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wasskit.evaluation.metrics import COMMON, Metric, Metrics
+from wasskit.evaluation.metrics import COMMON, Metric, Metrics, share
 
 _NEAREST = "mean squared distance of a test embedding to the nearest training embedding, on the unit sphere"
 
@@ -12,6 +12,7 @@ METRICS = Metrics(
         Metric("mixed", "min", "mixed loss", "the metric loss of mixed examples"),
         Metric("triples", None, "mixed triples", "mixed per step"),
         Metric("skipped", None, "skipped steps", "share of the steps that mixed nothing"),
+        share("r_precision", "R-precision", "share of positives among the first R of R positives, each image a query"),
         Metric("uniformity", "min", "L_U", "of the test embeddings, as lu"),
         Metric("utilisation", "min", "utilisation", _NEAREST),
         Metric("mixed_utilisation", "min", "utilisation with mixtures", f"{_NEAREST} or mixture of two"),
