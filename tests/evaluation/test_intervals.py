@@ -10,9 +10,9 @@ from wasskit.evaluation.intervals import Estimate, holm, mean_interval, paired_d
 
 
 def test_an_interval_by_hand() -> None:
-    """1, 2, 3: mean 2, s = 1, t of two degrees of freedom at 0.975 is 4.302652729696142."""
+    """1, 2, 3: mean 2, s = 1; with two degrees of freedom t = a sqrt(2 / (1 - a^2)) at (1 + a) / 2, a = 0.95."""
     found = mean_interval([1.0, 2.0, 3.0])
-    half = 4.302652729696142 / math.sqrt(3)
+    half = 0.95 * math.sqrt(2 / (1 - 0.95**2)) / math.sqrt(3)
     assert (found.mean, found.count, found.p) == (2.0, 3, None)
     assert found.half_width == pytest.approx(half, rel=1e-12)
     assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), rel=1e-12)

@@ -22,7 +22,8 @@ def test_rows_intervals_and_the_reference() -> None:
     fig = draw_forest(
         GROUPS, [Panel("MAP@R (%)", SCORES), Panel("difference", DIFFERENCES, 0.0)], Look("paper", "double")
     )
-    scores, differences = fig.axes
+    drawn: Any = fig.axes
+    scores, differences = drawn
     captions = scores.get_yticklabels()
     assert [text.get_text() for text in captions] == ["one", "baseline", "embed", "two", "baseline", "embed"]
     assert [text.get_fontweight() for text in captions] == ["bold", "normal", "normal", "bold", "normal", "normal"]

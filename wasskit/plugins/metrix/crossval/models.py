@@ -26,7 +26,7 @@ from wasskit.plugins.metrix.crossval.frozen import (
 from wasskit.plugins.metrix.crossval.plan import Fold
 from wasskit.plugins.metrix.crossval.scores import score
 from wasskit.plugins.metrix.data import train_loader
-from wasskit.plugins.metrix.network import Description, MetricNetwork, MetrixModel
+from wasskit.plugins.metrix.network import MetricNetwork, MetrixModel
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.plugins.metrix.task import MetrixTask, build_network
 from wasskit.system.transfer import to_device
@@ -190,11 +190,14 @@ class FrozenTrunk:
         head = HeadNetwork(self.part.pooled.shape[1], int(description["embedding_size"]))
         pooled = self.part.pooled[to_device(held, self.device)]
         task = HeadTask(
-            MetrixModel(cast(MetricNetwork, head), cast(Description, description)), config,
+            MetrixModel(cast(MetricNetwork, head), description), config,
             lambda net: Features(net(pooled), held_labels, held), trunk=self.network,
         )  # fmt: skip
-        needed = {"feature": "maps", "input": "images"}.get(config.method.mode)
-        part = replace(self.part, **{name: None for name in ("maps", "images") if name != needed})
+        mode = config.method.mode
+        part = replace(
+            self.part, maps=self.part.maps if mode == "feature" else None,
+            images=self.part.images if mode == "input" else None,
+        )  # fmt: skip
         task.fitted(CachedSource(part, rows, labels, config, self.device), self.device)
         with torch.no_grad():
             embeddings = {name: task.network(x).cpu() for name, x in self.others.items()} if test else {}

@@ -45,10 +45,11 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings that were tried, and the mean MAP@R of their folds' validation; None where a model diverged."""
+    """Settings that were tried, and the mean MAP@R of their folds' validation; None where a fold's model ``failed``."""
 
     settings: Mapping[str, Any]
     validation: float | None
+    failed: str | None = None
 
 
 @dataclass(frozen=True)

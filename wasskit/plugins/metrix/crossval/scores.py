@@ -36,9 +36,8 @@ def score(
 
     ``embeddings`` (N, D), ``labels`` (N,); ``gallery`` (M, D) with labels; None: the queries search one another.
     """
-    others = {"gallery": gallery, "gallery_labels": gallery_labels}
-    found = retrieval_metrics(embeddings, labels, recall=(1,), **others)
-    found["r_precision"] = float(r_precision(embeddings, labels, **others))
+    found = retrieval_metrics(embeddings, labels, recall=(1,), gallery=gallery, gallery_labels=gallery_labels)
+    found["r_precision"] = float(r_precision(embeddings, labels, gallery=gallery, gallery_labels=gallery_labels))
     return {name: 100 * found[name] for name in SCORES}
 
 

@@ -19,6 +19,7 @@ import shutil
 import signal
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from wasskit.plugins.metrix.crossval.plan import (
     settings,
     training,
 )
-from wasskit.plugins.metrix.crossval.reports import Protocol, Result, Trial
+from wasskit.plugins.metrix.crossval.reports import PROTOCOLS, Protocol, Result, Trial
 from wasskit.plugins.metrix.crossval.scores import SCORES, TestLabels, joined
 from wasskit.plugins.metrix.data import load_parts
 from wasskit.system.arrays import read_archive
@@ -74,16 +75,15 @@ def open_study(config: CrossvalOptions, invocation: Invocation, device: torch.de
     with run.claimed():
         for note in dict.fromkeys((*parts.train.notes, *parts.test.notes)):
             console.log(console.escape(note))
-        done = [0]
-        total = len(entrants(config)) * number * (config.comparison.trials + config.comparison.repeats)
-        console.log(f"{total} fold models in {console.escape(str(run.path))}")
+        study = Study(config, run, parts, number, device)
+        console.log(f"{study.total} fold models in {console.escape(str(run.path))}")
         try:
-            yield Study(config, run, parts, number, device, done)
+            yield study
         except (Interrupted, Stopped, KeyboardInterrupt) as error:
             stop = getattr(error, "signal_number", int(signal.SIGINT))
             raise Interrupted(
                 stop,
-                f"Stopped by {name_of(stop)}; {done[0]} of {total} fold models are done and kept in "
+                f"Stopped by {name_of(stop)}; {study.done} of {study.total} fold models are done and kept in "
                 f"{shlex.quote(str(run.path))}: the same command goes on.",
             ) from None
 
@@ -116,31 +116,35 @@ def _folder(path: Path, config: CrossvalOptions, invocation: Invocation, device:
 
 
 class Study:
-    """The trainings of a comparison and their entries. ``done[0]`` counts the fold models that there are."""
+    """The trainings of a comparison and their entries; of ``total`` fold models ``done`` are there, as far as known."""
 
     def __init__(
-        self, config: CrossvalOptions, run: RunDirectory, parts: MetricSplits, number: int, device: torch.device,
-        done: list[int],
-    ) -> None:  # fmt: skip
-        self.config, self.run, self.number, self.done = config, run, number, done
-        self.classes = len(parts.train.classes)
+        self, config: CrossvalOptions, run: RunDirectory, parts: MetricSplits, number: int, device: torch.device
+    ) -> None:
+        self.config, self.run, self.parts, self.number, self.device = config, run, parts, number, device
+        self.done = 0
+        self.total = len(entrants(config)) * number * (config.comparison.trials + config.comparison.repeats)
         gallery = None if parts.gallery is None else parts.gallery.filled_labels()
         self.labels = TestLabels(parts.test.filled_labels(), gallery)
         self.protocol = Protocol(
             parts.test.name, number, config.comparison.trials, len(parts.test), len(parts.test.classes), config.frozen
         )
-        self.trunk: Trunk = TrainedTrunk(parts, config.data.workers, device)
-        if config.frozen:
-            modes = config.comparison.modes
-            first = Entrant(config.comparison.losses[0], "feature" if "feature" in modes else "baseline")
-            setting = training(config, first, {}, config.seed)
-            self.trunk = FrozenTrunk(parts, setting, run.path / "cache", modes, device)
+
+    @cached_property
+    def trunk(self) -> Trunk:
+        """What trains the fold models. A frozen trunk sees all images when this is first asked for."""
+        if not self.config.frozen:
+            return TrainedTrunk(self.parts, self.config.data.workers, self.device)
+        modes = self.config.comparison.modes
+        first = Entrant(self.config.comparison.losses[0], "feature" if "feature" in modes else "baseline")
+        setting = training(self.config, first, {}, self.config.seed)
+        return FrozenTrunk(self.parts, setting, self.run.path / "cache", modes, self.device)
 
     def results(self) -> list[Result]:
         """Train what is missing: all tuning first, then repeat by repeat, so that a stopped comparison is balanced."""
         every = entrants(self.config)
         trials = {entrant: self.tuned(entrant) for entrant in every}
-        chosen = {entrant: best_trial(trials[entrant]) for entrant in every}
+        chosen = {entrant: best_trial(entrant, trials[entrant]) for entrant in every}
         scores = [
             {entrant: self.repeated(entrant, trials[entrant][chosen[entrant]].settings, number) for entrant in every}
             for number in range(self.config.comparison.repeats)
@@ -148,7 +152,7 @@ class Study:
         return [
             Result(
                 entrant.loss, entrant.mode, trials[entrant], chosen[entrant],
-                *([each[entrant][protocol] for each in scores] for protocol in ("separate", "concatenated")),
+                *([each[entrant][protocol] for each in scores] for protocol in PROTOCOLS),
             )
             for entrant in every
         ]  # fmt: skip
@@ -159,18 +163,18 @@ class Study:
         return None if embeddings is None else self.labels.score(embeddings)
 
     def tuned(self, entrant: Entrant) -> list[Trial]:
-        """Every trial's settings and the mean MAP@R of its folds' validation; None where a fold's model diverged."""
+        """Every trial's settings and the mean MAP@R of its folds' validation; None where a fold's model failed."""
         found = []
         for trial in range(self.config.comparison.trials):
             chosen = settings(entrant.loss, trial, self.config)
             scores = [
                 self._tried(f"tuning/{entrant.folder}/trial-{trial}-fold-{place}", entrant, chosen, fold)
-                for place, fold in enumerate(folds(self.classes, self.number, self.config.seed, "tuning"))
+                for place, fold in enumerate(self._folds("tuning"))
             ]
-            finite = [score for score in scores if score is not None]
-            mean = statistics.fmean(finite) if len(finite) == len(scores) else None
-            self._say(f"{entrant.name}, trial {trial}: validation {'diverged' if mean is None else f'{mean:.2f}'}")
-            found.append(Trial(chosen, mean))
+            failed = next((score for score in scores if isinstance(score, str)), None)
+            mean = None if failed else statistics.fmean(score for score in scores if not isinstance(score, str))
+            self._say(f"{entrant.name}, trial {trial}: validation {'failed' if mean is None else f'{mean:.2f}'}")
+            found.append(Trial(chosen, mean, failed))
         return found
 
     def repeated(self, entrant: Entrant, chosen: Settings, number: int) -> Mapping[str, Mapping[str, float]]:
@@ -179,8 +183,9 @@ class Study:
         place = f"repeats/{number}/{entrant.folder}"
         entry = self._kept(place, chosen)
         if entry is None:
-            plan = folds(self.classes, self.number, self.config.seed, number)
-            models = [self._tested(f"{place}/fold-{k}", entrant, chosen, fold) for k, fold in enumerate(plan)]
+            models = [
+                self._tested(f"{place}/fold-{k}", entrant, chosen, fold) for k, fold in enumerate(self._folds(number))
+            ]
             scores = [fold["test"] for fold, _ in models]
             entry = {
                 "folds": [{key: fold[key] for key in ("epoch", "validation", "test")} for fold, _ in models],
@@ -189,14 +194,18 @@ class Study:
             }
             self._keep(place, chosen, entry)
         else:
-            self.done[0] += self.number
+            self.done += self.number
         shutil.rmtree(self.run.path / place, ignore_errors=True)
-        values = "{separate[map@r]:.2f}, concatenated {concatenated[map@r]:.2f}".format(**entry)
+        found = {protocol: entry[protocol] for protocol in PROTOCOLS}
+        values = ", ".join(f"{protocol} {scores['map@r']:.2f}" for protocol, scores in found.items())
         self._say(f"{entrant.name}, repeat {number}: MAP@R {values}")
-        return {protocol: entry[protocol] for protocol in ("separate", "concatenated")}
+        return found
 
-    def _tried(self, place: str, entrant: Entrant, chosen: Settings, fold: Fold) -> float | None:
-        """The validation of a fold's model; that a training diverges is a result, too."""
+    def _folds(self, part: int | str) -> list[Fold]:
+        return folds(len(self.parts.train.classes), self.number, self.config.seed, part)
+
+    def _tried(self, place: str, entrant: Entrant, chosen: Settings, fold: Fold) -> float | str:
+        """The validation MAP@R of a fold's model, or why it failed: that a training diverges is a result, too."""
         entry = self._kept(place, chosen)
         if entry is None:
             try:
@@ -205,8 +214,8 @@ class Study:
             except RunFailed as error:
                 entry = {"failed": str(error)}
             self._keep(place, chosen, entry)
-        self.done[0] += 1
-        return float(entry["validation"]["map@r"]) if "validation" in entry else None
+        self.done += 1
+        return float(entry["validation"]["map@r"]) if "validation" in entry else str(entry["failed"])
 
     def _tested(
         self, place: str, entrant: Entrant, chosen: Settings, fold: Fold
@@ -224,7 +233,7 @@ class Study:
                 path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, lambda file: np.savez(file, **arrays))
             self._keep(place, chosen, entry)
-        self.done[0] += 1
+        self.done += 1
         return entry, {name: torch.from_numpy(value) for name, value in read_archive(path).items()}
 
     def _kept(self, place: str, chosen: Settings) -> dict[str, Any] | None:
@@ -240,7 +249,7 @@ class Study:
         replace_text(path, json.dumps({"settings": _plain(chosen), **values}, indent=1) + "\n")
 
     def _say(self, words: str) -> None:
-        console.log(f"[{self.done[0]}] {words}".replace("[", "\\["))
+        console.log(f"[{self.done}] {words}".replace("[", "\\["))
 
 
 def _plain(chosen: Settings) -> dict[str, Any]:
@@ -248,13 +257,15 @@ def _plain(chosen: Settings) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
 
 
-def best_trial(trials: Sequence[Trial]) -> int:
+def best_trial(entrant: Entrant, trials: Sequence[Trial]) -> int:
     """The trial with the best validation, the first of equals.
 
     Raises:
-        RunFailed: all of them diverged.
+        RunFailed: none of them could be trained.
     """
     scored = [(trial.validation, -place) for place, trial in enumerate(trials) if trial.validation is not None]
     if not scored:
-        raise RunFailed("The models of every trial diverged: lower --lr.")
+        raise RunFailed(
+            f"No setting of {entrant.name} could be trained (lower --lr?); the first failed: {trials[0].failed}"
+        )
     return -max(scored)[1]
