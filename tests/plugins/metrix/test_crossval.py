@@ -511,9 +511,8 @@ def test_a_trial_that_diverges_is_not_chosen(
     monkeypatch.setattr(Stub, "diverging", frozenset(rates))
     result = run_cli(*argv, "--run-dir", tmp_path / "none")
     assert result.exit_code == 1
-    assert (
-        "No setting of contrastive/baseline could be trained (lower --lr?); the first failed: The loss is not finite."
-        in words(result.stderr)
+    assert "No setting of contrastive/baseline could be trained; of the first: The loss is not finite." in words(
+        result.stderr
     )
 
 

@@ -265,7 +265,5 @@ def best_trial(entrant: Entrant, trials: Sequence[Trial]) -> int:
     """
     scored = [(trial.validation, -place) for place, trial in enumerate(trials) if trial.validation is not None]
     if not scored:
-        raise RunFailed(
-            f"No setting of {entrant.name} could be trained (lower --lr?); the first failed: {trials[0].failed}"
-        )
+        raise RunFailed(f"No setting of {entrant.name} could be trained; of the first: {trials[0].failed}")
     return -max(scored)[1]
