@@ -113,8 +113,11 @@ class TrainedTrunk:
         try:
             task = FoldTask(build_network(config, train), config, lambda net: extract_features(net, loaders["held"]))
             task.fitted(source, self.device)
-            del loaders["held"]
-            embeddings = {name: extract_features(task.network, each).features.cpu() for name, each in loaders.items()}
+            embeddings = {
+                name: extract_features(task.network, loader).features.cpu()
+                for name, loader in loaders.items()
+                if name != "held"
+            }
         finally:
             source.close()
             for loader in loaders.values():

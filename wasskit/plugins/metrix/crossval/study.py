@@ -71,8 +71,11 @@ def open_study(config: CrossvalOptions, invocation: Invocation, device: torch.de
     number = fold_count(config, len(parts.train.classes))
     name = config.run.name or f"crossval-{config.data.dataset}"
     path = config.run.run_dir or Path("runs") / "metrix" / name
-    run = _folder(path, config, invocation, device)
+    paper = invocation.recipe.get("paper") if invocation.recipe else None
+    run = _folder(path, config, invocation, paper, device)
     with run.claimed():
+        run.remove_summary()
+        run.reconfigure(to_options(config), paper)
         for note in dict.fromkeys((*parts.train.notes, *parts.test.notes)):
             console.log(console.escape(note))
         study = Study(config, run, parts, number, device)
@@ -88,13 +91,13 @@ def open_study(config: CrossvalOptions, invocation: Invocation, device: torch.de
             ) from None
 
 
-def _folder(path: Path, config: CrossvalOptions, invocation: Invocation, device: torch.device) -> RunDirectory:
+def _folder(
+    path: Path, config: CrossvalOptions, invocation: Invocation, paper: Mapping[str, Any] | None, device: torch.device
+) -> RunDirectory:
     """The folder of the comparison, made, or reopened where it has the same settings."""
-    paper = invocation.recipe.get("paper") if invocation.recipe else None
-    options = to_options(config)
     if not (path / "config.toml").is_file():
         return RunDirectory.create(
-            path, command=invocation.command, options=options, paper=paper, seed=config.seed, device=device,
+            path, command=invocation.command, options=to_options(config), paper=paper, seed=config.seed, device=device,
             argv=invocation.argv, resumable=False,
         )  # fmt: skip
     run = RunDirectory.open(path)
@@ -110,8 +113,6 @@ def _folder(path: Path, config: CrossvalOptions, invocation: Invocation, device:
     ]
     if differing:
         raise UserError(f"{path} was begun with other settings: {', '.join(differing)}. Choose another --run-dir.")
-    run.remove_summary()
-    run.reconfigure(options, paper)
     return run
 
 
