@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from wasskit.config import changed
@@ -298,6 +297,16 @@ def _model(head: Any, trunk: FrozenTrunk) -> Any:
     return MetrixModel(head, trunk.description)
 
 
+def test_frozen_features_are_scored_as_they_are(colour: ImageDataset, tmp_path: Path) -> None:
+    trunk = frozen_trunk(colour, tmp_path)
+    found = trunk.untrained([Fold([0, 1, 2, 3], [4, 5], 0), Fold([4, 5], [0, 1, 2, 3], 0)])
+    assert found is not None
+    assert torch.equal(found.embeddings["test"], trunk.others["test"])
+    labels = colour.filled_labels()
+    scores = [score(trunk.part.pooled[rows], labels[rows])["map@r"] for rows in (labels > 3, labels < 4)]
+    assert found.validation["map@r"] == pytest.approx(sum(scores) / 2, rel=1e-12)
+
+
 def test_a_fold_smaller_than_a_batch_is_refused(colour: ImageDataset, tmp_path: Path) -> None:
     trunk = frozen_trunk(colour, tmp_path)
     config = changed(MetrixTrain(), batch_size=50)
@@ -308,6 +317,7 @@ def test_a_fold_smaller_than_a_batch_is_refused(colour: ImageDataset, tmp_path: 
 # --- What it says -----------------------------------------------------------------------------------------------------
 
 PROTOCOL = Protocol("cub", 4, 2, 100, 20, True)
+UNTRAINED = {"map@r": 44.0, "precision@1": 55.0, "r_precision": 66.0, "validation": 77.0}
 
 
 def result_of(loss: str, mode: str, *values: float) -> Result:
@@ -323,7 +333,7 @@ def test_the_report_has_intervals_and_differences_to_the_baseline_of_the_loss() 
         result_of("b", "baseline", 20, 20, 20),
         result_of("b", "embed", 19, 18, 17),
     ]
-    report = crossval_report(PROTOCOL, results, {"map@r": 44.0, "precision@1": 55.0, "r_precision": 66.0})
+    report = crossval_report(PROTOCOL, results, UNTRAINED)
     first, second, third, fourth = report.result["separate"]
     assert first["map@r"]["mean"] == 60
     # 1, 2, 3: s = 1, mean 2 (and -1, -2, -3).
@@ -344,6 +354,7 @@ def test_the_report_has_intervals_and_differences_to_the_baseline_of_the_loss() 
     assert "each fold's model alone" in (separate.title or "")
     assert "joined embeddings" in (concatenated.title or "")
     assert tuning.rows[0] == ["a", "baseline", 45.0, 40.0, "lr 0.01, margin 0.4"]
+    assert tuning.rows[-1] == ["none", "frozen features", 77.0, None, None]
     assert "mean +- t s / sqrt(n)" in report.notes[0]
     assert set(report.files) == {"crossval.csv", "repeats.csv", "crossval.json"}
     assert len(report.files["repeats.csv"].rows) == 2 * 4 * 3 * 3  # type: ignore[union-attr]
@@ -385,7 +396,7 @@ class Stub:
         value = float(torch.rand((), generator=generator)) * 100
         return FoldModel(1, {"map@r": value, "precision@1": value, "r_precision": value}, embeddings if test else {})
 
-    def untrained(self) -> dict[str, Tensor] | None:
+    def untrained(self, plan: Sequence[Fold]) -> FoldModel | None:
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,8 +42,8 @@ __all__ = ["FoldModel", "FrozenTrunk", "TrainedTrunk", "Trunk"]
 
 @dataclass(frozen=True)
 class FoldModel:
-    """``epoch`` (from 1) is the best by ``validation``, its scores on the held classes; ``embeddings`` are those of
-    "test", and of "gallery" where there is one, (N, D) float32 on the host, of the weights of that epoch."""
+    """``epoch`` (from 1; 0: untrained) is the best by ``validation``, its scores on the held classes; ``embeddings`` are
+    those of "test", and of "gallery" where there is one, (N, D) float32 on the host, of the weights of that epoch."""
 
     epoch: int
     validation: Mapping[str, float]
@@ -56,8 +57,9 @@ class Trunk(Protocol):
         """Train a model; ``test``: also embed the test part."""
         ...
 
-    def untrained(self) -> dict[str, Tensor] | None:
-        """Embeddings of the test parts without any training here; None where the trunk has learned nothing yet."""
+    def untrained(self, plan: Sequence[Fold]) -> FoldModel | None:
+        """Test embeddings of a pretrained trunk as it is, and the mean of its scores on the held classes of each fold;
+        None where there is no such trunk."""
         ...
 
 
@@ -124,7 +126,7 @@ class TrainedTrunk:
                 loader.close()
         return FoldModel(task.best_epoch, task.best, embeddings)
 
-    def untrained(self) -> dict[str, Tensor] | None:
+    def untrained(self, plan: Sequence[Fold]) -> FoldModel | None:
         return None
 
 
@@ -206,8 +208,11 @@ class FrozenTrunk:
             embeddings = {name: task.network(x).cpu() for name, x in self.others.items()} if test else {}
         return FoldModel(task.best_epoch, task.best, embeddings)
 
-    def untrained(self) -> dict[str, Tensor] | None:
-        return {name: pooled.cpu() for name, pooled in self.others.items()}
+    def untrained(self, plan: Sequence[Fold]) -> FoldModel | None:
+        held = [_of_classes(self.part.labels, fold.held) for fold in plan]
+        scores = [score(self.part.pooled[to_device(rows, self.device)], labels) for rows, labels in held]
+        validation = {name: statistics.fmean(each[name] for each in scores) for name in scores[0]}
+        return FoldModel(0, validation, {name: pooled.cpu() for name, pooled in self.others.items()})
 
 
 def _of_classes(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:

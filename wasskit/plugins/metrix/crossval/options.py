@@ -10,7 +10,7 @@ from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
     DataOptions,
-    LoopOptions,
+    EpochOptions,
     OneDeviceOptions,
     OptimizerOptions,
     RunFolderOptions,
@@ -68,8 +68,7 @@ class CrossvalOptions(RecipeOptions):
     )  # fmt: skip
     data: DataOptions = DataOptions()
     model: BackboneOptions = BackboneOptions()
-    epochs: int = same(LoopOptions, "epochs", 3)
-    batch_size: int = same(LoopOptions, "batch_size", 100)
+    loop: EpochOptions = EpochOptions(epochs=3, batch_size=100)
     optim: OptimizerOptions = OptimizerOptions(optimizer="adam", lr=1e-3, weight_decay=1e-4)
     lr_decay_step: int | None = same(TrainingOptions, "lr_decay_step")
     lr_decay_gamma: float = same(TrainingOptions, "lr_decay_gamma")

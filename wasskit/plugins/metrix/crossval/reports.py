@@ -85,7 +85,7 @@ def crossval_report(
     """Tables of both protocols with intervals and paired differences, what was tuned, a forest plot of each.
 
     Args:
-        untrained: scores of a frozen trunk's features without any training.
+        untrained: scores of a frozen trunk's features without any training, and their ``validation`` MAP@R.
     """
     rows = {name: compared(results, name) for name in PROTOCOLS}
     repeats = len(results[0].separate)
@@ -104,7 +104,7 @@ def crossval_report(
     }
     files: dict[str, Any] = {"crossval.csv": _tidy(rows), "repeats.csv": _repeats(results), "crossval.json": result}
     remarks = [FORMULA] if repeats > 1 else ["One repeat gives no interval: take more --repeats."]
-    return Report(result, [*tables, _tuning(results)], notes=remarks, files=files, figures=figures)
+    return Report(result, [*tables, _tuning(results, untrained)], notes=remarks, files=files, figures=figures)
 
 
 def compared(results: Sequence[Result], protocol: str) -> list[Row]:
@@ -175,11 +175,13 @@ def _to_baseline(row: Row) -> tuple[str | None, str | None]:
     return _text(found, signed=True), None if found.p is None else f"{found.p:.2g}"
 
 
-def _tuning(results: Sequence[Result]) -> Table:
-    lines = [
+def _tuning(results: Sequence[Result], untrained: Mapping[str, float] | None) -> Table:
+    lines: list[list[Any]] = [
         [r.loss, r.mode, r.trials[r.chosen].validation, r.trials[0].validation, _settings(r.trials[r.chosen].settings)]
         for r in results
     ]
+    if untrained is not None:
+        lines.append(["none", "frozen features", untrained["validation"], None, None])
     return Table(
         ["loss", "mode", "validation", "of the defaults", "chosen settings"], lines,
         "Tuning: MAP@R on held-out training classes (percent)",

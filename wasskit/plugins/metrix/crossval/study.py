@@ -159,9 +159,11 @@ class Study:
         ]  # fmt: skip
 
     def untrained(self) -> dict[str, float] | None:
-        """Scores of the frozen trunk's features as they are."""
-        embeddings = self.trunk.untrained()
-        return None if embeddings is None else self.labels.score(embeddings)
+        """Scores of the frozen trunk's features as they are, and their ``validation`` on the folds of the tuning."""
+        model = self.trunk.untrained(self._folds("tuning"))
+        if model is None:
+            return None
+        return {**self.labels.score(model.embeddings), "validation": model.validation["map@r"]}
 
     def tuned(self, entrant: Entrant) -> list[Trial]:
         """Every trial's settings and the mean MAP@R of its folds' validation; None where a fold's model failed."""
