@@ -42,7 +42,7 @@ __all__ = ["FoldModel", "FrozenTrunk", "TrainedTrunk", "Trunk"]
 
 @dataclass(frozen=True)
 class FoldModel:
-    """``epoch`` (from 1; 0: untrained) is the best by ``validation``, its scores on the held classes; ``embeddings`` are
+    """``epoch`` (from 1; 0: untrained) is best by ``validation``, its scores on the held classes; ``embeddings`` are
     those of "test", and of "gallery" where there is one, (N, D) float32 on the host, of the weights of that epoch."""
 
     epoch: int
