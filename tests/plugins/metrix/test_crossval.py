@@ -316,14 +316,15 @@ def test_a_fold_smaller_than_a_batch_is_refused(colour: ImageDataset, tmp_path: 
 
 # --- What it says -----------------------------------------------------------------------------------------------------
 
-PROTOCOL = Protocol("cub", 4, 2, 100, 20, True)
+PROTOCOL = Protocol("cub", 4, 2, 3, 100, 20, True)
 UNTRAINED = {"map@r": 44.0, "precision@1": 55.0, "r_precision": 66.0, "validation": 77.0}
 
 
 def result_of(loss: str, mode: str, *values: float) -> Result:
     scores = [{"map@r": value, "precision@1": value + 1, "r_precision": value + 2} for value in values]
     trials = [Trial({"lr": 0.001}, 40.0), Trial({"lr": 0.01, "margin": 0.4}, 45.0)]
-    return Result(loss, mode, trials, 1, scores, [{k: v + 10 for k, v in score.items()} for score in scores])
+    epochs = [3, 3, 1, 2] if mode == "baseline" else [1, 3, 3, 3]
+    return Result(loss, mode, trials, 1, epochs, scores, [{k: v + 10 for k, v in score.items()} for score in scores])
 
 
 def test_the_report_has_intervals_and_differences_to_the_baseline_of_the_loss() -> None:
@@ -356,6 +357,10 @@ def test_the_report_has_intervals_and_differences_to_the_baseline_of_the_loss() 
     assert tuning.rows[0] == ["a", "baseline", 45.0, 40.0, "lr 0.01, margin 0.4"]
     assert tuning.rows[-1] == ["none", "frozen features", 77.0, None, None]
     assert "mean +- t s / sqrt(n)" in report.notes[0]
+    assert report.notes[1] == (
+        "Most models are best at their last epoch and may gain by more --epochs: a/embed (3 of 4), b/embed (3 of 4)."
+    )
+    assert report.result["tuning"][0]["best_epochs"] == [3, 3, 1, 2]
     assert set(report.files) == {"crossval.csv", "repeats.csv", "crossval.json"}
     assert len(report.files["repeats.csv"].rows) == 2 * 4 * 3 * 3  # type: ignore[union-attr]
     for draw in report.figures.values():

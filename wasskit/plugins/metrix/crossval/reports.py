@@ -33,11 +33,12 @@ FORMULA = (
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a comparison was made: ``dataset``, ``folds``, ``trials`` per loss and mode, test items and classes."""
+    """How a comparison was made: ``trials`` of each loss and mode, ``epochs`` of each model, test items and classes."""
 
     dataset: str
     folds: int
     trials: int
+    epochs: int
     queries: int
     classes: int
     frozen: bool
@@ -54,12 +55,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """A loss with a mode: its trials, which was chosen, and the test scores of each repeat by both protocols."""
+    """A loss with a mode: its trials, which was chosen, the best epoch of every model of the repeats, and the test
+    scores of each repeat by both protocols."""
 
     loss: str
     mode: str
     trials: Sequence[Trial]
     chosen: int
+    epochs: Sequence[int]
     separate: Sequence[Mapping[str, float]]
     concatenated: Sequence[Mapping[str, float]]
 
@@ -93,7 +96,10 @@ def crossval_report(
         **asdict(protocol), "repeats": repeats, "untrained": untrained,
         **{name: [_plain(row) for row in found] for name, found in rows.items()},
         "tuning": [
-            {"loss": r.loss, "mode": r.mode, "chosen": r.chosen, "trials": [asdict(trial) for trial in r.trials]}
+            {
+                "loss": r.loss, "mode": r.mode, "chosen": r.chosen, "trials": [asdict(trial) for trial in r.trials],
+                "best_epochs": list(r.epochs),
+            }
             for r in results
         ],
     }  # fmt: skip
@@ -103,8 +109,23 @@ def crossval_report(
         for name, found in rows.items()
     }
     files: dict[str, Any] = {"crossval.csv": _tidy(rows), "repeats.csv": _repeats(results), "crossval.json": result}
-    remarks = [FORMULA] if repeats > 1 else ["One repeat gives no interval: take more --repeats."]
-    return Report(result, [*tables, _tuning(results, untrained)], notes=remarks, files=files, figures=figures)
+    notes = [FORMULA] if repeats > 1 else ["One repeat gives no interval: take more --repeats."]
+    notes += unfinished(results, protocol.epochs)
+    return Report(result, [*tables, _tuning(results, untrained)], notes=notes, files=files, figures=figures)
+
+
+def unfinished(results: Sequence[Result], last: int) -> list[str]:
+    """A sentence on those of which most models were best at the last epoch; none where there are none."""
+    found = [
+        f"{r.loss}/{r.mode} ({r.epochs.count(last)} of {len(r.epochs)})"
+        for r in results
+        if 2 * r.epochs.count(last) > len(r.epochs)
+    ]
+    return (
+        [f"Most models are best at their last epoch and may gain by more --epochs: {', '.join(found)}."]
+        if found
+        else []
+    )
 
 
 def compared(results: Sequence[Result], protocol: str) -> list[Row]:
@@ -225,8 +246,9 @@ def _forest(protocol: Protocol, name: str, rows: Sequence[Row], untrained: Mappi
     def draw() -> Figure:
         differences = [None if row.differences is None else _interval(row.differences["map@r"]) for row in rows]
         reference = None if untrained is None else untrained["map@r"]
+        words = "MAP@R (%)" if untrained is None else "MAP@R (%); line: frozen features"
         panels = [
-            Panel("MAP@R (%)", [_interval(row.scores["map@r"]) for row in rows], reference),
+            Panel(words, [_interval(row.scores["map@r"]) for row in rows], reference),
             Panel("difference to the baseline", differences, 0.0),
         ]
         return draw_forest(groups, panels, Look("paper", "double"), title=f"{protocol.dataset}, {PROTOCOLS[name]}")

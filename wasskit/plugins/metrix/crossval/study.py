@@ -128,8 +128,9 @@ class Study:
         gallery = None if parts.gallery is None else parts.gallery.filled_labels()
         self.labels = TestLabels(parts.test.filled_labels(), gallery)
         self.protocol = Protocol(
-            parts.test.name, number, config.comparison.trials, len(parts.test), len(parts.test.classes), config.frozen
-        )
+            parts.test.name, number, config.comparison.trials, config.loop.epochs, len(parts.test),
+            len(parts.test.classes), config.frozen,
+        )  # fmt: skip
 
     @cached_property
     def trunk(self) -> Trunk:
@@ -146,14 +147,15 @@ class Study:
         every = entrants(self.config)
         trials = {entrant: self.tuned(entrant) for entrant in every}
         chosen = {entrant: best_trial(entrant, trials[entrant]) for entrant in every}
-        scores = [
+        repeats = [
             {entrant: self.repeated(entrant, trials[entrant][chosen[entrant]].settings, number) for entrant in every}
             for number in range(self.config.comparison.repeats)
         ]
         return [
             Result(
                 entrant.loss, entrant.mode, trials[entrant], chosen[entrant],
-                *([each[entrant][protocol] for each in scores] for protocol in PROTOCOLS),
+                [fold["epoch"] for each in repeats for fold in each[entrant]["folds"]],
+                *([each[entrant][protocol] for each in repeats] for protocol in PROTOCOLS),
             )
             for entrant in every
         ]  # fmt: skip
@@ -180,9 +182,9 @@ class Study:
             found.append(Trial(chosen, mean, failed))
         return found
 
-    def repeated(self, entrant: Entrant, chosen: Settings, number: int) -> Mapping[str, Mapping[str, float]]:
-        """The test scores of a repeat: "separate", the mean of its folds' models, and "concatenated", of their joined
-        embeddings."""
+    def repeated(self, entrant: Entrant, chosen: Settings, number: int) -> Mapping[str, Any]:
+        """The entry of a repeat: its "folds" and the test scores, "separate", the mean of the folds' models, and
+        "concatenated", of their joined embeddings."""
         place = f"repeats/{number}/{entrant.folder}"
         entry = self._kept(place, chosen)
         if entry is None:
@@ -199,10 +201,9 @@ class Study:
         else:
             self.done += self.number
         shutil.rmtree(self.run.path / place, ignore_errors=True)
-        found = {protocol: entry[protocol] for protocol in PROTOCOLS}
-        values = ", ".join(f"{protocol} {scores['map@r']:.2f}" for protocol, scores in found.items())
+        values = ", ".join(f"{protocol} {entry[protocol]['map@r']:.2f}" for protocol in PROTOCOLS)
         self._say(f"{entrant.name}, repeat {number}: MAP@R {values}")
-        return found
+        return entry
 
     def _folds(self, part: int | str) -> list[Fold]:
         return folds(len(self.parts.train.classes), self.number, self.config.seed, part)
