@@ -307,6 +307,24 @@ def test_frozen_features_are_scored_as_they_are(colour: ImageDataset, tmp_path: 
     assert found.validation["map@r"] == pytest.approx(sum(scores) / 2, rel=1e-12)
 
 
+def test_a_head_starts_where_it_keeps_the_cosines_of_what_it_is_trained_on(
+    colour: ImageDataset, tmp_path: Path
+) -> None:
+    """As many axes as images span all of them, so their cosines stay; the other rows are small but not zero."""
+    trunk = frozen_trunk(colour, tmp_path)
+    rows = torch.nonzero(colour.filled_labels() < 4)[:, 0]
+    head = models.HeadNetwork(256, 48)
+    head.start_at(trunk._principal_axes(Fold([0, 1, 2, 3], [4, 5], 0), rows))
+    before = F.normalize(trunk.part.pooled[rows], dim=1)
+    with torch.no_grad():
+        after = head(trunk.part.pooled[rows])
+    # A coordinate of the eight rows beyond the axes has the deviation 0.01 sqrt(2 / 48) = 0.002 for a unit vector. Four
+    # deviations in each of them would move a cosine by 8 x 0.008^2 = 5e-4; a random projection moves it by 0.1.
+    assert torch.allclose(after @ after.T, before @ before.T, rtol=0, atol=1e-3)
+    assert bool((head.head.weight[40:] != 0).all())
+    assert float(head.head.weight[40:].norm(dim=1).max()) < 0.1
+
+
 def test_a_fold_smaller_than_a_batch_is_refused(colour: ImageDataset, tmp_path: Path) -> None:
     trunk = frozen_trunk(colour, tmp_path)
     config = changed(MetrixTrain(), batch_size=50)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import EvalLoader
@@ -140,6 +141,13 @@ class HeadNetwork(nn.Module):
 
     project = MetricNetwork.project
 
+    @torch.no_grad()
+    def start_at(self, axes: Tensor) -> None:
+        """Take ``axes`` (n, width) as the first rows of the head. Others stay random, but small: a row of zeros would
+        get no gradient from cosines."""
+        self.head.weight.mul_(1e-2)
+        self.head.weight[: len(axes)] = axes[: len(self.head.weight)]
+
     def forward(self, pooled: Tensor) -> Tensor:
         embeddings: Tensor = self.head(pooled)
         return embeddings
@@ -167,7 +175,11 @@ class HeadTask(FoldTask):
 
 
 class FrozenTrunk:
-    """Heads on the features of a pretrained trunk, which are computed once and kept in ``folder``."""
+    """Heads on the features of a pretrained trunk, which are computed once and kept in ``folder``.
+
+    A head starts at the principal axes of the features that it is trained on, so that before it has learned anything it
+    scores nearly what the features do; a random start is a random projection, which costs more than a loss gains.
+    """
 
     def __init__(
         self, parts: MetricSplits, config: TrainingOptions, folder: Path, modes: Collection[str], device: torch.device
@@ -187,12 +199,14 @@ class FrozenTrunk:
         self.part = through(parts.train, *(needs[mode] for mode in modes if mode in needs))
         others = {"test": parts.test, "gallery": parts.gallery}
         self.others = {name: through(part).pooled for name, part in others.items() if part is not None}
+        self._axes: dict[tuple[int, ...], Tensor] = {}
 
     def train(self, config: TrainingOptions, fold: Fold, *, test: bool) -> FoldModel:
         seed_all(config.run.seed)
         (rows, labels), (held, held_labels) = (_of_classes(self.part.labels, each) for each in (fold.kept, fold.held))
         description = self.description | {"classes": [self.description["classes"][number] for number in fold.kept]}
         head = HeadNetwork(self.part.pooled.shape[1], int(description["embedding_size"]))
+        head.start_at(self._principal_axes(fold, rows))
         pooled = self.part.pooled[to_device(held, self.device)]
         task = HeadTask(
             MetrixModel(cast(MetricNetwork, head), description), config,
@@ -207,6 +221,15 @@ class FrozenTrunk:
         with torch.no_grad():
             embeddings = {name: task.network(x).cpu() for name, x in self.others.items()} if test else {}
         return FoldModel(task.best_epoch, task.best, embeddings)
+
+    def _principal_axes(self, fold: Fold, rows: Tensor) -> Tensor:
+        """Unit vectors (min(n, C), C): the right singular vectors of the unit features of the ``rows`` (n,), largest
+        first. Every loss and mode asks for the same ones."""
+        key = tuple(fold.kept)
+        if key not in self._axes:
+            features = F.normalize(self.part.pooled[to_device(rows, self.device)], dim=1)
+            self._axes[key] = torch.linalg.svd(features.cpu(), full_matrices=False).Vh
+        return self._axes[key]
 
     def untrained(self, plan: Sequence[Fold]) -> FoldModel | None:
         held = [_of_classes(self.part.labels, fold.held) for fold in plan]
