@@ -322,7 +322,7 @@ def test_a_head_starts_where_it_keeps_the_cosines_of_what_it_is_trained_on(
     # deviations in each of them would move a cosine by 8 x 0.008^2 = 5e-4; a random projection moves it by 0.1.
     assert torch.allclose(after @ after.T, before @ before.T, rtol=0, atol=1e-3)
     assert bool((head.head.weight[40:] != 0).all())
-    assert float(head.head.weight[40:].norm(dim=1).max()) < 0.1
+    assert float(head.head.weight.detach()[40:].norm(dim=1).max()) < 0.1
 
 
 def test_a_fold_smaller_than_a_batch_is_refused(colour: ImageDataset, tmp_path: Path) -> None:
