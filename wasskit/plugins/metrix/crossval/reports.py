@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from wasskit.config import display
 from wasskit.evaluation.intervals import Estimate, holm, mean_interval, paired_difference
 from wasskit.pictures.forest import Interval, Panel, draw_forest
 from wasskit.pictures.look import Look
@@ -210,7 +209,12 @@ def _tuning(results: Sequence[Result], untrained: Mapping[str, float] | None) ->
 
 
 def _settings(chosen: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {display(value)}" for name, value in chosen.items())
+    """In words, with three digits, as they were drawn."""
+    values = {name: value if isinstance(value, tuple) else (value,) for name, value in chosen.items()}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {','.join(f'{number:.3g}' for number in numbers)}"
+        for name, numbers in values.items()
+    )
 
 
 def _tidy(rows: Mapping[str, Sequence[Row]]) -> Table:
