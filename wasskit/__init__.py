@@ -14,11 +14,13 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "load": "wasskit.plugins.models",
+    "HubModel": "wasskit.plugins.hub",
     "MatryoshkaAdaptor": "wasskit.plugins.mrl.adapt.estimator",
     "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
     "W2UniformityLoss": "wasskit.plugins.ssl.losses",
     "MetrixLoss": "wasskit.plugins.metrix.objective",
     "W2GN": "wasskit.plugins.w2gn.core.transport",
+    "TransportMap": "wasskit.plugins.w2gn.clouds.estimator",
     "DenseICNN": "wasskit.models.icnn",
     "ConvICNN": "wasskit.models.icnn",
     "bures_wasserstein_squared": "wasskit.ot.gaussian",
@@ -29,6 +31,7 @@ _PUBLIC = {
     "sliced_wasserstein_squared": "wasskit.ot.sliced",
     "sliced_gaussian_wasserstein_squared": "wasskit.ot.sliced",
     "slicing_directions": "wasskit.ot.directions",
+    "assignment_wasserstein_squared": "wasskit.ot.assignment",
     "gaussian_maps": "wasskit.ot.affine",
     "topk_accuracy": "wasskit.evaluation.accuracy",
     "class_map_at_k": "wasskit.evaluation.accuracy",
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from wasskit.models.icnn import ConvICNN as ConvICNN
     from wasskit.models.icnn import DenseICNN as DenseICNN
     from wasskit.ot.affine import gaussian_maps as gaussian_maps
+    from wasskit.ot.assignment import assignment_wasserstein_squared as assignment_wasserstein_squared
     from wasskit.ot.directions import slicing_directions as slicing_directions
     from wasskit.ot.divergence import sinkhorn_divergence as sinkhorn_divergence
     from wasskit.ot.energy import energy_distance as energy_distance
@@ -78,11 +82,13 @@ if TYPE_CHECKING:
     from wasskit.ot.sinkhorn import nested_sinkhorn_divergences as nested_sinkhorn_divergences
     from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared as sliced_gaussian_wasserstein_squared
     from wasskit.ot.sliced import sliced_wasserstein_squared as sliced_wasserstein_squared
+    from wasskit.plugins.hub import HubModel as HubModel
     from wasskit.plugins.metrix.objective import MetrixLoss as MetrixLoss
     from wasskit.plugins.models import load as load
     from wasskit.plugins.mrl.adapt.estimator import MatryoshkaAdaptor as MatryoshkaAdaptor
     from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
     from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss
+    from wasskit.plugins.w2gn.clouds.estimator import TransportMap as TransportMap
     from wasskit.plugins.w2gn.core.transport import W2GN as W2GN
 
 

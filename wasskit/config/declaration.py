@@ -19,6 +19,9 @@ class ByCommand:
     candidates: Callable[[str, str], Iterable[str | tuple[str, str]]]
 
 
+AS_NOW = object()
+"""For ``absent``: runs that were saved without an option did what is the default now."""
+
 METADATA = "wasskit"
 """The key of a dataclass field's metadata under which its `Option` or its `Changes` lie."""
 
@@ -45,6 +48,7 @@ class Option:
     optional_value: str | None = None
     hidden: bool = False
     former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    absent: Any = AS_NOW
 
 
 def option(
@@ -67,6 +71,7 @@ def option(
     optional_value: str | None = None,
     hidden: bool = False,
     former: str | Mapping[str, Mapping[str, Any]] = "",
+    absent: Any = AS_NOW,
 ) -> Any:
     """Declare an option.
 
@@ -87,6 +92,8 @@ def option(
         hidden: accepted as in earlier versions, but of no effect and not shown.
         former: the name that the option had in earlier versions, which recipes, saved runs and command lines may still
             use; with what its values meant where they were other ones, ``{"batch_norm": {"sync": True}}``.
+        absent: what runs did before there was the option, where that is not the default: its value when a run that was
+            saved without it is resumed.
     """
     if isinstance(former, str):
         former = {former: {}} if former else {}
@@ -95,7 +102,7 @@ def option(
             help=help, panel=panel, min=min, max=max, above=above, below=below,
             choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
             metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
-            optional_value=optional_value, hidden=hidden, former=former,
+            optional_value=optional_value, hidden=hidden, former=former, absent=absent,
         )
     }  # fmt: skip
     if default is dataclasses.MISSING:

@@ -34,6 +34,14 @@ class PotentialOptions(OptionGroup):
         min=2,
         show_default="32768 plus 4096 per dimension",
     )
+    keep: Literal["better", "end"] = option(
+        "better",
+        help="With --start gaussian keep the trained maps where fresh points show that both are better than the start, "
+        "and the start otherwise; or keep what training ends with in any case.",
+        panel="Potentials",
+        runtime=True,
+        absent="end",
+    )
     pretrain_steps: int = option(
         2000, help="Steps of training to the identity, for --start pretrain.", panel="Potentials", min=1
     )

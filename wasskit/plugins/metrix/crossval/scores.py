@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.evaluation.r_precision import r_precision
-from wasskit.evaluation.retrieval import retrieval_metrics
+from wasskit.evaluation.per_query import query_metrics
 
 __all__ = ["SCORES", "TestLabels", "joined", "score"]
 
@@ -36,8 +35,7 @@ def score(
 
     ``embeddings`` (N, D), ``labels`` (N,); ``gallery`` (M, D) with labels; None: the queries search one another.
     """
-    found = retrieval_metrics(embeddings, labels, recall=(1,), gallery=gallery, gallery_labels=gallery_labels)
-    found["r_precision"] = float(r_precision(embeddings, labels, gallery=gallery, gallery_labels=gallery_labels))
+    found = query_metrics(embeddings, labels, gallery=gallery, gallery_labels=gallery_labels).means()
     return {name: 100 * found[name] for name in SCORES}
 
 

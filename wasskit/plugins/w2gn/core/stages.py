@@ -37,6 +37,10 @@ class FirstStage(Task):
         """The points of both measures from the trained network; called once, when the first stage is over."""
         raise NotImplementedError
 
+    def fresh(self) -> Points:
+        """The same from test images, by which start and end of the map's training are compared."""
+        raise NotImplementedError
+
 
 class TwoStages(Task):
     """A first stage of ``length`` steps, then the training of the potentials on the points that it makes.
