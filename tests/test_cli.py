@@ -562,7 +562,7 @@ def test_a_measurement_without_memory_names_its_own_options(
         raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
 
     monkeypatch.setattr("wasskit.trained.kind.ModelKind.load", full)
-    result = run_cli("mrl", "embed", str(tmp_path), str(tmp_path), "-o", str(tmp_path / "x.npy"))
+    result = run_cli("ssl", "embed", str(tmp_path), str(tmp_path), "-o", str(tmp_path / "x.npy"))
     assert result.exit_code == 1
     said = " ".join(result.stderr.split())
     assert "ran out of memory (CUDA error: out of memory): try a smaller --batch-size, or --precision bf16." in said

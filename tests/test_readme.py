@@ -64,6 +64,7 @@ SMALL = {
     "ssl linear": "--probe-epochs 1",
     "ssl evaluate": "--probe-epochs 1",
     "metrix train": "--epochs 1 --no-tensorboard",
+    "metrix crossval": "--epochs 1 --trials 1 --repeats 1 --losses contrastive",
     "w2gn fit": "--steps 2 --hidden 4 --no-tensorboard",
     "w2gn toy": "--steps 2 --hidden 4 --start-samples 64 --test-size 100 --no-tensorboard",
     "w2gn gaussians": "--steps 2 --test-size 100 --start-samples 128 --no-tensorboard",

@@ -39,6 +39,7 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ssl barlow": (SSL,),
     "ssl zerocl": (SSL,),
     "ssl invariance": tuple((*SSL, "--regulariser", name) for name in ("vicreg", "sigreg", "visreg")),
+    "metrix crossval": (),  # entries of its own in place of records
     "metrix train": ((*METRIX, "--validation", "0.4"), (*METRIX, "--mode", "baseline")),
     "w2gn fit": ((*W2GN, "--discrete-rows", "64"),),
     "w2gn toy": (CLOUD, (*CLOUD, "--refine", "none", "--start", "pretrain", "--pretrain-steps", "2")),
@@ -58,6 +59,7 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "study means": (STUDY,),
     "study measure": (("embeddings.npy",),),
     "study compare": (("embeddings.npy", "embeddings.npy", "--permutations", "19"),),
+    "study predict": (),  # correlates what other runs have recorded
 }
 """Each command that makes a run, as small as it goes."""
 

@@ -20,6 +20,7 @@ from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.checkpointing import Checkpointing
 from wasskit.training.failures import check_losses
+from wasskit.training.graphs import GraphedSteps
 from wasskit.training.meters import LossMeter
 from wasskit.training.records import Records, State
 from wasskit.training.stepper import UpdateStepper
@@ -39,6 +40,7 @@ class Loop:
     plan: Plan
     state: State
     stepper: UpdateStepper
+    steps: GraphedSteps
     meter: LossMeter
     records: Records
     checkpoints: Checkpointing
@@ -81,7 +83,7 @@ class Loop:
                 raise RuntimeError(f"the source gave fewer than its {of_epoch} batches of an epoch")
             stepper.begin(size, final=place == size - 1)
             with in_step(self.compared):
-                losses = self.task.step(batch, stepper)
+                losses = self.steps(batch)
             self._watch(losses)
             state.batch += 1
             state.clock.batches += 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +30,14 @@ class Updates:
             is left.
         clip_norm, clip_value: bounds on the norm of the gradient and on its entries (entries first); an
             ``Optimisation`` may have its own.
+        cuda_graph: record steps that the task calls alike as CUDA graphs (`wasskit.training.graphs`).
     """
 
     precision: Precision = "fp32"
     accumulate: int = 1
     clip_norm: float | None = None
     clip_value: float | None = None
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -68,11 +72,14 @@ class UpdateStepper:
         ]
         self._average = GradientAverage(parameter for own in self._parameters for parameter in own)
         self._size, self.final, self._updated, self._averaged = 1, True, False, False
+        self.stepped: list[int] = []
+        self._rate_tensors: list[list[Tensor]] = []
+        self._rates_read: Literal["numbers", "tensors", "recorded"] = "numbers"
 
     def begin(self, size: int, *, final: bool) -> None:
         """A batch begins: one of ``size`` that make an update, the last one where ``final``."""
         self._size, self.final, self._averaged = size, final, False
-        self.norms = {}
+        self.norms, self.stepped = {}, []
 
     def autocast(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.updates.precision)
@@ -128,15 +135,68 @@ class UpdateStepper:
             nn.utils.clip_grad_value_(parameters, clip_value)
         if clip_norm is not None and parameters:
             self.norms[self._named("grad_norm", o)] = nn.utils.clip_grad_norm_(parameters, clip_norm)
-        self.rates[place] = self._scheduled(place, o)
-        for group, rate in zip(o.optimizer.param_groups, self.rates[place], strict=True):
-            group["lr"] = rate
+        self._set_rates(place)
         if self.scaler is not None:
             self.scaler.step(o.optimizer)
         else:
             o.optimizer.step()
         o.optimizer.zero_grad(set_to_none=True)
+        self.stepped.append(place)
         self._updated = True
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all optimisers."""
+        return [group for o in self.optimisations for group in o.optimizer.param_groups]
+
+    @contextlib.contextmanager
+    def rates_on_device(self) -> Iterator[None]:
+        """Inside, optimisers read their rates from tensors, as in a graph, so that a step rounds alike in and out of
+        one. Afterwards their groups hold numbers again, which is what checkpoints hold."""
+        if not self._rate_tensors:
+            self._rate_tensors = [[torch.zeros((), device=self.device) for _ in rates] for rates in self.rates]
+        self._rates_read = "tensors"
+        try:
+            yield
+        finally:
+            self._rates_read = "numbers"
+            for group, rate in zip(self.groups(), itertools.chain.from_iterable(self.rates), strict=True):
+                group["lr"] = rate
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Inside `rates_on_device`: what is run is recorded, to be run later at the rates of that time."""
+        self._rates_read = "recorded"
+        for group in self.groups():
+            group["capturable"] = True
+        try:
+            yield
+        finally:
+            self._rates_read = "tensors"
+            for group in self.groups():
+                group["capturable"] = False
+
+    def replay(self, stepped: Sequence[int], norms: dict[str, Tensor]) -> None:
+        """What the host does for a recorded update of these optimisers, before the device runs it."""
+        with self.rates_on_device():
+            for place in stepped:
+                self._set_rates(place)
+        self.norms, self.stepped, self._updated = dict(norms), list(stepped), bool(stepped)
+
+    def forget_gradients(self) -> None:
+        """Drop what a step has left that did not come to its end."""
+        for o in self.optimisations:
+            o.optimizer.zero_grad(set_to_none=True)
+
+    def _set_rates(self, place: int) -> None:
+        """The rates of an optimiser at the present step."""
+        o = self.optimisations[place]
+        rates = self.rates[place] = self._scheduled(place, o)
+        for number, (group, rate) in enumerate(zip(o.optimizer.param_groups, rates, strict=True)):
+            group["lr"] = rate
+            if self._rates_read != "numbers":
+                group["lr"] = self._rate_tensors[place][number]
+                if self._rates_read == "tensors":
+                    group["lr"].fill_(rate)
 
     def _scheduled(self, place: int, o: Optimisation) -> list[float]:
         base, schedule = self._base_rates[place], o.schedule
