@@ -58,7 +58,7 @@ def run_grid(
     """Train a grid in ``--run-dir`` (or ``runs/mrl/<name>``), tabulate, draw and save it; what ``--json`` prints.
 
     Args:
-        data: what is learned from, as tables name it.
+        data: what is measured on, as tables name it.
         width: see :func:`wasskit.plugins.mrl.grid.plan_points`.
     """
     run = part(config, RunOptions)

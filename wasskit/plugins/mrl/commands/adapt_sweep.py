@@ -48,7 +48,7 @@ def body(config: MrlAdaptSweep, invocation: Invocation) -> Mapping[str, Any]:
         config,
         axes,
         command="mrl adapt-sweep",
-        data=data,
+        data=f"{data}/{'validation' if config.train is not None and config.test is None else 'test'}",
         default=f"adapt-sweep-{data}",
         width=lambda training: vector_width(training.train),
         jobs=config.jobs,

@@ -32,7 +32,7 @@ def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
         config,
         axes,
         command="mrl baseline",
-        data=config.data.dataset,
+        data=f"{config.data.dataset}/test",
         width=backbone_width,
         download=config.data.download,
         default=f"baseline-{config.data.dataset}",

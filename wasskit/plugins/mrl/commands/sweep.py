@@ -38,7 +38,7 @@ def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
         config,
         axes,
         command="mrl sweep",
-        data=config.data.dataset,
+        data=f"{config.data.dataset}/test",
         width=backbone_width,
         download=config.data.download,
         default=f"sweep-{config.data.dataset}",
