@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from wasskit.config import Command, OptionGroup, RecipeOptions, build, check_keys
+from wasskit.distributed.launch import owns_ranks
 from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
@@ -287,8 +288,8 @@ def _report(error: Exception) -> int:
             "please report the lines above with the command."
         )
     rank = os.environ.get("RANK")
-    if rank not in (None, "0") and code == 2 and "TORCHELASTIC_RUN_ID" in os.environ:
-        return code  # torchrun shows every rank's words; our launcher those of the rank that failed
+    if rank not in (None, "0") and code == 2 and not owns_ranks():
+        return code  # torchrun and srun show every rank's words; our launcher those of the rank that failed
     prefix = "" if rank in (None, "0") else f"(rank {rank}) "
     first = said.split(" ")[0]
     if first.isalpha() and not os.path.lexists(first) and first not in CARDS:

@@ -126,7 +126,25 @@ class DeviceOptions(OneDeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingDeviceOptions(DeviceOptions):
+class MachinesOptions(OptionGroup):
+    """Several machines that train as one, and what becomes of a training when one of its processes dies."""
+
+    nnodes: int = option(
+        1, help="Machines that train together, --nproc processes on each: call the same on all.", panel="Machine",
+        min=1, runtime=True,
+    )  # fmt: skip
+    rdzv_endpoint: str | None = option(
+        None, help="Where they meet: one of them and a free port of it.", panel="Machine", metavar="HOST:PORT",
+        transient=True, show_default="the first machine of the SLURM job",
+    )  # fmt: skip
+    max_restarts: int = option(
+        0, help="How often to go on from the last checkpoint when a process has died.", panel="Machine", min=0,
+        runtime=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDeviceOptions(MachinesOptions, DeviceOptions):
     """Where and how a training computes."""
 
     tf32: bool = option(

@@ -22,6 +22,10 @@ if typing.TYPE_CHECKING:
     import typer
 
 
+_LAUNCH = {"nproc": 1, "nnodes": 1, "max_restarts": 0}
+"""The options that ask for processes, and what they are without."""
+
+
 @dataclass(frozen=True)
 class Invocation:
     """How a command was called."""
@@ -148,12 +152,15 @@ class Command(Generic[C]):
         )
         given = given_by_name(self.options, given)
         config, recipe = resolve(self.options, self.path, given)
-        nproc = values_of(config).get("nproc", 1)
-        if nproc > 1 and "RANK" not in os.environ:
-            from wasskit.distributed.launch import launch
+        if "RANK" not in os.environ:
+            values = values_of(config)
+            nproc, nnodes, restarts = (values.get(name, n) for name, n in _LAUNCH.items())
+            if nproc > 1 or nnodes > 1 or (restarts and "jobs" not in values):
+                from wasskit.distributed.launch import launch
 
-            code = launch(nproc, list(argv))
-            raise typer.Exit(code)  # the processes have printed their own messages
+                endpoint = values.get("rdzv_endpoint")
+                code = launch(nproc, argv, nnodes=nnodes, endpoint=endpoint, max_restarts=restarts)
+                raise typer.Exit(code)  # the processes have printed their own messages
         invocation = Invocation(self.path, argv, frozenset(given), recipe)
         try:
             result = self.body(config, invocation)

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from wasskit.distributed.launch import find_devices
+from wasskit.distributed.devices import find_devices
+from wasskit.distributed.launch import is_launched, join_slurm_step, owns_ranks
 from wasskit.errors import RunFailed, UserError
 from wasskit.system.signals import handled
 
@@ -177,7 +178,7 @@ def lost_peer(advice: str = "") -> RunFailed:
 
     A rank that its launcher ends meanwhile leaves at once and without a word: the launcher says why the run failed.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if owns_ranks():
         # The rank that failed knows why: our launcher must hear of its end before it hears of this one's.
         heard: list[int] = []
         until = time.monotonic() + _PEER_LOST_SECONDS
@@ -238,7 +239,8 @@ def _new_group(backend: str) -> dist.ProcessGroup:
 
 
 def _read_environment() -> bool:
-    """Whether the environment describes a world of ranks."""
+    """Whether the environment describes a world of ranks, in torchrun's words or in srun's."""
+    join_slurm_step()
     present = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
     if not present:
         return False
@@ -282,15 +284,16 @@ def _choose_device(spec: str, *, distributed: bool) -> torch.device:
 def _see_own_slice(distributed: bool) -> None:
     """Make a slice the one device that this rank sees: CUDA shows a process one at most, and by its own UUID alone.
 
-    An undistributed process takes the first of those named by the UUID of their GPU, or as ``GPU:SLICE``.
+    Beside slices a whole GPU is chosen so, too. An undistributed process takes the first of those named by the UUID of
+    their GPU, or as ``GPU:SLICE``.
     """
     setting = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if not distributed and "GPU-" not in setting and ":" not in setting:
         return
     devices = find_devices()
     place = int(os.environ.get("LOCAL_RANK", "0")) if distributed else 0
-    if devices and (own := devices[place % len(devices)]).is_slice:
-        os.environ["CUDA_VISIBLE_DEVICES"] = own.selector
+    if devices and any(device.is_slice for device in (devices if distributed else devices[:1])):
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)].selector
 
 
 def _open_channels(device: torch.device) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from wasskit import console
 from wasskit.config import check_keys, display, fixed_keys, recipe_fields, to_options, values_of
-from wasskit.distributed.launch import find_devices
+from wasskit.distributed.devices import find_devices
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.plugins.mrl.grid import Axes, plan_points
