@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from wasskit.distributed.devices import find_devices
-from wasskit.distributed.launch import is_launched, join_slurm_step, owns_ranks
+from wasskit.distributed.launch import join_slurm_step, owns_ranks
 from wasskit.errors import RunFailed, UserError
 from wasskit.system.signals import handled
 

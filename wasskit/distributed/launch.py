@@ -1,7 +1,7 @@
 """Start the ranks of a run, and know in a process who has started it. Imports no torch.
 
-``--nproc`` and ``--nnodes`` start ranks by torchrun's agent (`wasskit.distributed.agent`); torchrun itself, and srun with
-one task for each rank, start them as well: all set or get the same variables, and a rank finds its device by itself.
+``--nproc`` and ``--nnodes`` start ranks by torchrun's agent (`wasskit.distributed.agent`); torchrun itself, and srun
+with one task for each rank, start them as well: all of them get the same variables, and find their devices themselves.
 """
 
 from __future__ import annotations
