@@ -33,7 +33,10 @@ from wasskit.usage import PARSER_ERRORS, no_such_command, parsing, sentence
 GENERAL = Plugin(
     name="wasskit",
     help="Learn and measure representations with Wasserstein distances.",
-    commands={"info": "Show versions, devices and the data sets found."},
+    commands={
+        "info": "Show versions, devices and the data sets found.",
+        "sweep": "Train a grid of settings of any training command.",
+    },
     package="wasskit.commands",
 )
 RECIPES = Plugin(

@@ -19,6 +19,13 @@ class ByCommand:
     candidates: Callable[[str, str], Iterable[str | tuple[str, str]]]
 
 
+@dataclass(frozen=True)
+class ByWords:
+    """A completer of an argument of many values, which depend on those before: ``candidates(typed, words)``."""
+
+    candidates: Callable[[str, Sequence[str]], Iterable[str | tuple[str, str]]]
+
+
 METADATA = "wasskit"
 """The key of a dataclass field's metadata under which its `Option` or its `Changes` lie."""
 
@@ -34,7 +41,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] | None = None
-    complete: Completer | ByCommand | None = None
+    complete: Completer | ByCommand | ByWords | None = None
     short: str | None = None
     flag: str | None = None
     metavar: str | None = None
@@ -57,7 +64,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[str] | None = None,
-    complete: Completer | ByCommand | None = None,
+    complete: Completer | ByCommand | ByWords | None = None,
     short: str | None = None,
     flag: str | None = None,
     metavar: str | None = None,
@@ -107,7 +114,7 @@ def argument(
     default: Any = dataclasses.MISSING,
     *,
     help: str,
-    complete: Completer | ByCommand | None = None,
+    complete: Completer | ByCommand | ByWords | None = None,
     metavar: str | None = None,
     saved: bool = False,
 ) -> Any:

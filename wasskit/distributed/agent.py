@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,11 +40,14 @@ _TAIL_BYTES = 8192
 _WRONG_REQUEST = 2
 
 
-def run_ranks(nproc: int, command: Sequence[str], *, nnodes: int, endpoint: str, max_restarts: int, saved: Path) -> int:
+def run_ranks(
+    nproc: int, command: Sequence[str], *, nnodes: int, endpoint: str, max_restarts: int, saved: Path, folder: Path
+) -> int:
     """Run a command as ``nproc`` ranks here, of ``nnodes`` times as many; return the exit code of the whole.
 
     Args:
         saved: where the ranks note what they have saved.
+        folder: for what the ranks say that do not own the terminal.
 
     Raises:
         RunFailed: the machines did not meet.
@@ -57,24 +59,20 @@ def run_ranks(nproc: int, command: Sequence[str], *, nnodes: int, endpoint: str,
         "c10d", endpoint, run_id=os.environ.get("SLURM_JOB_ID", "wasskit"), min_nodes=nnodes, max_nodes=nnodes,
         local_addr="127.0.0.1" if alone else None,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="wasskit-") as folder:
-        # Before handlers of ours: until all machines are there, a signal ends the command.
-        try:
-            handler = rendezvous.get_rendezvous_handler(meeting)
-            spec = WorkerSpec(
-                role="wasskit", local_world_size=nproc, entrypoint=command[0],
-                # The agent replaces ${local_rank} in arguments; ours are taken as they are.
-                args=tuple(word.replace("$", "$$") for word in command[1:]),
-                rdzv_handler=handler, max_restarts=max_restarts, monitor_interval=_POLL_SECONDS,
-            )  # fmt: skip
-            redirects = dict.fromkeys(range(1, nproc), Std.ALL)
-            agent = _Agent(spec, DefaultLogsSpecs(log_dir=folder, redirects=redirects), saved)
-            with handled(agent.hear):
-                return agent.supervise()
-        except RendezvousError as error:
-            raise RunFailed(
-                f"The {nnodes} machines did not meet at {endpoint}, or one of them has left: {error}"
-            ) from None
+    try:
+        spec = WorkerSpec(
+            role="wasskit", local_world_size=nproc, entrypoint=command[0],
+            # The agent replaces ${local_rank} in arguments; ours are taken as they are.
+            args=tuple(word.replace("$", "$$") for word in command[1:]),
+            rdzv_handler=rendezvous.get_rendezvous_handler(meeting), max_restarts=max_restarts,
+            monitor_interval=_POLL_SECONDS,
+        )  # fmt: skip
+        redirects = dict.fromkeys(range(1, nproc), Std.ALL)
+        agent = _Agent(spec, DefaultLogsSpecs(log_dir=str(folder), redirects=redirects), saved)
+        with handled(agent.hear):
+            return agent.supervise()
+    except RendezvousError as error:
+        raise RunFailed(f"The {nnodes} machines did not meet at {endpoint}, or one of them has left: {error}") from None
 
 
 def _quieten() -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import sys
 import tempfile
@@ -75,15 +76,16 @@ def launch(
     endpoint = _endpoint(nnodes, endpoint)
     from wasskit.distributed.agent import run_ranks
 
-    handle, name = tempfile.mkstemp(prefix="wasskit-")
-    os.close(handle)
-    saved = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="wasskit-"))
+    saved = folder / "saved"
     command = [*(program or (sys.executable, "-m", "wasskit")), *argv]
     try:
-        with _environment({**shared_environment(nproc, nnodes), **processes.parenthood(), _SAVED: name}):
-            return run_ranks(nproc, command, nnodes=nnodes, endpoint=endpoint, max_restarts=max_restarts, saved=saved)
+        with _environment({**shared_environment(nproc, nnodes), **processes.parenthood(), _SAVED: str(saved)}):
+            return run_ranks(
+                nproc, command, nnodes=nnodes, endpoint=endpoint, max_restarts=max_restarts, saved=saved, folder=folder
+            )
     finally:
-        saved.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _endpoint(nnodes: int, given: str | None) -> str:

@@ -2,139 +2,198 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wasskit import console
-from wasskit.config import check_keys, display, fixed_keys, recipe_fields, to_options, values_of
+from wasskit.config import RecipeOptions, check_keys, display, fixed_keys, recipe_fields, to_options, values_of
 from wasskit.distributed.devices import find_devices
-from wasskit.errors import UserError
-from wasskit.plugins.mrl.commands.train import MrlTrain
-from wasskit.plugins.mrl.grid import Axes, plan_points
-from wasskit.plugins.mrl.options import TrainingOptions
-from wasskit.plugins.mrl.results import collect, grid_report
-from wasskit.report import finish
+from wasskit.errors import RunFailed, UserError
+from wasskit.report import Report, finish
+from wasskit.sweeps.axes import Point
 from wasskit.system.files import replace_text, writing
 from wasskit.training.run import RunDirectory
-from wasskit.training.schedule import Schedule, log_path
+from wasskit.training.schedule import Schedule, last_line, log_path
+
+__all__ = ["Grid"]
 
 
-def open_folder(
-    path: Path,
-    command: str,
-    config: TrainingOptions,
-    argv: Sequence[str],
-    paper: Mapping[str, Any] | None = None,
-) -> RunDirectory:
-    """The folder of a grid, made or reopened."""
-    if (path / "config.toml").is_file():
-        folder = RunDirectory.open(path, plugin="mrl")
-        if folder.command != command:
-            raise UserError(
-                f"{path} is of `wasskit {folder.command}`, not of `wasskit {command}`: choose another --run-dir."
-            )
-        return folder
-    return RunDirectory.create(
-        path, command=command, options=to_options(config), paper=paper, seed=config.run.seed, argv=argv
-    )
+@dataclass(frozen=True)
+class Grid:
+    """The trainings of a grid, below one folder.
 
-
-def run_grid(
-    config: TrainingOptions,
-    axes: Axes,
-    *,
-    command: str,
-    default: str,
-    jobs: int,
-    nproc: int,
-    argv: Sequence[str],
-    paper: Mapping[str, Any] | None = None,
-) -> Mapping[str, Any]:
-    """Train a grid in ``--run-dir`` (or ``runs/mrl/<name>``), tabulate, draw and save it; what ``--json`` prints."""
-    from wasskit.plugins.mrl.task import backbone_width
-
-    root = config.run.run_dir or Path("runs") / "mrl" / (config.run.name or default)
-    points = plan_points(config, axes, backbone_width)
-    trainings = {name: training for point in points for name, training in point.trainings.items()}
-    folder = open_folder(root, command, config, argv, paper)
-    paper = paper or folder.paper
-    console.log(f"{len(trainings)} trainings in {console.escape(str(root))}")
-    with folder.claimed(alone=False):
-        finished = find_finished(root, trainings)
-        # The grid may have grown since it was finished; settings that contradict its runs have been refused by now.
-        folder.remove_summary()
-        train_all(root, trainings, finished, jobs=jobs, nproc=nproc, download=config.data.download)
-        folder.reconfigure(to_options(config), paper)
-        report = grid_report(config.data.dataset, command, collect(root, points), paper)
-        result = {"run": str(root), "trainings": list(trainings), **finish(report, root)}
-        folder.write_summary(result)
-    return result
-
-
-def train_all(
-    root: Path,
-    trainings: Mapping[str, MrlTrain],
-    finished: Collection[str],
-    *,
-    jobs: int = 1,
-    nproc: int = 1,
-    download: bool = False,
-) -> None:
-    """Train what is not finished, ``jobs`` at a time, by a `wasskit.training.schedule.Schedule`.
-
-    Raises:
-        RunFailed: a training failed; the others were finished first.
-        Interrupted: a signal; the trainings were told to save their state.
+    Args:
+        root: the folder.
+        command: the command that makes it, e.g. ``"sweep"``.
+        trains: the command of its trainings, e.g. ``"ssl byol"``.
+        options: its configuration, as plain values; a recipe that repeats it.
+        points: its combinations.
+        argv: the command line after ``wasskit``.
+        jobs: trainings at the same time.
+        nproc: processes of each.
+        base: what the trainings have in common; what of it is saved in no run (``--download``) they are told.
+        paper: the published figures, where the recipe has them.
     """
-    share = nproc == 1 and next(iter(trainings.values())).machine.device == "auto"
-    Schedule(
-        root,
-        {
-            name: _command(root, name, config, nproc, download)
-            for name, config in trainings.items()
-            if name not in finished
-        },
-        done=len(finished),
-        jobs=jobs,
-        nproc=nproc,
-        devices=[device.selector for device in find_devices()] if share else (),
-    ).run()
 
+    root: Path
+    command: str
+    trains: str
+    options: Mapping[str, Any]
+    points: Sequence[Point]
+    argv: Sequence[str]
+    jobs: int = 1
+    nproc: int = 1
+    base: RecipeOptions | None = None
+    paper: Mapping[str, Any] | None = None
+    trainings: Mapping[str, RecipeOptions] = field(init=False)
 
-def find_finished(root: Path, trainings: Mapping[str, MrlTrain]) -> list[str]:
-    """The trainings that need no further one. Raises ``UserError`` where a run directory has other settings."""
-    return [name for name, config in trainings.items() if _finished(root / name, config)]
+    def __post_init__(self) -> None:
+        found = {name: training for point in self.points for name, training in point.trainings.items()}
+        object.__setattr__(self, "trainings", found)
 
+    def run(self, report: Callable[[Sequence[Point], Mapping[str, Any]], Report]) -> Mapping[str, Any]:
+        """Train what is not finished, then tabulate, draw and save all; what ``--json`` prints.
 
-def _finished(path: Path, config: MrlTrain) -> bool:
-    """Whether the run is there and complete; one with other settings is refused."""
-    if not (path / "config.toml").is_file():
-        return False
-    run = RunDirectory.open(path, plugin="mrl")
-    saved = check_keys(MrlTrain, run.options, str(path / "config.toml"))
-    fields, now = recipe_fields(MrlTrain), values_of(config)
-    differing = [
-        f"{key} ({display(saved.get(key, fields[key].default))} there, {display(now[key])} now)"
-        for key in sorted(fixed_keys(MrlTrain))
-        if saved.get(key, fields[key].default) != now[key]
-    ]
-    if differing:
-        raise UserError(f"{path} was trained with other settings: {', '.join(differing)}. Choose another --run-dir.")
-    return run.summary is not None
+        Args:
+            report: from the points and the published figures.
 
+        Raises:
+            UserError: a run directory has other settings; another process has the folder.
+            RunFailed: a training failed; the others were finished first.
+            Interrupted: a signal; the trainings were told to save their state.
+        """
+        folder = self._open()
+        console.log(f"{len(self.trainings)} trainings in {console.escape(str(self.root))}")
+        with folder.claimed(alone=False):
+            finished = self.finished()
+            # The grid may have grown since it was finished; settings that contradict its runs have been refused by now.
+            folder.remove_summary()
+            self._train(finished)
+            return self._conclude(folder, self.points, report)
 
-def _command(root: Path, name: str, config: MrlTrain, nproc: int, download: bool) -> list[str]:
-    """The command line of a training; its recipe is written beside its log."""
-    import tomli_w
+    def tabulate(self, report: Callable[[Sequence[Point], Mapping[str, Any]], Report]) -> Mapping[str, Any]:
+        """Tabulate, draw and save what is finished, and train nothing.
 
-    recipe = log_path(root, name).with_suffix(".toml")
-    with writing(recipe):
-        recipe.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(recipe, tomli_w.dumps({"command": "mrl train", "options": to_options(config)}))
-    return [
-        sys.executable, "-m", "wasskit", "mrl", "train",
-        "--recipe", str(recipe), "--run-dir", str(root / name), "--requeue",
-        "--quiet", "--nproc", str(nproc), *(["--download"] if download else []),
-    ]  # fmt: skip
+        Raises:
+            UserError: nothing is finished.
+            RunFailed: some trainings are not, with the reason of the first.
+        """
+        folder = self._open()
+        with folder.claimed(alone=False):
+            finished = set(self.finished())
+            points = [point for point in self.points if finished.issuperset(point.trainings)]
+            if not points and finished == set():
+                raise UserError(f"No training in {self.root} is finished yet{self._reason(finished)}.")
+            folder.remove_summary()
+            result = self._conclude(folder, points, report) if points else {}
+        missing = len(self.trainings) - len(finished)
+        if missing:
+            folder.remove_summary()
+            raise RunFailed(
+                f"{missing} of {len(self.trainings)} trainings are not finished{self._reason(finished)}. The table "
+                "shows the others; the same command goes on with these."
+            )
+        return result
+
+    def prepare(self) -> None:
+        """Make the folder, or take the one that is there, with the whole grid as its configuration."""
+        folder = self._open()
+        with folder.claimed(alone=False):
+            folder.reconfigure(self.options, self.paper or folder.paper)
+
+    def _reason(self, finished: set[str]) -> str:
+        """What the first unfinished training said last; all of it goes to ``failed.json``."""
+        failed = {}
+        for name in self.trainings:
+            log = log_path(self.root, name)
+            if name not in finished and log.is_file() and RunDirectory(self.root / name, {}).claimant is None:
+                failed[name] = last_line(log)
+        if not failed:
+            return ""
+        replace_text(self.root / "failed.json", json.dumps(failed, indent=2) + "\n")
+        name, reason = next(iter(failed.items()))
+        return f", first {name}: {reason.rstrip('.')}"
+
+    def _conclude(
+        self,
+        folder: RunDirectory,
+        points: Sequence[Point],
+        report: Callable[[Sequence[Point], Mapping[str, Any]], Report],
+    ) -> Mapping[str, Any]:
+        paper = self.paper or folder.paper
+        folder.reconfigure(self.options, paper)
+        result = {
+            "run": str(self.root), "trainings": list(self.trainings), **finish(report(points, paper), self.root)
+        }  # fmt: skip
+        folder.write_summary(result)
+        return result
+
+    def _open(self) -> RunDirectory:
+        """The folder, made or reopened."""
+        if (self.root / "config.toml").is_file():
+            folder = RunDirectory.open(self.root)
+            if folder.command != self.command:
+                raise UserError(
+                    f"{self.root} is of `wasskit {folder.command}`, not of `wasskit {self.command}`: choose another "
+                    "--run-dir."
+                )
+            return folder
+        seed = None if self.base is None else values_of(self.base).get("seed")
+        return RunDirectory.create(
+            self.root, command=self.command, options=self.options, paper=self.paper, argv=self.argv, seed=seed
+        )
+
+    def finished(self) -> list[str]:
+        """The trainings that need no further one. Raises ``UserError`` where a run directory has other settings."""
+        return [name for name, config in self.trainings.items() if self._is_finished(self.root / name, config)]
+
+    def _is_finished(self, path: Path, config: RecipeOptions) -> bool:
+        """Whether the run is there and complete; one with other settings is refused."""
+        if not (path / "config.toml").is_file():
+            return False
+        run, kind = RunDirectory.open(path, plugin=self.trains.split()[0]), type(config)
+        if run.command != self.trains:
+            raise UserError(f"{path} is a run of `wasskit {run.command}`: choose another --run-dir.")
+        saved = check_keys(kind, run.options, str(path / "config.toml"))
+        fields, now = recipe_fields(kind), values_of(config)
+        differing = [
+            f"{key} ({display(saved.get(key, fields[key].default))} there, {display(now[key])} now)"
+            for key in sorted(fixed_keys(kind))
+            if saved.get(key, fields[key].default) != now[key]
+        ]
+        if differing:
+            raise UserError(
+                f"{path} was trained with other settings: {', '.join(differing)}. Choose another --run-dir."
+            )
+        return run.summary is not None
+
+    def _train(self, finished: Sequence[str]) -> None:
+        devices = {values_of(config).get("device") for config in self.trainings.values()}
+        share = self.nproc == 1 and devices == {"auto"}
+        Schedule(
+            self.root,
+            {name: self.command_of(name) for name in self.trainings if name not in finished},
+            done=len(finished),
+            jobs=self.jobs,
+            nproc=self.nproc,
+            devices=[device.selector for device in find_devices()] if share else (),
+        ).run()
+
+    def command_of(self, name: str) -> list[str]:
+        """The command line of a training; its recipe is written beside its log."""
+        import tomli_w
+
+        recipe = log_path(self.root, name).with_suffix(".toml")
+        with writing(recipe):
+            recipe.parent.mkdir(parents=True, exist_ok=True)
+        download = self.base is not None and values_of(self.base).get("download")
+        replace_text(recipe, tomli_w.dumps({"command": self.trains, "options": to_options(self.trainings[name])}))
+        return [
+            sys.executable, "-m", "wasskit", *self.trains.split(),
+            "--recipe", str(recipe), "--run-dir", str(self.root / name), "--requeue",
+            "--quiet", "--nproc", str(self.nproc), *(["--download"] if download else []),
+        ]  # fmt: skip

@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from wasskit.config import (
-    Field,
-    build,
-    check_keys,
-    coerce,
-    display,
-    recipe_fields,
-    values_of,
-)
-from wasskit.errors import UserError
+from wasskit.config import build, recipe_fields, values_of
 from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
+from wasskit.sweeps import axes as sweeps
+from wasskit.sweeps.axes import Axes, Point, folder_name
 
-Axes = Mapping[str, Sequence[Any]]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One combination: its settings, and the trainings it consists of (one per dimension, if independent)."""
-
-    settings: Mapping[str, Any]
-    trainings: Mapping[str, MrlTrain]
-    """Path below the folder of the grid -> configuration."""
+__all__ = ["Axes", "Point", "parse_axes", "plan_points"]
 
 
 def parse_axes(words: Iterable[str]) -> dict[str, list[Any]]:
-    """``key=value,value`` for each axis -> values of the key's type; lists are written with colons,
-    ``dims=8:16,8:32``.
-
-    Raises:
-        UserError: an unknown key (the nearest is named), a value out of range, the same key or value twice.
-    """
-    joined: list[str] = []
-    for word in words:  # a recipe's list was cut at its commas
-        if "=" in word or not joined:
-            joined.append(word)
-        else:
-            joined[-1] += f",{word}"
-    known = recipe_fields(MrlTrain)
-    axes: dict[str, list[Any]] = {}
-    for word in joined:
-        key, equals, text = word.partition("=")
-        name = key.strip().lstrip("-").replace("-", "_")
-        if not equals or not text:
-            raise UserError(f"{word!r} is not an axis of a grid: write key=value,value, e.g. beta=0.1,1,10.")
-        if name in axes:
-            raise UserError(f"The axis {name} is given twice: join its values with commas.")
-        if name == "method":
-            values: list[Any] = [_method(value.strip()) for value in text.split(",")]
-        else:
-            if name not in known:
-                check_keys(MrlTrain, {name: text}, "the grid")  # raises, with the nearest key
-            values = [_value(known[name], value.strip(), word) for value in text.split(",")]
-        if len(set(values)) < len(values):
-            raise UserError(f"{word!r} names a value twice.")
-        axes[name] = values
-    if not axes:
-        raise UserError("Name at least one axis of the grid, e.g. wasserstein_weight=0.1,1,10.")
-    return axes
-
-
-def _value(field: Field, text: str, where: str) -> Any:
-    return coerce(field, text.replace(":", ",") if field.kind.sequence else text, where)
-
-
-def _method(name: str) -> str:
-    if name not in methods():
-        raise UserError(f"method: {name!r} is not one of {', '.join(methods())}.")
-    return name
+    """The axes of a grid of ``mrl train``; ``method`` is one of them. See `wasskit.sweeps.axes.parse_axes`."""
+    return sweeps.parse_axes(words, MrlTrain, {"method": list(methods())})
 
 
 def plan_points(base: TrainingOptions, axes: Axes, width: Callable[[TrainingOptions], int]) -> list[Point]:
@@ -88,34 +29,20 @@ def plan_points(base: TrainingOptions, axes: Axes, width: Callable[[TrainingOpti
     """
     values = values_of(base)
     shared = {name: values[name] for name in recipe_fields(MrlTrain)}
-    points = []
-    for chosen in itertools.product(*axes.values()):
-        settings = dict(zip(axes, chosen, strict=True))
-        method = settings.get("method", "mwrl")
-        given = {key: value for key, value in settings.items() if key != "method"}
-        options = {**shared, **methods()[method], **given}
-        if options["dims"] is None:
-            options["dims"] = default_dims(width(build(MrlTrain, options)))
-        name = "__".join(f"{key}-{_folder(value)}" for key, value in settings.items())
-        if method == "independent":
-            features = width(build(MrlTrain, options))
-            trainings = {
-                f"{name}/dim-{d}": build(
-                    MrlTrain,
-                    {
-                        **options,
-                        "dims": (d,),
-                        "ce_weights": None,
-                        "embedding": "identity" if d == features else "linear",
-                    },
-                )
-                for d in options["dims"]
-            }
-        else:
-            trainings = {name: build(MrlTrain, options)}
-        points.append(Point(settings, trainings))
-    return points
+    return [_point(settings, shared, width) for settings in sweeps.combinations(axes)]
 
 
-def _folder(value: Any) -> str:
-    return display(value).replace(",", ":").replace("/", "_")
+def _point(settings: dict[str, Any], shared: dict[str, Any], width: Callable[[TrainingOptions], int]) -> Point:
+    method, name = settings.get("method", "mwrl"), folder_name(settings)
+    options = {**shared, **methods()[method], **{key: value for key, value in settings.items() if key != "method"}}
+    if options["dims"] is None:
+        options["dims"] = default_dims(width(build(MrlTrain, options)))
+    if method != "independent":
+        return Point(settings, {name: build(MrlTrain, options)})
+    features = width(build(MrlTrain, options))
+    trainings = {}
+    for d in options["dims"]:
+        embedding = "identity" if d == features else "linear"
+        alone = {**options, "dims": (d,), "ce_weights": None, "embedding": embedding}
+        trainings[f"{name}/dim-{d}"] = build(MrlTrain, alone)
+    return Point(settings, trainings)

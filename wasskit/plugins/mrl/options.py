@@ -143,10 +143,10 @@ def default_dims(width: int) -> tuple[int, ...]:
 
 
 def complete_axes(typed: str) -> Iterable[str]:
-    """Candidates for an axis of a sweep: ``key=``."""
-    from wasskit.config import recipe_fields
+    """Candidates for an axis of a sweep."""
+    from wasskit.sweeps.axes import complete_axis
 
-    return [f"{name}=" for name in ("method", *recipe_fields(TrainingOptions)) if name.startswith(typed)]
+    return complete_axis(typed, TrainingOptions, {"method": list(methods())})
 
 
 def methods() -> Mapping[str, Mapping[str, Any]]:

@@ -8,29 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.config import display
 from wasskit.pictures.bars import Value
-from wasskit.plugins.mrl.grid import Point
 from wasskit.plugins.mrl.metrics import CLASSIFICATION
 from wasskit.plugins.mrl.reports import dimensions_figure
 from wasskit.report import Report, Table
+from wasskit.sweeps import results as sweeps
+from wasskit.sweeps.axes import Point
 from wasskit.training.run import RunDirectory
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(sweeps.Row):
     """Results of one setting over its seeds: metric (``top1@8``, ``top1``) -> mean and deviation over the seeds."""
-
-    settings: Mapping[str, Any]
-    seeds: int
-    mean: Mapping[str, float]
-    deviation: Mapping[str, float]
-
-    @property
-    def name(self) -> str:
-        return ", ".join(
-            display(value) if key == "method" else f"{key} {display(value)}" for key, value in self.settings.items()
-        )
 
     @property
     def dims(self) -> list[int]:
@@ -39,31 +28,18 @@ class Row:
 
 def collect(root: Path, points: Sequence[Point]) -> list[Row]:
     """The final test metrics of all points, seeds averaged; deviations are those of a sample (n - 1)."""
-    groups: dict[tuple[tuple[str, Any], ...], list[dict[str, float]]] = {}
-    for point in points:
-        key = tuple((name, value) for name, value in point.settings.items() if name != "seed")
+
+    def measures(point: Point) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for name in point.trainings:
             summary = RunDirectory.open(root / name, plugin="mrl").summary or {}
             final = summary.get("final", {})
             metrics |= {k.partition("/")[2]: v for k, v in final.items() if k.startswith("test/") and "@" in k}
         for base in dict.fromkeys(k.partition("@")[0] for k in metrics):
-            values = [v for k, v in metrics.items() if k.startswith(f"{base}@")]
-            metrics[base] = statistics.fmean(values)
-        groups.setdefault(key, []).append(metrics)
-    rows = []
-    for key, found in groups.items():
-        names = [name for name in found[0] if all(name in one for one in found)]
-        columns = {name: [one[name] for one in found] for name in names}
-        rows.append(
-            Row(
-                dict(key),
-                len(found),
-                {name: statistics.fmean(v) for name, v in columns.items()},
-                {name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in columns.items()},
-            )
-        )
-    return rows
+            metrics[base] = statistics.fmean(v for k, v in metrics.items() if k.startswith(f"{base}@"))
+        return metrics
+
+    return [Row(**vars(row)) for row in sweeps.average(points, measures)]
 
 
 def rows_table(rows: Sequence[Row]) -> Table:
@@ -117,24 +93,18 @@ def means_tables(
 ) -> list[Table]:
     """The means over the dimensions, and top-1 at each dimension."""
 
-    def text(row: Row, name: str) -> str | None:
-        if name not in row.mean:
-            return None
-        deviation = f" ± {row.deviation[name]:.2f}" if row.seeds > 1 else ""
-        return f"{row.mean[name]:.2f}{deviation}"
-
-    seeds = max(row.seeds for row in rows)
-    over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
+    seeds = sweeps.over_seeds(rows)
+    over = f", {seeds}" if seeds else ""
     beside = [name for name in CLASSIFICATION if any(f"test/{name}" in one for one in published.values())]
     means = [
         [
             row.name or "all",
-            *(text(row, name) for name in CLASSIFICATION),
+            *map(row.text, CLASSIFICATION),
             *(published.get(row.name, {}).get(f"test/{name}") for name in beside),
         ]
         for row in rows
     ]
-    each = [[row.name or "all", *(text(row, f"top1@{d}") for d in dims)] for row in rows]
+    each = [[row.name or "all", *(row.text(f"top1@{d}") for d in dims)] for row in rows]
     headings = [
         "setting",
         *CLASSIFICATION.values(),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
+from wasskit.options import seeds_of
 from wasskit.plugins.mrl.commands.sweep import GridOptions
 
 
@@ -22,21 +23,13 @@ class MrlBaseline(GridOptions):
 def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.series import run_grid
 
-    paper = invocation.recipe.get("paper") if invocation.recipe else None
+    if config.machine.array and not config.seeds:
+        config = replace(config, seeds=tuple(seeds_of(config.machine.array)))
     axes: dict[str, list[Any]] = {
         "method": ["independent"],
         "seed": sorted(set(config.seeds)) or [config.run.seed],
     }
-    return run_grid(
-        config,
-        axes,
-        command="mrl baseline",
-        default=f"baseline-{config.data.dataset}",
-        jobs=config.jobs,
-        nproc=config.nproc_per_run,
-        argv=invocation.argv,
-        paper=paper,
-    )
+    return run_grid(config, axes, invocation, default=f"baseline-{config.data.dataset}")
 
 
 command = Command(

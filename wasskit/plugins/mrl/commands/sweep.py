@@ -8,6 +8,7 @@ from typing import Any
 
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
+from wasskit.options import seeds_of
 from wasskit.plugins.mrl.options import TrainingOptions, complete_axes
 
 
@@ -17,12 +18,15 @@ class GridOptions(TrainingOptions):
 
     jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
     nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
+    table_only: bool = option(
+        False, help="Train nothing: tabulate what is finished.", panel="Run", transient=True, flag="--table-only"
+    )
 
     def validate(self) -> None:
         super().validate()
-        if self.machine.nproc > 1:
+        if self.machine.nproc > 1 or self.machine.nnodes > 1:
             raise UserError(
-                "--nproc: this command trains many times; use --jobs for trainings at the same time, or "
+                "--nproc, --nnodes: this command trains many times; use --jobs for trainings at the same time, or "
                 "--nproc-per-run for the processes of each."
             )
 
@@ -42,19 +46,10 @@ def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.series import run_grid
 
     # The folder's configuration holds the whole grid, however its axes were given.
-    config = replace(config, axes=(), grid=(*config.axes, *config.grid))
-    axes = parse_axes(config.grid)
-    paper = invocation.recipe.get("paper") if invocation.recipe else None
-    return run_grid(
-        config,
-        axes,
-        command="mrl sweep",
-        default=f"sweep-{config.data.dataset}",
-        jobs=config.jobs,
-        nproc=config.nproc_per_run,
-        argv=invocation.argv,
-        paper=paper,
-    )
+    array = config.machine.array
+    seeds = [f"seed={','.join(map(str, seeds_of(array)))}"] if array else []
+    config = replace(config, axes=(), grid=(*config.axes, *config.grid, *seeds))
+    return run_grid(config, parse_axes(config.grid), invocation, default=f"sweep-{config.data.dataset}")
 
 
 command = Command(
