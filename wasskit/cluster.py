@@ -204,7 +204,9 @@ def _as_a_new_job() -> Iterator[None]:
     """Inside, nothing in the environment says that this is a job, a task or a child of ours."""
     from submitit.helpers import clean_env
 
+    where = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     with clean_env(extra_names=("WASSKIT_PARENT",)):
+        os.environ.update(where)
         yield
 
 
@@ -261,7 +263,12 @@ def submit_training(
     jobs = [Job(words) for words in runs.values()]
     if values["dry_run"]:
         return dry_run(resources, jobs)
-    numbers = submit(resources, jobs)
+    try:
+        numbers = submit(resources, jobs)
+    except UserError:
+        with contextlib.suppress(OSError):
+            resources.folder.rmdir()  # of a name that was free
+        raise
     tell_submitted(resources, numbers, len(jobs))
     return {"jobs": numbers, "runs": [str(run) for run in runs], "logs": str(resources.folder)}
 
