@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wasskit.config import ByCommand, OptionGroup, argument, option
 from wasskit.errors import UserError
@@ -230,6 +230,14 @@ class TrainingDeviceOptions(SubmitOptions, MachinesOptions, DeviceOptions):
     tf32: bool = option(
         False, help="On NVIDIA GPUs, products of float32 matrices in TF32: faster, with 10 bits after the point "
         "instead of 23. Losses and conjugates are computed in full.", panel="Machine",
+    )  # fmt: skip
+
+
+def sync_norm_option(former: Mapping[str, Mapping[str, Any]] | None = None) -> Any:
+    """``--sync-bn`` of a method with batch norm."""
+    return option(
+        None, help="Batch normalisation over the batch of all processes, so that N processes train as one.",
+        panel="Machine", show_default="on; off where processes share a GPU", former=former or {},
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def submit(slurm: dict[str, str], tmp_path: Path) -> Callable[..., dict[str, Any
     """Submit a command in the folder of the test; what ``--json`` says of it."""
 
     def run(*words: str) -> dict[str, Any]:
-        command = [*WASSKIT, *words, "--submit", "slurm", "--time", "60", "--json"]
+        command = [*WASSKIT, *words[:2], "--submit", "slurm", "--time", "60", "--json", *words[2:]]
         found = subprocess.run(command, env=slurm, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert found.returncode == 0, found.stderr
         result: dict[str, Any] = json.loads(found.stdout)

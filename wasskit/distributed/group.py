@@ -36,6 +36,7 @@ __all__ = [
     "close_group",
     "group",
     "init_group",
+    "is_by_host",
     "is_lost_peer",
     "is_main",
     "local_rank",
@@ -69,6 +70,8 @@ class Channels:
     world: dist.ProcessGroup
     host: dist.ProcessGroup
     cuda: dist.ProcessGroup | None
+    by_host: bool = False
+    """Whether CUDA tensors travel through host memory."""
 
 
 _channels: Channels | None = None
@@ -193,6 +196,11 @@ def lost_peer(advice: str = "") -> RunFailed:
     )
 
 
+def is_by_host() -> bool:
+    """Whether CUDA tensors travel between the ranks through host memory: ranks share a GPU, or compute on slices."""
+    return world_size() > 1 and channels().by_host
+
+
 def barrier() -> None:
     """Wait until every rank has come here."""
     if world_size() > 1:
@@ -304,9 +312,10 @@ def _open_channels(device: torch.device) -> None:
     identities: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(identities, _identity(device))
     separate = None not in identities and len(set(identities)) == len(identities)
-    if not separate and device.type == "cuda" and dist.get_rank() == 0:
+    by_host = not separate and device.type == "cuda"
+    if by_host and dist.get_rank() == 0:
         log.warning("Ranks share a GPU or compute on MIG slices: their tensors travel through host memory.")
-    _channels = Channels(world, world, _new_group("nccl") if separate else None)
+    _channels = Channels(world, world, _new_group("nccl") if separate else None, by_host)
 
 
 def _identity(device: torch.device) -> tuple[str, str] | None:

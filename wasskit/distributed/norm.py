@@ -16,12 +16,20 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wasskit.distributed.collectives import gather_with_grad, reduce_sum, stack_ranks
-from wasskit.distributed.group import broadcast_object, rank, world_size
+from wasskit.distributed.group import broadcast_object, is_by_host, rank, world_size
 from wasskit.errors import UserError
 
-__all__ = ["SyncBatchNorm", "convert_sync_batchnorm", "shuffle", "unshuffle"]
+__all__ = ["SyncBatchNorm", "convert_sync_batchnorm", "joint_norm", "shuffle", "unshuffle"]
 
 M = TypeVar("M", bound=nn.Module)
+
+
+def joint_norm(wanted: bool | None) -> bool:
+    """Whether batch norm takes the batch of all ranks together: as wanted; by default, unless ranks share a GPU.
+
+    Ranks that share a GPU, or compute on slices, exchange tensors through host memory: too slow for every layer.
+    """
+    return world_size() > 1 and (not is_by_host() if wanted is None else wanted)
 
 
 class SyncBatchNorm(_BatchNorm):

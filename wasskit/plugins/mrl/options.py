@@ -15,6 +15,7 @@ from wasskit.options import (
     OptimizerOptions,
     RunOptions,
     TrainingDeviceOptions,
+    sync_norm_option,
 )
 from wasskit.ot.nesting import check_dims
 from wasskit.trained import options as trained
@@ -97,11 +98,7 @@ class TrainingOptions(RecipeOptions):
     model: BackboneOptions = BackboneOptions()
     run: RunOptions = RunOptions()
     machine: TrainingDeviceOptions = TrainingDeviceOptions()
-    sync_bn: bool = option(
-        True,
-        help="Batch normalisation over the batch of all processes, so that N processes train as one.",
-        panel="Machine",
-    )
+    sync_bn: bool | None = sync_norm_option()
 
     def validate(self) -> None:
         super().validate()
