@@ -29,13 +29,16 @@ def submit_grid(grid: Grid, options: SubmitOptions) -> Mapping[str, Any]:
     if grid.nproc == 1 and options.gpus:
         grid = replace(grid, nproc=options.gpus)
     resources = resources_of(values, name=grid.command.replace(" ", "-"), run=grid.root, nproc=grid.nproc)
-    grid.prepare()
+    if not options.dry_run:
+        grid.prepare()
     words = [*grid.command.split(), "--recipe", str(grid.root / "config.toml"), "--run-dir", str(grid.root)]
     whole = Job([*words, "--jobs", str(grid.jobs), "--nproc-per-run", str(grid.nproc)])
     table = Job([*words, "--table-only"])
     finished = grid.finished()
     missing = [name for name in grid.trainings if name not in finished]
-    trainings = [Job(grid.command_of(name)[3:], log_path(grid.root, name)) for name in missing]
+    trainings = [
+        Job(grid.command_of(name, write=not options.dry_run)[3:], log_path(grid.root, name)) for name in missing
+    ]
     first = [whole] if options.submit == "local" else trainings or [table]
     resources = replace(resources, parallel=grid.jobs if grid.jobs > 1 else None)
     if options.dry_run:

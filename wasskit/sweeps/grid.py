@@ -183,17 +183,21 @@ class Grid:
             devices=[device.selector for device in find_devices()] if share else (),
         ).run()
 
-    def command_of(self, name: str) -> list[str]:
+    def command_of(self, name: str, *, write: bool = True) -> list[str]:
         """The command line of a training; its recipe is written beside its log."""
-        import tomli_w
-
         recipe = log_path(self.root, name).with_suffix(".toml")
-        with writing(recipe):
-            recipe.parent.mkdir(parents=True, exist_ok=True)
+        if write:
+            self._write_recipe(recipe, name)
         download = self.base is not None and values_of(self.base).get("download")
-        replace_text(recipe, tomli_w.dumps({"command": self.trains, "options": to_options(self.trainings[name])}))
         return [
             sys.executable, "-m", "wasskit", *self.trains.split(),
             "--recipe", str(recipe), "--run-dir", str(self.root / name), "--requeue",
             "--quiet", "--nproc", str(self.nproc), *(["--download"] if download else []),
         ]  # fmt: skip
+
+    def _write_recipe(self, path: Path, name: str) -> None:
+        import tomli_w
+
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, tomli_w.dumps({"command": self.trains, "options": to_options(self.trainings[name])}))
