@@ -128,6 +128,7 @@ def _is_preempted() -> bool:
 
 def _requeue() -> None:
     """SLURM takes a job that ends in the time it was given as ended: ask for it to be requeued, and be killed."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], timeout=60, check=True)
         time.sleep(3600)
@@ -148,7 +149,7 @@ def submit(resources: Resources, jobs: Sequence[Job]) -> list[str]:
         except Exception as error:
             if type(error).__name__ != "FailedJobError":
                 raise
-            raise UserError(f"sbatch refused the job: {_reason(error)}") from None
+            raise UserError(f"SLURM refused the job: {_reason(error)}") from None
 
 
 def script_of(resources: Resources, jobs: Sequence[Job]) -> str:

@@ -232,6 +232,11 @@ class TrainingDeviceOptions(SubmitOptions, MachinesOptions, DeviceOptions):
         "instead of 23. Losses and conjugates are computed in full.", panel="Machine",
     )  # fmt: skip
 
+    @property
+    def ranks(self) -> int:
+        """Processes of the training, on all machines."""
+        return self.nproc * self.nnodes
+
 
 def sync_norm_option(former: Mapping[str, Mapping[str, Any]] | None = None) -> Any:
     """``--sync-bn`` of a method with batch norm."""

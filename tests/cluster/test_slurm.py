@@ -189,7 +189,7 @@ def test_what_sbatch_refuses_is_one_sentence(slurm: dict[str, str], tmp_path: Pa
     command = [*WASSKIT, *LONG, "--submit", "slurm", "--partition", "nosuch"]
     found = subprocess.run(command, env=slurm, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 2
-    assert "sbatch refused the job: " in found.stderr
+    assert "SLURM refused the job: " in found.stderr
     assert "nosuch" in found.stderr or "invalid partition" in found.stderr
     assert "Traceback" not in found.stderr
     assert not (tmp_path / "runs" / "mrl" / "train").exists()

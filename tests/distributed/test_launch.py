@@ -631,6 +631,27 @@ def test_torchrun_spans_machines(tmp_path: Path) -> None:
     assert all("total 3.0 of 2" in output for output in outputs)
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_our_launcher_spans_machines(tmp_path: Path) -> None:
+    """Two launchers that meet: ranks of both sum, and each says so of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = f"""
+import sys
+from wasskit.distributed.launch import launch
+program = (sys.executable, "-c", {TRAINING!r})
+sys.exit(launch(1, ["work"], nnodes=2, endpoint="127.0.0.1:{port}", program=program))
+"""
+    machines = [
+        subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outputs = [machine.communicate(timeout=600)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0]
+    assert outputs == ["total 3.0 of 2\n"] * 2
+
+
 LOSING = """
 import os, pathlib, signal, sys
 from wasskit.distributed.group import any_rank, group, rank

@@ -102,10 +102,10 @@ class TrainingOptions(RecipeOptions):
 
     def validate(self) -> None:
         super().validate()
-        if self.loop.batch_size < 2 * self.machine.nproc:
+        if self.loop.batch_size < 2 * self.machine.ranks:
             raise UserError(
                 f"--batch-size: {self.loop.batch_size} gives a process fewer than 2 images, too few for batch "
-                f"normalisation and for clouds to compare; take at least {2 * self.machine.nproc}."
+                f"normalisation and for clouds to compare; take at least {2 * self.machine.ranks}."
             )
 
 
