@@ -97,7 +97,7 @@ def read_words(words: Sequence[str]) -> Request:
     Raises:
         UserError: no such command, one that does not train, an option that the sweep itself decides.
     """
-    start = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    start = _options_start(words)
     head, options = list(words[:start]), list(words[start:])
     command = _find(head)
     axes = [word for word in head[2:] if "=" in word]
@@ -107,6 +107,11 @@ def read_words(words: Sequence[str]) -> Request:
             raise UserError(f"{f.flag} is not for the trainings of a sweep, which decides it: leave it out after --.")
     assert isinstance(base, RecipeOptions)
     return Request(command, axes, base, recipe)
+
+
+def _options_start(words: Sequence[str]) -> int:
+    """Where the options of all trainings begin."""
+    return next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
 
 
 def _find(head: Sequence[str]) -> Command[Any]:
@@ -131,19 +136,20 @@ def body(config: Sweep, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.sweeps.grid import Grid
     from wasskit.sweeps.results import average, final_metrics, sweep_report
 
-    seeds = [f"seed={','.join(map(str, seeds_of(config.cluster.array)))}"] if config.cluster.array else []
+    if config.cluster.array:
+        # The folder's configuration holds the whole grid, however it was given.
+        start, axis = _options_start(config.words), f"seed={','.join(map(str, seeds_of(config.cluster.array)))}"
+        config = replace(config, words=(*config.words[:start], axis, *config.words[start:]))
     asked = read_words(config.words)
     path, kind = asked.command.path, type(asked.base)
-    points = plan_points(asked.base, parse_axes([*asked.axes, *seeds], kind))
+    points = plan_points(asked.base, parse_axes(asked.axes, kind))
     root = config.folder.run_dir or Path("runs") / "sweep" / (config.folder.name or path.replace(" ", "-"))
-    # The folder's configuration holds the whole grid, however it was given.
-    saved = replace(config, words=(*config.words[:2], *seeds, *config.words[2:]))
 
     def report(points: Sequence[Point], paper: Mapping[str, Any]) -> Any:
         return sweep_report(path, average(points, lambda point: final_metrics(root, point)), declared_metrics())
 
     grid = Grid(
-        root=root, command="sweep", trains=path, options=to_options(saved), points=points, argv=invocation.argv,
+        root=root, command="sweep", trains=path, options=to_options(config), points=points, argv=invocation.argv,
         jobs=config.jobs, nproc=config.nproc_per_run, base=asked.base,
     )  # fmt: skip
     if config.table_only:

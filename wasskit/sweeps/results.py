@@ -10,7 +10,7 @@ from typing import Any
 
 from wasskit.config import display
 from wasskit.evaluation.metrics import Metric, Metrics
-from wasskit.pictures.bars import Value, draw_bars
+from wasskit.pictures.bars import Value, decimals, draw_bars
 from wasskit.pictures.look import Look
 from wasskit.report import Report, Table
 from wasskit.sweeps.axes import Point
@@ -36,12 +36,12 @@ class Row:
             display(value) if key == "method" else f"{key} {display(value)}" for key, value in self.settings.items()
         )
 
-    def text(self, metric: str) -> str | None:
+    def text(self, metric: str, digits: int = 2) -> str | None:
         """Mean and, over several seeds, deviation."""
         if metric not in self.mean:
             return None
-        deviation = f" ± {self.deviation[metric]:.2f}" if self.seeds > 1 else ""
-        return f"{self.mean[metric]:.2f}{deviation}"
+        deviation = f" ± {self.deviation[metric]:.{digits}f}" if self.seeds > 1 else ""
+        return f"{self.mean[metric]:.{digits}f}{deviation}"
 
 
 def average(points: Sequence[Point], measures: Callable[[Point], Mapping[str, float]]) -> list[Row]:
@@ -81,7 +81,8 @@ def sweep_report(command: str, rows: Sequence[Row], metrics: Metrics) -> Report:
     declared = {name: metrics[name.partition("/")[2]] for name in found}
     shown = [name for name in found if declared[name].order is not None][:_SHOWN] or list(found)[:_SHOWN]
     headings = [_heading(name, declared[name]) for name in shown]
-    lines = [(row.name or "all", *(row.text(name) for name in shown)) for row in rows]
+    digits = {name: decimals([row.mean[name] for row in rows if name in row.mean]) for name in shown}
+    lines = [(row.name or "all", *(row.text(name, digits[name]) for name in shown)) for row in rows]
     title = ", ".join(filter(None, (command, over_seeds(rows))))
     tidy: list[Sequence[Any]] = [
         (row.name, row.seeds, name, row.mean[name], row.deviation[name]) for row in rows for name in row.mean
