@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from wasskit.cluster.options import SubmitOptions
 from wasskit.config import ByCommand, OptionGroup, argument, option
 from wasskit.errors import UserError
 from wasskit.system.arrays import VECTORS
@@ -142,85 +142,6 @@ class MachinesOptions(OptionGroup):
         0, help="How often to go on from the last checkpoint when a process has died.", panel="Machine", min=0,
         runtime=True,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubmitOptions(OptionGroup):
-    """A job of a cluster in place of a process here."""
-
-    submit: Literal["slurm", "local"] | None = option(
-        None, help="Run as a job of SLURM, which is requeued and goes on when it is preempted or its time is over; "
-        "local: as a process in the background.", panel="Cluster", transient=True, show_default="here and now",
-    )  # fmt: skip
-    time: str = option(
-        "24:00:00", help="Longest time of a job: minutes, HH:MM:SS or D-HH:MM:SS.", panel="Cluster", transient=True,
-        metavar="TIME",
-    )  # fmt: skip
-    gpus: int | None = option(
-        None, help="GPUs of a job, on each machine; with as many processes where --nproc says nothing.",
-        panel="Cluster", min=0, transient=True, show_default="none asked for",
-    )  # fmt: skip
-    partition: str | None = option(
-        None, help="Partition to submit to.", panel="Cluster", transient=True, show_default="the cluster's"
-    )
-    array: str | None = option(
-        None, help="One job for each of these seeds, as an array: 0-4 or 0,3,7.", panel="Cluster", transient=True,
-        metavar="SEEDS",
-    )  # fmt: skip
-    sbatch: tuple[str, ...] = option(
-        (), help="Further options of sbatch: account=vision,mem=64G,cpus-per-task=8.", panel="Cluster",
-        transient=True, metavar="NAME=VALUE,...",
-    )  # fmt: skip
-    dry_run: bool = option(
-        False, help="With --submit: print the script and submit nothing.", panel="Cluster", transient=True,
-        flag="--dry-run",
-    )  # fmt: skip
-
-    def validate(self) -> None:
-        super().validate()
-        if self.submit is None:
-            asked = {
-                "--gpus": self.gpus is not None, "--partition": self.partition is not None,
-                "--array": self.array is not None, "--sbatch": bool(self.sbatch), "--dry-run": self.dry_run,
-            }  # fmt: skip
-            for flag in (flag for flag, given in asked.items() if given):
-                raise UserError(f"{flag} is about a job: add --submit slurm.")
-        minutes_of(self.time)
-        seeds_of(self.array or "0")
-        for entry in self.sbatch:
-            if not re.fullmatch(r"[a-z][\w-]*(=.*)?", entry):
-                raise UserError(f"--sbatch: {entry!r} is not NAME=VALUE, e.g. account=vision.")
-
-
-def minutes_of(text: str) -> int:
-    """The minutes that SLURM's ``MM``, ``HH:MM:SS``, ``D-HH`` or ``D-HH:MM:SS`` mean. Raises ``UserError``."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
-    if match is None:
-        raise UserError(f"--time: {text!r} is not a time: write minutes, HH:MM:SS or D-HH:MM:SS.")
-    days, first, second, third = match.groups()
-    if days is not None:  # hours, minutes, seconds
-        seconds = 86400 * int(days) + 3600 * int(first) + 60 * int(second or 0) + int(third or 0)
-    elif third is not None:
-        seconds = 3600 * int(first) + 60 * int(second) + int(third)
-    else:  # minutes, seconds
-        seconds = 60 * int(first) + int(second or 0)
-    if seconds == 0:
-        raise UserError(f"--time: {text!r} leaves a job no time.")
-    return -(-seconds // 60)
-
-
-def seeds_of(text: str) -> list[int]:
-    """The seeds that ``0-4`` or ``0,3,7-9`` mean. Raises ``UserError``."""
-    seeds: list[int] = []
-    for entry in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", entry)
-        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if low > high or high - low >= 10_000:
-            raise UserError(f"--array: {text!r} is not a list of seeds: write 0-4 or 0,3,7.")
-        seeds += range(low, high + 1)
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--array: {text!r} names a seed twice.")
-    return seeds
 
 
 @dataclass(frozen=True, kw_only=True)

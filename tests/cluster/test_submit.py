@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from wasskit.cli import find_command
-from wasskit.cluster import Job, free_name, jobs_folder, without_options
+from wasskit.cluster.job import Job
+from wasskit.cluster.request import free_name, jobs_folder, minutes_of, seeds_of, without_options
 from wasskit.config import fields_of
 from wasskit.errors import UserError
-from wasskit.options import minutes_of, seeds_of
 
 Cli = Callable[..., Any]
 Words = Callable[[str], str]
@@ -210,8 +210,8 @@ time.sleep(600)
 
 RUNNER = """
 import os, pathlib, pickle, signal, sys
-from wasskit import cluster
-job = cluster.Job(sys.argv[1:], pathlib.Path("log"))
+from wasskit.cluster.job import Job
+job = Job(sys.argv[1:], pathlib.Path("log"))
 def requeue(number, frame):
     again = job.checkpoint()
     pathlib.Path("again").write_bytes(pickle.dumps((again.function.argv, again.function.log)))

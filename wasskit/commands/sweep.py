@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wasskit.cluster.options import SubmitOptions
 from wasskit.config import ByWords, Command, Invocation, RecipeOptions, argument, fields_of, group, option
 from wasskit.errors import UserError
-from wasskit.options import RunFolderOptions, SubmitOptions
+from wasskit.options import RunFolderOptions
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 
 _REFUSED = ("run_dir", "name", "resume", "requeue", "submit", "nnodes", "nproc", "json")
@@ -129,8 +130,8 @@ def _find(head: Sequence[str]) -> Command[Any]:
 
 
 def body(config: Sweep, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit.cluster.request import seeds_of
     from wasskit.config import to_options
-    from wasskit.options import seeds_of
     from wasskit.plugin import declared_metrics
     from wasskit.sweeps.axes import Point, parse_axes, plan_points
     from wasskit.sweeps.grid import Grid

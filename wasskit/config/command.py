@@ -188,7 +188,7 @@ class Command(Generic[C]):
 
     def _submit(self, argv: Sequence[str], values: Mapping[str, Any], given: frozenset[str]) -> None:
         from wasskit import console
-        from wasskit.cluster import submit_training
+        from wasskit.cluster.submit import submit_training
 
         flags = {f.flag: not _is_flag(f) for f in fields_of(self.options) if f.option.panel == "Cluster"}
         result = submit_training(self.path, argv, values, given, flags)
@@ -236,27 +236,29 @@ def _typer_annotation(f: Field) -> Any:
     return str if f.required else str | None
 
 
+def _completion(f: Field, command: str) -> Callable[[Any, str], list[Any]] | None:
+    """What offers values of an option as they are typed, in Typer's form."""
+    complete = f.option.complete
+    if complete is None and f.choices is None:
+        return None
+
+    def completion(ctx: Any, incomplete: str) -> list[Any]:
+        if isinstance(complete, ByCommand):
+            return list(complete.candidates(incomplete, command))
+        if isinstance(complete, ByWords):
+            return list(complete.candidates(incomplete, ctx.params.get(f.name) or ()))
+        if complete is not None:
+            return list(complete(incomplete))
+        return [choice for choice in f.choices or () if choice.startswith(incomplete)]
+
+    return completion
+
+
 def _typer_parameter(f: Field, command: str) -> Any:
     import typer
 
     o = f.option
-    completion = None
-    if o.complete is not None:
-        complete = o.complete
-
-        def completion(ctx: Any, incomplete: str) -> list[Any]:
-            if isinstance(complete, ByCommand):
-                return list(complete.candidates(incomplete, command))
-            if isinstance(complete, ByWords):
-                return list(complete.candidates(incomplete, ctx.params.get(f.name) or ()))
-            return list(complete(incomplete))
-
-    elif f.choices is not None:
-        choices = f.choices
-
-        def completion(ctx: Any, incomplete: str) -> list[Any]:
-            return [choice for choice in choices if choice.startswith(incomplete)]
-
+    completion = _completion(f, command)
     help_text = o.help
     bounds = bounds_phrase(o)
     if bounds:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from wasskit import console
-from wasskit.cluster import Job, dry_run, resources_of, submit, tell_submitted
+from wasskit.cluster.job import Job
+from wasskit.cluster.options import SubmitOptions
+from wasskit.cluster.submit import dry_run, resources_of, submit, tell_submitted
 from wasskit.config import values_of
-from wasskit.options import SubmitOptions
 from wasskit.sweeps.grid import Grid
 from wasskit.training.schedule import log_path
 
@@ -23,7 +24,7 @@ def submit_grid(grid: Grid, options: SubmitOptions) -> Mapping[str, Any]:
     makes the table when all have ended. A job of the kind ``local`` trains the whole grid.
 
     Raises:
-        UserError: as `wasskit.cluster.submit`; settings that contradict what the folder holds.
+        UserError: as `wasskit.cluster.submit.submit`; settings that contradict what the folder holds.
     """
     values = {**values_of(options), "nnodes": 1}
     if grid.nproc == 1 and options.gpus:

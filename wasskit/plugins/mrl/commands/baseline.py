@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, option
-from wasskit.options import seeds_of
 from wasskit.plugins.mrl.commands.sweep import GridOptions
 
 

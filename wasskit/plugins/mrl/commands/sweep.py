@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import seeds_of
 from wasskit.plugins.mrl.options import TrainingOptions, complete_axes
 
 

@@ -1,35 +1,24 @@
-"""Commands as jobs of a cluster, through submitit: submitted, requeued and resumed. Free of torch.
-
-A job runs ``wasskit ... --requeue`` as a child, passes on requests to stop and waits until all is saved. SLURM requeues
-a job that it preempts; before the time of a job is over, submitit asks for it to be requeued.
-"""
+"""Jobs handed to SLURM, or to a process in the background."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shlex
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wasskit import console
+from wasskit.cluster.job import Job
+from wasskit.cluster.request import free_name, jobs_folder, minutes_of, seeds_of, without_options
 from wasskit.errors import UserError
-from wasskit.options import minutes_of, seeds_of
-from wasskit.system import processes
 from wasskit.system.files import writing
 
-__all__ = [
-    "Job", "Resources", "dry_run", "resources_of", "script_of", "submit", "submit_training", "tell_submitted",
-]  # fmt: skip
+__all__ = ["Resources", "dry_run", "resources_of", "script_of", "submit", "submit_training", "tell_submitted"]
 
-_POLL_SECONDS = 0.1
 _WARNING_SECONDS = 120
 _REQUEUES = 1000
 
@@ -59,79 +48,6 @@ class Resources:
     partition: str | None = None
     parallel: int | None = None
     sbatch: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Job:
-    """One command as the function of a job.
-
-    Args:
-        argv: the command line after ``wasskit``; it resumes what is there.
-        log: what it says is appended to this file; by default it goes to the job's own logs.
-    """
-
-    def __init__(self, argv: Sequence[str], log: Path | None = None) -> None:
-        self.argv, self.log = list(argv), log
-
-    def __call__(self) -> None:
-        """Run the command. Its exit code is the job's, so that SLURM knows a failed one."""
-        with contextlib.ExitStack() as stack:
-            output = None if self.log is None else stack.enter_context(self.log.open("ab"))
-            command = [sys.executable, "-m", "wasskit", *self.argv]
-            child = processes.start(command, os.environ, stdout=output, stderr=output)
-            _children[:] = [child]
-            stopped: list[int] = []
-
-            def follow(number: int, frame: object) -> None:
-                stopped.append(number)
-                child.send_signal(signal.SIGTERM)
-
-            if hasattr(signal, "SIGTERM"):
-                signal.signal(signal.SIGTERM, follow)
-            code = _ended(child)
-        if stopped and _is_preempted():
-            _requeue()
-        if code:
-            raise SystemExit(code if code > 0 else 128 - code)
-
-    def checkpoint(self) -> Any:
-        """What submitit calls before the job is requeued: let the command save, and go on with it in the next one."""
-        from submitit.helpers import DelayedSubmission
-
-        for child in _children:
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
-                _ended(child)
-        return DelayedSubmission(Job(self.argv, self.log))
-
-
-_children: list[subprocess.Popen[bytes]] = []
-"""The command of this job: a signal's handler may not wait for it as the function below it does, under one lock."""
-
-
-def _ended(child: subprocess.Popen[bytes]) -> int:
-    while (code := child.poll()) is None:
-        time.sleep(_POLL_SECONDS)
-    return code
-
-
-def _is_preempted() -> bool:
-    """Whether SLURM has asked this job to make room, and not its user to stop."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return False
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["scontrol", "show", "job", job]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-        return "JobState=RUNNING" in said and "PreemptTime=" in said and "PreemptTime=None" not in said
-    return False
-
-
-def _requeue() -> None:
-    """SLURM takes a job that ends in the time it was given as ended: ask for it to be requeued, and be killed."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], timeout=60, check=True)
-        time.sleep(3600)
 
 
 def submit(resources: Resources, jobs: Sequence[Job]) -> list[str]:
@@ -288,11 +204,6 @@ def resources_of(values: Mapping[str, Any], *, name: str, run: Path, nproc: int)
     )  # fmt: skip
 
 
-def jobs_folder(run: Path) -> Path:
-    """Where scripts and logs of the jobs of a run go."""
-    return run.parent / "jobs" / run.name
-
-
 def dry_run(resources: Resources, jobs: Sequence[Job]) -> dict[str, Any]:
     """Print the script, and submit nothing."""
     script = script_of(resources, jobs)
@@ -312,45 +223,3 @@ def tell_submitted(resources: Resources, numbers: Sequence[str], tasks: int) -> 
     if resources.kind == "slurm":
         console.result("Preempted or out of time, it saves, is requeued and goes on.")
     console.result(f"To stop and save: {stop}")
-
-
-def free_name(run: Path, *, claim: bool) -> Path:
-    """A run directory that nobody has, by this name or with a number; its jobs' folder keeps it from others."""
-    for candidate in numbered(run):
-        folder = jobs_folder(candidate)
-        if candidate.exists() or folder.exists():
-            continue
-        if claim:
-            with writing(folder):
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    folder.mkdir()
-                except FileExistsError:
-                    continue
-        return candidate
-    raise AssertionError("unreachable")
-
-
-def numbered(path: Path) -> Iterator[Path]:
-    yield path
-    for number in itertools.count(2):
-        yield path.with_name(f"{path.name}-{number}")
-
-
-def without_options(argv: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
-    """A command line without some of its options.
-
-    Args:
-        flags: which, and whether a value follows.
-    """
-    kept: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word == "--":
-            return [*kept, word, *words]
-        name = word.partition("=")[0]
-        if name not in flags:
-            kept.append(word)
-        elif flags[name] and "=" not in word:
-            next(words, None)
-    return kept
