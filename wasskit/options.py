@@ -214,13 +214,19 @@ class RunOptions(RunFolderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFolderOptions(OptionGroup):
+class DataPlaceOptions(OptionGroup):
     """Where data sets are."""
 
     data_root: Path | None = option(
         None, help="Folder that holds the data sets.", panel="Data", runtime=True,
         show_default="$WASSKIT_DATA, else data",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFolderOptions(DataPlaceOptions):
+    """Where data sets are, and whether they may be fetched."""
+
     download: bool = option(
         False,
         help="Download the data set if it is not there.",
@@ -251,8 +257,8 @@ class DataRootOptions(ReadingOptions, DataFolderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(DataRootOptions):
-    """The data set."""
+class DatasetOptions(OptionGroup):
+    """Which data set, and at which size."""
 
     dataset: str = option(
         "digits", help="Data set (`wasskit info` lists them).", panel="Data", complete=complete_datasets,
@@ -270,6 +276,11 @@ class DataOptions(DataRootOptions):
         if self.dataset not in known:
             advice = did_you_mean(self.dataset, known)
             raise UserError(f"--dataset: {self.dataset!r} is not one of {', '.join(known)}.{advice}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(DataRootOptions, DatasetOptions):
+    """The data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,18 +304,27 @@ class BackboneOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopOptions(OptionGroup):
-    """Length of a training and how its steps are taken."""
+class CadenceOptions(OptionGroup):
+    """How often a training by epochs updates and evaluates."""
+
+    accumulate: int = option(
+        1, help="Micro-batches per step; whole-batch loss terms see one micro-batch.", panel="Optimisation", min=1
+    )
+    eval_every: int = option(1, help="Epochs between evaluations.", panel="Run", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochOptions(OptionGroup):
+    """Length of a training by epochs."""
 
     epochs: int = option(100, help="Passes over the training set.", panel="Optimisation", min=1)
     batch_size: int = option(128, help="Images per step, over all processes.", panel="Optimisation", min=1, short="-b")
-    accumulate: int = option(
-        1,
-        help="Micro-batches per step; whole-batch loss terms see one micro-batch.",
-        panel="Optimisation",
-        min=1,
-    )
-    eval_every: int = option(1, help="Epochs between evaluations.", panel="Run", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions(CadenceOptions, EpochOptions):
+    """Length of a training and how its steps are taken."""
+
     channels_last: bool = option(True, help="Channels-last memory format for images.", panel="Machine", runtime=True)
     compile: bool = option(False, help="Compile the model with torch.compile.", panel="Machine", runtime=True)
 

@@ -3,6 +3,7 @@ device is named."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import platform
@@ -64,5 +65,15 @@ def _describe_device(device: Any) -> dict[str, Any]:
     from wasskit.distributed.group import world_size
 
     device = torch.device(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {"type": device.type, "name": name, "ranks": world_size(), "threads": torch.get_num_threads()}
+
+
+def _processor() -> str:
+    """The name of the processor where the system tells it, else its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return " ".join(value.split())
+    return platform.processor() or platform.machine()

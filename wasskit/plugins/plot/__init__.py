@@ -16,6 +16,7 @@ plugin = Plugin(
         "palette": "Draw the colours of images as clouds.",
         "retrieval": "Draw accuracy against cost.",
         "table": "Tabulate metrics as LaTeX, Markdown or CSV.",
+        "results": "Write one page with the results of many runs.",
         "report": "Write one self-contained HTML page on a run.",
     },
     package="wasskit.plugins.plot.commands",

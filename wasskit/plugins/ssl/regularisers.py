@@ -150,9 +150,9 @@ class Regulariser(nn.Module):
 
     Args:
         name: ``vicreg``, ``sigreg`` or ``visreg``.
-        slices: directions per step of the latter two, new ones in each step, the same on all ranks: a function of
-        ``seed``
-            and the step, so that a resumed run sees those it would have seen.
+        slices: directions per step of the latter two, new ones in each step and the same on all ranks: they follow
+            from the seed and the step, so that a resumed run sees those that it would have seen.
+        seed: of the directions.
     """
 
     def __init__(self, name: str, *, slices: int = 256, seed: int = 0) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from wasskit.config import OptionGroup, RecipeOptions, argument, group, option
 from wasskit.errors import UserError
 from wasskit.options import (
+    CadenceOptions,
     RunOptions,
     TrainingDeviceOptions,
     UpdateOptions,
@@ -51,6 +52,7 @@ class AdaptTrainingOptions(OptionGroup):
         show_default={"dims": "8, 16, 32, ... and the whole width"},
     )
     update: UpdateOptions = UpdateOptions(optimizer="adamw", weight_decay=0.01, clip_norm=1.0, warmup_epochs=1)
+    cadence: CadenceOptions = CadenceOptions()
     network: Literal["residual", "rotation"] = option(
         "residual", help="Residual network on the principal rotation, or a rotation alone.", panel="Model"
     )
@@ -87,13 +89,6 @@ class AdaptTrainingOptions(OptionGroup):
         None, help="Vectors (anchors, pairs) per step, over all processes.", panel="Optimisation", min=1, short="-b",
         show_default=_depends("batch_size"),
     )  # fmt: skip
-    accumulate: int = option(
-        1,
-        help="Micro-batches per step; whole-batch loss terms see one micro-batch.",
-        panel="Optimisation",
-        min=1,
-    )
-    eval_every: int = option(1, help="Epochs between evaluations.", panel="Run", min=1)
     lr: float | None = option(
         None, help="Learning rate (peak).", panel="Optimisation", above=0, show_default=_depends("lr")
     )

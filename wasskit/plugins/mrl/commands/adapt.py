@@ -37,11 +37,11 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
         parts = divide(vectors, config.learns, config.validation, seed)
         task, source = build_adapt_task(chosen, config.learns, parts, session.device, seed=seed)
         cadence = Cadence(
-            epochs=chosen.epochs, eval_every=chosen.eval_every,
+            epochs=chosen.epochs, eval_every=chosen.cadence.eval_every,
             checkpoint_every=config.run.checkpoint_every, log_every=config.run.log_every,
         )  # fmt: skip
         updates = Updates(
-            precision=config.machine.precision, accumulate=chosen.accumulate, clip_norm=chosen.update.clip_norm
+            precision=config.machine.precision, accumulate=chosen.cadence.accumulate, clip_norm=chosen.update.clip_norm
         )  # fmt: skip
         trainer = session.trainer(task, source, cadence=cadence, updates=updates)
         summary = trainer.fit(resume=session.checkpoint).as_dict()

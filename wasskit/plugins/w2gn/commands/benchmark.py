@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.config import Command, Invocation, group, option
-from wasskit.options import complete_local_paths
+from wasskit.options import DataPlaceOptions, complete_local_paths
 from wasskit.plugins.w2gn.options import PotentialOptions, SamplingOptions, StepOptions, TransportOptions
 
 
@@ -32,13 +32,7 @@ class W2gnBenchmark(TransportOptions):
         complete=complete_local_paths,
         show_default="w2benchmark in the data root; made from random networks where there is none",
     )
-    data_root: Path | None = option(
-        None,
-        help="Folder that holds the data sets.",
-        panel="Data",
-        runtime=True,
-        show_default="$WASSKIT_DATA, else data",
-    )
+    place: DataPlaceOptions = DataPlaceOptions()
     test_size: int = option(4096, help="Test points, where the pair brings none.", panel="Run", min=100)
 
 
@@ -52,7 +46,7 @@ def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
         return settled.potentials.hidden or (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
 
     def pair(settled: Any, dim: int) -> Any:
-        place = settled.pairs or data_root(settled.data_root) / "w2benchmark"
+        place = settled.pairs or data_root(settled.place.data_root) / "w2benchmark"
         found = find_pair(place, dim, settled.test_size, needed=settled.pairs is not None)
         if found is not None:
             return found

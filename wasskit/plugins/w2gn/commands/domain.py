@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from wasskit.config import Command, Invocation, option
 from wasskit.data.catalog import DOMAINS
 from wasskit.errors import UserError
+from wasskit.options import DataPlaceOptions
 from wasskit.plugins.w2gn.options import ObjectiveOptions, StagedOptions, StepOptions
 
 
@@ -34,13 +34,7 @@ class W2gnDomain(StagedOptions):
         "digits-a", help="Domain that the classifier is trained on.", panel="Data", complete=complete_domains,
         metavar="NAME",
     )  # fmt: skip
-    data_root: Path | None = option(
-        None,
-        help="Folder that holds the data sets.",
-        panel="Data",
-        runtime=True,
-        show_default="$WASSKIT_DATA, else data",
-    )
+    place: DataPlaceOptions = DataPlaceOptions()
     classifier_steps: int | None = option(
         None,
         help="Training steps of the classifier.",
@@ -64,7 +58,7 @@ def body(config: W2gnDomain, invocation: Invocation) -> Mapping[str, Any]:
 
     with training_session(config, invocation, name=f"{config.source}-{config.target}") as session:
         config = session.config
-        source, target = (load_domain(name, config.data_root) for name in (config.source, config.target))
+        source, target = (load_domain(name, config.place.data_root) for name in (config.source, config.target))
         batch = 128
         steps = config.classifier_steps or max(5 * len(target.train_images) // batch, 1000)
         stage = ClassifierStage(source, target, batch, config.classifier_lr, config.run.seed)

@@ -1,0 +1,119 @@
+"""The reference as Markdown, from the declarations: commands with their options, metrics, recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, load_command
+from wasskit.config import Command, fields_of
+from wasskit.config.schema import Field
+from wasskit.evaluation.metrics import COMMON, Metric
+from wasskit.plugin import Plugin, load_plugin, plugin_targets
+from wasskit.recipes import find_recipe, parse_recipe, recipe_names
+from wasskit.text import markdown_text
+
+
+def write_reference(folder: Path) -> list[Path]:
+    """Write the pages of all commands, metrics and recipes into ``folder``.
+
+    Pages in which nothing has changed stay as they are, so that a site is built again in the time of its changes.
+    """
+    plugins = [load_plugin(target) for target in plugin_targets().values() if target.startswith("wasskit.")]
+    pages = {f"commands/{plugin.name}.md": page(plugin) for plugin in [*plugins, RECIPES, COMPLETIONS, GENERAL]}
+    pages |= {"metrics.md": metrics_page(plugins), "recipes.md": recipes_page()}
+    for name, text in pages.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    return [folder / name for name in pages]
+
+
+def metrics_page(plugins: Sequence[Plugin]) -> str:
+    """Every declared metric: its heading, which way is better, its protocol."""
+    parts = [
+        "# Metrics",
+        "Every metric that runs record, as it is declared: its name in `metrics.csv` (after the split), its heading in "
+        "tables, which way is better, and how it is measured. A metric of one nested dimension is `name@dimension`.",
+        "## All plugins",
+        _metrics_table(COMMON.declared),
+    ]
+    for plugin in plugins:
+        if plugin.metrics is not None:
+            parts += [f"## {plugin.name}", _metrics_table(load_plugin(plugin.metrics).declared)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metrics_table(declared: Iterable[Metric]) -> str:
+    arrows = {"max": "larger", "min": "smaller", None: ""}
+    rows = ["| name | heading | better | measured |", "| --- | --- | --- | --- |"]
+    for metric in sorted(declared, key=lambda metric: metric.name):
+        heading = metric.heading + (f" ({metric.unit})" if metric.unit else "")
+        cells = [f"`{metric.name}`", markdown_text(heading), arrows[metric.order], markdown_text(metric.protocol)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def recipes_page() -> str:
+    """Every recipe: its title, its command, what was published."""
+    parts = [
+        "# Recipes",
+        "Experiments with all their settings: `wasskit COMMAND --recipe NAME`. `wasskit recipes show NAME` prints one, "
+        "`wasskit recipes copy NAME` gives a copy to edit. Options on the command line win over the recipe's.",
+    ]
+    for plugin, names in groupby(recipe_names(), key=lambda name: name.partition("/")[0]):
+        rows = ["| recipe | command | | published |", "| --- | --- | --- | --- |"]
+        for name in names:
+            recipe = parse_recipe(name, find_recipe(name)[1])
+            source = markdown_text(recipe.paper.get("source", ""))
+            rows.append(f"| `{name}` | `{recipe.command}` | {markdown_text(recipe.title)} | {source} |")
+        parts += [f"## {plugin}", "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def page(plugin: Plugin) -> str:
+    """All commands of a plugin: what each does, its examples, its options by panels."""
+    name = "wasskit" if plugin is GENERAL else f"wasskit {plugin.name}"
+    parts = [f"# {name}", markdown_text(plugin.help)]
+    for word in plugin.commands:
+        parts += section(load_command(plugin, word))
+    return "\n\n".join(parts) + "\n"
+
+
+def section(command: Command) -> Iterator[str]:  # type: ignore[type-arg]
+    """One command."""
+    yield f"## {command.path}"
+    yield "\n\n".join(markdown_text(paragraph) for paragraph in command.help.split("\n\n"))
+    if command.examples:
+        yield "```bash\n" + "\n".join(command.examples) + "\n```"
+    shown = [f for f in fields_of(command.options) if not f.option.hidden]
+    for panel, fields in groupby(shown, key=lambda f: "Arguments" if f.option.positional else f.option.panel):
+        rows = ["| | | default |", "| --- | --- | --- |"]
+        rows += [f"| {_names(f)} | {_meaning(f)} | {_default(f)} |" for f in fields]
+        yield f"**{panel}**\n\n" + "\n".join(rows)
+
+
+def _names(f: Field) -> str:
+    names = [f.flag, *([f.option.short] if f.option.short else [])]
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _meaning(f: Field) -> str:
+    choices = f": {', '.join(f.choices)}" if f.choices else ""
+    bounds = {"at least": f.option.min, "above": f.option.above, "at most": f.option.max, "below": f.option.below}
+    limits = [f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None]
+    return markdown_text(f.option.help.rstrip(".") + choices + (f" ({', '.join(limits)})" if limits else "") + ".")
+
+
+def _default(f: Field) -> str:
+    if f.option.show_default:
+        return markdown_text(f.option.show_default)
+    if f.required:
+        return "required"
+    if isinstance(f.default, bool):
+        return "on" if f.default else "off"
+    if isinstance(f.default, tuple):
+        return markdown_text(",".join(map(str, f.default)))
+    return "" if f.default is None else markdown_text(f.default)

@@ -1,0 +1,113 @@
+"""The page of results: means over seeds with their provenance, files as tables, what was not measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.plugins.plot.fabricate import make_run, top1_at
+
+PAPER = {"source": "Authors, 2024, Table 1", "metrics": {"test/top1": 91.0}}
+PLAN = """
+title = "What was measured"
+introduction = "All of it."
+
+[[table]]
+title = "Rates"
+text = "Top-1 of the test images."
+command = "wasskit mrl sweep lr=0.1,0.05 seed=0,1"
+runs = ["rates/*"]
+metrics = ["test/top1"]
+labels = ["fast", "slow"]
+
+[[table]]
+title = "Folds"
+command = "wasskit metrix crossval"
+files = ["folds/*.csv"]
+
+[[table]]
+title = "ImageNet-100"
+command = "wasskit mrl train --recipe mrl/imagenet100"
+runs = ["imagenet100*"]
+needs = "a GPU with 40 GB"
+"""
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for seed in (0, 1):
+        for name, rate in (("a", 0.1), ("b", 0.05)):
+            run = make_run(tmp_path / "runs" / "rates" / f"{name}{seed}", seed=seed, lr=rate, paper=PAPER)
+            environment = {
+                "started": f"2026-01-0{seed + 1}T10:00:00+00:00",
+                "versions": {"torch": "2.4.1", "numpy": "1.26"},
+                "device": {"type": "cpu", "name": "Some CPU", "ranks": 1, "threads": 2},
+            }
+            (run / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
+    make_run(tmp_path / "runs" / "rates" / "c", lr=0.2, epochs=2, planned=5, finished=False)
+    folds = tmp_path / "runs" / "folds"
+    folds.mkdir()
+    (folds / "table.csv").write_text("loss,MAP@R\ncontrastive,0.123456\n<b>,1\nshort\n", encoding="utf-8")
+    (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
+    return tmp_path / "runs"
+
+
+def test_page_has_means_provenance_files_and_what_is_missing(
+    run_cli: Callable[..., Any], runs: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "RESULTS.md"
+    result = run_cli("plot", "results", tmp_path / "plan.toml", "--runs", runs, "-o", page, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["missing"] == ["ImageNet-100"]
+    text = page.read_text(encoding="utf-8")
+    titles = [line for line in text.splitlines() if line.startswith("#")]
+    assert titles == ["# What was measured", "## Rates", "## Folds", "## ImageNet-100"]
+    rates, folds, missing = text.split("## ")[1:]
+    # The mean of two seeds, their deviation, and the published figure beside; the unfinished run is left out.
+    assert f"{top1_at(5) + 0.5:.2f} ± 0.71" in rates
+    assert "91.00" in rates
+    assert "fast" in rates
+    assert "slow" in rates
+    assert "Seeds 0, 1; Some CPU, 2 threads; torch 2.4.1; 2026-01-01 to 2026-01-02;" in rates
+    assert "```bash\nwasskit mrl sweep lr=0.1,0.05 seed=0,1\n```" in rates
+    assert "| contrastive | 0.1235 |" in folds
+    assert "| &lt;b&gt; | 1 |" in folds
+    assert "| short |  |" in folds
+    assert "Not measured: it needs a GPU with 40 GB." in missing
+    assert "wasskit mrl train --recipe mrl/imagenet100" in missing
+
+
+def test_page_that_is_there_is_kept_unless_replaced(run_cli: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
+    page = tmp_path / "RESULTS.md"
+    page.write_text("mine", encoding="utf-8")
+    command = ("plot", "results", tmp_path / "plan.toml", "--runs", runs, "-o", page)
+    assert run_cli(*command).exit_code == 2
+    assert page.read_text(encoding="utf-8") == "mine"
+    assert run_cli(*command, "--overwrite").exit_code == 0
+    assert page.read_text(encoding="utf-8").startswith("# What was measured")
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("title = 'x'", "has no [[table]]"),
+        ("[[table]]\ntitle = 'x'", "table 1: it has no command"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nrun = ['z']", "table 1: 'run' is not one of title, command"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nruns = 'z'", "table 1: runs must be a list of texts"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nruns = ['../z']", "is not a pattern of paths below"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhich = 'last'", "it must be final or best"),
+        ("[[table]]\ntitle = 3\ncommand = 'y'", "table 1: title must be a text"),
+        ("titel = 'x'", "Did you mean 'title'?"),
+    ],
+)
+def test_plans_that_cannot_be_followed(run_cli: Callable[..., Any], tmp_path: Path, plan: str, message: str) -> None:
+    (tmp_path / "plan.toml").write_text(plan, encoding="utf-8")
+    page = tmp_path / "RESULTS.md"
+    result = run_cli("plot", "results", tmp_path / "plan.toml", "--runs", tmp_path, "-o", page)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert not page.exists()

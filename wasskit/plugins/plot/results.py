@@ -1,0 +1,192 @@
+"""The page of results: a plan names its tables, the run directories fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from wasskit.errors import UserError
+from wasskit.plugins.plot.groups import Group, group_runs
+from wasskit.plugins.plot.reports import table_report
+from wasskit.plugins.plot.runs import Run, read_runs
+from wasskit.report import Report
+from wasskit.system.documents import read_csv_rows, read_toml
+from wasskit.system.hints import did_you_mean
+from wasskit.text import markdown_text
+
+__all__ = ["Entry", "Plan", "read_plan", "results_report"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One table of the page.
+
+    Args:
+        title: its heading.
+        command: what repeats it.
+        text: what it shows and by which protocol, as Markdown.
+        runs: patterns of run directories below the folder of runs.
+        files: patterns of CSV files there, which commands have written; each is a table as it stands.
+        metrics: metrics of the runs, as ``plot table --metric`` takes them; empty: the main ones.
+        which: the last evaluation of each run, or the best.
+        labels: names of the groups of runs, in the order of their paths.
+        needs: what a machine must have; the entry says so where nothing was run.
+    """
+
+    title: str
+    command: str
+    text: str = ""
+    runs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    which: str = "final"
+    labels: tuple[str, ...] = ()
+    needs: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The page: its title, what stands above its tables, and these."""
+
+    title: str
+    introduction: str
+    entries: Sequence[Entry] = field(default_factory=tuple)
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from a TOML file: ``title``, ``introduction`` and a list ``[[table]]`` with the fields of `Entry`.
+
+    Raises:
+        UserError: a key is not known, a value is of another type, or there is no table.
+    """
+    document = read_toml(path)
+    _refuse_unknown(path, "", document, ("title", "introduction", "table"))
+    tables = document.get("table")
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise UserError(f"{path} has no [[table]]: a plan of results lists its tables so.")
+    entries = [_entry(path, number, table) for number, table in enumerate(tables, start=1)]
+    title, introduction = (_text(path, key, document.get(key, "")) for key in ("title", "introduction"))
+    return Plan(title or "Results", introduction, entries)
+
+
+def _entry(path: Path, number: int, table: Mapping[str, Any]) -> Entry:
+    where = f"table {number}: "
+    _refuse_unknown(path, where, table, [f.name for f in fields(Entry)])
+    for key in ("title", "command"):
+        if not table.get(key):
+            raise UserError(f"{path}, {where}it has no {key}.")
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in ("runs", "files", "metrics", "labels"):
+            if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+                raise UserError(f"{path}, {where}{key} must be a list of texts.")
+            values[key] = tuple(value)
+        else:
+            values[key] = _text(path, where + key, value)
+    entry = Entry(**values)
+    if entry.which not in ("final", "best"):
+        raise UserError(f"{path}, {where}which is {entry.which!r}: it must be final or best.")
+    for pattern in (*entry.runs, *entry.files):
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts or not pattern:
+            raise UserError(f"{path}, {where}{pattern!r} is not a pattern of paths below the folder of runs.")
+    return entry
+
+
+def _refuse_unknown(path: Path, where: str, table: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise UserError(f"{path}, {where}{key!r} is not one of {', '.join(known)}.{did_you_mean(key, known)}")
+
+
+def _text(path: Path, key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{path}, {key} must be a text.")
+    return value.strip()
+
+
+def results_report(plan: Plan, folder: Path) -> Report:
+    """The page as Markdown, the report's file ``results``; what was not run is named with the command that would."""
+    parts, missing, result = [f"# {plan.title}", plan.introduction], [], {}
+    for entry in plan.entries:
+        runs = _runs_of(entry, folder)
+        files = [path for pattern in entry.files for path in sorted(folder.glob(pattern)) if path.is_file()]
+        parts += [f"## {entry.title}", entry.text]
+        if runs:
+            groups = group_runs(runs, labels=list(entry.labels) or None)
+            parts += [_runs_table(entry, groups), _provenance(runs)]
+        parts += [_file_table(path) for path in files]
+        if not runs and not files:
+            missing.append(entry.title)
+            parts.append("Not measured" + (f": it needs {entry.needs}." if entry.needs else "."))
+        parts.append(f"```bash\n{entry.command}\n```")
+        result[entry.title] = {"runs": [str(run.path) for run in runs], "files": [str(path) for path in files]}
+    page = "\n\n".join(part for part in parts if part) + "\n"
+    remarks = [f"Not measured: {title}." for title in missing]
+    return Report({"tables": result, "missing": missing}, remarks=remarks, files={"results": page})
+
+
+def _runs_of(entry: Entry, folder: Path) -> list[Run]:
+    """The finished runs of an entry; those that are not finished have no result."""
+    paths = [path for pattern in entry.runs for path in sorted(folder.glob(pattern)) if path.is_dir()]
+    return [run for run in read_runs(dict.fromkeys(paths)) if run.finished]
+
+
+def _runs_table(entry: Entry, groups: Sequence[Group]) -> str:
+    report = table_report(
+        groups, "best" if entry.which == "best" else "final", metric=list(entry.metrics) or None,
+        against_paper=any(group.paper.get("metrics") for group in groups), text="markdown",
+    )  # fmt: skip
+    return str(report.files["table"]).rstrip()
+
+
+def _file_table(path: Path) -> str:
+    """A CSV file as a Markdown table; rows that are shorter than its heading are filled up."""
+    rows = [row for _, row in read_csv_rows(path)]
+    if not rows:
+        raise UserError(f"{path} is empty: write it again, or leave it out of the plan.")
+    width = max(map(len, rows))
+    lines = [[_cell(text) for text in (*row, *[""] * (width - len(row)))] for row in rows]
+    lines.insert(1, ["---"] * width)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    try:
+        return f"{float(text):.4g}" if "." in text or "e" in text.lower() else markdown_text(text)
+    except ValueError:
+        return markdown_text(text)
+
+
+def _provenance(runs: Sequence[Run]) -> str:
+    """Seeds, machine, versions, dates and time of the runs, each value once."""
+    seeds = sorted({run.seed for run in runs if isinstance(run.seed, int)})
+    days = sorted({str(run.environment.get("started", ""))[:10] for run in runs} - {""})
+    seconds = [run.final()["run/wall_seconds"] for run in runs if "run/wall_seconds" in run.final()]
+    facts = [
+        f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}" if seeds else "",
+        *sorted({_machine(run.environment) for run in runs} - {""}),
+        *sorted({_versions(run.environment) for run in runs} - {""}),
+        " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
+        f"{sum(seconds) / len(seconds):.0f} s a run" if seconds else "",
+    ]
+    text = "; ".join(markdown_text(fact) for fact in facts if fact)
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    device = environment.get("device")
+    if not isinstance(device, Mapping):
+        return ""
+    ranks, threads = device.get("ranks", 1), device.get("threads")
+    parts = [str(device.get("name", "")), f"{ranks} ranks" if ranks != 1 else ""]
+    parts += [f"{threads} thread" + ("s" if threads != 1 else "")] if device.get("type") == "cpu" and threads else []
+    return ", ".join(part for part in parts if part)
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    versions = environment.get("versions")
+    if not isinstance(versions, Mapping):
+        return ""
+    return ", ".join(f"{name} {versions[name]}" for name in ("wasskit", "torch") if name in versions)
