@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from torch.distributed.elastic.multiprocessing.subprocess_handler import Subproc
 from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters
 
 from wasskit import console
-from wasskit.distributed.launch import describe_saved
 from wasskit.errors import RunFailed
 from wasskit.system.signals import Stopped, forwarded, handled, name_of
 
@@ -41,12 +40,19 @@ _WRONG_REQUEST = 2
 
 
 def run_ranks(
-    nproc: int, command: Sequence[str], *, nnodes: int, endpoint: str, max_restarts: int, saved: Path, folder: Path
+    nproc: int,
+    command: Sequence[str],
+    *,
+    nnodes: int,
+    endpoint: str,
+    max_restarts: int,
+    saved: Callable[[], str],
+    folder: Path,
 ) -> int:
     """Run a command as ``nproc`` ranks here, of ``nnodes`` times as many; return the exit code of the whole.
 
     Args:
-        saved: where the ranks note what they have saved.
+        saved: says what the ranks have saved, in a sentence with a space before it.
         folder: for what the ranks say that do not own the terminal.
 
     Raises:
@@ -85,7 +91,7 @@ def _quieten() -> None:
 class _Agent(LocalElasticAgent):
     """The ranks of a run on this machine."""
 
-    def __init__(self, spec: WorkerSpec, logs: DefaultLogsSpecs, saved: Path) -> None:
+    def __init__(self, spec: WorkerSpec, logs: DefaultLogsSpecs, saved: Callable[[], str]) -> None:
         super().__init__(spec=spec, logs_specs=logs)
         self._saved = saved
         self._heard: list[int] = []
@@ -206,7 +212,7 @@ class _Agent(LocalElasticAgent):
             else ""
         )
         rank = self._worker_group.workers[place].global_rank
-        sentence = f"Rank {rank} was ended by {name_of(-code)}{cause}.{describe_saved(self._saved)}"
+        sentence = f"Rank {rank} was ended by {name_of(-code)}{cause}.{self._saved()}"
         console.stderr().print(f"[bold red]Error:[/bold red] {console.escape(sentence)}")
 
 

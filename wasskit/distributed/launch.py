@@ -22,7 +22,7 @@ from wasskit.errors import UserError
 from wasskit.system import processes
 
 __all__ = [
-    "describe_saved", "is_launched", "is_restarted", "join_slurm_step", "launch", "note_saved", "owns_ranks",
+    "is_launched", "is_restarted", "join_slurm_step", "launch", "note_saved", "owns_ranks",
     "read_saved", "slurm_endpoint",
 ]  # fmt: skip
 
@@ -82,7 +82,13 @@ def launch(
     try:
         with _environment({**shared_environment(nproc, nnodes), **processes.parenthood(), _SAVED: str(saved)}):
             return run_ranks(
-                nproc, command, nnodes=nnodes, endpoint=endpoint, max_restarts=max_restarts, saved=saved, folder=folder
+                nproc,
+                command,
+                nnodes=nnodes,
+                endpoint=endpoint,
+                max_restarts=max_restarts,
+                saved=lambda: _describe(saved),
+                folder=folder,
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -215,7 +221,7 @@ def read_saved(path: Path | None = None) -> tuple[Path, int | None] | None:
     return Path(run), step
 
 
-def describe_saved(path: Path) -> str:
+def _describe(path: Path) -> str:
     """What the ranks have noted last, in a sentence with a space before it; nothing where they do not train."""
     noted = read_saved(path)
     if noted is None:
