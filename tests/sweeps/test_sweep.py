@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from wasskit.evaluation.metrics import Metrics, share
+from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.recipes import load_recipe
 from wasskit.sweeps.axes import Point
 from wasskit.sweeps.results import average, final_metrics, sweep_report
@@ -21,7 +22,7 @@ FAST = ("--dataset", "fake", "--image-size", "8", "--epochs", "1", "--dims", "2,
 
 def test_rows_are_means_over_seeds_by_hand(tmp_path: Path) -> None:
     """Two seeds of 50 and 60 with 1 undeclared; a metric that one seed lacks is none of the row."""
-    points = [Point({"lr": 0.1, "seed": seed}, {f"s{seed}": None}) for seed in (0, 1)]  # type: ignore[dict-item]
+    points = [Point({"lr": 0.1, "seed": seed}, {f"s{seed}": MrlTrain()}) for seed in (0, 1)]
     for seed, final in enumerate([{"test/a": 50.0, "test/x": 1.0, "test/b": 9.0}, {"test/a": 60.0, "test/x": 1.0}]):
         (tmp_path / f"s{seed}").mkdir()
         (tmp_path / f"s{seed}" / "config.toml").write_text('command = "mrl train"\n')
@@ -64,8 +65,7 @@ def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_pa
     other = run_cli(*sweep, "--", *FAST, "--lr", "0.2")
     assert other.exit_code == 2
     assert "lr (0.1 there, 0.2 now)" in words(other.stderr)
-    grown = ("sweep", "mrl", "train", "alpha=1,2", "--array", "0-2", "--table-only", "--run-dir", root)
-    partly = run_cli(*grown, "--", *FAST)
+    partly = run_cli("sweep", "mrl", "train", "alpha=1,2", "--array", "0-2", "--table-only", "--run-dir", root)
     assert partly.exit_code == 2
     assert "--array is about a job" in words(partly.stderr)
     grown = ("sweep", "mrl", "train", "alpha=1,2", "seed=0,1,2", "--table-only", "--run-dir", root)

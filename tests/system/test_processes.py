@@ -70,7 +70,7 @@ def test_a_child_is_killed_with_its_own() -> None:
 def test_a_child_whose_parent_ended_before_it_looked_is_asked_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
     monkeypatch.setenv("WASSKIT_PARENT", str(os.getpid()))
-    monkeypatch.setattr(processes.os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
     monkeypatch.setattr(processes, "_kernel_tells", lambda: True)
     processes.watch_parent()
     assert sent == [(os.getpid(), signal.SIGTERM)]

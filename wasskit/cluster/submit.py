@@ -93,7 +93,7 @@ def _executor(resources: Resources, *, dry: bool = False) -> Any:
         )
         return executor
 
-    class Executor(submitit.SlurmExecutor):  # type: ignore[misc, name-defined]
+    class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         @classmethod
         def affinity(cls) -> int:
             return 2 if dry else int(super().affinity())

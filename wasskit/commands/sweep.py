@@ -146,7 +146,7 @@ def body(config: Sweep, invocation: Invocation) -> Mapping[str, Any]:
     points = plan_points(asked.base, parse_axes(asked.axes, kind))
     root = config.folder.run_dir or Path("runs") / "sweep" / (config.folder.name or path.replace(" ", "-"))
 
-    def report(points: Sequence[Point], paper: Mapping[str, Any]) -> Any:
+    def report(points: Sequence[Point[Any]], paper: Mapping[str, Any]) -> Any:
         return sweep_report(path, average(points, lambda point: final_metrics(root, point)), declared_metrics())
 
     grid = Grid(

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed.elastic.rendezvous.registry as rendezvous
-from torch.distributed.elastic.agent.server import WorkerGroup, WorkerSpec, WorkerState
-from torch.distributed.elastic.agent.server.api import RunResult
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
 from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
@@ -134,7 +133,8 @@ class _Agent(LocalElasticAgent):
         # The agent's own handlers give the ranks thirty seconds, which may be too few to save.
         ours = {number: signal.getsignal(number) for number in _agents_signals()}
         try:
-            return super()._start_workers(worker_group)
+            started: dict[int, Any] = super()._start_workers(worker_group)
+            return started
         finally:
             for number, handler in ours.items():
                 signal.signal(number, handler)
@@ -159,7 +159,8 @@ class _Agent(LocalElasticAgent):
             self._explain(self._failed)
             self._clear()
             console.warn(f"All ranks start again from there ({self._remaining_restarts} restarts are left).")
-        return super()._monitor_workers(worker_group)
+        found: RunResult = super()._monitor_workers(worker_group)
+        return found
 
     # --- Signals ------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from wasskit.config import Field, RecipeOptions, build, check_keys, coerce, display, recipe_fields, values_of
 from wasskit.errors import UserError
@@ -14,14 +14,15 @@ from wasskit.system.hints import did_you_mean
 __all__ = ["Axes", "Point", "combinations", "complete_axis", "folder_name", "parse_axes", "plan_points"]
 
 Axes = Mapping[str, Sequence[Any]]
+C = TypeVar("C", bound=RecipeOptions)
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(Generic[C]):
     """One combination: its settings, and the trainings it consists of."""
 
     settings: Mapping[str, Any]
-    trainings: Mapping[str, RecipeOptions]
+    trainings: Mapping[str, C]
     """Path below the folder of the grid -> configuration."""
 
 
@@ -80,7 +81,7 @@ def _value(field: Field, text: str, where: str) -> Any:
     return coerce(field, text.replace(":", ",") if field.kind.sequence else text, where)
 
 
-def plan_points(base: RecipeOptions, axes: Axes) -> list[Point]:
+def plan_points(base: C, axes: Axes) -> list[Point[C]]:
     """The combinations of the axes, each one training that differs from ``base`` in these settings.
 
     Raises:

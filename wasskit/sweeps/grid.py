@@ -43,7 +43,7 @@ class Grid:
     command: str
     trains: str
     options: Mapping[str, Any]
-    points: Sequence[Point]
+    points: Sequence[Point[Any]]
     argv: Sequence[str]
     jobs: int = 1
     nproc: int = 1
@@ -55,7 +55,7 @@ class Grid:
         found = {name: training for point in self.points for name, training in point.trainings.items()}
         object.__setattr__(self, "trainings", found)
 
-    def run(self, report: Callable[[Sequence[Point], Mapping[str, Any]], Report]) -> Mapping[str, Any]:
+    def run(self, report: Callable[[Sequence[Point[Any]], Mapping[str, Any]], Report]) -> Mapping[str, Any]:
         """Train what is not finished, then tabulate, draw and save all; what ``--json`` prints.
 
         Args:
@@ -75,7 +75,7 @@ class Grid:
             self._train(finished)
             return self._conclude(folder, self.points, report)
 
-    def tabulate(self, report: Callable[[Sequence[Point], Mapping[str, Any]], Report]) -> Mapping[str, Any]:
+    def tabulate(self, report: Callable[[Sequence[Point[Any]], Mapping[str, Any]], Report]) -> Mapping[str, Any]:
         """Tabulate, draw and save what is finished, and train nothing.
 
         Raises:
@@ -121,8 +121,8 @@ class Grid:
     def _conclude(
         self,
         folder: RunDirectory,
-        points: Sequence[Point],
-        report: Callable[[Sequence[Point], Mapping[str, Any]], Report],
+        points: Sequence[Point[Any]],
+        report: Callable[[Sequence[Point[Any]], Mapping[str, Any]], Report],
     ) -> Mapping[str, Any]:
         paper = self.paper or folder.paper
         folder.reconfigure(self.options, paper)

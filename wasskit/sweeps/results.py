@@ -44,7 +44,7 @@ class Row:
         return f"{self.mean[metric]:.{digits}f}{deviation}"
 
 
-def average(points: Sequence[Point], measures: Callable[[Point], Mapping[str, float]]) -> list[Row]:
+def average(points: Sequence[Point[Any]], measures: Callable[[Point[Any]], Mapping[str, float]]) -> list[Row]:
     """The metrics of all points, seeds averaged; deviations are those of a sample (n - 1)."""
     groups: dict[tuple[tuple[str, Any], ...], list[Mapping[str, float]]] = {}
     for point in points:
@@ -60,7 +60,7 @@ def average(points: Sequence[Point], measures: Callable[[Point], Mapping[str, fl
     return rows
 
 
-def final_metrics(root: Path, point: Point) -> dict[str, float]:
+def final_metrics(root: Path, point: Point[Any]) -> dict[str, float]:
     """What a combination's training measured at its end, the monitored metric first; ``split/metric`` -> value."""
     (name,) = point.trainings
     summary = RunDirectory.open(root / name).summary or {}

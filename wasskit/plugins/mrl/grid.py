@@ -19,7 +19,7 @@ def parse_axes(words: Iterable[str]) -> dict[str, list[Any]]:
     return sweeps.parse_axes(words, MrlTrain, {"method": list(methods())})
 
 
-def plan_points(base: TrainingOptions, axes: Axes, width: Callable[[TrainingOptions], int]) -> list[Point]:
+def plan_points(base: TrainingOptions, axes: Axes, width: Callable[[TrainingOptions], int]) -> list[Point[MrlTrain]]:
     """The combinations of the axes.
 
     Args:
@@ -32,7 +32,9 @@ def plan_points(base: TrainingOptions, axes: Axes, width: Callable[[TrainingOpti
     return [_point(settings, shared, width) for settings in sweeps.combinations(axes)]
 
 
-def _point(settings: dict[str, Any], shared: dict[str, Any], width: Callable[[TrainingOptions], int]) -> Point:
+def _point(
+    settings: dict[str, Any], shared: dict[str, Any], width: Callable[[TrainingOptions], int]
+) -> Point[MrlTrain]:
     method, name = settings.get("method", "mwrl"), folder_name(settings)
     options = {**shared, **methods()[method], **{key: value for key, value in settings.items() if key != "method"}}
     if options["dims"] is None:

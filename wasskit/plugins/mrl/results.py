@@ -26,10 +26,10 @@ class Row(sweeps.Row):
         return sorted(int(key.partition("@")[2]) for key in self.mean if key.startswith("top1@"))
 
 
-def collect(root: Path, points: Sequence[Point]) -> list[Row]:
+def collect(root: Path, points: Sequence[Point[Any]]) -> list[Row]:
     """The final test metrics of all points, seeds averaged; deviations are those of a sample (n - 1)."""
 
-    def measures(point: Point) -> dict[str, float]:
+    def measures(point: Point[Any]) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for name in point.trainings:
             summary = RunDirectory.open(root / name, plugin="mrl").summary or {}

@@ -25,7 +25,7 @@ def run_grid(config: GridOptions, axes: Axes, invocation: Invocation, *, default
 
     root = config.run.run_dir or Path("runs") / "mrl" / (config.run.name or default)
 
-    def report(points: Sequence[Point], paper: Mapping[str, Any]) -> Report:
+    def report(points: Sequence[Point[Any]], paper: Mapping[str, Any]) -> Report:
         return grid_report(config.data.dataset, invocation.command, collect(root, points), paper)
 
     grid = Grid(
