@@ -70,7 +70,7 @@ def run_ranks(
             # The agent replaces ${local_rank} in arguments; ours are taken as they are.
             args=tuple(word.replace("$", "$$") for word in command[1:]),
             rdzv_handler=rendezvous.get_rendezvous_handler(meeting), max_restarts=max_restarts,
-            monitor_interval=_POLL_SECONDS,
+            monitor_interval=_POLL_SECONDS, master_addr="127.0.0.1" if alone else None,
         )  # fmt: skip
         redirects = dict.fromkeys(range(1, nproc), Std.ALL)
         agent = _Agent(spec, DefaultLogsSpecs(log_dir=str(folder), redirects=redirects), saved)
