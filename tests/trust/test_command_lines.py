@@ -42,6 +42,8 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for place in (
         "wasskit.training.session.seed_all",
         "wasskit.sweeps.grid.Grid._train",
+        "wasskit.cluster.submit.submit",
+        "wasskit.sweeps.cluster.submit",
         "wasskit.plugins.study.session.RunDirectory.create",
         "wasskit.plugins.plot.look.save_figure",
         "wasskit.distributed.launch.launch",
