@@ -434,7 +434,7 @@ def test_ranks_start_again_after_one_has_died(tmp_path: Path, capfd: pytest.Capt
     assert second.count("True") == 1
     said = " ".join(capfd.readouterr().err.split())
     assert "Rank 1 was ended by SIGKILL" in said
-    assert "All ranks start again from there (2 restarts are left)" in said
+    assert "All ranks start again from what is saved (attempt 2 of 3)" in said
 
 
 @pytest.mark.distributed

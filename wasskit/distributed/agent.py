@@ -158,7 +158,9 @@ class _Agent(LocalElasticAgent):
         if self._failed is not None and self._remaining_restarts:
             self._explain(self._failed)
             self._clear()
-            console.warn(f"All ranks start again from there ({self._remaining_restarts} restarts are left).")
+            allowed = worker_group.spec.max_restarts
+            attempt = allowed - self._remaining_restarts + 2
+            console.warn(f"All ranks start again from what is saved (attempt {attempt} of {allowed + 1}).")
         found: RunResult = super()._monitor_workers(worker_group)
         return found
 
