@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.config import Invocation, to_options
-from wasskit.plugins.mrl.commands.sweep import GridOptions
 from wasskit.plugins.mrl.grid import Axes, Point, plan_points
+from wasskit.plugins.mrl.options import GridOptions
 from wasskit.plugins.mrl.results import collect, grid_report
 from wasskit.report import Report
 from wasskit.sweeps.cluster import submit_grid

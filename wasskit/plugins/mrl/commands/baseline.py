@@ -8,7 +8,7 @@ from typing import Any
 
 from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, option
-from wasskit.plugins.mrl.commands.sweep import GridOptions
+from wasskit.plugins.mrl.options import GridOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,27 +8,7 @@ from typing import Any
 
 from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, argument, option
-from wasskit.errors import UserError
-from wasskit.plugins.mrl.options import TrainingOptions, complete_axes
-
-
-@dataclass(frozen=True, kw_only=True)
-class GridOptions(TrainingOptions):
-    """Options of commands that train many times."""
-
-    jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
-    nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
-    table_only: bool = option(
-        False, help="Train nothing: tabulate what is finished.", panel="Run", transient=True, flag="--table-only"
-    )
-
-    def validate(self) -> None:
-        super().validate()
-        if self.machine.nproc > 1 or self.machine.nnodes > 1:
-            raise UserError(
-                "--nproc, --nnodes: this command trains many times; use --jobs for trainings at the same time, or "
-                "--nproc-per-run for the processes of each."
-            )
+from wasskit.plugins.mrl.options import GridOptions, complete_axes
 
 
 @dataclass(frozen=True, kw_only=True)
