@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "load": "wasskit.plugins.models",
+    "HubModel": "wasskit.plugins.hub",
     "MatryoshkaAdaptor": "wasskit.plugins.mrl.adapt.estimator",
     "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
     "W2UniformityLoss": "wasskit.plugins.ssl.losses",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from wasskit.ot.sinkhorn import nested_sinkhorn_divergences as nested_sinkhorn_divergences
     from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared as sliced_gaussian_wasserstein_squared
     from wasskit.ot.sliced import sliced_wasserstein_squared as sliced_wasserstein_squared
+    from wasskit.plugins.hub import HubModel as HubModel
     from wasskit.plugins.metrix.objective import MetrixLoss as MetrixLoss
     from wasskit.plugins.models import load as load
     from wasskit.plugins.mrl.adapt.estimator import MatryoshkaAdaptor as MatryoshkaAdaptor

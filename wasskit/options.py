@@ -211,6 +211,15 @@ class RunOptions(RunFolderOptions):
     )
     log_every: int = option(20, help="Steps between logged losses.", panel="Run", min=1)
     tensorboard: bool = option(True, help="Write TensorBoard events.", panel="Run", runtime=True)
+    track: tuple[Literal["mlflow", "wandb", "trackio"], ...] = option(
+        (), help="Trackers that record the metrics too, in their local stores (wandb offline).", panel="Run",
+        runtime=True, metavar="mlflow,wandb,trackio",
+    )  # fmt: skip
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """All trackers, TensorBoard among them."""
+        return (*(("tensorboard",) if self.tensorboard else ()), *self.track)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,7 @@ if __name__ == "__main__":
     run = RunDirectory.create(folder / "run", command="toy train", options={})
     try:
         with raised():
-            Trainer(Slow(), source, run, cadence=Cadence(epochs=50), tensorboard=False).fit()
+            Trainer(Slow(), source, run, cadence=Cadence(epochs=50), track=()).fit()
     except Interrupted as stop:
         print(stop, flush=True)
         sys.exit(stop.exit_code)

@@ -99,3 +99,27 @@ def test_wrong_requests() -> None:
         linear_probe(features, labels[:-1], features, labels)
     with pytest.raises(UserError, match="one of the splits is empty"):
         linear_probe(features, labels, features[:0], labels[:0])
+
+
+@pytest.mark.parametrize("ridge", [1e-2, 1e-4])
+def test_logistic_probe_is_scikit_learns(ridge: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The minimum is unique: both are within the solvers' tolerance of it, also where rows are seen a few at a time."""
+    from sklearn.linear_model import LogisticRegression
+
+    from wasskit.evaluation import linear
+
+    monkeypatch.setattr(linear, "_LOGITS", 100)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (120,), generator=generator)
+    rows = torch.nn.functional.one_hot(labels, 6) + torch.randn(120, 6, generator=generator, dtype=torch.float64)
+    found = linear.logistic_probe(rows, labels, 4, ridge=ridge, iterations=500)
+    model = LogisticRegression(C=1 / (120 * ridge), tol=1e-10, max_iter=10_000).fit(rows.numpy(), labels.numpy())
+    expected = torch.from_numpy(model.predict_proba(rows.numpy()))
+    # Curvature is at least about the ridge; both gradients are below 1e-7, so that weights differ by 1e-3 at most in
+    # the flattest direction, which moves no probability by as much.
+    torch.testing.assert_close(found(rows).softmax(1), expected, atol=1e-3, rtol=0)
+    assert bool((found(rows).argmax(1) == torch.from_numpy(model.predict(rows.numpy()))).all())
+    with pytest.raises(UserError, match="labels from 0 to 2: some samples have none"):
+        linear.logistic_probe(rows, labels, 3)
+    with pytest.raises(UserError, match="120 have 3"):
+        linear.logistic_probe(rows, labels[:3], 4)

@@ -127,6 +127,26 @@ def test_mrl_retrieves_from_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
         assert outcome["metrics"]["precision1"] == pytest.approx(_accuracy(files, 1, dim))
 
 
+def test_mrl_classifies_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
+    """One logistic regression per prefix, scikit-learn's; a cascade of threshold 1 asks them all."""
+    from sklearn.linear_model import LogisticRegression
+
+    argv = ["mrl", "classify", "test.npy", "--labels", "test.csv", *TRAIN, "--json", "--overwrite", "--ridge", "1e-3"]
+    found = json.loads(run_cli(*argv, "--thresholds", "0.1,1").stdout)
+    (x, y), (z, true) = files["train"], files["test"]
+    for outcome, dim in zip(found["outcomes"], (8, 16, 20), strict=False):
+        model = LogisticRegression(C=1 / (60 * 1e-3), tol=1e-8, max_iter=10_000).fit(_unit(x, dim), y)
+        assert outcome["metrics"]["top1"] == pytest.approx(100 * model.score(_unit(z, dim), true))
+        assert outcome["operations"] == dim * 4
+    early, late = found["outcomes"][3:]
+    assert early["metrics"]["mean_dim"] == 8
+    assert late["metrics"]["top1"] == found["outcomes"][2]["metrics"]["top1"]
+    assert late["operations"] == (8 + 16 + 20) * 4
+    assert (Path("runs/mrl/evaluate-test") / "cascade.json").is_file()
+    one = json.loads(run_cli(*argv, "--dims", "3,20").stdout)["outcomes"]
+    assert [outcome["text"] for outcome in one[:2]] == ["3", "20"]
+
+
 def test_ssl_trains_a_probe_on_files(run_cli: Cli, files: dict[str, Any]) -> None:
     """Unregularised, on clusters that are far apart: every test vector is told right, as by logistic regression."""
     for name, (rows, labels) in files.items():
@@ -164,6 +184,9 @@ def test_ssl_trains_a_probe_on_files(run_cli: Cli, files: dict[str, Any]) -> Non
         ("metrix evaluate test.npy --labels test.csv --dataset digits", "--dataset belongs to a model"),
         ("mrl evaluate test.npy --labels test.csv --dims 8,32", "--dims: "),
         ("mrl evaluate test.npy --labels test.csv --no-neighbours", "--no-neighbours leaves nothing"),
+        ("mrl classify test.npy --labels test.csv", "give --train and --train-labels too"),
+        ("mrl classify test.npy --labels test.csv --train train.npy --train-labels train.csv --dims 8,32", "--dims: "),
+        ("mrl classify run --dims 8", "--dims belongs to a file of embeddings: run has classifiers of its own."),
         ("mrl evaluate nan.npy --labels test.csv", "nan.npy has 1 rows with values that are not finite"),
     ],
 )  # fmt: skip

@@ -1,18 +1,15 @@
-"""Progress as lines and as a bar; event files that TensorBoard reads."""
+"""Progress as lines and as a bar."""
 
 from __future__ import annotations
 
 import io
-import math
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from wasskit.training.logging import (
-    EventWriter,
     PlainReporter,
     Reporter,
     RichReporter,
@@ -101,26 +98,6 @@ def test_reporter_by_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_reporter(), PlainReporter)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert isinstance(make_reporter(), RichReporter)
-
-
-def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing import event_accumulator as accumulator
-
-    first = EventWriter(tmp_path)
-    for step in (1, 2, 3, 300):
-        first.scalars(step, {"train/loss": step / 2, "test/top1@64": math.inf if step == 3 else 1e300})
-    first.close()
-    resumed = EventWriter(tmp_path, first_step=3)
-    resumed.scalars(3, {"train/loss": 7.0})
-    resumed.close()
-    read = accumulator.EventAccumulator(str(tmp_path))
-    read.Reload()
-    assert [(event.step, event.value) for event in read.Scalars("train/loss")] == [
-        (1, 0.5),
-        (2, 1.0),
-        (3, 7.0),
-    ]
-    assert [event.value for event in read.Scalars("test/top1@64")] == [math.inf, math.inf]
 
 
 def test_importing_costs_nothing() -> None:

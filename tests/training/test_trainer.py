@@ -81,7 +81,7 @@ def saved(run: RunDirectory, name: str = "last") -> dict[str, Any]:
 
 
 def fit(task: Task, run: RunDirectory | None = None, **settings: Any) -> Trainer:
-    trainer = trainer_of(task, Shuffled(), run, **{"epochs": 2, "tensorboard": False, **settings})
+    trainer = trainer_of(task, Shuffled(), run, **{"epochs": 2, "track": (), **settings})
     trainer.fit()
     return trainer
 
@@ -145,7 +145,7 @@ def test_cadence_of_steps(tmp_path: Path) -> None:
         return x, x[:, :1]
 
     source = StepSource(draw, steps_per_epoch=8, batch_size=4)
-    trainer_of(task, source, run, steps=20, eval_every=6, log_every=5, tensorboard=False).fit()
+    trainer_of(task, source, run, steps=20, eval_every=6, log_every=5, track=()).fit()
     assert drawn == list(range(20))
     assert steps_of(task, "evaluate") == [6, 12, 18, 20]
     assert steps_of(task, "start_epoch") == [0, 8, 16]
@@ -465,7 +465,7 @@ def test_fp16_scales_and_unscales(tmp_path: Path) -> None:
     plain, scaled = Linear(), Linear()
     fit(plain, epochs=1)
     run = make_run(tmp_path / "r")
-    trainer = trainer_of(scaled, Shuffled(), run, epochs=1, precision="fp16", clip_norm=1e9, tensorboard=False)
+    trainer = trainer_of(scaled, Shuffled(), run, epochs=1, precision="fp16", clip_norm=1e9, track=())
     trainer.stepper.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     trainer.fit()
     torch.testing.assert_close(scaled.net.weight, plain.net.weight, rtol=0, atol=5e-3)
@@ -487,7 +487,7 @@ import sys
 from pathlib import Path
 from tests.training.toy import make_run, make_trainer
 run = make_run(Path(sys.argv[1]))
-make_trainer(run, epochs=2, tensorboard=True).fit()
+make_trainer(run, epochs=2, track=["tensorboard"]).fit()
 make_trainer(run, epochs=2).fit(resume=True)
 unwanted = {"torchvision", "timm", "rich", "matplotlib", "tensorboard.program", "sklearn"}
 assert not unwanted & set(sys.modules), unwanted & set(sys.modules)

@@ -132,7 +132,7 @@ def trainer_of(task: Task, source: Source, run: RunDirectory | None = None, **se
 
 
 def make_trainer(run: RunDirectory | None, task: Task | None = None, **settings: Any) -> Trainer:
-    settings = {"epochs": 4, "log_every": 5, "accumulate": 2, "seed": 3, "tensorboard": False, **settings}
+    settings = {"epochs": 4, "log_every": 5, "accumulate": 2, "seed": 3, "track": (), **settings}
     return trainer_of(task or ToyTask(), Shuffled(), run, **settings)
 
 

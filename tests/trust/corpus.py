@@ -196,6 +196,11 @@ def _of_readers(folder: Path) -> Iterator[Case]:
             "x.csv",
             (b"query,document,relevance\n0,1,2\n3,4,0.5\n",),
         ),
+        "data.pairs.read_pairs": (
+            "text",
+            "x.csv",
+            (b"query,document,relevance\na,b,2\nc,d,0.5\n", b"document,query\n1,2\n"),
+        ),
         "plugins.plot.clouds.read_colours": ("bytes", "x.png", _pictures()),
         "plugins.plot.runs._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
         "plugins.plot.html.read_image": ("bytes", "x.png", _pictures()),

@@ -31,6 +31,8 @@ MEASURES = {
     "recall_at_k": "recall_at_k(x, y, k=(1, 10))",
     "map_at_r": "map_at_r(x, y)",
     "map_at_k": "retrieval.map_at_k(x, y, 10)",
+    "query_metrics": "query_metrics(x, y, wanted=per_query.Wanted(average=(10,), ndcg=(10,)))",
+    "query_metrics, whole rankings": "query_metrics(x[: n // 4], y[: n // 4], wanted=per_query.Wanted(full=True))",
     "nearest": "retrieval.nearest(x, 10)",
     "knn_accuracy": "knn_accuracy(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :])",
     "topk_accuracy": "topk_accuracy(x, y, (1, 5))",
@@ -43,7 +45,7 @@ import sys
 from tests.trust.memory import peak_memory
 import numpy as np, torch
 from wasskit.evaluation import *
-from wasskit.evaluation import retrieval, uniformity
+from wasskit.evaluation import per_query, retrieval, uniformity
 n, m = int(sys.argv[1]), int(sys.argv[2])
 torch.manual_seed(0)
 x, y = torch.randn(n, m), torch.randint(100, (n,))
@@ -107,6 +109,35 @@ def test_study_measure_of_a_large_file(tmp_path: Path, complete: bool) -> None:
     json.loads(done.stdout)
     # torch and matplotlib take 0.6 GiB; a matrix of the sample's pairs would be 0.4 GiB in float32.
     assert int(done.stderr.split()[-1]) < (4 * GIB if complete else 1.1 * GIB)
+
+
+_STREAM = """
+import sys
+from pathlib import Path
+from tests.trust.memory import peak_memory
+from wasskit.data.embeddings import open_embeddings
+found = open_embeddings(Path(sys.argv[1]))
+rows = sum(len(part) for part in found.chunks())
+assert rows == len(found) == int(sys.argv[2]), rows
+print(peak_memory())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's /proc")
+def test_a_large_file_is_streamed(tmp_path: Path, complete: bool) -> None:
+    """10 million x 768 in float16 (14 GiB, sparse on disk) through 1.25 GiB: torch takes 0.4 GiB, a chunk in both types
+    and its check a quarter, the allocator's holes as much. The sample is a tenth of it, and still more than the limit.
+    """
+    import numpy as np
+
+    rows = 10_000_000 if complete else 1_000_000
+    path = tmp_path / "x.npy"
+    with path.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (rows, 768)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 2 * 768 * rows)
+    assert int(run_child([sys.executable, "-c", _STREAM, str(path), str(rows)])) < 1.25 * GIB < path.stat().st_size
 
 
 _SOAK = """

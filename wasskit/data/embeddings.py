@@ -11,6 +11,7 @@ value per line.
 from __future__ import annotations
 
 import csv
+import mmap
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SUFFIXES", "Embeddings", "Labelled", "class_numbers", "is_embeddings", "is_part", "open_embeddings", "read_column",
-    "read_labelled", "read_tensor",
+    "read_labelled", "read_tensor", "read_values",
 ]  # fmt: skip
 
 BESIDE = ("", "row", "id", "label", "group", "path")
 """Columns of a CSV file of vectors that are no part of them."""
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_CHUNK = 65_536
+_CHUNK, _NUMBERS = 65_536, 1 << 24
+"""Most rows, and about the most numbers, that are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,12 @@ class MappedVectors:
         return _floating(np.empty(0, self.array.dtype)).dtype
 
     def split(self, rows: int) -> Iterator[Tensor]:
-        """The rows in order, up to ``rows`` of them at a time."""
-        return (_floating(self.array[i : i + rows].copy()) for i in range(0, len(self.array), rows))
+        """The rows in order, up to ``rows`` of them at a time; those that were given leave the memory."""
+        mapped = getattr(self.array, "_mmap", None)
+        for start in range(0, len(self.array), rows):
+            yield _floating(self.array[start : start + rows].copy())
+            if mapped is not None and hasattr(mapped, "madvise"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         return _floating(self.array[indices.numpy()])
@@ -91,13 +97,13 @@ class Embeddings:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def chunks(self, rows: int = _CHUNK) -> Iterator[Tensor]:
-        """The vectors in order, (up to ``rows``, D) float32 at a time.
+    def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
+        """The vectors in order, (up to ``rows``, D) float32 at a time; None: as many as make 64 MiB.
 
         Raises:
             UserError: a row is not finite in float32: which, and how many of the file are.
         """
-        for part in self.stored.split(rows):
+        for part in self.stored.split(rows or self._at_a_time):
             found: Tensor = part.to(torch.float32)
             self._refuse(found)
             yield found
@@ -122,14 +128,18 @@ class Embeddings:
             self._check(lambda part: part)
         return _loaded(self.stored)
 
+    @property
+    def _at_a_time(self) -> int:
+        return max(1, min(_CHUNK, _NUMBERS // self.shape[1]))
+
     def _refuse(self, found: Tensor) -> None:
         if not bool(torch.isfinite(found).all()):
-            self._check(lambda part: part.to(torch.float32))
+            self._check(torch.Tensor.float)
 
     def _check(self, taken: Any) -> None:
         """Raises ``UserError`` where rows, ``taken`` as they will be used, are not finite."""
         bad, first, start = 0, 0, 0
-        for part in self.stored.split(_CHUNK):
+        for part in self.stored.split(self._at_a_time):
             wrong = ~torch.isfinite(taken(part)).all(1)
             if bad == 0 and bool(wrong.any()):
                 first = start + int(wrong.nonzero()[0])
@@ -152,8 +162,7 @@ def open_embeddings(path: Path, *, least: int = 1) -> Embeddings:
         UserError: the file is missing, damaged or of another kind, holds no matrix of numbers, or several, or
             fewer rows.
     """
-    file, key = _parted(path)
-    stored = _opened(file, key)
+    stored = _opened(*_parted(path))
     if len(stored.shape) != 2 or 0 in stored.shape:
         raise UserError(f"{path} must be a matrix (N, m) with one row per sample, not of shape {tuple(stored.shape)}.")
     if stored.shape[0] < least:
@@ -171,20 +180,15 @@ def read_tensor(path: Path) -> Tensor:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Vectors with the class of each.
-
-    Args:
-        vectors: (N, D) as they are stored.
-        labels: (N,) int64, numbers of ``classes``.
-    """
+    """Vectors (N, D) as they are stored, and labels (N,) int64, numbers of ``classes``; -1 where none are given."""
 
     vectors: Tensor
     labels: Tensor
     classes: tuple[str, ...]
 
 
-def read_labelled(*pairs: tuple[Path, Path]) -> list[Labelled]:
-    """Files of vectors with their labels; the classes are numbered alike in all of them.
+def read_labelled(*pairs: tuple[Path, Path | None]) -> list[Labelled]:
+    """Files of vectors with their labels, if any; the classes are numbered alike in all of them.
 
     Raises:
         UserError: one cannot be read, they do not fit together, or the vectors differ in width.
@@ -195,9 +199,16 @@ def read_labelled(*pairs: tuple[Path, Path]) -> list[Labelled]:
             raise UserError(
                 f"{other.where} has vectors of {other.shape[1]} numbers, {opened[0].where} of {opened[0].shape[1]}."
             )
-    columns = [read_column(labels, vectors) for (_, labels), vectors in zip(pairs, opened, strict=True)]
-    numbers, classes = class_numbers(*columns)
-    return [Labelled(v.whole(), n, classes) for v, n in zip(opened, numbers, strict=True)]
+    columns = [
+        None if labels is None else read_column(labels, vectors)
+        for (_, labels), vectors in zip(pairs, opened, strict=True)
+    ]
+    numbers, classes = class_numbers(*(column for column in columns if column is not None))
+    found = iter(numbers)
+    return [
+        Labelled(vectors.whole(), torch.full((len(vectors),), -1) if column is None else next(found), classes)
+        for vectors, column in zip(opened, columns, strict=True)
+    ]
 
 
 def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
@@ -210,6 +221,14 @@ def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels
     Raises:
         UserError: the file cannot be read, holds no such column, or as many values as ``of`` has rows.
     """
+    values = read_values(path, of, what=what)
+    if values.dtype.kind == "U" and len(values) and all(re.fullmatch(r"-?\d{1,18}", value) for value in values):
+        values = values.astype(np.int64)
+    return values if values.dtype.kind == "U" else values.astype(np.int64)
+
+
+def read_values(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
+    """The same as they are stored: whole numbers of any type, or texts, also where these are all numbers."""
     file, key = _parted(path)
     suffix = file.suffix.lower()
     if suffix in (".npy", ".npz"):
@@ -228,13 +247,13 @@ def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels
         raise UserError(f"{path}: {what} are read from .npy, .npz, .csv, .parquet or .txt files.")
     if of is not None and len(values) != len(of):
         raise UserError(f"{path} has {len(values):,} {what} for the {len(of):,} vectors of {of.where}.")
-    if values.dtype.kind == "U" and len(values) and all(re.fullmatch(r"-?\d{1,18}", value) for value in values):
-        values = values.astype(np.int64)
-    return values if values.dtype.kind == "U" else values.astype(np.int64)
+    return values
 
 
 def class_numbers(*columns: NDArray[Any]) -> tuple[list[Tensor], tuple[str, ...]]:
     """Columns as numbers (N,) int64 of their distinct values, ascending, and the names of these."""
+    if not columns:
+        return [], ()
     texts = any(column.dtype.kind == "U" for column in columns)
     values = np.concatenate([column.astype(str) if texts else column for column in columns])
     classes, numbers = np.unique(values, return_inverse=True)

@@ -11,6 +11,7 @@ _PUBLIC = {
     "class_map_at_k": "wasskit.evaluation.accuracy",
     "compression_rows": "wasskit.evaluation.compression",
     "knn_accuracy": "wasskit.evaluation.knn",
+    "query_metrics": "wasskit.evaluation.per_query",
     "recall_at_k": "wasskit.evaluation.retrieval",
     "map_at_r": "wasskit.evaluation.retrieval",
     "alignment": "wasskit.evaluation.uniformity",
@@ -37,6 +38,7 @@ __all__ = [
     "l2_uvp",
     "lidar",
     "map_at_r",
+    "query_metrics",
     "rankme",
     "recall_at_k",
     "sigreg_statistic",
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from wasskit.evaluation.label_free import lidar as lidar
     from wasskit.evaluation.label_free import rankme as rankme
     from wasskit.evaluation.label_free import sliced_uniformity as sliced_uniformity
+    from wasskit.evaluation.per_query import query_metrics as query_metrics
     from wasskit.evaluation.retrieval import map_at_r as map_at_r
     from wasskit.evaluation.retrieval import recall_at_k as recall_at_k
     from wasskit.evaluation.transport import frechet_distance as frechet_distance

@@ -3,7 +3,8 @@
 The protocol is that of "Rethinking the Uniformity Metric in Self-Supervised Learning": SGD with learning rate
 0.3, momentum 0.9, weight decay 1e-6, a cosine to zero over 100 epochs, on random crops and flips seen through
 the frozen backbone. ``train_probe`` with ``frozen_features`` is that protocol; ``linear_probe`` is the fast
-one, on features of the images as they are, computed once.
+one, on features of the images as they are, computed once. ``logistic_probe`` has no schedule: the minimum of a convex
+function.
 """
 
 from __future__ import annotations
@@ -171,3 +172,50 @@ def linear_probe(
     top1 = torch.stack([epoch.topk(1) for epoch in counts])
     best = int(top1.argmax())
     return ProbeResult(float(top1[-1]), float(counts[-1].topk(5)), float(top1[best]), best + 1, classifier)
+
+
+_LOGITS = 1 << 24
+
+
+def logistic_probe(
+    features: Tensor, labels: Tensor, num_classes: int, *, ridge: float = 1e-5, iterations: int = 100
+) -> nn.Linear:
+    """Multinomial logistic regression: the minimum of mean cross entropy + ridge / 2 |W|^2, by L-BFGS from 0.
+
+    The biases are free. With N samples this is scikit-learn's ``LogisticRegression(C=1 / (N ridge))``.
+
+    Args:
+        features: (N, D) float32 or float64, best with rows of length about 1.
+        labels: (N,) int64 below ``num_classes``.
+        iterations: most steps of L-BFGS; each sees all samples, some rows at a time.
+
+    Raises:
+        UserError: no samples, or one without a label.
+    """
+    if len(features) != len(labels) or len(labels) == 0:
+        raise UserError(f"a linear probe needs samples with a label each: {len(features)} have {len(labels)}.")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise UserError(f"a linear probe needs labels from 0 to {num_classes - 1}: some samples have none.")
+    classifier = nn.Linear(features.shape[1], num_classes, device=features.device, dtype=features.dtype)
+    for parameter in classifier.parameters():
+        nn.init.zeros_(parameter)
+    rows = max(1, _LOGITS // num_classes)
+    optimiser = torch.optim.LBFGS(
+        classifier.parameters(), max_iter=iterations, history_size=10, line_search_fn="strong_wolfe",
+        tolerance_grad=1e-7, tolerance_change=1e-10,
+    )  # fmt: skip
+
+    def objective() -> Tensor:
+        optimiser.zero_grad()
+        total = ridge / 2 * classifier.weight.square().sum()
+        total.backward()
+        total = total.detach()
+        for x, y in zip(features.split(rows), labels.split(rows), strict=True):
+            loss = F.cross_entropy(classifier(x), y, reduction="sum") / len(labels)
+            loss.backward()
+            total = total + loss.detach()
+        return total
+
+    with torch.enable_grad():
+        optimiser.step(objective)
+    return classifier.requires_grad_(False)

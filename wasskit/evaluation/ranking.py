@@ -97,7 +97,7 @@ def _negatives_before(sets: Sets, thresholds: Tensor, which: Tensor, ties: Ties,
     height, width = TILE if sets.queries.device.type == "cpu" else WIDE_TILE
     if sets.symmetric:
         height = width
-    share, shares = _shard(sharded)
+    share, shares = shard_of(sharded)
     levels = thresholds.T.contiguous()
     points = sets.equals.first[which].T.contiguous()
     before = torch.zeros_like(levels, dtype=torch.int64)
@@ -121,7 +121,7 @@ def _negatives_before(sets: Sets, thresholds: Tensor, which: Tensor, ties: Ties,
                 total[rows] += count(1, columns, level[rows], point[rows])
                 if sets.symmetric and columns.start > rows.start:
                     total[columns] += count(0, rows, level[columns], point[columns])
-    return (_sum_over_ranks(before) if shares > 1 else before).T
+    return (sum_over_ranks(before) if shares > 1 else before).T
 
 
 class _Counter:
@@ -188,7 +188,7 @@ def _ranked_by_sorting(
 ) -> tuple[Tensor, Tensor]:
     """Ranks of the best positives (if ``full_ranks``) and sums of average precisions, block of rows by block."""
     larger = torch.ge if ties == "pessimistic" else torch.gt
-    share, shares = _shard(sharded)
+    share, shares = shard_of(sharded)
     device = sets.queries.device
     ranks = torch.zeros(len(sets.queries), dtype=torch.int64, device=device)
     total = torch.zeros(len(map_k) + at_r, dtype=torch.float64, device=device)
@@ -213,7 +213,7 @@ def _ranked_by_sorting(
         before = torch.searchsorted(-negatives, -positives, right=ties == "pessimistic")
         total += _sum_of_precisions(before, counts[rows], map_k, at_r)
     if shares > 1:
-        ranks, total = _sum_over_ranks(ranks), _sum_over_ranks(total)
+        ranks, total = sum_over_ranks(ranks), sum_over_ranks(total)
     return ranks, total
 
 
@@ -330,7 +330,7 @@ def similarity_factors(x: Tensor, y: Tensor, metric: Metric) -> tuple[Tensor, Te
     raise ValueError(f"unknown metric {metric!r}: cosine, dot or euclidean")
 
 
-def _shard(sharded: bool) -> tuple[int, int]:
+def shard_of(sharded: bool) -> tuple[int, int]:
     if not sharded:
         return 0, 1
     from wasskit.distributed.group import rank, world_size
@@ -338,7 +338,7 @@ def _shard(sharded: bool) -> tuple[int, int]:
     return rank(), world_size()
 
 
-def _sum_over_ranks(x: Tensor) -> Tensor:
+def sum_over_ranks(x: Tensor) -> Tensor:
     from wasskit.distributed.collectives import reduce_sum
 
     return reduce_sum(x)

@@ -58,6 +58,11 @@ class FileOptions(OptionGroup):
         raise NotImplementedError
 
     @property
+    def labels_needed(self) -> bool:
+        """Whether every file of embeddings needs labels."""
+        return True
+
+    @property
     def from_file(self) -> bool:
         """Whether the embeddings are those of a file."""
         from wasskit.data.embeddings import is_embeddings
@@ -72,11 +77,11 @@ class FileOptions(OptionGroup):
             given = [f for f, value in (("labels", self.labels), (name, path), (f"{name}-labels", labels)) if value]
             if given:
                 raise UserError(f"--{given[0]} belongs to a file of embeddings, which {model} is not ({FILES}).")
-        elif self.labels is None:
+        elif self.labels is None and self.labels_needed:
             raise UserError(f"{model} is a file of embeddings: give their labels by --labels.")
         elif path is None and self.needs_second:
             raise UserError(f"{model} is a file of embeddings: give --{name} and --{name}-labels too.")
-        elif (path is None) != (labels is None):
+        elif (path is None) != (labels is None) and (path is None or self.labels_needed):
             raise UserError(f"--{name} and --{name}-labels belong together: give both.")
         elif dataset is not None:
             raise UserError(f"--dataset belongs to a model: {model} is a file of embeddings.")
@@ -86,7 +91,7 @@ class FileOptions(OptionGroup):
 class TrainFileOptions(FileOptions):
     """Embeddings from files: those measured and those that vote."""
 
-    train: Path | None = vector_file("Training embeddings, which vote in k-NN, beside a file of embeddings.")
+    train: Path | None = vector_file("Training embeddings beside a file: they vote in k-NN, or train classifiers.")
     train_labels: Path | None = vector_file("Their labels.")
 
     def others(self) -> tuple[str, Path | None, Path | None]:
@@ -116,9 +121,8 @@ def read_features(config: FileOptions, device: torch.device) -> tuple[Features, 
     from wasskit.evaluation.embedding import Features
 
     _, path, labels = config.others()
-    assert config.labels is not None
     pairs = [(cast("ModelDataOptions", config).trained.model, config.labels)]
-    if path is not None and labels is not None:
+    if path is not None:
         pairs.append((path, labels))
     read = read_labelled(*pairs)
     found = [

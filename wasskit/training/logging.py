@@ -1,17 +1,13 @@
-"""What a run says while it goes on: progress on a terminal or as plain lines, and TensorBoard's event files.
-
-Rich is imported when a bar is drawn, TensorBoard's writer (not TensorBoard itself) when a run starts.
-"""
+"""What a run says while it goes on: progress on a terminal or as plain lines. Rich is imported when a bar is drawn."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-__all__ = ["EventWriter", "PlainReporter", "Reporter", "RichReporter", "SilentReporter", "make_reporter"]
+__all__ = ["PlainReporter", "Reporter", "RichReporter", "SilentReporter", "make_reporter"]
 
 
 class Reporter(Protocol):
@@ -163,37 +159,6 @@ def make_reporter(*, quiet: bool = False, console: Any = None) -> Reporter:
         return SilentReporter()
     terminal = console.is_terminal if console is not None else sys.stderr.isatty()
     return RichReporter(console) if terminal else PlainReporter()
-
-
-class EventWriter:
-    """Scalars for TensorBoard, through its own writer, which is imported when a run starts.
-
-    Every start of a run writes a file of its own; ``first_step`` tells TensorBoard that what older files hold
-    from there on was cut off and is to be forgotten.
-    """
-
-    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._event, self._summary = Event, Summary
-        self._writer = EventFileWriter(str(folder), filename_suffix=".wasskit")
-        if first_step:
-            started = SessionLog(status=SessionLog.START)
-            self._writer.add_event(Event(wall_time=time.time(), step=first_step, session_log=started))
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Record values by tag (``split/metric``)."""
-        entries = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        summary = self._summary(value=entries)
-        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
-
-    def flush(self) -> None:
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 def _listed(values: Mapping[str, float], most: int = 8) -> str:

@@ -1,17 +1,18 @@
-"""What a run has found, and where it is told: ``metrics.csv``, TensorBoard, the reporter, the summary."""
+"""What a run has found, and where it is told: ``metrics.csv``, the trackers, the reporter, the summary."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wasskit.distributed.group import is_main
-from wasskit.training.logging import EventWriter, Reporter
+from wasskit.training.logging import Reporter
 from wasskit.training.run import RunDirectory
 from wasskit.training.task import Plan
+from wasskit.training.trackers import Trackers
 
 __all__ = ["Best", "Clock", "Records", "State", "Summary"]
 
@@ -87,6 +88,7 @@ class Records:
     Args:
         by_epoch: whether the length of the run is given in epochs.
         batch_size: samples per batch over all ranks; None: no rate is known.
+        track: names of trackers.
     """
 
     def __init__(
@@ -98,34 +100,25 @@ class Records:
         *,
         by_epoch: bool,
         batch_size: int | None,
-        tensorboard: bool,
+        track: Sequence[str] = (),
     ) -> None:
         self.run, self.reporter, self.state, self.plan = run, reporter, state, plan
         self._steps_shown = plan.steps_per_epoch if by_epoch else None
         self._batch_size = batch_size
-        self._tensorboard = tensorboard and run is not None and is_main()
-        self._events: EventWriter | None = None
+        self._trackers = Trackers(run if is_main() else None, track, reporter.message)
         self._mark = self._reported = 0.0
 
     @contextlib.contextmanager
     def recording(self, *, resumed: bool) -> Iterator[None]:
-        """Training happens inside: progress is shown, and TensorBoard's file is open."""
-        if self.run is not None and self._tensorboard:
-            try:
-                first = self.state.step + 1 if resumed else 0
-                self._events = EventWriter(self.run.tensorboard, first_step=first)
-            except OSError as error:
-                self._without_tensorboard(error)
+        """Training happens inside: progress is shown, and trackers are open."""
+        self._trackers.start(self.state.step + 1 if resumed else 0)
         self.reporter.start(self.plan.total_steps, self.state.step, self._steps_shown)
         self._mark = time.perf_counter()
         try:
             yield
         finally:
             self.reporter.stop()
-            if self._events is not None:
-                with contextlib.suppress(OSError):
-                    self._events.close()
-                self._events = None
+            self._trackers.close()
 
     @property
     def epoch(self) -> int:
@@ -195,13 +188,4 @@ class Records:
         step = self.state.step
         if self.run is not None:
             self.run.log(self.epoch, step, split, values)
-        if self._events is not None:
-            try:
-                self._events.scalars(step, {f"{split}/{name}": float(value) for name, value in values.items()})
-                self._events.flush()
-            except OSError as error:
-                self._without_tensorboard(error)
-
-    def _without_tensorboard(self, error: OSError) -> None:
-        self._events = None
-        self.reporter.message(f"TensorBoard's files cannot be written ({error.strerror}); going on without them")
+        self._trackers.scalars(step, {f"{split}/{name}": float(value) for name, value in values.items()})

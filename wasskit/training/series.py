@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from wasskit.training.metrics_csv import Metric
 
-__all__ = ["final_values", "over_epochs", "over_steps", "steps_per_epoch"]
+__all__ = ["evaluation_values", "final_values", "is_number", "over_epochs", "over_steps", "steps_per_epoch"]
 
 
 def over_steps(rows: Sequence[Metric]) -> dict[str, dict[int, float]]:
@@ -38,3 +39,23 @@ def steps_per_epoch(rows: Sequence[Metric]) -> float | None:
 def final_values(series: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
     """The last value of each metric."""
     return {key: values[max(values)] for key, values in series.items() if values}
+
+
+def evaluation_values(evaluation: Mapping[str, Any] | None, options: Any) -> dict[str, float]:
+    """The metrics of a run's ``evaluation.json``: named ``split/metric`` already, or under the name of a data set.
+
+    What was measured on the test images of the run's own data set, by its ``options``, is ``test/...``, as during
+    training.
+    """
+    found: dict[str, float] = {}
+    own = options.get("dataset") if isinstance(options, Mapping) else None
+    for name, values in (evaluation or {}).items():
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if is_number(value):
+                found[str(key) if "/" in str(key) else f"{'test' if name == own else name}/{key}"] = float(value)
+    return found
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from a file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

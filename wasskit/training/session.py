@@ -15,7 +15,7 @@ import contextlib
 import functools
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,7 @@ from wasskit.training.logging import make_reporter
 from wasskit.training.run import RunDirectory
 from wasskit.training.stepper import Updates
 from wasskit.training.task import Source, Task
+from wasskit.training.trackers import check_trackers
 from wasskit.training.trainer import Trainer
 
 C = TypeVar("C", bound=RecipeOptions)
@@ -104,7 +105,7 @@ class Session(Generic[C]):
         *,
         cadence: Cadence | None = None,
         updates: Updates | None = None,
-        tensorboard: bool | None = None,
+        track: Sequence[str] | None = None,
     ) -> Trainer:
         """The loop over ``source`` as the configuration says, but for what is given: for a run of epochs by its
         `LoopOptions`, for another at its ``cadence``."""
@@ -121,7 +122,7 @@ class Session(Generic[C]):
             compile=loop is not None and loop.compile, channels_last=loop is not None and loop.channels_last,
             seed=run.seed, config=saved_config(self.config),
             reporter=make_reporter(quiet=console.is_quiet(), console=console.stderr()),
-            tensorboard=run.tensorboard if tensorboard is None else tensorboard,
+            track=run.trackers if track is None else track,
         )  # fmt: skip
 
     def updates(self, *, clip_value: float | None = None) -> Updates:
@@ -158,6 +159,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
             asked for contradicts the run to be resumed.
     """
     options = part(config, RunOptions)
+    check_trackers(options.track)
     with group(part(config, DeviceOptions).device) as device:
         plugin = invocation.command.split()[0]
         chosen = options.run_dir or Path("runs") / plugin / (options.name or name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ class Trainer:
         seed: of all random numbers, each rank drawing its own unless the task asks for common ones.
         config: what checkpoints keep of the configuration; by default the run's options.
         reporter: where progress goes.
-        tensorboard: also write TensorBoard's event files.
+        track: trackers besides ``metrics.csv``: ``tensorboard`` or names of `wasskit.training.trackers.TRACKERS`.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Trainer:
         seed: int = 0,
         config: SavedConfig | None = None,
         reporter: Reporter | None = None,
-        tensorboard: bool = True,
+        track: Sequence[str] = ("tensorboard",),
     ) -> None:
         batches, updates, device = source.steps_per_epoch, updates or Updates(), torch.device(device)
         if batches < 1:
@@ -77,7 +78,7 @@ class Trainer:
         state, meter = State(), LossMeter(device)
         self.records = Records(
             run, reporter, state, self.plan, by_epoch=cadence.epochs is not None,
-            batch_size=getattr(source, "batch_size", None), tensorboard=tensorboard,
+            batch_size=getattr(source, "batch_size", None), track=track,
         )  # fmt: skip
         self.checkpoints = Checkpointing(
             run, config, task=task, stepper=self.stepper, meter=meter, state=state, plan=self.plan,

@@ -92,7 +92,7 @@ def trainer_of(task: MetrixTask, parts: MetricSplits, path: Path) -> Trainer:
     session = Session(task.config, CPU, run, None)
     loader = train_loader(task.config, parts.train, CPU)
     updates = session.updates(clip_value=task.config.clip_value)
-    return session.trainer(task, loader, updates=updates, tensorboard=False)
+    return session.trainer(task, loader, updates=updates, track=())
 
 
 @pytest.mark.parametrize("frozen", [True, False])

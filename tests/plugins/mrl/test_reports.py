@@ -76,8 +76,8 @@ def test_retrieval_and_cascade(model: MrlModel) -> None:
     (table,) = found.tables
     assert [row[-1] for row in table.rows if row[:2] == ["single shot", "8"]] == ["1.0"]  # type: ignore[attr-defined]
 
-    cascade = cascade_report(model, queries, [0.9])
     logits = model.objective.classifiers(queries.embeddings)
+    cascade = cascade_report(logits, queries, model.dims, [0.9])
     single = classifier_outcomes(logits, queries.labels, model.dims)
     assert [o["metrics"] for o in cascade.result["outcomes"][:3]] == [o.metrics for o in single]
     assert cascade.result["outcomes"][3]["text"] == "0.9"

@@ -222,7 +222,7 @@ def trained(method: str, term: str, sync_bn: bool = True) -> tuple[dict[str, Ten
             for batch in super().batches(epoch, start):
                 yield Batch(tuple(view.double() for view in batch.views), batch.labels, batch.indices)
 
-    Trainer(task, Doubled(), cadence=Cadence(epochs=2, log_every=1), tensorboard=False).fit()
+    Trainer(task, Doubled(), cadence=Cadence(epochs=2, log_every=1), track=()).fit()
     with torch.no_grad():
         last = task.train().losses(next(Doubled().batches(0)), progress_at(0)).total
     return {k: v.clone() for k, v in task.state_dict().items()}, reduce_sum(last) / world_size()

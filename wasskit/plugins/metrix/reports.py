@@ -11,14 +11,25 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset
 from wasskit.data.metric_sets import MetricSplits
 from wasskit.evaluation.embedding import Features
+from wasskit.evaluation.per_query import QueryMetrics
 from wasskit.evaluation.retrieval import Backend, nearest
 from wasskit.pictures import curves, dimensions
 from wasskit.pictures.bars import Value
 from wasskit.pictures.look import Look
+from wasskit.plugins.metrix.counted import (
+    Counting,
+    class_table,
+    count,
+    protocol,
+    query_table,
+    ranking_table,
+    remarks,
+    summary,
+)
 from wasskit.plugins.metrix.figures import draw_neighbours, draw_retrieved, draw_similarities, picture
 from wasskit.plugins.metrix.measure import Geometry, geometry, nearest_of_each_kind, retrieval_percent
 from wasskit.plugins.metrix.metrics import METRICS
-from wasskit.report import Report, Table, published
+from wasskit.report import Content, Report, Table, published
 from wasskit.training.run import Metric
 from wasskit.training.series import final_values, over_epochs, over_steps
 
@@ -123,6 +134,7 @@ def evaluation_report(
     *,
     mixtures: int | None = None,
     backend: Backend = "exact",
+    counting: Counting | None = None,
     pictures: int = 6,
     seed: int = 0,
     name: str = "",
@@ -136,14 +148,15 @@ def evaluation_report(
             for the geometry.
         recalls: the K of recall@K.
         mixtures: of training embeddings, for utilisation (None: four for each training image, at most 200,000).
+        counting: measure every query, with more metrics and by these conventions; None: recalls and mAP@R alone.
         pictures: queries to draw with what they retrieve.
         seed: of the mixtures and of the queries drawn.
         name: of the model, as the report names it.
     """
     test, gallery = features["test"], features.get("gallery")
-    values = {"test": retrieval_percent(test, gallery, recalls, backend=backend)}
-    if "val" in features:
-        values["val"] = retrieval_percent(features["val"], None, recalls, backend=backend)
+    labelled = bool((test.labels >= 0).all())
+    splits = {"test": (test, gallery), **({"val": (features["val"], None)} if "val" in features else {})}
+    values, of_queries = _measured(splits, recalls, backend, counting)
     result: dict[str, Any] = {
         "model": name,
         "dataset": parts.test.name if parts is not None else dataset,
@@ -152,8 +165,14 @@ def evaluation_report(
         "protocol": PROTOCOL,
         "metrics": {f"{split}/{key}": value for split, row in values.items() for key, value in row.items()},
     }
-    classes = len(test.labels.unique() if parts is None else parts.test.classes)
-    tables = [_retrieval_table(result, classes, values)]
+    classes = len(test.labels.unique() if parts is None else parts.test.classes) if labelled else None
+    said: list[str] = []
+    tables, files = [_retrieval_table(result, classes, values)], dict[str, Content]({"evaluation.json": result})
+    if counting is not None and of_queries is not None:
+        result |= {"protocol": protocol(counting), **summary(of_queries, counting)}
+        tables.append(ranking_table(values))
+        said = remarks(of_queries)
+        files |= _query_files(of_queries, test.labels, counting)
     if "train" in features:
         number = mixtures or min(200_000, 4 * len(features["train"].labels))
         shape = geometry(test, features["train"], mixed=number, seed=seed)
@@ -163,8 +182,8 @@ def evaluation_report(
     found = _recalls(values["test"])
     if len(found) > 1:
         figures["evaluation_recall"] = lambda: _recall_figure({"test": found})
-    kinds = nearest_of_each_kind(test, gallery, seed=seed)
-    if len(kinds[0]):
+    kinds = nearest_of_each_kind(test, gallery, seed=seed) if labelled else None
+    if kinds is not None and len(kinds[0]):
         figures["similarities"] = lambda: draw_similarities(*kinds)
     if pictures and parts is not None:
         images = parts.test
@@ -172,16 +191,43 @@ def evaluation_report(
         figures["retrieved"] = lambda: draw_retrieved(
             (images, test), searched, own=gallery is None, number=pictures, seed=seed
         )
-    return Report(result, tables, files={"evaluation.json": result}, figures=figures)
+    return Report(result, tables, remarks=said, files=files, figures=figures)
 
 
-def _retrieval_table(result: Mapping[str, Any], classes: int, values: Mapping[str, Mapping[str, float]]) -> Table:
+def _measured(
+    splits: Mapping[str, tuple[Features, Features | None]],
+    recalls: Sequence[int],
+    backend: Backend,
+    counting: Counting | None,
+) -> tuple[dict[str, dict[str, float]], QueryMetrics | None]:
+    """The metrics of each split in percent; and those of every test query, where they are measured one by one."""
+    if counting is None:
+        return {name: retrieval_percent(*split, recalls, backend=backend) for name, split in splits.items()}, None
+    found = {name: count(*split, recalls, counting, judged=name == "test") for name, split in splits.items()}
+    means = {name: one.means(splits[name][0].labels) for name, one in found.items()}
+    return {name: {key: 100 * value for key, value in row.items()} for name, row in means.items()}, found["test"]
+
+
+def _query_files(found: QueryMetrics, labels: Tensor, counting: Counting) -> dict[str, Content]:
+    """The tables of every query and of every class that are asked for, under their full paths."""
+    files: dict[str, Content] = {}
+    if counting.per_query is not None:
+        files[str(counting.per_query.absolute())] = query_table(found, labels, counting)
+    if counting.per_class is not None:
+        files[str(counting.per_class.absolute())] = class_table(found, labels, counting.classes)
+    return files
+
+
+def _retrieval_table(
+    result: Mapping[str, Any], classes: int | None, values: Mapping[str, Mapping[str, float]]
+) -> Table:
     columns = _columns(values["test"])
     searched = f"a gallery of {result['gallery']:,}" if result["gallery"] is not None else "all others"
+    of = "" if classes is None else f" of {classes:,} classes"
     return Table(
         ["split", *METRICS.headings(*columns).values()],
         [[split, *(row.get(column) for column in columns)] for split, row in values.items()],
-        f"{result['dataset']}: {result['queries']:,} queries of {classes:,} classes against {searched} (percent)",
+        f"{result['dataset']}: {result['queries']:,} queries{of} against {searched} (percent)",
     )
 
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.knn import knn_accuracy
+from wasskit.evaluation.linear import logistic_probe
 from wasskit.evaluation.retrieval import retrieval_metrics
 from wasskit.plugins.mrl.metrics import NEIGHBOURS
 from wasskit.plugins.mrl.network import MrlModel
@@ -63,6 +65,17 @@ def neighbour_metrics(
         values["precision1"].append(100 * found["precision@1"])
         values["retrieval_map10"].append(100 * found["map@10"])
     return _with_means(values, dims)
+
+
+@torch.no_grad()
+def prefix_logits(train: Tensor, labels: Tensor, test: Tensor, dims: Sequence[int], *, ridge: float = 1e-5) -> Tensor:
+    """Logits (K, M, C) of ``test`` (M, D) by a classifier of each prefix, divided by its length: logistic regressions
+    of ``train`` (N, D) with ``labels`` (N,)."""
+    found = []
+    for dim in dims:
+        known, asked = (F.normalize(x[:, :dim], dim=1) for x in (train, test))
+        found.append(logistic_probe(known, labels, int(labels.max()) + 1, ridge=ridge)(asked))
+    return torch.stack(found)
 
 
 def between(dims: Sequence[int]) -> tuple[int, ...]:

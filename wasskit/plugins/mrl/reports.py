@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
@@ -203,20 +202,27 @@ def retrieval_report(
 
 
 def cascade_report(
-    model: MrlModel, test: Split, thresholds: Sequence[float] | None = None, *, name: str = ""
+    logits: Tensor,
+    test: Split,
+    dims: Sequence[int],
+    thresholds: Sequence[float] | None = None,
+    *,
+    tied: bool = False,
+    name: str = "",
+    remarks: Sequence[str] = (),
 ) -> Report:
     """Classification by growing prefixes: accuracy against the coordinates used.
 
     Args:
+        logits: (K, N, C) of the classifiers at ``dims``.
         thresholds: probabilities from which a prefix decides; None: deciles of those that occur.
+        tied: whether a classifier goes on from that of the prefix before it.
         name: of the model, as the report names it.
+        remarks: what else the report says.
     """
-    with torch.no_grad():
-        logits = model.objective.classifiers(test.embeddings)
-    tied = model.objective.classifiers.tied
-    single = classifier_outcomes(logits, test.labels, model.dims)
+    single = classifier_outcomes(logits, test.labels, dims)
     cascades = [
-        cascade_outcome(logits, test.labels, model.dims, threshold, tied=tied)
+        cascade_outcome(logits, test.labels, dims, threshold, tied=tied)
         for threshold in sorted(thresholds or occurring_thresholds(logits))
     ]
     result: dict[str, Any] = {
@@ -244,7 +250,9 @@ def cascade_report(
             ylabel="top-1 (%)",
         )  # fmt: skip
 
-    return Report(result, [table], files={"cascade.json": result}, figures={"cascade": draw})
+    return Report(
+        result, [table], remarks=remarks, files={"cascade.json": result}, figures={"cascade": draw}
+    )  # fmt: skip
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------

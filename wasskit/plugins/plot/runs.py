@@ -19,7 +19,7 @@ from wasskit.errors import UserError
 from wasskit.system.documents import LARGEST_TEXT, read_json, read_toml
 from wasskit.system.readers import UnreadableFile, reader
 from wasskit.training.run import Metric, to_metric
-from wasskit.training.series import final_values, over_steps, steps_per_epoch
+from wasskit.training.series import evaluation_values, final_values, is_number, over_steps, steps_per_epoch
 
 _FILES = ("config.toml", "metrics.csv", "summary.json")
 
@@ -93,10 +93,10 @@ class Run:
         recorded = summary.get("final")
         if isinstance(recorded, Mapping):
             for key, value in recorded.items():
-                if _is_number(value):
+                if is_number(value):
                     values.setdefault(str(key), float(value))
         for key in ("wall_seconds", "samples_per_second"):
-            if _is_number(summary.get(key)):
+            if is_number(summary.get(key)):
                 values[f"run/{key}"] = float(summary[key])
         return values
 
@@ -175,7 +175,7 @@ def read_run(path: Path) -> Run:
             "values that are not finite are left out of " + ", ".join(gone[:4]) + (" ..." if gone[4:] else "")
         )
     summary = _read_json(path / "summary.json", problems)
-    if summary is not None and rows and _is_number(summary.get("steps")) and rows[-1].step > summary["steps"]:
+    if summary is not None and rows and is_number(summary.get("steps")) and rows[-1].step > summary["steps"]:
         summary = None  # of an earlier, shorter training that has since been resumed
     options = document.get("options", {})
     return Run(
@@ -186,7 +186,7 @@ def read_run(path: Path) -> Run:
         environment=_read_json(path / "environment.json", problems) or {},
         summary=summary,
         rows=rows,
-        measured=_measured(_read_json(path / "evaluation.json", problems), options),
+        measured=evaluation_values(_read_json(path / "evaluation.json", problems), options),
         problems=tuple(problems),
     )
 
@@ -228,20 +228,6 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
     return content
 
 
-def _measured(evaluation: Mapping[str, Any] | None, options: Any) -> dict[str, float]:
-    """The metrics of ``evaluation.json``: named ``split/metric`` already, or listed under the name of a data set.
-
-    What was measured on the test images of the run's own data set is ``test/...``, as during training.
-    """
-    found: dict[str, float] = {}
-    own = options.get("dataset") if isinstance(options, Mapping) else None
-    for name, values in (evaluation or {}).items():
-        for key, value in values.items() if isinstance(values, Mapping) else ():
-            if _is_number(value):
-                found[str(key) if "/" in str(key) else f"{'test' if name == own else name}/{key}"] = float(value)
-    return found
-
-
 def _paper(document: Mapping[str, Any], summary: Mapping[str, Any] | None) -> Mapping[str, Any]:
     paper = document.get("paper") or (summary or {}).get("paper") or {}
     if not isinstance(paper, Mapping):
@@ -267,7 +253,3 @@ def _age(path: Path) -> str:
 
 def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -8,6 +8,7 @@ plugin = Plugin(
     commands={
         "measure": "Measure the uniformity of embeddings, with a verdict on their collapse.",
         "compare": "Tell whether two sets of embeddings come from one distribution.",
+        "predict": "Tell which label-free measures predict the accuracy of your runs.",
         "density": "A coordinate of the uniform sphere against N(0, 1/m), in one and two dimensions.",
         "collapse": "Both metrics as a growing share of the coordinates collapses.",
         "dimension": "Both metrics as the dimension grows, at four degrees of collapse.",

@@ -56,13 +56,19 @@ class LabelFree:
 
 @torch.no_grad()
 def measure_label_free(
-    features: Tensor, *, views: Tensor | None = None, seed: int = 0, device: torch.device | str = "cpu"
+    features: Tensor,
+    *,
+    views: Tensor | None = None,
+    compared: bool = True,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> LabelFree:
     """Measure embeddings (N, m): RankMe and alpha-ReQ of them as they are, SIGReg and sliced W2 of sqrt m times
     the unit rows. Rows of length 0 are left out.
 
     Args:
         views: (n, q, m), q views of n samples, as they are: adds LiDAR.
+        compared: whether uniform samples are measured too, which takes as long as the embeddings or longer.
 
     Raises:
         UserError: views of another shape or width, or not finite.
@@ -73,7 +79,7 @@ def measure_label_free(
     n, m = features.shape
     rank, decay = spectral_metrics(features)
     values = {"rankme": float(rank), "alpha_req": float(decay)}
-    nulls = spectral_nulls(n, m, seed=seed) | sliced_nulls(n, m, count=DIRECTIONS, seed=seed)
+    nulls = spectral_nulls(n, m, seed=seed) | sliced_nulls(n, m, count=DIRECTIONS, seed=seed) if compared else {}
     scaled = torch.empty(n, m, dtype=torch.float32, device=device)
     for rows, place in zip(features.split(_ROWS), scaled.split(_ROWS), strict=True):
         wide = rows.double()
@@ -85,7 +91,7 @@ def measure_label_free(
     if views is not None:
         _check_views(views, m)
         values["lidar"] = float(lidar(views))
-        null = lidar_null(len(views), views.shape[1], m, seed=seed)
+        null = lidar_null(len(views), views.shape[1], m, seed=seed) if compared else None
         if null is not None:
             nulls["lidar"] = null
     return LabelFree(values, nulls)

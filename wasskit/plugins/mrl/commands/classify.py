@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
+from wasskit.ot.nesting import check_dims
+from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
+from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from wasskit.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)
-class MrlClassify(ModelDataOptions):
+class MrlClassify(ModelDataOptions, TrainFileOptions):
     """Options of ``wasskit mrl classify``."""
 
+    needs_second: ClassVar[bool] = True
+
+    trained: ModelOrFile
+    dims: tuple[int, ...] | None = option(
+        None, help="Prefixes of a file that classifiers are trained of.", panel="Measures", min=1,
+        show_default="8, 16, 32, ... and the whole width",
+    )  # fmt: skip
+    ridge: float = option(
+        1e-5, help="Weight of half the squared weights beside the mean cross entropy, in classifiers of a file.",
+        panel="Measures", min=0,
+    )  # fmt: skip
     thresholds: tuple[float, ...] | None = option(
         None,
         help="Probabilities of the likeliest class from which a prefix decides.",
@@ -28,24 +47,59 @@ class MrlClassify(ModelDataOptions):
         super().validate()
         if self.thresholds == ():
             raise UserError("--thresholds: give at least one probability.")
+        if self.dims is not None and not self.from_file:
+            raise UserError(f"--dims belongs to a file of embeddings: {self.trained.model} has classifiers of its own.")
 
 
 def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
-    from wasskit.plugins.mrl.reports import cascade_report
-    from wasskit.plugins.mrl.trained import KIND, embedded
     from wasskit.report import finish
-    from wasskit.trained.data import open_split, results_of
+    from wasskit.trained.data import results_of
 
     with group(config.machine.device) as device:
         folder = results_of(config, "mrl", "cascade.json", "figures/cascade.png")
-        model = KIND.load(config.trained.model, device, config.trained.checkpoint)
-        dataset = open_split(model, config, config.split)
-        if dataset.classes != model.classes:
-            raise UserError(f"{dataset.name} has other classes than the model, whose classifiers it cannot measure.")
-        test = embedded(model, config, dataset, device)
-        report = cascade_report(model, test, config.thresholds, name=str(config.trained.model))
+        report = (_of_files if config.from_file else _of_model)(config, device)
     return finish(report, folder)
+
+
+def _of_model(config: MrlClassify, device: torch.device) -> Report:
+    """By the classifiers that the model was trained with."""
+    import torch
+
+    from wasskit.plugins.mrl.reports import cascade_report
+    from wasskit.plugins.mrl.trained import KIND, embedded
+    from wasskit.trained.data import open_split
+
+    model = KIND.load(config.trained.model, device, config.trained.checkpoint)
+    dataset = open_split(model, config, config.split)
+    if dataset.classes != model.classes:
+        raise UserError(f"{dataset.name} has other classes than the model, whose classifiers it cannot measure.")
+    test, classifiers = embedded(model, config, dataset, device), model.objective.classifiers
+    with torch.no_grad():
+        logits = classifiers(test.embeddings)
+    name = str(config.trained.model)
+    return cascade_report(logits, test, model.dims, config.thresholds, tied=classifiers.tied, name=name)
+
+
+def _of_files(config: MrlClassify, device: torch.device) -> Report:
+    """By logistic regressions of the training file's prefixes."""
+    import torch
+
+    from wasskit.plugins.mrl.evaluation import prefix_logits
+    from wasskit.plugins.mrl.reports import cascade_report
+    from wasskit.plugins.mrl.trained import file_splits
+
+    test, train = file_splits(config, device)
+    assert train is not None
+    width = test.embeddings.shape[1]
+    try:
+        dims = check_dims(config.dims or adapted_dims(width), width)
+    except ValueError as error:
+        raise UserError(f"--dims: {error}.") from None
+    unseen = int((~torch.isin(test.labels, train.labels)).sum())
+    said = [f"{unseen:,} of {len(test):,} vectors are of classes that {config.train} lacks."] if unseen else []
+    logits = prefix_logits(train.embeddings, train.labels, test.embeddings, dims, ridge=config.ridge)
+    return cascade_report(logits, test, dims, config.thresholds, name=str(config.trained.model), remarks=said)
 
 
 command = Command(
@@ -56,6 +110,11 @@ command = Command(
     "An image is classified with the shortest prefix whose likeliest class reaches a threshold; each "
     "threshold is one trade-off between accuracy and the mean number of coordinates used. Classifiers of unit "
     "embeddings, trained with smoothed labels, are less sure than they are right: without --thresholds these "
-    "come from the probabilities that occur.",
-    ("wasskit mrl classify runs/mrl/digits", "wasskit mrl classify runs/mrl/digits --thresholds 0.4,0.5"),
+    "come from the probabilities that occur. Of embeddings from files each prefix is given a logistic regression of "
+    "the training file.",
+    (
+        "wasskit mrl classify runs/mrl/digits",
+        "wasskit mrl classify runs/mrl/digits --thresholds 0.4,0.5",
+        "wasskit mrl classify test.npy --labels test_labels.npy --train train.npy --train-labels train_labels.npy",
+    ),
 )
