@@ -183,7 +183,7 @@ class _Agent(LocalElasticAgent):
     def _clear(self) -> None:
         """End what a rank that did not end well has left running: its data loader's workers, say."""
         for rank in self._processes().values():
-            if rank.proc.returncode != 0:
+            if rank.proc.returncode != 0 and hasattr(os, "killpg"):
                 with suppress(OSError):
                     os.killpg(rank.proc.pid, signal.SIGKILL)
 
