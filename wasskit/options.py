@@ -140,7 +140,7 @@ class MachinesOptions(OptionGroup):
     )  # fmt: skip
     max_restarts: int = option(
         0, help="How often to go on from the last checkpoint when a process has died.", panel="Machine", min=0,
-        runtime=True,
+        transient=True,
     )  # fmt: skip
 
 

@@ -188,11 +188,14 @@ class Grid:
         recipe = log_path(self.root, name).with_suffix(".toml")
         if write:
             self._write_recipe(recipe, name)
-        download = self.base is not None and values_of(self.base).get("download")
+        base = {} if self.base is None else values_of(self.base)
+        unsaved = ["--download"] if base.get("download") else []
+        if base.get("max_restarts"):
+            unsaved += ["--max-restarts", str(base["max_restarts"])]
         return [
             sys.executable, "-m", "wasskit", *self.trains.split(),
             "--recipe", str(recipe), "--run-dir", str(self.root / name), "--requeue",
-            "--quiet", "--nproc", str(self.nproc), *(["--download"] if download else []),
+            "--quiet", "--nproc", str(self.nproc), *unsaved,
         ]  # fmt: skip
 
     def _write_recipe(self, path: Path, name: str) -> None:
