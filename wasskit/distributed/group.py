@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from wasskit.distributed.devices import find_devices
 from wasskit.distributed.launch import join_slurm_step, owns_ranks
@@ -123,7 +124,11 @@ def init_group(device: str | torch.device = "auto") -> torch.device:
     launched = _read_environment()
     chosen = _choose_device(str(device), distributed=launched)
     if launched and not _initialised():
-        dist.init_process_group("gloo", init_method="env://")
+        # An agent may keep one store for all attempts: without a name of its own this one would find in it the addresses
+        # of ranks that are gone.
+        store, own_rank, size = next(rendezvous("env://"))
+        attempt = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group("gloo", store=attempt, rank=own_rank, world_size=size)
         _open_channels(chosen)
     return chosen
 
