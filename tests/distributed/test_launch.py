@@ -665,6 +665,30 @@ with raised(), group("cpu"):
 """
 
 
+MEETING_AGAIN = """
+import os, signal
+import torch
+from wasskit.distributed.collectives import reduce_sum
+from wasskit.distributed.group import group, rank
+from wasskit.distributed.launch import is_restarted
+from wasskit.system.signals import raised
+
+with raised(), group("cpu"):
+    total = reduce_sum(torch.tensor([rank() + 1.0]))
+    if rank() == 1 and not is_restarted():
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("total", reduce_sum(total).item(), is_restarted(), flush=True)
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_group_forms_again_after_a_death(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not by the addresses of the first attempt, which an agent's store may still hold."""
+    assert launch(2, [], program=(sys.executable, "-c", MEETING_AGAIN), max_restarts=1) == 0
+    assert capfd.readouterr().out == "total 6.0 True\n"
+
+
 @pytest.mark.distributed
 def test_the_others_of_a_killed_rank_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
     """They are ended by SIGTERM, which nobody outside has sent."""

@@ -124,8 +124,8 @@ def init_group(device: str | torch.device = "auto") -> torch.device:
     launched = _read_environment()
     chosen = _choose_device(str(device), distributed=launched)
     if launched and not _initialised():
-        # An agent may keep one store for all attempts: without a name of its own this one would find in it the addresses
-        # of ranks that are gone.
+        # An agent may keep one store for all attempts: without a name of its own this one would find there the
+        # addresses of ranks that are gone.
         store, own_rank, size = next(rendezvous("env://"))
         attempt = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group("gloo", store=attempt, rank=own_rank, world_size=size)
