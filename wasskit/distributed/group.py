@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from wasskit.distributed.devices import find_devices
@@ -127,7 +128,7 @@ def init_group(device: str | torch.device = "auto") -> torch.device:
         # An agent may keep one store for all attempts: without a name of its own this one would find there the
         # addresses of ranks that are gone.
         store, own_rank, size = next(rendezvous("env://"))
-        attempt = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group("gloo", store=attempt, rank=own_rank, world_size=size)
         _open_channels(chosen)
     return chosen
