@@ -45,7 +45,7 @@ class Training:
     @property
     def is_grid(self) -> bool:
         """Whether the trainings are processes of their own."""
-        return self.command in ("mrl baseline", "mrl sweep", "sweep")
+        return self.command in ("mrl baseline", "mrl sweep", "mrl adapt-sweep", "sweep")
 
 
 _IMAGES = ("--epochs", "3", "--batch-size", "358", "--no-tensorboard", "--device", "cpu", "--log-every", "1")
@@ -53,8 +53,9 @@ _MRL = (*_IMAGES, "--dims", "2,8")
 _AS_AXES = (
     "epochs=3", "batch_size=358", "tensorboard=false", "device=cpu", "log_every=1", "dims=2:8",
 )  # fmt: skip
+# With a blend: the first training that would choose one ends, when it is stopped, as if it had not begun.
 _ADAPT = (
-    "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--no-tensorboard", "--device", "cpu",
+    "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--blend", "1", "--no-tensorboard", "--device", "cpu",
     "--log-every", "1",
 )  # fmt: skip
 _SSL = (*_IMAGES, "--projector", "16,8")
@@ -73,7 +74,8 @@ _STEPS = (
     "--eval-every",
     "4",
 )
-_W2GN = ("--hidden", "16,8", *_STEPS, "--steps", "12")
+# What training ends with is compared: the Gaussian start, where that is kept, is the same in any case.
+_W2GN = ("--hidden", "16,8", *_STEPS, "--steps", "12", "--keep", "end")
 _CLOUD = (*_W2GN, "--test-size", "200")
 
 
@@ -90,6 +92,7 @@ def _declare() -> list[Training]:
         Training("mrl-baseline", ("mrl", "baseline", *_MRL), 9),
         Training("mrl-sweep", ("mrl", "sweep", "method=mwrl,matryoshka", *_MRL), 9),
         Training("sweep", ("sweep", "mrl", "train", "alpha=1,2", *_AS_AXES), 9),
+        Training("mrl-adapt-sweep", ("mrl", "adapt-sweep", "cosine_weight=1,0", "--no-baselines", *_ADAPT), 9, None),
     ]
     for method in ("moco", "byol", "barlow", "zerocl"):
         for term in ((), ("--w2",), ("--lu",)):
@@ -128,6 +131,8 @@ def _declare() -> list[Training]:
     latent = ("--autoencoder-steps", "12", "--latent", "4", "--filters", "4")
     published = ("--start", "pretrain", "--pretrain-steps", "6", "--refine", "none")
     maps = [
+        Training("w2gn-fit", ("w2gn", "fit", *_W2GN, "--discrete-rows", "64"), 12),
+        Training("w2gn-fit-better", ("w2gn", "fit", *_W2GN, "--discrete-rows", "64", "--keep", "better"), 12),
         Training("w2gn-toy", ("w2gn", "toy", *_CLOUD), 12),
         Training("w2gn-toy-published", ("w2gn", "toy", *_CLOUD, *published, "--sampling", "random"), 18),
         Training("w2gn-gaussians", ("w2gn", "gaussians", *_CLOUD, "--dim", "2,3"), 12),

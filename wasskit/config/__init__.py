@@ -18,6 +18,7 @@ from wasskit.config.declaration import (
     argument,
     group,
     option,
+    same,
 )
 from wasskit.config.resolution import (
     build,
@@ -56,6 +57,7 @@ __all__ = [
     "option",
     "part",
     "recipe_fields",
+    "same",
     "to_options",
     "values_of",
 ]

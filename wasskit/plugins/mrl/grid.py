@@ -1,50 +1,106 @@
-"""The combinations of a grid: each a configuration, or several, of ``wasskit mrl train``."""
+"""The combinations of a grid: each a configuration, or several, of the command that trains them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from wasskit.config import build, recipe_fields, values_of
+from wasskit.config import RecipeOptions, build, recipe_fields, values_of
+from wasskit.errors import UserError
+from wasskit.plugins.mrl.adapt.options import adapted_dims
+from wasskit.plugins.mrl.commands.adapt import MrlAdapt
 from wasskit.plugins.mrl.commands.train import MrlTrain
-from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
+from wasskit.plugins.mrl.options import default_dims, methods
 from wasskit.sweeps import axes as sweeps
-from wasskit.sweeps.axes import Axes, Point, folder_name
+from wasskit.sweeps.axes import Axes
 
-__all__ = ["Axes", "Point", "parse_axes", "plan_points"]
-
-
-def parse_axes(words: Iterable[str]) -> dict[str, list[Any]]:
-    """The axes of a grid of ``mrl train``; ``method`` is one of them. See `wasskit.sweeps.axes.parse_axes`."""
-    return sweeps.parse_axes(words, MrlTrain, {"method": list(methods())})
+__all__ = ["ADAPTORS", "NETWORKS", "Axes", "Point", "Subject", "parse_axes", "plan_points"]
 
 
-def plan_points(base: TrainingOptions, axes: Axes, width: Callable[[TrainingOptions], int]) -> list[Point[MrlTrain]]:
+@dataclass(frozen=True)
+class Subject:
+    """What a grid trains.
+
+    Args:
+        command, options: the command of one training, and its options.
+        default_dims: nested dimensions of a width, where none are given.
+        methods: those of the published comparison, by the settings they are made of.
+        alone: further settings of a network of so many of ``width`` coordinates that is trained alone.
+        resolved: a configuration as the command saves it.
+    """
+
+    command: str
+    options: type[RecipeOptions]
+    default_dims: Callable[[int], tuple[int, ...]]
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=methods)
+    alone: Callable[[int, int], Mapping[str, Any]] = lambda dim, width: {}
+    resolved: Callable[[Any], RecipeOptions] = lambda config: config
+
+    def configured(self, options: Mapping[str, Any]) -> RecipeOptions:
+        """The configuration of one training."""
+        return self.resolved(build(self.options, options))
+
+
+NETWORKS = Subject(
+    "mrl train",
+    MrlTrain,
+    default_dims,
+    alone=lambda dim, width: {"embedding": "identity" if dim == width else "linear"},
+)
+ADAPTORS = Subject(
+    "mrl adapt",
+    MrlAdapt,
+    adapted_dims,
+    {**methods(), "wasserstein": {"alpha": 0.0, "cosine_weight": 0.0, "keep_weight": 0.0}},
+    resolved=lambda config: config.resolved(),
+)
+
+
+@dataclass(frozen=True)
+class Point(sweeps.Point[Any]):
+    """One combination: its settings, and the trainings it consists of (one per dimension, if independent)."""
+
+    dims: tuple[int, ...] = ()
+    """The nested dimensions that are trained."""
+
+
+def parse_axes(words: Iterable[str], subject: Subject = NETWORKS) -> dict[str, list[Any]]:
+    """The axes of a grid; ``method`` is one of them. See `wasskit.sweeps.axes.parse_axes`."""
+    return sweeps.parse_axes(words, subject.options, {"method": list(methods())})
+
+
+def plan_points(
+    base: RecipeOptions, axes: Axes, width: Callable[[Any], int], subject: Subject = NETWORKS
+) -> list[Point]:
     """The combinations of the axes.
 
     Args:
-        width: the number of features of a configuration's backbone. It gives the nested dimensions where
-            neither the base nor an axis does; and a network of this dimension, trained alone, has no
-            embedding layer, as published.
+        width: the number of features of a configuration's backbone, or of its vectors. It gives the nested dimensions
+            where neither the base nor an axis does; and a network of this dimension, trained alone, has no embedding
+            layer, as published.
     """
     values = values_of(base)
-    shared = {name: values[name] for name in recipe_fields(MrlTrain)}
-    return [_point(settings, shared, width) for settings in sweeps.combinations(axes)]
-
-
-def _point(
-    settings: dict[str, Any], shared: dict[str, Any], width: Callable[[TrainingOptions], int]
-) -> Point[MrlTrain]:
-    method, name = settings.get("method", "mwrl"), folder_name(settings)
-    options = {**shared, **methods()[method], **{key: value for key, value in settings.items() if key != "method"}}
-    if options["dims"] is None:
-        options["dims"] = default_dims(width(build(MrlTrain, options)))
-    if method != "independent":
-        return Point(settings, {name: build(MrlTrain, options)})
-    features = width(build(MrlTrain, options))
-    trainings = {}
-    for d in options["dims"]:
-        embedding = "identity" if d == features else "linear"
-        alone = {**options, "dims": (d,), "ce_weights": None, "embedding": embedding}
-        trainings[f"{name}/dim-{d}"] = build(MrlTrain, alone)
-    return Point(settings, trainings)
+    shared = {name: values[name] for name in recipe_fields(subject.options)}
+    points = []
+    for settings in sweeps.combinations(axes):
+        method = settings.get("method", "mwrl")
+        given = {key: value for key, value in settings.items() if key != "method"}
+        options = {**shared, **subject.methods[method], **given}
+        if method in ("mwrl", "wasserstein") and "method" in settings and not options["wasserstein_weight"]:
+            raise UserError(f"method: {method} has a Wasserstein term: give its weight by --wasserstein-weight.")
+        if options["dims"] is None:
+            options["dims"] = subject.default_dims(width(build(subject.options, options)))
+        name = sweeps.folder_name(settings)
+        if method == "independent":
+            features = width(build(subject.options, options))
+            trainings = {
+                f"{name}/dim-{d}": subject.configured(
+                    {**options, "dims": (d,), "ce_weights": None, **subject.alone(d, features)}
+                )
+                for d in options["dims"]
+            }
+        else:
+            trainings = {name: subject.configured(options)}
+        points.append(Point(settings, trainings, tuple(options["dims"])))
+    return points

@@ -110,8 +110,8 @@ class TrainingOptions(RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridOptions(TrainingOptions):
-    """Options of commands that train many times."""
+class JobOptions(OptionGroup):
+    """Options of commands that train many times; mixed into those of one training."""
 
     jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
     nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
@@ -121,7 +121,8 @@ class GridOptions(TrainingOptions):
 
     def validate(self) -> None:
         super().validate()
-        if self.machine.nproc > 1 or self.machine.nnodes > 1:
+        machine: TrainingDeviceOptions = self.machine  # type: ignore[attr-defined]
+        if machine.ranks > 1:
             raise UserError(
                 "--nproc, --nnodes: this command trains many times; use --jobs for trainings at the same time, or "
                 "--nproc-per-run for the processes of each."
@@ -159,10 +160,15 @@ def default_dims(width: int) -> tuple[int, ...]:
 
 
 def complete_axes(typed: str) -> Iterable[str]:
-    """Candidates for an axis of a sweep."""
+    """Candidates for an axis of a sweep: ``key=``."""
+    return axes_of(TrainingOptions, typed)
+
+
+def axes_of(options: type[RecipeOptions], typed: str) -> Iterable[str]:
+    """Candidates for an axis over the options of a command."""
     from wasskit.sweeps.axes import complete_axis
 
-    return complete_axis(typed, TrainingOptions, {"method": list(methods())})
+    return complete_axis(typed, options, {"method": list(methods())})
 
 
 def methods() -> Mapping[str, Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, option
-from wasskit.plugins.mrl.options import GridOptions
+from wasskit.plugins.mrl.commands.sweep import GridOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +22,27 @@ class MrlBaseline(GridOptions):
 
 def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.series import run_grid
+    from wasskit.plugins.mrl.task import backbone_width
 
     if config.machine.array and not config.seeds:
         config = replace(config, seeds=tuple(seeds_of(config.machine.array)))
+    paper = invocation.recipe.get("paper") if invocation.recipe else None
     axes: dict[str, list[Any]] = {
         "method": ["independent"],
         "seed": sorted(set(config.seeds)) or [config.run.seed],
     }
-    return run_grid(config, axes, invocation, default=f"baseline-{config.data.dataset}")
+    return run_grid(
+        config,
+        axes,
+        command="mrl baseline",
+        data=config.data.dataset,
+        width=backbone_width,
+        default=f"baseline-{config.data.dataset}",
+        jobs=config.jobs,
+        nproc=config.nproc_per_run,
+        argv=invocation.argv,
+        paper=paper,
+    )
 
 
 command = Command(

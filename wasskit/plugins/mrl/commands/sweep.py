@@ -8,7 +8,12 @@ from typing import Any
 
 from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, argument, option
-from wasskit.plugins.mrl.options import GridOptions, complete_axes
+from wasskit.plugins.mrl.options import JobOptions, TrainingOptions, complete_axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridOptions(JobOptions, TrainingOptions):
+    """Options of commands that train networks many times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +29,26 @@ class MrlSweep(GridOptions):
 def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.grid import parse_axes
     from wasskit.plugins.mrl.series import run_grid
+    from wasskit.plugins.mrl.task import backbone_width
 
     # The folder's configuration holds the whole grid, however its axes were given.
     array = config.machine.array
     seeds = [f"seed={','.join(map(str, seeds_of(array)))}"] if array else []
     config = replace(config, axes=(), grid=(*config.axes, *config.grid, *seeds))
-    return run_grid(config, parse_axes(config.grid), invocation, default=f"sweep-{config.data.dataset}")
+    axes = parse_axes(config.grid)
+    paper = invocation.recipe.get("paper") if invocation.recipe else None
+    return run_grid(
+        config,
+        axes,
+        command="mrl sweep",
+        data=config.data.dataset,
+        width=backbone_width,
+        default=f"sweep-{config.data.dataset}",
+        jobs=config.jobs,
+        nproc=config.nproc_per_run,
+        argv=invocation.argv,
+        paper=paper,
+    )
 
 
 command = Command(
