@@ -9,7 +9,7 @@ from typing import Any
 from wasskit.cluster.options import SubmitOptions
 from wasskit.config import RecipeOptions, part, to_options, values_of
 from wasskit.options import RunOptions
-from wasskit.plugins.mrl.grid import NETWORKS, Axes, Point, Subject, plan_points
+from wasskit.plugins.mrl.grid import NETWORKS, Axes, Subject, plan_points
 from wasskit.plugins.mrl.results import collect, grid_report
 from wasskit.report import Report
 from wasskit.sweeps.cluster import submit_grid
@@ -40,7 +40,7 @@ def run_grid(
     run, submit = part(config, RunOptions), part(config, SubmitOptions)
     root = run.run_dir or Path("runs") / "mrl" / (run.name or default)
 
-    def report(points: Sequence[Point], paper: Mapping[str, Any]) -> Report:
+    def report(points: Sequence[Any], paper: Mapping[str, Any]) -> Report:
         return grid_report(data, command, collect(root, points), paper)
 
     grid = Grid(
