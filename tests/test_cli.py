@@ -171,8 +171,10 @@ def test_a_wrong_request_is_said_once_however_the_ranks_were_started(
     monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any], torchrun: bool
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    if torchrun:
-        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    if not torchrun:
+        monkeypatch.setenv("WASSKIT_SAVED", "ours")
     result = run_cli("recipes", "show", "nosuch")
     assert result.exit_code == 2
     assert ("(rank 1) No recipe named 'nosuch'" in result.stderr) is not torchrun
