@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, find_command, load_command
+from wasskit.cli import GENERAL, GROUPS, find_command, load_command
+from wasskit.commands.sweep import read_words
 from wasskit.config import fields_of
+from wasskit.plugins import load_plugin, plugin_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -53,13 +55,18 @@ def _name(page: Path) -> str:
 def test_commands_and_their_options_exist(page: Path) -> None:
     for line in (line for block in _blocks(page, "bash") for line in block.lines):
         words = shlex.split(line)[1:]
-        own = {group.name: group for group in (RECIPES, COMPLETIONS)}
+        own = {group.name: group for group in GROUPS}
         if words[0] in own:
             command = load_command(own[words[0]], words[1])
         elif words[0] in GENERAL.commands:
             command = load_command(GENERAL, words[0])
         else:
-            command = find_command(" ".join(words[:2]))
+            grouped = words[1] in load_plugin(plugin_targets()[words[0]]).groups
+            command = find_command(" ".join(words[: 3 if grouped else 2]))
+        if "--" in words:  # what follows are options of the command that a sweep trains by
+            place = words.index("--")
+            read_words([word for word in words[1:place] if not word.startswith("-")][:3] + words[place + 1 :])
+            words = words[:place]
         options = fields_of(command.options)
         flags = {f.flag for f in options} | {f.option.short for f in options if f.option.short} | {"--help"}
         flags |= {"--no-" + flag[2:] for flag in flags}

@@ -17,9 +17,11 @@ _PUBLIC = {
     "HubModel": "wasskit.plugins.hub",
     "MatryoshkaAdaptor": "wasskit.plugins.mrl.adapt.estimator",
     "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
+    "PrefixIndex": "wasskit.plugins.mrl.search.index",
     "W2UniformityLoss": "wasskit.plugins.ssl.losses",
     "MetrixLoss": "wasskit.plugins.metrix.objective",
     "W2GN": "wasskit.plugins.w2gn.core.transport",
+    "TransportMap": "wasskit.plugins.w2gn.clouds.estimator",
     "DenseICNN": "wasskit.models.icnn",
     "ConvICNN": "wasskit.models.icnn",
     "bures_wasserstein_squared": "wasskit.ot.gaussian",
@@ -30,6 +32,7 @@ _PUBLIC = {
     "sliced_wasserstein_squared": "wasskit.ot.sliced",
     "sliced_gaussian_wasserstein_squared": "wasskit.ot.sliced",
     "slicing_directions": "wasskit.ot.directions",
+    "assignment_wasserstein_squared": "wasskit.ot.assignment",
     "gaussian_maps": "wasskit.ot.affine",
     "topk_accuracy": "wasskit.evaluation.accuracy",
     "class_map_at_k": "wasskit.evaluation.accuracy",
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from wasskit.models.icnn import ConvICNN as ConvICNN
     from wasskit.models.icnn import DenseICNN as DenseICNN
     from wasskit.ot.affine import gaussian_maps as gaussian_maps
+    from wasskit.ot.assignment import assignment_wasserstein_squared as assignment_wasserstein_squared
     from wasskit.ot.directions import slicing_directions as slicing_directions
     from wasskit.ot.divergence import sinkhorn_divergence as sinkhorn_divergence
     from wasskit.ot.energy import energy_distance as energy_distance
@@ -84,7 +88,9 @@ if TYPE_CHECKING:
     from wasskit.plugins.models import load as load
     from wasskit.plugins.mrl.adapt.estimator import MatryoshkaAdaptor as MatryoshkaAdaptor
     from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
+    from wasskit.plugins.mrl.search.index import PrefixIndex as PrefixIndex
     from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss
+    from wasskit.plugins.w2gn.clouds.estimator import TransportMap as TransportMap
     from wasskit.plugins.w2gn.core.transport import W2GN as W2GN
 
 

@@ -37,7 +37,7 @@ class Training:
 
     @property
     def command(self) -> str:
-        return " ".join(self.argv[:2])
+        return "sweep" if self.argv[0] == "sweep" else " ".join(self.argv[:2])
 
     def on(self, run: Path | str, nproc: int = 1) -> list[str]:
         """The command line that trains in ``run`` on so many ranks."""
@@ -57,13 +57,17 @@ class Training:
     @property
     def is_grid(self) -> bool:
         """Whether the trainings are processes of their own."""
-        return self.command in ("mrl baseline", "mrl sweep")
+        return self.command in ("mrl baseline", "mrl sweep", "mrl adapt-sweep", "sweep")
 
 
 _IMAGES = ("--epochs", "3", "--batch-size", "358", "--no-tensorboard", "--device", "cpu", "--log-every", "1")
 _MRL = (*_IMAGES, "--dims", "2,8")
+_AS_AXES = (
+    "epochs=3", "batch_size=358", "tensorboard=false", "device=cpu", "log_every=1", "dims=2:8",
+)  # fmt: skip
+# With a blend: the first training that would choose one ends, when it is stopped, as if it had not begun.
 _ADAPT = (
-    "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--no-tensorboard", "--device", "cpu",
+    "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--blend", "1", "--no-tensorboard", "--device", "cpu",
     "--log-every", "1",
 )  # fmt: skip
 _SSL = (*_IMAGES, "--projector", "16,8")
@@ -82,7 +86,8 @@ _STEPS = (
     "--eval-every",
     "4",
 )
-_W2GN = ("--hidden", "16,8", *_STEPS, "--steps", "12")
+# What training ends with is compared: the Gaussian start, where that is kept, is the same in any case.
+_W2GN = ("--hidden", "16,8", *_STEPS, "--steps", "12", "--keep", "end")
 _CLOUD = (*_W2GN, "--test-size", "200")
 
 
@@ -99,6 +104,8 @@ def _declare() -> list[Training]:
         Training("mrl-adapt-neighbours", ("mrl", "adapt", *_ADAPT, "--learn", "neighbours"), 9, None),
         Training("mrl-baseline", ("mrl", "baseline", *_MRL), 9),
         Training("mrl-sweep", ("mrl", "sweep", "method=mwrl,matryoshka", *_MRL), 9),
+        Training("sweep", ("sweep", "mrl", "train", "alpha=1,2", *_AS_AXES), 9),
+        Training("mrl-adapt-sweep", ("mrl", "adapt-sweep", "cosine_weight=1,0", "--no-baselines", *_ADAPT), 9, None),
     ]
     for method in ("moco", "byol", "barlow", "zerocl"):
         for term in ((), ("--w2",), ("--lu",)):
@@ -139,6 +146,8 @@ def _declare() -> list[Training]:
     latent = ("--autoencoder-steps", "12", "--latent", "4", "--filters", "4")
     published = ("--start", "pretrain", "--pretrain-steps", "6", "--refine", "none")
     maps = [
+        Training("w2gn-fit", ("w2gn", "fit", *_W2GN, "--discrete-rows", "64"), 12),
+        Training("w2gn-fit-better", ("w2gn", "fit", *_W2GN, "--discrete-rows", "64", "--keep", "better"), 12),
         Training("w2gn-toy", ("w2gn", "toy", *_CLOUD), 12),
         Training("w2gn-toy-published", ("w2gn", "toy", *_CLOUD, *published, "--sampling", "random"), 18),
         Training("w2gn-gaussians", ("w2gn", "gaussians", *_CLOUD, "--dim", "2,3"), 12),
@@ -161,8 +170,8 @@ def sample(key: str, size: int) -> list[Training]:
 
 
 def training_commands() -> set[str]:
-    """The commands of the project that train a run: those that can resume one."""
-    found = set()
+    """The commands of the project that train a run, those that can resume one, and the one that trains by any."""
+    found = {"sweep"}
     for target in plugin_targets().values():
         plugin = load_plugin(target)
         if isinstance(plugin, Plugin):

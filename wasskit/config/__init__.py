@@ -11,12 +11,14 @@ This package imports neither torch nor numpy: it is on the path of ``--help`` an
 from wasskit.config.command import Command, Invocation
 from wasskit.config.declaration import (
     ByCommand,
+    ByWords,
     CommandOptions,
     OptionGroup,
     RecipeOptions,
     argument,
     group,
     option,
+    same,
 )
 from wasskit.config.resolution import (
     build,
@@ -33,6 +35,7 @@ from wasskit.config.schema import Field, bounds_phrase, coerce, display, fields_
 
 __all__ = [
     "ByCommand",
+    "ByWords",
     "Command",
     "CommandOptions",
     "Field",
@@ -54,6 +57,7 @@ __all__ = [
     "option",
     "part",
     "recipe_fields",
+    "same",
     "to_options",
     "values_of",
 ]

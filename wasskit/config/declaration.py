@@ -19,6 +19,16 @@ class ByCommand:
     candidates: Callable[[str, str], Iterable[str | tuple[str, str]]]
 
 
+@dataclass(frozen=True)
+class ByWords:
+    """A completer of an argument of many values, which depend on those before: ``candidates(typed, words)``."""
+
+    candidates: Callable[[str, Sequence[str]], Iterable[str | tuple[str, str]]]
+
+
+AS_NOW = object()
+"""For ``absent``: runs that were saved without an option did what is the default now."""
+
 METADATA = "wasskit"
 """The key of a dataclass field's metadata under which its `Option` or its `Changes` lie."""
 
@@ -34,7 +44,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] | None = None
-    complete: Completer | ByCommand | None = None
+    complete: Completer | ByCommand | ByWords | None = None
     short: str | None = None
     flag: str | None = None
     metavar: str | None = None
@@ -45,6 +55,7 @@ class Option:
     optional_value: str | None = None
     hidden: bool = False
     former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    absent: Any = AS_NOW
 
 
 def option(
@@ -57,7 +68,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[str] | None = None,
-    complete: Completer | ByCommand | None = None,
+    complete: Completer | ByCommand | ByWords | None = None,
     short: str | None = None,
     flag: str | None = None,
     metavar: str | None = None,
@@ -67,6 +78,7 @@ def option(
     optional_value: str | None = None,
     hidden: bool = False,
     former: str | Mapping[str, Mapping[str, Any]] = "",
+    absent: Any = AS_NOW,
 ) -> Any:
     """Declare an option.
 
@@ -87,6 +99,8 @@ def option(
         hidden: accepted as in earlier versions, but of no effect and not shown.
         former: the name that the option had in earlier versions, which recipes, saved runs and command lines may still
             use; with what its values meant where they were other ones, ``{"batch_norm": {"sync": True}}``.
+        absent: what runs did before there was the option, where that is not the default: its value when a run that was
+            saved without it is resumed.
     """
     if isinstance(former, str):
         former = {former: {}} if former else {}
@@ -95,7 +109,7 @@ def option(
             help=help, panel=panel, min=min, max=max, above=above, below=below,
             choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
             metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
-            optional_value=optional_value, hidden=hidden, former=former,
+            optional_value=optional_value, hidden=hidden, former=former, absent=absent,
         )
     }  # fmt: skip
     if default is dataclasses.MISSING:
@@ -107,7 +121,7 @@ def argument(
     default: Any = dataclasses.MISSING,
     *,
     help: str,
-    complete: Completer | ByCommand | None = None,
+    complete: Completer | ByCommand | ByWords | None = None,
     metavar: str | None = None,
     saved: bool = False,
 ) -> Any:
@@ -141,6 +155,16 @@ def groups_of(kind: type[OptionGroup]) -> dict[str, type[OptionGroup]]:
     hints = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]
     return {n: hints[n] for n in names if isinstance(hints[n], type) and issubclass(hints[n], OptionGroup)}
+
+
+def same(kind: type[OptionGroup], name: str, default: Any = dataclasses.MISSING) -> Any:
+    """Declare the option ``name`` of another group here too, with another default, a value, if one is given."""
+    declared = next(f for f in dataclasses.fields(kind) if f.name == name)
+    if default is dataclasses.MISSING:
+        return field(default=declared.default, metadata=declared.metadata)
+    return field(
+        default=default, metadata={METADATA: dataclasses.replace(declared.metadata[METADATA], show_default=None)}
+    )
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
-from wasskit.distributed.launch import find_devices
+from wasskit.distributed.devices import find_devices
+from wasskit.distributed.launch import join_slurm_step, owns_ranks
 from wasskit.errors import RunFailed, UserError
 from wasskit.system.signals import handled
 
@@ -35,8 +38,10 @@ __all__ = [
     "close_group",
     "group",
     "init_group",
+    "is_by_host",
     "is_lost_peer",
     "is_main",
+    "largest_of_ranks",
     "local_rank",
     "lost_peer",
     "rank",
@@ -63,11 +68,17 @@ _SEED_STRIDE = 1_000_003
 
 @dataclass(frozen=True)
 class Channels:
-    """The process groups that carry host tensors (gloo) and, where there is one, CUDA tensors (nccl)."""
+    """The process groups that carry host tensors (gloo), CUDA tensors (nccl) where one can, and gradients (gloo).
+
+    Gradients are sent during the backward pass, whose own collectives they must not be taken for.
+    """
 
     world: dist.ProcessGroup
     host: dist.ProcessGroup
     cuda: dist.ProcessGroup | None
+    gradients: dist.ProcessGroup
+    by_host: bool = False
+    """Whether CUDA tensors travel through host memory."""
 
 
 _channels: Channels | None = None
@@ -119,7 +130,11 @@ def init_group(device: str | torch.device = "auto") -> torch.device:
     launched = _read_environment()
     chosen = _choose_device(str(device), distributed=launched)
     if launched and not _initialised():
-        dist.init_process_group("gloo", init_method="env://")
+        # An agent may keep one store for all attempts: without a name of its own this one would find there the
+        # addresses of ranks that are gone.
+        store, own_rank, size = next(rendezvous("env://"))
+        attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group("gloo", store=attempt, rank=own_rank, world_size=size)
         _open_channels(chosen)
     return chosen
 
@@ -139,7 +154,7 @@ def close_group() -> None:
 def _backends(channels: Channels | None) -> list[Any]:
     if channels is None:
         return []
-    return [pg._get_backend(torch.device("cpu")) for pg in {channels.world, channels.host}]
+    return [pg._get_backend(torch.device("cpu")) for pg in {channels.world, channels.host, channels.gradients}]
 
 
 @contextlib.contextmanager
@@ -177,7 +192,7 @@ def lost_peer(advice: str = "") -> RunFailed:
 
     A rank that its launcher ends meanwhile leaves at once and without a word: the launcher says why the run failed.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if owns_ranks():
         # The rank that failed knows why: our launcher must hear of its end before it hears of this one's.
         heard: list[int] = []
         until = time.monotonic() + _PEER_LOST_SECONDS
@@ -190,6 +205,11 @@ def lost_peer(advice: str = "") -> RunFailed:
         f"Rank {rank()} lost contact with another rank. That rank's message says why; without one it was killed, "
         f"probably for want of memory.{advice}"
     )
+
+
+def is_by_host() -> bool:
+    """Whether CUDA tensors travel between the ranks through host memory: ranks share a GPU, or compute on slices."""
+    return world_size() > 1 and channels().by_host
 
 
 def barrier() -> None:
@@ -210,11 +230,16 @@ def broadcast_object(x: T) -> T:
 
 def any_rank(flag: bool) -> bool:
     """Whether ``flag`` is true on at least one rank. Host only: it waits for no device."""
+    return bool(largest_of_ranks(int(flag))[0])
+
+
+def largest_of_ranks(*values: int) -> tuple[int, ...]:
+    """The largest of all ranks of each number. Host only: it waits for no device."""
     if world_size() == 1:
-        return flag
-    raised = torch.tensor([int(flag)], dtype=torch.int32)
-    dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=channels().host)
-    return bool(raised.item())
+        return values
+    largest = torch.tensor(values, dtype=torch.int64)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=channels().host)
+    return tuple(largest.tolist())
 
 
 def channels() -> Channels:
@@ -229,7 +254,7 @@ def channels() -> Channels:
     if _channels is None or _channels.world is not world:
         backends = dict(part.split(":", 1) for part in str(dist.get_backend_config(world)).split(","))
         host = world if backends.get("cpu") == "gloo" else _new_group("gloo")
-        _channels = Channels(world, host, world if backends.get("cuda") == "nccl" else None)
+        _channels = Channels(world, host, world if backends.get("cuda") == "nccl" else None, _new_group("gloo"))
     return _channels
 
 
@@ -238,7 +263,8 @@ def _new_group(backend: str) -> dist.ProcessGroup:
 
 
 def _read_environment() -> bool:
-    """Whether the environment describes a world of ranks."""
+    """Whether the environment describes a world of ranks, in torchrun's words or in srun's."""
+    join_slurm_step()
     present = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
     if not present:
         return False
@@ -282,15 +308,16 @@ def _choose_device(spec: str, *, distributed: bool) -> torch.device:
 def _see_own_slice(distributed: bool) -> None:
     """Make a slice the one device that this rank sees: CUDA shows a process one at most, and by its own UUID alone.
 
-    An undistributed process takes the first of those named by the UUID of their GPU, or as ``GPU:SLICE``.
+    Beside slices a whole GPU is chosen so, too. An undistributed process takes the first of those named by the UUID of
+    their GPU, or as ``GPU:SLICE``.
     """
     setting = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if not distributed and "GPU-" not in setting and ":" not in setting:
         return
     devices = find_devices()
     place = int(os.environ.get("LOCAL_RANK", "0")) if distributed else 0
-    if devices and (own := devices[place % len(devices)]).is_slice:
-        os.environ["CUDA_VISIBLE_DEVICES"] = own.selector
+    if devices and any(device.is_slice for device in (devices if distributed else devices[:1])):
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)].selector
 
 
 def _open_channels(device: torch.device) -> None:
@@ -301,9 +328,11 @@ def _open_channels(device: torch.device) -> None:
     identities: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(identities, _identity(device))
     separate = None not in identities and len(set(identities)) == len(identities)
-    if not separate and device.type == "cuda" and dist.get_rank() == 0:
+    by_host = not separate and device.type == "cuda"
+    if by_host and dist.get_rank() == 0:
         log.warning("Ranks share a GPU or compute on MIG slices: their tensors travel through host memory.")
-    _channels = Channels(world, world, _new_group("nccl") if separate else None)
+    gradients = _new_group("gloo")
+    _channels = Channels(world, world, _new_group("nccl") if separate else None, gradients, by_host)
 
 
 def _identity(device: torch.device) -> tuple[str, str] | None:

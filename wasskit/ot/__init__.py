@@ -16,9 +16,11 @@ _PUBLIC = {
     "sliced_gaussian_wasserstein_squared": "wasskit.ot.sliced",
     "slicing_directions": "wasskit.ot.directions",
     "gaussian_maps": "wasskit.ot.affine",
+    "assignment_wasserstein_squared": "wasskit.ot.assignment",
 }
 
 __all__ = [
+    "assignment_wasserstein_squared",
     "bures_wasserstein_squared",
     "energy_distance",
     "gaussian_maps",
@@ -32,6 +34,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from wasskit.ot.affine import gaussian_maps as gaussian_maps
+    from wasskit.ot.assignment import assignment_wasserstein_squared as assignment_wasserstein_squared
     from wasskit.ot.directions import slicing_directions as slicing_directions
     from wasskit.ot.divergence import sinkhorn_divergence as sinkhorn_divergence
     from wasskit.ot.energy import energy_distance as energy_distance

@@ -19,12 +19,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from wasskit import console
 from wasskit.config import (
+    Field,
     Invocation,
     RecipeOptions,
     changed,
@@ -36,9 +37,11 @@ from wasskit.config import (
     to_options,
     values_of,
 )
+from wasskit.config.declaration import AS_NOW
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
+from wasskit.distributed.launch import is_restarted, read_saved
 from wasskit.errors import Interrupted, UserError
 from wasskit.options import (
     DataOptions,
@@ -225,8 +228,12 @@ def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple
     """The run directory and the checkpoint to resume from; None to start anew.
 
     A requeued run that was stopped before its first checkpoint has a directory but no checkpoint: it starts over there.
+    So does the next attempt of ranks of which one has died (``--max-restarts``); it goes on with what they have noted.
     """
-    if options.resume is None and not options.requeue:
+    if is_restarted() and (noted := read_saved()) is not None:
+        run = RunDirectory.open(noted[0])
+        return run.path, _existing(run, "last") if run.has_checkpoint else None
+    if options.resume is None and not options.requeue and not is_restarted():
         return None
     word = options.resume or "last"
     if word not in ("last", "previous"):
@@ -240,7 +247,7 @@ def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple
         candidates += [path for path in chosen.parent.glob(pattern) if path.name[len(chosen.name) + 1 :].isdigit()]
     begun = [path for path in candidates if (path / "config.toml").is_file() and RunDirectory.open(path).has_checkpoint]
     if not begun:
-        if options.requeue:
+        if options.requeue or is_restarted():
             stopped_early = not numbered and (chosen / "config.toml").is_file()
             return (chosen, None) if stopped_early else None
         raise UserError(
@@ -264,6 +271,12 @@ def _existing(run: RunDirectory, word: str) -> Path:
     raise UserError(f"{run.path} has no checkpoint yet: start it over by --run-dir and --requeue.")
 
 
+def before_there_was(field: Field) -> Any:
+    """The value of an option in runs that were saved without it."""
+    absent = field.option.absent
+    return field.default if absent is AS_NOW else absent
+
+
 def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     """The configuration of the run, with what the command line may change; what it may not is refused by name."""
     if run.command != invocation.command:
@@ -275,7 +288,7 @@ def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     if invocation.recipe is not None:
         asked |= set(check_keys(kind, invocation.recipe.get("options", {}), "the recipe"))
     asked &= set(fields)
-    base = changed(config, **{name: saved.get(name, field.default) for name, field in fields.items()})
+    base = changed(config, **{name: saved.get(name, before_there_was(field)) for name, field in fields.items()})
     wanted, had = values_of(config), values_of(base)
     contradictions = [
         f"{fields[name].flag} {wanted[name]} (the run has {had[name]})"

@@ -13,8 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from wasskit import TransportMap
 from wasskit.data.registry import load_dataset
 from wasskit.models.export import save_weights
+from wasskit.plugins.w2gn.experiments import apply
+from wasskit.plugins.w2gn.experiments.apply import SavedMap
 from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, load_autoencoder
 
 RunCli = Callable[..., Any]
@@ -78,6 +81,9 @@ def test_gaussians_table_over_dimensions(run_cli: RunCli, tmp_path: Path) -> Non
         scores = result["dimensions"][dim]["scores"]
         assert scores["uvp_forward"] < 0.5
         assert scores["uvp_inverse"] < 0.5
+        # Between Gaussians the Gaussian map is the answer.
+        assert result["dimensions"][dim]["kept"] == "start"
+        assert scores == result["dimensions"][dim]["scores_at_start"]
     assert json.loads((tmp_path / "g" / "gaussians.json").read_text())["dimensions"]["8"]["pair"] == "gaussians 8"
     printed = run_cli(*command, "--resume")
     assert printed.exit_code == 0, printed.stderr
@@ -107,7 +113,7 @@ def test_color_and_apply(run_cli: RunCli, tmp_path: Path) -> None:
     result = summary(
         run_cli(
             "w2gn", "color", tmp_path / "a.png", tmp_path / "b.png", *SMALL, "--steps", "20", "--test-size", "300",
-            "--run-dir", run, "--save-map", tmp_path / "kept.safetensors", "--json",
+            "--keep", "end", "--run-dir", run, "--save-map", tmp_path / "kept.safetensors", "--json",
         )
     )  # fmt: skip
     mapped = np.asarray(Image.open(run / "a-forward.png"))
@@ -152,6 +158,60 @@ def test_apply_to_points(run_cli: RunCli, tmp_path: Path) -> None:
     wrong = run_cli("w2gn", "apply", toy_run, tmp_path / "wide.npy")
     assert wrong.exit_code == 2
     assert "dimension 3; the map takes points of dimension 2" in " ".join(wrong.stderr.split())
+
+
+@pytest.mark.slow
+def test_fit_is_the_estimator_in_a_run(run_cli: RunCli, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(80, 3)), np.exp(generator.normal(size=(60, 3)) / 2)
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "y.npz", y=y, other=np.zeros(3))
+    options = ("--steps", "12", "--hidden", "8,5", "--batch-size", "64", "--keep", "end", "--device", "cpu")
+    run = tmp_path / "run"
+    found = summary(
+        run_cli("w2gn", "fit", tmp_path / "x.npy", tmp_path / "y.npz:y", *options, "--run-dir", run, "--json")
+    )
+    maps = TransportMap(steps=12, hidden=(8, 5), batch_size=64, keep="end").fit(x, y)
+    assert {f"test/{name}": value for name, value in maps.scores_.items()}.items() <= found["final"].items()
+    for name in ("figures/clouds.png", "map.safetensors", "summary.json"):
+        assert (run / name).is_file(), name
+    # Rows are written as float32, of which the relative rounding is 6e-8 and that of the map's arithmetic a few times.
+    assert run_cli("w2gn", "apply", run, tmp_path / "x.npy").exit_code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "x-mapped.npy"), maps.transform(x), rtol=1e-4, atol=1e-5)
+    back = ("--inverse", "--refine", "lbfgs", "-o", tmp_path / "back.npy")
+    assert run_cli("w2gn", "apply", run, tmp_path / "x-mapped.npy", *back).exit_code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "back.npy"), x, atol=1e-3)
+    exported = summary(run_cli("w2gn", "export", run, "-o", tmp_path / "out.safetensors", "--json"))
+    np.testing.assert_array_equal(TransportMap.load(exported["weights"]).transform(x), maps.transform(x))
+
+
+@pytest.mark.slow
+def test_rows_are_mapped_some_at_a_time(run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float16)
+    maps = TransportMap(steps=1, hidden=(8, 5)).fit(x, x + 1)
+    maps.save(tmp_path / "map.safetensors")
+    np.save(tmp_path / "x.npy", x)
+    calls = []
+
+    def counted(self: SavedMap, points: torch.Tensor) -> torch.Tensor:
+        calls.append(len(points))
+        return self.transport.forward_map(points)
+
+    monkeypatch.setattr(apply, "ROWS", 20)
+    monkeypatch.setattr(SavedMap, "__call__", counted)
+    assert run_cli("w2gn", "apply", tmp_path / "map.safetensors", tmp_path / "x.npy").exit_code == 0
+    assert calls == [20, 20, 10]
+    written = np.load(tmp_path / "x-mapped.npy")
+    assert written.dtype == np.float32
+    np.testing.assert_allclose(written, maps.transform(x.astype(np.float32)), rtol=1e-5, atol=1e-6)
+    x[30] = np.nan
+    np.save(tmp_path / "holes.npy", x)
+    refused = run_cli("w2gn", "apply", tmp_path / "map.safetensors", tmp_path / "holes.npy")
+    assert refused.exit_code == 2
+    assert "holes.npy has 1 rows with values that are not finite, the first is row 30" in " ".join(
+        refused.stderr.split()
+    )
+    assert not (tmp_path / "holes-mapped.npy").exists()
 
 
 @pytest.mark.slow
@@ -276,6 +336,13 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
         (("latent", "--vgg-weights", "text.png"), "not a readable torch file of weights"),
         (("latent", "--autoencoder", "text.png"), "not a readable torch file of weights"),
         (("benchmark", "--pairs", "rgb.png"), "not a readable .npz file"),
+        (("fit", "cube.npy"), "name SOURCE and TARGET, or neither"),
+        (("fit", "cube.npy", "nan.npy"), "nan.npy has 5 rows: expected at least 20"),
+        (("fit", "cube.npy", "holes.npy"), "holes.npy has 2 rows with values that are not finite, the first is row 7"),
+        (("fit", "cube.npy", "plane.npy"), "plane.npy has rows of 2 numbers, cube.npy of 3"),
+        (("fit", "cube.npy", "absent.npy"), "no file absent.npy"),
+        (("fit", "cube.npy", "rgb.png"), "rgb.png: embeddings are read from .npy"),
+        (("fit", "cube.npy", "cube.npy", "--held-out", "0.8"), "--held-out: 0.8 is out of range"),
         (("apply", "other.safetensors", "cube.npy"), "is not a model saved by `wasskit w2gn`"),
         (("apply", "absent.safetensors", "x.npy"), "no file of weights"),
         (("apply", "absent.safetensors", "x.npy", "--refine", "newton"), "--inverse"),
@@ -299,6 +366,10 @@ def write_rubbish(folder: Path) -> None:
     np.save(folder / "nan.npy", points)
     np.save(folder / "flat.npy", np.zeros(5))
     np.save(folder / "cube.npy", np.random.default_rng(0).normal(size=(50, 3)))
+    np.save(folder / "plane.npy", np.random.default_rng(0).normal(size=(50, 2)))
+    holes = np.zeros((30, 3))
+    holes[[7, 9], 1] = np.inf
+    np.save(folder / "holes.npy", holes)
     rgb = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(folder / "rgb.png")
     Image.fromarray(rgb[..., 0]).save(folder / "grey.png")

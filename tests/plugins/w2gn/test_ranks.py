@@ -44,11 +44,13 @@ SMALL = {
     "--hidden": "16,8", "--test-size": "101", "--dim": "3", "--start-samples": "500",
     "--image-size": "8", "--width": "2", "--patches": "32", "--classifier-steps": "4",
     "--autoencoder-steps": "4", "--autoencoder-batch-size": "33", "--latent": "4", "--filters": "4",
+    "--discrete-rows": "64", "--keep": "end",
 }  # fmt: skip
 DROPOUT = "toy --dropout 0.1 --sampling random --refine newton"
 VARIANTS = [
     *(name for name in EXPERIMENTS),
-    "gaussians --dim 70 --batch-size 62",
+    "fit --keep better --coordinates whitened",
+    "gaussians --dim 70 --batch-size 62 --keep better",
     "toy --start pretrain --pretrain-steps 3 --refine none --ema 0",
     DROPOUT,
     "toy --l1 1e-3 --dual target --clip-norm 0.01 --start identity",

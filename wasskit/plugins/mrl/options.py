@@ -15,6 +15,7 @@ from wasskit.options import (
     OptimizerOptions,
     RunOptions,
     TrainingDeviceOptions,
+    sync_norm_option,
 )
 from wasskit.ot.nesting import check_dims
 from wasskit.trained import options as trained
@@ -97,18 +98,34 @@ class TrainingOptions(RecipeOptions):
     model: BackboneOptions = BackboneOptions()
     run: RunOptions = RunOptions()
     machine: TrainingDeviceOptions = TrainingDeviceOptions()
-    sync_bn: bool = option(
-        True,
-        help="Batch normalisation over the batch of all processes, so that N processes train as one.",
-        panel="Machine",
+    sync_bn: bool | None = sync_norm_option()
+
+    def validate(self) -> None:
+        super().validate()
+        if self.loop.batch_size < 2 * self.machine.ranks:
+            raise UserError(
+                f"--batch-size: {self.loop.batch_size} gives a process fewer than 2 images, too few for batch "
+                f"normalisation and for clouds to compare; take at least {2 * self.machine.ranks}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions(OptionGroup):
+    """Options of commands that train many times; mixed into those of one training."""
+
+    jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
+    nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
+    table_only: bool = option(
+        False, help="Train nothing: tabulate what is finished.", panel="Run", transient=True, flag="--table-only"
     )
 
     def validate(self) -> None:
         super().validate()
-        if self.loop.batch_size < 2 * self.machine.nproc:
+        machine: TrainingDeviceOptions = self.machine  # type: ignore[attr-defined]
+        if machine.ranks > 1:
             raise UserError(
-                f"--batch-size: {self.loop.batch_size} gives a process fewer than 2 images, too few for batch "
-                f"normalisation and for clouds to compare; take at least {2 * self.machine.nproc}."
+                "--nproc, --nnodes: this command trains many times; use --jobs for trainings at the same time, or "
+                "--nproc-per-run for the processes of each."
             )
 
 
@@ -144,9 +161,14 @@ def default_dims(width: int) -> tuple[int, ...]:
 
 def complete_axes(typed: str) -> Iterable[str]:
     """Candidates for an axis of a sweep: ``key=``."""
-    from wasskit.config import recipe_fields
+    return axes_of(TrainingOptions, typed)
 
-    return [f"{name}=" for name in ("method", *recipe_fields(TrainingOptions)) if name.startswith(typed)]
+
+def axes_of(options: type[RecipeOptions], typed: str) -> Iterable[str]:
+    """Candidates for an axis over the options of a command."""
+    from wasskit.sweeps.axes import complete_axis
+
+    return complete_axis(typed, options, {"method": list(methods())})
 
 
 def methods() -> Mapping[str, Mapping[str, Any]]:

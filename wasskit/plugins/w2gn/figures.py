@@ -24,12 +24,18 @@ Drawing = Callable[[], "Figure"]
 
 
 def draw_history(
-    stem: str, history: History | None, labels: Mapping[str, str], *, ylabel: str, levels: Mapping[str, float]
+    stem: str,
+    history: History | None,
+    labels: Mapping[str, str],
+    *,
+    ylabel: str,
+    levels: Mapping[str, float],
+    split: str = "test",
 ) -> dict[str, Drawing]:
     """Metrics over the steps on a logarithmic axis, as a report's figure ``stem``; none where nothing is positive.
 
     Args:
-        labels: of the test metrics to draw, by their names.
+        labels: of the metrics of the ``split`` to draw, by their names.
         levels: values to compare with, by their labels.
     """
     from wasskit.pictures.curves import Curve, Line, Panel, draw_curves
@@ -37,7 +43,7 @@ def draw_history(
 
     lines = []
     for number, (name, label) in enumerate(labels.items()):
-        known = (history or {}).get(f"test/{name}", {})
+        known = (history or {}).get(f"{split}/{name}", {})
         points: dict[float, float] = {step: value for step, value in known.items() if value > 0}
         if points:
             lines.append(Line(Curve.through(points), label, number))

@@ -15,16 +15,20 @@ from wasskit.models.export import save_weights
 from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
 from wasskit.models.rebuild import are_counts, is_count
 from wasskit.ot.gaussian import Balance
+from wasskit.plugins.w2gn.core.frame import FramedTransport
 from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.trained.kind import ModelKind
 
 HEADER = "w2gn-map"
+Maps = W2GN | FramedTransport
+"""A map and its inverse, of points in plain coordinates."""
+_FRAMES = ("centred", "linear")
 _DENSE = ("hidden", "rank", "activation", "strong_convexity", "dropout")
 _CONVOLUTIONAL = ("channels", "width", "strong_convexity")
 """What the networks are built from besides the shape of a point, in order."""
 
 
-def save_map(path: Path, transport: W2GN, **about: Any) -> Path:
+def save_map(path: Path, transport: Maps, **about: Any) -> Path:
     """Write a map and its inverse as safetensors with a JSON header that rebuilds them.
 
     Args:
@@ -38,7 +42,7 @@ def save_map(path: Path, transport: W2GN, **about: Any) -> Path:
 class Map:
     """A trained map with its inverse, and the header of its file: ``potential``, ``command``, ..."""
 
-    transport: W2GN
+    transport: Maps
     description: Mapping[str, Any]
 
 
@@ -71,7 +75,7 @@ KIND = ModelKind(
 )
 
 
-def load_map(path: Path) -> tuple[W2GN, dict[str, Any]]:
+def load_map(path: Path) -> tuple[Maps, dict[str, Any]]:
     """A saved map, in evaluation mode, and its header. Raises ``UserError`` where there is none at ``path``."""
     model = KIND.load(path)
     return model.transport.requires_grad_(False), dict(model.description)
@@ -81,6 +85,8 @@ def _describes(about: Mapping[str, Any]) -> bool:
     """Whether a description has what :func:`rebuilt` and the commands read, of the right types."""
     numbers = type(about.get("strong_convexity")) in (int, float) and isinstance(about.get("coordinates"), bool)
     if not numbers or not isinstance(about.get("quadratic", False), bool):
+        return False
+    if "frame" in about and not ("dim" in about and about["frame"] in _FRAMES):
         return False
     if "dim" in about:
         return (
@@ -95,8 +101,10 @@ def _describes(about: Mapping[str, Any]) -> bool:
     return are_counts(size) and len(size) == 2 and is_count(about.get("channels")) and is_count(about.get("width"))
 
 
-def description(transport: W2GN) -> dict[str, Any]:
+def description(transport: Maps) -> dict[str, Any]:
     """The architecture of the potentials as plain values."""
+    if isinstance(transport, FramedTransport):
+        return description(transport.transport) | {"frame": _FRAMES[transport.matrix is not None]}
     psi: Potential = transport.psi
     about: dict[str, Any] = {"coordinates": transport.coordinates is not None}
     if isinstance(psi, QuadraticPotential):
@@ -108,8 +116,13 @@ def description(transport: W2GN) -> dict[str, Any]:
     return about | {"image_size": psi.image_size} | {name: getattr(psi, name) for name in _CONVOLUTIONAL}
 
 
-def rebuilt(about: Mapping[str, Any]) -> W2GN:
+def rebuilt(about: Mapping[str, Any]) -> Maps:
     """Potentials of a described architecture, with weights of no meaning."""
+    if "frame" in about:
+        inner = rebuilt({name: value for name, value in about.items() if name != "frame"})
+        assert isinstance(inner, W2GN)
+        zero = torch.zeros(about["dim"])
+        return FramedTransport(inner, zero, zero, torch.eye(about["dim"]) if about["frame"] == "linear" else None)
 
     def network() -> Potential:
         if "dim" in about:

@@ -10,6 +10,8 @@ _NEAREST = "share of mapped source features whose nearest target feature has the
 _HEAD = "share of mapped source features that the target's classifier gets right"
 _FID = "Frechet distance of Inception features to the training images"
 
+_GAIN = "dual value over the Gaussian start's"
+
 _WAYS = ("forward", "inverse")
 _MAPS = ("mapped", "before", "gaussian", "discrete")
 
@@ -65,6 +67,16 @@ METRICS = Metrics(
         Metric("uvp_inverse_solved", "min", "L2-UVP inverse solved", "as uvp_inverse, conjugates solved", "%"),
         *(Metric(f"cosine_{name}", "max", f"cosine {name}", "of true and estimated displacements") for name in _WAYS),
         *(share(f"knn_{name}", f"k-NN {name}", _NEAREST) for name in _MAPS),
+        Metric("gain", "max", "gain", f"{_GAIN}, of both maps' potentials"),
+        *(Metric(f"gain_{name}", "max", f"gain {name}", f"{_GAIN}, of one map's potential") for name in _WAYS),
+        Metric("energy_mapped_gaussian", None, "energy Gaussian map", f"{_ENERGY}, after the Gaussian map; {_LEVEL}"),
+        Metric("uvp_gaussian", None, "L2-UVP Gaussian", f"as uvp_forward, of the Gaussian map; {_LEVEL}", "%"),
+        Metric("cycle_error_target", "min", "cycle error, target", "as cycle_error, from the target and back", "%"),
+        Metric("w2_dual", None, "W2", "2-Wasserstein distance, by duality"),
+        Metric("w2_dual_error", None, "W2 error", "standard error of w2_dual"),
+        Metric("w2_displacement", None, "displacement", "root mean square of what the forward map moves by"),
+        Metric("w2_gaussian", None, "W2 Gaussian", "2-Wasserstein distance of the two Gaussians"),
+        Metric("w2_discrete", None, "W2 discrete", "exact 2-Wasserstein distance of samples"),
         share(
             "classifier_target",
             "classifier target",

@@ -34,6 +34,14 @@ class PotentialOptions(OptionGroup):
         min=2,
         show_default="32768 plus 4096 per dimension",
     )
+    keep: Literal["better", "end"] = option(
+        "better",
+        help="With --start gaussian keep the trained maps where fresh points show that both are better than the start, "
+        "and the start otherwise; or keep what training ends with in any case.",
+        panel="Potentials",
+        runtime=True,
+        absent="end",
+    )
     pretrain_steps: int = option(
         2000, help="Steps of training to the identity, for --start pretrain.", panel="Potentials", min=1
     )
@@ -108,7 +116,14 @@ class StepOptions(OptionGroup):
     )
     compile: bool = option(
         False,
-        help="Compile the objective with torch.compile (CUDA graphs on a GPU).",
+        help="Compile the objective with torch.compile.",
+        panel="Machine",
+        runtime=True,
+    )
+    cuda_graph: bool = option(
+        True,
+        help="On CUDA, record a step once and launch it as one graph, instead of its hundreds of operations one by "
+        "one.",
         panel="Machine",
         runtime=True,
     )

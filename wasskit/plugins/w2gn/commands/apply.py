@@ -10,6 +10,7 @@ from typing import Any, Literal
 from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.errors import UserError
 from wasskit.options import DeviceOptions, OverwriteOptions, complete_local_paths, complete_models
+from wasskit.trained.vectors import FILES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class W2gnApply(CommandOptions):
         metavar="MAP",
     )
     inputs: tuple[str, ...] = argument(
-        help="Images (for maps of colours or of images) or .npy files of points.",
+        help=f"Files of vectors ({FILES}); images, for maps of colours or of images.",
         complete=complete_local_paths,
         metavar="INPUT...",
     )
@@ -39,7 +40,7 @@ class W2gnApply(CommandOptions):
     )
     output: Path | None = option(
         None,
-        help="Where to write: a file for one input, a folder for several.",
+        help="Where to write: a file for one input, a folder for several; rows are written as .npy, float32.",
         short="-o",
         show_default="beside the input",
     )
@@ -72,10 +73,11 @@ def body(config: W2gnApply, invocation: Invocation) -> Mapping[str, Any]:
 
 def output_path(config: W2gnApply, source: Path, several: bool) -> Path:
     """Where the image of one input goes."""
+    from wasskit.data.embeddings import is_embeddings
     from wasskit.data.photographs import lossless_suffix
 
     tail = "inverse" if config.inverse else "mapped"
-    suffix = ".npy" if source.suffix == ".npy" else lossless_suffix(source)
+    suffix = ".npy" if is_embeddings(source) else lossless_suffix(source)
     name = f"{source.stem}-{tail}{suffix}"
     if config.output is None:
         return source.with_name(name)
@@ -87,9 +89,11 @@ command = Command(
     W2gnApply,
     body,
     "Apply a saved map.\n\n"
+    "A map of vectors is applied to files of rows (N, D), some rows at a time, and writes a .npy file. "
     "A map of colours is applied to images of any size in tiles (large TIFFs in constant memory, with "
-    "the library tifffile); a map of images to images of its size; any map of points to .npy files of shape (N, D).",
+    "the library tifffile) or to rows; a map of images to images of its size.",
     (
+        "wasskit w2gn apply runs/w2gn/source-target source.npy --output transported.npy",
         "wasskit w2gn apply runs/w2gn/color photo.jpg",
         "wasskit w2gn apply map.safetensors slide.tif --output stained.tif",
         "wasskit w2gn apply runs/w2gn/8gaussians points.npy --inverse --refine newton",

@@ -37,6 +37,7 @@ class W2gnStyle(TransportOptions):
 
 
 def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit.plugins.w2gn.core.stages import Points
     from wasskit.plugins.w2gn.experiments.style import (
         Style,
         batches,
@@ -62,7 +63,9 @@ def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
         if session.device.type == "cpu":
             advise_gpu(config, seconds_per_image(transport, x(-1, 2), y(-1, 2)))
         about = {"space": "images", "domains": [first.name, second.name]}
-        trained = train(session, transport, x, y, style.scores, about=about)
+        trained = train(
+            session, transport, x, y, style.scores, about=about, fresh=lambda: Points(style.x, style.y)
+        )  # fmt: skip
         report = style.report(trained.transport, trained.final)
         return conclude(trained, report, ("style", "--images", "FOLDER"), ("apply", trained.map_path, "IMAGE"))
 

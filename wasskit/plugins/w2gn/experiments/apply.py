@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wasskit.data.embeddings import is_embeddings, open_embeddings
 from wasskit.data.photographs import map_image, read_pixels, save_pixels
-from wasskit.data.toy import load_points
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.core.transport import Refine
+from wasskit.plugins.w2gn.core.transport import W2GN, Refine
 from wasskit.plugins.w2gn.experiments.color import ColourTable, colour_function
 from wasskit.plugins.w2gn.maps import load_map
-from wasskit.system.files import replace_file, writing
+from wasskit.system.files import replacing, writing
+
+ROWS = 8192
+"""Rows that are in memory at a time."""
 
 
 class SavedMap:
@@ -43,7 +46,7 @@ class SavedMap:
         self.inverse, self.refine, self.device = inverse, refine, device
         self.transport, self.described = transport.to(device), header["potential"]
         self.colours: ColourTable | None = None
-        if header.get("space") == "rgb":
+        if header.get("space") == "rgb" and isinstance(self.transport, W2GN):
             width = header.get("smooth", 0.0) if smooth is None else smooth
             self.colours = ColourTable(colour_function(self.transport, inverse, refine, width), device)
         elif smooth is not None:
@@ -56,12 +59,14 @@ class SavedMap:
         return self.transport.forward_map(points.to(self.device))
 
     def apply(self, source: Path, destination: Path) -> None:
-        """Map a ``.npy`` file of points or an image to another file.
+        """Map the rows of a file of vectors (`wasskit.data.embeddings`) or an image to another file.
+
+        Rows are read, mapped and written some at a time, to a ``.npy`` file of float32 that appears when it is whole.
 
         Raises:
             UserError: the points or the image are not of the kind that the map takes; a file cannot be read or written.
         """
-        if source.suffix == ".npy":
+        if is_embeddings(source):
             self._apply_to_points(source, destination)
         elif self.colours is not None:
             map_image(source, destination, self.colours)
@@ -69,19 +74,22 @@ class SavedMap:
             self._apply_to_image(source, destination)
         else:
             raise UserError(
-                f"{self.path} maps points of dimension {self.described['dim']}, not the colours of images: give a .npy "
-                f"file instead of {source}."
+                f"{self.path} maps points of dimension {self.described['dim']}, not the colours of images: give a file "
+                f"of vectors (.npy, ...) instead of {source}."
             )
 
     def _apply_to_points(self, source: Path, destination: Path) -> None:
-        points = load_points(source)
+        points = open_embeddings(source)
         if self.described.get("dim") != points.shape[1]:
             shape = f"of dimension {self.described['dim']}" if "dim" in self.described else "that are images"
             raise UserError(f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}.")
-        mapped = self(points).cpu().numpy()
         with writing(destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(destination, lambda file: np.save(file, mapped))
+        with replacing(destination) as temporary, temporary.open("wb") as file:
+            header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": points.shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for rows in points.chunks(ROWS):
+                file.write(self(rows).cpu().numpy().tobytes())
 
     def _apply_to_image(self, source: Path, destination: Path) -> None:
         size = tuple(self.described["image_size"])

@@ -219,9 +219,16 @@ class AutoencoderStage(FirstStage):
 
     def points(self) -> Points:
         latents = self.latents(self.images)
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "normal"))
-        normal = torch.randn(max(len(latents), 100_000), latents.shape[1], generator=generator)
-        return Points(normal.to(latents.device), latents)
+        return Points(self.normal(max(len(latents), 100_000), "normal").to(latents.device), latents)
+
+    def fresh(self) -> Points:
+        latents = self.latents(self.test)
+        return Points(self.normal(len(latents), "fresh normal").to(latents.device), latents)
+
+    def normal(self, count: int, purpose: str) -> Tensor:
+        """``count`` standard normal points (count, d)."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, purpose))
+        return torch.randn(count, self.autoencoder.latent, generator=generator)
 
 
 def loaded(dataset: ImageDataset, index: Tensor, size: int, channels: int) -> Tensor:

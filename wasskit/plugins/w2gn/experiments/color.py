@@ -30,6 +30,7 @@ from wasskit.ot.energy import energy_distance, random_directions
 from wasskit.plugins.w2gn import figures
 from wasskit.plugins.w2gn.core.evaluation import flat, map_scores
 from wasskit.plugins.w2gn.core.transport import W2GN, Refine
+from wasskit.plugins.w2gn.maps import Maps
 from wasskit.report import Report, Table
 from wasskit.system.transfer import Constant
 
@@ -178,7 +179,7 @@ class ColourTable:
 
 
 def colour_function(
-    transport: W2GN, inverse: bool = False, refine: Refine = "none", smooth: float = 0.0
+    transport: Maps, inverse: bool = False, refine: Refine = "none", smooth: float = 0.0
 ) -> Callable[[Tensor], Tensor]:
     """The forward or inverse map as a function of points (N, 3) in [0, 1].
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
 from wasskit.evaluation.retrieval import nearest
 from wasskit.evaluation.transport import gaussian_distance
+from wasskit.ot.assignment import optimal_assignment
 from wasskit.ot.energy import energy_distance, random_directions
 from wasskit.ot.precision import autocast
 from wasskit.plugins.w2gn.core.evaluation import flat
@@ -122,6 +122,9 @@ class ClassifierStage(FirstStage):
 
     def points(self) -> Points:
         return Points(self.features(self.source.train_images), self.features(self.target.train_images))
+
+    def fresh(self) -> Points:
+        return Points(self.features(self.source.test_images), self.features(self.target.test_images))
 
 
 class Adaptation:
@@ -245,8 +248,6 @@ def discrete_map(x: Tensor, y: Tensor, seed: int, repeats: int = 4, size: int = 
 
     An assignment takes time of the order of the cube of its size: ``x`` is mapped ``size`` points at a time.
     """
-    from scipy.optimize import linear_sum_assignment
-
     generator = torch.Generator().manual_seed(derive_seed(seed, "assignment"))
     mapped = []
     for points in x.split(size):
@@ -257,8 +258,7 @@ def discrete_map(x: Tensor, y: Tensor, seed: int, repeats: int = 4, size: int = 
             else:
                 index = torch.randint(len(y), (len(points),), generator=generator)
             part = y[index.to(y.device)]
-            cost = torch.cdist(points.double(), part.double()).square().cpu().numpy()
-            _, partner = linear_sum_assignment(cost)
-            total += part[torch.from_numpy(np.asarray(partner)).to(y.device)]
+            partner, _ = optimal_assignment(points, part)
+            total += part[partner.to(y.device)]
         mapped.append(total / repeats)
     return torch.cat(mapped)

@@ -107,6 +107,7 @@ def dimensions_report(
     rows = [
         *(row(label, scores("scores", key)) for key, label in LABELS.items()),
         *(row(f"start, {LABELS[key]}", scores("scores_at_start", key)) for key in ("uvp_forward", "uvp_inverse")),
+        row("kept", lambda result: str(result.get("kept", "-"))),
         row("steps", lambda result: str(result["steps"])),
         row("minutes", lambda result: f"{result['wall_seconds'] / 60:.1f}"),
         *([title, *(str(values.get(dim, "-")) for dim in results)] for title, values in published.items()),

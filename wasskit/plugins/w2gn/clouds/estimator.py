@@ -1,0 +1,179 @@
+"""The maps between two clouds as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_array, check_is_fitted
+from torch import Tensor
+
+from wasskit.config import changed, coerce, fields_of
+from wasskit.errors import UserError
+from wasskit.plugins.w2gn.clouds.data import FEWEST, Pair, divided
+from wasskit.plugins.w2gn.clouds.options import HIDDEN, CloudOptions, Coordinates
+from wasskit.plugins.w2gn.clouds.report import measured
+from wasskit.plugins.w2gn.clouds.task import Fitted, build_cloud_task, finished
+from wasskit.plugins.w2gn.core.frame import FramedTransport
+from wasskit.plugins.w2gn.fitting import pretraining
+from wasskit.plugins.w2gn.maps import load_map, save_map
+from wasskit.training.cadence import Cadence
+from wasskit.training.checkpoint import preserved_rng
+from wasskit.training.trainer import Trainer
+
+__all__ = ["TransportMap"]
+
+
+class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """The optimal transport map from one cloud of rows to another and its inverse, as ``wasskit w2gn fit`` makes them.
+
+    ::
+
+        maps = wasskit.TransportMap().fit(X, Y)
+        there = maps.transform(X)
+        back = maps.inverse_transform(Y)
+
+    Rows are held out for choosing and measuring, as the command does it. The global random numbers are left as they
+    were; equal ``random_state``, equal result. Arrays are mapped in their own dtype, float32 or float64; all other
+    numbers count as float64.
+
+    Args:
+        coordinates: where squared distances are measured: ``"plain"``, ``"standardised"`` or ``"whitened"``.
+        hidden, steps, batch_size, lr, held_out, start, keep, discrete_rows: options of the command; None: as there.
+        inverse: ``"solved"``: the inverse is solved for, so that ``transform`` undoes it; ``"network"``: it is the map
+            of the second network, which is faster.
+        device: where to train and to map.
+        random_state: seed.
+
+    Attributes:
+        maps_: the :class:`wasskit.plugins.w2gn.core.frame.FramedTransport`.
+        scores_: what `wasskit.plugins.w2gn.clouds.report.measured` gives: energy distances, W2, residuals.
+        kept_: ``"trained"``, ``"start"`` where the Gaussian map is the answer, or None without such a start.
+        n_features_in_: D.
+    """
+
+    def __init__(
+        self,
+        *,
+        coordinates: Coordinates = "plain",
+        hidden: Sequence[int] = HIDDEN,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        held_out: float = 0.2,
+        start: Literal["gaussian", "identity", "pretrain"] = "gaussian",
+        keep: Literal["better", "end"] = "better",
+        discrete_rows: int = 1024,
+        inverse: Literal["solved", "network"] = "solved",
+        device: str = "cpu",
+        random_state: int = 0,
+    ) -> None:
+        self.coordinates = coordinates
+        self.hidden = hidden
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.held_out = held_out
+        self.start = start
+        self.keep = keep
+        self.discrete_rows = discrete_rows
+        self.inverse = inverse
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, Y: Any) -> TransportMap:
+        """Fit the maps from the rows of X (N, D) to those of Y (M, D), each of 20 rows or more.
+
+        Raises:
+            ValueError: an array of another shape, or with values that are not finite; an option out of its bounds.
+        """
+        source, target = self._rows(X, "X", fit=True), self._rows(Y, "Y", fit=True)
+        if source.shape[1] != target.shape[1]:
+            raise ValueError(
+                f"Y has rows of {target.shape[1]} numbers, X of {source.shape[1]}: a map needs two clouds of the same "
+                "dimension."
+            )
+        fitted, self.scores_ = self._fitted(Pair(source, target, ("X", "Y")))
+        self.maps_ = fitted.framed
+        self.kept_ = None if fitted.kept is None else str(fitted.kept.as_dict()["kept"])
+        self.n_features_in_ = int(source.shape[1])
+        names = getattr(X, "columns", None)
+        if names is not None and all(isinstance(name, str) for name in names):
+            self.feature_names_in_ = np.asarray(names, dtype=object)
+        return self
+
+    def _fitted(self, pair: Pair) -> tuple[Fitted, dict[str, float]]:
+        """The command's fit without a run directory."""
+        known = {option.name: option for option in fields_of(CloudOptions)}
+        given = {name: value for name, value in self.get_params().items() if name in known and name != "device"}
+        try:
+            options = {name: coerce(known[name], value, name) for name, value in given.items()}
+            config: CloudOptions = changed(CloudOptions(), **options, seed=self.random_state)
+            config.validate()
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        device = torch.device(self.device)
+        clouds = divided(pair, config.coordinates, config.held_out, self.random_state, device)
+        config = config.settled(clouds.rows, clouds.dim)
+        with preserved_rng(device, self.random_state):
+            task, batches = build_cloud_task(config, clouds, device)
+            steps = config.training.settled[0] + pretraining(config)
+            cadence = Cadence(steps=steps, eval_every=max(steps // 10, 1), log_every=10**9)
+            Trainer(task, batches, cadence=cadence, device=device, seed=self.random_state).fit()
+            fitted = finished(task.eval(), clouds)
+            return fitted, measured(fitted, clouds, discrete_rows=config.discrete_rows)
+
+    def transform(self, X: Any) -> Any:
+        """The images (N, D) of rows of X under the map."""
+        check_is_fitted(self)
+        return self._mapped(X, "X", lambda rows: self.maps_.forward_map(rows))
+
+    def inverse_transform(self, Y: Any) -> Any:
+        """The rows (M, D) that the map takes to those of Y."""
+        check_is_fitted(self)
+        refine: Literal["lbfgs", "none"] = "lbfgs" if self.inverse == "solved" else "none"
+        return self._mapped(Y, "Y", lambda rows: self.maps_.inverse_map(rows, refine=refine))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the maps as safetensors, as ``wasskit w2gn apply`` and :meth:`load` take them."""
+        check_is_fitted(self)
+        return save_map(Path(path), self.maps_, command="TransportMap", inverse=self.inverse)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "cpu") -> TransportMap:
+        """Saved maps, of this class or of any ``wasskit w2gn`` training of vectors, from a file or a run directory.
+
+        Raises:
+            UserError: there is no map of vectors at ``path``.
+        """
+        maps, header = load_map(Path(path))
+        if "dim" not in header["potential"]:
+            raise UserError(f"{path} maps images, not rows of numbers: use `wasskit w2gn apply`.")
+        dim = int(header["potential"]["dim"])
+        if not isinstance(maps, FramedTransport):
+            maps = FramedTransport(maps, torch.zeros(dim), torch.zeros(dim))
+        found = cls(device=device, inverse="network" if header.get("inverse") == "network" else "solved")
+        found.maps_ = maps.to(device).eval()
+        found.n_features_in_ = dim
+        return found
+
+    def _mapped(self, rows: Any, name: str, function: Any) -> Any:
+        points = self._rows(rows, name)
+        if points.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"{name} has {points.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                "features as input"
+            )
+        return function(points.to(self.device)).cpu().numpy()
+
+    def _rows(self, rows: Any, name: str, *, fit: bool = False) -> Tensor:
+        """Rows as a tensor of their own, float32 or float64."""
+        least = FEWEST if fit else 1
+        checked = check_array(
+            rows, dtype=[np.float64, np.float32], ensure_min_samples=least, input_name=name, estimator=self
+        )
+        return torch.from_numpy(np.array(checked))
