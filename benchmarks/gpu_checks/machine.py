@@ -99,11 +99,11 @@ class Roofline(TorchDispatchMode):
         out = func(*args, **kwargs)
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         made = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
-        if func.namespace in ("aten", "c10d") and made and not _is_view(func, given, made):
+        if func.namespace == "aten" and not _is_view(func, given, made):
             count = flop_registry.get(func._overloadpacket)
             flops = count(*args, **kwargs, out_val=out) if count is not None else 0
-            dtype = given[0].dtype if given else made[0].dtype
-            peak = self.peaks.products.get(dtype, self.peaks.products.get(torch.float32, float("inf")))
+            dtype = given[0].dtype if given else torch.float32
+            peak = self.peaks.products.get(dtype, float("inf"))
             size = sum(x.numel() * x.element_size() for x in (*given, *made))
             self.seconds += max(flops / peak, size / self.peaks.bandwidth, self.peaks.operation)
             self.operations += 1

@@ -48,7 +48,7 @@ def cases(bench: Bench) -> Iterator[Case]:
     for training in alone[: len(SOME)] if bench.dry else alone:
         yield training.name, partial(_train, bench, training, ())
     for name, *flags in VARIANTS[:1] if bench.dry else VARIANTS:
-        yield "".join([name, *flags]).replace("--", "-"), partial(_train, bench, named(name), tuple(flags))
+        yield "-".join([name, *flags]).replace("---", "-"), partial(_train, bench, named(name), tuple(flags))
     if not bench.dry:
         for training in chosen:
             if training.is_grid:
@@ -58,7 +58,7 @@ def cases(bench: Bench) -> Iterator[Case]:
 def _train(bench: Bench, training: Training, flags: tuple[str, ...]) -> Finding:
     if "geomloss" in training.argv and importlib.util.find_spec("geomloss") is None:
         return Finding(False, "the package geomloss is not installed", "exit 0")
-    folder = bench.scratch / "-".join([training.name, *flags]).replace("--", "")
+    folder = bench.scratch / "".join([training.name, *flags])
     steps = _Steps(bench)
     with steps.watched():
         code, said = command(bench, [*training.briefly(folder, bench.device.type), *flags])
