@@ -91,6 +91,7 @@ def test_command_lines_work_in_their_order(
             assert result.exit_code == 0, f"{_name(page)}, `{line}`: {result.stderr[-2000:]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if _blocks(p, "python")], ids=_name)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page one after another, but for those that say what they need."""

@@ -163,6 +163,7 @@ def report(nproc: int, folder: Path, *argv: str) -> list[list[str]]:
     return [(folder / str(place)).read_text().splitlines() for place in range(nproc)]
 
 
+@pytest.mark.slow
 def test_ranks_get_torchruns_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +181,7 @@ def test_ranks_get_torchruns_variables(
     assert capfd.readouterr().out == "to the terminal 0\n"
 
 
+@pytest.mark.slow
 def test_threads_that_are_set_stay_and_the_launcher_deals_out_no_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: Path
 ) -> None:
@@ -192,6 +194,7 @@ def test_threads_that_are_set_stay_and_the_launcher_deals_out_no_devices(
     assert dict(os.environ) == before
 
 
+@pytest.mark.slow
 def test_words_reach_the_ranks_as_they_are(tmp_path: Path) -> None:
     words = ["", "$$", "${local_rank}", "a b", "'"]
     assert [lines[8:-1] for lines in report(2, tmp_path, *words)] == [words] * 2

@@ -246,6 +246,7 @@ def test_the_command_makes_a_run(
     assert again["compression"] == result["compression"]
 
 
+@pytest.mark.slow
 def test_the_estimator_follows_the_conventions() -> None:
     from sklearn.utils.estimator_checks import check_estimator
 

@@ -55,9 +55,6 @@ def runs(tmp_path: Path) -> Path:
     folds.mkdir()
     rows = ("loss,kind,MAP@R", "contrastive,score,0.123456", "<b>,score,1", "left out,difference,2", "short,score")
     (folds / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        "loss,kind,MAP@R\ncontrastive,score,0.123456\n<b>,score,1\nleft out,difference,2\nshort,score\n",
-        encoding="utf-8",
-    )
     (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
     return tmp_path / "runs"
 
