@@ -50,7 +50,9 @@ def _distance(bench: Bench, n: int, m: int) -> Finding:
         return torch.autograd.grad(w2_uniformity(z, method=method), z)[0]
 
     methods: tuple[Method, Method] = ("eigh", "polar")
-    times = {how: 1e3 * bench.seconds_per_call(partial(gradient, how), 1 if bench.dry else 5) for how in methods}
+    times: dict[str, float] = {
+        how: 1e3 * bench.seconds_per_call(partial(gradient, how), 1 if bench.dry else 5) for how in methods
+    }
     first, second = map(gradient, methods)
     # Both in float64, of float32 rows.
     return _compared(bench, times, float((first - second).norm() / first.norm()), 1e-4)
@@ -59,7 +61,7 @@ def _distance(bench: Bench, n: int, m: int) -> Finding:
 def _whitening(bench: Bench) -> Finding:
     x = _normal(bench, *((64, 32) if bench.dry else (1024, 256)))
     solvers: tuple[Solver, Solver] = ("eigh", "polar")
-    times = {how: 1e3 * bench.seconds_per_call(lambda h=how: zca_matrix(x, h), 5) for how in solvers}  # type: ignore[misc]
+    times: dict[str, float] = {how: 1e3 * bench.seconds_per_call(lambda h=how: zca_matrix(x, h), 5) for how in solvers}  # type: ignore[misc]
     first, second = (zca_matrix(x, how) for how in solvers)
     return _compared(bench, times, float((first - second).norm() / first.norm()), 1e-4)
 

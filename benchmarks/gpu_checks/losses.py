@@ -31,18 +31,21 @@ from wasskit.ot.geomloss import annealed_nested_sinkhorn_divergences
 from wasskit.ot.sinkhorn import nested_sinkhorn_divergences
 from wasskit.ot.sliced import sliced_wasserstein_squared
 from wasskit.plugins.metrix.losses import loss_names
-from wasskit.plugins.metrix.objective import MetrixLoss
+from wasskit.plugins.metrix.mixers import Mode
+from wasskit.plugins.metrix.objective import MetrixLoss, MetrixTerms
 from wasskit.plugins.metrix.pairs import Mixing
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss
 from wasskit.plugins.ssl import losses as ssl
 from wasskit.plugins.ssl import regularisers
+from wasskit.plugins.w2gn.core.objective import Objective
 from wasskit.plugins.w2gn.core.transport import W2GN
 
 __all__ = ["cases"]
 
 DIMS = (4, 8, 16, 32)
 CLASSES = 8
+MIXED: tuple[Mode, ...] = ("baseline", "embed", "feature")
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,9 @@ class _Rounded(TorchDispatchMode):
     """Products of float32 matrices take their factors in TF32 where the settings of the host's backend allow it."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        matmul: Any = torch.backends.mkldnn.matmul
-        name = func._schema.name.rstrip("_")
-        if name in ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm") and matmul.fp32_precision == "tf32":
+        backends: Any = torch.backends
+        name, allowed = func._schema.name.rstrip("_"), backends.mkldnn.matmul.fp32_precision == "tf32"
+        if allowed and name in ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"):
             first = len(args) - 2
             args = (*args[:first], *(_tf32(x) for x in args[first:]))
         return func(*args, **(kwargs or {}))
@@ -227,17 +230,17 @@ def _nested(n: int, normal: Normal) -> Iterator[tuple[str, Loss]]:
 def _metric(n: int, normal: Normal) -> Iterator[tuple[str, Loss]]:
     maps = normal(n, DIMS[-1], 2, 2).abs()
     for name in loss_names():
-        for mode in ("baseline", "embed", "feature"):
-            loss = MetrixLoss(name, mode, num_classes=CLASSES, embedding_dim=DIMS[-1])  # type: ignore[arg-type]
+        for mode in MIXED:
+            loss = MetrixLoss(name, mode, num_classes=CLASSES, embedding_dim=DIMS[-1])
             yield f"metrix-{name}-{mode}", Loss(_mixed, (maps,), (loss,))
 
 
 def _mixed(loss: MetrixLoss, maps: Tensor) -> Tensor:
-    embeddings = F.normalize(maps.mean((2, 3)))
-    return loss(
-        embeddings, torch.arange(len(maps)) % CLASSES, maps=maps, head=lambda pooled: pooled,
+    terms: MetrixTerms = loss(
+        F.normalize(maps.mean((2, 3))), torch.arange(len(maps)) % CLASSES, maps=maps, head=lambda pooled: pooled,
         mixing=Mixing(0.3, "positive-negative"), rng=np.random.default_rng(0),
-    ).total  # type: ignore[no-any-return]  # fmt: skip
+    )  # fmt: skip
+    return terms.total
 
 
 def _transport(n: int, normal: Normal) -> Iterator[tuple[str, Loss]]:
@@ -251,7 +254,8 @@ def _transport(n: int, normal: Normal) -> Iterator[tuple[str, Loss]]:
 
 
 def _objective(transport: W2GN, x: Tensor, y: Tensor) -> Tensor:
-    return transport(x, y).total  # type: ignore[no-any-return]
+    objective: Objective = transport(x, y)
+    return objective.total
 
 
 def _clouds(x: Tensor, y: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.gpu_checks.bench import Bench, Case, Finding
+from wasskit.distributed.devices import find_devices
 
 __all__ = ["Peaks", "Roofline", "cases"]
 
@@ -40,8 +41,6 @@ def _device(bench: Bench) -> Finding:
     versions = f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
     if not bench.is_cuda:
         return Finding(True, f"CPU, {torch.get_num_threads()} threads, {versions}", "a device")
-    from wasskit.distributed.launch import find_devices
-
     found = torch.cuda.get_device_properties(bench.device)
     named = [device.selector for device in find_devices()]
     about = f"{found.name}, {found.total_memory / 2**30:.0f} GiB, {found.multi_processor_count} multiprocessors"

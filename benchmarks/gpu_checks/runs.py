@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -53,27 +54,23 @@ def _resume(bench: Bench, name: str) -> Finding:
 @contextlib.contextmanager
 def _stopping(at: int) -> Iterator[None]:
     """Inside, a training is asked to stop after a step."""
-    plain = Loop._update
+    plain: Any = Loop._update
 
     def update(loop: Loop, batches: Any) -> None:
         plain(loop, batches)
         if loop.state.step == at:
             signal.raise_signal(signal.SIGUSR1)
 
-    Loop._update = update  # type: ignore[method-assign]
-    try:
+    with mock.patch.object(Loop, "_update", update):
         yield
-    finally:
-        Loop._update = plain  # type: ignore[method-assign]
 
 
 def _without_graphs(bench: Bench) -> Finding:
     """Recorded steps are the steps: the weights after a training of each."""
     training, folders = named("w2gn-toy"), [bench.scratch / "graphs", bench.scratch / "launches"]
-    flags = ([], ["--no-cuda-graph"])
-    for folder, more in zip(folders, flags, strict=True):
-        argv = [word if before != "--steps" else "12" for before, word in _pairs(training.briefly(folder, "cuda"))]
-        code, said = command(bench, [*argv, *more])
+    for folder, flag in zip(folders, ("--cuda-graph", "--no-cuda-graph"), strict=True):
+        argv = _with(training.briefly(folder, bench.device.type), "--steps", "12")
+        code, said = command(bench, [*argv, flag])
         if code:
             return Finding(False, f"exit {code}: {said.strip()[-300:]}", "exit 0")
     first, second = (checkpoints(folder)["checkpoints/last.pt"]["task"] for folder in folders)
@@ -81,8 +78,10 @@ def _without_graphs(bench: Bench) -> Finding:
     return Finding(apart <= 1e-5, f"weights differ by {apart:.0e}", "at most 1e-05 after 12 steps")
 
 
-def _pairs(argv: list[str]) -> Iterator[tuple[str, str]]:
-    return zip(["", *argv], argv)  # noqa: B905 - one longer on purpose
+def _with(argv: list[str], flag: str, value: str) -> list[str]:
+    """The command line with another value of a flag that it has."""
+    place = argv.index(flag) + 1
+    return [*argv[:place], value, *argv[place + 1 :]]
 
 
 # --- Ranks ----------------------------------------------------------------------------------------------------------
@@ -147,10 +146,7 @@ def _out_of_memory(bench: Bench) -> Finding:
     """Too large a batch ends in one sentence that says what to do, and the device serves the next training."""
     training = named("w2gn-toy")
     size = "32" if bench.dry else str(2**20)
-    argv = [
-        size if before == "--batch-size" else word
-        for before, word in _pairs(training.briefly(bench.scratch / "large", bench.device.type))
-    ]
+    argv = _with(training.briefly(bench.scratch / "large", bench.device.type), "--batch-size", size)
     with _little_memory(bench):
         code, said = command(bench, argv)
     after, _ = command(bench, training.briefly(bench.scratch / "after", bench.device.type))
@@ -175,13 +171,9 @@ def _little_memory(bench: Bench) -> Iterator[None]:
             torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
             torch.cuda.empty_cache()
         return
-    plain = Loop._update
 
     def update(loop: Loop, batches: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 1.00 GiB free.")
 
-    Loop._update = update  # type: ignore[method-assign]
-    try:
+    with mock.patch.object(Loop, "_update", update):
         yield
-    finally:
-        Loop._update = plain  # type: ignore[method-assign]

@@ -144,7 +144,8 @@ def _time(bench: Bench, step: Step) -> Finding:
 
 def _roofline(bench: Bench, training: _Training) -> float:
     training()  # what is made once
-    with Roofline(bench.facts["peaks"]) as roofline:
+    roofline = Roofline(bench.facts["peaks"])
+    with roofline:
         training()
     return roofline.seconds
 
@@ -156,7 +157,7 @@ def _profiled(bench: Bench, training: _Training, seconds: float, steps: int = 3)
         for _ in range(steps):
             training()
         bench.synchronize()
-    events = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    events = [event for event in profiler.events() if event.device_type.name == "CUDA"]
     busy = sum(event.time_range.elapsed_us() for event in events) / steps / 1e6
     return f", busy {100 * busy / seconds:.0f} % in {len(events) // steps} kernels, {peak / 2**30:.2f} GiB"
 

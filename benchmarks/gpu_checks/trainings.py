@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -85,7 +86,7 @@ class _Steps:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        plain = Loop._update
+        plain: Any = Loop._update
 
         def update(loop: Loop, batches: Any) -> None:
             if loop not in self.loops:
@@ -94,11 +95,8 @@ class _Steps:
                 plain(loop, batches)
             self.waits.setdefault(self.loops.index(loop), []).append(len(waits))
 
-        Loop._update = update  # type: ignore[method-assign]
-        try:
+        with mock.patch.object(Loop, "_update", update):
             yield
-        finally:
-            Loop._update = plain  # type: ignore[method-assign]
 
     def finding(self, training: Training) -> Finding:
         steps = sum(map(len, self.waits.values()))
