@@ -17,7 +17,6 @@ from unittest import mock
 import torch
 
 from benchmarks.gpu_checks.bench import Bench, Case, Finding
-from benchmarks.gpu_checks.steps import HAS_GRAPHS
 from benchmarks.gpu_checks.trainings import SOME, command, named
 from tests.trust.runs import checkpoints, differences, losses
 from wasskit.training.loop import Loop
@@ -31,7 +30,7 @@ __all__ = ["memory_cases", "rank_cases", "resume_cases"]
 def resume_cases(bench: Bench) -> Iterator[Case]:
     for name in SOME[-1:] if bench.dry else SOME:
         yield name, partial(_resume, bench, name)
-    if HAS_GRAPHS and bench.is_cuda:
+    if bench.is_cuda:
         yield "w2gn-toy-without-graphs", partial(_without_graphs, bench)
 
 

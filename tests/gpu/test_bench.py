@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu_checks import losses, trainings
+from benchmarks.gpu_checks import losses, runs, trainings
 from benchmarks.gpu_checks.bench import Bench, Case, Finding, Section
 from benchmarks.gpu_checks.machine import Peaks, Roofline
 from tests.gpu.device import LogicalCuda
@@ -121,6 +121,16 @@ def test_losses_on_a_logical_device(tmp_path: Path) -> None:
     with LogicalCuda():
         found = {name: case() for name, case in cases.items()}
     assert len(found) > 30
+    assert {name: finding for name, finding in found.items() if not finding.passed} == {}
+
+
+@pytest.mark.slow
+def test_runs_on_a_logical_device(tmp_path: Path) -> None:
+    """Stopped and resumed; with and without CUDA graphs; out of memory."""
+    with LogicalCuda():
+        bench = Bench(torch.device("cuda"), dry=True, seconds=600.0, out=tmp_path)
+        found = {name: case() for cases in (runs.resume_cases, runs.memory_cases) for name, case in cases(bench)}
+    assert set(found) == {"w2gn-toy", "w2gn-toy-without-graphs", "message"}
     assert {name: finding for name, finding in found.items() if not finding.passed} == {}
 
 
