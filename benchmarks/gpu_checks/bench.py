@@ -207,15 +207,17 @@ def captured(path: Path) -> Iterator[None]:
     """Inside, what this process and its children print goes to a file."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    path.write_bytes(b"")
     kept = [os.dup(number) for number in (1, 2)]
-    with path.open("wb") as file:
+    with path.open("a", encoding="utf-8") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for number, own in enumerate(kept, 1):
-            os.dup2(own, number)
-            os.close(own)
+        try:
+            # The streams too, which a caller may have put elsewhere than the descriptors.
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+        finally:
+            file.flush()
+            for number, own in enumerate(kept, 1):
+                os.dup2(own, number)
+                os.close(own)
