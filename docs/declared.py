@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, load_command
+from wasskit.cli import GENERAL, GROUPS, load_command
 from wasskit.config import Command, fields_of
 from wasskit.config.schema import Field
 from wasskit.evaluation.metrics import COMMON, Metric
@@ -21,7 +21,7 @@ def write_reference(folder: Path) -> list[Path]:
     Pages in which nothing has changed stay as they are, so that a site is built again in the time of its changes.
     """
     plugins = [load_plugin(target) for target in plugin_targets().values() if target.startswith("wasskit.")]
-    pages = {f"commands/{plugin.name}.md": page(plugin) for plugin in [*plugins, RECIPES, COMPLETIONS, GENERAL]}
+    pages = {f"commands/{plugin.name}.md": page(plugin) for plugin in [*plugins, *GROUPS, GENERAL]}
     pages |= {"metrics.md": metrics_page(plugins), "recipes.md": recipes_page()}
     for name, text in pages.items():
         path = folder / name

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, find_command, load_command
+from wasskit.cli import GENERAL, GROUPS, find_command, load_command
 from wasskit.config import fields_of
-from wasskit.plugins import BUILT_IN
+from wasskit.plugins import load_plugin, plugin_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -53,17 +53,18 @@ def _name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_and_their_options_exist(page: Path) -> None:
-    own = {group.name: group for group in (RECIPES, COMPLETIONS)}
+    own, targets = {group.name: group for group in GROUPS}, plugin_targets()
     lines = [(shlex.split(line)[1:], line, block.needs) for block in _blocks(page, "bash") for line in block.lines]
     for words, line, needs in lines:
-        if needs and words[0] not in {*own, *GENERAL.commands, *BUILT_IN}:
+        if needs and words[0] not in {*own, *GENERAL.commands, *targets}:
             continue  # of the plugin that the page is about
         if words[0] in own:
             command = load_command(own[words[0]], words[1])
         elif words[0] in GENERAL.commands:
             command = load_command(GENERAL, words[0])
         else:
-            command = find_command(" ".join(words[:2]))
+            grouped = words[1] in load_plugin(targets[words[0]]).groups
+            command = find_command(" ".join(words[: 3 if grouped else 2]))
         options = fields_of(command.options)
         flags = {f.flag for f in options} | {f.option.short for f in options if f.option.short} | {"--help"}
         flags |= {"--no-" + flag[2:] for flag in flags}

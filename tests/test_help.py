@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, load_command
+from wasskit.cli import GENERAL, GROUPS, load_command
 from wasskit.config import Command, bounds_phrase, build, display, fields_of, to_options
 from wasskit.config.schema import PANELS
 from wasskit.plugins import BUILT_IN, load_plugin
 
-PLUGINS = [GENERAL, RECIPES, COMPLETIONS, *map(load_plugin, BUILT_IN.values())]
+PLUGINS = [GENERAL, *GROUPS, *map(load_plugin, BUILT_IN.values())]
 COMMANDS: dict[str, Command[Any]] = {
     f"{plugin.name} {name}": load_command(plugin, name) for plugin in PLUGINS for name in plugin.commands
 }

@@ -42,6 +42,8 @@ ALLOWED = {
         "data/formats/parquet.py",
         "_file",
     ): "called by the readers of Parquet files alone, and inside of `reading`",
+    ("data/formats/pack.py", "open_pack"): "called by the reader of packs; and of a draft, which any damage discards",
+    ("data/formats/pack.py", "map_pixels"): "pixels of a file that is read",
     ("training/trainer.py", "fit"): "an `opened` of its own, which opens no file",
     ("data/sets/digits.py", "_table"): "a file of scikit-learn's own",
     ("data/sets/cifar.py", "_altered"): "a checksum of bytes",

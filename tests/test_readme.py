@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, find_command, load_command
+from wasskit.cli import GENERAL, GROUPS, find_command, load_command
 from wasskit.config import Command, fields_of
+from wasskit.plugins import BUILT_IN, load_plugin
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,12 +29,13 @@ def _command_lines() -> list[str]:
 
 
 def _find(words: list[str]) -> tuple[Command, list[str]]:  # type: ignore[type-arg]
-    for group in (RECIPES, COMPLETIONS):
+    for group in GROUPS:
         if words[0] == group.name:
             return load_command(group, words[1]), words[2:]
     if words[0] in GENERAL.commands:
         return load_command(GENERAL, words[0]), words[1:]
-    return find_command(" ".join(words[:2])), words[2:]
+    length = 3 if words[1] in load_plugin(BUILT_IN[words[0]]).groups else 2
+    return find_command(" ".join(words[:length])), words[length:]
 
 
 @pytest.mark.parametrize("line", _command_lines())
@@ -62,6 +64,7 @@ SMALL = {
     "ssl linear": "--probe-epochs 1",
     "ssl evaluate": "--probe-epochs 1",
     "metrix train": "--epochs 1 --no-tensorboard",
+    "metrix crossval": "--epochs 1 --trials 1 --repeats 1 --losses contrastive",
     "w2gn fit": "--steps 2 --hidden 4 --no-tensorboard",
     "w2gn toy": "--steps 2 --hidden 4 --start-samples 64 --test-size 100 --no-tensorboard",
     "w2gn gaussians": "--steps 2 --test-size 100 --start-samples 128 --no-tensorboard",

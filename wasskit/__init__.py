@@ -17,6 +17,7 @@ _PUBLIC = {
     "HubModel": "wasskit.plugins.hub",
     "MatryoshkaAdaptor": "wasskit.plugins.mrl.adapt.estimator",
     "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
+    "PrefixIndex": "wasskit.plugins.mrl.search.index",
     "W2UniformityLoss": "wasskit.plugins.ssl.losses",
     "MetrixLoss": "wasskit.plugins.metrix.objective",
     "W2GN": "wasskit.plugins.w2gn.core.transport",
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from wasskit.plugins.models import load as load
     from wasskit.plugins.mrl.adapt.estimator import MatryoshkaAdaptor as MatryoshkaAdaptor
     from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss as MatryoshkaWassersteinLoss
+    from wasskit.plugins.mrl.search.index import PrefixIndex as PrefixIndex
     from wasskit.plugins.ssl.losses import W2UniformityLoss as W2UniformityLoss
     from wasskit.plugins.w2gn.clouds.estimator import TransportMap as TransportMap
     from wasskit.plugins.w2gn.core.transport import W2GN as W2GN

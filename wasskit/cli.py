@@ -23,7 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from wasskit.config import Command, OptionGroup, RecipeOptions, build, check_keys
 from wasskit.errors import UserError, WasskitError
-from wasskit.plugins import Plugin, load_plugin, plugin_targets
+from wasskit.plugins import Plugin, declared_models, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
 from wasskit.system.processes import watch_parent
 from wasskit.system.signals import Stopped, raised
@@ -46,6 +46,15 @@ RECIPES = Plugin(
     },
     package="wasskit.commands.recipes",
 )
+DATA = Plugin(
+    name="data",
+    help="Prepare data sets for fast training.",
+    commands={
+        "pack": "Decode and resize images once, into files that training copies from.",
+        "verify": "Compare packs with their checksums.",
+    },
+    package="wasskit.commands.data",
+)
 COMPLETIONS = Plugin(
     name="completions",
     help="Tab completion for bash, zsh, fish and PowerShell.",
@@ -56,6 +65,9 @@ COMPLETIONS = Plugin(
     },
     package="wasskit.commands.completions",
 )
+
+GROUPS = (RECIPES, DATA, COMPLETIONS)
+"""The groups of commands that belong to no plugin."""
 
 EPILOG = "Start with [bold]wasskit mrl train[/bold]: real images, two cores, under a minute, no download."
 
@@ -147,8 +159,8 @@ def load_command(plugin: Plugin, name: str) -> Command[Any]:
     if name in ("embed", "export") and plugin.model is not None and name not in plugin.aliases:
         from wasskit.trained.commands import standard_command
 
-        model, choices = plugin.model, load_plugin(plugin.choices) if plugin.choices else OptionGroup
-        return standard_command(plugin.name, name, plugin.commands[name], lambda: load_plugin(model), choices)
+        choices = load_plugin(plugin.choices) if plugin.choices else OptionGroup
+        return standard_command(plugin.name, name, plugin.commands[name], lambda: declared_models(plugin), choices)
     module = importlib.import_module(plugin.module_of(name))
     commands = getattr(module, "commands", None)
     command = commands[name] if commands is not None else module.command
@@ -156,12 +168,22 @@ def load_command(plugin: Plugin, name: str) -> Command[Any]:
 
 
 def plugin_group(plugin: Plugin) -> Any:
-    """The group of a plugin's commands, none of them loaded."""
+    """The group of a plugin's commands, none of them loaded, with the groups among them."""
 
     def entry(name: str, help_text: str) -> Entry:
         return Entry(help_text, lambda: load_command(plugin, name).build())
 
-    return _make_group(plugin.name, plugin.help, {name: entry(name, text) for name, text in plugin.commands.items()})
+    def subgroup(group: str) -> Entry:
+        return Entry(plugin.groups[group], lambda: _make_group(group, plugin.groups[group], within[group]))
+
+    entries: dict[str, Entry] = {}
+    within: dict[str, dict[str, Entry]] = {}
+    for name, text in plugin.commands.items():
+        group, space, own = name.partition(" ")
+        if space:
+            within.setdefault(group, {})[own] = entry(name, text)
+        entries[group] = subgroup(group) if space else entry(name, text)
+    return _make_group(plugin.name, plugin.help, entries)
 
 
 def find_command(path: str) -> Command[Any]:
@@ -230,13 +252,14 @@ def build_root(called: str | None = None) -> Any:
     targets = plugin_targets()
     if called in targets:
         targets = {called: targets[called]}
-    elif called in (RECIPES.name, COMPLETIONS.name, *GENERAL.commands):
+    elif called in (*(group.name for group in GROUPS), *GENERAL.commands):
         targets = {}
     for name, target in targets.items():
         entry = _plugin_entry(name, target)
         if entry is not None:
             entries[name] = entry
     entries["recipes"] = Entry(RECIPES.help, lambda: plugin_group(RECIPES))
+    entries["data"] = Entry(DATA.help, lambda: plugin_group(DATA))
     for name, text in GENERAL.commands.items():
         entries[name] = Entry(text, lambda name=name: load_command(GENERAL, name).build())  # type: ignore[misc]
     entries["completions"] = Entry(COMPLETIONS.help, lambda: plugin_group(COMPLETIONS))

@@ -25,16 +25,19 @@ class Plugin:
     Args:
         name: the word after ``wasskit``.
         help: one line.
-        commands: name of each command -> its one-line help, in the order of ``--help``.
+        commands: name of each command -> its one-line help, in the order of ``--help``. A name of two words, ``a b``,
+            is the command ``b`` of the group ``a``.
         package: where the commands live: command ``a-b`` is the object ``command`` (a
             :class:`wasskit.config.Command`) of the module ``<package>.a_b``.
-        model: ``module:object``, the :class:`wasskit.trained.kind.ModelKind` of what its trainings make. It has then
-            ``embed`` and ``export`` by naming them in ``commands``; ``aliases`` name a module that declares others.
+        model: ``module:object``, the :class:`wasskit.trained.kind.ModelKind` of what its trainings make, or a tuple of
+            several. It has then ``embed`` and ``export`` by naming them in ``commands``; ``aliases`` name a module that
+            declares others.
         choices: ``module:class``, its `OptionGroup` of these two commands, the keywords of ``ModelKind.embedder``.
         embeddings: ``module:function`` that gives the embeddings of a trained run's test images, from its directory
             and a device: ``(run: Path, device: str) -> Tensor (N, m)``. `study` measures them.
         metrics: ``module:object`` of the :class:`wasskit.evaluation.metrics.Metrics` that its runs record, in a module
             that imports nothing heavy. What is not declared is shown by its name, and neither way is better.
+        groups: name of each group of commands -> its one-line help.
     """
 
     name: str
@@ -46,10 +49,11 @@ class Plugin:
     choices: str | None = None
     embeddings: str | None = None
     metrics: str | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def module_of(self, command: str) -> str:
         """The module that declares a command; ``aliases`` let several commands share one."""
-        return self.aliases.get(command, f"{self.package}.{command.replace('-', '_')}")
+        return self.aliases.get(command, f"{self.package}.{command.replace('-', '_').replace(' ', '_')}")
 
 
 def plugin_targets() -> dict[str, str]:
@@ -67,6 +71,12 @@ def load_plugin(target: str) -> Any:
     """Import an object named ``module:attribute``; the attribute is ``plugin`` where none is named."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute or "plugin")
+
+
+def declared_models(plugin: Plugin) -> tuple[Any, ...]:
+    """The :class:`wasskit.trained.kind.ModelKind` of each kind of model that a plugin trains."""
+    found = () if plugin.model is None else load_plugin(plugin.model)
+    return found if isinstance(found, tuple) else (found,)
 
 
 @lru_cache(maxsize=1)

@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from wasskit.data.base import ImageDataset
+from wasskit.data.standard import eval_transform, train_transform
 from wasskit.data.transforms import (
     CropFlip,
     Normalise,
     PerImage,
     ResizeCrop,
     ShiftAffine,
-    eval_transform,
-    train_transform,
 )
 
 PLAIN = Normalise((0.0,), (1.0,))

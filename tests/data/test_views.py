@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
@@ -33,12 +34,15 @@ from wasskit.data.pixels import (
     resized_crop,
     solarise,
 )  # fmt: skip
-from wasskit.data.transforms import Normalise, PerImage
+from wasskit.data.transforms import Normalise, PerImage, to_uint8
 from wasskit.data.views import (
     PerImageViews,
+    RandomCrops,
+    RandomViews,
     TwoViews,
     ViewDistribution,
     ViewParameters,
+    _box,
     make_view,
     random_views,
 )  # fmt: skip
@@ -139,7 +143,7 @@ def test_hue_is_torchvisions(channels: int) -> None:
         torch.testing.assert_close(made[i], tv.adjust_hue(x[i], float(shifts[i])), rtol=0, atol=3e-6)
 
 
-@pytest.mark.parametrize("size", [4, 8, 32])
+@pytest.mark.parametrize("size", [4, 8, 32, 64, 65, 96, 100])
 def test_blur_is_torchvisions(size: int) -> None:
     x = images(7, size) / 255
     sigmas = torch.linspace(0.1, 2, 7)
@@ -185,6 +189,61 @@ def test_jitter_applies_each_images_operations_in_its_own_order() -> None:
             else:
                 x = COLOUR_OPERATIONS[op][1](x, float(blend[i, op]))
         torch.testing.assert_close(made[i], x, rtol=0, atol=3e-5)
+
+
+def test_crops_of_files_have_torchvisions_distribution() -> None:
+    n, height, width = 1500, 24, 40
+    random.seed(0)
+    boxes = np.array([_box(ViewDistribution(), width, height) for _ in range(n)])
+    torch.manual_seed(0)
+    picture = torch.zeros(3, height, width)
+    theirs = [parameters_of(v2.RandomResizedCrop(16), picture) for _ in range(n)]
+    for column, name in enumerate(("left", "top", "width", "height")):
+        assert stats.ks_2samp(boxes[:, column], [params[name] for params in theirs]).pvalue > 1e-3, name
+    left, top, w, h = boxes.T
+    assert min(left.min(), top.min()) >= 0
+    assert (left + w).max() <= width
+    assert (top + h).max() <= height
+    for shape in ((10, 90), (90, 10), (16, 16)):
+        fallback = parameters_of(v2.RandomResizedCrop(8, (1.3, 1.3)), torch.zeros(3, *shape))
+        found = _box(ViewDistribution(scale=(1.3, 1.3)), shape[1], shape[0])
+        assert found == tuple(fallback[name] for name in ("left", "top", "width", "height"))
+
+
+def test_views_of_files_are_those_of_their_crops() -> None:
+    """Colours and flips of a batch of crops, against the same done with each whole crop as an image in memory."""
+    crops = images(10, 16).view(5, 2, 3, 16, 16)
+    two = [ViewDistribution(), ViewDistribution(solarise=0.9)]
+    made = RandomViews(PLAIN, two, size=16, cropped=True)
+    draws = made.draw(5, torch.Generator().manual_seed(0))
+    for i, view in enumerate(made.apply(crops, draws)):
+        p = two[i].parameters(draws["uniform"][:, i], 16, 16)
+        whole = torch.full((5,), 16)
+        p = replace(p, top=whole * 0, left=whole * 0, height=whole, width=whole)
+        torch.testing.assert_close(view, make_view(crops[:, i], p, 16), rtol=0, atol=1e-5)
+
+
+def test_crops_are_cut_out_of_one_decoded_image() -> None:
+    """A picture of one colour on each side, cropped by the draws that the seed gives, resized by PIL."""
+    picture = Image.fromarray(images(1, 64)[0].permute(1, 2, 0).numpy())
+    two = (ViewDistribution(scale=(0.2, 0.5)), ViewDistribution(scale=(0.5, 1.0)))
+    made = PerImage(RandomCrops(16, two))(picture, torch.Generator().manual_seed(5))
+    assert isinstance(made, Tensor)
+    random.seed(5)
+    for view, distribution in zip(made, two, strict=True):
+        left, top, width, height = _box(distribution, 64, 64)
+        crop = picture.crop((left, top, left + width, top + height)).resize((16, 16), Image.Resampling.BICUBIC)
+        assert torch.equal(view, to_uint8(crop))
+
+
+def test_what_never_happens_is_left_out() -> None:
+    """Without changes of colour a view is its crop, to the last bit."""
+    batch = images(6)
+    plain = RandomViews(PLAIN, [ViewDistribution().geometry()])
+    draws = plain.draw(6, torch.Generator().manual_seed(0))
+    p = ViewDistribution().parameters(draws["uniform"][:, 0], 32, 32)
+    expected = resized_crop(batch, p.top, p.left, p.height, p.width, p.flip, 32)
+    assert torch.equal(plain.apply(batch, draws)[0], PLAIN(expected))
 
 
 def test_crop_parameters_have_torchvisions_distribution() -> None:
@@ -336,6 +395,7 @@ def test_loader_gives_two_views_from_memory_and_from_files() -> None:
     files = ImageDataset("toy", "train", ("a", "b", "c"), labels=labels, reader=read, image_size=16)
     per_image = random_views(files, ViewDistribution(), ViewDistribution())
     assert pickle.dumps(per_image)
+    assert per_image.decode is not None
     loader = TrainLoader(files, 8, per_image, seed=1, workers=0)
     one, two = next(loader.batches(0)).views
     assert one.shape == two.shape == (8, 3, 16, 16)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.distributed.harness import RankFailed, run_ranks
-from wasskit.distributed import collectives
+from wasskit.distributed import messages
 from wasskit.distributed.collectives import (
     all_reduce_with_grad,
     average_gradients,
@@ -95,11 +95,11 @@ def refusals() -> list[str]:
 
 
 def test_shares_that_do_not_match_are_refused_on_all_ranks() -> None:
-    for messages in run_ranks(refusals, 2):
-        assert len(messages) == 3
-        assert "(3, 2) on rank 0, (4, 2) on rank 1" in messages[0]
-        assert "(3, 2) on rank 0, (3, 3) on rank 1" in messages[1]
-        assert "dtypes" in messages[2]
+    for said in run_ranks(refusals, 2):
+        assert len(said) == 3
+        assert "(3, 2) on rank 0, (4, 2) on rank 1" in said[0]
+        assert "(3, 2) on rank 0, (3, 3) on rank 1" in said[1]
+        assert "dtypes" in said[2]
 
 
 # ---- the parity rule ----
@@ -189,8 +189,8 @@ def test_gradients_of_gradients_cross_the_ranks() -> None:
 
 
 def averaged(bucket_bytes: int) -> list[Any]:
-    before = collectives._BUCKET_BYTES
-    collectives._BUCKET_BYTES = bucket_bytes
+    before = messages.BUCKET_BYTES
+    messages.BUCKET_BYTES = bucket_bytes
     try:
         place = rank()
         parameters = [nn.Parameter(torch.zeros(2, 3)) for _ in range(4)]
@@ -204,7 +204,7 @@ def averaged(bucket_bytes: int) -> list[Any]:
         average_gradients(iter([*parameters, frozen]))
         return [None if p.grad is None else p.grad for p in [*parameters, frozen]]
     finally:
-        collectives._BUCKET_BYTES = before
+        messages.BUCKET_BYTES = before
 
 
 @pytest.mark.parametrize("bucket_bytes", [1, 40, 2**20])

@@ -23,6 +23,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.gpu import graphs
+
 __all__ = ["Counts", "LogicalCuda"]
 
 CPU = torch.device("cpu")
@@ -387,6 +389,9 @@ def _patch_torch(device: LogicalCuda) -> None:
     patch(torch, "as_tensor", made(plain_as))
     patch(torch, "Generator", Generator)
     patch(torch, "autocast", Autocast)
+    plain_enabled, plain_kind = torch.is_autocast_enabled, torch.get_autocast_dtype
+    patch(torch, "is_autocast_enabled", lambda *_: plain_enabled("cpu"))
+    patch(torch, "get_autocast_dtype", lambda *_: plain_kind("cpu"))
 
     state = {"rng": plain_tensor(list(range(16)), dtype=torch.uint8)}
     properties = types.SimpleNamespace(name="logical", total_memory=2**36, uuid="GPU-0", major=9, minor=0)
@@ -411,6 +416,7 @@ def _patch_torch(device: LogicalCuda) -> None:
             patch(torch.accelerator, name, lambda *_, answer=answer, **__: answer)
     _patch_autograd(device)
     _patch_kernels(device)
+    graphs.install(device)
 
 
 def _patch_autograd(device: LogicalCuda) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wasskit.models.icnn import AffinePotential, ConvICNN, DenseICNN, Potential, QuadraticPotential
+from wasskit.models.icnn import AffinePotential, ConvICNN, DenseICNN, Potential, QuadraticPotential, sweep
 
 Reference = Callable[[str], dict[str, Any]]
 NETWORKS = ("d2_celu", "d2_softplus", "d16_celu", "d16_softplus")
@@ -79,6 +79,49 @@ def test_dense_gradient_and_its_derivatives_equal_autograd(dim: int, rank: int, 
     for p in network.parameters():
         p.data.normal_()
     check_against_autograd(network, torch.randn(9, dim, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dim", [2, 9])
+@pytest.mark.parametrize("hidden", [(5,), (5, 4, 3)])
+@pytest.mark.parametrize("activation", ["celu", "softplus"])
+def test_derivatives_of_a_sweep_to_third_order(dim: int, hidden: tuple[int, ...], activation: Any) -> None:
+    """Of value and map, in the input and all weights, with dropout, against finite differences (torch's bounds)."""
+    torch.manual_seed(dim)
+    network = DenseICNN(dim, hidden, 2, activation, strong_convexity=0.3, dropout=0.3).double()
+    x = torch.randn(3, dim, dtype=torch.float64, requires_grad=True)
+    tensors = [t.detach().requires_grad_() for t in network._tensors()]
+    form = network._form(x)
+
+    def both(x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        return sweep.value_and_gradient(form, x, tensors)
+
+    if dim <= 8:  # the forms are symmetric by their making, which single entries are not
+        tensors[0].requires_grad_(False)
+    assert torch.autograd.gradcheck(both, (x, *tensors))
+    assert torch.autograd.gradgradcheck(both, (x, *tensors))
+    assert torch.autograd.gradcheck(lambda *given: sweep.value(form, given[0], given[1:]), (x, *tensors))
+
+
+def test_weights_that_change_before_the_derivative_are_refused() -> None:
+    network = DenseICNN(3, (5, 4))
+    loss = network.gradient(torch.randn(2, 3)).sum()
+    with torch.no_grad():
+        network.hidden_weights[0].mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_frozen_potentials_keep_their_weights() -> None:
+    torch.manual_seed(8)
+    potential = QuadraticPotential(DenseICNN(4, (6, 5)), 4)
+    torch.nn.init.normal_(potential.factor)
+    x = torch.randn(7, 4)
+    with torch.no_grad():
+        before = potential.value_and_gradient(x)
+        frozen = potential.frozen()
+        for a, b in zip(frozen(x), before, strict=True):
+            # The quadratic form is one product instead of two: both round every sum of four.
+            torch.testing.assert_close(a, b, rtol=16 * torch.finfo(torch.float32).eps, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [16, (9, 14)])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wasskit.models.icnn import DenseICNN
-from wasskit.ot.conjugate import solve_conjugate
+from wasskit.ot.conjugate import _LBFGS, solve_conjugate
 
 
 def convex_network(dim: int, *, activation: Any = "celu", strong_convexity: float = 0.2) -> DenseICNN:
@@ -112,3 +112,57 @@ def test_autocast_does_not_reach_the_solution(method: Any) -> None:
         )  # fmt: skip
     assert found.point.dtype == torch.float32
     assert float(found.residual.max()) < 300 * torch.finfo(torch.float32).eps * float(y.norm(dim=1).max())
+
+
+def two_loops(pairs: list[tuple[Tensor, Tensor]], g: Tensor) -> Tensor:
+    """The two-loop recursion for one row (Nocedal and Wright, 2006, algorithm 7.4)."""
+    pairs = [(s, y) for s, y in pairs if s @ y > 0]
+    q, alphas = g.clone(), []
+    for s, y in reversed(pairs):
+        alphas.append((s @ q) / (s @ y))
+        q -= alphas[-1] * y
+    if pairs:
+        q *= (pairs[-1][0] @ pairs[-1][1]) / (pairs[-1][1] @ pairs[-1][1])
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        q += (alpha - (y @ q) / (s @ y)) * s
+    return -q
+
+
+def test_directions_are_those_of_the_two_loop_recursion() -> None:
+    """With pairs that do not count, and more of them than are remembered. Each pair multiplies errors of rounding by
+    about the condition of the change that it makes, below 1e3 here."""
+    generator = torch.Generator().manual_seed(0)
+    rows, dim, memory = 6, 5, 3
+    matrix = torch.diag(torch.arange(1.0, dim + 1, dtype=torch.float64))
+    points = torch.randn(9, rows, dim, generator=generator, dtype=torch.float64)
+    gradients = points @ matrix
+    points[3, :2] = points[2, :2]  # steps that were not taken
+    gradients[3, :2] = gradients[2, :2]
+    gradients[5, 2] = gradients[4, 2] - (points[5, 2] - points[4, 2])  # a negative curvature
+    directions = _LBFGS(gradients[0], memory)
+    assert torch.equal(directions.first(points[0], gradients[0]), -gradients[0])
+    for now in range(1, 9):
+        found = directions.next(points[now], gradients[now], points[now - 1], gradients[now - 1])
+        for row in range(rows):
+            steps = points[max(now - memory, 0) : now + 1, row].diff(dim=0)
+            changes = gradients[max(now - memory, 0) : now + 1, row].diff(dim=0)
+            pairs = list(zip(steps, changes, strict=True))
+            if all(s @ y <= 0 for s, y in pairs):
+                continue  # the scale is that of an older pair then
+            expected = two_loops(pairs, gradients[now, row])
+            torch.testing.assert_close(found[row], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+def test_points_where_the_potential_is_not_finite_are_not_taken(bad: float) -> None:
+    """The first step leads far beyond the ball in which the potential is a number."""
+
+    def steep(x: Tensor) -> tuple[Tensor, Tensor]:
+        outside = x.norm(dim=1) > 2.0
+        value = torch.where(outside, bad, 8.0 * x.square().sum(1))
+        return value, torch.where(outside.unsqueeze(1), bad, 16.0 * x)
+
+    y = torch.tensor([[16.0, 8.0], [0.5, 0.1]], dtype=torch.float64)
+    found = solve_conjugate(steep, y, torch.zeros_like(y), method="lbfgs", evaluations=30)
+    torch.testing.assert_close(found.point, y / 16.0)
+    torch.testing.assert_close(found.value, y.square().sum(1) / 32.0)

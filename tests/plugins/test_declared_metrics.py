@@ -31,13 +31,15 @@ IMAGES = ("--image-size", "8", "--width", "2", "--patches", "32", "--batch-size"
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "mrl train": ((*QUICK, "--dims", "2,8", "--clip-norm", "1"),),
     "mrl adapt": ((*QUICK,), (*QUICK, "--learn", "neighbours", "--wasserstein-weight", "0.1")),
-    "mrl baseline": (),  # both make trainings of mrl train
+    "mrl baseline": (),  # they make trainings of mrl train and mrl adapt
     "mrl sweep": (),
+    "mrl adapt-sweep": (),
     "ssl moco": ((*SSL, "--lu"),),
     "ssl byol": ((*SSL, "--w2"),),
     "ssl barlow": (SSL,),
     "ssl zerocl": (SSL,),
     "ssl invariance": tuple((*SSL, "--regulariser", name) for name in ("vicreg", "sigreg", "visreg")),
+    "metrix crossval": (),  # entries of its own in place of records
     "metrix train": ((*METRIX, "--validation", "0.4"), (*METRIX, "--mode", "baseline")),
     "w2gn fit": ((*W2GN, "--discrete-rows", "64"),),
     "w2gn toy": (CLOUD, (*CLOUD, "--refine", "none", "--start", "pretrain", "--pretrain-steps", "2")),

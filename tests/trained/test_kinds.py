@@ -23,7 +23,7 @@ from wasskit.errors import UserError
 from wasskit.evaluation.embedding import extract_features
 from wasskit.models.export import save_weights
 from wasskit.plugins import BUILT_IN, load_plugin
-from wasskit.plugins.models import kind_of
+from wasskit.plugins.models import kinds_of
 from wasskit.trained.data import fitted, with_in_memory
 from wasskit.trained.kind import ModelKind, TrainedModel
 
@@ -36,11 +36,13 @@ TRAININGS = {
         "metrix", "train", "--embedding-size", "8", "--no-tensorboard", "--epochs", "1", "--compare", "no",
         "--batch-size", "60", "--max-triples", "300",
     ),
-    "w2gn": ("w2gn", "toy", "--steps", "3", "--batch-size", "64", "--no-tensorboard"),
+    "mrl-adaptor": ("mrl", "adapt", "--dims", "2,4,8", "--hidden", "4", "--no-tensorboard", "--epochs", "1"),
+    "w2gn-map": ("w2gn", "toy", "--steps", "3", "--batch-size", "64", "--no-tensorboard"),
 }  # fmt: skip
-"""The shortest training of each plugin that trains models."""
+"""The shortest training of each kind of model, by its header."""
 
-KINDS = [name for name, target in BUILT_IN.items() if load_plugin(target).model is not None]
+DECLARED = {name: kinds_of(name) for name in BUILT_IN if kinds_of(name)}
+KINDS = [kind.header or kind.name for kinds in DECLARED.values() for kind in kinds]
 """Of the declared plugins, so that a new kind cannot be forgotten."""
 IMAGE_KINDS = ["mrl", "ssl", "metrix"]
 
@@ -61,10 +63,12 @@ def write_images(folder: Path, images: torch.Tensor) -> Path:
     return folder
 
 
+def plugin_of(name: str) -> str:
+    return name.partition("-")[0]
+
+
 def kind(name: str) -> ModelKind[Any]:
-    found = kind_of(name)
-    assert found is not None
-    return found
+    return next(kind for kind in DECLARED[plugin_of(name)] if (kind.header or kind.name) == name)
 
 
 @pytest.fixture(scope="module")
@@ -90,19 +94,20 @@ def inputs_of(name: str, run: Path, count: int = 5) -> torch.Tensor:
 
 
 def test_every_plugin_that_trains_declares_its_kind() -> None:
-    assert set(KINDS) == set(TRAININGS) == set(BUILT_IN) - {"study", "plot"}
+    assert set(KINDS) == set(TRAININGS)
+    assert set(DECLARED) == set(BUILT_IN) - {"study", "plot"}
     for name in KINDS:
-        commands = load_plugin(BUILT_IN[name]).commands
-        assert kind(name).name == name
+        commands = load_plugin(BUILT_IN[plugin_of(name)]).commands
+        assert kind(name).name == plugin_of(name)
         assert "export" in commands
-        assert {"embed", "apply"} & set(commands), "a map is applied to points, all others embed images"
+        assert {"embed", "apply"} & set(commands), "a map is applied to points, all others embed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_an_export_is_the_run(name: str, runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
     run = runs(name)
-    result = run_cli(name, "export", run, "-o", tmp_path / "model", "--json")
+    result = run_cli(plugin_of(name), "export", run, "-o", tmp_path / "model", "--json")
     assert result.exit_code == 0, result.stderr
     file = Path(json.loads(result.stdout)["weights"])
     assert file == tmp_path / "model.safetensors", "the suffix is added"
@@ -114,9 +119,9 @@ def test_an_export_is_the_run(name: str, runs: Callable[[str], Path], run_cli: C
     assert described[1] | {"version": None} == described[0] | {"version": None}
     # The same weights in the same network on the same inputs: the very same numbers.
     assert torch.equal(trained.embed(x), exported.embed(x))
-    again = run_cli(name, "export", file)
+    again = run_cli(plugin_of(name), "export", file)
     assert (again.exit_code, "is exported already" in again.stderr) == (2, True), again.stderr
-    other = run_cli(name, "export", run, "-o", tmp_path / "model.onnx")
+    other = run_cli(plugin_of(name), "export", run, "-o", tmp_path / "model.onnx")
     assert (other.exit_code, "must end in .safetensors" in other.stderr) == (2, True), other.stderr
 
 
@@ -135,6 +140,54 @@ def test_embedding_in_python(name: str, runs: Callable[[str], Path]) -> None:
         model.embed(x[:0])
     with pytest.raises(UserError, match=r"floating-point inputs .*, not torch\.int64"):
         model.embed(x.long())
+
+
+def test_an_adaptor_embeds_a_file_as_it_reads_it(
+    runs: Callable[[str], Path], run_cli: Cli, words: Callable[[str], str], tmp_path: Path
+) -> None:
+    """More rows than a batch, in float16, of which none but the current batch is in memory."""
+    run, x, output = runs("mrl-adaptor"), tmp_path / "x.npy", tmp_path / "z.npy"
+    rows = torch.rand(8192 + 5, 64, generator=torch.Generator().manual_seed(0)).half()
+    np.save(x, rows.numpy())
+    result = run_cli("mrl", "embed", run, x, "-o", output, "--dim", "4", "--unit", "--dtype", "float16", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == {"vectors": len(rows), "dim": 4, "embeddings": str(output)}
+    model = wasskit.load(run)
+    found, expected = np.load(output), model.embed(rows.float(), batch_size=8192, dim=4, unit=True)
+    assert np.array_equal(found, expected.half().numpy())
+    assert torch.equal(model.embed(x, dim=4, unit=True), expected), "a file in Python"
+    np.save(x, rows[:3, :5].numpy())
+    result = run_cli("mrl", "embed", run, x, "-o", tmp_path / "other.npy")
+    assert result.exit_code == 2
+    assert f"{x} has vectors of 5 numbers; the model takes 64" in words(result.stderr)
+    assert not (tmp_path / "other.npy").exists()
+    result = run_cli("mrl", "evaluate", run)
+    assert (result.exit_code, "of the kind mrl-adaptor, which this command" in words(result.stderr)) == (2, True)
+
+
+def test_the_test_vectors_of_an_adaptor_are_measured_like_embeddings(runs: Callable[[str], Path]) -> None:
+    from wasskit.plugins.mrl.trained import test_embeddings
+
+    found = test_embeddings(runs("mrl-adaptor"), "cpu")
+    digits = load_dataset("digits", "test")
+    assert digits.images is not None
+    assert_close(found, wasskit.load(runs("mrl-adaptor")).embed(digits.images.flatten(1) / 255))
+
+
+@pytest.mark.slow
+def test_an_adaptor_is_written_as_onnx(runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
+    import onnxruntime
+
+    run = runs("mrl-adaptor")
+    result = run_cli("mrl", "export", run, "--onnx", "--dim", "4", "-o", tmp_path / "model", "--json")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["dims"] == [2, 4, 8]
+    assert said["onnx_error"] < 1e-4, "the tolerance of the export for unit vectors"
+    x = inputs_of("mrl-adaptor", run)
+    session = onnxruntime.InferenceSession(said["onnx"], providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"vectors": x.numpy()})
+    assert_close(torch.from_numpy(found), wasskit.load(run).embed(x, dim=4))
 
 
 @pytest.mark.parametrize("name", IMAGE_KINDS)
@@ -205,16 +258,17 @@ def test_what_an_earlier_version_did_not_say_is_that_of_the_data_set() -> None:
 def test_a_description_without_a_key_is_refused(name: str, runs: Callable[[str], Path], tmp_path: Path) -> None:
     model = wasskit.load(runs(name))
     declared = kind(name)
-    keys = {*declared.rules, "backbone", "mean", "classes"} if declared.takes_images else {"potential"}
+    keys = set(declared.rules) or {"potential"}
+    keys |= {"backbone", "mean", "classes"} if declared.takes_images else set()
     for key in keys:
         header = {k: value for k, value in model.description.items() if k != key}
         save_weights(tmp_path / "m.safetensors", declared.weights(model.model), header)
-        named = f"'{key}' is missing" if declared.takes_images else "does not describe its networks"
+        named = f"'{key}' is missing" if declared.rules or declared.takes_images else "does not describe its networks"
         with pytest.raises(UserError, match=named):
             wasskit.load(tmp_path / "m.safetensors")
     header = {**model.description, "kind": "toy"}
     save_weights(tmp_path / "m.safetensors", declared.weights(model.model), header)
-    with pytest.raises(UserError, match=rf"is not a model saved by `wasskit {name}` \(it holds toy\)"):
+    with pytest.raises(UserError, match=rf"is not a model saved by `wasskit {plugin_of(name)}` \(it holds toy\)"):
         declared.load(tmp_path / "m.safetensors")
     with pytest.raises(UserError, match="holds no trained model: it was made by `wasskit toy`"):
         wasskit.load(tmp_path / "m.safetensors")
@@ -236,12 +290,12 @@ def test_the_choices_of_a_plugin(runs: Callable[[str], Path]) -> None:
 
 
 def test_a_map_embeds_by_its_forward_map(runs: Callable[[str], Path]) -> None:
-    model, x = wasskit.load(runs("w2gn")), inputs_of("w2gn", runs("w2gn"))
+    model, x = wasskit.load(runs("w2gn-map")), inputs_of("w2gn-map", runs("w2gn-map"))
     assert torch.equal(model.embed(x), model.model.transport.forward_map(x))
 
 
 def test_a_map_is_not_written_as_onnx(runs: Callable[[str], Path], run_cli: Cli, tmp_path: Path) -> None:
-    result = run_cli("w2gn", "export", runs("w2gn"), "--onnx", "-o", tmp_path / "m")
+    result = run_cli("w2gn", "export", runs("w2gn-map"), "--onnx", "-o", tmp_path / "m")
     assert (result.exit_code, "a model of `wasskit w2gn` cannot be" in result.stderr) == (2, True), result.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -263,11 +317,11 @@ def test_what_is_no_trained_model_is_named(
     result = run_cli("w2gn", "apply", tmp_path / "toy", tmp_path / "points.npy")
     assert (result.exit_code, unfinished in words(result.stderr)) == (2, True), result.stderr
     with pytest.raises(UserError, match="keeps its last model only"):
-        wasskit.load(runs("w2gn"), checkpoint="best")
+        wasskit.load(runs("w2gn-map"), checkpoint="best")
     with pytest.raises(UserError, match="is the state of a training: name its run directory"):
-        wasskit.load(runs("w2gn") / "checkpoints" / "last.pt")
+        wasskit.load(runs("w2gn-map") / "checkpoints" / "last.pt")
     weights = tmp_path / "map.safetensors"
-    assert run_cli("w2gn", "export", runs("w2gn"), "-o", weights).exit_code == 0
+    assert run_cli("w2gn", "export", runs("w2gn-map"), "-o", weights).exit_code == 0
     for name in ("mrl", "ssl", "metrix"):
         result = run_cli(name, "export", weights, "-o", tmp_path / "m.safetensors")
         assert (result.exit_code, f"wasskit {name}" in result.stderr) == (2, True), result.stderr

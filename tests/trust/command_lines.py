@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wasskit.cli import COMPLETIONS, GENERAL, RECIPES, load_command
+from wasskit.cli import GENERAL, GROUPS, load_command
 from wasskit.config import Command, Field, display, fields_of
 from wasskit.plugins import BUILT_IN, load_plugin
 from wasskit.recipes import recipe_names
@@ -44,7 +44,7 @@ BROKEN = {
 
 def declared() -> list[Command[Any]]:
     """Every command, its path being what is typed after ``wasskit``."""
-    plugins = [GENERAL, RECIPES, COMPLETIONS, *map(load_plugin, BUILT_IN.values())]
+    plugins = [GENERAL, *GROUPS, *map(load_plugin, BUILT_IN.values())]
     return [load_command(plugin, name) for plugin in plugins for name in plugin.commands]
 
 

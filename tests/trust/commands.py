@@ -45,13 +45,14 @@ class Training:
     @property
     def is_grid(self) -> bool:
         """Whether the trainings are processes of their own."""
-        return self.command in ("mrl baseline", "mrl sweep")
+        return self.command in ("mrl baseline", "mrl sweep", "mrl adapt-sweep")
 
 
 _IMAGES = ("--epochs", "3", "--batch-size", "358", "--no-tensorboard", "--device", "cpu", "--log-every", "1")
 _MRL = (*_IMAGES, "--dims", "2,8")
+# With a blend: the first training that would choose one ends, when it is stopped, as if it had not begun.
 _ADAPT = (
-    "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--no-tensorboard", "--device", "cpu",
+    "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--blend", "1", "--no-tensorboard", "--device", "cpu",
     "--log-every", "1",
 )  # fmt: skip
 _SSL = (*_IMAGES, "--projector", "16,8")
@@ -87,6 +88,7 @@ def _declare() -> list[Training]:
         Training("mrl-adapt-neighbours", ("mrl", "adapt", *_ADAPT, "--learn", "neighbours"), 9, None),
         Training("mrl-baseline", ("mrl", "baseline", *_MRL), 9),
         Training("mrl-sweep", ("mrl", "sweep", "method=mwrl,matryoshka", *_MRL), 9),
+        Training("mrl-adapt-sweep", ("mrl", "adapt-sweep", "cosine_weight=1,0", "--no-baselines", *_ADAPT), 9, None),
     ]
     for method in ("moco", "byol", "barlow", "zerocl"):
         for term in ((), ("--w2",), ("--lu",)):

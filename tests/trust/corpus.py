@@ -12,6 +12,7 @@ import json
 import pickle
 import pkgutil
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,14 @@ def _parquet() -> bytes:
     table = pyarrow.table({"label": ["a", "b", "c"], "vector": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]})
     pyarrow.parquet.write_table(table, out, row_group_size=2)
     return out.getvalue()
+
+
+def _graph() -> bytes:
+    import faiss
+
+    index = faiss.IndexHNSWFlat(4, 8)
+    index.add(np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32))
+    return bytes(faiss.serialize_index(index))
 
 
 def _torch(content: Any) -> bytes:
@@ -156,6 +165,19 @@ def _pickles() -> tuple[bytes, ...]:
     )
 
 
+def _pack(labelled: bool) -> bytes:
+    from wasskit.data.formats.pack import PackHeader
+
+    header = PackHeader(
+        source="x", split="train", images="", count=70, channels=3, side=2, image_size=2, mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25), classes=("a", "b") if labelled else (), labelled=labelled,
+    )  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 255, 70 * 12, dtype=np.uint8).tobytes()
+    labels = (np.arange(70) % 3 - 1 if labelled else np.full(70, -1)).astype("<i8").tobytes()
+    sums = [zlib.crc32(part) for part in (pixels[: 64 * 12], pixels[64 * 12 :], labels)]
+    return header.encoded() + pixels + labels + struct.pack("<3I", *sums)
+
+
 # --- The declared readers ---------------------------------------------------------------------------------------------
 
 
@@ -206,13 +228,18 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "plugins.plot.html.read_image": ("bytes", "x.png", _pictures()),
         "data.photographs.read_pixels": ("bytes", "x.tif", _pictures()),
         "data.photographs.pixel_count": ("bytes", "x.tif", _pictures()),
+        "data.formats.pack.read_pack": ("bytes", "train.pack", (_pack(False), _pack(True))),
     }
     if importlib.util.find_spec("tifffile") is not None:
         seeds["data.photographs._first_page"] = ("tiff", "x.tif", (_picture(".tif"),))
     if importlib.util.find_spec("pyarrow") is not None:
         for name in ("open_parquet", "read_parquet_column"):
             seeds[f"data.formats.parquet.{name}"] = ("bytes", "x.parquet", (_parquet(),))
+    graph = _graph() if importlib.util.find_spec("faiss") is not None else b""
+    if graph:
+        seeds["plugins.mrl.search.graphs.read_graph"] = ("bytes", "x.faiss", (graph,))
     further = {
+        "plugins.mrl.search.graphs.read_graph": (50, 4, zlib.crc32(graph)),
         "data.formats.parquet.read_parquet_column": ("label",),
         "plugins.mrl.adapt.data.read_pairs": (5,),
         "data.base._decode": (3,),
@@ -244,6 +271,8 @@ def covered(found: list[Case]) -> set[str]:
     """The declared readers that have a case of their own; those of a library that is not here count as covered."""
     names = {f"wasskit.{case.label}" for case in found}
     absent = set() if importlib.util.find_spec("tifffile") else {"wasskit.data.photographs._first_page"}
+    if importlib.util.find_spec("faiss") is None:
+        absent.add("wasskit.plugins.mrl.search.graphs.read_graph")
     if importlib.util.find_spec("pyarrow") is None:
         absent |= {f"wasskit.data.formats.parquet.{name}" for name in ("open_parquet", "read_parquet_column")}
     return names | absent
@@ -285,6 +314,15 @@ def _convert(path: Path) -> object:
     image.info["icc_profile"] = path.read_bytes()
     with reading(path, "colour profile", advice="get it again"):
         return in_srgb(image)
+
+
+def _read_set(path: Path) -> object:
+    """The images of a pack as a loader takes them."""
+    from wasskit.data.registry import load_dataset
+
+    dataset = load_dataset("packed", "train", root=path.parent)
+    assert dataset.packed is not None
+    return dataset.packed.rows(torch.arange(min(len(dataset), 4)))
 
 
 def _of_tables() -> Iterator[Case]:
@@ -348,6 +386,7 @@ def _of_tables() -> Iterator[Case]:
         lambda path: transports_of([path]),
     )
     yield Case("palette", "npz", "x.npz", (_npz(source=points, target=points),), palettes_of)
+    yield Case("set of packs", "bytes", "train.pack", (_pack(True),), _read_set)
     yield Case("colour profile", "bytes", "x.icc", _profiles(), _convert)
     annotations = "annotations of cars"
     yield Case(annotations, "mat", "x.mat", (_mat(),), lambda path: _annotated(read_annotations(path), "fname", path))

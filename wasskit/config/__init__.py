@@ -17,6 +17,7 @@ from wasskit.config.declaration import (
     argument,
     group,
     option,
+    same,
 )
 from wasskit.config.resolution import (
     build,
@@ -54,6 +55,7 @@ __all__ = [
     "option",
     "part",
     "recipe_fields",
+    "same",
     "to_options",
     "values_of",
 ]

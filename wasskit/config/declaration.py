@@ -150,6 +150,16 @@ def groups_of(kind: type[OptionGroup]) -> dict[str, type[OptionGroup]]:
     return {n: hints[n] for n in names if isinstance(hints[n], type) and issubclass(hints[n], OptionGroup)}
 
 
+def same(kind: type[OptionGroup], name: str, default: Any = dataclasses.MISSING) -> Any:
+    """Declare the option ``name`` of another group here too, with another default, a value, if one is given."""
+    declared = next(f for f in dataclasses.fields(kind) if f.name == name)
+    if default is dataclasses.MISSING:
+        return field(default=declared.default, metadata=declared.metadata)
+    return field(
+        default=default, metadata={METADATA: dataclasses.replace(declared.metadata[METADATA], show_default=None)}
+    )
+
+
 @dataclass(frozen=True)
 class Changes:
     """What a command says differently of a group's options, by their names."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from wasskit.data.images import IMAGE_SUFFIXES, opened
 from wasskit.data.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.errors import UserError
 from wasskit.system.readers import UnreadableFile, reader
+
+if TYPE_CHECKING:
+    from wasskit.data.packed import PackedImages
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,11 @@ class PathTable(Sequence[Path]):
 class ImageDataset:
     """A split of a data set, which never changes: ``dataclasses.replace`` gives one that differs.
 
-    Exactly one of ``images`` (uint8, (N, C, H, W), in memory), ``paths`` and ``reader`` (``reader(i)`` gives
-    image i) says where the images are. ``labels`` is (N,) int64 into ``classes``, -1 where a sample has none,
-    or None where no sample has one. ``image_size`` is the side in pixels the set is used at (None: all
-    images' own), ``mean`` and ``std`` its normalisation in [0, 1]. ``margin`` says whether the evaluation of
-    images on disk crops a margin, see :func:`wasskit.data.transforms.eval_transform`. ``notes`` are sentences
+    Exactly one of ``images`` (uint8, (N, C, H, W), in memory), ``packed`` (squares in mapped files), ``paths`` and
+    ``reader`` (``reader(i)`` gives image i) says where the images are. ``labels`` is (N,) int64 into ``classes``, -1
+    where a sample has none, or None where no sample has one. ``image_size`` is the side in pixels the set is used at
+    (None: all images' own), ``mean`` and ``std`` its normalisation in [0, 1]. ``margin`` says whether the evaluation of
+    images on disk crops a margin, see :func:`wasskit.data.standard.eval_transform`. ``notes`` are sentences
     worth showing ("5,000 of 50,000 images"), ``skipped`` the unreadable images left out. ``size`` is N, needed
     where neither images, paths nor labels tell it.
     """
@@ -88,6 +91,7 @@ class ImageDataset:
     _: KW_ONLY
     labels: Tensor | None = None
     images: Tensor | None = None
+    packed: PackedImages | None = None
     paths: Sequence[Path] | None = None
     reader: Callable[[int], Image.Image] | None = None
     image_size: int = 224
@@ -101,9 +105,9 @@ class ImageDataset:
     _on_device: dict[torch.device, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        images, paths, labels = self.images, self.paths, self.labels
-        if sum(source is not None for source in (images, paths, self.reader)) != 1:
-            raise ValueError("exactly one of images, paths and reader is needed")
+        images, packed, paths, labels = self.images, self.packed, self.paths, self.labels
+        if sum(source is not None for source in (images, packed, paths, self.reader)) != 1:
+            raise ValueError("exactly one of images, packed, paths and reader is needed")
         settled: dict[str, Any] = {
             name: tuple(getattr(self, name)) for name in ("classes", "mean", "std", "notes", "skipped")
         }
@@ -111,14 +115,16 @@ class ImageDataset:
             if images.dtype != torch.uint8 or images.ndim != 4:
                 raise ValueError(f"images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
             settled |= {"channels": images.shape[1], "image_size": max(images.shape[2:])}
+        if packed is not None:
+            settled["channels"] = packed.channels
         if paths is not None and not isinstance(paths, PathTable):
             settled["paths"] = PathTable(paths)
         if labels is not None:
             settled["labels"] = labels.to(torch.int64)
-        lengths = [len(source) for source in (images, paths, labels) if source is not None]
+        lengths = [len(source) for source in (images, packed, paths, labels) if source is not None]
         lengths += [] if self.size is None else [self.size]
         if len(set(lengths)) != 1:
-            raise ValueError(f"images, paths, labels and size disagree about the number of samples: {lengths}")
+            raise ValueError(f"images, labels and size disagree about the number of samples: {lengths}")
         for name, value in (settled | {"size": lengths[0]}).items():
             object.__setattr__(self, name, value)
 
@@ -137,6 +143,11 @@ class ImageDataset:
         return self.images is not None
 
     @property
+    def in_batches(self) -> bool:
+        """Whether whole batches of images of one size can be had without decoding."""
+        return self.images is not None or self.packed is not None
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)
 
@@ -145,8 +156,11 @@ class ImageDataset:
         index = int(index)
         if not 0 <= index < len(self):
             raise IndexError(index)
-        if self.images is not None:
-            array = self.images[index].numpy()
+        stored = self.images[index] if self.images is not None else None
+        if self.packed is not None:
+            stored = self.packed.rows(torch.tensor([index]))[0]
+        if stored is not None:
+            array = stored.numpy()
             return Image.fromarray(array[0] if self.channels == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
         if self.paths is not None:
             return read_image(self.paths[index], self.channels)
@@ -177,6 +191,7 @@ class ImageDataset:
             self,
             labels=None if self.labels is None else self.labels[index],
             images=None if self.images is None else self.images[index],
+            packed=None if self.packed is None else self.packed.subset(index),
             paths=None if self.paths is None else PathTable(self.paths[i] for i in index.tolist()),
             reader=None if self.reader is None else _Reindexed(self.reader, index),
             size=len(index),
@@ -192,6 +207,11 @@ class ImageDataset:
             raise UserError(f"the image size must be at least 1 pixel, not {size}")
         if size == self.image_size:
             return self
+        if self.packed is not None and size > self.packed.side:
+            raise UserError(
+                f"{self.name}/{self.split} is packed at {self.packed.side} pixels, and {size} are asked for: take a "
+                "smaller --image-size, or pack it again with a larger --size"
+            )
         if self.images is None:
             return replace(self, image_size=size)
         images = torch.empty((len(self), self.channels, size, size), dtype=torch.uint8)

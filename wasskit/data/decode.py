@@ -133,5 +133,5 @@ def to_memory(
     """A copy of a set on disk with all images decoded to squares of ``size`` (default ``image_size``) in memory."""
     size = size or dataset.image_size
     images, bad = decode_all(dataset.image, len(dataset), size, dataset.channels, threads)
-    held = replace(dataset, images=images, paths=None, reader=None)
+    held = replace(dataset, images=images, packed=None, paths=None, reader=None)
     return drop_bad_images(held, bad, corrupt)

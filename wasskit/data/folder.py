@@ -185,6 +185,22 @@ def load_folder(
     return without_bad_images(dataset, corrupt, scan=scan)
 
 
+def folder_splits(path: Path) -> tuple[str, ...]:
+    """The splits of a folder or a CSV file, as `load_folder` gives them, without those that share their images."""
+    table = (
+        path if path.is_file() else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
+    )
+    if table is not None:
+        _, labels, _, split_of, _ = read_csv(table)
+        if split_of is not None:
+            return tuple(split for split in _SPLIT_FOLDERS if split in split_of)
+        return ("train",) if labels is None else ("train", "test")
+    here = tuple(split for split, names in _SPLIT_FOLDERS.items() if any((path / name).is_dir() for name in names))
+    if "train" in here:
+        return here
+    return ("train", "test") if class_folders(path) else ("train",)
+
+
 class _Found(NamedTuple):
     """The images of a split; with ``divide`` those of all splits, which are still to be divided."""
 

@@ -8,23 +8,24 @@ together, in rank order, the batch and the augmentations of one rank.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from wasskit.data.base import ImageDataset
+from wasskit.data.base import ImageDataset, cores
+from wasskit.data.embeddings import Embeddings
+from wasskit.data.packed import ahead
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
+from wasskit.data.standard import eval_transform, train_transform
 from wasskit.data.transforms import (
     Augment,
     PerImage,
     RandomAugment,
     ResizeCrop,
     Views,
-    eval_transform,
-    train_transform,
 )
 from wasskit.data.workers import Workers, as_tuple
 from wasskit.distributed import group
@@ -64,13 +65,13 @@ class TrainLoader:
     """Shuffled, augmented batches without end.
 
     ``batch_size`` is that of all ranks together; each takes its equal, consecutive share. ``augment``: see
-    `wasskit.data.transforms` (None: the standard one). A batched augmentation on a set that is not in memory
-    gets the images decoded by workers to one uint8 size first, by ``decode`` (default: shorter side to 8/7 of
-    the image size, then a centre square of that side). ``views`` > 1 applies the augmentation that many
-    times. ``drop_last=False`` keeps the last, smaller batch, cut to a multiple of the ranks. ``uneven``: batches need
-    not divide, shares differ by one sample at most and nothing is cut, for losses that weigh them. ``workers``:
-    processes for sets on disk (None: as many as there are cores, at most 8 per rank; 0: none); sets in memory
-    are augmented on ``device`` without any.
+    `wasskit.data.transforms` (None: the standard one). A batched augmentation on a set that is neither in memory nor
+    packed gets the images decoded by workers to one uint8 size first, by ``decode`` (default: what the augmentation
+    names as its own ``decode``, else the shorter side to 8/7 of the image size, then a centre square of that side).
+    ``views`` > 1 applies the augmentation that many times. ``drop_last=False`` keeps the last, smaller batch, cut to a
+    multiple of the ranks. ``uneven``: batches need not divide, shares differ by one sample at most and nothing is cut,
+    for losses that weigh them. ``workers``: processes for sets on disk (None: as many as there are cores, at most 8 per
+    rank; 0: none), or threads that read packed images ahead; sets in memory are augmented on ``device`` without any.
 
     ``wait_seconds`` adds up the time the caller waited for batches.
     """
@@ -122,10 +123,13 @@ class TrainLoader:
                 f"{batch_size}; take a smaller batch"
             )
         self._workers: Workers | None = None
-        if not dataset.in_memory or isinstance(self.augment, PerImage):
+        self._threads = _threads(workers, self.world_size)
+        if not dataset.in_batches or isinstance(self.augment, PerImage):
             if isinstance(self.augment, PerImage):
                 decode = self.augment
             elif decode is None:
+                decode = getattr(self.augment, "decode", None)
+            if decode is None:
                 decode = PerImage(ResizeCrop(round(dataset.image_size * 256 / 224)))
             self._workers = Workers(dataset, decode, views, self.device, workers, self.world_size, start_method)
 
@@ -145,8 +149,8 @@ class TrainLoader:
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch from batch ``start`` on, on the device."""
         order = self.sampler.order(epoch)
-        source = self._from_memory(order, epoch, start) if self._workers is None else self._decoded(order, epoch, start)
-        return _timed(self, source)
+        source = self._in_batches if self._workers is None else self._decoded
+        return _timed(self, source(order, epoch, start))
 
     def close(self) -> None:
         """End the worker processes; a later epoch starts new ones."""
@@ -164,15 +168,22 @@ class TrainLoader:
     def _generator(self, epoch: int, step: int) -> torch.Generator:
         return torch.Generator(device=self.device).manual_seed(derive_seed(self.seed, "augment", epoch, step))
 
-    def _from_memory(self, order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
-        images = self.dataset.images_on(self.device)
+    def _in_batches(self, order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
         host_labels = self.dataset.filled_labels()[order]
-        labels, order = host_labels.to(self.device), order.to(self.device)
-        for step in range(start, self.steps_per_epoch):
-            first, low, high, size = self._share(step, len(order))
-            rows = slice(first + low, first + high)
-            views = self._augmented(images[order[rows]], self._generator(epoch, step), low, size)
-            yield Batch(views, labels[rows], order[rows], host_labels[rows])
+        labels, places = host_labels.to(self.device), order.to(self.device)
+        shares = [self._share(step, len(order)) for step in range(start, self.steps_per_epoch)]
+        chosen = [slice(first + low, first + high) for first, low, high, _ in shares]
+        stored: Iterator[Tensor]
+        if self.dataset.packed is None:
+            images = self.dataset.images_on(self.device)
+            stored = (images[places[rows]] for rows in chosen)
+        else:
+            stored = _unpacked(self.dataset, (order[rows] for rows in chosen), self.device, self._threads)
+        for step, batch in enumerate(stored, start):
+            _, low, _, size = shares[step - start]
+            rows = chosen[step - start]
+            views = self._augmented(batch, self._generator(epoch, step), low, size)
+            yield Batch(views, labels[rows], places[rows], host_labels[rows])
 
     def _augmented(self, images: Tensor, generator: torch.Generator, low: int, total: int) -> Views:
         """Augment this rank's images, which are those from ``low`` on of a batch of ``total``."""
@@ -245,7 +256,8 @@ class EvalLoader:
         self.low, self.high = rank * len(dataset) // world_size, (rank + 1) * len(dataset) // world_size
         self.wait_seconds = 0.0
         self._workers: Workers | None = None
-        if not dataset.in_memory or isinstance(self.transform, PerImage):
+        self._threads = _threads(workers, world_size)
+        if not dataset.in_batches or isinstance(self.transform, PerImage):
             decode = self.transform
             if not isinstance(decode, PerImage):
                 decode = PerImage(ResizeCrop(dataset.image_size, round(dataset.image_size * 256 / 224)))
@@ -256,20 +268,25 @@ class EvalLoader:
         return -(-(self.high - self.low) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _timed(self, self._from_memory() if self._workers is None else self._decoded())
+        return _timed(self, self._in_batches() if self._workers is None else self._decoded())
 
     def close(self) -> None:
         if self._workers is not None:
             self._workers.close()
 
-    def _from_memory(self) -> Iterator[Batch]:
+    def _in_batches(self) -> Iterator[Batch]:
         assert not isinstance(self.transform, PerImage)
-        images = self.dataset.images_on(self.device)
         labels = self.dataset.filled_labels().to(self.device)
-        for low in range(self.low, self.high, self.batch_size):
-            high = min(low + self.batch_size, self.high)
+        bounds = [(low, min(low + self.batch_size, self.high)) for low in range(self.low, self.high, self.batch_size)]
+        stored: Iterator[Tensor]
+        if self.dataset.packed is None:
+            images = self.dataset.images_on(self.device)
+            stored = (images[low:high] for low, high in bounds)
+        else:
+            stored = _unpacked(self.dataset, (torch.arange(*ends) for ends in bounds), self.device, self._threads)
+        for (low, high), batch in zip(bounds, stored, strict=True):
             with torch.no_grad():
-                out = self.transform(images[low:high])
+                out = self.transform(batch)
             yield Batch(out, labels[low:high], torch.arange(low, high, device=self.device))
 
     def _decoded(self) -> Iterator[Batch]:
@@ -287,6 +304,39 @@ class EvalLoader:
                 with torch.no_grad():
                     views = (self.transform(views[0]),)
             yield Batch(views, to_device(labels[index], self.device), to_device(index, self.device))
+
+
+class RowLoader:
+    """Vectors of a file in order and batches, read as they are used; each rank takes every ``world_size``-th batch.
+
+    A batch has the vectors (B, D) float32 as its images and no labels (-1).
+    """
+
+    def __init__(self, vectors: Embeddings, batch_size: int = 8192, device: torch.device | str = "cpu") -> None:
+        self.vectors = vectors
+        self.batch_size = batch_size
+        self.device = torch.device(device)
+
+    def __iter__(self) -> Iterator[Batch]:
+        start = 0
+        for number, rows in enumerate(self.vectors.chunks(self.batch_size)):
+            indices = torch.arange(start, start + len(rows), device=self.device)
+            start += len(rows)
+            if number % group.world_size() == group.rank():
+                yield Batch(to_device(rows, self.device), torch.full_like(indices, -1), indices)
+
+
+def _threads(workers: int | None, world_size: int) -> int:
+    """How many threads read packed images ahead: copying them takes little of a core, waiting for a disk more."""
+    return min(4, max(1, cores() // world_size)) if workers is None else min(workers, 8)
+
+
+def _unpacked(dataset: ImageDataset, batches: Iterable[Tensor], device: torch.device, threads: int) -> Iterator[Tensor]:
+    """The packed images (B, C, S, S) uint8 of each batch of indices (B,), on a device."""
+    packed, pin = dataset.packed, device.type == "cuda"
+    assert packed is not None
+    for images in ahead(lambda index: packed.rows(index, pin=pin), batches, threads):
+        yield images.to(device, non_blocking=pin)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

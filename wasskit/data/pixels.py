@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 BLUR_RADIUS = 6
 """The largest blur has a standard deviation of 2 pixels; three of them on each side hold 99.7 % of its weight."""
+_BLOCK = 32
 
 
 def resized_crop(
@@ -162,9 +164,34 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     kernel = (-0.5 * (offset / sigma.clamp_min(1e-3)[:, None]).square()).exp()
     kernel = torch.where(kernel > 1e-9, kernel, 0.0)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
+    if size > 2 * _BLOCK:
+        return _banded(x, kernel)
     matrix = (kernel @ _reflected_shifts(size, radius, x.device).flatten(1)).view(-1, size, size)
     across = torch.bmm(x.reshape(len(x), -1, size), matrix.mT).view_as(x)
     return torch.matmul(matrix[:, None], across)
+
+
+def _banded(x: Tensor, kernel: Tensor) -> Tensor:
+    """The same of larger images (B, C, S, S) by ``kernel`` (B, 2 radius + 1): `_BLOCK` pixels at a time, of which each
+    block sees its neighbours only, by one matrix for all blocks."""
+    b, c, size, _ = x.shape
+    radius = kernel.shape[1] // 2
+    window = _BLOCK + 2 * radius
+    blocks = -(-size // _BLOCK)
+    beyond = blocks * _BLOCK - size
+    weights = (kernel @ _shifts(radius, x.device).flatten(1)).view(b, window, _BLOCK)
+    padded = F.pad(F.pad(x, [radius] * 4, mode="reflect"), [0, beyond, 0, beyond])
+    rows = padded.unfold(3, window, _BLOCK).reshape(b, -1, window)
+    across = torch.bmm(rows, weights).view(b, c, -1, blocks * _BLOCK)[..., :size]
+    columns = across.unfold(2, window, _BLOCK).mT
+    return torch.matmul(weights.mT[:, None, None], columns).view(b, c, blocks * _BLOCK, size)[:, :, :size]
+
+
+@lru_cache(maxsize=8)
+def _shifts(radius: int, device: torch.device) -> Tensor:
+    """(2 radius + 1, window, _BLOCK): matrices that pick, for each pixel of a block, its neighbour in the window."""
+    source = torch.arange(_BLOCK) + torch.arange(2 * radius + 1)[:, None]
+    return F.one_hot(source, _BLOCK + 2 * radius).mT.float().to(device)
 
 
 @lru_cache(maxsize=8)
@@ -173,7 +200,7 @@ def _reflected_shifts(size: int, radius: int, device: torch.device) -> Tensor:
     place = torch.arange(size) + torch.arange(-radius, radius + 1)[:, None]
     source = place.abs()
     source = torch.where(source > size - 1, 2 * (size - 1) - source, source)
-    return torch.nn.functional.one_hot(source, size).float().to(device)
+    return F.one_hot(source, size).float().to(device)
 
 
 def solarise(x: Tensor, chosen: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Standard transforms for training and evaluation, by the size of the images.
+"""Transforms of images for training and evaluation; `wasskit.data.standard` chooses those of a data set.
 
 Two contracts:
 
@@ -25,14 +25,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from wasskit.data.base import ImageDataset
-
 Views = Tensor | tuple[Tensor, ...]
 Augment = Callable[[Tensor, torch.Generator], Views]
 Draws = Mapping[str, Tensor]
-
-LARGE = 128
-"""Images at least this wide get random resized crops; smaller ones keep their size."""
 
 
 class Normalise:
@@ -174,6 +169,25 @@ class PerImage:
             random.setstate(saved_random)
 
 
+class CentreCrop:
+    """uint8 (B, C, S, S) -> float32 (B, C, size, size), normalised: resized to ``resize`` (bilinear, antialiased, as
+    8-bit values) where S differs from it, then the centre."""
+
+    def __init__(self, normalise: Normalise, size: int, resize: int) -> None:
+        self.normalise = normalise
+        self.size = size
+        self.resize = resize
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.shape[-1] != self.resize:
+            shape = (self.resize, self.resize)
+            resized = F.interpolate(images.float(), shape, mode="bilinear", align_corners=False, antialias=True)
+            images = resized.round_().clamp_(0, 255).to(torch.uint8)
+        start = round((self.resize - self.size) / 2)
+        centre = slice(start, start + self.size)
+        return self.normalise(images[..., centre, centre])
+
+
 class ResizeCrop:
     """PIL image -> uint8 (C, size, size): the shorter side to ``resize`` (bilinear, antialiased), then the centre."""
 
@@ -194,38 +208,3 @@ def to_uint8(image: Image.Image) -> Tensor:
     """PIL image L or RGB -> uint8 (C, H, W)."""
     array = np.array(image, dtype=np.uint8)
     return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
-
-
-def train_transform(dataset: ImageDataset) -> Augment | PerImage:
-    """The standard augmentation of supervised training.
-
-    In memory: grey images (characters) a small affine map; colour images padding by an eighth of the side, crop and
-    flip (He et al., 2016: 4 of 32). On disk: random resized crop of ``image_size`` (area 8-100 %), flip.
-    """
-    normalise = Normalise(dataset.mean, dataset.std)
-    if dataset.in_memory:
-        if dataset.channels == 1:
-            return ShiftAffine(normalise, shift=max(0.75, dataset.image_size / 16))
-        if dataset.image_size < LARGE:
-            return CropFlip(normalise, padding=max(1, dataset.image_size // 8))
-    from torchvision.transforms import v2
-
-    pipeline = v2.Compose(
-        [
-            v2.RandomResizedCrop(dataset.image_size, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-        ]
-    )
-    return PerImage(pipeline, finish=normalise)
-
-
-def eval_transform(dataset: ImageDataset) -> Normalise | PerImage:
-    """The standard evaluation transform: in memory normalisation alone; on disk the shorter side to 8/7 of
-    ``image_size`` (256 for 224; to ``image_size`` where the set has no ``margin``), centre crop, normalisation."""
-    normalise = Normalise(dataset.mean, dataset.std)
-    if dataset.in_memory:
-        return normalise
-    size = dataset.image_size
-    resize = round(size * 256 / 224) if dataset.margin else size
-    return PerImage(ResizeCrop(size, resize), finish=normalise)

@@ -1,17 +1,19 @@
 """Two random views of each image, for self-supervised learning.
 
 A view is a random resized crop, a flip, a colour jitter, a conversion to grey, a blur and a solarisation,
-each with its own probability and parameters per image. `TwoViews` makes them for a whole batch at once, on
+each with its own probability and parameters per image. `RandomViews` makes them for a whole batch at once, on
 the batch's device, each operation with torchvision's distribution and arithmetic (in floating point: values
-are not rounded to 8 bits between operations). `PerImageViews` is the same for one PIL image, by torchvision
-itself, for worker processes.
+are not rounded to 8 bits between operations). Of images on disk, which differ in size, a worker decodes each once
+and cuts the crops of all views out of it (`RandomCrops`); all else is done on the device. `PerImageViews` is the
+whole of it for one PIL image, by torchvision itself, which the others are measured against.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from PIL import Image
@@ -33,8 +35,8 @@ from wasskit.data.pixels import (
 from wasskit.data.transforms import Draws, Normalise, PerImage, RandomAugment, to_uint8
 
 __all__ = [
-    "PerImageViews", "RandomViews", "TwoViews", "ViewDistribution", "ViewParameters", "colour_jitter", "make_view",
-    "random_views",
+    "PerImageViews", "RandomCrops", "RandomViews", "TwoViews", "ViewDistribution", "ViewParameters", "colour_jitter",
+    "make_view", "random_views",
 ]  # fmt: skip
 
 _CROP_ATTEMPTS = 10
@@ -104,6 +106,10 @@ class ViewDistribution:
     sigma: tuple[float, float] = (0.1, 2.0)
     solarise: float = 0.2
 
+    def geometry(self) -> ViewDistribution:
+        """The crop and the flip alone, without changes of colour."""
+        return replace(self, jitter=0.0, grey=0.0, blur=0.0, solarise=0.0)
+
     def parameters(self, uniform: Tensor, height: int, width: int) -> ViewParameters:
         """Turn (B, 36) numbers uniform in [0, 1) into parameters for images of a size."""
         top, left, crop_height, crop_width = self._crop(uniform, height, width)
@@ -160,15 +166,26 @@ class RandomViews(RandomAugment):
     """uint8 (B, C, H, W), one channel or three, on any device -> a float32 view (B, C, size, size) per
     distribution.
 
-    Views are normalised by ``normalise``; ``size`` is by default the images' own height.
+    Views are normalised by ``normalise``; ``size`` is by default the images' own height. With ``cropped`` the images
+    are (B, V, C, size, size), cropped by `RandomCrops` for V distributions, which ``decode`` has the workers do.
     """
 
     def __init__(
-        self, normalise: Normalise, distributions: Sequence[ViewDistribution], *, size: int | None = None
+        self,
+        normalise: Normalise,
+        distributions: Sequence[ViewDistribution],
+        *,
+        size: int | None = None,
+        cropped: bool = False,
     ) -> None:
         self.normalise = normalise
         self.distributions = tuple(distributions)
         self.size = size
+        self.decode: PerImage | None = None
+        if cropped:
+            if size is None:
+                raise ValueError("crops need a size")
+            self.decode = PerImage(RandomCrops(size, self.distributions))
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         shape = (count, len(self.distributions), _COLUMNS)
@@ -176,19 +193,27 @@ class RandomViews(RandomAugment):
 
     def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, ...]:
         uniform = draws["uniform"].to(images.device)
-        return tuple(
-            self._view(images, view.parameters(uniform[:, i], *images.shape[2:]))
-            for i, view in enumerate(self.distributions)
-        )
+        views = range(len(self.distributions))
+        if self.decode is not None:
+            return tuple(self._view(images[:, i], i, uniform[:, i]) for i in views)
+        return tuple(self._view(images, i, uniform[:, i]) for i in views)
 
-    def _view(self, images: Tensor, parameters: ViewParameters) -> Tensor:
+    def _view(self, images: Tensor, place: int, uniform: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        size = self.size or height
+        size, view = self.size or height, self.distributions[place]
+        parameters = view.parameters(uniform, height, width)
         part = len(images)
         if images.device.type == "cpu":
             part = max(1, _CPU_PIXELS // max(height * width, size * size))
         rows = [slice(low, low + part) for low in range(0, len(images), part)]
-        return torch.cat([self.normalise(make_view(images[r], parameters[r], size)) for r in rows])
+        made = (_recoloured(self._crop(images[r], parameters[r], size), parameters[r], view) for r in rows)
+        return torch.cat([self.normalise(x) for x in made])
+
+    def _crop(self, images: Tensor, p: ViewParameters, size: int) -> Tensor:
+        if self.decode is None:
+            return resized_crop(images, p.top, p.left, p.height, p.width, p.flip, size)
+        x = images.float() / 255
+        return torch.where(p.flip[:, None, None, None], x.flip(3), x)
 
 
 class TwoViews(RandomViews):
@@ -208,11 +233,18 @@ class TwoViews(RandomViews):
 def make_view(images: Tensor, parameters: ViewParameters, size: int) -> Tensor:
     """One view of uint8 images (B, C, H, W) under given parameters, float32 (B, C, size, size) in [0, 1]."""
     p = parameters
-    x = resized_crop(images, p.top, p.left, p.height, p.width, p.flip, size)
-    x = colour_jitter(x, p)
-    x = to_grey(x, p.grey)
-    x = gaussian_blur(x, p.sigma)
-    return solarise(x, p.solarise)
+    return _recoloured(resized_crop(images, p.top, p.left, p.height, p.width, p.flip, size), p)
+
+
+def _recoloured(x: Tensor, p: ViewParameters, view: ViewDistribution | None = None) -> Tensor:
+    """Everything behind the crop, but for what ``view`` never does."""
+    if view is None or view.jitter > 0:
+        x = colour_jitter(x, p)
+    if view is None or view.grey > 0:
+        x = to_grey(x, p.grey)
+    if view is None or view.blur > 0:
+        x = gaussian_blur(x, p.sigma)
+    return solarise(x, p.solarise) if view is None or view.solarise > 0 else x
 
 
 def colour_jitter(x: Tensor, p: ViewParameters) -> Tensor:
@@ -231,6 +263,39 @@ def colour_jitter(x: Tensor, p: ViewParameters) -> Tensor:
     for slot in range(3):
         x = blend_colours(x, matrix[1, slot], mean_share[1, slot])
     return x
+
+
+class RandomCrops:
+    """PIL image -> uint8 (V, C, size, size): torchvision's ``RandomResizedCrop`` for each of V distributions, bicubic
+    with antialiasing, out of one decoded image. Draws from `random`, which `PerImage` seeds."""
+
+    def __init__(self, size: int, distributions: Sequence[ViewDistribution]) -> None:
+        self.size = size
+        self.distributions = tuple(distributions)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        made = []
+        for view in self.distributions:
+            left, top, width, height = _box(view, *image.size)
+            crop = image.crop((left, top, left + width, top + height))
+            made.append(to_uint8(crop.resize((self.size, self.size), Image.Resampling.BICUBIC)))
+        return torch.stack(made)
+
+
+def _box(view: ViewDistribution, width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a crop, as `ViewDistribution._crop` draws them for a batch."""
+    low, high = math.log(view.ratio[0]), math.log(view.ratio[1])
+    for _ in range(_CROP_ATTEMPTS):
+        area, ratio = width * height * random.uniform(*view.scale), math.exp(random.uniform(low, high))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return random.randint(0, width - w), random.randint(0, height - h), w, h
+    w, h = width, height
+    if width / height < view.ratio[0]:
+        h = round(width / view.ratio[0])
+    elif width / height > view.ratio[1]:
+        w = round(height * view.ratio[1])
+    return (width - w) // 2, (height - h) // 2, w, h
 
 
 class PerImageViews:
@@ -260,9 +325,7 @@ def _torchvision_pipeline(size: int, view: ViewDistribution) -> Callable[[Image.
     return pipeline
 
 
-def random_views(dataset: ImageDataset, *distributions: ViewDistribution) -> RandomViews | PerImage:
-    """Random views of a data set for its loader: in batch on the device for sets in memory, else in the workers."""
+def random_views(dataset: ImageDataset, *distributions: ViewDistribution) -> RandomViews:
+    """Random views of a data set for its loader, in batch on the device; of images on disk workers cut the crops."""
     normalise = Normalise(dataset.mean, dataset.std)
-    if dataset.in_memory:
-        return RandomViews(normalise, distributions, size=dataset.image_size)
-    return PerImage(PerImageViews(dataset.image_size, distributions), finish=normalise)
+    return RandomViews(normalise, distributions, size=dataset.image_size, cropped=not dataset.in_batches)

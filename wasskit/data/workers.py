@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import multiprocessing
 import os
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from wasskit.data.base import BadImage, ImageDataset, UnreadableImage, cores
 from wasskit.data.seeds import sample_seed
@@ -37,36 +38,43 @@ class _Failure:
 
 
 class _Decoder(Dataset[Any]):
-    """(dataset index, seed) -> decoded and transformed views; lives in the worker processes."""
+    """[(dataset index, seed), ...] -> a batch of decoded and transformed views; lives in the worker processes."""
 
     def __init__(self, dataset: ImageDataset, transform: PerImage, views: int) -> None:
         self.dataset = dataset
         self.transform = transform
         self.views = views
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, tuple[Tensor, ...] | _Failure]:
-        index, seed = item
-        try:
-            image = self.dataset.image(index)
-        except UnreadableImage as error:
-            return index, _Failure(error.bad)
-        made: list[Tensor] = []
-        for view in range(self.views):
-            generator = torch.Generator().manual_seed(seed if view == 0 else sample_seed(seed, view))
-            made.extend(as_tuple(self.transform(image, generator)))
-        return index, tuple(made)
+    def __getitems__(self, items: list[tuple[int, int]]) -> tuple[Tensor, tuple[Tensor, ...]] | _Failure:
+        """The indices (B,) and the views, each (B, ...): every image is written to its place once it is made."""
+        batch: tuple[Tensor, ...] = ()
+        for place, (index, seed) in enumerate(items):
+            try:
+                image = self.dataset.image(index)
+            except UnreadableImage as error:
+                return _Failure(error.bad)
+            made: list[Tensor] = []
+            for number in range(self.views):
+                generator = torch.Generator().manual_seed(seed if number == 0 else sample_seed(seed, number))
+                made.extend(as_tuple(self.transform(image, generator)))
+            if not batch:
+                batch = tuple(_room(len(items), view) for view in made)
+            for room, view in zip(batch, made, strict=True):
+                room[place] = view
+        return torch.tensor([index for index, _ in items], dtype=torch.int64), batch
 
 
-def _collate(
-    samples: list[tuple[int, tuple[Tensor, ...] | _Failure]],
-) -> tuple[Tensor, tuple[Tensor, ...]] | _Failure:
-    good: list[tuple[Tensor, ...]] = []
-    for _, views in samples:
-        if isinstance(views, _Failure):
-            return views
-        good.append(views)
-    index = torch.tensor([index for index, _ in samples], dtype=torch.int64)
-    return index, tuple(torch.stack(list(view)) for view in zip(*good, strict=True))
+def _room(count: int, sample: Tensor) -> Tensor:
+    """Room for a batch of tensors like ``sample``; of a worker, in memory that it shares with the main process."""
+    shape = (count, *sample.shape)
+    if get_worker_info() is None:
+        return sample.new_empty(shape)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * sample.element_size(), device="cpu")
+    return torch.empty(0, dtype=sample.dtype).set_(storage).view(shape)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _start_worker(_: int) -> None:
@@ -157,7 +165,7 @@ class Workers:
                 self.decoder,
                 batch_sampler=self.plan,
                 num_workers=self.workers,
-                collate_fn=_collate,
+                collate_fn=_as_it_is,
                 pin_memory=self.device.type == "cuda",
                 worker_init_fn=_start_worker if self.workers else None,
                 persistent_workers=self.workers > 0,

@@ -14,8 +14,9 @@ Sums of half precision are taken in float32; concatenations move bytes and serve
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,31 +24,45 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from wasskit.distributed.gradients import average_gradients
 from wasskit.distributed.group import channels, rank, world_size
+from wasskit.distributed.messages import buckets, flatten, route, unflatten_into, widen
 from wasskit.errors import UserError
 
 __all__ = [
     "all_reduce_with_grad",
     "average_gradients",
     "broadcast_module",
+    "broadcast_tensor",
     "gather",
     "gather_with_grad",
+    "in_step",
     "reduce_sum",
     "stack_ranks",
 ]
 
-_BUCKET_BYTES = 32 * 2**20
 _MAX_DIM = 8
+_compared: set[tuple[tuple[int, ...], torch.dtype]] | None = None
 
 
 def gather_with_grad(x: Tensor) -> Tensor:
     """Concatenate ``x`` of shape (B, ...) of all ranks, in rank order, to (N * B, ...); differentiable.
 
     Backward: the sum over ranks of the gradient of this rank's slice. Gradients of any order are right.
-    Raises ``UserError``, on all ranks, where the shapes or dtypes differ.
+    Raises ``UserError``, on all ranks, where the shapes or dtypes differ; inside `in_step` they are compared once.
     """
     if world_size() == 1:
         return x
+    kind = tuple(x.shape), x.dtype
+    if _compared is None or kind not in _compared:
+        _check_equal(x)
+        if _compared is not None:
+            _compared.add(kind)
+    result: Tensor = _Concatenate.apply(x)
+    return result
+
+
+def _check_equal(x: Tensor) -> None:
     shapes = _shapes(x)
     if len(set(shapes)) > 1:
         listed = ", ".join(f"{shape} on rank {place}" for place, shape in enumerate(shapes))
@@ -55,8 +70,21 @@ def gather_with_grad(x: Tensor) -> Tensor:
             f"Ranks hold tensors of different shapes ({listed}), but each needs an equal share: "
             f"choose a batch size that {world_size()} ranks divide evenly."
         )
-    result: Tensor = _Concatenate.apply(x)
-    return result
+
+
+@contextlib.contextmanager
+def in_step(compared: set[tuple[tuple[int, ...], torch.dtype]]) -> Iterator[None]:
+    """Inside, `gather_with_grad` trusts that what the ranks once compared is equal again, and sends the tensor alone.
+
+    For the steps of a training, which share every batch equally, so that all ranks meet another shape in the same call.
+    ``compared``: what was found equal so far, by the same steps on all ranks.
+    """
+    global _compared
+    before, _compared = _compared, compared
+    try:
+        yield
+    finally:
+        _compared = before
 
 
 def all_reduce_with_grad(x: Tensor) -> Tensor:
@@ -107,7 +135,7 @@ def stack_ranks(x: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return x.detach()[None]
-    sent, process_group = _route(x.detach().contiguous())
+    sent, process_group = route(x.detach().contiguous())
     stacked = sent.new_empty((world_size(), *sent.shape))
     if sent.numel():
         # As bytes, since gloo does not send every dtype.
@@ -117,45 +145,24 @@ def stack_ranks(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks, in place; once, after a step's last backward.
-
-    A parameter without a gradient on every rank keeps none, as on one rank; one that has a gradient on some
-    ranks counts as zero on the others and has the mean on all. Ranks end with the same bits.
-    """
-    if world_size() == 1:
-        return
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    # Agreed on first: ranks that reduced different sets of gradients would wait for each other for ever.
-    present = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
-    dist.all_reduce(present, op=dist.ReduceOp.MAX, group=channels().host)
-    gradients: list[Tensor] = []
-    for parameter, somewhere in zip(trained, present.tolist(), strict=True):
-        if somewhere:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-    # All buckets are on their way before the first is waited for.
-    pending = []
-    for bucket in _buckets(gradients):
-        flat, process_group = _route(_widen(_flatten(bucket)))
-        pending.append((bucket, flat, dist.all_reduce(flat, group=process_group, async_op=True)))
-    for bucket, flat, work in pending:
-        if work is not None:
-            work.wait()
-        _unflatten_into(flat.div_(world_size()), bucket)
-
-
-@torch.no_grad()
 def broadcast_module(module: nn.Module) -> None:
     """Give every rank rank 0's parameters and buffers, in place."""
     if world_size() == 1:
         return
     tensors = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
-    for bucket in _buckets(tensors):
-        flat, process_group = _route(_flatten(bucket))
+    for bucket in buckets(tensors):
+        flat, process_group = route(flatten(bucket))
         dist.broadcast(flat.view(torch.uint8), src=0, group=process_group)
-        _unflatten_into(flat, bucket)
+        unflatten_into(flat, bucket)
+
+
+@torch.no_grad()
+def broadcast_tensor(x: Tensor) -> Tensor:
+    """Rank 0's ``x``, in host memory and of one shape and dtype on all ranks by construction, on every rank."""
+    if world_size() > 1:
+        x = x.contiguous()
+        dist.broadcast(x, src=0, group=channels().host)
+    return x
 
 
 class _Sum(Function):
@@ -197,22 +204,9 @@ class _SumSlice(Function):
 
 
 def _sum(x: Tensor) -> Tensor:
-    total, process_group = _route(_widen(x.detach()).clone(memory_format=torch.contiguous_format))
+    total, process_group = route(widen(x.detach()).clone(memory_format=torch.contiguous_format))
     dist.all_reduce(total, group=process_group)
     return total.to(x.device, x.dtype)
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Half precision as float32: its sum loses no bits, and gloo of older versions adds no bfloat16."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _route(x: Tensor) -> tuple[Tensor, dist.ProcessGroup]:
-    """``x`` where a process group can take it (on its device, else in host memory), and that group."""
-    channel = channels()
-    if x.is_cuda and channel.cuda is not None:
-        return x, channel.cuda
-    return x.cpu(), channel.host
 
 
 def _shapes(x: Tensor) -> list[tuple[int, ...]]:
@@ -228,31 +222,3 @@ def _shapes(x: Tensor) -> list[tuple[int, ...]]:
     if len({row[1] for row in rows}) > 1:
         raise UserError(f"Ranks hold tensors of different dtypes, {x.dtype} on rank {rank()}.")
     return [tuple(row[2 : 2 + row[0]]) for row in rows]
-
-
-def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Lists of tensors of one device and dtype, of ``_BUCKET_BYTES`` at most, in one order on all ranks."""
-    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in tensors:
-        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    for members in alike.values():
-        bucket: list[Tensor] = []
-        size = 0
-        for tensor in members:
-            if bucket and size + tensor.nbytes > _BUCKET_BYTES:
-                yield bucket
-                bucket, size = [], 0
-            bucket.append(tensor)
-            size += tensor.nbytes
-        yield bucket
-
-
-def _flatten(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-def _unflatten_into(flat: Tensor, tensors: Sequence[Tensor]) -> None:
-    start = 0
-    for tensor in tensors:
-        tensor.copy_(flat[start : start + tensor.numel()].view(tensor.shape))
-        start += tensor.numel()

@@ -37,6 +37,7 @@ __all__ = [
     "init_group",
     "is_lost_peer",
     "is_main",
+    "largest_of_ranks",
     "local_rank",
     "lost_peer",
     "rank",
@@ -63,11 +64,15 @@ _SEED_STRIDE = 1_000_003
 
 @dataclass(frozen=True)
 class Channels:
-    """The process groups that carry host tensors (gloo) and, where there is one, CUDA tensors (nccl)."""
+    """The process groups that carry host tensors (gloo), CUDA tensors (nccl) where one can, and gradients (gloo).
+
+    Gradients are sent during the backward pass, whose own collectives they must not be taken for.
+    """
 
     world: dist.ProcessGroup
     host: dist.ProcessGroup
     cuda: dist.ProcessGroup | None
+    gradients: dist.ProcessGroup
 
 
 _channels: Channels | None = None
@@ -139,7 +144,7 @@ def close_group() -> None:
 def _backends(channels: Channels | None) -> list[Any]:
     if channels is None:
         return []
-    return [pg._get_backend(torch.device("cpu")) for pg in {channels.world, channels.host}]
+    return [pg._get_backend(torch.device("cpu")) for pg in {channels.world, channels.host, channels.gradients}]
 
 
 @contextlib.contextmanager
@@ -210,11 +215,16 @@ def broadcast_object(x: T) -> T:
 
 def any_rank(flag: bool) -> bool:
     """Whether ``flag`` is true on at least one rank. Host only: it waits for no device."""
+    return bool(largest_of_ranks(int(flag))[0])
+
+
+def largest_of_ranks(*values: int) -> tuple[int, ...]:
+    """The largest of all ranks of each number. Host only: it waits for no device."""
     if world_size() == 1:
-        return flag
-    raised = torch.tensor([int(flag)], dtype=torch.int32)
-    dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=channels().host)
-    return bool(raised.item())
+        return values
+    largest = torch.tensor(values, dtype=torch.int64)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=channels().host)
+    return tuple(largest.tolist())
 
 
 def channels() -> Channels:
@@ -229,7 +239,7 @@ def channels() -> Channels:
     if _channels is None or _channels.world is not world:
         backends = dict(part.split(":", 1) for part in str(dist.get_backend_config(world)).split(","))
         host = world if backends.get("cpu") == "gloo" else _new_group("gloo")
-        _channels = Channels(world, host, world if backends.get("cuda") == "nccl" else None)
+        _channels = Channels(world, host, world if backends.get("cuda") == "nccl" else None, _new_group("gloo"))
     return _channels
 
 
@@ -303,7 +313,7 @@ def _open_channels(device: torch.device) -> None:
     separate = None not in identities and len(set(identities)) == len(identities)
     if not separate and device.type == "cuda" and dist.get_rank() == 0:
         log.warning("Ranks share a GPU or compute on MIG slices: their tensors travel through host memory.")
-    _channels = Channels(world, world, _new_group("nccl") if separate else None)
+    _channels = Channels(world, world, _new_group("nccl") if separate else None, _new_group("gloo"))
 
 
 def _identity(device: torch.device) -> tuple[str, str] | None:

@@ -15,9 +15,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wasskit.distributed.collectives import gather_with_grad, reduce_sum, stack_ranks
-from wasskit.distributed.group import broadcast_object, rank, world_size
+from wasskit.distributed.collectives import broadcast_tensor, gather_with_grad, reduce_sum, stack_ranks
+from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
+from wasskit.system.transfer import to_device
 
 __all__ = ["SyncBatchNorm", "convert_sync_batchnorm", "shuffle", "unshuffle"]
 
@@ -216,7 +217,7 @@ def shuffle(x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor
     joined = gather_with_grad(x)
     device = generator.device if generator is not None else torch.device("cpu")
     drawn = torch.randperm(len(joined), generator=generator, device=device)
-    order: Tensor = broadcast_object(drawn.cpu()).to(x.device)
+    order = to_device(broadcast_tensor(drawn.cpu()), x.device)
     return joined[_own_rows(order)], order
 
 

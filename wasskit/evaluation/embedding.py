@@ -154,34 +154,63 @@ def write_embeddings(
     Returns their paths and D. Raises UserError if they cannot be written.
     """
     path, table = embedding_files(path)
+
+    def beside() -> None:
+        _write_table(table, names, labels, classes)
+
+    return path, table, write_vectors(
+        path, encoder, loader, len(names), beside, what="images", precision=precision, dtype=dtype,
+        channels_last=channels_last,
+    )  # fmt: skip
+
+
+def write_vectors(
+    path: Path,
+    encoder: Embedder,
+    loader: Iterable[LabelledImages],
+    count: int,
+    beside: Callable[[], None] = lambda: None,
+    *,
+    what: str = "vectors",
+    precision: Precision = "fp32",
+    dtype: Literal["float32", "float16"] = "float32",
+    channels_last: bool = True,
+) -> int:
+    """The first file of :func:`write_embeddings` alone, for ``count`` samples; returns D.
+
+    Args:
+        path: ends in ``.npy``.
+        beside: writes what belongs beside it, before it appears.
+        what: the samples are, as sentences name them.
+    """
     batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
     try:
         first = next(batches, None)
         width = _width(None if first is None else first[0])
         if width == 0:
-            raise UserError("there are no images to embed: is the folder empty?")
+            raise UserError(f"there are no {what} to embed: is the folder empty?")
         with contextlib.ExitStack() as stack:
             temporary = path
             if is_main():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = stack.enter_context(replacing(path))
-                _create_npy(temporary, len(names), width, dtype)
+                _create_npy(temporary, count, width, dtype)
             temporary = broadcast_object(temporary)
             written = 0
             with temporary.open("r+b") as file:
                 for features, _, indices in itertools.chain([] if first is None else [first], batches):
                     values = features.cpu().numpy().astype(dtype)
-                    _write_rows(file, indices.cpu().numpy(), values, len(names))
+                    _write_rows(file, indices.cpu().numpy(), values, count)
                     written += len(indices)
             total = int(reduce_sum(torch.tensor(written)))
-            if total != len(names):
-                raise RunFailed(f"{total} embeddings were computed for {len(names)} images: {path} was not written.")
+            if total != count:
+                raise RunFailed(f"{total} embeddings were computed for {count} {what}: {path} was not written.")
             if is_main():
-                _write_table(table, names, labels, classes)
+                beside()
         barrier()
     except OSError as error:
         raise UserError(f"the embeddings could not be written to {path}: {error.strerror or error}.") from error
-    return path, table, width
+    return width
 
 
 def _width(features: Tensor | None) -> int:

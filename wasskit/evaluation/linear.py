@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wasskit.distributed.collectives import average_gradients, broadcast_module, reduce_sum
+from wasskit.distributed.collectives import broadcast_module, reduce_sum
+from wasskit.distributed.gradients import GradientAverage
 from wasskit.distributed.group import world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import RankCounts
@@ -82,6 +83,7 @@ def train_probe(
         momentum=protocol.momentum,
         weight_decay=protocol.weight_decay,
     )
+    average = GradientAverage(classifier.parameters())
     for epoch in range(protocol.epochs):
         optimiser.param_groups[0]["lr"] = protocol.rate(epoch)
         for features, labels in batches(epoch):
@@ -93,7 +95,7 @@ def train_probe(
                 loss = loss * (own * world_size() / reduce_sum(own))
             loss.backward()
             if distributed:
-                average_gradients(classifier.parameters())
+                average.finish()
             optimiser.step()
         if after_epoch is not None:
             after_epoch(epoch + 1)

@@ -34,6 +34,8 @@ class Backbone(nn.Module):
     """Width of the pooled features."""
     map_channels: int
     """Channels of the feature maps; differs from num_features where a head widens the pooled features."""
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and deviation, per channel in [0, 1], that its library normalised images with in training; None: unknown."""
 
     def __init__(self, name: str, net: nn.Module, *, channels: int, num_features: int, map_channels: int = 0) -> None:
         super().__init__()
@@ -311,6 +313,13 @@ def _timm_backbone(
         map_channels=net.num_features,
     )
     backbone.last_channels = getattr(net, "output_fmt", "NCHW") == "NHWC"
+    if published is not None and published.mean:
+        # One grey channel stands for three equal ones.
+        mean, std = (
+            tuple(values) if channels == len(values) else (sum(values) / len(values),) * channels
+            for values in (published.mean, published.std)
+        )
+        backbone.normalisation = mean, std
     return backbone
 
 

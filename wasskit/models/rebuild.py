@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wasskit.errors import UserError
 from wasskit.models.weights import check_state
 
-__all__ = ["check_description", "rebuild"]
+__all__ = ["check_description", "check_entries", "rebuild"]
 
 T = TypeVar("T")
 LARGEST_SIDE = 1 << 14
@@ -43,17 +43,12 @@ def rebuild(build: Callable[[], T], module_of: Callable[[T], nn.Module], state: 
 
 
 def check_description(description: Any, path: Path, **also: Callable[[Any], bool]) -> dict[str, Any]:
-    """The description of a model, checked for what every command reads in it.
+    """The description of a model of images, checked for what every command reads in it; see :func:`check_entries`.
 
     Args:
         also: further keys and what must hold for their values.
-
-    Raises:
-        UserError: a key is missing or has a wrong value; the first is named.
     """
-    if not isinstance(description, Mapping):
-        raise UserError(f"{path} does not describe its model: name another file.")
-    channels = description.get("channels")
+    channels = description.get("channels") if isinstance(description, Mapping) else None
     rules: dict[str, Callable[[Any], bool]] = {
         "backbone": is_text,
         "stem": is_text,
@@ -66,6 +61,17 @@ def check_description(description: Any, path: Path, **also: Callable[[Any], bool
         "in_memory": is_flag,
         **also,
     }
+    return check_entries(description, path, rules)
+
+
+def check_entries(description: Any, path: Path, rules: Mapping[str, Callable[[Any], bool]]) -> dict[str, Any]:
+    """A description whose entries keep the rules.
+
+    Raises:
+        UserError: a key is missing or has a wrong value; the first is named.
+    """
+    if not isinstance(description, Mapping):
+        raise UserError(f"{path} does not describe its model: name another file.")
     for key, holds in rules.items():
         if key not in description:
             raise UserError(f"{path} does not describe its model: {key!r} is missing; name another file.")

@@ -79,82 +79,121 @@ def _solve(
     tolerance: float,
     memory: int,
 ) -> Conjugate:
-    """By Newton's method where there is a Hessian, else by L-BFGS."""
+    """By Newton's method where there is a Hessian, else by L-BFGS.
+
+    Rows are chosen by `torch.lerp` with a weight of 0 or 1, which gives either end exactly where both are finite: it
+    is one pass over numbers, as `torch.where` is not on the CPU.
+    """
 
     def objective(x: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = value_and_gradient(x)
         return value - (x * y).sum(1), gradient - y
 
-    x = start
+    x = best = start
     f, g = objective(x)
-    residual = g.norm(dim=1)
-    best, best_f, best_residual = x, f, residual
-    pairs: list[tuple[Tensor, Tensor, Tensor]] = []
-    used = 1
-    direction = newton_direction(hessian, x, g) if hessian is not None else -g
+    best_f, best_residual = f, torch.linalg.vector_norm(g, dim=1)
+    directions = _Newton(hessian) if hessian is not None else _LBFGS(g, min(memory, max(evaluations - 1, 1)))
+    direction = directions.first(x, g)
     step = torch.ones_like(f)
     slack = 4 * torch.finfo(f.dtype).eps
+    used = 1
     while used < evaluations:
         if tolerance > 0 and bool((best_residual <= tolerance).all()):
             break
-        trial = x + step.unsqueeze(1) * direction
+        trial = torch.addcmul(x, step.unsqueeze(1), direction)
         f_trial, g_trial = objective(trial)
         used += 1
-        slope = (g * direction).sum(1)
-        slope_trial = (g_trial * direction).sum(1)
-        decreased = f_trial <= f + 1e-4 * step * slope + slack * f.abs()
-        accepted = torch.isfinite(f_trial) & (decreased | (slope_trial <= 0))
-        column = accepted.unsqueeze(1)
+        slope, slope_trial = (g * direction).sum(1), (g_trial * direction).sum(1)
+        bound = torch.add(f, f.abs(), alpha=slack).addcmul_(step, slope, value=1e-4)
+        finite = (f_trial + slope_trial).abs() < torch.inf
+        accepted = ((f_trial <= bound) | (slope_trial <= 0)) & finite
+        g_trial = g_trial.nan_to_num(0.0, 0.0, 0.0)  # of rows that are not accepted
 
-        displacement = torch.where(column, trial - x, 0.0)
-        change = torch.where(column, g_trial - g, 0.0)
-        x, g = torch.where(column, trial, x), torch.where(column, g_trial, g)
+        residual = torch.linalg.vector_norm(g_trial, dim=1)
+        better = accepted & (residual < best_residual)
+        best = torch.lerp(best, trial, better.to(x.dtype).unsqueeze(1))
+        best_f, best_residual = torch.where(better, f_trial, best_f), torch.where(better, residual, best_residual)
+        if used == evaluations:
+            break
+        weight = accepted.to(x.dtype).unsqueeze(1)
+        x_before, g_before = x, g
+        x, g = torch.lerp(x, trial, weight), torch.lerp(g, g_trial, weight)
         f = torch.where(accepted, f_trial, f)
-        residual = g.norm(dim=1)
-        better = residual < best_residual
-        best = torch.where(better.unsqueeze(1), x, best)
-        best_f, best_residual = torch.where(better, f, best_f), torch.where(better, residual, best_residual)
-
-        if hessian is not None:
-            fresh = newton_direction(hessian, x, g)
-        else:
-            pairs = [*pairs, lbfgs_pair(displacement, change)][-memory:]
-            fresh = lbfgs_direction(pairs, g)
-        direction = torch.where(column, fresh, direction)
-        step = torch.where(accepted, torch.ones_like(step), 0.5 * step)
+        fresh = directions.next(x, g, x_before, g_before)
+        direction = torch.lerp(direction, fresh, weight)
+        step = torch.where(accepted, 1.0, 0.5 * step)
     return Conjugate(best, -best_f, best_residual, used)
 
 
-def newton_direction(hessian: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Tensor:
-    factor, _ = torch.linalg.cholesky_ex(hessian(x))
-    direction = torch.cholesky_solve(-g.unsqueeze(2), factor).squeeze(2)
-    # Where rounding has made the Hessian indefinite, or the step useless, the gradient still descends.
-    usable = torch.isfinite(direction).all(1) & ((direction * g).sum(1) < 0)
-    return torch.where(usable.unsqueeze(1), direction, -g)
+class _Newton:
+    """Newton's directions."""
+
+    def __init__(self, hessian: Callable[[Tensor], Tensor]) -> None:
+        self.hessian = hessian
+
+    def first(self, x: Tensor, g: Tensor) -> Tensor:
+        factor, _ = torch.linalg.cholesky_ex(self.hessian(x))
+        direction = torch.cholesky_solve(-g.unsqueeze(2), factor).squeeze(2)
+        # Where rounding has made the Hessian indefinite, or the step useless, the gradient still descends.
+        usable = torch.isfinite(direction).all(1) & ((direction * g).sum(1) < 0)
+        return torch.where(usable.unsqueeze(1), direction, -g)
+
+    def next(self, x: Tensor, g: Tensor, x_before: Tensor, g_before: Tensor) -> Tensor:
+        return self.first(x, g)
 
 
-def lbfgs_pair(displacement: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A step (B, D), the change of the gradient along it, and the inverse of their product, 0 where it
-    is not positive."""
-    curvature = (displacement * change).sum(1)
-    positive = curvature > 0
-    return displacement, change, torch.where(positive, 1.0 / curvature.where(positive, 1.0), 0.0)
+class _LBFGS:
+    r"""Directions of L-BFGS for every row, in the compact form (Byrd, Nocedal and Schnabel, 1994, theorem 2.2).
 
+    With the steps ``S`` and the changes ``Y`` of the gradient along them, ``R`` the upper triangle of ``S^T Y`` in the
+    order of time, ``E`` its diagonal and ``c`` the scale ``s^T y / y^T y`` of the latest pair, the inverse Hessian is::
 
-def lbfgs_direction(pairs: list[tuple[Tensor, Tensor, Tensor]], g: Tensor) -> Tensor:
-    """The two-loop recursion (Nocedal and Wright, algorithm 7.4), row by row; a pair with ``rho = 0`` is
-    skipped in its row."""
-    q = g
-    alphas: list[Tensor] = []
-    scale = torch.ones_like(g[:, 0])
-    for _, change, rho in pairs:
-        scale = torch.where(rho > 0, 1.0 / (rho * change.square().sum(1)).clamp_min(torch.finfo(g.dtype).tiny), scale)
-    for s, change, rho in reversed(pairs):
-        alpha = rho * (s * q).sum(1)
-        alphas.append(alpha)
-        q = q - alpha.unsqueeze(1) * change
-    q = q * scale.unsqueeze(1)
-    for (s, change, rho), alpha in zip(pairs, reversed(alphas), strict=True):
-        beta = rho * (change * q).sum(1)
-        q = q + (alpha - beta).unsqueeze(1) * s
-    return -q
+        H g = r + S R^{-T} (E p - Y^T r),    p = R^{-1} S^T g,    r = c (g - Y p)
+
+    which is what the two-loop recursion gives, without its loops: a new pair adds a column to ``R^{-1}`` and the oldest
+    takes its row and column away. A pair whose product is not positive has none, so that it counts for nothing.
+
+    Args:
+        g: gradients (B, D) to begin with.
+        memory: number of pairs.
+    """
+
+    def __init__(self, g: Tensor, memory: int) -> None:
+        self.memory = memory
+        self.steps = g.new_empty(memory, *g.shape)
+        self.changes = torch.empty_like(self.steps)
+        self.inverse = g.new_zeros(memory, memory, len(g))
+        self.products = g.new_zeros(memory, len(g), 1)
+        self.scale = g.new_ones(len(g), 1)
+        self.count = 0
+
+    def first(self, x: Tensor, g: Tensor) -> Tensor:
+        return -g
+
+    def next(self, x: Tensor, g: Tensor, x_before: Tensor, g_before: Tensor) -> Tensor:
+        place, size = self.count % self.memory, min(self.count + 1, self.memory)
+        steps, changes, inverse = self.steps[:size], self.changes[:size], self.inverse[:size, :size]
+        torch.sub(x, x_before, out=steps[place])
+        torch.sub(g, g_before, out=changes[place])
+        if self.count >= self.memory:
+            inverse[place].zero_()
+            inverse[:, place].zero_()
+        self.count += 1
+        with_others = (steps * changes[place]).sum(2)
+        product = with_others[place]
+        positive = product > 0
+        reciprocal = torch.where(positive, 1.0 / product, 0.0)
+        scale = product / changes[place].square().sum(1).clamp_min(torch.finfo(g.dtype).tiny)
+        self.scale = torch.where(positive.unsqueeze(1), scale.unsqueeze(1), self.scale)
+        column = (inverse * with_others).sum(1).mul_(-reciprocal)
+        column[place] = reciprocal
+        inverse[:, place] = column
+        self.products[place] = product.clamp_min(0.0).unsqueeze(1)
+        return self.direction(g, steps, changes, inverse, self.products[:size])
+
+    def direction(self, g: Tensor, steps: Tensor, changes: Tensor, inverse: Tensor, products: Tensor) -> Tensor:
+        p = (inverse * (steps * g).sum(2)).sum(1).unsqueeze(2)
+        r = self.scale * (g - (changes * p).sum(0))
+        e = (products * p).squeeze(2) - (changes * r).sum(2)
+        along = (inverse * e.unsqueeze(1)).sum(0).unsqueeze(2)
+        return -(r + (steps * along).sum(0)).nan_to_num(0.0, 0.0, 0.0)

@@ -9,22 +9,19 @@ import torch
 
 from wasskit.errors import UserError
 from wasskit.models.export import load_weights
-from wasskit.plugins import Plugin, load_plugin, plugin_targets
+from wasskit.plugins import Plugin, declared_models, load_plugin, plugin_targets
 from wasskit.trained.files import is_exported
-from wasskit.trained.kind import ModelKind, TrainedModel
+from wasskit.trained.kind import ModelKind, TrainedModel, load_model
 from wasskit.training.run import RunDirectory
 
-__all__ = ["kind_of", "load"]
+__all__ = ["kinds_of", "load"]
 
 
-def kind_of(plugin: str) -> ModelKind[Any] | None:
-    """What a plugin declares of its models; None where there is no such plugin or it trains none."""
+def kinds_of(plugin: str) -> tuple[ModelKind[Any], ...]:
+    """What a plugin declares of its models; none where there is no such plugin or it trains none."""
     target = plugin_targets().get(plugin)
     found = load_plugin(target) if target else None
-    if not isinstance(found, Plugin) or found.model is None:
-        return None
-    kind: ModelKind[Any] = load_plugin(found.model)
-    return kind
+    return declared_models(found) if isinstance(found, Plugin) else ()
 
 
 def load(
@@ -45,7 +42,7 @@ def load(
         maker = str(load_weights(path)[1].get("kind")).partition("-")[0]
     else:
         maker = RunDirectory.find(path)[0].command.partition(" ")[0]
-    kind = kind_of(maker)
-    if kind is None:
+    kinds = kinds_of(maker)
+    if not kinds:
         raise UserError(f"{path} holds no trained model: it was made by `wasskit {maker[:40]}`.")
-    return TrainedModel(kind, kind.load(path, device, checkpoint))
+    return load_model(kinds, path, device, checkpoint)

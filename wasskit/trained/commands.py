@@ -5,7 +5,7 @@ Free of torch until one of them runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import make_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,12 @@ from wasskit.config import Command, Invocation, OptionGroup, fields_of
 from wasskit.trained.options import EmbedOptions, ExportOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from wasskit.data.embeddings import Embeddings
+    from wasskit.evaluation.embedding import Embedder
     from wasskit.trained.kind import ModelKind
 
 __all__ = ["STANDARD", "standard_command"]
@@ -21,13 +27,13 @@ STANDARD = {
     "embed": (
         EmbedOptions,
         "Row i of the .npy file is the embedding of the image in row i of the CSV. Images are prepared as in the "
-        "evaluation of the training.",
+        "evaluation of the training. A model of vectors reads them from a file as it goes and writes row i for row i.",
         ("photos/ --output photos.npy", "photos.csv --dtype float16"),
     ),
     "export": (
         ExportOptions,
         "The file says by itself how to rebuild the model; the commands on a run directory take it instead. The ONNX "
-        "network takes inputs as they go into the network: images normalised by the header's mean and std.",
+        "network takes inputs as they go into the network: images normalised by the header's mean and std, or vectors.",
         ("", "--checkpoint last --output model"),
     ),
 }
@@ -38,14 +44,14 @@ def standard_command(
     plugin: str,
     name: str,
     help: str,
-    kind: Callable[[], ModelKind[Any]],
+    kinds: Callable[[], Sequence[ModelKind[Any]]],
     choices: type[OptionGroup] = OptionGroup,
 ) -> Command[Any]:
     """``embed`` or ``export`` of a plugin.
 
     Args:
         help: one line.
-        kind: loads what the plugin declares of its models.
+        kinds: loads what the plugin declares of its models.
         choices: the plugin's own options, the keywords of ``ModelKind.embedder``.
     """
     group, explained, examples = STANDARD[name]
@@ -56,47 +62,74 @@ def standard_command(
 
     def body(config: Any, invocation: Invocation) -> Mapping[str, Any]:
         chosen = {key: value for key, value in vars(config.choices).items() if key in shown}
-        return (embed if name == "embed" else export)(kind(), config, **chosen)
+        return (embed if name == "embed" else export)(kinds(), config, **chosen)
 
     lines = tuple(f"wasskit {plugin} {name} runs/{plugin}/NAME {words}".rstrip() for words in examples)
     return Command(f"{plugin} {name}", options, body, f"{help}\n\n{explained}", lines)
 
 
-def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[str, Any]:
-    """Embed images straight to disk: a ``.npy`` file and a table of their paths.
+def embed(kinds: Sequence[ModelKind[Any]], config: EmbedOptions, **choices: Any) -> dict[str, Any]:
+    """Embed straight to disk: images into a ``.npy`` file and a table of their paths, vectors into the file alone.
 
     Args:
-        choices: keywords of ``kind.embedder``.
+        choices: keywords of ``ModelKind.embedder``.
     """
+    from wasskit.distributed.group import group
+    from wasskit.evaluation.embedding import embedding_files
+    from wasskit.trained.kind import load_model
+
+    path, table = embedding_files(config.output)
+    config.files.refuse_existing(path)
+    with group(config.machine.device) as device:
+        found = load_model(kinds, config.trained.model, device, config.trained.checkpoint)
+        network = found.kind.embedder(found.model, **choices)
+        if found.kind.takes_images:
+            config.files.refuse_existing(table)
+            return _embed_images(network, found.description, config, device)
+        return _embed_rows(network, found.kind.open_rows(config.images, found.description), config, path, device)
+
+
+def _embed_rows(
+    network: Embedder, rows: Embeddings, config: EmbedOptions, path: Path, device: torch.device
+) -> dict[str, Any]:
+    from wasskit import console
+    from wasskit.data.loaders import RowLoader
+    from wasskit.evaluation.embedding import write_vectors
+
+    loader = RowLoader(rows, device=device)
+    dim = write_vectors(path, network, loader, len(rows), precision=config.machine.precision, dtype=config.dtype)
+    if not config.json:
+        console.result(f"{len(rows):,} embeddings of {dim} numbers: {console.escape(str(path))}")
+    return {"vectors": len(rows), "dim": dim, "embeddings": str(path)}
+
+
+def _embed_images(
+    network: Embedder, description: Mapping[str, Any], config: EmbedOptions, device: torch.device
+) -> dict[str, Any]:
     from wasskit import console
     from wasskit.data.loaders import EvalLoader
-    from wasskit.distributed.group import group
-    from wasskit.evaluation.embedding import embedding_files, write_embeddings
+    from wasskit.evaluation.embedding import write_embeddings
     from wasskit.trained.data import open_images
 
-    config.files.refuse_existing(*embedding_files(config.output))
-    with group(config.machine.device) as device:
-        model = kind.load(config.trained.model, device, config.trained.checkpoint)
-        network = kind.embedder(model, **choices)
-        dataset = open_images(config.images, model.description, corrupt=config.reading.corrupt)
-        for note in dataset.notes:
-            console.log(console.escape(note))
-        for bad in dataset.skipped:
-            console.warn(f"left out {bad}")
-        loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.reading.workers)
-        try:
-            path, table, dim = write_embeddings(
-                config.output,
-                network,
-                loader,
-                names=dataset.paths or [],
-                labels=dataset.labels,
-                classes=dataset.classes,
-                precision=config.machine.precision,
-                dtype=config.dtype,
-            )
-        finally:
-            loader.close()
+    dataset = open_images(config.images, description, corrupt=config.reading.corrupt)
+    for note in dataset.notes:
+        console.log(console.escape(note))
+    for bad in dataset.skipped:
+        console.warn(f"left out {bad}")
+    loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.reading.workers)
+    try:
+        path, table, dim = write_embeddings(
+            config.output,
+            network,
+            loader,
+            names=dataset.paths or [],
+            labels=dataset.labels,
+            classes=dataset.classes,
+            precision=config.machine.precision,
+            dtype=config.dtype,
+        )
+    finally:
+        loader.close()
     if not config.json:
         console.result(f"{len(dataset):,} embeddings of {dim} numbers: {console.escape(str(path))}")
         console.result(f"Their images: {console.escape(str(table))}")
@@ -109,11 +142,11 @@ def embed(kind: ModelKind[Any], config: EmbedOptions, **choices: Any) -> dict[st
     }
 
 
-def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[str, Any]:
+def export(kinds: Sequence[ModelKind[Any]], config: ExportOptions, **choices: Any) -> dict[str, Any]:
     """Write a model's weights, and the network that embeds as ONNX if wanted.
 
     Args:
-        choices: keywords of ``kind.embedder``, for ONNX.
+        choices: keywords of ``ModelKind.embedder``, for ONNX.
     """
     import torch
 
@@ -121,15 +154,17 @@ def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[
     from wasskit.errors import UserError
     from wasskit.models.export import export_onnx, save_weights
     from wasskit.trained.files import exported_file
+    from wasskit.trained.kind import load_model
 
     path = exported_file(
         config.trained.model,
         config.output,
-        plugin=kind.name,
+        plugin=kinds[0].name,
         refuse_existing=config.files.refuse_existing,
         onnx=config.onnx,
     )
-    model = kind.load(config.trained.model, "cpu", config.trained.checkpoint)
+    found = load_model(kinds, config.trained.model, "cpu", config.trained.checkpoint)
+    kind, model = found.kind, found.model
     network = kind.embedder(model, **choices)
     if config.onnx and not isinstance(network, torch.nn.Module):
         raise UserError(f"--onnx: a model of `wasskit {kind.name}` cannot be written as ONNX.")
@@ -141,7 +176,8 @@ def export(kind: ModelKind[Any], config: ExportOptions, **choices: Any) -> dict[
         shape = (2, *kind.input_shape(model.description))
         example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         assert isinstance(network, torch.nn.Module)
-        exported = export_onnx(path.with_suffix(".onnx"), network, example)
+        name = "images" if kind.takes_images else "vectors"
+        exported = export_onnx(path.with_suffix(".onnx"), network, example, input_name=name)
         error = exported.max_error
         # onnx_max_error is the former key of ssl.
         result |= {"onnx": str(exported.path), "onnx_error": error, "onnx_max_error": error}

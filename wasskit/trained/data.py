@@ -15,7 +15,7 @@ from wasskit.data.catalog import CARDS
 from wasskit.data.folder import load_folder
 from wasskit.data.loaders import EvalLoader
 from wasskit.data.registry import Corrupt, load_dataset
-from wasskit.data.transforms import LARGE
+from wasskit.data.standard import LARGE
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Embedder, Features, extract_features
 from wasskit.trained.files import data_root_of, results_folder

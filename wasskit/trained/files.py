@@ -6,7 +6,7 @@ belong to no run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ def checkpoint_entry(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_model(
-    path: Path, plugin: str, checkpoint: str = "last", *, kind: str = "", finished: str | None = None
+    path: Path, plugin: str, checkpoint: str = "last", *, kinds: Collection[str] = (), finished: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
     """The weights of a trained model, its description and the file they lie in, all unchecked but for their form.
 
     Args:
         path: a run directory (its ``checkpoint`` is taken), a checkpoint in one, or exported weights.
-        kind: the description's ``kind``, where it is not the name of the plugin.
+        kinds: what the description's ``kind`` may be, where it is not the name of the plugin.
         finished: the exported weights that a training leaves in its run directory, instead of checkpoints.
 
     Raises:
@@ -57,8 +57,10 @@ def read_model(
             or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
         ):
             raise UserError(f"{file} does not describe its model: name another checkpoint.")
-    if described.get("kind") != (kind or plugin):
+    if described.get("kind") not in (kinds or (plugin,)):
         other = str(described.get("kind") or "other weights")[:40]
+        if other.partition("-")[0] == plugin:
+            raise UserError(f"{file} holds a model of the kind {other}, which this command does not take.")
         raise UserError(f"{file} is not a model saved by `wasskit {plugin}` (it holds {other}).")
     return state, described, file
 

@@ -9,7 +9,7 @@ needed to rebuild a model, neither the data set nor the run directory it came fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
-from wasskit.data.loaders import EvalLoader
+from wasskit.data.embeddings import Embeddings, open_embeddings
+from wasskit.data.loaders import EvalLoader, RowLoader
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Embedder, evaluating, extract_features
 from wasskit.models.catalog import SMALL_IMAGE, TINY
@@ -27,7 +28,7 @@ from wasskit.options import BackboneOptions
 from wasskit.trained.data import images_of, open_images, with_in_memory
 from wasskit.trained.files import is_exported, read_model
 
-__all__ = ["ImageDescription", "ModelKind", "TrainedModel", "describe_images"]
+__all__ = ["ImageDescription", "ModelKind", "TrainedModel", "describe_images", "load_model"]
 
 Checkpoint = Literal["last", "best"]
 
@@ -119,15 +120,31 @@ class ModelKind(Generic[M]):
         """Whether its descriptions are an :class:`ImageDescription`."""
         return self.check is None
 
+    def open_rows(self, path: Path, description: Mapping[str, Any]) -> Embeddings:
+        """A file of the vectors that a model takes, unread.
+
+        Raises:
+            UserError: it takes no vectors, the file cannot be read, or its vectors are of another width.
+        """
+        shape = self.input_shape(description)
+        if len(shape) != 1:
+            raise UserError(f"this model of `wasskit {self.name}` takes inputs of shape {shape}, not files of vectors.")
+        rows = open_embeddings(path)
+        if rows.shape[1:] != shape:
+            raise UserError(f"{path} has vectors of {rows.shape[1]} numbers; the model takes {shape[0]}.")
+        return rows
+
     def load(self, path: Path, device: torch.device | str = "cpu", checkpoint: Checkpoint = "last") -> M:
         """A trained model in evaluation mode, from a run directory, one of its checkpoints, or exported weights.
 
         Raises:
             UserError: there is nothing of the plugin at ``path``, or it is damaged.
         """
-        state, description, file = read_model(
-            path, self.name, checkpoint, kind=self.header or self.name, finished=self.file
-        )
+        found: TrainedModel[M] = load_model((self,), path, device, checkpoint)
+        return found.model
+
+    def rebuilt(self, state: Mapping[str, Tensor], description: Mapping[str, Any], file: Path) -> M:
+        """The model of weights and a description that were read from ``file``; raises as :meth:`load`."""
         if self.check is not None:
             description = dict(self.check(description, file))
         else:
@@ -135,9 +152,7 @@ class ModelKind(Generic[M]):
         if not is_exported(file):
             size = len(self.prefix)
             state = {key[size:]: value for key, value in state.items() if key.startswith(self.prefix)}
-        model = rebuild(lambda: self.build(description), self.weights, state, file)
-        self.weights(model).to(device).eval()
-        return model
+        return rebuild(lambda: self.build(description), self.weights, state, file)
 
 
 @dataclass(frozen=True)
@@ -161,7 +176,7 @@ class TrainedModel(Generic[M]):
         Args:
             inputs: images, of any size: uint8 (N, C, H, W), or a path as that of ``embed`` on the command line. They
                 are prepared as in the evaluation of the training, so that equal pixels have equal embeddings. Or floats
-                (N, ...), which go into the network as they are (a map of ``w2gn`` takes nothing else).
+                (N, ...), which go into the network as they are. A model of vectors takes these or a file of vectors.
             batch_size: inputs that the network sees at once.
             workers: processes that read files.
             choices: the options of the plugin's ``embed``: ``dim`` and ``unit`` of mrl, ``what`` of ssl.
@@ -188,9 +203,24 @@ class TrainedModel(Generic[M]):
         elif kind.takes_images:
             dataset = open_images(Path(inputs).expanduser(), description)
         else:
-            raise UserError(f"a model of `wasskit {kind.name}` takes points, not files of images.")
+            rows = RowLoader(kind.open_rows(Path(inputs).expanduser(), description), device=device)
+            return extract_features(network, rows).features
         loader = EvalLoader(dataset, min(batch_size, len(dataset)), device=device, workers=workers)
         try:
             return extract_features(network, loader).features
         finally:
             loader.close()
+
+
+def load_model(
+    kinds: Sequence[ModelKind[Any]], path: Path, device: torch.device | str = "cpu", checkpoint: Checkpoint = "last"
+) -> TrainedModel[Any]:
+    """A trained model of whichever of a plugin's ``kinds`` it is; see :meth:`ModelKind.load`."""
+    by_header = {kind.header or kind.name: kind for kind in kinds}
+    state, description, file = read_model(
+        path, kinds[0].name, checkpoint, kinds=by_header, finished=next((k.file for k in kinds if k.file), None)
+    )
+    kind = by_header[str(description["kind"])]
+    model = kind.rebuilt(state, description, file)
+    kind.weights(model).to(device).eval()
+    return TrainedModel(kind, model)

@@ -58,7 +58,8 @@ class EmbedOptions(CommandOptions):
     machine: DeviceOptions = DeviceOptions()
     files: OverwriteOptions = OverwriteOptions()
     images: Path = argument(
-        help="Folder of images (with class folders or without), an image, or a CSV of path,label.",
+        help="Folder of images (with class folders or without), an image, or a CSV of path,label; a file of vectors "
+        "where the model takes these.",
         complete=complete_local_paths,
         metavar="IMAGES",
     )

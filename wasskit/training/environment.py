@@ -15,6 +15,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from wasskit.errors import UserError
+from wasskit.system.documents import read_text
+
 __all__ = ["describe_environment", "git_revision"]
 
 _PACKAGES = (
@@ -71,8 +74,8 @@ def _describe_device(device: Any) -> dict[str, Any]:
 
 def _processor() -> str:
     """The name of the processor where the system tells it, else its architecture."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+    with contextlib.suppress(UserError):
+        for line in read_text(Path("/proc/cpuinfo"), errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name" and value.strip():
                 return " ".join(value.split())

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from wasskit.distributed.collectives import broadcast_module
+from wasskit.distributed.collectives import broadcast_module, in_step
 from wasskit.errors import Interrupted
 from wasskit.system.signals import name_of
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.checkpointing import Checkpointing
 from wasskit.training.failures import check_losses
+from wasskit.training.graphs import GraphedSteps
 from wasskit.training.meters import LossMeter
 from wasskit.training.records import Records, State
 from wasskit.training.stepper import UpdateStepper
@@ -39,10 +40,12 @@ class Loop:
     plan: Plan
     state: State
     stepper: UpdateStepper
+    steps: GraphedSteps
     meter: LossMeter
     records: Records
     checkpoints: Checkpointing
     seed: int
+    compared: set[tuple[tuple[int, ...], torch.dtype]] = field(default_factory=set, init=False)
 
     @property
     def progress(self) -> Progress:
@@ -79,7 +82,9 @@ class Loop:
             if batch is None:
                 raise RuntimeError(f"the source gave fewer than its {of_epoch} batches of an epoch")
             stepper.begin(size, final=place == size - 1)
-            self._watch(self.task.step(batch, stepper))
+            with in_step(self.compared):
+                losses = self.steps(batch)
+            self._watch(losses)
             state.batch += 1
             state.clock.batches += 1
         stepper.end()
@@ -98,16 +103,18 @@ class Loop:
         """Between two steps, what is due: log; stop, before an evaluation that may take long; evaluate; save."""
         step, plan = self.state.step, self.plan
         evaluate = self.cadence.evaluates(step, plan) and self.state.evaluated_at != step
-        if self.cadence.logs(step) or (step and evaluate):
+        log = self.cadence.logs(step) or (step > 0 and evaluate)
+        if log:
             self._log()
-        self._stop_if_requested(stop)
+        save = self.cadence.saves(step, plan)
+        self._stop_if_requested(stop, due=log or save)
         improved = evaluate and self._evaluate()
         # A stop may have saved this step already, without the evaluation.
         unsaved = evaluate or self.checkpoints.saved_at != step
-        if improved or (unsaved and self.cadence.saves(step, plan)):
+        if improved or (unsaved and save):
             self._save(best=improved)
         if evaluate:  # which may have taken long, and been the last thing to do
-            self._stop_if_requested(stop)
+            self._stop_if_requested(stop, due=True)
 
     def _log(self) -> None:
         check_losses(self.meter, self.checkpoints.advice)
@@ -134,12 +141,12 @@ class Loop:
         self.checkpoints.save(best=best)
         self.records.tick(training=False)
 
-    def _stop_if_requested(self, stop: StopSignals) -> None:
+    def _stop_if_requested(self, stop: StopSignals, *, due: bool) -> None:
         """Where a signal has asked to stop, save and raise ``Interrupted``."""
-        number = stop.agreed()
+        step = self.state.step
+        number = stop.agreed(step, due=due)
         if number is None:
             return
-        step = self.state.step
         stopped = f"Stopped by {name_of(number)} after step {step}"
         if self.checkpoints.run is None:
             raise Interrupted(number, f"{stopped}.")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from wasskit.distributed.collectives import average_gradients
+from wasskit.distributed.gradients import GradientAverage
 from wasskit.ot.precision import PRECISIONS, Precision, autocast
 from wasskit.training.task import Optimisation, Plan
 
@@ -28,12 +30,14 @@ class Updates:
             is left.
         clip_norm, clip_value: bounds on the norm of the gradient and on its entries (entries first); an
             ``Optimisation`` may have its own.
+        cuda_graph: record steps that the task calls alike as CUDA graphs (`wasskit.training.graphs`).
     """
 
     precision: Precision = "fp32"
     accumulate: int = 1
     clip_norm: float | None = None
     clip_value: float | None = None
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -66,12 +70,16 @@ class UpdateStepper:
         self._parameters = [
             [parameter for group in o.optimizer.param_groups for parameter in group["params"]] for o in optimisations
         ]
-        self._size, self.final, self._updated = 1, True, False
+        self._average = GradientAverage(parameter for own in self._parameters for parameter in own)
+        self._size, self.final, self._updated, self._averaged = 1, True, False, False
+        self.stepped: list[int] = []
+        self._rate_tensors: list[list[Tensor]] = []
+        self._rates_read: Literal["numbers", "tensors", "recorded"] = "numbers"
 
     def begin(self, size: int, *, final: bool) -> None:
         """A batch begins: one of ``size`` that make an update, the last one where ``final``."""
-        self._size, self.final = size, final
-        self.norms = {}
+        self._size, self.final, self._averaged = size, final, False
+        self.norms, self.stepped = {}, []
 
     def autocast(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.updates.precision)
@@ -81,6 +89,9 @@ class UpdateStepper:
             loss = loss / self._size
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
+        if self.final:
+            self._average.start()
+            self._averaged = False
         loss.backward(retain_graph=retain_graph)
 
     def update(self, *names: str) -> None:
@@ -89,6 +100,9 @@ class UpdateStepper:
             raise ValueError(f"no optimisation is named {', '.join(sorted(unknown))}")
         if not self.final:
             return
+        if not self._averaged:
+            self._average.finish()
+            self._averaged = True
         for place, o in enumerate(self.optimisations):
             if not names or o.name in names:
                 self._update_one(place, o)
@@ -112,7 +126,6 @@ class UpdateStepper:
         return word if len(self.optimisations) == 1 else f"{word}_{o.name}"
 
     def _update_one(self, place: int, o: Optimisation) -> None:
-        average_gradients(self._parameters[place])
         parameters = [parameter for parameter in self._parameters[place] if parameter.grad is not None]
         if self.scaler is not None:
             self.scaler.unscale_(o.optimizer)
@@ -122,15 +135,68 @@ class UpdateStepper:
             nn.utils.clip_grad_value_(parameters, clip_value)
         if clip_norm is not None and parameters:
             self.norms[self._named("grad_norm", o)] = nn.utils.clip_grad_norm_(parameters, clip_norm)
-        self.rates[place] = self._scheduled(place, o)
-        for group, rate in zip(o.optimizer.param_groups, self.rates[place], strict=True):
-            group["lr"] = rate
+        self._set_rates(place)
         if self.scaler is not None:
             self.scaler.step(o.optimizer)
         else:
             o.optimizer.step()
         o.optimizer.zero_grad(set_to_none=True)
+        self.stepped.append(place)
         self._updated = True
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all optimisers."""
+        return [group for o in self.optimisations for group in o.optimizer.param_groups]
+
+    @contextlib.contextmanager
+    def rates_on_device(self) -> Iterator[None]:
+        """Inside, optimisers read their rates from tensors, as in a graph, so that a step rounds alike in and out of
+        one. Afterwards their groups hold numbers again, which is what checkpoints hold."""
+        if not self._rate_tensors:
+            self._rate_tensors = [[torch.zeros((), device=self.device) for _ in rates] for rates in self.rates]
+        self._rates_read = "tensors"
+        try:
+            yield
+        finally:
+            self._rates_read = "numbers"
+            for group, rate in zip(self.groups(), itertools.chain.from_iterable(self.rates), strict=True):
+                group["lr"] = rate
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Inside `rates_on_device`: what is run is recorded, to be run later at the rates of that time."""
+        self._rates_read = "recorded"
+        for group in self.groups():
+            group["capturable"] = True
+        try:
+            yield
+        finally:
+            self._rates_read = "tensors"
+            for group in self.groups():
+                group["capturable"] = False
+
+    def replay(self, stepped: Sequence[int], norms: dict[str, Tensor]) -> None:
+        """What the host does for a recorded update of these optimisers, before the device runs it."""
+        with self.rates_on_device():
+            for place in stepped:
+                self._set_rates(place)
+        self.norms, self.stepped, self._updated = dict(norms), list(stepped), bool(stepped)
+
+    def forget_gradients(self) -> None:
+        """Drop what a step has left that did not come to its end."""
+        for o in self.optimisations:
+            o.optimizer.zero_grad(set_to_none=True)
+
+    def _set_rates(self, place: int) -> None:
+        """The rates of an optimiser at the present step."""
+        o = self.optimisations[place]
+        rates = self.rates[place] = self._scheduled(place, o)
+        for number, (group, rate) in enumerate(zip(o.optimizer.param_groups, rates, strict=True)):
+            group["lr"] = rate
+            if self._rates_read != "numbers":
+                group["lr"] = self._rate_tensors[place][number]
+                if self._rates_read == "tensors":
+                    group["lr"].fill_(rate)
 
     def _scheduled(self, place: int, o: Optimisation) -> list[float]:
         base, schedule = self._base_rates[place], o.schedule

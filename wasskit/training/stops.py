@@ -6,13 +6,19 @@ import contextlib
 import os
 import signal
 import sys
+import time
 
-from wasskit.distributed.group import any_rank, is_main, world_size
+from wasskit.distributed.group import is_main, largest_of_ranks, world_size
 from wasskit.errors import Interrupted
 from wasskit.system.processes import is_child
 from wasskit.system.signals import ECHO_SECONDS, StopRequest, handled, stop_signals
 
 __all__ = ["StopSignals"]
+
+LOOK_SECONDS = 1.0
+"""Ranks tell one another of signals about once in this time,"""
+MOST_STEPS = 64
+"""and at least once in so many steps."""
 
 
 class StopSignals(StopRequest):
@@ -25,6 +31,8 @@ class StopSignals(StopRequest):
         # A Ctrl-C arrives twice: from the terminal, and forwarded by the launcher.
         super().__init__(ECHO_SECONDS if world_size() > 1 or is_child() else 0.0)
         self._handled = contextlib.ExitStack()
+        self._interval = 1
+        self._last_look: tuple[int, float] | None = None
 
     def __enter__(self) -> StopSignals:
         self._handled.enter_context(handled(self))
@@ -35,13 +43,24 @@ class StopSignals(StopRequest):
         if self.number is not None and kind is None:
             signal.raise_signal(self.number)  # too late for the loop: the handler outside follows it
 
-    def agreed(self) -> int | None:
-        """The signal to follow, the same on all ranks and at the same step."""
+    def agreed(self, step: int, *, due: bool = False) -> int | None:
+        """The signal to follow after ``step``, the same on all ranks and at the same step.
+
+        One rank follows it at once. Several look together when it is ``due`` (true on all ranks or on none), and after
+        as many steps as fit into `LOOK_SECONDS`, which they agree on at the look before: the slowest rank decides.
+        """
         if world_size() == 1:
             return self.number
-        if not any_rank(self.number is not None):
+        then, looked = self._last_look or (step, 0.0)
+        if self._last_look is not None and not due and step - then < self._interval:
             return None
-        return next(number for number in stop_signals() if any_rank(self.number == number))
+        now, numbers = time.monotonic(), stop_signals()
+        fitting = int(LOOK_SECONDS * (step - then) / max(now - looked, 1e-6)) if step > then else self._interval
+        # The first of several signals, by the order of their list.
+        heard = len(numbers) - numbers.index(self.number) if self.number in numbers else 0
+        heard, wanted = largest_of_ranks(heard, -min(max(fitting, 1), MOST_STEPS))
+        self._interval, self._last_look = -wanted, (step, now)
+        return numbers[len(numbers) - heard] if heard else None
 
     def __call__(self, number: int) -> None:
         first = self.number is None

@@ -7,7 +7,7 @@ buffers that training depends on are to be the same on all ranks. Running statis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -174,6 +174,14 @@ class Task(nn.Module):
         stepper.backward(losses.total)
         stepper.update()
         return losses
+
+    def kind_of_step(self, progress: Progress) -> Hashable | None:
+        """What tells a step from one that is made of other operations.
+
+        Steps of one kind, on batches of one shape, are the same operations on the device, which read nothing of the
+        host but the learning rates: a CUDA graph may stand for them. None, for steps that no graph can stand for.
+        """
+        return None
 
     def start_epoch(self, progress: Progress) -> None:
         """Called before the first step of an epoch, and again when a run resumes within one: what depends on the

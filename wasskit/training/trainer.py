@@ -13,6 +13,7 @@ from wasskit.errors import UserError
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpointing import Checkpointing, SavedConfig
 from wasskit.training.failures import explained
+from wasskit.training.graphs import GraphedSteps
 from wasskit.training.logging import Reporter, SilentReporter
 from wasskit.training.loop import Loop
 from wasskit.training.meters import LossMeter
@@ -86,7 +87,8 @@ class Trainer:
         )  # fmt: skip
         self.loop = Loop(
             task=task, source=source, cadence=cadence, plan=self.plan, state=state, stepper=self.stepper,
-            meter=meter, records=self.records, checkpoints=self.checkpoints, seed=seed,
+            steps=GraphedSteps(task, self.stepper, reporter.message), meter=meter, records=self.records,
+            checkpoints=self.checkpoints, seed=seed,
         )  # fmt: skip
 
     def fit(self, resume: bool | Path | None = None) -> Summary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,17 @@ import torch
 from sklearn.decomposition import PCA
 from torch.nn import functional as F
 
+from wasskit import console
 from wasskit.cli import run
+from wasskit.config import changed
 from wasskit.errors import UserError
+from wasskit.plugins.mrl import series
 from wasskit.plugins.mrl.adapt import report
+from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
 from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, read_pairs, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
+from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.task import divide
 
 
@@ -46,20 +52,63 @@ def test_a_rotation_keeps_every_cosine() -> None:
     x = vectors().double()
     network = Adaptor(12, shape="rotation").double()
     network.start(principal_axes(x)[1].double())
-    torch.nn.init.normal_(network.skew)
+    torch.nn.init.normal_(network.change)
     unit, adapted = F.normalize(x, dim=1), network.eval().normalised(x)
     # The axes are orthonormal to float32's rounding.
     assert (adapted @ adapted.mT - unit @ unit.mT).abs().max() < 12 * 2**-23
 
 
+def changed_adaptor(shape: str, blend: float) -> Adaptor:
+    network = Adaptor(12, 8, shape=shape, hidden=6, dropout=0, input_dropout=0, blend=blend)  # type: ignore[arg-type]
+    network.start(principal_axes(vectors())[1])
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    return network
+
+
 @pytest.mark.parametrize("shape", ["residual", "rotation"])
 def test_prefixes_are_those_of_the_network(shape: str) -> None:
-    network = Adaptor(12, 8, shape=shape, hidden=6)  # type: ignore[arg-type]
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter)
-    x, network = vectors(), network.eval()
-    found = PrefixAdaptor(network, 3, unit=True)(x)
-    torch.testing.assert_close(found, F.normalize(network.normalised(x)[:, :3], dim=1))
+    network, x = changed_adaptor(shape, 0.3), vectors()
+    found = PrefixAdaptor(network.train(), 3, unit=True)(x)
+    assert network.training, "it is left as it was"
+    torch.testing.assert_close(found, F.normalize(network.eval().normalised(x)[:, :3], dim=1))
+
+
+@pytest.mark.parametrize("shape", ["residual", "rotation"])
+def test_a_network_is_blended_with_its_start_in_evaluation(shape: str) -> None:
+    x = vectors()
+    learned = changed_adaptor(shape, 1.0).train()(x)
+    torch.testing.assert_close(changed_adaptor(shape, 0.3).train()(x), learned)
+    torch.testing.assert_close(changed_adaptor(shape, 1.0).eval()(x), learned)
+    start = F.normalize(x, dim=1) @ principal_axes(x)[1][:8].mT
+    torch.testing.assert_close(changed_adaptor(shape, 0.0).eval()(x), start)
+    if shape == "residual":
+        network = Adaptor(12, 8, blocks=0, input_dropout=0, blend=0.25)
+        network.start(principal_axes(x)[1])
+        torch.nn.init.normal_(network.change)
+        # Of a linear map the outputs are blended as the weights are.
+        torch.testing.assert_close(network.eval()(x), start + 0.25 * (network.train()(x) - start))
+
+
+def test_a_blend_is_chosen_on_classes_left_out() -> None:
+    """Classes differ in 6 directions that vary little, beneath 18 that vary much and mean nothing: principal components
+    find the latter, labels the former, for classes left out as well.
+    """
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(240) % 12
+    means = torch.randn(12, 6, generator=generator)
+    informative = means[labels] + 0.1 * torch.randn(240, 6, generator=generator)
+    x = torch.cat([informative, 4 * torch.randn(240, 18, generator=generator)], 1)
+    config = changed(AdaptTrainingOptions(), dims=(6, 24), epochs=12, batch_size=32, blocks=0).resolved("labels")
+    before = torch.get_rng_state()
+    found = choose_blend(config, Vectors(x, labels), seed=1)
+    assert found > 0
+    assert choose_blend(config, Vectors(x, labels), seed=1) == found
+    assert torch.equal(torch.get_rng_state(), before)
+    still = changed(config, epochs=1, lr=1e-30)
+    assert choose_blend(still, Vectors(x, labels), seed=1) == 1, "nothing is learned: no blend loses"
+    few = labels % 9
+    assert choose_blend(config, Vectors(x, few), seed=1) == UNCHOSEN, "too few classes to leave some out"
 
 
 def test_nothing_is_lost_where_nothing_is_changed() -> None:
@@ -216,3 +265,72 @@ def test_the_estimator_repeats_itself_and_names_its_features() -> None:
     assert np.array_equal(one.transform(x), two.transform(x))
     assert one.transform(x).shape == (60, 8)
     assert one.get_feature_names_out()[:2].tolist() == ["matryoshkaadaptor0", "matryoshkaadaptor1"]
+
+
+def test_the_estimator_is_saved_and_loaded(tmp_path: Path) -> None:
+    import wasskit
+
+    x, y = vectors(60).numpy(), np.arange(60) % 3
+    fitted = wasskit.MatryoshkaAdaptor((4, 8), epochs=2, hidden=8, blocks=2).fit(x, y)
+    with pytest.raises(UserError, match=r"must end in \.safetensors"):
+        fitted.save(tmp_path / "a.pt")
+    fitted.save(tmp_path / "a.safetensors")
+    loaded = wasskit.MatryoshkaAdaptor.load(tmp_path / "a.safetensors")
+    assert np.array_equal(loaded.transform(x), fitted.transform(x))
+    assert (loaded.n_features_in_, loaded.dims_, loaded.blocks, loaded.learn) == (x.shape[1], (4, 8), 2, "labels")
+    assert loaded.get_feature_names_out().tolist() == fitted.get_feature_names_out().tolist()
+    found = wasskit.load(tmp_path / "a.safetensors").embed(torch.from_numpy(x))
+    assert np.abs(found.numpy() - fitted.transform(x)).max() < 12 * 2**-23, "another order of sums of 12 terms"
+    loaded.fit(x, y)  # trains anew
+    with pytest.raises(UserError, match="there is no file of weights"):
+        wasskit.MatryoshkaAdaptor.load(tmp_path / "b.safetensors")
+
+
+@pytest.mark.slow
+def test_a_grid_of_adaptors_is_compared_with_its_first_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+
+    def in_process(root: Path, trainings: dict[str, Any], finished: list[str], subject: Any, **how: Any) -> None:
+        """That each is a process of its own is tested of `mrl sweep`."""
+        for name, config in trainings.items():
+            if name not in finished:
+                trained.append(name)
+                assert run(series._command(root, name, config, subject, 1, False)[3:]) == 0
+        console.configure(json=True)
+        capsys.readouterr()
+
+    monkeypatch.setattr(series, "train_all", in_process)
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", vectors(80, 16).numpy())
+    np.save("y.npy", np.arange(80) % 4)
+    np.save("t.npy", vectors(30, 16, 1).numpy())
+    np.save("u.npy", np.arange(30) % 4)
+    argv = ["mrl", "adapt-sweep", "method=matryoshka,independent", "seed=0,1", "--wasserstein-weight", "1"]
+    files = ["--train", "x.npy", "--labels", "y.npy", "--test", "t.npy", "--test-labels", "u.npy"]
+    small = ["--epochs", "1", "--blocks", "0", "--batch-size", "16", "--device", "cpu", "--no-tensorboard"]
+    small += ["--codes", "float32", "--interpolate", "--dims", "4,16", "--json", "--run-dir", "grid"]
+    assert run([*argv, *files, *small]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["trainings"] == trained
+    assert len(trained) == 2 * (1 + 2)
+    rows = {row["name"]: row["mean"] for row in result["rows"]}
+    assert list(rows) == ["matryoshka", "independent", "raw", "random rotation", "principal components"]
+    assert {"nn1@4", "nn1@8", "nn1@16", "nn1", "top1@4", "top1@16", "overlap10@8", "precision1@16"} <= set(
+        rows["matryoshka"]
+    )
+    assert "nn1@8" not in rows["independent"], "there is no network of the dimension between"
+    assert rows["matryoshka"]["nn1"] == pytest.approx((rows["matryoshka"]["nn1@4"] + rows["matryoshka"]["nn1@16"]) / 2)
+    assert {one["row"] for one in result["differences"]} == set(rows) - {"matryoshka"}
+    assert {Path(path).stem for path in result["figures"]} == {
+        "dimensions", "dimensions_nn1", "dimensions_precision1", "dimensions_overlap10",
+    }  # fmt: skip
+    assert run([*argv, *files, *small]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == result["rows"]
+    assert len(trained) == 6, "the same command finds them finished"
+    assert "reference" in Path("grid/differences.csv").read_text().splitlines()[0]
+    assert run([*argv[:2], "method=mwrl", *files, *small[:-1], "other", "--wasserstein-weight", "0"]) == 2
+    assert "mwrl has a Wasserstein term" in capsys.readouterr().err
+    assert run(["mrl", "adapt-sweep", "method=mwrl", "--learn", "neighbours"]) == 2
+    assert "learns from labels" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -293,7 +294,7 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     """
     from wasskit.plugins.mrl.grid import plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
-    from wasskit.plugins.mrl.results import collect, rows_table
+    from wasskit.plugins.mrl.results import collect, differences, rows_table
 
     axes: dict[str, list[Any]] = {"method": ["mwrl", "independent"], "seed": [0, 1]}
     points = plan_points(changed(TrainingOptions(), dims=(2, 8)), axes, lambda config: 256)
@@ -302,17 +303,24 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
         pair = accuracies[point.settings["method"]][point.settings["seed"]]
         for name, config in point.trainings.items():
             final = {f"test/top1@{d}": dict(zip((2, 8), pair, strict=True))[d] for d in config.method.dims or ()}
+            final["test/top1@4"] = 0.0  # measured between the trained dimensions, of whose mean it is no part
             (tmp_path / name).mkdir(parents=True)
             (tmp_path / name / "config.toml").write_text('command = "mrl train"\n')
             (tmp_path / name / "summary.json").write_text(json.dumps({"final": {"test/top1": 0.0, **final}}))
     mwrl, independent = collect(tmp_path, points)
-    assert (mwrl.name, mwrl.seeds, mwrl.dims) == ("mwrl", 2, [2, 8])
-    assert mwrl.mean == pytest.approx({"top1@2": 55, "top1@8": 85, "top1": 70})
-    assert independent.mean == pytest.approx({"top1@2": 35, "top1@8": 80, "top1": 57.5})
-    assert independent.deviation == pytest.approx({"top1@2": 50**0.5, "top1@8": 200**0.5, "top1": 112.5**0.5})
+    assert (mwrl.name, mwrl.seeds, mwrl.dims()) == ("mwrl", 2, [2, 4, 8])
+    assert mwrl.mean == pytest.approx({"top1@2": 55, "top1@4": 0, "top1@8": 85, "top1": 70})
+    assert independent.mean == pytest.approx({"top1@2": 35, "top1@4": 0, "top1@8": 80, "top1": 57.5})
+    deviation = {"top1@2": 50**0.5, "top1@4": 0, "top1@8": 200**0.5, "top1": 112.5**0.5}
+    assert independent.deviation == pytest.approx(deviation)
     lines = rows_table([mwrl, independent]).rows
     assert lines[0][:5] == ("mwrl", 2, "top1", "2", pytest.approx(55.0))
-    assert len(lines) == 2 * 3
+    assert len(lines) == 2 * 4
+    # Differences of -20, -20; of -10, 0: t = -1 with one degree of freedom, whose p is 1/2; of -15, -10: t = -5.
+    found = list(differences([mwrl, independent]))
+    assert [one.mean for one in found if one.dim != 4] == pytest.approx([-20, -5, -12.5])
+    assert [one.p for one in found if one.dim in (2, 4)] == [None, None]
+    assert [one.p for one in found if one.dim in (8, 0)] == pytest.approx([0.5, 1 - 2 / math.pi * math.atan(5)])
 
 
 @pytest.mark.slow
@@ -373,7 +381,13 @@ def test_grids_are_parsed() -> None:
     ]
 
 
-@pytest.mark.parametrize("recipe", ["ablation-lambda", "ablation-beta", "imagenet100-comparison"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "ablation-lambda", "ablation-beta", "ablation-epsilon", "ablation-batch", "ablation-initialisation",
+        "imagenet100-comparison",
+    ],
+)  # fmt: skip
 def test_published_figures_of_a_grid_stand_beside_its_rows(
     recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

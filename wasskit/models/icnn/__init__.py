@@ -5,9 +5,9 @@ because its hidden weights are non-negative and its activations are convex and n
 theorem its gradient is an optimal transport map for the quadratic cost, which is what Wasserstein-2
 generative networks (Korotin et al., 2021) fit.
 
-The gradient map is written here as the network's own backward recursion, with ordinary operations: a loss on the map
-then needs one backward pass instead of a differentiated backward pass, compiles, and can be captured in a CUDA graph.
-Values are computed in the same sweep, so a potential and its map cost one evaluation together.
+The gradient map is written here as the network's own backward recursion, and for dense networks its derivative as
+well: a loss on the map needs one backward pass instead of a differentiated backward pass, compiles, and can be captured
+in a CUDA graph. Values are computed in the same sweep, so a potential and its map cost one evaluation together.
 """
 
 from wasskit.models.icnn.conv import ConvICNN

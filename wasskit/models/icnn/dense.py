@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wasskit.models.icnn.potential import Activation, Potential, activate, second_derivative
+from wasskit.models.icnn.potential import Activation, Potential, activate, relative_curvature
+from wasskit.models.icnn.sweep import Form, Monomials, Products, value, value_and_gradient
 from wasskit.models.weights import difference
 
 MONOMIALS_UP_TO = 8
@@ -41,44 +42,6 @@ class ConvexQuadratic(nn.Module):
         return squares + F.linear(x, self.weight, self.bias)
 
 
-def quadratic_skips(
-    x: Tensor, factors: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """``q(x)`` of quadratic layers side by side, (B, H), and the map from ``k`` (B, H) to ``J_q(x)^T k`` (B, D).
-
-    In few dimensions the quadratic forms are products of their D x D matrices with the monomials ``x_d x_e``, which
-    keeps every intermediate of size (B, H); in many they are squares of the factors, (B, rank, H).
-
-    Args:
-        x: (B, D).
-        factors: (D, rank, H); ``weight`` (H, D); ``bias`` (H).
-    """
-    dim, rank, width = factors.shape
-    linear = F.linear(x, weight, bias)
-    if dim <= MONOMIALS_UP_TO:
-        forms = torch.einsum("dro,ero->deo", factors, factors).reshape(dim**2, width)
-        monomials = (x.unsqueeze(2) * x.unsqueeze(1)).flatten(1)
-
-        def from_monomials(k: Tensor) -> Tensor:
-            along = (k @ forms.t()).unflatten(1, (dim, dim))
-            gradient: Tensor = 2.0 * (along * x.unsqueeze(1)).sum(2) + k @ weight
-            return gradient
-
-        return torch.addmm(linear, monomials, forms), from_monomials
-
-    flat = factors.flatten(1)
-    products = x @ flat
-    if rank == 1:
-        return linear + products.square(), lambda k: 2.0 * (products * k) @ flat.t() + k @ weight
-    products = products.unflatten(1, (rank, width))
-
-    def from_products(k: Tensor) -> Tensor:
-        gradient: Tensor = 2.0 * (products * k.unsqueeze(1)).flatten(1) @ flat.t() + k @ weight
-        return gradient
-
-    return linear + products.square().sum(1), from_products
-
-
 class DenseICNN(Potential):
     """Fully connected input-convex network with input-quadratic skip layers (Korotin et al., 2021, appendix
     B.2).
@@ -101,8 +64,8 @@ class DenseICNN(Potential):
         strong_convexity: the factor ``s`` of the quadratic that bounds the curvature from below.
         dropout: rate applied to the outputs of every quadratic and hidden layer while training.
 
-    ``batch_part``, the size of a whole batch and the rows of it that batches in training are, makes ranks that share
-    a batch and draw the same random numbers drop what one rank would.
+    ``batch_part``, the size of a whole batch and the rows of it that batches in training are (one, or several one after
+    the other), makes ranks that share a batch and draw the same random numbers drop what one rank would.
 
     Published state dictionaries load, with or without the container index that dropout adds to their names.
     Freshly built networks have non-negative hidden weights and are convex.
@@ -154,65 +117,50 @@ class DenseICNN(Potential):
         """The weights between hidden layers."""
         return [cast(nn.Linear, layer).weight for layer in self.convex_layers]
 
-    def skip_parameters(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The skip layers side by side: quadratic factors (D, rank, H), weights (H, D), biases (H), H being
-        sum(hidden).
+    def _skip_parameters(self) -> list[Tensor]:
+        """The skip layers side by side: factors (D, rank, H), weights (H, D), biases (H), H being sum(hidden).
 
         One matrix product then serves all skip layers, and one with the transpose their share of the gradient.
         """
-        factors: list[Tensor] = [layer.quadratic_decomposed for layer in self.quadratics]
-        weights: list[Tensor] = [layer.weight for layer in self.quadratics]
-        biases: list[Tensor] = [layer.bias for layer in self.quadratics]
-        return torch.cat(factors, 2), torch.cat(weights, 0), torch.cat(biases)
+        layers = self.quadratics
+        return [
+            torch.cat([layer.quadratic_decomposed for layer in layers], 2),
+            torch.cat([layer.weight for layer in layers], 0),
+            torch.cat([layer.bias for layer in layers]),
+        ]
 
-    def _masks(self, x: Tensor) -> list[Tensor] | None:
-        """Dropout masks of the skip layers (B, H) and of each hidden layer, or None when nothing is dropped."""
-        if not self.training or self.dropout == 0.0:
-            return None
-        keep = 1.0 - self.dropout
-        widths = [sum(self.hidden), *self.hidden[1:]]
-        size, rows = self.batch_part or (len(x), range(len(x)))
-        drawn = (torch.empty(size, n, dtype=x.dtype, device=x.device).bernoulli_(keep) for n in widths)
-        return [mask[rows.start : rows.stop] / keep for mask in drawn]
+    def _tensors(self) -> list[Tensor]:
+        """The parameters as a sweep takes them: those of the skip layers, the output weights, the hidden ones."""
+        skips = self._skip_parameters()
+        if self.in_dim <= MONOMIALS_UP_TO:
+            factors, weight, bias = skips
+            forms = torch.einsum("dro,ero->deo", factors, factors).flatten(0, 1)
+            skips = [torch.cat([forms, weight.t()]), bias]
+        return [*skips, self.final_layer.weight, *self.hidden_weights]
 
-    def _sweep(self, x: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        masks = self._masks(x)
-        q, pull_back = quadratic_skips(x, *self.skip_parameters())
-        if masks is not None:
-            q = q * masks[0]
-        h, *skips = q.split(list(self.hidden), 1)
-        slopes: list[Tensor] = []
-        for i, skip in enumerate(skips):
-            weight: Tensor = self.hidden_weights[i]
-            u = torch.addmm(skip, h, weight.t()) if masks is None else skip + F.linear(h, weight) * masks[i + 1]
-            h, slope = activate(u, self.activation)
-            slopes.append(slope)
-        output: Tensor = self.final_layer.weight
-        value = F.linear(h, output).squeeze(1) + 0.5 * self.strong_convexity * x.square().sum(1)
-        if not with_gradient:
-            return value, None
-
-        k = output.expand(len(x), -1)
-        ks = [k]
-        for i in range(len(skips) - 1, -1, -1):
-            k = k * slopes[i]
-            ks[0] = k
-            if masks is not None:
-                k = k * masks[i + 1]
-            k = k @ self.hidden_weights[i]
-            ks.insert(0, k)
-        through = torch.cat(ks, 1)
-        if masks is not None:
-            through = through * masks[0]
-        return value, pull_back(through) + self.strong_convexity * x
+    def _form(self, x: Tensor) -> Form:
+        """What else a sweep needs: with dropout also masks of the skip layers (H, B) and of each hidden layer."""
+        masks = None
+        if self.training and self.dropout:
+            keep = 1.0 - self.dropout
+            widths = [sum(self.hidden), *self.hidden[1:]]
+            size, rows = self.batch_part or (len(x), range(len(x)))
+            batches = len(x) // len(rows)
+            drawn = (torch.empty(batches, size, n, dtype=x.dtype, device=x.device).bernoulli_(keep) for n in widths)
+            masks = tuple((mask[:, rows.start : rows.stop].flatten(0, 1) / keep).t() for mask in drawn)
+        skips = Monomials if self.in_dim <= MONOMIALS_UP_TO else Products
+        return Form(skips, self.activation, self.hidden, self.strong_convexity, masks)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._sweep(x, with_gradient=False)[0]
+        return value(self._form(x), x, self._tensors())
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = self._sweep(x, with_gradient=True)
-        assert gradient is not None
-        return value, gradient
+        return value_and_gradient(self._form(x), x, self._tensors())
+
+    @torch.no_grad()
+    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        tensors = self._tensors()
+        return lambda x: value_and_gradient(self._form(x), x, tensors)
 
     def hessian(self, x: Tensor) -> Tensor:
         """``grad^2 psi(x)``, (B, D, D), without dropout.
@@ -221,49 +169,40 @@ class DenseICNN(Potential):
 
             H = s I + sum_i 2 Q_i diag(k_i) Q_i^T + sum_{i>0} J_i^T diag(k_i a''(u_i) / a'(u_i)) J_i
         """
+        factors, weights, biases = self._skip_parameters()
+        flat, widths = factors.flatten(1), list(self.hidden)
+        products = x @ flat
+        squares = products.unflatten(1, factors.shape[1:]).square().sum(1)
+        h, *skips = (squares + F.linear(x, weights, biases)).split(widths, 1)
+        of_squares = (flat * products.unsqueeze(1)).unflatten(2, factors.shape[1:]).sum(2)
+        jacobian_h, *rest = torch.add(weights.t(), of_squares, alpha=2.0).split(widths, 2)
         jacobians: list[Tensor] = []
         curvatures: list[Tensor] = []
         slopes: list[Tensor] = []
-        h = x.new_zeros(())
-        jacobian_h = x.new_zeros(())
-        for i, layer in enumerate(self.quadratics):
-            quadratic: Tensor = layer.quadratic_decomposed
-            factors = torch.einsum("bd,dro->bro", x, quadratic)
-            q = factors.square().sum(1) + F.linear(x, layer.weight, layer.bias)
-            jacobian = 2.0 * torch.einsum("bro,dro->bdo", factors, quadratic) + layer.weight.t()
-            if i == 0:
-                h, jacobian_h = q, jacobian
-                continue
-            weight: Tensor = self.hidden_weights[i - 1]
-            u = F.linear(h, weight) + q
-            jacobian = F.linear(jacobian_h, weight) + jacobian
-            h, slope = activate(u, self.activation)
-            jacobian_h = jacobian * slope.unsqueeze(1)
-            jacobians.append(jacobian)
+        for weight, skip, jacobian in zip(self.hidden_weights, skips, rest, strict=True):
+            jacobians.append(F.linear(jacobian_h, weight) + jacobian)
+            h, slope = activate(F.linear(h, weight) + skip, self.activation)
             slopes.append(slope)
-            curvatures.append(second_derivative(u, slope, self.activation))
+            curvatures.append(relative_curvature(h, slope, self.activation))
+            jacobian_h = jacobians[-1] * slope.unsqueeze(1)
 
-        eye = torch.eye(self.in_dim, dtype=x.dtype, device=x.device)
-        hessian = self.strong_convexity * eye.expand(len(x), -1, -1)
-        k = self.final_layer.weight.expand(len(x), -1)
-        for i in range(len(self.hidden) - 1, -1, -1):
-            if i > 0:
-                jacobian = jacobians[i - 1]
-                hessian = hessian + (jacobian * (k * curvatures[i - 1]).unsqueeze(1)) @ jacobian.transpose(1, 2)
-                k = k * slopes[i - 1]
-            quadratic = self.quadratics[i].quadratic_decomposed
-            for r in range(self.rank):
-                factor = quadratic[:, r]
-                hessian = hessian + 2.0 * (factor * k.unsqueeze(1)) @ factor.t()
-            if i > 0:
-                k = k @ self.hidden_weights[i - 1]
-        return hessian
+        hessian = self.strong_convexity * torch.eye(self.in_dim, dtype=x.dtype, device=x.device)
+        k: Tensor = self.final_layer.weight.expand(len(x), -1)
+        ks: list[Tensor] = []
+        for i in range(len(slopes) - 1, -1, -1):
+            k = k * slopes[i]
+            ks.append(k)
+            bent = jacobians[i] * (k * curvatures[i]).unsqueeze(1)
+            hessian = hessian + bent @ jacobians[i].transpose(1, 2)
+            k = k @ self.hidden_weights[i]
+        every = torch.cat([k, *ks[::-1]], 1).repeat(1, self.rank)
+        return hessian + 2.0 * (flat * every.unsqueeze(1)) @ flat.t()
 
     @torch.no_grad()
     def convexify(self) -> None:
         """Clamp the hidden and output weights at zero from below, which makes the network convex."""
-        for weight in [*self.hidden_weights, self.final_layer.weight]:
-            weight.clamp_(min=0.0)
+        weights: list[Tensor] = [*self.hidden_weights, self.final_layer.weight]
+        torch._foreach_clamp_min_(weights, 0.0)
 
     @torch.no_grad()
     def center(self, x: Tensor) -> None:

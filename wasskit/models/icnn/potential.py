@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -31,6 +32,11 @@ class Potential(nn.Module):
         """The transport map ``grad psi(x)``, of the shape of ``x``."""
         return self.value_and_gradient(x)[1]
 
+    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """``value_and_gradient`` with the parameters as they are, for many evaluations without gradient: what depends
+        on the parameters alone is computed once."""
+        return self.value_and_gradient
+
     @property
     def output_layer(self) -> nn.Module | None:
         """The last layer of a network, whose weights make it a sum of its last hidden units."""
@@ -50,17 +56,24 @@ class Potential(nn.Module):
 def activate(u: Tensor, activation: str) -> tuple[Tensor, Tensor]:
     """The activation and its derivative; both convex, non-decreasing."""
     if activation == "celu":
-        h = F.celu(u)
         # For u < 0 the derivative is exp(u) = celu(u) + 1, and 1 elsewhere: no second exponential is needed.
-        return h, h.clamp(max=0.0) + 1.0
+        if u.device.type != "cpu":
+            h = F.celu(u)
+            return h, h.clamp(max=0.0) + 1.0
+        # On the CPU torch takes the exponential of celu one number at a time, which is ten times slower than this. The
+        # subtraction is exact but for the rounding of exp(u), half an eps.
+        slope = u.clamp(max=0.0).exp_()
+        return torch.maximum(u, slope - 1.0), slope
     # softplus(u) counts as u beyond 20, and its slope as 1: the sigmoid alone would differ by 2e-9 there.
     return F.softplus(u), torch.where(u > 20.0, 1.0, torch.sigmoid(u))
 
 
-def second_derivative(u: Tensor, slope: Tensor, activation: str) -> Tensor:
+def relative_curvature(h: Tensor, slope: Tensor, activation: str) -> Tensor:
+    """The second derivative of the activation over its first, from its value and its first; 0 at the bend of celu."""
     if activation == "celu":
-        return torch.where(u < 0, slope, torch.zeros_like(slope))
-    return slope * (1.0 - slope)
+        # Straight into numbers: a product with a mask of booleans is slow on the CPU.
+        return torch.lt(h, 0.0, out=torch.empty_like(h))
+    return 1.0 - slope
 
 
 class QuadraticPotential(Potential):
@@ -109,6 +122,20 @@ class QuadraticPotential(Potential):
         lifted = self.lift(x)
         form = lifted @ self.factor if self.factor.ndim else lifted * self.factor
         return value + 0.5 * lifted.flatten(1).square().sum(1), gradient + form
+
+    @torch.no_grad()
+    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        network, gain, factor = self.network.frozen(), self.gain, self.factor
+        matrix = factor.t() @ factor if factor.ndim else factor.square()
+
+        def value_and_gradient(x: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = network(x)
+            if gain is not None:
+                value, gradient = gain * value, gain * gradient
+            form = x @ matrix if matrix.ndim else x * matrix
+            return value.add((x * form).flatten(1).sum(1), alpha=0.5), gradient + form
+
+        return value_and_gradient
 
     def hessian(self, x: Tensor) -> Tensor:
         factor = self.factor if self.factor.ndim else self.factor * torch.eye(x.shape[1]).to(x)

@@ -10,6 +10,7 @@ plugin = Plugin(
     commands={
         "train": "Train an embedding, with or without mixed pairs.",
         "evaluate": "Measure retrieval and the geometry of a trained embedding.",
+        "crossval": "Compare losses and mixing with equal tuning, by cross-validation.",
         "search": "Find the images nearest to an image.",
         "embed": "Embed a folder of images.",
         "export": "Export the weights as safetensors and ONNX.",

@@ -8,39 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.decode import to_memory
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.metric_sets import MetricSplits, load_metric_splits
-from wasskit.data.pixels import resized_crop
 from wasskit.data.registry import Corrupt
 from wasskit.data.samplers import ClassBalancedSampler
-from wasskit.data.transforms import Augment, Draws, Normalise, PerImage, train_transform
-from wasskit.data.views import RandomViews, ViewDistribution
+from wasskit.data.standard import train_transform
+from wasskit.data.transforms import Augment, Normalise, PerImage
+from wasskit.data.views import ViewDistribution, random_views
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.trained.data import fitted
 
 
-class ResizedCropAndFlip(RandomViews):
-    """Random resized crop and flip of a batch in memory, each image its own."""
-
-    def __init__(self, normalise: Normalise, min_crop: float) -> None:
-        super().__init__(normalise, (ViewDistribution(scale=(min_crop, 1.0)),))
-
-    def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor]:
-        size = images.shape[2]
-        p = self.distributions[0].parameters(draws["uniform"][:, 0].to(images.device), *images.shape[2:])
-        return (self.normalise(resized_crop(images, p.top, p.left, p.height, p.width, p.flip, size)),)
-
-
 def augmentation(dataset: ImageDataset, min_crop: float) -> Augment | PerImage:
     """Random resized crop and flip; for grey images in memory (characters) the small affine map of their kind."""
-    if dataset.in_memory:
-        if dataset.channels == 1:
-            return train_transform(dataset)
-        return ResizedCropAndFlip(Normalise(dataset.mean, dataset.std), min_crop)
+    if dataset.in_memory and dataset.channels == 1:
+        return train_transform(dataset)
+    if dataset.in_batches:
+        return random_views(dataset, ViewDistribution(scale=(min_crop, 1.0)).geometry())
     from torchvision.transforms import v2
 
     pipeline = v2.Compose(

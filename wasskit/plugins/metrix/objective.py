@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wasskit.distributed.collectives import gather, gather_with_grad
+from wasskit.distributed.collectives import gather_with_grad
 from wasskit.distributed.group import broadcast_object
 from wasskit.evaluation.accuracy import are_integers
 from wasskit.plugins.metrix.losses import build_loss
@@ -152,7 +152,7 @@ class MetrixLoss(nn.Module):
             mixer = MIXERS[self.mode](embeddings, Sources(maps, head, images, network))
         device = embeddings.device
         embeddings = gather_with_grad(embeddings if embeddings.dtype == torch.float64 else embeddings.float())
-        labels = gather(labels.long())
+        labels = gather_with_grad(labels.long())
         with torch.autocast(device.type, enabled=False):
             clean: Tensor = self.clean(embeddings, to_device(labels, device))
         if mixer is None:

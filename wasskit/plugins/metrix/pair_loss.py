@@ -17,7 +17,7 @@ s is the cosine. A loss of the distance of unit vectors is one of the cosine: se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -74,6 +74,20 @@ class LogSum(NamedTuple):
         return (top + torch.log1p(total + torch.expm1(-top))) / self.divisor
 
 
+class Range(NamedTuple):
+    """Where a setting is searched: uniformly between two numbers, or uniformly in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def at(self, share: float) -> float:
+        """The value at a share in [0, 1] of the range, with three digits."""
+        if self.log:
+            return float(f"{self.low * (self.high / self.low) ** share:.3g}")
+        return float(f"{self.low + (self.high - self.low) * share:.3g}")
+
+
 class PairLoss(nn.Module):
     """A metric loss. A subclass is declared with its ``name``, and named so by :class:`MetrixLoss` and ``--loss``.
 
@@ -86,6 +100,8 @@ class PairLoss(nn.Module):
     """Whether the anchors are the items of the batch."""
     needs_positive: bool = False
     """Whether items without a positive are left out as anchors."""
+    search: ClassVar[Mapping[str, Range | tuple[Range, ...]]] = {}
+    """Settings of the constructor that ``crossval`` tunes, and where; a list of numbers has a range for each."""
 
     def __init_subclass__(cls, name: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import Batch, EvalLoader
 from wasskit.data.metric_sets import MetricSplits
 from wasskit.data.seeds import derive_seed
@@ -78,15 +79,19 @@ class MetrixTask(Task):
     def start_epoch(self, progress: Progress) -> None:
         self.network.trunk.requires_grad_(progress.epoch >= self.config.head_epochs)
 
-    def losses(self, batch: Batch, progress: Progress) -> Losses:
+    def embedded(self, batch: Any) -> tuple[Tensor, dict[str, Any]]:
+        """The embeddings (B, D) of a batch, and what the objective mixes them from, as its keywords."""
         maps, embeddings = self.network.maps_and_embeddings(batch.images)
+        return embeddings, {
+            "maps": maps, "head": self.network.project, "images": batch.images, "network": self.network,
+        }  # fmt: skip
+
+    def losses(self, batch: Batch, progress: Progress) -> Losses:
+        embeddings, sources = self.embedded(batch)
         terms = self.objective(
             embeddings,
             batch.host_labels,
-            maps=maps,
-            head=self.network.project,
-            images=batch.images,
-            network=self.network,
+            **sources,
             # A function of the step alone: equal on all ranks, and when a run resumes.
             rng=np.random.default_rng(derive_seed(self.config.run.seed, "mixing", progress.step)),
         )
@@ -124,10 +129,10 @@ class MetrixTask(Task):
         self.skipped = dict(state["skipped"])
 
 
-def build_task(config: TrainingOptions, parts: MetricSplits, device: torch.device) -> MetrixTask:
-    """The task of a configuration: ``tiny`` for images up to 64 pixels, ResNet-50 for larger ones, unless named."""
-    description = describe(config, parts.train)
-    shape = {"image_size": parts.train.image_size, "channels": parts.train.channels}
+def build_network(config: TrainingOptions, train: ImageDataset) -> MetrixModel:
+    """The model of a configuration: ``tiny`` for images up to 64 pixels, ResNet-50 for larger ones, unless named."""
+    description = describe(config, train)
+    shape = {"image_size": train.image_size, "channels": train.channels}
     if not gives_maps(description["backbone"], **shape):
         if config.method.mode == "feature":
             raise UserError(
@@ -135,13 +140,18 @@ def build_task(config: TrainingOptions, parts: MetricSplits, device: torch.devic
                 "convolutional --backbone, or --mode embed or input."
             )
         description["pooling"] = "own"
-    model = build_model(
+    return build_model(
         description,
         freeze_batch_norm=config.method.freeze_batch_norm,
         pretrained=config.model.pretrained,
         weights=config.model.weights,
         download=config.data.download,
     )
+
+
+def build_task(config: TrainingOptions, parts: MetricSplits, device: torch.device) -> MetrixTask:
+    """The task of a configuration."""
+    model = build_network(config, parts.train)
     if world_size() > 1 and not config.method.freeze_batch_norm:
         from wasskit.distributed.norm import convert_sync_batchnorm
 

@@ -1,14 +1,15 @@
-"""The combinations of a grid: each a configuration, or several, of ``wasskit mrl train``."""
+"""The combinations of a grid: each a configuration, or several, of the command that trains them."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wasskit.config import (
     Field,
+    RecipeOptions,
     build,
     check_keys,
     coerce,
@@ -17,10 +18,51 @@ from wasskit.config import (
     values_of,
 )
 from wasskit.errors import UserError
+from wasskit.plugins.mrl.adapt.options import adapted_dims
+from wasskit.plugins.mrl.commands.adapt import MrlAdapt
 from wasskit.plugins.mrl.commands.train import MrlTrain
-from wasskit.plugins.mrl.options import TrainingOptions, default_dims, methods
+from wasskit.plugins.mrl.options import default_dims, methods
 
 Axes = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a grid trains.
+
+    Args:
+        command, options: the command of one training, and its options.
+        default_dims: nested dimensions of a width, where none are given.
+        methods: those of the published comparison, by the settings they are made of.
+        alone: further settings of a network of so many of ``width`` coordinates that is trained alone.
+        resolved: a configuration as the command saves it.
+    """
+
+    command: str
+    options: type[RecipeOptions]
+    default_dims: Callable[[int], tuple[int, ...]]
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=methods)
+    alone: Callable[[int, int], Mapping[str, Any]] = lambda dim, width: {}
+    resolved: Callable[[Any], RecipeOptions] = lambda config: config
+
+    def configured(self, options: Mapping[str, Any]) -> RecipeOptions:
+        """The configuration of one training."""
+        return self.resolved(build(self.options, options))
+
+
+NETWORKS = Subject(
+    "mrl train",
+    MrlTrain,
+    default_dims,
+    alone=lambda dim, width: {"embedding": "identity" if dim == width else "linear"},
+)
+ADAPTORS = Subject(
+    "mrl adapt",
+    MrlAdapt,
+    adapted_dims,
+    {**methods(), "wasserstein": {"alpha": 0.0, "cosine_weight": 0.0, "keep_weight": 0.0}},
+    resolved=lambda config: config.resolved(),
+)
 
 
 @dataclass(frozen=True)
@@ -28,11 +70,13 @@ class Point:
     """One combination: its settings, and the trainings it consists of (one per dimension, if independent)."""
 
     settings: Mapping[str, Any]
-    trainings: Mapping[str, MrlTrain]
+    trainings: Mapping[str, Any]
     """Path below the folder of the grid -> configuration."""
+    dims: tuple[int, ...] = ()
+    """The nested dimensions that are trained."""
 
 
-def parse_axes(words: Iterable[str]) -> dict[str, list[Any]]:
+def parse_axes(words: Iterable[str], subject: Subject = NETWORKS) -> dict[str, list[Any]]:
     """``key=value,value`` for each axis -> values of the key's type; lists are written with colons,
     ``dims=8:16,8:32``.
 
@@ -45,7 +89,7 @@ def parse_axes(words: Iterable[str]) -> dict[str, list[Any]]:
             joined.append(word)
         else:
             joined[-1] += f",{word}"
-    known = recipe_fields(MrlTrain)
+    known = recipe_fields(subject.options)
     axes: dict[str, list[Any]] = {}
     for word in joined:
         key, equals, text = word.partition("=")
@@ -58,7 +102,7 @@ def parse_axes(words: Iterable[str]) -> dict[str, list[Any]]:
             values: list[Any] = [_method(value.strip()) for value in text.split(",")]
         else:
             if name not in known:
-                check_keys(MrlTrain, {name: text}, "the grid")  # raises, with the nearest key
+                check_keys(subject.options, {name: text}, "the grid")  # raises, with the nearest key
             values = [_value(known[name], value.strip(), word) for value in text.split(",")]
         if len(set(values)) < len(values):
             raise UserError(f"{word!r} names a value twice.")
@@ -78,42 +122,40 @@ def _method(name: str) -> str:
     return name
 
 
-def plan_points(base: TrainingOptions, axes: Axes, width: Callable[[TrainingOptions], int]) -> list[Point]:
+def plan_points(
+    base: RecipeOptions, axes: Axes, width: Callable[[Any], int], subject: Subject = NETWORKS
+) -> list[Point]:
     """The combinations of the axes.
 
     Args:
-        width: the number of features of a configuration's backbone. It gives the nested dimensions where
-            neither the base nor an axis does; and a network of this dimension, trained alone, has no
-            embedding layer, as published.
+        width: the number of features of a configuration's backbone, or of its vectors. It gives the nested dimensions
+            where neither the base nor an axis does; and a network of this dimension, trained alone, has no embedding
+            layer, as published.
     """
     values = values_of(base)
-    shared = {name: values[name] for name in recipe_fields(MrlTrain)}
+    shared = {name: values[name] for name in recipe_fields(subject.options)}
     points = []
     for chosen in itertools.product(*axes.values()):
         settings = dict(zip(axes, chosen, strict=True))
         method = settings.get("method", "mwrl")
         given = {key: value for key, value in settings.items() if key != "method"}
-        options = {**shared, **methods()[method], **given}
+        options = {**shared, **subject.methods[method], **given}
+        if method in ("mwrl", "wasserstein") and "method" in settings and not options["wasserstein_weight"]:
+            raise UserError(f"method: {method} has a Wasserstein term: give its weight by --wasserstein-weight.")
         if options["dims"] is None:
-            options["dims"] = default_dims(width(build(MrlTrain, options)))
+            options["dims"] = subject.default_dims(width(build(subject.options, options)))
         name = "__".join(f"{key}-{_folder(value)}" for key, value in settings.items())
         if method == "independent":
-            features = width(build(MrlTrain, options))
+            features = width(build(subject.options, options))
             trainings = {
-                f"{name}/dim-{d}": build(
-                    MrlTrain,
-                    {
-                        **options,
-                        "dims": (d,),
-                        "ce_weights": None,
-                        "embedding": "identity" if d == features else "linear",
-                    },
+                f"{name}/dim-{d}": subject.configured(
+                    {**options, "dims": (d,), "ce_weights": None, **subject.alone(d, features)}
                 )
                 for d in options["dims"]
             }
         else:
-            trainings = {name: build(MrlTrain, options)}
-        points.append(Point(settings, trainings))
+            trainings = {name: subject.configured(options)}
+        points.append(Point(settings, trainings, tuple(options["dims"])))
     return points
 
 

@@ -113,6 +113,23 @@ class TrainingOptions(RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobOptions(OptionGroup):
+    """Options of commands that train many times; mixed into those of one training."""
+
+    jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
+    nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
+
+    def validate(self) -> None:
+        super().validate()
+        machine: TrainingDeviceOptions = self.machine  # type: ignore[attr-defined]
+        if machine.nproc > 1:
+            raise UserError(
+                "--nproc: this command trains many times; use --jobs for trainings at the same time, or "
+                "--nproc-per-run for the processes of each."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrefixOptions(OptionGroup):
     """Which part of an embedding is used."""
 
@@ -144,9 +161,14 @@ def default_dims(width: int) -> tuple[int, ...]:
 
 def complete_axes(typed: str) -> Iterable[str]:
     """Candidates for an axis of a sweep: ``key=``."""
+    return axes_of(TrainingOptions, typed)
+
+
+def axes_of(options: type[RecipeOptions], typed: str) -> Iterable[str]:
+    """Candidates for an axis over the options of a command."""
     from wasskit.config import recipe_fields
 
-    return [f"{name}=" for name in ("method", *recipe_fields(TrainingOptions)) if name.startswith(typed)]
+    return [f"{name}=" for name in ("method", *recipe_fields(options)) if name.startswith(typed)]
 
 
 def methods() -> Mapping[str, Mapping[str, Any]]:

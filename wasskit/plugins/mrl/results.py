@@ -1,45 +1,63 @@
-"""What came of the trainings of a grid: means and deviations over the seeds, in a table and on the terminal."""
+"""What came of the trainings of a grid: means and deviations over the seeds, in tables and on the terminal."""
 
 from __future__ import annotations
 
+import functools
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wasskit.config import display
 from wasskit.pictures.bars import Value
 from wasskit.plugins.mrl.grid import Point
-from wasskit.plugins.mrl.metrics import CLASSIFICATION
+from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS
 from wasskit.plugins.mrl.reports import dimensions_figure
 from wasskit.report import Report, Table
 from wasskit.training.run import RunDirectory
 
+SHOWN = METRICS.headings("top1", "nn1", "precision1", "overlap10")
+"""Metrics that have a table and a figure over the dimensions, of those that were measured."""
+MEANS = CLASSIFICATION | SHOWN
+"""Metrics whose means over the dimensions are shown."""
+
+
+Key = tuple[tuple[str, Any], ...]
+"""Settings by which trainings belong together."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """Results of one setting over its seeds: metric (``top1@8``, ``top1``) -> mean and deviation over the seeds."""
+    """Results of one setting over its seeds: metric (``top1@8``, ``top1``) -> mean and deviation over the seeds, and
+    the values of each seed, in the order of the grid.
+    """
 
     settings: Mapping[str, Any]
     seeds: int
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return ", ".join(
-            display(value) if key == "method" else f"{key} {display(value)}" for key, value in self.settings.items()
+            display(value) if key in ("method", "baseline") else f"{key} {display(value)}"
+            for key, value in self.settings.items()
         )
 
-    @property
-    def dims(self) -> list[int]:
-        return sorted(int(key.partition("@")[2]) for key in self.mean if key.startswith("top1@"))
+    def dims(self, metric: str = "top1") -> list[int]:
+        """The dimensions that a metric was measured at."""
+        return sorted(int(key.partition("@")[2]) for key in self.mean if key.startswith(f"{metric}@"))
 
 
 def collect(root: Path, points: Sequence[Point]) -> list[Row]:
-    """The final test metrics of all points, seeds averaged; deviations are those of a sample (n - 1)."""
-    groups: dict[tuple[tuple[str, Any], ...], list[dict[str, float]]] = {}
+    """The final test metrics of all points, seeds averaged; deviations are those of a sample (n - 1).
+
+    After them what the trainings measured beside themselves (``baselines``), of the first training of each seed.
+    """
+    groups: dict[Key, list[dict[str, float]]] = {}
+    beside: dict[Key, dict[Any, dict[str, float]]] = {}
     for point in points:
         key = tuple((name, value) for name, value in point.settings.items() if name != "seed")
         metrics: dict[str, float] = {}
@@ -47,12 +65,12 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
             summary = RunDirectory.open(root / name, plugin="mrl").summary or {}
             final = summary.get("final", {})
             metrics |= {k.partition("/")[2]: v for k, v in final.items() if k.startswith("test/") and "@" in k}
-        for base in dict.fromkeys(k.partition("@")[0] for k in metrics):
-            values = [v for k, v in metrics.items() if k.startswith(f"{base}@")]
-            metrics[base] = statistics.fmean(values)
-        groups.setdefault(key, []).append(metrics)
+            for method, values in summary.get("baselines", {}).items():
+                own = beside.setdefault((("baseline", method),), {})
+                own.setdefault(point.settings.get("seed"), _with_means(values, point.dims))
+        groups.setdefault(key, []).append(_with_means(metrics, point.dims))
     rows = []
-    for key, found in groups.items():
+    for key, found in [*groups.items(), *((key, list(own.values())) for key, own in beside.items())]:
         names = [name for name in found[0] if all(name in one for one in found)]
         columns = {name: [one[name] for one in found] for name in names}
         rows.append(
@@ -61,9 +79,18 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
                 len(found),
                 {name: statistics.fmean(v) for name, v in columns.items()},
                 {name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in columns.items()},
+                columns,
             )
         )
     return rows
+
+
+def _with_means(metrics: Mapping[str, float], dims: Sequence[int]) -> dict[str, float]:
+    """Metrics with their means over the trained dimensions; those between them are no part of it."""
+    means = {}
+    for base in dict.fromkeys(name.partition("@")[0] for name in metrics):
+        means[base] = statistics.fmean(metrics[f"{base}@{d}"] for d in dims if f"{base}@{d}" in metrics)
+    return {**metrics, **means}
 
 
 def rows_table(rows: Sequence[Row]) -> Table:
@@ -87,60 +114,128 @@ def published_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> dict[str,
     return {name: table for name, table in tables.items() if table}
 
 
-def grid_report(dataset: str, command: str, rows: Sequence[Row], paper: Mapping[str, Any]) -> Report:
-    """The means over the dimensions, beside the published ones where there are any, then top-1 at each dimension, with
-    deviations over the seeds.
+@dataclass(frozen=True)
+class Difference:
+    """One setting against the first, with the same seeds, in one metric at one dimension (0: the mean over them).
+
+    ``p``: of the two-sided paired t-test over the seeds (`scipy.stats.ttest_rel`), not corrected for the number of
+    tests; None where all seeds differ by the same.
     """
-    dims = sorted({d for row in rows for d in row.dims})
+
+    row: Row
+    metric: str
+    dim: int
+    mean: float
+    p: float | None
+
+
+def differences(rows: Sequence[Row]) -> Iterator[Difference]:
+    """Every further setting against the first, where both have two seeds or more."""
+    from scipy.stats import ttest_rel
+
+    for row in rows[1:]:
+        for name, values in row.values.items():
+            first = rows[0].values.get(name, ())
+            metric, _, dim = name.partition("@")
+            if metric not in MEANS or len(values) != len(first) or len(values) < 2:
+                continue
+            gaps = [b - a for a, b in zip(first, values, strict=True)]
+            # Equal but for the rounding of percentages.
+            equal = statistics.stdev(gaps) < 1e-9
+            p = None if equal else float(ttest_rel(values, first).pvalue)
+            yield Difference(row, metric, int(dim or 0), statistics.fmean(gaps), p)
+
+
+def grid_report(data: str, command: str, rows: Sequence[Row], paper: Mapping[str, Any]) -> Report:
+    """The means over the dimensions, beside the published ones where there are any, then the metrics at each dimension,
+    with deviations over the seeds, and the differences to the first row.
+    """
+    shown = {name: heading for name, heading in SHOWN.items() if any(row.dims(name) for row in rows)}
     beside = published_rows(rows, paper.get("metrics", {}))
-    result: dict[str, Any] = {"rows": [asdict(row) | {"name": row.name} for row in rows]}
+    found = list(differences(rows))
+    result: dict[str, Any] = {
+        "rows": [asdict(row) | {"name": row.name} for row in rows],
+        "differences": [asdict(one) | {"row": one.row.name} for one in found],
+    }
     if len(rows) == 1:
         result["final"] = {f"test/{name}": value for name, value in rows[0].mean.items()}
-    series = {
-        row.name or command: {
-            d: Value(row.mean[f"top1@{d}"], row.deviation.get(f"top1@{d}"), row.seeds) for d in row.dims
+    tables = [_means_table(data, rows, beside)]
+    figures = {}
+    for name, heading in shown.items():
+        dims = sorted({d for row in rows for d in row.dims(name)})
+        tables.append(_dimensions_table(data, rows, name, heading, dims))
+        own = [one for one in found if one.metric == name]
+        if own:
+            tables.append(_differences_table(rows[0], own, heading, dims))
+        series = {
+            row.name or command: {
+                d: Value(row.mean[f"{name}@{d}"], row.deviation.get(f"{name}@{d}"), row.seeds) for d in row.dims(name)
+            }
+            for row in rows
         }
-        for row in rows
-    }
+        if len(dims) > 1:
+            file = "dimensions" if name == "top1" else f"dimensions_{name}"
+            figures[file] = functools.partial(dimensions_figure, series, f"test {heading} (%)")
     source = paper.get("source", "the recipe does not say where")
     return Report(
         result,
-        means_tables(dataset, rows, dims, beside),
+        tables,
         remarks=[f"Published: {source}"] if beside else [],
-        files={"table.csv": rows_table(rows)},
-        figures={"dimensions": lambda: dimensions_figure(series, "test top-1 (%)")} if len(dims) > 1 else {},
+        files={"table.csv": rows_table(rows)} | ({"differences.csv": _tidy(rows[0], found)} if found else {}),
+        figures=figures,
     )
 
 
-def means_tables(
-    dataset: str, rows: Sequence[Row], dims: Sequence[int], published: Mapping[str, Mapping[str, float]]
-) -> list[Table]:
-    """The means over the dimensions, and top-1 at each dimension."""
+# --- Tables -----------------------------------------------------------------------------------------------------------
 
-    def text(row: Row, name: str) -> str | None:
-        if name not in row.mean:
-            return None
-        deviation = f" ± {row.deviation[name]:.2f}" if row.seeds > 1 else ""
-        return f"{row.mean[name]:.2f}{deviation}"
 
-    seeds = max(row.seeds for row in rows)
-    over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
-    beside = [name for name in CLASSIFICATION if any(f"test/{name}" in one for one in published.values())]
-    means = [
+def _means_table(data: str, rows: Sequence[Row], published: Mapping[str, Mapping[str, float]]) -> Table:
+    known = {name: heading for name, heading in MEANS.items() if any(name in row.mean for row in rows)}
+    beside = [name for name in known if any(f"test/{name}" in one for one in published.values())]
+    lines = [
         [
             row.name or "all",
-            *(text(row, name) for name in CLASSIFICATION),
+            *(_text(row, name) for name in known),
             *(published.get(row.name, {}).get(f"test/{name}") for name in beside),
         ]
         for row in rows
     ]
-    each = [[row.name or "all", *(text(row, f"top1@{d}") for d in dims)] for row in rows]
-    headings = [
-        "setting",
-        *CLASSIFICATION.values(),
-        *(f"published {CLASSIFICATION[name]}" for name in beside),
-    ]
-    return [
-        Table(headings, means, f"{dataset}/test, means over the dimensions (percent{over})"),
-        Table(["setting", *map(str, dims)], each, f"{dataset}/test, top-1 at each dimension (percent{over})"),
-    ]
+    headings = ["setting", *known.values(), *(f"published {known[name]}" for name in beside)]
+    return Table(headings, lines, f"{data}/test, means over the dimensions (percent{_over(rows)})")
+
+
+def _dimensions_table(data: str, rows: Sequence[Row], metric: str, heading: str, dims: Sequence[int]) -> Table:
+    lines = [[row.name or "all", *(_text(row, f"{metric}@{d}") for d in dims)] for row in rows]
+    return Table(
+        ["setting", *map(str, dims)], lines, f"{data}/test, {heading} at each dimension (percent{_over(rows)})"
+    )
+
+
+def _differences_table(first: Row, found: Sequence[Difference], heading: str, dims: Sequence[int]) -> Table:
+    by_row: dict[str, dict[int, Difference]] = {}
+    for one in found:
+        by_row.setdefault(one.row.name, {})[one.dim] = one
+
+    def text(one: Difference | None) -> str | None:
+        return None if one is None else f"{one.mean:+.2f} ({'-' if one.p is None else f'{one.p:.3f}'})"
+
+    lines = [[name, *(text(own.get(d)) for d in (*dims, 0))] for name, own in by_row.items()]
+    title = f"{heading}, difference to {first.name} (p of the paired t-test over {first.seeds} seeds)"
+    return Table(["setting", *map(str, dims), "mean"], lines, title)
+
+
+def _tidy(first: Row, found: Sequence[Difference]) -> Table:
+    lines = [(one.row.name, first.name, one.row.seeds, one.metric, one.dim or "", one.mean, one.p) for one in found]
+    return Table(("setting", "reference", "seeds", "metric", "dimension", "difference", "p"), lines)
+
+
+def _text(row: Row, name: str) -> str | None:
+    if name not in row.mean:
+        return None
+    deviation = f" ± {row.deviation[name]:.2f}" if row.seeds > 1 else ""
+    return f"{row.mean[name]:.2f}{deviation}"
+
+
+def _over(rows: Sequence[Row]) -> str:
+    seeds = max(row.seeds for row in rows)
+    return f", mean and deviation of {seeds} seeds" if seeds > 1 else ""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wasskit import console
-from wasskit.config import check_keys, display, fixed_keys, recipe_fields, to_options, values_of
+from wasskit.config import RecipeOptions, check_keys, display, fixed_keys, part, recipe_fields, to_options, values_of
 from wasskit.distributed.launch import find_devices
 from wasskit.errors import UserError
-from wasskit.plugins.mrl.commands.train import MrlTrain
-from wasskit.plugins.mrl.grid import Axes, plan_points
-from wasskit.plugins.mrl.options import TrainingOptions
+from wasskit.options import RunOptions, TrainingDeviceOptions
+from wasskit.plugins.mrl.grid import NETWORKS, Axes, Subject, plan_points
 from wasskit.plugins.mrl.results import collect, grid_report
 from wasskit.report import finish
 from wasskit.system.files import replace_text, writing
@@ -24,7 +23,7 @@ from wasskit.training.schedule import Schedule, log_path
 def open_folder(
     path: Path,
     command: str,
-    config: TrainingOptions,
+    config: RecipeOptions,
     argv: Sequence[str],
     paper: Mapping[str, Any] | None = None,
 ) -> RunDirectory:
@@ -37,37 +36,45 @@ def open_folder(
             )
         return folder
     return RunDirectory.create(
-        path, command=command, options=to_options(config), paper=paper, seed=config.run.seed, argv=argv
+        path, command=command, options=to_options(config), paper=paper, seed=part(config, RunOptions).seed, argv=argv
     )
 
 
 def run_grid(
-    config: TrainingOptions,
+    config: RecipeOptions,
     axes: Axes,
     *,
     command: str,
+    data: str,
     default: str,
+    width: Callable[[Any], int],
     jobs: int,
     nproc: int,
     argv: Sequence[str],
     paper: Mapping[str, Any] | None = None,
+    subject: Subject = NETWORKS,
+    download: bool = False,
 ) -> Mapping[str, Any]:
-    """Train a grid in ``--run-dir`` (or ``runs/mrl/<name>``), tabulate, draw and save it; what ``--json`` prints."""
-    from wasskit.plugins.mrl.task import backbone_width
+    """Train a grid in ``--run-dir`` (or ``runs/mrl/<name>``), tabulate, draw and save it; what ``--json`` prints.
 
-    root = config.run.run_dir or Path("runs") / "mrl" / (config.run.name or default)
-    points = plan_points(config, axes, backbone_width)
+    Args:
+        data: what is learned from, as tables name it.
+        width: see :func:`wasskit.plugins.mrl.grid.plan_points`.
+    """
+    run = part(config, RunOptions)
+    root = run.run_dir or Path("runs") / "mrl" / (run.name or default)
+    points = plan_points(config, axes, width, subject)
     trainings = {name: training for point in points for name, training in point.trainings.items()}
     folder = open_folder(root, command, config, argv, paper)
     paper = paper or folder.paper
     console.log(f"{len(trainings)} trainings in {console.escape(str(root))}")
     with folder.claimed(alone=False):
-        finished = find_finished(root, trainings)
+        finished = find_finished(root, trainings, subject)
         # The grid may have grown since it was finished; settings that contradict its runs have been refused by now.
         folder.remove_summary()
-        train_all(root, trainings, finished, jobs=jobs, nproc=nproc, download=config.data.download)
+        train_all(root, trainings, finished, subject, jobs=jobs, nproc=nproc, download=download)
         folder.reconfigure(to_options(config), paper)
-        report = grid_report(config.data.dataset, command, collect(root, points), paper)
+        report = grid_report(data, command, collect(root, points), paper)
         result = {"run": str(root), "trainings": list(trainings), **finish(report, root)}
         folder.write_summary(result)
     return result
@@ -75,8 +82,9 @@ def run_grid(
 
 def train_all(
     root: Path,
-    trainings: Mapping[str, MrlTrain],
+    trainings: Mapping[str, RecipeOptions],
     finished: Collection[str],
+    subject: Subject = NETWORKS,
     *,
     jobs: int = 1,
     nproc: int = 1,
@@ -88,11 +96,11 @@ def train_all(
         RunFailed: a training failed; the others were finished first.
         Interrupted: a signal; the trainings were told to save their state.
     """
-    share = nproc == 1 and next(iter(trainings.values())).machine.device == "auto"
+    share = nproc == 1 and part(next(iter(trainings.values())), TrainingDeviceOptions).device == "auto"
     Schedule(
         root,
         {
-            name: _command(root, name, config, nproc, download)
+            name: _command(root, name, config, subject, nproc, download)
             for name, config in trainings.items()
             if name not in finished
         },
@@ -103,21 +111,21 @@ def train_all(
     ).run()
 
 
-def find_finished(root: Path, trainings: Mapping[str, MrlTrain]) -> list[str]:
+def find_finished(root: Path, trainings: Mapping[str, RecipeOptions], subject: Subject = NETWORKS) -> list[str]:
     """The trainings that need no further one. Raises ``UserError`` where a run directory has other settings."""
-    return [name for name, config in trainings.items() if _finished(root / name, config)]
+    return [name for name, config in trainings.items() if _finished(root / name, config, subject.options)]
 
 
-def _finished(path: Path, config: MrlTrain) -> bool:
+def _finished(path: Path, config: RecipeOptions, options: type[RecipeOptions]) -> bool:
     """Whether the run is there and complete; one with other settings is refused."""
     if not (path / "config.toml").is_file():
         return False
     run = RunDirectory.open(path, plugin="mrl")
-    saved = check_keys(MrlTrain, run.options, str(path / "config.toml"))
-    fields, now = recipe_fields(MrlTrain), values_of(config)
+    saved = check_keys(options, run.options, str(path / "config.toml"))
+    fields, now = recipe_fields(options), values_of(config)
     differing = [
         f"{key} ({display(saved.get(key, fields[key].default))} there, {display(now[key])} now)"
-        for key in sorted(fixed_keys(MrlTrain))
+        for key in sorted(fixed_keys(options))
         if saved.get(key, fields[key].default) != now[key]
     ]
     if differing:
@@ -125,16 +133,16 @@ def _finished(path: Path, config: MrlTrain) -> bool:
     return run.summary is not None
 
 
-def _command(root: Path, name: str, config: MrlTrain, nproc: int, download: bool) -> list[str]:
+def _command(root: Path, name: str, config: RecipeOptions, subject: Subject, nproc: int, download: bool) -> list[str]:
     """The command line of a training; its recipe is written beside its log."""
     import tomli_w
 
     recipe = log_path(root, name).with_suffix(".toml")
     with writing(recipe):
         recipe.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(recipe, tomli_w.dumps({"command": "mrl train", "options": to_options(config)}))
+    replace_text(recipe, tomli_w.dumps({"command": subject.command, "options": to_options(config)}))
     return [
-        sys.executable, "-m", "wasskit", "mrl", "train",
+        sys.executable, "-m", "wasskit", *subject.command.split(),
         "--recipe", str(recipe), "--run-dir", str(root / name), "--requeue",
         "--quiet", "--nproc", str(nproc), *(["--download"] if download else []),
     ]  # fmt: skip

@@ -10,16 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wasskit.config import build
+from wasskit.config import build, check_keys
 from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, is_flag
+from wasskit.plugins.mrl.adapt.report import read_vectors_of
+from wasskit.plugins.mrl.adapt.task import adapt
+from wasskit.plugins.mrl.adapt.trained import ADAPTOR
+from wasskit.plugins.mrl.commands.adapt import MrlAdapt
 from wasskit.plugins.mrl.network import MrlModel, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.data import embed_dataset, open_split
-from wasskit.trained.kind import ModelKind
+from wasskit.trained.kind import ModelKind, load_model
 from wasskit.trained.vectors import FileOptions, read_features
+from wasskit.training.run import RunDirectory
 
 
 def prefix_embedder(model: MrlModel, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
@@ -41,6 +46,9 @@ KIND = ModelKind(
         "embedding": lambda value: value in ("linear", "identity"),
     },
 )
+
+
+KINDS = (KIND, ADAPTOR)
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,17 @@ def file_splits(config: FileOptions, device: torch.device) -> tuple[Split, Split
 
 
 def test_embeddings(run: Path, device: str) -> Tensor:
-    """Normalised embeddings (N, m) float32 of the test images, at the largest dimension.
+    """Normalised embeddings (N, m) float32 of the test images, at the largest dimension; of an adaptor those of its
+    test vectors, or without any of those that it was trained on.
 
     Raises ``UserError`` where the model or its data set is missing.
     """
     config = build(ModelDataOptions, {"model": run, "device": device})
     with group(device) as place:
-        model = KIND.load(run, place)
-        test = open_split(model, config, config.split)
-        return embed_dataset(model.network.normalised, config, test, place).features.cpu()
+        found = load_model(KINDS, run, place)
+        if found.kind is ADAPTOR:
+            options = check_keys(MrlAdapt, RunDirectory.find(run, plugin="mrl")[0].options, str(run))
+            train, test_vectors = read_vectors_of(build(MrlAdapt, options))
+            return adapt(found.model.network, (test_vectors or train).rows, place)
+        test = open_split(found.model, config, config.split)
+        return embed_dataset(found.model.network.normalised, config, test, place).features.cpu()

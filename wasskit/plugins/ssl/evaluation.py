@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import Batch, EvalLoader, TrainLoader
 from wasskit.data.seeds import derive_seed
-from wasskit.data.transforms import PerImage
 from wasskit.data.views import ViewDistribution, random_views
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.errors import UserError
@@ -169,20 +168,16 @@ def view_batches(
     What is drawn for an image depends on the seed and its place in the data set alone.
     """
     views = random_views(dataset, *distributions)
-    if isinstance(views, PerImage):
-        loader = EvalLoader(dataset, settings.batch_size, views, settings.device, settings.workers)
-        try:
-            for batch in loader:
-                yield _joined(batch.views, batch.labels, batch.indices)
-        finally:
-            loader.close()
-        return
     generator = torch.Generator().manual_seed(derive_seed(settings.seed, "views"))
     draws = views.draw(len(dataset), generator)
-    for batch in EvalLoader(dataset, settings.batch_size, _as_stored, settings.device):
-        rows = batch.indices.cpu()
-        seen = views.apply(batch.images, {name: x[rows] for name, x in draws.items()})
-        yield _joined(seen, batch.labels, batch.indices)
+    loader = EvalLoader(dataset, settings.batch_size, views.decode or _as_stored, settings.device, settings.workers)
+    try:
+        for batch in loader:
+            rows = batch.indices.cpu()
+            seen = views.apply(batch.images, {name: x[rows] for name, x in draws.items()})
+            yield _joined(seen, batch.labels, batch.indices)
+    finally:
+        loader.close()
 
 
 def _as_stored(images: Tensor) -> Tensor:

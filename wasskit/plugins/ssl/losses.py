@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wasskit.distributed.collectives import gather, gather_with_grad
+from wasskit.distributed.collectives import gather_with_grad
 from wasskit.evaluation.uniformity import gaussian_uniformity, w2_uniformity
 from wasskit.ot.polar import Method, polar_factor
 from wasskit.ot.precision import full_precision
@@ -126,7 +126,7 @@ class KeyQueue(nn.Module):
         Of a batch with more keys than the queue holds, the latest stay. The keys are a new tensor, so that a loss of
         the former ones can still be differentiated.
         """
-        joined = torch.cat([gather(key.to(self.keys.dtype)) for key in keys])
+        joined = torch.cat([gather_with_grad(key.to(self.keys.dtype)) for key in keys])
         numbers = torch.arange(max(0, len(joined) - len(self)), len(joined), device=joined.device)
         self.keys = self.keys.index_copy(0, (self.position + numbers) % len(self), joined[-len(self) :])
         self.position.add_(len(joined)).remainder_(len(self))

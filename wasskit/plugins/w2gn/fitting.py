@@ -147,7 +147,8 @@ def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transpo
     options: TransportOptions = session.config
     every = options.training.eval_every or max(steps // 10, 1)
     if options.training.compile:
-        transport.compile(mode="reduce-overhead" if session.device.type == "cuda" else "default")
+        own_graphs = session.device.type == "cuda" and not options.training.cuda_graph
+        transport.compile(mode="reduce-overhead" if own_graphs else "default")
     trainer = session.trainer(
         task,
         source,
@@ -157,7 +158,7 @@ def fit(session: Session[Any], task: Any, source: Source, steps: int, *, transpo
             checkpoint_every=options.run.checkpoint_every * every,
             log_every=options.run.log_every,
         ),
-        updates=Updates(precision=options.machine.precision),
+        updates=Updates(precision=options.machine.precision, cuda_graph=options.training.cuda_graph),
     )
     summary = trainer.fit(resume=session.checkpoint)
     task.eval()

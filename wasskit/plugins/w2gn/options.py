@@ -116,7 +116,14 @@ class StepOptions(OptionGroup):
     )
     compile: bool = option(
         False,
-        help="Compile the objective with torch.compile (CUDA graphs on a GPU).",
+        help="Compile the objective with torch.compile.",
+        panel="Machine",
+        runtime=True,
+    )
+    cuda_graph: bool = option(
+        True,
+        help="On CUDA, record a step once and launch it as one graph, instead of its hundreds of operations one by "
+        "one.",
         panel="Machine",
         runtime=True,
     )

@@ -12,13 +12,13 @@ averaged over the anchors that have both a positive and a negative.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.plugins.metrix.pair_loss import PairLoss, Sum, chord, mean_nonzero
+from wasskit.plugins.metrix.pair_loss import PairLoss, Range, Sum, chord, mean_nonzero
 from wasskit.plugins.metrix.pairs import relations
 
 Distance = Literal["euclidean", "cosine"]
@@ -26,6 +26,8 @@ Distance = Literal["euclidean", "cosine"]
 
 class Contrastive(PairLoss, name="contrastive"):
     """``margin``: the distance from which, or the cosine up to which, negatives are left alone."""
+
+    search: ClassVar = {"margin": Range(0.2, 0.99)}
 
     def __init__(self, distance: Distance = "euclidean", margin: float = 0.5) -> None:
         super().__init__()

@@ -6,15 +6,19 @@ the mean over all items of the batch.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.plugins.metrix.pair_loss import LogSum, PairLoss
+from wasskit.plugins.metrix.pair_loss import LogSum, PairLoss, Range
 from wasskit.plugins.metrix.pairs import relations
 
 
 class MultiSimilarity(PairLoss, name="multisimilarity"):
     """``similarity_scales``: beta, gamma and the threshold m."""
+
+    search: ClassVar = {"similarity_scales": (Range(2, 50, log=True), Range(20, 150, log=True), Range(0.4, 0.9))}
 
     def __init__(self, similarity_scales: tuple[float, float, float] = (18.0, 75.0, 0.77)) -> None:
         super().__init__()

@@ -23,13 +23,14 @@ recipe of Metrix. Its anchors are the embeddings; proxies take no part in it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from wasskit.plugins.metrix.pair_loss import ProxyLoss, Sum, chord, resolution
+from wasskit.plugins.metrix.pair_loss import ProxyLoss, Range, Sum, chord, resolution
 
 BLOCK = 2**25
 """Pairs whose distances are in memory at a time."""
@@ -37,6 +38,8 @@ BLOCK = 2**25
 
 class PotentialField(ProxyLoss, name="potentialfield"):
     """``decay``: alpha; ``radius``: delta, of distances of unit vectors; ``proxies_per_class``: M."""
+
+    search: ClassVar = {"decay": Range(1, 6), "radius": Range(0.05, 1.0, log=True)}
 
     def __init__(
         self,

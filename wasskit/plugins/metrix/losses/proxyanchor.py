@@ -6,11 +6,13 @@ averaged over the proxies whose class is in the batch, the negative ones over al
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wasskit.plugins.metrix.pair_loss import LogSum, ProxyLoss
+from wasskit.plugins.metrix.pair_loss import LogSum, ProxyLoss, Range
 from wasskit.plugins.metrix.pairs import relations
 from wasskit.system.transfer import to_device
 
@@ -19,6 +21,7 @@ class ProxyAnchor(ProxyLoss, name="proxyanchor"):
     """``proxy_scales``: the scale alpha and the margin delta."""
 
     own_anchors = False
+    search: ClassVar = {"proxy_scales": (Range(8, 64, log=True), Range(0.0, 0.3))}
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wasskit.distributed.collectives import gather
+from wasskit.distributed.collectives import gather_with_grad
 from wasskit.plugins.metrix.mixers.base import Sources, pair_cosines
 from wasskit.plugins.metrix.pairs import Mixing, Triples
 from wasskit.system.transfer import to_device
@@ -26,7 +26,7 @@ class InputMixer:
         self.images, self.network = images, sources.network
 
     def cosines(self, anchors: Tensor, embeddings: Tensor, triples: Triples, mixing: Mixing) -> Tensor:
-        images = gather(self.images)
+        images = gather_with_grad(self.images)
 
         def embed(x: Tensor, n: Tensor) -> Tensor:
             first, second = (images[to_device(index, images.device)] for index in (x, n))

@@ -74,6 +74,11 @@ def read_vectors(
     return Vectors(rows, found, related, path.stem)
 
 
+def vector_width(path: Path | None) -> int:
+    """The width of the vectors of a file; None: of digits."""
+    return 64 if path is None else open_embeddings(path).shape[1]
+
+
 @reader("CSV of pairs", suffixes=(".csv",), advice="write it as query,document,relevance")
 def read_pairs(path: Path, count: int) -> Pairs:
     """Pairs of rows, from a CSV with a heading: the columns query and document (from 0), and relevance (1 without)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +13,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from wasskit.config import changed
+from wasskit.errors import UserError
+from wasskit.models.export import save_weights
+from wasskit.plugins.mrl.adapt.blending import choose_blend
 from wasskit.plugins.mrl.adapt.data import Vectors
+from wasskit.plugins.mrl.adapt.network import AdaptorModel
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns
 from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
+from wasskit.plugins.mrl.adapt.trained import ADAPTOR
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.stepper import Updates
@@ -41,13 +48,13 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         dims: prefixes that are trained, increasing; the largest is the m that ``transform`` gives. None: 8, 16, 32, ...
             and D.
         learn: ``"labels"``, ``"neighbours"``, or ``"auto"``: labels where ``y`` is given.
-        network, hidden, blocks, dropout, input_dropout, alpha, cosine_weight, keep_weight, wasserstein_weight,
+        network, hidden, blocks, blend, dropout, input_dropout, alpha, cosine_weight, keep_weight, wasserstein_weight,
             temperature, epochs, batch_size, lr, weight_decay: the options of the command; None: as there.
         device: where to train.
         random_state: seed.
 
     Attributes:
-        network_: the trained :class:`wasskit.plugins.mrl.adapt.network.Adaptor`.
+        model_: the trained :class:`wasskit.plugins.mrl.adapt.network.AdaptorModel`.
         dims_: the prefixes.
         n_features_in_: D.
     """
@@ -60,11 +67,12 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         network: Literal["residual", "rotation"] = "residual",
         hidden: int = 512,
         blocks: int = 1,
+        blend: float | None = None,
         dropout: float | None = None,
         input_dropout: float | None = None,
         alpha: float = 1.0,
         cosine_weight: float = 1.0,
-        keep_weight: float = 0.0,
+        keep_weight: float = 0.1,
         wasserstein_weight: float = 0.0,
         temperature: float | None = None,
         epochs: int | None = None,
@@ -79,6 +87,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.network = network
         self.hidden = hidden
         self.blocks = blocks
+        self.blend = blend
         self.dropout = dropout
         self.input_dropout = input_dropout
         self.alpha = alpha
@@ -109,18 +118,47 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         config = changed(AdaptTrainingOptions(), **options).resolved(learns)
         config.validate()
         device = torch.device(self.device)
+        if config.blend is None:
+            config = replace(config, blend=choose_blend(config, vectors, device, seed=self.random_state))
         with preserved_rng(device, self.random_state):
             task, source = build_adapt_task(config, learns, Parts(vectors, None), device, seed=self.random_state)
             updates = Updates(clip_norm=config.update.clip_norm)
             cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
             Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=self.random_state).fit()
-        self.network_ = task.network.cpu().eval()
-        self.dims_ = task.model.dims
-        self._n_features_out = self.dims_[-1]
+        task.network.cpu().eval()
+        return self._with(task.model)
+
+    def _with(self, model: AdaptorModel) -> MatryoshkaAdaptor:
+        self.model_ = model
+        self.dims_ = model.dims
+        self._n_features_out = model.dims[-1]
         return self
+
+    def save(self, path: str | Path) -> None:
+        """Write what was learned as weights (``.safetensors``), which ``wasskit.load``, ``wasskit mrl embed`` and
+        :meth:`load` read."""
+        check_is_fitted(self)
+        path = Path(path).expanduser()
+        if path.suffix != ".safetensors":
+            raise UserError(f"{path} must end in .safetensors.")
+        save_weights(path, self.model_.network, self.model_.description)
+
+    @classmethod
+    def load(cls, path: str | Path) -> MatryoshkaAdaptor:
+        """A fitted adaptor, from weights or from a run directory of ``wasskit mrl adapt``.
+
+        Raises:
+            UserError: there is no adaptor at ``path``, or it is damaged.
+        """
+        model = ADAPTOR.load(Path(path).expanduser())
+        about = model.description
+        known = {"network": about["shape"], **{key: about[key] for key in ("hidden", "blocks", "blend")}}
+        made = cls(model.dims, learn="auto" if about["learned"] == "pairs" else about["learned"], **known)
+        made.n_features_in_ = about["width"]
+        return made._with(model)
 
     def transform(self, X: Any) -> Any:
         """Adapted unit vectors (N, m), computed in float32, in the dtype of X; compare prefixes by their cosine."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
-        return adapt(self.network_, torch.from_numpy(np.array(X))).numpy().astype(X.dtype, copy=False)
+        return adapt(self.model_.network, torch.from_numpy(np.array(X))).numpy().astype(X.dtype, copy=False)

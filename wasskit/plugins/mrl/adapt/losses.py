@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wasskit.distributed.collectives import gather, gather_with_grad
+from wasskit.distributed.collectives import gather_with_grad
 from wasskit.ot.nesting import check_dims
 from wasskit.ot.sinkhorn import nested_sinkhorn_divergences
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
@@ -152,7 +152,7 @@ class LabelLoss(nn.Module):
             total = total + self.cosine_weight * (objective.ce_weights @ values)
             terms["cosine_ce"] = values.detach().mean()
         if self.keep_weight:
-            whole = gather(vectors)
+            whole = gather_with_grad(vectors)
             kept = self.keep(adapted, whole, torch.arange(len(whole), device=whole.device), len(whole))
             total = total + self.keep_weight * kept.total
             terms["neighbours"] = kept.terms["neighbours"]

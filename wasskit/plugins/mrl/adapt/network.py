@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wasskit.data.seeds import derive_seed
+from wasskit.evaluation.embedding import evaluating
 from wasskit.evaluation.ties import blocks
+from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.loss import normalise
 
 Shape = Literal["residual", "rotation"]
@@ -24,23 +27,29 @@ class Adaptor(nn.Module):
     R, both set by :meth:`start`:
 
     .. math::
-        h_0 = R u, \qquad h_{l+1} = h_l + B_l\,\phi(A_l \hat h_l + a_l) / \sqrt{m} + b_l, \qquad
+        h_0 = (R_0 + \beta\Delta) u, \qquad
+        h_{l+1} = h_l + \beta\,(B_l\,\phi(A_l \hat h_l + a_l) + b_l) / \sqrt{m}, \qquad
         \hat h = \sqrt{m}\, h / \|h\|,
 
-    with GELU :math:`\phi` and :math:`B_l = b_l = 0` before training, so that training starts from the principal
-    components. R is trained: freely with ``shape="residual"``; with ``"rotation"``, which has no residual blocks, as
-    :math:`R = R_0 (I - S)(I + S)^{-1}` for a skew S (Cayley), so that it stays orthogonal and, where m = D, the
-    whole vector keeps every cosine.
+    with GELU :math:`\phi` and :math:`\Delta = B_l = b_l = 0` before training, so that training starts from the
+    principal components. With ``shape="rotation"``, which has no residual blocks, :math:`R_0 + \beta\Delta` is
+    :math:`R_0 (I - \beta S)(I + \beta S)^{-1}` for a skew S (Cayley), so that it stays orthogonal and, where m = D,
+    the whole vector keeps every cosine.
+
+    :math:`\beta` is 1 in training and ``blend`` in evaluation: between the start, which serves all vectors alike, and
+    what was learned of those trained on lie networks that have most of both (linear interpolation of weights, Wortsman
+    et al., Robust fine-tuning of zero-shot models, 2022).
 
     Args:
         width: D.
         dim: m.
         hidden, blocks: width and number of the residual blocks.
         dropout: of the hidden units; ``input_dropout``: of the coordinates of u.
+        blend: from 0, the start, to 1, what was learned.
     """
 
     centre: Tensor
-    start_axes: Tensor
+    axes: Tensor
 
     def __init__(
         self,
@@ -52,6 +61,7 @@ class Adaptor(nn.Module):
         blocks: int = 1,
         dropout: float = 0.3,
         input_dropout: float = 0.1,
+        blend: float = 1.0,
     ) -> None:
         super().__init__()
         dim = width if dim is None else dim
@@ -61,35 +71,37 @@ class Adaptor(nn.Module):
             raise ValueError(f"shape must be 'residual' or 'rotation', not {shape!r}")
         self.shape = shape
         self.dim = dim
+        self.blend = blend
         self.register_buffer("centre", torch.zeros(width))
+        rows = dim if shape == "residual" else width
+        self.register_buffer("axes", torch.eye(rows, width))
+        self.change = nn.Parameter(torch.zeros(rows, width))
         if shape == "rotation":
-            self.register_buffer("start_axes", torch.eye(width))
-            self.skew = nn.Parameter(torch.zeros(width, width))
             blocks = 0
-        else:
-            self.axes = nn.Parameter(torch.eye(dim, width))
         self.input_dropout = nn.Dropout(input_dropout if shape == "residual" else 0.0)
         self.blocks = nn.ModuleList(_block(dim, hidden, dropout) for _ in range(blocks))
 
     @torch.no_grad()
     def start(self, axes: Tensor, centre: Tensor | None = None) -> None:
         """Start from principal axes (D, D), the first m as rows, and a centre (D,) of the unit vectors."""
-        if self.shape == "rotation":
-            self.start_axes.copy_(axes)
-        else:
-            self.axes.copy_(axes[: self.dim])
+        self.axes.copy_(axes[: len(self.axes)])
         if centre is not None:
             self.centre.copy_(centre)
 
+    @property
+    def weight(self) -> float:
+        """How much of what was learned counts."""
+        return 1.0 if self.training else self.blend
+
     def rotation(self) -> Tensor:
-        """R, (m, D)."""
+        """The matrix of the first layer, (m, D)."""
         if self.shape == "residual":
-            return self.axes
-        skew = self.skew.tril(-1)
+            return self.axes + self.weight * self.change
+        skew = self.weight * self.change.tril(-1)
         skew = skew - skew.mT
         one = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
         # (I - S) and (I + S)^-1 commute.
-        rotated: Tensor = torch.linalg.solve(one + skew, (one - skew) @ self.start_axes)
+        rotated: Tensor = torch.linalg.solve(one + skew, (one - skew) @ self.axes)
         return rotated[: self.dim]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +109,7 @@ class Adaptor(nn.Module):
         h = F.linear(unit, self.rotation())
         root = math.sqrt(self.dim)
         for block in self.blocks:
-            h = h + block(F.normalize(h, dim=1) * root) / root
+            h = h + block(F.normalize(h, dim=1) * root) * (self.weight / root)
         return h
 
     def normalised(self, x: Tensor) -> Tensor:
@@ -123,22 +135,24 @@ class PrefixAdaptor(nn.Module):
         self.dim = dim
         self.unit = unit
         self.root = math.sqrt(network.dim)
-        # R as a constant: a solve has no place in an exported graph.
-        self.register_buffer("matrix", network.rotation().detach().clone())
+        self.weight = network.blend
+        # A constant: a solve has no place in an exported graph.
+        with evaluating(network):
+            self.register_buffer("matrix", network.rotation().clone())
         self.register_buffer("centre", network.centre.clone())
         self.blocks = network.blocks
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.linear(F.normalize(x, dim=1) - self.centre, self.matrix)
         for block in self.blocks:
-            h = h + block(F.normalize(h, dim=1) * self.root) / self.root
+            h = h + block(F.normalize(h, dim=1) * self.root) * (self.weight / self.root)
         prefix = F.normalize(h, dim=1)[:, : self.dim]
         return F.normalize(prefix, dim=1) if self.unit else prefix
 
 
 @dataclass(frozen=True)
 class AdaptorModel:
-    """A network with its description: ``width``, ``dims``, ``shape``, ``hidden``, ``blocks``."""
+    """A network with its description: ``width``, ``dims``, ``shape``, ``hidden``, ``blocks``, ``blend``."""
 
     network: Adaptor
     description: Mapping[str, Any]
@@ -148,20 +162,27 @@ class AdaptorModel:
         return tuple(self.description["dims"])
 
 
-KIND = "mrl-adaptor"
-
-
 def build_adaptor(description: Mapping[str, Any], **dropouts: float) -> AdaptorModel:
-    """An untrained model from its description."""
+    """An untrained model from its description. Raises ``ValueError`` where the dimensions do not fit the width."""
+    check_dims(description["dims"], description["width"])
     network = Adaptor(
         description["width"],
         description["dims"][-1],
         shape=description["shape"],
         hidden=description["hidden"],
         blocks=description["blocks"],
+        blend=description["blend"],
         **dropouts,
     )
     return AdaptorModel(network, dict(description))
+
+
+def random_rotation(width: int, seed: int) -> Tensor:
+    """An orthogonal matrix (D, D) float32, uniformly distributed over them."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "rotation"))
+    q, r = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))
+    rotation: Tensor = q * r.diagonal().sign()
+    return rotation.float()
 
 
 @torch.no_grad()

@@ -30,9 +30,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "neighbours": {
         "lr": 1e-3, "epochs": 8, "batch_size": 128, "dropout": 0.1, "input_dropout": 0.0, "temperature": 0.05,
+        "blend": 1.0,
     },
     "pairs": {
         "lr": 1e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
+        "blend": 1.0,
     },
 }  # fmt: skip
 """What an option stands for that depends on what is learned from."""
@@ -56,6 +58,9 @@ class AdaptTrainingOptions(OptionGroup):
     network: Literal["residual", "rotation"] = option(
         "residual", help="Residual network on the principal rotation, or a rotation alone.", panel="Model"
     )
+    start: Literal["principal", "random"] = option(
+        "principal", help="Rotation that training starts from: principal axes, or a random one.", panel="Model"
+    )
     hidden: int = option(512, help="Width of a residual block.", panel="Model", min=1)
     blocks: int = option(1, help="Number of residual blocks.", panel="Model", min=0)
     dropout: float | None = option(
@@ -65,9 +70,13 @@ class AdaptTrainingOptions(OptionGroup):
         None, help="Dropout of input coordinates.", panel="Model", min=0, below=1,
         show_default=_depends("input_dropout"),
     )  # fmt: skip
+    blend: float | None = option(
+        None, help="Where the adaptor lies between its start (0) and what it learned (1), by its weights.",
+        panel="Model", min=0, max=1, show_default="1 (neighbours, pairs), chosen on classes left out (labels)",
+    )  # fmt: skip
     cosine_weight: float = option(1.0, help="Weight of the cross entropies by cosine (labels).", panel="Method", min=0)
     keep_weight: float = option(
-        0.0, help="Weight of the neighbours as they were, within the batch (labels).", panel="Method", min=0
+        0.1, help="Weight of the neighbours as they were, within the batch (labels).", panel="Method", min=0
     )
     temperature: float | None = option(
         None, help="Temperature of cosines in the objective.", panel="Method", above=0,
@@ -153,8 +162,20 @@ class AdaptOptions(RecipeOptions):
         above=0, below=1,
     )  # fmt: skip
 
+    codes: tuple[Literal["float32", "int8", "binary"], ...] = option(
+        ("float32", "int8", "binary"), help="Codes of the prefixes that are measured at the end.", panel="Measures"
+    )
+    baselines: bool = option(
+        True, help="Also measure raw prefixes, a random rotation and principal components.", panel="Measures"
+    )
+    interpolate: bool = option(
+        False, help="Also measure one dimension between each two.", panel="Measures", flag="--interpolate"
+    )
+
     def validate(self) -> None:
         super().validate()
+        if not self.codes:
+            raise UserError("--codes: name at least one of float32, int8, binary.")
         if self.learn in ("labels", "pairs") and self.train is not None and getattr(self, self.learn) is None:
             raise UserError(f"--learn {self.learn} needs the file of --{self.learn}.")
         if self.train is None and any((self.labels, self.pairs, self.test, self.test_labels)):
@@ -165,6 +186,10 @@ class AdaptOptions(RecipeOptions):
             raise UserError("--labels and --pairs: say by --learn which of them to learn from.")
         if self.test_labels is not None and self.test is None:
             raise UserError("--test-labels belong to the vectors of --test.")
+
+    def resolved(self) -> Self:
+        """With a value for everything that depends on what is learned from."""
+        return dataclasses.replace(self, adaptor=self.adaptor.resolved(self.learns))
 
     @property
     def learns(self) -> Learns:

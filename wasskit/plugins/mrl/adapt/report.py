@@ -11,9 +11,11 @@ import torch
 from wasskit.data.seeds import derive_seed
 from wasskit.evaluation.compression import Bank, Measured, baselines, compression_rows
 from wasskit.plugins.mrl.adapt.data import Vectors, digits, read_vectors
+from wasskit.plugins.mrl.adapt.losses import LabelLoss
 from wasskit.plugins.mrl.adapt.network import principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptOptions
 from wasskit.plugins.mrl.adapt.task import AdaptTask, Parts, adapt
+from wasskit.plugins.mrl.evaluation import between
 from wasskit.plugins.mrl.metrics import METRICS
 from wasskit.report import Report, Table
 
@@ -24,6 +26,8 @@ MEASURED = 20_000
 """Rows of the test vectors, and of their bank, that are compared at most: of more, a random sample, always the same."""
 
 ADAPTED = "adapted"
+FINAL = {"nn1": "nn1", "recall@1": "precision1", "overlap10": "overlap10"}
+"""What a run records of its adapted prefixes at the end, by the metrics of the table."""
 
 
 def read_vectors_of(config: AdaptOptions) -> tuple[Vectors, Vectors | None]:
@@ -48,11 +52,11 @@ def read_vectors_of(config: AdaptOptions) -> tuple[Vectors, Vectors | None]:
 
 
 @torch.no_grad()
-def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.device) -> Report:
+def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.device, config: AdaptOptions) -> Report:
     """The table that decides, on the test vectors, or without any on the validation part; called by all ranks.
 
     The training vectors are the bank in which the nearest is looked up for ``nn1``; where none of its labels is one of
-    the set's (classes never trained on) that has no meaning, and is left out.
+    the set's (classes never trained on) that has no meaning, and is left out, as the classifiers are.
     """
     measured = test or parts.validation or parts.train
     where = "validation" if test is None else "test"
@@ -63,12 +67,28 @@ def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.d
         bank_labels = None
 
     def methods(x: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {**dict(baselines(x, axes, mean)), ADAPTED: adapt(task.network, x, device).to(device)}
+        beside = dict(baselines(x, axes, mean)) if config.baselines else {}
+        return {**beside, ADAPTED: adapt(task.network, x, device).to(device)}
 
+    dims, adapted = task.model.dims, methods(own)
     found = compression_rows(
-        methods(own), task.model.dims, reference=own, labels=labels, bank=Bank(methods(train), bank_labels)
-    )
-    return _report(found, where, len(own))
+        adapted, between(dims) if config.interpolate else dims, reference=own, labels=labels,
+        bank=Bank(methods(train), bank_labels), codes=config.codes,
+    )  # fmt: skip
+    beside: dict[str, dict[str, float]] = {name: {} for name in adapted}
+    for one in found:
+        if one.code == config.codes[0]:
+            named = {f"{FINAL[name]}@{one.dim}": value for name, value in one.metrics.items() if name in FINAL}
+            beside[one.method] |= named
+    final = beside.pop(ADAPTED)
+    known = parts.train.labels
+    if known is not None and labels is not None and bank_labels is not None and isinstance(task.objective, LabelLoss):
+        classes = known.unique().to(device)
+        for d, logits in zip(dims, task.objective.objective.logits(adapted[ADAPTED]), strict=True):
+            right = classes[logits.argmax(-1)] == labels
+            final[f"top1@{d}"] = 100 * float(right.double().mean())
+    recorded = {"final": {f"{where}/{name}": value for name, value in final.items()}, "baselines": beside}
+    return _report(found, where, len(own), recorded)
 
 
 def _sample(vectors: Vectors, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -81,7 +101,7 @@ def _sample(vectors: Vectors, device: torch.device) -> tuple[torch.Tensor, torch
     return vectors.rows[rows].to(device, torch.float32), labels
 
 
-def _report(found: Sequence[Measured], where: str, count: int) -> Report:
+def _report(found: Sequence[Measured], where: str, count: int, recorded: Mapping[str, Any]) -> Report:
     names = list(found[0].metrics)
     headings = METRICS.headings(*names)
     dims = sorted({one.dim for one in found})
@@ -107,6 +127,7 @@ def _report(found: Sequence[Measured], where: str, count: int) -> Report:
     )
     result = {
         "measured_on": where,
+        **recorded,
         "compression": [
             {"method": one.method, "code": one.code, "dim": one.dim, "bytes": one.bytes, **one.metrics} for one in found
         ],
@@ -129,7 +150,7 @@ def _draw(found: Sequence[Measured], name: str, heading: str) -> Figure:
             points = [(m.bytes, m.metrics[name]) for m in found if (m.method, m.code) == (method, code)]
             if points:
                 style = {**series_style(number), "linestyle": line, "markersize": 3}
-                label = method if code == "float32" else None
+                label = method if code == found[0].code else None
                 ax.plot(*zip(*points, strict=True), label=label, **style)
     ax.set_xscale("log", base=2)
     ax.set_xlabel("bytes per vector (solid: float32, dashed: int8, dotted: binary)")

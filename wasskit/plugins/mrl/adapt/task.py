@@ -27,9 +27,11 @@ from wasskit.plugins.mrl.adapt.data import (
     split_pairs,
 )
 from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
-from wasskit.plugins.mrl.adapt.network import KIND, Adaptor, AdaptorModel, build_adaptor, principal_axes
+from wasskit.plugins.mrl.adapt.network import Adaptor, AdaptorModel, build_adaptor, principal_axes, random_rotation
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns, adapted_dims
+from wasskit.plugins.mrl.adapt.trained import HEADER
 from wasskit.plugins.mrl.task import published_schedule
+from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
 
@@ -109,7 +111,7 @@ class AdaptTask(Task):
         return {} if self.check is None else {"val": self.check.metrics(self.network, self.model.dims, self.precision)}
 
     def extra_state(self) -> dict[str, Any]:
-        return {"model": dict(self.model.description)}
+        return checkpoint_entry(self.model.description)
 
 
 class Validation:
@@ -205,6 +207,7 @@ def build_adapt_task(
     config = config.resolved(learns)
     assert config.batch_size is not None
     assert config.temperature is not None
+    assert config.blend is not None
     train = parts.train
     width = train.rows.shape[1]
     dims = config.objective.dims or adapted_dims(width)
@@ -212,16 +215,19 @@ def build_adapt_task(
         raise UserError(f"--dims: {dims[-1]} is larger than the vectors, which have {width} numbers.")
     check_dims(dims, width)
     description = {
-        "kind": KIND,
+        "kind": HEADER,
         "width": width,
         "dims": list(dims),
         "shape": config.network,
         "hidden": config.hidden,
         "blocks": config.blocks if config.network == "residual" else 0,
+        "blend": config.blend,
         "learned": learns,
     }
     model = build_adaptor(description, dropout=config.dropout or 0.0, input_dropout=config.input_dropout or 0.0)
     mean, axes = principal_axes(train.rows)
+    if config.start == "random":
+        axes = random_rotation(width, seed)
     # Neighbours by cosine are those about zero, which a centre would move.
     model.network.start(axes, mean if learns == "labels" else None)
     source: RowSource

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation
@@ -18,6 +18,7 @@ class MrlAdapt(AdaptOptions):
 def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import is_main
+    from wasskit.plugins.mrl.adapt.blending import with_blend
     from wasskit.plugins.mrl.adapt.report import compare, read_vectors_of
     from wasskit.plugins.mrl.adapt.task import build_adapt_task, divide
     from wasskit.report import finish
@@ -29,12 +30,13 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     new = config.run.resume is None and not config.run.requeue
     data = read_vectors_of(config) if new else None
     name = config.train.stem if config.train is not None else "digits-adapted"
-    config = replace(config, adaptor=config.adaptor.resolved(config.learns))
+    config = config.resolved()
     with training_session(config, invocation, name=name) as session:
         config = session.config
         chosen, seed = config.adaptor, config.run.seed
         vectors, test = data or read_vectors_of(config)
         parts = divide(vectors, config.learns, config.validation, seed)
+        chosen = with_blend(chosen, parts.train, session.device, seed=seed, resumed=session.checkpoint)
         task, source = build_adapt_task(chosen, config.learns, parts, session.device, seed=seed)
         cadence = Cadence(
             epochs=chosen.epochs, eval_every=chosen.cadence.eval_every,
@@ -46,10 +48,11 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
         trainer = session.trainer(task, source, cadence=cadence, updates=updates)
         summary = trainer.fit(resume=session.checkpoint).as_dict()
         run = session.run
-        report = compare(task, parts, test, session.device)
-        content = summary | dict(report.result)
+        report = compare(task, parts, test, session.device, config)
+        final = summary["final"] | report.result["final"]
+        content = summary | {"blend": task.model.description["blend"]} | dict(report.result) | {"final": final}
         run.write_summary(content)
-    told = finish(report, run.path) if is_main() else dict(report.result)
+    told = finish(report, run.path) if is_main() else {}
     console.log(f"Trained in {summary['wall_seconds']:.1f} s.")
     return content | {"run": str(run.path), "figures": told.get("figures", [])}
 

@@ -21,6 +21,7 @@ class MrlBaseline(GridOptions):
 
 def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.series import run_grid
+    from wasskit.plugins.mrl.task import backbone_width
 
     paper = invocation.recipe.get("paper") if invocation.recipe else None
     axes: dict[str, list[Any]] = {
@@ -31,6 +32,9 @@ def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
         config,
         axes,
         command="mrl baseline",
+        data=config.data.dataset,
+        width=backbone_width,
+        download=config.data.download,
         default=f"baseline-{config.data.dataset}",
         jobs=config.jobs,
         nproc=config.nproc_per_run,

@@ -7,24 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wasskit.config import Command, Invocation, argument, option
-from wasskit.errors import UserError
-from wasskit.plugins.mrl.options import TrainingOptions, complete_axes
+from wasskit.plugins.mrl.options import JobOptions, TrainingOptions, complete_axes
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridOptions(TrainingOptions):
-    """Options of commands that train many times."""
-
-    jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
-    nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
-
-    def validate(self) -> None:
-        super().validate()
-        if self.machine.nproc > 1:
-            raise UserError(
-                "--nproc: this command trains many times; use --jobs for trainings at the same time, or "
-                "--nproc-per-run for the processes of each."
-            )
+class GridOptions(JobOptions, TrainingOptions):
+    """Options of commands that train networks many times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +28,7 @@ class MrlSweep(GridOptions):
 def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.grid import parse_axes
     from wasskit.plugins.mrl.series import run_grid
+    from wasskit.plugins.mrl.task import backbone_width
 
     # The folder's configuration holds the whole grid, however its axes were given.
     config = replace(config, axes=(), grid=(*config.axes, *config.grid))
@@ -49,6 +38,9 @@ def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
         config,
         axes,
         command="mrl sweep",
+        data=config.data.dataset,
+        width=backbone_width,
+        download=config.data.download,
         default=f"sweep-{config.data.dataset}",
         jobs=config.jobs,
         nproc=config.nproc_per_run,

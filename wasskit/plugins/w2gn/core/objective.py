@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from wasskit.models.icnn import Potential
 from wasskit.ot.conjugate import Conjugate, solve_conjugate
+from wasskit.ot.precision import full_precision
 
 
 class Objective(NamedTuple):
@@ -114,7 +115,8 @@ def refined_objective(
     """
     guess = conjugate.gradient(y)
     solved = solve(psi, y, guess.detach(), method=method, evaluations=evaluations)
-    correlation = psi(x).mean() - psi(solved.point).mean()
+    at_x, at_solved = psi(torch.cat([x, solved.point])).split([len(x), len(y)])
+    correlation = at_x.mean() - at_solved.mean()
     amortisation = (guess - solved.point).square().mean()
     zero = x.new_zeros(())
     norm = l1_norm(psi, conjugate) if l1 > 0 else zero
@@ -134,9 +136,11 @@ def solve(
 ) -> Conjugate:
     """Solve ``grad psi(x) = y`` for points or images ``y`` (B, ...)."""
     shape = y.shape
+    with full_precision(y):
+        value_and_gradient = psi.frozen()
 
     def flat(points: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = psi.value_and_gradient(points.view(-1, *shape[1:]))
+        value, gradient = value_and_gradient(points.view(-1, *shape[1:]))
         return value, gradient.flatten(1)
 
     found = solve_conjugate(

@@ -6,6 +6,7 @@ Both are steps of one loop with one set of checkpoints, so that a run stopped in
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import torch
@@ -112,6 +113,9 @@ class TwoStages(Task):
         if not self.second.pretrain:
             transport.center(points.x[:4096], points.y[:4096])
         self.second.averaged.load_state_dict(transport.state_dict())
+
+    def kind_of_step(self, progress: Progress) -> Hashable | None:
+        return None if self.in_first(progress) else self.second.kind_of_step(progress)
 
     def step(self, batch: Any, stepper: Stepper) -> Losses:
         return (self.first if self.in_first(stepper.progress) else self.second).step(batch, stepper)

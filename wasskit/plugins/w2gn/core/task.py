@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -106,8 +106,15 @@ class TransportTask(Task):
             optimisations.append(Optimisation(adam(transport.psi, (0.8, 0.9), 1e-3), None, "identity"))
         return optimisations
 
+    def in_pretraining(self, progress: Progress) -> bool:
+        """Whether the next step trains the potential to the identity."""
+        return progress.step < self.begin + self.pretrain
+
+    def kind_of_step(self, progress: Progress) -> Hashable:
+        return "identity" if self.in_pretraining(progress) else "potentials"
+
     def step(self, batch: Pair, stepper: Stepper) -> Losses:
-        if stepper.progress.step < self.begin + self.pretrain:
+        if self.in_pretraining(stepper.progress):
             return self.identity_step(batch, stepper)
         with stepper.autocast():
             objective = self.transport(batch.x, batch.y)

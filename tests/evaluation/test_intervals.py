@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from wasskit.evaluation.intervals import Estimate, holm, mean_interval, paired_difference
+
+
+def test_an_interval_by_hand() -> None:
+    """1, 2, 3: mean 2, s = 1; with two degrees of freedom t = a sqrt(2 / (1 - a^2)) at (1 + a) / 2, a = 0.95."""
+    found = mean_interval([1.0, 2.0, 3.0])
+    half = 0.95 * math.sqrt(2 / (1 - 0.95**2)) / math.sqrt(3)
+    assert (found.mean, found.count, found.p) == (2.0, 3, None)
+    assert found.half_width == pytest.approx(half, rel=1e-12)
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_intervals_and_tests_are_those_of_scipy(n: int, level: float) -> None:
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(60, 2, (2, n))
+    found = mean_interval(a.tolist(), level)
+    low, high = stats.t.interval(level, n - 1, a.mean(), stats.sem(a))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
+    difference = paired_difference(a.tolist(), b.tolist(), level)
+    test = stats.ttest_rel(a, b)
+    ends = test.confidence_interval(level)
+    assert difference.p == pytest.approx(test.pvalue, rel=1e-9)
+    assert (difference.low, difference.high) == pytest.approx((ends.low, ends.high), rel=1e-9)
+
+
+def test_pairing_takes_out_what_repeats_share() -> None:
+    shared = [50.0, 60.0, 70.0, 80.0]
+    found = paired_difference([x + d for x, d in zip(shared, (1.0, 1.1, 0.9, 1.0), strict=True)], shared)
+    assert found.low is not None
+    assert 0.8 < found.low < 1 < (found.high or 0) < 1.2
+    assert found.p is not None
+    assert found.p < 1e-3
+
+
+def test_an_interval_covers_as_often_as_it_says() -> None:
+    """The share of 2,000 that holds the mean has a deviation of sqrt(0.95 0.05 / 2000) = 0.49 %; four of them."""
+    rng = np.random.default_rng(0)
+    found = [mean_interval(row.tolist()) for row in rng.normal(3, 2, (2000, 5))]
+    covered = np.mean([e.low <= 3 <= e.high for e in found if e.low is not None and e.high is not None])
+    assert abs(covered - 0.95) < 0.0195
+
+
+def test_one_repeat_and_equal_repeats_tell_no_deviation() -> None:
+    assert mean_interval([7.0]) == Estimate(7.0, None, None, 1)
+    assert mean_interval([7.0]).half_width is None
+    equal = paired_difference([2.0, 3.0], [1.0, 2.0])
+    assert (equal.mean, equal.half_width, equal.p) == (1.0, 0.0, None)
+    assert paired_difference([2.0], [1.5]).p is None
+
+
+def test_holm_by_hand() -> None:
+    """Sorted 0.01, 0.02, 0.04 of three: 0.03, 0.04, then 0.04 itself, which is not below the one before."""
+    assert holm([0.04, None, 0.01, 0.02]) == pytest.approx([0.04, None, 0.03, 0.04])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([None]) == [None]
+    assert holm([]) == []
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match=r"not 0 and 0\.95"):
+        mean_interval([])
+    with pytest.raises(ValueError, match="not 2 and 1"):
+        mean_interval([1.0, 2.0], 1)
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        paired_difference([1.0], [1.0, 2.0])

@@ -1,0 +1,1 @@
+"""``wasskit data``."""

@@ -1,0 +1,82 @@
+"""What a few repeats say: means with intervals of Student's t, paired differences, and many tests at once.
+
+Everything here takes one number for each repeat and treats repeats as independent draws of one normal distribution.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Estimate", "holm", "mean_interval", "paired_difference"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval; of a difference, also the two-sided p-value of its being zero.
+
+    ``low``, ``high`` and ``p`` are None where one repeat, or repeats without any difference, tell no deviation.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    count: int
+    p: float | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the length of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """The mean of n values with ``mean +- t s / sqrt(n)``: s is their deviation with n - 1 in the denominator, t the
+    quantile (1 + level) / 2 of Student's distribution with n - 1 degrees of freedom.
+
+    Raises ``ValueError`` without any value, and for a level outside (0, 1).
+    """
+    from scipy.special import stdtrit
+
+    if not values or not 0 < level < 1:
+        raise ValueError(f"an interval needs a value or more and a level in (0, 1), not {len(values)} and {level}")
+    n, mean = len(values), statistics.fmean(values)
+    if n == 1:
+        return Estimate(mean, None, None, 1)
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * statistics.stdev(values) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float], level: float = 0.95) -> Estimate:
+    """The mean of ``values[i] - baseline[i]`` with the interval of :func:`mean_interval`, and the p-value
+    ``2 P(T > |mean| sqrt(n) / s)`` of the paired t test: s is the deviation of the differences, T has n - 1 degrees of
+    freedom.
+
+    Raises ``ValueError`` for another number of values than of the baseline's.
+    """
+    from scipy.special import stdtr
+
+    differences = [a - b for a, b in zip(values, baseline, strict=True)]
+    found = mean_interval(differences, level)
+    deviation = statistics.stdev(differences) if len(differences) > 1 else 0.0
+    if deviation == 0:
+        return found
+    t = found.mean * math.sqrt(found.count) / deviation
+    return Estimate(found.mean, found.low, found.high, found.count, 2 * float(stdtr(found.count - 1, -abs(t))))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """P-values of several tests that may be read together (Holm, Scandinavian Journal of Statistics, 1979).
+
+    Sorted, the k-th smallest of m becomes the largest of ``(m - j + 1) p_j`` over j <= k, at most 1. None stays None
+    and does not count.
+    """
+    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        adjusted[place] = largest
+    return adjusted

@@ -1,0 +1,1 @@
+"""Cross-validated comparison of metric losses with equal tuning (`wasskit metrix crossval`)."""

@@ -1,0 +1,75 @@
+"""``wasskit mrl adapt-sweep``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wasskit.config import Command, Invocation, argument, option
+from wasskit.errors import UserError
+from wasskit.options import complete_local_paths
+from wasskit.plugins.mrl.adapt.options import AdaptOptions
+from wasskit.plugins.mrl.options import JobOptions, axes_of
+
+
+def complete_axes(typed: str) -> Iterable[str]:
+    """Candidates for an axis: ``key=``."""
+    return axes_of(AdaptOptions, typed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MrlAdaptSweep(JobOptions, AdaptOptions):
+    """Options of ``wasskit mrl adapt-sweep``."""
+
+    axes: tuple[str, ...] = argument(
+        (), help="Axes of the grid: key=value,value for any option of `mrl adapt`.", complete=complete_axes
+    )
+    grid: tuple[str, ...] = option((), help="Further axes, for recipes.", panel="Method", metavar="AXES")
+    train: Path | None = option(
+        None, help="Vectors (N, D) to train on, the TRAIN of `mrl adapt`.", panel="Data",
+        complete=complete_local_paths, show_default="the 64 pixels of digits",
+    )  # fmt: skip
+
+
+def body(config: MrlAdaptSweep, invocation: Invocation) -> Mapping[str, Any]:
+    from wasskit.plugins.mrl.adapt.data import vector_width
+    from wasskit.plugins.mrl.grid import ADAPTORS, parse_axes
+    from wasskit.plugins.mrl.series import run_grid
+
+    # The folder's configuration holds the whole grid, however its axes were given.
+    config = replace(config, axes=(), grid=(*config.axes, *config.grid))
+    axes = parse_axes(config.grid, ADAPTORS)
+    if "method" in axes and config.learns != "labels":
+        raise UserError("method: the published comparison learns from labels: give --labels.")
+    data = "digits" if config.train is None else config.train.stem
+    return run_grid(
+        config,
+        axes,
+        command="mrl adapt-sweep",
+        data=data,
+        default=f"adapt-sweep-{data}",
+        width=lambda training: vector_width(training.train),
+        jobs=config.jobs,
+        nproc=config.nproc_per_run,
+        argv=invocation.argv,
+        paper=invocation.recipe.get("paper") if invocation.recipe else None,
+        subject=ADAPTORS,
+    )
+
+
+command = Command(
+    "mrl adapt-sweep",
+    MrlAdaptSweep,
+    body,
+    "Train a grid of adaptors and compare them.\n\n"
+    "As `mrl sweep`, over the options of `mrl adapt`: `method` with the methods of the published comparison, "
+    "`seed`, or any other. With several seeds every row is tested against the first by a paired t-test over the "
+    "seeds at each dimension.",
+    (
+        "wasskit mrl adapt-sweep method=matryoshka,mwrl seed=0,1,2 --wasserstein-weight 1",
+        "wasskit mrl adapt-sweep --train train.npy --labels labels.npy --test test.npy --test-labels test_labels.npy "
+        "wasserstein_weight=0,0.1,1 seed=0,1,2,3,4",
+    ),
+)
