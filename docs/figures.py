@@ -80,21 +80,20 @@ def spectra(ax: Any, plain: Path, spread: Path) -> None:
     ax.legend(loc="lower left", fontsize=7, frameon=False)
 
 
-def neighbours(ax: Any, run: Path, count: int = 7) -> None:
-    """The first image of each class that was not trained on, and the images nearest to it."""
+def neighbours(ax: Any, run: Path, count: int = 8) -> None:
+    """The first two images of each class that was not trained on, and the images nearest to them."""
     test = load_metric_splits("digits").test
     images, labels = test.images, test.labels
     embeddings = torch.nn.functional.normalize(wasskit.load(run).embed(images))
     side, gap = images.shape[-1], 2
-    classes = labels.unique()
-    sheet = np.full((len(classes) * (side + gap), (count + 1) * (side + gap) + gap, 3), 255, np.uint8)
-    for row, label in enumerate(classes):
-        query = int((labels == label).nonzero()[0])
+    queries = [int(item) for label in labels.unique() for item in (labels == label).nonzero()[:2]]
+    sheet = np.full((len(queries) * (side + gap), (count + 1) * (side + gap) + gap, 3), 255, np.uint8)
+    for row, query in enumerate(queries):
         nearest = (embeddings @ embeddings[query]).argsort(descending=True)
         chosen = [query, *nearest[nearest != query][:count].tolist()]
         for column, item in enumerate(chosen):
             top, left = row * (side + gap) + gap // 2, column * (side + gap) + gap // 2 + gap * (column > 0)
-            if labels[item] != label:
+            if labels[item] != labels[query]:
                 sheet[top - 1 : top + side + 1, left - 1 : left + side + 1] = (213, 94, 0)
             sheet[top : top + side, left : left + side] = 255 - images[item].permute(1, 2, 0).numpy()
     ax.imshow(sheet, interpolation="nearest")

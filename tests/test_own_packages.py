@@ -62,7 +62,9 @@ def test_a_method_in_one_file_has_what_every_method_has(tmp_path: Path) -> None:
     assert told[-1] > 60
     carry_out(folder, "rotations export runs/rotations/digits --output net.safetensors")
     assert (folder / "net.safetensors").is_file()
-    assert "rotations told" in carry_out(folder, "plot table runs/rotations/digits --metric train/rotation --format markdown")
+    assert "rotations told" in carry_out(
+        folder, "plot table runs/rotations/digits --metric train/rotation --format markdown"
+    )
     assert "Features from rotations." in carry_out(folder, "--help")
 
 
