@@ -171,8 +171,10 @@ def test_a_wrong_request_is_said_once_however_the_ranks_were_started(
     monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any], torchrun: bool
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    if torchrun:
-        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    if not torchrun:
+        monkeypatch.setenv("WASSKIT_SAVED", "ours")
     result = run_cli("recipes", "show", "nosuch")
     assert result.exit_code == 2
     assert ("(rank 1) No recipe named 'nosuch'" in result.stderr) is not torchrun
@@ -561,7 +563,7 @@ def test_a_measurement_without_memory_names_its_own_options(
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
 
-    monkeypatch.setattr("wasskit.trained.kind.ModelKind.load", full)
+    monkeypatch.setattr("wasskit.trained.kind.load_model", full)
     result = run_cli("mrl", "embed", str(tmp_path), str(tmp_path), "-o", str(tmp_path / "x.npy"))
     assert result.exit_code == 1
     said = " ".join(result.stderr.split())

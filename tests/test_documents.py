@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from wasskit.cli import GENERAL, GROUPS, find_command, load_command
+from wasskit.commands.sweep import read_words
 from wasskit.config import fields_of
 from wasskit.plugins import load_plugin, plugin_targets
 
@@ -65,6 +66,10 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         else:
             grouped = words[1] in load_plugin(targets[words[0]]).groups
             command = find_command(" ".join(words[: 3 if grouped else 2]))
+        if "--" in words:  # what follows are options of the command that a sweep trains by
+            place = words.index("--")
+            read_words([word for word in words[1:place] if not word.startswith("-")][:3] + words[place + 1 :])
+            words = words[:place]
         options = fields_of(command.options)
         flags = {f.flag for f in options} | {f.option.short for f in options if f.option.short} | {"--help"}
         flags |= {"--no-" + flag[2:] for flag in flags}
@@ -93,6 +98,7 @@ def test_command_lines_work_in_their_order(
             assert result.exit_code == 0, f"{_name(page)}, `{line}`: {result.stderr[-2000:]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if _blocks(p, "python")], ids=_name)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page one after another, but for those that say what they need."""

@@ -162,6 +162,7 @@ def test_one_name_means_one_thing(path: str) -> None:
     assert len(set(options)) == len(options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", COMMANDS)
 def test_the_examples_of_a_command_can_be_parsed(path: str) -> None:
     """Every recipe that an example or the README's examples name exists, for that command; every option too."""

@@ -116,6 +116,7 @@ def test_the_terminal_shows_the_characters_and_obeys_none(hostile: str) -> None:
     assert printed.count(text.plain_text(hostile).rstrip("\\")) >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from")
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_figures_draw_the_characters_and_keep_their_legend(hostile: str, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from wasskit.config import Command, OptionGroup, RecipeOptions, build, check_keys
+from wasskit.distributed.launch import owns_ranks
 from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, declared_models, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
@@ -32,7 +33,10 @@ from wasskit.usage import PARSER_ERRORS, no_such_command, parsing, sentence
 GENERAL = Plugin(
     name="wasskit",
     help="Learn and measure representations with Wasserstein distances.",
-    commands={"info": "Show versions, devices and the data sets found."},
+    commands={
+        "info": "Show versions, devices and the data sets found.",
+        "sweep": "Train a grid of settings of any training command.",
+    },
     package="wasskit.commands",
 )
 RECIPES = Plugin(
@@ -310,8 +314,8 @@ def _report(error: Exception) -> int:
             "please report the lines above with the command."
         )
     rank = os.environ.get("RANK")
-    if rank not in (None, "0") and code == 2 and "TORCHELASTIC_RUN_ID" in os.environ:
-        return code  # torchrun shows every rank's words; our launcher those of the rank that failed
+    if rank not in (None, "0") and code == 2 and not owns_ranks():
+        return code  # torchrun and srun show every rank's words; our launcher those of the rank that failed
     prefix = "" if rank in (None, "0") else f"(rank {rank}) "
     first = said.split(" ")[0]
     if first.isalpha() and not os.path.lexists(first) and first not in CARDS:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from wasskit.cluster.options import SubmitOptions
 from wasskit.config import ByCommand, OptionGroup, argument, option
 from wasskit.errors import UserError
 from wasskit.system.arrays import VECTORS
@@ -126,12 +127,43 @@ class DeviceOptions(OneDeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingDeviceOptions(DeviceOptions):
+class MachinesOptions(OptionGroup):
+    """Several machines that train as one, and what becomes of a training when one of its processes dies."""
+
+    nnodes: int = option(
+        1, help="Machines that train together, --nproc processes on each: call the same on all.", panel="Machine",
+        min=1, runtime=True,
+    )  # fmt: skip
+    rdzv_endpoint: str | None = option(
+        None, help="Where they meet: one of them and a free port of it.", panel="Machine", metavar="HOST:PORT",
+        transient=True, show_default="the first machine of the SLURM job",
+    )  # fmt: skip
+    max_restarts: int = option(
+        0, help="How often to go on from the last checkpoint when a process has died.", panel="Machine", min=0,
+        transient=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDeviceOptions(SubmitOptions, MachinesOptions, DeviceOptions):
     """Where and how a training computes."""
 
     tf32: bool = option(
         False, help="On NVIDIA GPUs, products of float32 matrices in TF32: faster, with 10 bits after the point "
         "instead of 23. Losses and conjugates are computed in full.", panel="Machine",
+    )  # fmt: skip
+
+    @property
+    def ranks(self) -> int:
+        """Processes of the training, on all machines."""
+        return self.nproc * self.nnodes
+
+
+def sync_norm_option(former: Mapping[str, Mapping[str, Any]] | None = None) -> Any:
+    """``--sync-bn`` of a method with batch norm."""
+    return option(
+        None, help="Batch normalisation over the batch of all processes, so that N processes train as one.",
+        panel="Machine", show_default="on; off where processes share a GPU", former=former or {},
     )  # fmt: skip
 
 

@@ -106,13 +106,21 @@ def test_flags_keys_and_choices_are_still_accepted(surface: Path) -> None:
     assert refused == []
 
 
+MEANT = {("sync_bn", "true", "none")}
+"""Batch norm is joint as before, but where ranks share a GPU: what they exchange there goes through host memory."""
+
+
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda path: path.parent.name)
-def test_defaults_are_the_same(surface: Path) -> None:
+def test_defaults_are_the_same_but_for_those_meant(surface: Path) -> None:
     changed = []
     for path, had in commands(surface):
         fields = fields_of(find_command(path).options)
         now = {name: display(f.default) for f in fields for name in (f.name, *f.option.former)}
-        changed += [f"{path} {key}" for key, default in had["defaults"].items() if now[key] != default]
+        changed += [
+            f"{path} {key}"
+            for key, default in had["defaults"].items()
+            if now[key] != default and (key, default, now[key]) not in MEANT
+        ]
     assert changed == []
 
 

@@ -59,6 +59,7 @@ def test_a_declared_set_has_what_every_set_has(stripes: str) -> None:
         load_dataset("strips", "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

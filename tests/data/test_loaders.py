@@ -171,6 +171,7 @@ def test_a_worker_that_dies_ends_the_run_in_a_sentence(on_disk: ImageDataset) ->
     assert issubclass(RunFailed, Exception)
 
 
+@pytest.mark.slow
 def test_a_loader_that_is_dropped_leaves_the_next_alone(on_disk: ImageDataset) -> None:
     """Its workers are ended once, by this process, and neither by those of the next nor under it."""
     before = children()

@@ -21,6 +21,7 @@ import importlib
 import multiprocessing
 import os
 import pickle
+import socket
 import sys
 import time
 import traceback
@@ -30,7 +31,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from wasskit.distributed.launch import _environments
+from wasskit.distributed.launch import shared_environment
 
 TIMEOUT_SECONDS = 600.0
 _ROOT = str(Path(__file__).parents[2])
@@ -64,7 +65,17 @@ class _Pool:
             sys.path.insert(0, _ROOT)
         self.processes: list[SpawnProcess] = []
         self.connections: list[Connection] = []
-        for environment in _environments(nproc):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        shared = {
+            **shared_environment(nproc),
+            "WORLD_SIZE": str(nproc),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        for place in range(nproc):
+            environment = {**shared, "RANK": str(place), "LOCAL_RANK": str(place)}
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, environment), daemon=True)
             process.start()

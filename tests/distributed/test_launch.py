@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from wasskit.distributed import agent
 from wasskit.distributed import launch as launching
+from wasskit.distributed.devices import Device, find_devices, parse_device_list
 from wasskit.distributed.group import _choose_device
-from wasskit.distributed.launch import Device, find_devices, is_launched, launch, parse_device_list
+from wasskit.distributed.launch import is_launched, join_slurm_step, launch, slurm_endpoint
 from wasskit.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -116,8 +119,12 @@ def test_visible_devices_are_found(
         ("0:1,0:2", 1, "MIG-6666"),
         ("GPU-3333", 1, "MIG-5555"),
         ("0", 2, "MIG-6666"),
+        ("0", 4, "MIG-5555"),
+        ("0,1", 3, "1"),
+        ("GPU-33333333-aaaa-bbbb-cccc-000000000000,GPU-7777", 3, "GPU-77777777-aaaa-bbbb-cccc-000000000000"),
         ("GPU-77777777-aaaa-bbbb-cccc-000000000000", None, "GPU-7777"),
         ("1", None, "1"),
+        ("1", 1, "1"),
     ],
 )
 def test_a_process_sees_its_own_slice(
@@ -131,7 +138,7 @@ def test_a_process_sees_its_own_slice(
     with pytest.raises(UserError, match="no CUDA device"):
         _choose_device("cuda", distributed=rank is not None)
     assert os.environ["CUDA_VISIBLE_DEVICES"][: len(seen)] == seen
-    assert seen.startswith("MIG") or os.environ["CUDA_VISIBLE_DEVICES"] == setting
+    assert seen.startswith("MIG") or "," in setting or os.environ["CUDA_VISIBLE_DEVICES"] == setting
 
 
 def test_no_driver_means_no_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -156,6 +163,7 @@ def report(nproc: int, folder: Path, *argv: str) -> list[list[str]]:
     return [(folder / str(place)).read_text().splitlines() for place in range(nproc)]
 
 
+@pytest.mark.slow
 def test_ranks_get_torchruns_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,20 +181,86 @@ def test_ranks_get_torchruns_variables(
     assert capfd.readouterr().out == "to the terminal 0\n"
 
 
-def test_threads_that_are_set_stay_and_slices_are_dealt_out(
+@pytest.mark.slow
+def test_threads_that_are_set_stay_and_the_launcher_deals_out_no_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: Path
 ) -> None:
+    """Each rank finds its own, by its local rank: torchrun and srun place them likewise."""
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     driver.write_text("\n".join(SLICED.splitlines()[:3]))
+    before = dict(os.environ)
     said = report(3, tmp_path)
-    assert [lines[6] for lines in said] == ["5", "5", "5"]
-    # A third rank shares the first slice.
-    assert [lines[7][:8] for lines in said] == ["MIG-4444", "MIG-5555", "MIG-4444"]
+    assert [lines[6:8] for lines in said] == [["5", "-"]] * 3
+    assert dict(os.environ) == before
+
+
+@pytest.mark.slow
+def test_words_reach_the_ranks_as_they_are(tmp_path: Path) -> None:
+    words = ["", "$$", "${local_rank}", "a b", "'"]
+    assert [lines[8:-1] for lines in report(2, tmp_path, *words)] == [words] * 2
 
 
 def test_no_ranks_are_refused() -> None:
     with pytest.raises(UserError, match="--nproc 0"):
         launch(0, [])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "sentence"), [(None, "--rdzv-endpoint HOST:PORT"), ("node1", "'node1' is not HOST:PORT")]
+)
+def test_machines_that_cannot_meet_are_refused(
+    endpoint: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UserError, match=sentence):
+        launch(1, [], nnodes=2, endpoint=endpoint)
+
+
+# ---- SLURM ----
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [("node7", "node7"), ("gpu[03-05,9]", "gpu03"), ("a1,b[2-3]", "a1"), ("r[1,4]-ib", "r1-ib"), ("x-[10]", "x-10")],
+)
+def test_the_machines_of_a_job_meet_at_its_first(nodes: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", nodes)
+    monkeypatch.delenv("SLURM_STEP_NODELIST", raising=False)
+    found = slurm_endpoint()
+    assert found is not None
+    assert found.rpartition(":")[0] == host
+    assert 20000 <= int(found.rpartition(":")[2]) < 32000
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert slurm_endpoint() is None
+
+
+STEP = {
+    "SLURM_JOB_ID": "12", "SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "5", "SLURM_STEP_NUM_NODES": "3",
+    "SLURM_STEP_NODELIST": "n[4-6]", "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_PROCID": "4", "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "2",
+}  # fmt: skip
+
+
+def joined(monkeypatch: pytest.MonkeyPatch, **changes: str) -> dict[str, str]:
+    """torchrun's variables after a task of srun has looked at its own."""
+    monkeypatch.setattr(os, "environ", {**STEP, **changes})
+    join_slurm_step()
+    return {name: value for name, value in os.environ.items() if name not in STEP}
+
+
+def test_tasks_of_srun_are_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = joined(monkeypatch, OMP_NUM_THREADS="3")
+    assert found.pop("MASTER_PORT").isdigit()
+    assert found == {
+        "RANK": "4", "WORLD_SIZE": "5", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "n4",
+        "OMP_NUM_THREADS": "3",
+    }  # fmt: skip
+    alone = joined(monkeypatch, SLURM_STEP_NUM_NODES="1", SLURM_STEP_TASKS_PER_NODE="5", SLURM_NODEID="0")
+    assert alone["MASTER_ADDR"] == "127.0.0.1"
+    assert alone["LOCAL_WORLD_SIZE"] == "5"
+    assert joined(monkeypatch, SLURM_STEP_NUM_TASKS="1") == {}, "a task alone"
+    assert joined(monkeypatch, RANK="0", WORLD_SIZE="2") == {"RANK": "0", "WORLD_SIZE": "2"}, "an agent's rank"
 
 
 def test_a_launched_process_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +274,8 @@ def test_a_launched_process_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PROLOGUE = """
 import os, pathlib, signal, subprocess, sys, time
+from wasskit.system.processes import watch_parent
+watch_parent()
 place, folder = os.environ["RANK"], pathlib.Path(sys.argv[1])
 (folder / f"pid{place}").write_text(str(os.getpid()))
 """
@@ -222,8 +298,8 @@ def run(folder: Path, body: str, nproc: int = 2) -> int:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "_GRACE_SECONDS", 0.3)
-    monkeypatch.setattr(launching, "_KILL_SECONDS", 0.3)
+    monkeypatch.setattr(agent, "_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(agent, "_KILL_SECONDS", 0.3)
 
 
 @pytest.mark.distributed
@@ -330,6 +406,51 @@ def test_a_killed_rank_is_named_with_what_was_saved(
     assert " ".join(capfd.readouterr().err.split()) == sentence.format(run=tmp_path / "a run")
 
 
+RESTARTING = (
+    PROLOGUE
+    + """
+from wasskit.distributed.launch import is_restarted, note_saved, read_saved
+with (folder / f"attempts{place}").open("a") as file:
+    file.write(f"{is_restarted()} {read_saved()} ")
+if not is_restarted():
+    if place == "0":
+        note_saved(folder / "run", 20)
+        (folder / "noted").touch()
+    while not (folder / "noted").exists():
+        time.sleep(0.01)
+if place == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] in DEATHS:
+    END
+if not is_restarted() or "WAIT":
+    time.sleep(600)
+"""
+)
+
+
+@pytest.mark.distributed
+@pytest.mark.usefixtures("soon")
+def test_ranks_start_again_after_one_has_died(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    body = RESTARTING.replace("DEATHS", "('0',)").replace("END", "os.kill(os.getpid(), 9)").replace('"WAIT"', "False")
+    assert launch(2, [str(tmp_path)], program=(sys.executable, "-c", body), max_restarts=2) == 0
+    first, second = (tmp_path / "attempts1").read_text(), (tmp_path / "attempts0").read_text()
+    assert first.startswith("False ")
+    assert first.endswith(f"True ({(tmp_path / 'run')!r}, 20) ")
+    assert second.count("True") == 1
+    said = " ".join(capfd.readouterr().err.split())
+    assert "Rank 1 was ended by SIGKILL" in said
+    assert "All ranks start again from what is saved (attempt 2 of 3)" in said
+
+
+@pytest.mark.distributed
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(("end", "code", "attempts"), [("sys.exit(2)", 2, 1), ("sys.exit(5)", 5, 2)])
+def test_a_wrong_request_is_not_tried_again(end: str, code: int, attempts: int, tmp_path: Path) -> None:
+    body = RESTARTING.replace("DEATHS", "('0', '1')").replace("END", end)
+    assert launch(2, [str(tmp_path)], program=(sys.executable, "-c", body), max_restarts=1) == code
+    assert len((tmp_path / "attempts1").read_text().split("None ")) >= 1
+    assert (tmp_path / "attempts0").read_text().count("True") == attempts - 1
+    assert not any(map(alive, pids(tmp_path)))
+
+
 # ---- signals ----
 
 LAUNCHER = """
@@ -428,7 +549,7 @@ def test_the_third_request_kills(tmp_path: Path) -> None:
     process = start(tmp_path, STUBBORN)
     sent = 0
     # Two signals that come while the launcher gets no processor are one: then it takes more than three.
-    while process.poll() is None and sent < 200:
+    while any(map(alive, pids(tmp_path))) and sent < 200:
         process.send_signal(signal.SIGINT)
         sent += 1
         time.sleep(0.3)
@@ -492,7 +613,9 @@ def test_ranks_train_together_and_a_lost_peer_is_explained(
 def test_torchrun_spans_machines(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(TRAINING)
-    port = launching._free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": launching._loopback() or ""}
     machines = [
         subprocess.Popen(
@@ -511,6 +634,27 @@ def test_torchrun_spans_machines(tmp_path: Path) -> None:
     assert all("total 3.0 of 2" in output for output in outputs)
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_our_launcher_spans_machines(tmp_path: Path) -> None:
+    """Two launchers that meet: ranks of both sum, and each says so of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = f"""
+import sys
+from wasskit.distributed.launch import launch
+program = (sys.executable, "-c", {TRAINING!r})
+sys.exit(launch(1, ["work"], nnodes=2, endpoint="127.0.0.1:{port}", program=program))
+"""
+    machines = [
+        subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outputs = [machine.communicate(timeout=600)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0]
+    assert outputs == ["total 3.0 of 2\n"] * 2
+
+
 LOSING = """
 import os, pathlib, signal, sys
 from wasskit.distributed.group import any_rank, group, rank
@@ -522,6 +666,30 @@ with raised(), group("cpu"):
     while True:
         any_rank(False)
 """
+
+
+MEETING_AGAIN = """
+import os, signal
+import torch
+from wasskit.distributed.collectives import reduce_sum
+from wasskit.distributed.group import group, rank
+from wasskit.distributed.launch import is_restarted
+from wasskit.system.signals import raised
+
+with raised(), group("cpu"):
+    total = reduce_sum(torch.tensor([rank() + 1.0]))
+    if rank() == 1 and not is_restarted():
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("total", reduce_sum(total).item(), is_restarted(), flush=True)
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_group_forms_again_after_a_death(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not by the addresses of the first attempt, which an agent's store may still hold."""
+    assert launch(2, [], program=(sys.executable, "-c", MEETING_AGAIN), max_restarts=1) == 0
+    assert capfd.readouterr().out == "total 6.0 True\n"
 
 
 @pytest.mark.distributed

@@ -10,9 +10,17 @@ from torch import Tensor, nn
 
 from tests.distributed.harness import run_ranks
 from tests.gpu.device import NO_WORK, LogicalCuda, _Dispatched
+from wasskit.distributed import group
 from wasskit.distributed.collectives import average_gradients, gather
 from wasskit.distributed.group import rank, world_size
-from wasskit.distributed.norm import SyncBatchNorm, convert_sync_batchnorm, joint_moments, shuffle, unshuffle
+from wasskit.distributed.norm import (
+    SyncBatchNorm,
+    convert_sync_batchnorm,
+    joint_moments,
+    joint_norm,
+    shuffle,
+    unshuffle,
+)
 from wasskit.errors import UserError
 
 NORMS: dict[int, type[nn.Module]] = {
@@ -302,3 +310,22 @@ def test_shuffle_on_one_rank() -> None:
     dealt, order = shuffle(x, torch.Generator().manual_seed(1))
     assert torch.equal(dealt, x[order])
     assert torch.equal(unshuffle(dealt, order), x)
+
+
+def choices(device: str, identity: tuple[str, str] | None) -> list[bool]:
+    """How batch norm is computed by default, wanted joint and wanted local, with this GPU as each rank's."""
+    kept, plain, group._identity = group._channels, group._identity, lambda device: identity
+    try:
+        group._open_channels(torch.device(device))
+        return [joint_norm(wanted) for wanted in (None, True, False)]
+    finally:
+        group._channels, group._identity = kept, plain
+
+
+@pytest.mark.distributed
+def test_batch_norm_is_local_where_ranks_share_a_gpu_and_nothing_else_is_wanted() -> None:
+    """Slices have no identity for nccl; two ranks with one GPU have the same."""
+    for identity in (None, ("here", "one")):
+        assert run_ranks(choices, 2, "cuda", identity) == [[False, True, False]] * 2
+    assert run_ranks(choices, 2, "cpu", None) == [[True, True, False]] * 2
+    assert not joint_norm(True), "alone there is nothing to join"

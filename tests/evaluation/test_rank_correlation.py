@@ -53,6 +53,7 @@ def test_random_permutations_estimate_the_p_value() -> None:
     assert rank_correlation(x, y) == found
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth() -> None:
     """Of 300 samples of 30 normal pairs with correlation 0.5, about 95 % of the intervals hold rho = 0.4826 and
     tau = 1/3; that fewer than 88 % or more than 99.5 % would, has odds of less than one in a million."""

@@ -168,6 +168,7 @@ def test_laws() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_tiles_and_chunks_do_not_show(own: bool) -> None:
     # 2,500 items span several tiles in both directions, and one class spans several of them.

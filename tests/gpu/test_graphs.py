@@ -86,6 +86,7 @@ def device() -> Any:
         yield device
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_replays_are_the_steps_that_they_stand_for(device: LogicalCuda, form: str) -> None:
     """All that a step reads is where it was when it was recorded, or the replay would differ; the rates follow their
@@ -98,6 +99,7 @@ def test_replays_are_the_steps_that_they_stand_for(device: LogicalCuda, form: st
     assert_same(replayed, plain.finish())
 
 
+@pytest.mark.slow
 def test_a_replay_is_few_launches_without_a_wait(device: LogicalCuda) -> None:
     """The batch, two rates, the graph, the average and the projection; the losses of this test are one more."""
     run = Run(graph=True).finish()
@@ -135,6 +137,7 @@ def reads_the_host(losses: Losses) -> None:
     losses.total.add(HOST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("obstacle", "reason"), [(reads_the_device, "not permitted"), (reads_the_host, "tensor of the host")]
 )

@@ -81,6 +81,7 @@ def test_dense_gradient_and_its_derivatives_equal_autograd(dim: int, rank: int, 
     check_against_autograd(network, torch.randn(9, dim, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 9])
 @pytest.mark.parametrize("hidden", [(5,), (5, 4, 3)])
 @pytest.mark.parametrize("activation", ["celu", "softplus"])

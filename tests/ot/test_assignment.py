@@ -45,6 +45,7 @@ def test_it_is_that_of_pot() -> None:
     assert float(assignment_wasserstein_squared(x, y)) == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.slow
 def test_sinkhorn_of_small_blur_comes_to_half_of_it() -> None:
     x, y = draw(30, 2), draw(30, 2, seed=1) + 2
     exact = float(assignment_wasserstein_squared(x, y))

@@ -101,6 +101,7 @@ def test_tiles_change_nothing(tile: int) -> None:
     torch.testing.assert_close(found.value, value(x, y), rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 def test_gradients() -> None:
     """In points and weights, by differences; also where points of both clouds coincide."""
     x, y = cloud(9, 2, 0), cloud(6, 2, 1)

@@ -25,6 +25,7 @@ def test_reference(reference: Reference, case: int) -> None:
     torch.testing.assert_close(energy_distance_limit(x, y, unbiased=False, chunk=7), exact[1], rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [0, 1, 2])
 def test_random_directions_agree_with_the_limit(reference: Reference, case: int) -> None:
     arrays = {key: torch.as_tensor(value) for key, value in reference("w2gn_energy").items()}

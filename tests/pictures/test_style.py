@@ -87,6 +87,7 @@ def test_labels_of_points_never_cover_one_another_nor_leave_the_axes() -> None:
     assert all(low - pixel <= box.y0 and box.y1 <= high + pixel for box in boxes)
 
 
+@pytest.mark.slow
 def test_nothing_global_is_changed(tmp_path: Path) -> None:
     code = """
 import sys

@@ -59,6 +59,7 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "study means": (STUDY,),
     "study measure": (("embeddings.npy",),),
     "study compare": (("embeddings.npy", "embeddings.npy", "--permutations", "19"),),
+    "study predict": (),  # correlates what other runs have recorded
 }
 """Each command that makes a run, as small as it goes."""
 

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 PARENT = """
 import os, subprocess, sys, time
 from wasskit.system import processes
-if sys.argv[1] == "pipe":
-    processes._parent_death_signal = lambda: None
-child = processes.start([sys.executable, "-c", sys.argv[2]], os.environ, stdout=sys.stdout)
+child = processes.start([sys.executable, "-c", sys.argv[1]], os.environ, stdout=sys.stdout)
 time.sleep(600)
 """
 
@@ -26,6 +24,8 @@ CHILD = """
 import signal, sys, time
 from wasskit.system import processes, signals
 with signals.raised():
+    if WAY == "poll":
+        processes._kernel_tells = lambda: False
     processes.watch_parent()
     try:
         print("child" if processes.is_child() else "no child", flush=True)
@@ -39,16 +39,18 @@ with signals.raised():
 @pytest.mark.parametrize(
     "way",
     [
-        "pipe",
+        "poll",
         pytest.param("kernel", marks=pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")),
     ],
 )
 def test_a_child_is_asked_to_stop_when_its_parent_is_killed(way: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT, way, CHILD], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD.replace("WAY", repr(way))], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "child\n"
         parent.kill()
-        # The end of the pipe's contents is the end of the child, too.
+        # The end of the output is the end of the child, too.
         assert parent.stdout.read() == "saved 15\n"
 
 
@@ -63,3 +65,15 @@ def test_a_child_is_killed_with_its_own() -> None:
         processes.kill(child)
         assert output.read() == b""
     assert child.returncode == -signal.SIGKILL
+
+
+def test_a_child_whose_parent_ended_before_it_looked_is_asked_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setenv("WASSKIT_PARENT", str(os.getpid()))
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(processes, "_kernel_tells", lambda: True)
+    processes.watch_parent()
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+    assert processes.is_child()
+    processes.watch_parent()
+    assert len(sent) == 1, "a child of ours is not that process's"

@@ -14,7 +14,7 @@ from wasskit.system import signals
 from wasskit.system.signals import Stopped, StopRequest, forwarded, handled, raised, shielded, stop_signals
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
-NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
+NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP]
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_nohup_is_respected_and_a_hang_up_is_forwarded_as_a_request() -> None:
     assert set(stop_signals()) == set(NUMBERS)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert signal.SIGHUP not in stop_signals()
-    assert [forwarded(number) for number in NUMBERS] == [15, 2, signal.SIGUSR1, 15]
+    assert [forwarded(number) for number in NUMBERS] == [15, 2, signal.SIGUSR1, signal.SIGUSR2, 15]
 
 
 @pytest.mark.parametrize("number", NUMBERS)

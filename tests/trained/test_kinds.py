@@ -27,6 +27,8 @@ from wasskit.plugins.models import kinds_of
 from wasskit.trained.data import fitted, with_in_memory
 from wasskit.trained.kind import ModelKind, TrainedModel
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 
 TRAININGS = {

@@ -202,6 +202,7 @@ def test_wrong_requests_are_one_sentence(
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_real_embeddings_score_as_recorded(
     run_cli: Cli, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,8 @@ class Generator:
                                        *self.paths])  # fmt: skip
         if f.name == "axes" or f.name == "grid":
             return self.random.choice(["seed=0,1", "epochs=1,x", "=", "seed=", "dims=2:4,8", "method=mwrl", "a=b"])
+        if f.name == "words":
+            return self.random.choice(["mrl", "train", "ssl", "byol", "seed=0,1", "epochs=1,x", "=", "--", "--lr"])
         if f.kind.base is Path or f.flag in ("--resume", "--images") or f.name in ("inputs", "images", "image"):
             return self.random.choice(self.paths)
         if f.choices:

@@ -35,7 +35,7 @@ class Training:
 
     @property
     def command(self) -> str:
-        return " ".join(self.argv[:2])
+        return "sweep" if self.argv[0] == "sweep" else " ".join(self.argv[:2])
 
     def on(self, run: Path | str, nproc: int = 1) -> list[str]:
         """The command line that trains in ``run`` on so many ranks."""
@@ -45,11 +45,14 @@ class Training:
     @property
     def is_grid(self) -> bool:
         """Whether the trainings are processes of their own."""
-        return self.command in ("mrl baseline", "mrl sweep", "mrl adapt-sweep")
+        return self.command in ("mrl baseline", "mrl sweep", "mrl adapt-sweep", "sweep")
 
 
 _IMAGES = ("--epochs", "3", "--batch-size", "358", "--no-tensorboard", "--device", "cpu", "--log-every", "1")
 _MRL = (*_IMAGES, "--dims", "2,8")
+_AS_AXES = (
+    "epochs=3", "batch_size=358", "tensorboard=false", "device=cpu", "log_every=1", "dims=2:8",
+)  # fmt: skip
 # With a blend: the first training that would choose one ends, when it is stopped, as if it had not begun.
 _ADAPT = (
     "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--blend", "1", "--no-tensorboard", "--device", "cpu",
@@ -88,6 +91,7 @@ def _declare() -> list[Training]:
         Training("mrl-adapt-neighbours", ("mrl", "adapt", *_ADAPT, "--learn", "neighbours"), 9, None),
         Training("mrl-baseline", ("mrl", "baseline", *_MRL), 9),
         Training("mrl-sweep", ("mrl", "sweep", "method=mwrl,matryoshka", *_MRL), 9),
+        Training("sweep", ("sweep", "mrl", "train", "alpha=1,2", *_AS_AXES), 9),
         Training("mrl-adapt-sweep", ("mrl", "adapt-sweep", "cosine_weight=1,0", "--no-baselines", *_ADAPT), 9, None),
     ]
     for method in ("moco", "byol", "barlow", "zerocl"):
@@ -151,8 +155,8 @@ def sample(key: str, size: int) -> list[Training]:
 
 
 def training_commands() -> set[str]:
-    """The commands of the project that train a run: those that can resume one."""
-    found = set()
+    """The commands of the project that train a run, those that can resume one, and the one that trains by any."""
+    found = {"sweep"}
     for target in plugin_targets().values():
         plugin = load_plugin(target)
         if isinstance(plugin, Plugin):

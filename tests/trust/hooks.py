@@ -19,8 +19,8 @@ HOOK: dict[str, Any] = {}
 """What happens.
 
 ``stop``: a signal to the command after so many steps (``at``). ``nan``: a loss that is not a number, ``die``: a kill of
-the process, both on the rank ``rank`` in the step after ``at``. After ``at`` steps, ``full``: this file fills its file
-system; ``hold``: this file is made, and the next step taken when it is gone.
+the process in its first attempt, both on the rank ``rank`` in the step after ``at``. After ``at`` steps, ``full``: this
+file fills its file system; ``hold``: this file is made, and the next step taken when it is gone.
 """
 
 
@@ -34,6 +34,7 @@ def install() -> None:
         return
     _installed.append(True)
     _listen()
+    from wasskit.distributed.launch import is_restarted
     from wasskit.training.loop import Loop
 
     loop: Any = Loop
@@ -49,7 +50,7 @@ def install() -> None:
         watch(self, losses)
 
     def updated(self: Any, batches: Any) -> None:
-        if HOOK.get("die") and self.state.step == HOOK["at"] and here():
+        if HOOK.get("die") and self.state.step == HOOK["at"] and here() and not is_restarted():
             os.kill(os.getpid(), signal.SIGKILL)
         update(self, batches)
         if done or self.state.step != HOOK.get("at") or not here():

@@ -112,7 +112,8 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 def again(training: Training, run: Path, nproc: int = 1) -> list[str]:
     """The command line that goes on with a run, or starts it."""
-    return [*training.on(run, nproc), "--requeue"]
+    # A sweep always goes on.
+    return [*training.on(run, nproc), *(["--requeue"] if training.command != "sweep" else [])]
 
 
 def explain(seed: Any, command: Command) -> str:

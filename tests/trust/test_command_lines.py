@@ -41,7 +41,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "200")
     for place in (
         "wasskit.training.session.seed_all",
-        "wasskit.plugins.mrl.series.train_all",
+        "wasskit.sweeps.grid.Grid._train",
+        "wasskit.cluster.submit.submit",
+        "wasskit.sweeps.cluster.submit",
         "wasskit.plugins.study.session.RunDirectory.create",
         "wasskit.plugins.plot.look.save_figure",
         "wasskit.distributed.launch.launch",

@@ -106,3 +106,22 @@ def test_a_rank_that_is_killed_is_named(
     assert "checkpoint" in said, explain(seed, failed)
     assert server.run(again(training, run, 2), tmp_path).code == 0
     assert_same(run, reference(server, references, training, 2))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_ranks_start_again_when_one_has_died(
+    server: Server, references: Path, tmp_path: Path, training: Training, place: int
+) -> None:
+    """From the last checkpoint, or from the start in the same directory: the run is as if no rank had died."""
+    if training.command == "sweep":
+        pytest.skip("an axis of it, as any option")
+    seed = f"{training.name} replaced {place}"
+    at = random.Random(seed).randrange(1, training.steps)
+    run = tmp_path / "run"
+    argv = [*training.on(run, 2), "--max-restarts", "1"]
+    ended = server.run(argv, tmp_path, at=at, die=True, rank=place)
+    said = ended.said + "".join(path.read_text() for path in run.rglob("logs/*.log"))
+    assert ended.code == 0, explain(seed, ended)
+    assert "SIGKILL" in said, explain(seed, ended)
+    assert "All ranks start again" in said, explain(seed, ended)
+    assert_same(run, reference(server, references, training, 2))

@@ -75,7 +75,7 @@ def _machine() -> dict[str, Any]:
 def body(config: Info, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import __version__
     from wasskit.data.catalog import CARDS, data_root, find_datasets
-    from wasskit.distributed.launch import find_devices
+    from wasskit.distributed.devices import find_devices
 
     libraries, optional = _versions()
     slices = [device.name for device in find_devices() if device.is_slice]

@@ -11,6 +11,7 @@ This package imports neither torch nor numpy: it is on the path of ``--help`` an
 from wasskit.config.command import Command, Invocation
 from wasskit.config.declaration import (
     ByCommand,
+    ByWords,
     CommandOptions,
     OptionGroup,
     RecipeOptions,
@@ -34,6 +35,7 @@ from wasskit.config.schema import Field, bounds_phrase, coerce, display, fields_
 
 __all__ = [
     "ByCommand",
+    "ByWords",
     "Command",
     "CommandOptions",
     "Field",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from wasskit.config.declaration import ByCommand
+from wasskit.config.declaration import ByCommand, ByWords
 from wasskit.config.resolution import C, given_by_name, resolve, values_of
 from wasskit.config.schema import Field, bounds_phrase, display, fields_of
 from wasskit.errors import Interrupted, UserError
@@ -20,6 +20,10 @@ from wasskit.system.signals import Stopped
 
 if typing.TYPE_CHECKING:
     import typer
+
+
+_LAUNCH = {"nproc": 1, "nnodes": 1, "max_restarts": 0}
+"""The options that ask for processes, and what they are without."""
 
 
 @dataclass(frozen=True)
@@ -117,20 +121,26 @@ class Command(Generic[C]):
         ]
 
         def call(ctx: typer.Context, **values: Any) -> None:
-            given = {
-                name: value
-                for name, value in values.items()
-                # Older Click says of an argument that takes many values and got none that it was given None.
-                if value is not None
-                and getattr(ctx.get_parameter_source(name), "name", "") in ("COMMANDLINE", "ENVIRONMENT")
-            }
             argv = ctx.find_root().obj
-            self.run(given, tuple(sys.argv[1:] if argv is None else argv))
+            self.run(_given(ctx, values), tuple(sys.argv[1:] if argv is None else argv))
 
         context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
         call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in [context, *parameters]}
         return call
+
+    def parse(self, argv: Sequence[str]) -> tuple[C, Mapping[str, Any] | None, frozenset[str]]:
+        """What a command line asks for, without running it.
+
+        Returns:
+            The configuration, the whole recipe if one was named, and the names of the options given.
+
+        Raises:
+            UserError: a value or the recipe is wrong.
+        """
+        context = self.build().make_context(self.name, list(argv))
+        given = given_by_name(self.options, _given(context, context.params))
+        return *resolve(self.options, self.path, given), frozenset(given)
 
     def run(self, given: Mapping[str, Any], argv: tuple[str, ...]) -> None:
         """Resolve the configuration and call the body; on several processes if ``nproc`` asks for them.
@@ -148,12 +158,19 @@ class Command(Generic[C]):
         )
         given = given_by_name(self.options, given)
         config, recipe = resolve(self.options, self.path, given)
-        nproc = values_of(config).get("nproc", 1)
-        if nproc > 1 and "RANK" not in os.environ:
-            from wasskit.distributed.launch import launch
+        if "RANK" not in os.environ:
+            values = values_of(config)
+            alone = "jobs" not in values  # of commands that train many times the trainings are jobs and have ranks
+            if alone and values.get("submit") is not None:
+                self._submit(argv, values, frozenset(given))
+                return
+            nproc, nnodes, restarts = (values.get(name, n) for name, n in _LAUNCH.items())
+            if nproc > 1 or nnodes > 1 or (restarts and alone):
+                from wasskit.distributed.launch import launch
 
-            code = launch(nproc, list(argv))
-            raise typer.Exit(code)  # the processes have printed their own messages
+                endpoint = values.get("rdzv_endpoint")
+                code = launch(nproc, argv, nnodes=nnodes, endpoint=endpoint, max_restarts=restarts)
+                raise typer.Exit(code)  # the processes have printed their own messages
         invocation = Invocation(self.path, argv, frozenset(given), recipe)
         try:
             result = self.body(config, invocation)
@@ -168,6 +185,25 @@ class Command(Generic[C]):
             raise lacking from error
         if config.json and result is not None and console.is_main_process():
             console.print_json(result)
+
+    def _submit(self, argv: Sequence[str], values: Mapping[str, Any], given: frozenset[str]) -> None:
+        from wasskit import console
+        from wasskit.cluster.submit import submit_training
+
+        flags = {f.flag: not _is_flag(f) for f in fields_of(self.options) if f.option.panel == "Cluster"}
+        result = submit_training(self.path, argv, values, given, flags)
+        if values["json"]:
+            console.print_json(result)
+
+
+def _given(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the parsed values that were given, unconverted."""
+    return {
+        name: value
+        for name, value in values.items()
+        # Older Click says of an argument that takes many values and got none that it was given None.
+        if value is not None and getattr(ctx.get_parameter_source(name), "name", "") in ("COMMANDLINE", "ENVIRONMENT")
+    }
 
 
 def _command_class(declared: Command[Any]) -> Any:
@@ -200,25 +236,29 @@ def _typer_annotation(f: Field) -> Any:
     return str if f.required else str | None
 
 
+def _completion(f: Field, command: str) -> Callable[[Any, str], list[Any]] | None:
+    """What offers values of an option as they are typed, in Typer's form."""
+    complete = f.option.complete
+    if complete is None and f.choices is None:
+        return None
+
+    def completion(ctx: Any, incomplete: str) -> list[Any]:
+        if isinstance(complete, ByCommand):
+            return list(complete.candidates(incomplete, command))
+        if isinstance(complete, ByWords):
+            return list(complete.candidates(incomplete, ctx.params.get(f.name) or ()))
+        if complete is not None:
+            return list(complete(incomplete))
+        return [choice for choice in f.choices or () if choice.startswith(incomplete)]
+
+    return completion
+
+
 def _typer_parameter(f: Field, command: str) -> Any:
     import typer
 
     o = f.option
-    completion = None
-    if o.complete is not None:
-        complete = o.complete
-
-        def completion(incomplete: str) -> list[Any]:
-            if isinstance(complete, ByCommand):
-                return list(complete.candidates(incomplete, command))
-            return list(complete(incomplete))
-
-    elif f.choices is not None:
-        choices = f.choices
-
-        def completion(incomplete: str) -> list[Any]:
-            return [choice for choice in choices if choice.startswith(incomplete)]
-
+    completion = _completion(f, command)
     help_text = o.help
     bounds = bounds_phrase(o)
     if bounds:

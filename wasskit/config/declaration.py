@@ -19,6 +19,13 @@ class ByCommand:
     candidates: Callable[[str, str], Iterable[str | tuple[str, str]]]
 
 
+@dataclass(frozen=True)
+class ByWords:
+    """A completer of an argument of many values, which depend on those before: ``candidates(typed, words)``."""
+
+    candidates: Callable[[str, Sequence[str]], Iterable[str | tuple[str, str]]]
+
+
 AS_NOW = object()
 """For ``absent``: runs that were saved without an option did what is the default now."""
 
@@ -37,7 +44,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] | None = None
-    complete: Completer | ByCommand | None = None
+    complete: Completer | ByCommand | ByWords | None = None
     short: str | None = None
     flag: str | None = None
     metavar: str | None = None
@@ -61,7 +68,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[str] | None = None,
-    complete: Completer | ByCommand | None = None,
+    complete: Completer | ByCommand | ByWords | None = None,
     short: str | None = None,
     flag: str | None = None,
     metavar: str | None = None,
@@ -114,7 +121,7 @@ def argument(
     default: Any = dataclasses.MISSING,
     *,
     help: str,
-    complete: Completer | ByCommand | None = None,
+    complete: Completer | ByCommand | ByWords | None = None,
     metavar: str | None = None,
     saved: bool = False,
 ) -> Any:

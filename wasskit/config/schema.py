@@ -22,7 +22,7 @@ _LARGEST = {int: 2**63 - 1, float: 3.4e38}
 PANELS = (
     "Options", "Method", "Uniformity", "Objective", "Study", "Runs", "Metrics", "Data", "Optimisation", "Potentials",
     "Model", "Views", "Classifier", "Autoencoder", "Embeddings", "Measures", "Conventions", "Evaluation", "Axes",
-    "Table", "Figure", "", "Run", "Machine", "Output",
+    "Table", "Figure", "", "Run", "Machine", "Cluster", "Output",
 )  # fmt: skip
 """The panels of ``--help`` in their order; those of other packages come where there is no name."""
 

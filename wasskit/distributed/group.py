@@ -23,8 +23,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
-from wasskit.distributed.launch import find_devices
+from wasskit.distributed.devices import find_devices
+from wasskit.distributed.launch import join_slurm_step, owns_ranks
 from wasskit.errors import RunFailed, UserError
 from wasskit.system.signals import handled
 
@@ -35,6 +38,7 @@ __all__ = [
     "close_group",
     "group",
     "init_group",
+    "is_by_host",
     "is_lost_peer",
     "is_main",
     "largest_of_ranks",
@@ -73,6 +77,8 @@ class Channels:
     host: dist.ProcessGroup
     cuda: dist.ProcessGroup | None
     gradients: dist.ProcessGroup
+    by_host: bool = False
+    """Whether CUDA tensors travel through host memory."""
 
 
 _channels: Channels | None = None
@@ -124,7 +130,11 @@ def init_group(device: str | torch.device = "auto") -> torch.device:
     launched = _read_environment()
     chosen = _choose_device(str(device), distributed=launched)
     if launched and not _initialised():
-        dist.init_process_group("gloo", init_method="env://")
+        # An agent may keep one store for all attempts: without a name of its own this one would find there the
+        # addresses of ranks that are gone.
+        store, own_rank, size = next(rendezvous("env://"))
+        attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group("gloo", store=attempt, rank=own_rank, world_size=size)
         _open_channels(chosen)
     return chosen
 
@@ -182,7 +192,7 @@ def lost_peer(advice: str = "") -> RunFailed:
 
     A rank that its launcher ends meanwhile leaves at once and without a word: the launcher says why the run failed.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if owns_ranks():
         # The rank that failed knows why: our launcher must hear of its end before it hears of this one's.
         heard: list[int] = []
         until = time.monotonic() + _PEER_LOST_SECONDS
@@ -195,6 +205,11 @@ def lost_peer(advice: str = "") -> RunFailed:
         f"Rank {rank()} lost contact with another rank. That rank's message says why; without one it was killed, "
         f"probably for want of memory.{advice}"
     )
+
+
+def is_by_host() -> bool:
+    """Whether CUDA tensors travel between the ranks through host memory: ranks share a GPU, or compute on slices."""
+    return world_size() > 1 and channels().by_host
 
 
 def barrier() -> None:
@@ -248,7 +263,8 @@ def _new_group(backend: str) -> dist.ProcessGroup:
 
 
 def _read_environment() -> bool:
-    """Whether the environment describes a world of ranks."""
+    """Whether the environment describes a world of ranks, in torchrun's words or in srun's."""
+    join_slurm_step()
     present = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
     if not present:
         return False
@@ -292,15 +308,16 @@ def _choose_device(spec: str, *, distributed: bool) -> torch.device:
 def _see_own_slice(distributed: bool) -> None:
     """Make a slice the one device that this rank sees: CUDA shows a process one at most, and by its own UUID alone.
 
-    An undistributed process takes the first of those named by the UUID of their GPU, or as ``GPU:SLICE``.
+    Beside slices a whole GPU is chosen so, too. An undistributed process takes the first of those named by the UUID of
+    their GPU, or as ``GPU:SLICE``.
     """
     setting = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if not distributed and "GPU-" not in setting and ":" not in setting:
         return
     devices = find_devices()
     place = int(os.environ.get("LOCAL_RANK", "0")) if distributed else 0
-    if devices and (own := devices[place % len(devices)]).is_slice:
-        os.environ["CUDA_VISIBLE_DEVICES"] = own.selector
+    if devices and any(device.is_slice for device in (devices if distributed else devices[:1])):
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)].selector
 
 
 def _open_channels(device: torch.device) -> None:
@@ -311,9 +328,11 @@ def _open_channels(device: torch.device) -> None:
     identities: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(identities, _identity(device))
     separate = None not in identities and len(set(identities)) == len(identities)
-    if not separate and device.type == "cuda" and dist.get_rank() == 0:
+    by_host = not separate and device.type == "cuda"
+    if by_host and dist.get_rank() == 0:
         log.warning("Ranks share a GPU or compute on MIG slices: their tensors travel through host memory.")
-    _channels = Channels(world, world, _new_group("nccl") if separate else None, _new_group("gloo"))
+    gradients = _new_group("gloo")
+    _channels = Channels(world, world, _new_group("nccl") if separate else None, gradients, by_host)
 
 
 def _identity(device: torch.device) -> tuple[str, str] | None:

@@ -16,13 +16,21 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wasskit.distributed.collectives import broadcast_tensor, gather_with_grad, reduce_sum, stack_ranks
-from wasskit.distributed.group import rank, world_size
+from wasskit.distributed.group import is_by_host, rank, world_size
 from wasskit.errors import UserError
 from wasskit.system.transfer import to_device
 
-__all__ = ["SyncBatchNorm", "convert_sync_batchnorm", "shuffle", "unshuffle"]
+__all__ = ["SyncBatchNorm", "convert_sync_batchnorm", "joint_norm", "shuffle", "unshuffle"]
 
 M = TypeVar("M", bound=nn.Module)
+
+
+def joint_norm(wanted: bool | None) -> bool:
+    """Whether batch norm takes the batch of all ranks together: as wanted; by default, unless ranks share a GPU.
+
+    Ranks that share a GPU, or compute on slices, exchange tensors through host memory: too slow for every layer.
+    """
+    return world_size() > 1 and (not is_by_host() if wanted is None else wanted)
 
 
 class SyncBatchNorm(_BatchNorm):

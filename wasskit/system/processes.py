@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import IO
 
-__all__ = ["is_child", "kill", "start", "watch_parent"]
+__all__ = ["is_child", "kill", "parenthood", "start", "watch_parent"]
 
 _PARENT = "WASSKIT_PARENT"
 _SET_PARENT_DEATH_SIGNAL = 1
+_POLL_SECONDS = 0.5
 
 
 def start(
@@ -28,21 +29,21 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own: a terminal's Ctrl-C comes once, forwarded by us.
 
-    When this process ends, however it does, the child gets SIGTERM: from the kernel on Linux; elsewhere a child that
-    calls `watch_parent` sees a pipe close.
+    A child that calls `watch_parent` gets SIGTERM when this process ends, however it does.
     """
-    tell = _parent_death_signal()
-    pipe = _parent_pipe() if tell is None and os.name == "posix" else None
     return subprocess.Popen(
         list(command),
-        env={**environment, _PARENT: "" if pipe is None else str(pipe)},
+        env={**environment, **parenthood()},
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
         start_new_session=True,
-        preexec_fn=tell,
-        pass_fds=() if pipe is None else (pipe,),
     )
+
+
+def parenthood() -> dict[str, str]:
+    """What the environment of a child says that others than `start` shall start."""
+    return {_PARENT: str(os.getpid())}
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -56,43 +57,31 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def is_child() -> bool:
-    """Whether `start` has started this process."""
+    """Whether a command of ours has started this process."""
     return _PARENT in os.environ
 
 
 def watch_parent() -> None:
-    """In a child of `start`: get SIGTERM when the parent has ended, where the kernel does not see to it."""
-    pipe = os.environ.get(_PARENT, "")
-    if not pipe:
+    """In a child of ours: get SIGTERM when the parent has ended, from the kernel where it sees to it."""
+    parent = os.environ.get(_PARENT, "")
+    if not parent or os.name != "posix":
         return
-    os.environ[_PARENT] = ""  # our own children have no such pipe
-    handle = int(pipe)
-    os.set_inheritable(handle, False)
+    os.environ[_PARENT] = ""  # our own children are not that process's
+    if not _kernel_tells():
 
-    def wait() -> None:
-        with contextlib.suppress(OSError):
-            os.read(handle, 1)
+        def watch() -> None:
+            while os.getppid() == int(parent):
+                time.sleep(_POLL_SECONDS)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+    elif os.getppid() != int(parent):  # it ended before it could be watched
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=wait, name="parent", daemon=True).start()
 
-
-def _parent_death_signal() -> Callable[[], None] | None:
-    """What makes a starting child get SIGTERM when its parent ends. Linux alone has it."""
+def _kernel_tells() -> bool:
+    """Ask the kernel for SIGTERM at the parent's end. Linux alone has that."""
     if not sys.platform.startswith("linux"):
-        return None
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
-
-    def tell() -> None:
-        prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before it could be watched
-            os._exit(128 + signal.SIGTERM)
-
-    return tell
-
-
-@functools.cache
-def _parent_pipe() -> int:
-    """The reading end of a pipe whose other end is ours alone: it closes when this process ends."""
-    reader, _ = os.pipe()
-    return reader
+        return False
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    return True

@@ -28,7 +28,7 @@ __all__ = [
 
 #: A signal that comes twice within this time was sent once: to the process and to its group, say.
 ECHO_SECONDS = 0.5
-_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
 
 
 class Stopped(BaseException):

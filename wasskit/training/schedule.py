@@ -22,7 +22,7 @@ from wasskit.system.files import replace_text, writing
 from wasskit.system.signals import StopRequest, forwarded, handled, name_of
 from wasskit.training.run import RunDirectory
 
-__all__ = ["Schedule", "log_path"]
+__all__ = ["Schedule", "last_line", "log_path"]
 
 _POLL_SECONDS = 0.05
 
@@ -151,7 +151,7 @@ class Schedule:
                 self._pending.append(name)
             else:
                 log = log_path(self.root, name)
-                self._failed[name] = _last_line(log) if code > 0 else name_of(-code)
+                self._failed[name] = last_line(log) if code > 0 else name_of(-code)
                 self._record_failures()
                 console.warn(f"{name} failed ({self._failed[name]}), see {log}")
 
@@ -183,6 +183,7 @@ def log_path(root: Path, name: str) -> Path:
     return root / "logs" / f"{name.replace('/', '__')}.log"
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """What a log ends with: the reason of a failure."""
     lines = [line.strip() for line in read_text(path, errors="replace").splitlines() if line.strip()]
     return lines[-1].removeprefix("Error: ") if lines else "it said nothing"

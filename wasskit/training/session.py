@@ -41,6 +41,7 @@ from wasskit.config.declaration import AS_NOW
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
+from wasskit.distributed.launch import is_restarted, read_saved
 from wasskit.errors import Interrupted, UserError
 from wasskit.options import (
     DataOptions,
@@ -227,8 +228,12 @@ def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple
     """The run directory and the checkpoint to resume from; None to start anew.
 
     A requeued run that was stopped before its first checkpoint has a directory but no checkpoint: it starts over there.
+    So does the next attempt of ranks of which one has died (``--max-restarts``); it goes on with what they have noted.
     """
-    if options.resume is None and not options.requeue:
+    if is_restarted() and (noted := read_saved()) is not None:
+        run = RunDirectory.open(noted[0])
+        return run.path, _existing(run, "last") if run.has_checkpoint else None
+    if options.resume is None and not options.requeue and not is_restarted():
         return None
     word = options.resume or "last"
     if word not in ("last", "previous"):
@@ -242,7 +247,7 @@ def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple
         candidates += [path for path in chosen.parent.glob(pattern) if path.name[len(chosen.name) + 1 :].isdigit()]
     begun = [path for path in candidates if (path / "config.toml").is_file() and RunDirectory.open(path).has_checkpoint]
     if not begun:
-        if options.requeue:
+        if options.requeue or is_restarted():
             stopped_early = not numbered and (chosen / "config.toml").is_file()
             return (chosen, None) if stopped_early else None
         raise UserError(

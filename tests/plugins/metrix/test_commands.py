@@ -208,6 +208,7 @@ def test_embed_a_folder(run_cli: Run, trained: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(embedding, expected[int(Path(row["path"]).stem)], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_search(run_cli: Run, trained: Path, tmp_path: Path) -> None:
     result = run_cli("metrix", "search", trained, "5", "-k", "4", "--json", "--output", tmp_path)
     assert result.exit_code == 0, result.stderr

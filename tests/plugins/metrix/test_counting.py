@@ -83,6 +83,7 @@ def test_pairs_as_trec_eval_counts_them(run_cli: Cli, files: dict[str, Any]) -> 
     assert means == pytest.approx([100 * v for v in np.mean(values, axis=0)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["all", "class"])
 def test_groups_are_left_out(run_cli: Cli, files: dict[str, Any], rule: str) -> None:
     groups = ("--groups", "test.csv:camera", "--gallery-groups", "train.csv:camera", "--group-rule", rule)
@@ -110,6 +111,7 @@ def test_groups_are_left_out(run_cli: Cli, files: dict[str, Any], rule: str) -> 
     assert macro == pytest.approx(np.mean(list(of_class.values())))
 
 
+@pytest.mark.slow
 def test_excluded_documents_are_as_if_absent(run_cli: Cli, files: dict[str, Any]) -> None:
     """A list of documents, and the pairs of all queries with them, give what a gallery without them gives."""
     for name in ("train.npy", "train.csv"):

@@ -36,6 +36,8 @@ from wasskit.plugins.metrix.pair_loss import Range
 from wasskit.report import Table
 from wasskit.system.signals import raised
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]
 CPU = torch.device("cpu")
 

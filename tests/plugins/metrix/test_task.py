@@ -95,6 +95,7 @@ def trainer_of(task: MetrixTask, parts: MetricSplits, path: Path) -> Trainer:
     return session.trainer(task, loader, updates=updates, track=())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_run_leaves_the_backbone_alone_while_the_head_warms_up(
     parts: MetricSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool

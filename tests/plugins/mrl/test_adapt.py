@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from wasskit import console
 from wasskit.cli import run
 from wasskit.config import changed
 from wasskit.errors import UserError
-from wasskit.plugins.mrl import series
 from wasskit.plugins.mrl.adapt import report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
 from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, read_pairs, read_vectors
@@ -24,6 +22,7 @@ from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.task import divide
+from wasskit.sweeps.grid import Grid
 
 
 def vectors(count: int = 60, width: int = 12, seed: int = 0) -> torch.Tensor:
@@ -247,6 +246,7 @@ def test_the_command_makes_a_run(
     assert again["compression"] == result["compression"]
 
 
+@pytest.mark.slow
 def test_the_estimator_follows_the_conventions() -> None:
     from sklearn.utils.estimator_checks import check_estimator
 
@@ -292,16 +292,16 @@ def test_a_grid_of_adaptors_is_compared_with_its_first_row(
 ) -> None:
     trained: list[str] = []
 
-    def in_process(root: Path, trainings: dict[str, Any], finished: list[str], subject: Any, **how: Any) -> None:
+    def in_process(grid: Grid, finished: list[str]) -> None:
         """That each is a process of its own is tested of `mrl sweep`."""
-        for name, config in trainings.items():
+        for name in grid.trainings:
             if name not in finished:
                 trained.append(name)
-                assert run(series._command(root, name, config, subject, 1, False)[3:]) == 0
+                assert run(grid.command_of(name)[3:]) == 0
         console.configure(json=True)
         capsys.readouterr()
 
-    monkeypatch.setattr(series, "train_all", in_process)
+    monkeypatch.setattr(Grid, "_train", in_process)
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", vectors(80, 16).numpy())
     np.save("y.npy", np.arange(80) % 4)

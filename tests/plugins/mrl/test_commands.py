@@ -473,6 +473,7 @@ def test_a_misspelt_recipe_key(run_cli: Cli, words: Words, tmp_path: Path) -> No
     assert "Did you mean 'wasserstein_weight'?" in words(result.stderr)
 
 
+@pytest.mark.slow
 def test_an_unreadable_image(run_cli: Cli, words: Words, tmp_path: Path) -> None:
     for name in ("a", "b"):
         folder = tmp_path / "photos" / name

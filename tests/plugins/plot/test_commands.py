@@ -138,6 +138,7 @@ def _maps(tmp_path: Path, dims: int) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 5])
 def test_transport_from_clouds(
     run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path, dims: int

@@ -28,6 +28,8 @@ labels = ["fast", "slow"]
 title = "Folds"
 command = "wasskit metrix crossval"
 files = ["folds/*.csv"]
+where = {kind = "score"}
+columns = ["loss", "MAP@R"]
 
 [[table]]
 title = "ImageNet-100"
@@ -51,7 +53,8 @@ def runs(tmp_path: Path) -> Path:
     make_run(tmp_path / "runs" / "rates" / "c", lr=0.2, epochs=2, planned=5, finished=False)
     folds = tmp_path / "runs" / "folds"
     folds.mkdir()
-    (folds / "table.csv").write_text("loss,MAP@R\ncontrastive,0.123456\n<b>,1\nshort\n", encoding="utf-8")
+    rows = ("loss,kind,MAP@R", "contrastive,score,0.123456", "<b>,score,1", "left out,difference,2", "short,score")
+    (folds / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
     return tmp_path / "runs"
 
@@ -77,6 +80,8 @@ def test_page_has_means_provenance_files_and_what_is_missing(
     assert "| contrastive | 0.1235 |" in folds
     assert "| &lt;b&gt; | 1 |" in folds
     assert "| short |  |" in folds
+    assert "| loss | MAP@R |\n| --- | --- |" in folds
+    assert "left out" not in folds
     assert "Not measured: it needs a GPU with 40 GB." in missing
     assert "wasskit mrl train --recipe mrl/imagenet100" in missing
 
@@ -100,6 +105,7 @@ def test_page_that_is_there_is_kept_unless_replaced(run_cli: Callable[..., Any],
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nruns = 'z'", "table 1: runs must be a list of texts"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nruns = ['../z']", "is not a pattern of paths below"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhich = 'last'", "it must be final or best"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhere = {a = 1}", "where must be a table of texts"),
         ("[[table]]\ntitle = 3\ncommand = 'y'", "table 1: title must be a text"),
         ("titel = 'x'", "Did you mean 'title'?"),
     ],
@@ -111,3 +117,11 @@ def test_plans_that_cannot_be_followed(run_cli: Callable[..., Any], tmp_path: Pa
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
     assert not page.exists()
+
+
+def test_columns_that_a_file_has_not_are_named(run_cli: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.replace('"MAP@R"]', '"MAP@K"]'), encoding="utf-8")
+    result = run_cli("plot", "results", plan, "--runs", runs, "-o", tmp_path / "page.md")
+    assert result.exit_code == 2
+    assert "has no column 'MAP@K': it has loss, kind, MAP@R. Did you mean 'MAP@R'?" in " ".join(result.stderr.split())

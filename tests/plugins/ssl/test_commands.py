@@ -217,6 +217,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "said"), BAD)
 def test_bad_requests_are_one_sentence(words: tuple[str, ...], said: str, run_cli: Any, tmp_path: Path) -> None:
     result = run_cli("ssl", *words, "--run-dir", tmp_path / "run")

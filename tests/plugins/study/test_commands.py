@@ -175,6 +175,7 @@ def test_all_makes_one_run_of_the_studies_asked_for(run_cli: Cli, tmp_path: Path
     assert {path.name for path in (tmp_path / "run").glob("*.csv")} == {"icc.csv", "means.csv", "metrics.csv"}
 
 
+@pytest.mark.slow
 def test_measure_says_what_is_wrong(
     run_cli: Cli, words: Callable[[str], str], tmp_path: Path, embeddings: Path
 ) -> None:
@@ -188,6 +189,7 @@ def test_measure_says_what_is_wrong(
     assert (run.figures / "spectrum.png").is_file()
 
 
+@pytest.mark.slow
 def test_measure_with_pairs_as_json(run_cli: Cli, tmp_path: Path, embeddings: Path) -> None:
     result = run_cli(
         "study", "measure", embeddings / "uniform.npy", "--pairs", embeddings / "second.npy", "--json", "--run-dir",
@@ -199,6 +201,7 @@ def test_measure_with_pairs_as_json(run_cli: Cli, tmp_path: Path, embeddings: Pa
     assert 0 < summary["alignment"] < 0.05
 
 
+@pytest.mark.slow
 def test_measure_takes_half_precision_and_a_run_that_holds_embeddings(
     run_cli: Cli, tmp_path: Path, embeddings: Path
 ) -> None:

@@ -22,6 +22,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 def test_uniform_points_are_as_uniform_points() -> None:
     """Within five deviations of what the same number of uniform points shows."""
     z = torch.nn.functional.normalize(normal(800, 20))
@@ -31,6 +32,7 @@ def test_uniform_points_are_as_uniform_points() -> None:
         assert abs(value - null.mean) < 5 * null.deviation, name
 
 
+@pytest.mark.slow
 def test_collapse_is_far_from_uniform() -> None:
     """But for alpha-ReQ: empty dimensions have no logarithm, and the others are as flat as before."""
     z = torch.cat([normal(800, 10), torch.zeros(800, 10)], 1)
@@ -41,6 +43,7 @@ def test_collapse_is_far_from_uniform() -> None:
         assert abs(found.values[name] - null.mean) > 10 * null.deviation, name
 
 
+@pytest.mark.slow
 def test_zero_rows_are_left_out_and_scale_does_not_matter() -> None:
     z = normal(300, 8).double()
     plain = measure_label_free(z).values
@@ -53,6 +56,7 @@ def test_views_of_another_width() -> None:
         measure_label_free(normal(30, 8), views=normal(5, 2, 7))
 
 
+@pytest.mark.slow
 def test_measure_tells_label_free_measures(run_cli: Cli, tmp_path: Path) -> None:
     x = normal(200, 6).numpy()
     np.save(tmp_path / "x.npy", x)

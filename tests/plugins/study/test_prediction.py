@@ -17,6 +17,8 @@ from wasskit.evaluation.label_free import rankme
 from wasskit.plugins.study.commands import measure
 from wasskit.training.run import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 USED = (4, 16, 8, 12, 6)
 """Coordinates that the embeddings of each run use: the more, the more accurate its probe, but for one."""

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wasskit.config import (
-    Field,
-    RecipeOptions,
-    build,
-    check_keys,
-    coerce,
-    display,
-    recipe_fields,
-    values_of,
-)
+from wasskit.config import RecipeOptions, build, recipe_fields, values_of
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.commands.adapt import MrlAdapt
 from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.plugins.mrl.options import default_dims, methods
+from wasskit.sweeps import axes as sweeps
+from wasskit.sweeps.axes import Axes
 
-Axes = Mapping[str, Sequence[Any]]
+__all__ = ["ADAPTORS", "NETWORKS", "Axes", "Point", "Subject", "parse_axes", "plan_points"]
 
 
 @dataclass(frozen=True)
@@ -66,60 +58,16 @@ ADAPTORS = Subject(
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(sweeps.Point[Any]):
     """One combination: its settings, and the trainings it consists of (one per dimension, if independent)."""
 
-    settings: Mapping[str, Any]
-    trainings: Mapping[str, Any]
-    """Path below the folder of the grid -> configuration."""
     dims: tuple[int, ...] = ()
     """The nested dimensions that are trained."""
 
 
 def parse_axes(words: Iterable[str], subject: Subject = NETWORKS) -> dict[str, list[Any]]:
-    """``key=value,value`` for each axis -> values of the key's type; lists are written with colons,
-    ``dims=8:16,8:32``.
-
-    Raises:
-        UserError: an unknown key (the nearest is named), a value out of range, the same key or value twice.
-    """
-    joined: list[str] = []
-    for word in words:  # a recipe's list was cut at its commas
-        if "=" in word or not joined:
-            joined.append(word)
-        else:
-            joined[-1] += f",{word}"
-    known = recipe_fields(subject.options)
-    axes: dict[str, list[Any]] = {}
-    for word in joined:
-        key, equals, text = word.partition("=")
-        name = key.strip().lstrip("-").replace("-", "_")
-        if not equals or not text:
-            raise UserError(f"{word!r} is not an axis of a grid: write key=value,value, e.g. beta=0.1,1,10.")
-        if name in axes:
-            raise UserError(f"The axis {name} is given twice: join its values with commas.")
-        if name == "method":
-            values: list[Any] = [_method(value.strip()) for value in text.split(",")]
-        else:
-            if name not in known:
-                check_keys(subject.options, {name: text}, "the grid")  # raises, with the nearest key
-            values = [_value(known[name], value.strip(), word) for value in text.split(",")]
-        if len(set(values)) < len(values):
-            raise UserError(f"{word!r} names a value twice.")
-        axes[name] = values
-    if not axes:
-        raise UserError("Name at least one axis of the grid, e.g. wasserstein_weight=0.1,1,10.")
-    return axes
-
-
-def _value(field: Field, text: str, where: str) -> Any:
-    return coerce(field, text.replace(":", ",") if field.kind.sequence else text, where)
-
-
-def _method(name: str) -> str:
-    if name not in methods():
-        raise UserError(f"method: {name!r} is not one of {', '.join(methods())}.")
-    return name
+    """The axes of a grid; ``method`` is one of them. See `wasskit.sweeps.axes.parse_axes`."""
+    return sweeps.parse_axes(words, subject.options, {"method": list(methods())})
 
 
 def plan_points(
@@ -135,8 +83,7 @@ def plan_points(
     values = values_of(base)
     shared = {name: values[name] for name in recipe_fields(subject.options)}
     points = []
-    for chosen in itertools.product(*axes.values()):
-        settings = dict(zip(axes, chosen, strict=True))
+    for settings in sweeps.combinations(axes):
         method = settings.get("method", "mwrl")
         given = {key: value for key, value in settings.items() if key != "method"}
         options = {**shared, **subject.methods[method], **given}
@@ -144,7 +91,7 @@ def plan_points(
             raise UserError(f"method: {method} has a Wasserstein term: give its weight by --wasserstein-weight.")
         if options["dims"] is None:
             options["dims"] = subject.default_dims(width(build(subject.options, options)))
-        name = "__".join(f"{key}-{_folder(value)}" for key, value in settings.items())
+        name = sweeps.folder_name(settings)
         if method == "independent":
             features = width(build(subject.options, options))
             trainings = {
@@ -157,7 +104,3 @@ def plan_points(
             trainings = {name: subject.configured(options)}
         points.append(Point(settings, trainings, tuple(options["dims"])))
     return points
-
-
-def _folder(value: Any) -> str:
-    return display(value).replace(",", ":").replace("/", "_")

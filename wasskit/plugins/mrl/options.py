@@ -15,6 +15,7 @@ from wasskit.options import (
     OptimizerOptions,
     RunOptions,
     TrainingDeviceOptions,
+    sync_norm_option,
 )
 from wasskit.ot.nesting import check_dims
 from wasskit.trained import options as trained
@@ -97,18 +98,14 @@ class TrainingOptions(RecipeOptions):
     model: BackboneOptions = BackboneOptions()
     run: RunOptions = RunOptions()
     machine: TrainingDeviceOptions = TrainingDeviceOptions()
-    sync_bn: bool = option(
-        True,
-        help="Batch normalisation over the batch of all processes, so that N processes train as one.",
-        panel="Machine",
-    )
+    sync_bn: bool | None = sync_norm_option()
 
     def validate(self) -> None:
         super().validate()
-        if self.loop.batch_size < 2 * self.machine.nproc:
+        if self.loop.batch_size < 2 * self.machine.ranks:
             raise UserError(
                 f"--batch-size: {self.loop.batch_size} gives a process fewer than 2 images, too few for batch "
-                f"normalisation and for clouds to compare; take at least {2 * self.machine.nproc}."
+                f"normalisation and for clouds to compare; take at least {2 * self.machine.ranks}."
             )
 
 
@@ -118,13 +115,16 @@ class JobOptions(OptionGroup):
 
     jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
     nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
+    table_only: bool = option(
+        False, help="Train nothing: tabulate what is finished.", panel="Run", transient=True, flag="--table-only"
+    )
 
     def validate(self) -> None:
         super().validate()
         machine: TrainingDeviceOptions = self.machine  # type: ignore[attr-defined]
-        if machine.nproc > 1:
+        if machine.ranks > 1:
             raise UserError(
-                "--nproc: this command trains many times; use --jobs for trainings at the same time, or "
+                "--nproc, --nnodes: this command trains many times; use --jobs for trainings at the same time, or "
                 "--nproc-per-run for the processes of each."
             )
 
@@ -166,9 +166,9 @@ def complete_axes(typed: str) -> Iterable[str]:
 
 def axes_of(options: type[RecipeOptions], typed: str) -> Iterable[str]:
     """Candidates for an axis over the options of a command."""
-    from wasskit.config import recipe_fields
+    from wasskit.sweeps.axes import complete_axis
 
-    return [f"{name}=" for name in ("method", *recipe_fields(options)) if name.startswith(typed)]
+    return complete_axis(typed, options, {"method": list(methods())})
 
 
 def methods() -> Mapping[str, Mapping[str, Any]]:

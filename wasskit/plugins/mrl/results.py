@@ -64,7 +64,9 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
         for name in point.trainings:
             summary = RunDirectory.open(root / name, plugin="mrl").summary or {}
             final = summary.get("final", {})
-            metrics |= {k.partition("/")[2]: v for k, v in final.items() if k.startswith("test/") and "@" in k}
+            # Adaptors without a test file are measured on their validation part.
+            split = f"{summary.get('measured_on', 'test')}/"
+            metrics |= {k.removeprefix(split): v for k, v in final.items() if k.startswith(split) and "@" in k}
             for method, values in summary.get("baselines", {}).items():
                 own = beside.setdefault((("baseline", method),), {})
                 own.setdefault(point.settings.get("seed"), _with_means(values, point.dims))
@@ -175,7 +177,7 @@ def grid_report(data: str, command: str, rows: Sequence[Row], paper: Mapping[str
         }
         if len(dims) > 1:
             file = "dimensions" if name == "top1" else f"dimensions_{name}"
-            figures[file] = functools.partial(dimensions_figure, series, f"test {heading} (%)")
+            figures[file] = functools.partial(dimensions_figure, series, f"{data.rpartition('/')[2]} {heading} (%)")
     source = paper.get("source", "the recipe does not say where")
     return Report(
         result,
@@ -201,14 +203,12 @@ def _means_table(data: str, rows: Sequence[Row], published: Mapping[str, Mapping
         for row in rows
     ]
     headings = ["setting", *known.values(), *(f"published {known[name]}" for name in beside)]
-    return Table(headings, lines, f"{data}/test, means over the dimensions (percent{_over(rows)})")
+    return Table(headings, lines, f"{data}, means over the dimensions (percent{_over(rows)})")
 
 
 def _dimensions_table(data: str, rows: Sequence[Row], metric: str, heading: str, dims: Sequence[int]) -> Table:
     lines = [[row.name or "all", *(_text(row, f"{metric}@{d}") for d in dims)] for row in rows]
-    return Table(
-        ["setting", *map(str, dims)], lines, f"{data}/test, {heading} at each dimension (percent{_over(rows)})"
-    )
+    return Table(["setting", *map(str, dims)], lines, f"{data}, {heading} at each dimension (percent{_over(rows)})")
 
 
 def _differences_table(first: Row, found: Sequence[Difference], heading: str, dims: Sequence[int]) -> Table:

@@ -12,8 +12,7 @@ from torch import nn
 from wasskit.data.base import ImageDataset
 from wasskit.data.catalog import CARDS
 from wasskit.data.loaders import Batch, EvalLoader
-from wasskit.distributed.group import world_size
-from wasskit.distributed.norm import convert_sync_batchnorm
+from wasskit.distributed.norm import convert_sync_batchnorm, joint_norm
 from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.embedding import LabelledImages, encode_batches
 from wasskit.models.backbones import build_backbone
@@ -126,7 +125,7 @@ def build_task(
         weights=config.model.weights,
         download=config.data.download,
     )
-    if config.sync_bn and world_size() > 1:
+    if joint_norm(config.sync_bn):
         convert_sync_batchnorm(model.network)
     batch_size = min(max(config.loop.batch_size, 256), len(test))
     loader = EvalLoader(test, batch_size, device=device, workers=config.data.workers)

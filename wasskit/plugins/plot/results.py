@@ -10,7 +10,7 @@ from typing import Any
 from wasskit.errors import UserError
 from wasskit.plugins.plot.groups import Group, group_runs
 from wasskit.plugins.plot.reports import table_report
-from wasskit.plugins.plot.runs import Run, read_runs
+from wasskit.plugins.plot.runs import Run, read_run, read_runs
 from wasskit.report import Report
 from wasskit.system.documents import read_csv_rows, read_toml
 from wasskit.system.hints import did_you_mean
@@ -28,7 +28,9 @@ class Entry:
         command: what repeats it.
         text: what it shows and by which protocol, as Markdown.
         runs: patterns of run directories below the folder of runs.
-        files: patterns of CSV files there, which commands have written; each is a table as it stands.
+        files: patterns of CSV files there, which commands have written; each is a table.
+        where: of the files, the rows whose columns have these values.
+        columns: of the files, these columns in this order; empty: all.
         metrics: metrics of the runs, as ``plot table --metric`` takes them; empty: the main ones.
         which: the last evaluation of each run, or the best.
         labels: names of the groups of runs, in the order of their paths.
@@ -40,6 +42,8 @@ class Entry:
     text: str = ""
     runs: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    where: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     which: str = "final"
     labels: tuple[str, ...] = ()
@@ -79,7 +83,11 @@ def _entry(path: Path, number: int, table: Mapping[str, Any]) -> Entry:
             raise UserError(f"{path}, {where}it has no {key}.")
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key in ("runs", "files", "metrics", "labels"):
+        if key == "where":
+            if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+                raise UserError(f"{path}, {where}{key} must be a table of texts, by columns.")
+            values[key] = value
+        elif key in ("runs", "files", "columns", "metrics", "labels"):
             if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
                 raise UserError(f"{path}, {where}{key} must be a list of texts.")
             values[key] = tuple(value)
@@ -116,7 +124,8 @@ def results_report(plan: Plan, folder: Path) -> Report:
         if runs:
             groups = group_runs(runs, labels=list(entry.labels) or None)
             parts += [_runs_table(entry, groups), _provenance(runs)]
-        parts += [_file_table(path) for path in files]
+        for file in files:
+            parts += [_file_table(file, entry), _provenance([read_run(file.parent)])]
         if not runs and not files:
             missing.append(entry.title)
             parts.append("Not measured" + (f": it needs {entry.needs}." if entry.needs else "."))
@@ -141,14 +150,21 @@ def _runs_table(entry: Entry, groups: Sequence[Group]) -> str:
     return str(report.files["table"]).rstrip()
 
 
-def _file_table(path: Path) -> str:
+def _file_table(path: Path, entry: Entry) -> str:
     """A CSV file as a Markdown table; rows that are shorter than its heading are filled up."""
     rows = [row for _, row in read_csv_rows(path)]
     if not rows:
         raise UserError(f"{path} is empty: write it again, or leave it out of the plan.")
-    width = max(map(len, rows))
-    lines = [[_cell(text) for text in (*row, *[""] * (width - len(row)))] for row in rows]
-    lines.insert(1, ["---"] * width)
+    head = rows[0]
+    for column in (*entry.where, *entry.columns):
+        if column not in head:
+            raise UserError(f"{path} has no column {column!r}: it has {', '.join(head)}.{did_you_mean(column, head)}")
+    records = [dict(zip(head, [*row, *[""] * len(head)], strict=False)) for row in rows[1:]]
+    chosen = entry.columns or tuple(head)
+    lines = [[markdown_text(column) for column in chosen], ["---"] * len(chosen)]
+    for record in records:
+        if all(record[column] == value for column, value in entry.where.items()):
+            lines.append([_cell(record[column]) for column in chosen])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

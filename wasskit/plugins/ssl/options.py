@@ -16,6 +16,7 @@ from wasskit.options import (
     OptimizerOptions,
     RunOptions,
     TrainingDeviceOptions,
+    sync_norm_option,
 )
 from wasskit.trained.options import ModelDataOptions
 
@@ -183,10 +184,7 @@ class PretrainOptions(RecipeOptions):
         None, help="Widths of the projector's layers, the last being that of the projections.", panel="Model",
         min=1, show_default="2048,2048,256; 512,512,128 on tiny",
     )  # fmt: skip
-    sync_bn: bool = option(
-        True, help="Batch normalisation over the batch of all processes, so that N processes train as one.",
-        panel="Machine", former={"batch_norm": {"sync": True, "local": False}},
-    )  # fmt: skip
+    sync_bn: bool | None = sync_norm_option(former={"batch_norm": {"sync": True, "local": False}})
     bias_lr: float = option(
         0.005, help="Learning rate of biases and norms, likewise.", panel="Optimisation", above=0,
     )  # fmt: skip

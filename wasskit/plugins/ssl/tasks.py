@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from wasskit.data.loaders import Batch
 from wasskit.distributed.group import world_size
-from wasskit.distributed.norm import convert_sync_batchnorm, shuffle, unshuffle
+from wasskit.distributed.norm import convert_sync_batchnorm, joint_norm, shuffle, unshuffle
 from wasskit.models.heads import MLP
 from wasskit.plugins.ssl.guard import check_collapse
 from wasskit.plugins.ssl.losses import (
@@ -87,7 +87,7 @@ class PretrainTask(Task):
     @property
     def batch_statistics(self) -> str:
         """How batch norm deals with several processes, in words."""
-        return "of all processes together" if self.config.sync_bn else "of each process alone"
+        return "of all processes together" if joint_norm(self.config.sync_bn) else "of each process alone"
 
     def networks(self) -> list[nn.Module]:
         return [child for child in self.children() if isinstance(child, (Encoder, MLP))]
@@ -291,5 +291,5 @@ def move_towards(average: nn.Module, network: nn.Module, momentum: float) -> Non
 
 def synchronise(task: PretrainTask) -> None:
     """Give all batch norms the statistics of all processes together, where there are several."""
-    if world_size() > 1 and task.config.sync_bn:
+    if joint_norm(task.config.sync_bn):
         convert_sync_batchnorm(task)

@@ -188,6 +188,7 @@ def test_a_query_s_length_and_company_change_nothing(tmp_path: Path) -> None:
     assert_same(index.search(torch.from_numpy(q).double(), 5, shortlist=20), together)
 
 
+@pytest.mark.slow
 def test_work_in_small_portions_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, q = clusters(3000), clusters(30, seed=1)
     index = PrefixIndex.create(tmp_path / "x", x, dim=8)
@@ -240,6 +241,7 @@ def test_numbers_are_stored_as_they_came(tmp_path: Path) -> None:
     assert_nearest(index.search(q, 5, shortlist=50), q, np.r_[(10 * x).astype("f2"), x], np.arange(100), 5)
 
 
+@pytest.mark.slow
 def test_codes_are_learned_anew_when_the_index_has_grown(tmp_path: Path) -> None:
     x, q = clusters(900), clusters(50, seed=1)
     index = PrefixIndex.create(tmp_path / "x", x[:2], dim=8)

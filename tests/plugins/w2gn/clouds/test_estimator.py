@@ -28,6 +28,7 @@ def draw(*shape: int, seed: int = 0) -> Array:
 STRETCH = np.array([[1.5, 0.4, 0.0], [0.4, 0.8, 0.2], [0.0, 0.2, 2.0]])
 
 
+@pytest.mark.slow
 def test_between_gaussians_the_start_is_the_answer() -> None:
     x, y = draw(4000, 3), draw(4000, 3, seed=1) @ STRETCH + 5
     maps = TransportMap(**QUICK).fit(x, y)
@@ -43,6 +44,7 @@ def test_between_gaussians_the_start_is_the_answer() -> None:
     assert abs(maps.scores_["w2_dual"] - exact) < 4 * maps.scores_["w2_dual_error"]
 
 
+@pytest.mark.slow
 def test_a_mixture_is_told_from_its_gaussian() -> None:
     x = draw(1500, 2)
     y = draw(1500, 2, seed=1) * 0.3 + np.where(draw(1500, 1, seed=2) > 0, 3.0, -3.0)

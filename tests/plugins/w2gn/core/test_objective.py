@@ -138,6 +138,7 @@ def test_inverse_point_enters_the_potential_without_gradient() -> None:
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+@pytest.mark.slow
 def test_refined_objective_is_the_semi_dual_with_envelope_gradients() -> None:
     torch.manual_seed(1)
     psi, bar = (

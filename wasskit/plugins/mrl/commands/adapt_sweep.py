@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
 from wasskit.options import complete_local_paths
@@ -39,7 +40,9 @@ def body(config: MrlAdaptSweep, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.series import run_grid
 
     # The folder's configuration holds the whole grid, however its axes were given.
-    config = replace(config, axes=(), grid=(*config.axes, *config.grid))
+    array = config.machine.array
+    seeds = [f"seed={','.join(map(str, seeds_of(array)))}"] if array else []
+    config = replace(config, axes=(), grid=(*config.axes, *config.grid, *seeds))
     axes = parse_axes(config.grid, ADAPTORS)
     if "method" in axes and config.learns != "labels":
         raise UserError("method: the published comparison learns from labels: give --labels.")
@@ -48,7 +51,7 @@ def body(config: MrlAdaptSweep, invocation: Invocation) -> Mapping[str, Any]:
         config,
         axes,
         command="mrl adapt-sweep",
-        data=data,
+        data=f"{data}/{'validation' if config.train is not None and config.test is None else 'test'}",
         default=f"adapt-sweep-{data}",
         width=lambda training: vector_width(training.train),
         jobs=config.jobs,

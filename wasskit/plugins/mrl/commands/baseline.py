@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, option
 from wasskit.plugins.mrl.commands.sweep import GridOptions
 
@@ -23,6 +24,8 @@ def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.series import run_grid
     from wasskit.plugins.mrl.task import backbone_width
 
+    if config.machine.array and not config.seeds:
+        config = replace(config, seeds=tuple(seeds_of(config.machine.array)))
     paper = invocation.recipe.get("paper") if invocation.recipe else None
     axes: dict[str, list[Any]] = {
         "method": ["independent"],
@@ -32,9 +35,8 @@ def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
         config,
         axes,
         command="mrl baseline",
-        data=config.data.dataset,
+        data=f"{config.data.dataset}/test",
         width=backbone_width,
-        download=config.data.download,
         default=f"baseline-{config.data.dataset}",
         jobs=config.jobs,
         nproc=config.nproc_per_run,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.plugins.mrl.options import JobOptions, TrainingOptions, complete_axes
 
@@ -31,16 +32,17 @@ def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.task import backbone_width
 
     # The folder's configuration holds the whole grid, however its axes were given.
-    config = replace(config, axes=(), grid=(*config.axes, *config.grid))
+    array = config.machine.array
+    seeds = [f"seed={','.join(map(str, seeds_of(array)))}"] if array else []
+    config = replace(config, axes=(), grid=(*config.axes, *config.grid, *seeds))
     axes = parse_axes(config.grid)
     paper = invocation.recipe.get("paper") if invocation.recipe else None
     return run_grid(
         config,
         axes,
         command="mrl sweep",
-        data=config.data.dataset,
+        data=f"{config.data.dataset}/test",
         width=backbone_width,
-        download=config.data.download,
         default=f"sweep-{config.data.dataset}",
         jobs=config.jobs,
         nproc=config.nproc_per_run,

@@ -34,7 +34,7 @@ class Moco(PretrainOptions):
                 f"--queue: a batch brings {2 * self.loop.batch_size} keys, more than the {self.queue} of the queue; "
                 "lengthen it or take a smaller --batch-size."
             )
-        if self.shuffle and self.sync_bn:
+        if self.shuffle and self.sync_bn is not False:
             raise UserError("--shuffle is for batch norm that is local to each process: add --no-sync-bn.")
 
 

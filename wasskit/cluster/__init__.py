@@ -1,0 +1,1 @@
+"""Commands as jobs of a cluster, through submitit: submitted, requeued and resumed. Free of torch."""

@@ -1,0 +1,126 @@
+"""The axes of a grid and their combinations. Free of torch: completion reads it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from wasskit.config import Field, RecipeOptions, build, check_keys, coerce, display, recipe_fields, values_of
+from wasskit.errors import UserError
+from wasskit.system.hints import did_you_mean
+
+__all__ = ["Axes", "Point", "combinations", "complete_axis", "folder_name", "parse_axes", "plan_points"]
+
+Axes = Mapping[str, Sequence[Any]]
+C = TypeVar("C", bound=RecipeOptions)
+
+
+@dataclass(frozen=True)
+class Point(Generic[C]):
+    """One combination: its settings, and the trainings it consists of."""
+
+    settings: Mapping[str, Any]
+    trainings: Mapping[str, C]
+    """Path below the folder of the grid -> configuration."""
+
+
+def parse_axes(
+    words: Iterable[str], kind: type[RecipeOptions], names: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, list[Any]]:
+    """``key=value,value`` for each axis -> values of the key's type; lists are written with colons, ``dims=8:16,8:32``.
+
+    Args:
+        kind: the options of the trainings.
+        names: axes that are no option of these, with their values.
+
+    Raises:
+        UserError: an unknown key (the nearest is named), a value out of range, the same key or value twice.
+    """
+    joined: list[str] = []
+    for word in words:  # a recipe's list was cut at its commas
+        if "=" in word or not joined:
+            joined.append(word)
+        else:
+            joined[-1] += f",{word}"
+    axes: dict[str, list[Any]] = {}
+    for word in joined:
+        key, equals, text = word.partition("=")
+        name = key.strip().lstrip("-").replace("-", "_")
+        if not equals or not text:
+            raise UserError(f"{word!r} is not an axis of a grid: write key=value,value, e.g. seed=0,1,2.")
+        if name in axes:
+            raise UserError(f"The axis {name} is given twice: join its values with commas.")
+        values = _values(name, text, word, kind, names or {})
+        if len(set(values)) < len(values):
+            raise UserError(f"{word!r} names a value twice.")
+        axes[name] = values
+    if not axes:
+        raise UserError("Name at least one axis of the grid, e.g. seed=0,1,2.")
+    return axes
+
+
+def _values(
+    name: str, text: str, word: str, kind: type[RecipeOptions], names: Mapping[str, Sequence[str]]
+) -> list[Any]:
+    values = [value.strip() for value in text.split(",")]
+    if name in names:
+        for value in values:
+            if value not in names[name]:
+                advice = did_you_mean(value, names[name])
+                raise UserError(f"{name}: {value!r} is not one of {', '.join(names[name])}.{advice}")
+        return list(values)
+    known = recipe_fields(kind)
+    if name not in known:
+        check_keys(kind, {name: text}, "the grid")  # raises, with the nearest key
+    return [_value(known[name], value, word) for value in values]
+
+
+def _value(field: Field, text: str, where: str) -> Any:
+    return coerce(field, text.replace(":", ",") if field.kind.sequence else text, where)
+
+
+def plan_points(base: C, axes: Axes) -> list[Point[C]]:
+    """The combinations of the axes, each one training that differs from ``base`` in these settings.
+
+    Raises:
+        UserError: settings that contradict one another, with the combination.
+    """
+    kind, values = type(base), values_of(base)
+    shared = {name: values[name] for name in recipe_fields(kind)}
+    points = []
+    for settings in combinations(axes):
+        try:
+            training = build(kind, {**shared, **settings})
+        except UserError as error:
+            raise UserError(f"{folder_name(settings)}: {error}") from None
+        points.append(Point(settings, {folder_name(settings): training}))
+    return points
+
+
+def combinations(axes: Axes) -> list[dict[str, Any]]:
+    """One value of each axis, in all ways; the last axis varies first."""
+    return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*axes.values())]
+
+
+def folder_name(settings: Mapping[str, Any]) -> str:
+    """The name of a combination's folder: ``lr-0.1__seed-2``."""
+    return "__".join(
+        f"{key}-{display(value).replace(',', ':').replace('/', '_')}" for key, value in settings.items()
+    )  # fmt: skip
+
+
+def complete_axis(
+    typed: str, kind: type[RecipeOptions], names: Mapping[str, Sequence[str]] | None = None
+) -> Iterable[str]:
+    """Candidates for an axis: ``key=``, and after it the values of an option that has few."""
+    key, equals, text = typed.partition("=")
+    names, known = names or {}, recipe_fields(kind)
+    if not equals:
+        return [f"{name}=" for name in (*names, *known) if name.startswith(typed)]
+    before, comma, last = text.rpartition(",")
+    choices: Sequence[str] = names.get(key, ())
+    if key in known:
+        choices = ("true", "false") if known[key].kind.base is bool else known[key].choices or ()
+    return [f"{key}={before}{comma}{choice}" for choice in choices if choice.startswith(last)]
