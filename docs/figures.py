@@ -130,7 +130,12 @@ def draw(folder: Path, path: Path) -> None:
     spectra(axes[0, 1], folder / "ssl", folder / "ssl-w2")
     neighbours(axes[0, 2], folder / "metrix")
     transport(axes[0, 3], folder / "w2gn")
-    titles = ("short prefixes that work", "embeddings that stay spread", "classes never seen", "optimal transport maps")
+    titles = (
+        "short prefixes that work",
+        "embeddings spread more evenly",
+        "classes never seen",
+        "optimal transport maps",
+    )
     for ax, name, title in zip(axes.flat, ("mrl", "ssl", "metrix", "w2gn"), titles, strict=True):
         ax.set_title(f"wasskit {name}: {title}", fontsize=9, pad=10)
     pixels = io.BytesIO()

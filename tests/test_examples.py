@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 pytestmark = pytest.mark.slow
 
 
-def numbers(example: str, pattern: str) -> list[tuple[float, ...]]:
+def numbers(example: str, pattern: str) -> list[Any]:
     """The groups of every line that an example prints and ``pattern`` finds, as numbers."""
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / f"{example}.py")], capture_output=True, text=True, timeout=900,
