@@ -5,7 +5,7 @@ TRIALS ?= 26
 ALL_CORES = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(CORES) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help check fast test trust bench docs
+.PHONY: help check fast test trust bench gpu docs
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -25,8 +25,11 @@ trust:  ## Every trial of every training command (TRIALS=26)
 	$(PYTHON) -m pytest tests/trust -m "" --trials $(TRIALS)
 
 bench:  ## Every benchmark, each as a ratio against its baseline
-	@for file in benchmarks/*.py; do case $$file in */_*|*_seeds.py|*/common.py) continue;; esac; \
+	@for file in benchmarks/*.py; do case $$file in */_*|*_seeds.py|*/common.py|*/gpu.py) continue;; esac; \
 	  echo "== $$file"; $(PYTHON) $$file || exit 1; done
+
+gpu:  ## Whether all is right and fast on this machine's GPU, in less than nine minutes
+	$(PYTHON) benchmarks/gpu.py
 
 docs:  ## The documents as a site in docs/_build (needs `pip install -e '.[docs]'`)
 	$(PYTHON) -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build

@@ -37,7 +37,7 @@ def test_every_example_has_a_test() -> None:
 
 
 def test_matryoshka() -> None:
-    accuracy = dict(numbers("matryoshka", r"(\d+) numbers: ([\d.]+) %"))
+    accuracy = {row[0]: row[1] for row in numbers("matryoshka", r"(\d+) numbers: ([\d.]+) %")}
     assert list(accuracy) == [2, 4, 8, 16, 32, 64]
     # Chance is 10 %, give or take 1.5 over 397 images; two numbers cannot hold ten classes apart as more can.
     assert 20 < accuracy[2] < accuracy[8]

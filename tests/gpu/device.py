@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import types
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -78,6 +79,7 @@ class LogicalCuda(contextlib.ExitStack):
         self.counts = Counts()
         self.context = CPU  # of the torch function that runs: tensors made within it are its tensors' device's
         self.quiet = False
+        self.warns = False
 
     def __enter__(self) -> LogicalCuda:
         super().__enter__()
@@ -107,6 +109,8 @@ class LogicalCuda(contextlib.ExitStack):
 
     def wait(self, what: str) -> None:
         self.counts.waits[f"{what}, {_place()}"] += 1
+        if self.warns:
+            warnings.warn(f"called a synchronizing CUDA operation: {what}", stacklevel=2)
 
     def copy(self, tensor: torch.Tensor, source: torch.device, non_blocking: bool) -> None:
         """Note that a tensor is copied from one device to the other."""
@@ -407,6 +411,7 @@ def _patch_torch(device: LogicalCuda) -> None:
     patch(torch.cuda, "get_rng_state", lambda *_: state["rng"].clone())
     patch(torch.cuda, "set_rng_state", lambda rng, *_: state.update(rng=rng.clone()))
     patch(torch.cuda, "synchronize", lambda *_: device.wait("synchronize"))
+    patch(torch.cuda, "set_sync_debug_mode", lambda mode: setattr(device, "warns", mode == "warn"))
     if hasattr(torch, "accelerator"):
         found: dict[str, Any] = {
             "is_available": True, "current_accelerator": torch.device("cuda"), "device_count": 1,

@@ -126,6 +126,19 @@ def test_equal_clouds_have_no_gradient() -> None:
     assert float(x.grad.abs().max()) < 1e-10
 
 
+def test_gradients_of_float32_clouds() -> None:
+    """Computed in float64 and rounded once: one unit of float32, of the largest entry."""
+    wide = cloud(9, 2, 0).float().requires_grad_()
+    exact = wide.detach().double().requires_grad_()
+    y = cloud(6, 2, 1).float()
+    value(wide, y).backward()
+    value(exact, y.double()).backward()
+    assert wide.grad is not None
+    assert exact.grad is not None
+    bound = torch.finfo(torch.float32).eps * float(exact.grad.abs().max())
+    torch.testing.assert_close(wide.grad.double(), exact.grad, rtol=0, atol=bound)
+
+
 def test_float32_keeps_small_divergences() -> None:
     """Inside all is float64: of points that float32 holds exactly, only the result is rounded."""
     x = torch.randint(-64, 64, (30, 3), generator=torch.Generator().manual_seed(0)) / 64

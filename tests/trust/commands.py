@@ -25,6 +25,7 @@ class Training:
         drift: by how much, relatively, two ranks depart from one over the run, by rounding that training magnifies;
             None where each rank draws random numbers of its own.
         terms: the size of the terms whose sum the loss is, where they nearly cancel in it.
+        waits: how often the host waits for a GPU within a steady step.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Training:
     steps: int
     drift: float | None = 1e-2
     terms: float = 0.1
+    waits: int = 0
 
     @property
     def command(self) -> str:
@@ -41,6 +43,16 @@ class Training:
         """The command line that trains in ``run`` on so many ranks."""
         flag = "--nproc-per-run" if self.is_grid else "--nproc"
         return [*self.argv, "--run-dir", str(run), *((flag, str(nproc)) if nproc > 1 else ())]
+
+    def briefly(self, run: Path | str, device: str, nproc: int = 1) -> list[str]:
+        """The same on a device, and only as long as shows steady steps."""
+        argv = self.on(run, nproc)
+        length = "2" if "--accumulate" in argv else "1"
+        shorter = {
+            "--device": device, "--epochs": length, "--steps": "4", "--eval-every": "4", "--pretrain-steps": "3",
+            "--autoencoder-steps": "3", "--classifier-steps": "3", "--max-triples": "60", "--test-size": "100",
+        }  # fmt: skip
+        return [shorter.get(before, word) for before, word in zip(["", *argv], argv, strict=False)]
 
     @property
     def is_grid(self) -> bool:
@@ -84,7 +96,8 @@ def _declare() -> list[Training]:
         Training("mrl-train", ("mrl", "train", *_MRL), 9),
         Training("mrl-matryoshka", ("mrl", "train", *_MRL, "--wasserstein-weight", "0"), 9),
         Training("mrl-wasserstein", ("mrl", "train", *_MRL, "--alpha", "0"), 9),
-        Training("mrl-geomloss", ("mrl", "train", *_MRL, "--sinkhorn", "geomloss"), 9),
+        # The published divergence asks for the diameter of the points, among others.
+        Training("mrl-geomloss", ("mrl", "train", *_MRL, "--sinkhorn", "geomloss"), 9, waits=3),
         Training("mrl-tied", ("mrl", "train", *_MRL, "--tied", "--accumulate", "2"), 6),
         # Each rank drops out units of its own.
         Training("mrl-adapt", ("mrl", "adapt", *_ADAPT), 9, None),
@@ -115,7 +128,9 @@ def _declare() -> list[Training]:
             # hundred times the rate. (In float64 the gradients of one and two ranks agree to 1e-12.) The mixing draws
             # of each rank are its own.
             drift = (0.1 if loss == "proxyanchor" else 0.25) if mode == "baseline" else None
-            found.append(Training(f"metrix-{loss}-{mode}", (*argv, *compared), 27, drift))
+            # Which images are mixed follows from their similarities, which the host must know.
+            waits = 1 if mode == "input" else 0
+            found.append(Training(f"metrix-{loss}-{mode}", (*argv, *compared), 27, drift, waits=waits))
     field = (
         "--loss",
         "potentialfield",

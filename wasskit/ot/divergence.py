@@ -129,10 +129,11 @@ def sinkhorn_divergence(
             RuntimeWarning,
             stacklevel=2,
         )
-    value = _Divergence.apply(x.double() - centre, y.double() - centre, a, b, cross, first, second, solver)
+    exact = _Divergence.apply(x.double() - centre, y.double() - centre, a, b, cross, first, second, solver)
+    value = exact.to(x.dtype)
     with torch.no_grad():
         return SinkhornDivergence(
-            value=value.to(x.dtype), cost=solver.cost(a, b, cross), f=cross.f, g=cross.g,
+            value=value, cost=solver.cost(a, b, cross), f=cross.f, g=cross.g,
             f_self=first.f, g_self=second.f,
             plan=solver.plan(*clouds, a, b, cross) if plan else None,
             marginal_error=error, steps=max(cross.steps, first.steps, second.steps),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wasskit.ot.nesting import check_dims
+from wasskit.ot.precision import full_precision
 
 
 def annealed_nested_sinkhorn_divergences(
@@ -43,7 +44,7 @@ def annealed_nested_sinkhorn_divergences(
     x = embeddings if embeddings.dtype in (torch.float32, torch.float64) else embeddings.float()
     divergence = SamplesLoss("sinkhorn", p=2, blur=blur, scaling=scaling, debias=True, backend="tensorized")
     values = [x.new_zeros(0)]
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         for smaller, larger in itertools.pairwise(checked):
             prefix, residual = x[:, :smaller], x[:, smaller:larger]
             padded = torch.cat([prefix, torch.zeros_like(residual)], dim=1)

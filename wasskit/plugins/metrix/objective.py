@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.distributed.group import broadcast_object
 from wasskit.evaluation.accuracy import are_integers
+from wasskit.ot.precision import full_precision
 from wasskit.plugins.metrix.losses import build_loss
 from wasskit.plugins.metrix.mixers import MIXERS, Mode, Sources
 from wasskit.plugins.metrix.pairs import KINDS, Kind, Mixing, Pairing, draw_mixing
@@ -153,7 +154,7 @@ class MetrixLoss(nn.Module):
         device = embeddings.device
         embeddings = gather_with_grad(embeddings if embeddings.dtype == torch.float64 else embeddings.float())
         labels = gather_with_grad(labels.long())
-        with torch.autocast(device.type, enabled=False):
+        with full_precision(embeddings):
             clean: Tensor = self.clean(embeddings, to_device(labels, device))
         if mixer is None:
             return MetrixTerms(clean, clean, torch.zeros_like(clean), 0, "")
@@ -184,7 +185,7 @@ class MetrixLoss(nn.Module):
 @torch.no_grad()
 def _similarity(anchors: Tensor, items: Tensor) -> Tensor:
     """Cosines (K, B) on the host."""
-    with torch.autocast(items.device.type, enabled=False):
+    with full_precision(items):
         return (F.normalize(anchors, dim=1) @ F.normalize(items, dim=1).T).cpu()
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.ot.geomloss import annealed_nested_sinkhorn_divergences
 from wasskit.ot.nesting import check_dims
+from wasskit.ot.precision import full_precision
 from wasskit.ot.sinkhorn import nested_sinkhorn_divergences
 
 PUBLISHED_DIMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -116,7 +117,7 @@ class MatryoshkaWassersteinLoss(nn.Module):
         cross entropies are its own, and the divergences are those of the whole batch, gathered with
         gradients: averaging the ranks' gradients gives the gradient of the whole batch on one rank.
         """
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with full_precision(embeddings):
             normalised = normalise(embeddings)
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.alpha != 0):
                 logits = self.classifiers(normalised)
@@ -138,7 +139,7 @@ class MatryoshkaWassersteinLoss(nn.Module):
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(K, B, C) logits of the prefixes of embeddings (B, D), normalised as in training."""
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with full_precision(embeddings):
             logits: Tensor = self.classifiers(normalise(embeddings))
         return logits
 
@@ -250,7 +251,7 @@ class _NestedLinear(torch.autograd.Function):
         features, weight = ctx.saved_tensors
         grad_features = torch.zeros_like(features)
         grad_weight = torch.empty_like(weight)
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features):
             for g, d, w, grad_w in zip(
                 grad, ctx.dims, weight.split(ctx.dims, 1), grad_weight.split(ctx.dims, 1), strict=True
             ):

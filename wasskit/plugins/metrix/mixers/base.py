@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.distributed.group import rank, world_size
+from wasskit.ot.precision import full_precision
 from wasskit.plugins.metrix.pairs import Mixing, Triples, unique_pairs
 from wasskit.system.transfer import to_device
 
@@ -61,7 +62,7 @@ def pair_cosines(embed: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, tri
             f"the embeddings of {len(x)} mixtures must have the shape {(len(x), anchors.shape[1])} that the batch's "
             f"have, not {tuple(mixed.shape)}"
         )
-    with torch.autocast(device.type, enabled=False):
+    with full_precision(anchors):
         # Scaled after the product: the (Q, D) unit vectors of the mixtures are never formed.
         length = torch.linalg.vector_norm(mixed, dim=1, keepdim=True).clamp(min=EPS)
         cosines = mixed @ F.normalize(anchors, dim=1).T / length

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from wasskit.ot.precision import full_precision
 from wasskit.plugins.metrix.mixers.base import EPS, Sources, entries
 from wasskit.plugins.metrix.pairs import Mixing, Triples
 
@@ -19,9 +19,8 @@ class EmbedMixer:
         pass
 
     def cosines(self, anchors: Tensor, embeddings: Tensor, triples: Triples, mixing: Mixing) -> Tensor:
-        device = anchors.device
-        with torch.autocast(device.type, enabled=False):
-            return embedding_cosines(anchors, embeddings, triples.to(device), mixing)
+        with full_precision(anchors):
+            return embedding_cosines(anchors, embeddings, triples.to(anchors.device), mixing)
 
 
 def embedding_cosines(anchors: Tensor, items: Tensor, triples: Triples, mixing: Mixing) -> Tensor:

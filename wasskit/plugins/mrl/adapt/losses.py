@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.ot.nesting import check_dims
+from wasskit.ot.precision import full_precision
 from wasskit.ot.sinkhorn import nested_sinkhorn_divergences
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
 
@@ -73,7 +74,7 @@ class NeighbourLoss(nn.Module):
 
         adapted (B_r, m): this rank's consecutive share of the rows; vectors (B, D) and ids (B,) int64 of all rows.
         """
-        with torch.autocast(adapted.device.type, enabled=False):
+        with full_precision(adapted):
             return self._losses(gather_with_grad(normalise(adapted)), vectors, ids, anchors)
 
     def _losses(self, z: Tensor, vectors: Tensor, ids: Tensor, anchors: int) -> AdaptLosses:
@@ -147,9 +148,9 @@ class LabelLoss(nn.Module):
         if objective.wasserstein_weight != 0:
             terms["wasserstein"] = losses.wasserstein
         if self.cosine_weight:
-            with torch.autocast(adapted.device.type, enabled=False):
+            with full_precision(adapted):
                 values = torch.stack([self._cosine(_raised(adapted), labels, d) for d in objective.dims])
-            total = total + self.cosine_weight * (objective.ce_weights @ values)
+                total = total + self.cosine_weight * (objective.ce_weights @ values)
             terms["cosine_ce"] = values.detach().mean()
         if self.keep_weight:
             whole = gather_with_grad(vectors)
@@ -182,7 +183,7 @@ class PairLoss(nn.Module):
 
     def forward(self, queries: Tensor, documents: Tensor, relevance: Tensor) -> AdaptLosses:
         """queries (Q_r, m), documents (D_r, m): this rank's shares; relevance (Q, D) of all, no row zero."""
-        with torch.autocast(queries.device.type, enabled=False):
+        with full_precision(queries):
             queries, documents = gather_with_grad(_raised(queries)), gather_with_grad(_raised(documents))
             losses = self._losses(queries, documents, relevance)
         terms = {f"ranking@{d}": v for d, v in zip(self.dims, losses.detach(), strict=True)}
