@@ -41,10 +41,11 @@ class Block:
         return [line.split(" #")[0].strip() for line in joined.splitlines() if line.startswith("wasskit ")]
 
 
-def _blocks(page: Path, language: str) -> list[Block]:
-    pattern = rf"(?:<!-- needs: (?P<needs>[^\n]*?) -->\n\n?)?^```{language}\n(?P<text>.*?)^```"
+def _blocks(page: Path, *languages: str) -> list[Block]:
+    pattern = r"(?:<!-- needs: (?P<needs>[^\n]*?) -->\n\n?)?^```(?P<language>\w+)\n(?P<text>.*?)^```"
     found = re.finditer(pattern, page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    return [Block(language, match["text"], match["needs"] or "") for match in found]
+    blocks = [Block(match["language"], match["text"], match["needs"] or "") for match in found]
+    return [block for block in blocks if block.language in languages]
 
 
 def _name(page: Path) -> str:
@@ -53,15 +54,17 @@ def _name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_and_their_options_exist(page: Path) -> None:
-    for line in (line for block in _blocks(page, "bash") for line in block.lines):
-        words = shlex.split(line)[1:]
-        own = {group.name: group for group in GROUPS}
+    own, targets = {group.name: group for group in GROUPS}, plugin_targets()
+    lines = [(shlex.split(line)[1:], line, block.needs) for block in _blocks(page, "bash") for line in block.lines]
+    for words, line, needs in lines:
+        if needs and words[0] not in {*own, *GENERAL.commands, *targets}:
+            continue  # of the plugin that the page is about
         if words[0] in own:
             command = load_command(own[words[0]], words[1])
         elif words[0] in GENERAL.commands:
             command = load_command(GENERAL, words[0])
         else:
-            grouped = words[1] in load_plugin(plugin_targets()[words[0]]).groups
+            grouped = words[1] in load_plugin(targets[words[0]]).groups
             command = find_command(" ".join(words[: 3 if grouped else 2]))
         if "--" in words:  # what follows are options of the command that a sweep trains by
             place = words.index("--")
@@ -79,11 +82,15 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 def test_command_lines_work_in_their_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any]
 ) -> None:
-    """In one folder, from nothing, but for blocks that say what they need."""
+    """In one folder, from nothing, after the code above them, but for blocks that say what they need."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WASSKIT_DATA", str(tmp_path))
-    for block in _blocks(page, "bash"):
-        for line in block.lines if not block.needs else ():
+    names: dict[str, Any] = {"__name__": "document"}
+    for block in [block for block in _blocks(page, "bash", "python") if not block.needs]:
+        if block.language == "python":
+            exec(compile(block.text, _name(page), "exec", dont_inherit=True), names)
+            continue
+        for line in block.lines:
             words = [
                 found for w in shlex.split(line) for found in (sorted(map(str, Path().glob(w))) if "*" in w else [w])
             ]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -121,6 +126,38 @@ def test_the_command_lines_work_as_written_in_order(
 @pytest.mark.parametrize("number", range(len(_blocks("python"))))
 def test_library_examples_run(number: int) -> None:
     exec(compile(_blocks("python")[number], f"README.md block {number}", "exec"), {})
+
+
+def _drawing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_figures", ROOT / "docs" / "figures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_picture_is_no_older_than_what_draws_it() -> None:
+    from PIL import Image
+
+    drawing = _drawing()
+    assert f"({drawing.PICTURE.relative_to(ROOT)})" in README
+    with Image.open(drawing.PICTURE) as picture:
+        stale = "docs/figures.py has changed since: run `python docs/figures.py`"
+        assert picture.info["drawn by"] == drawing.digest(), stale
+
+
+@pytest.mark.slow
+def test_the_picture_can_be_drawn_again(tmp_path: Path) -> None:
+    from PIL import Image
+
+    subprocess.run(
+        [sys.executable, ROOT / "docs" / "figures.py", "--short", "--runs", "runs", "--output", "again.png"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=900,
+    )  # fmt: skip
+    with Image.open(tmp_path / "again.png") as again, Image.open(_drawing().PICTURE) as kept:
+        assert again.size == kept.size
 
 
 def test_the_two_commands_are_marked_for_the_machine() -> None:

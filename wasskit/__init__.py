@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wasskit._lazy import attach
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "load": "wasskit.plugins.models",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -186,6 +188,72 @@ def test_every_name_offered_can_be_built_by_its_library() -> None:
     assert set(catalog.TORCHVISION) <= set(models.list_models())
     assert all(timm.is_model(name.removeprefix("timm/")) for name in catalog.TIMM)
     assert len(set(catalog.backbone_names())) == len(catalog.backbone_names())
+
+
+def maps_of_six(channels: int, image_size: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, 6, 3, stride=2), nn.BatchNorm2d(6))
+
+
+def five_features(channels: int, image_size: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
+
+
+def a_sequence(channels: int, image_size: int) -> nn.Module:
+    return nn.Flatten(2)
+
+
+def broken(channels: int, image_size: int) -> nn.Module:
+    raise ValueError("no such weights")
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Networks of this module as those of an installed package; one has the name of a network of torchvision."""
+    names = {"six": "maps_of_six", "five": "five_features", "three": "a_sequence", "no": "broken", "resnet18": "broken"}
+    module = ModuleType("a_package")
+    vars(module).update({function: globals()[function] for function in names.values()})
+    monkeypatch.setitem(sys.modules, "a_package", module)
+    points = [EntryPoint(name, f"a_package:{function}", "wasskit.backbones") for name, function in names.items()]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    catalog.registered_backbones.cache_clear()
+    yield
+    catalog.registered_backbones.cache_clear()
+
+
+@pytest.mark.usefixtures("registered")
+def test_an_installed_package_adds_backbones() -> None:
+    images = torch.randn(4, 1, 8, 8)
+    maps = build_backbone("six", image_size=8, channels=1)
+    assert maps.training
+    assert maps.num_features == 6
+    assert maps.feature_maps(images).shape == (4, 6, 3, 3)
+    torch.testing.assert_close(maps(images), maps.net(images).mean(dim=(2, 3)))
+    # Looking at the shape has left the statistics of the batch norm alone.
+    fresh = build_backbone("six", image_size=8, channels=1)
+    assert torch.equal(fresh.get_buffer("net.1.running_mean"), torch.zeros(6))
+    pooled = build_backbone("five", image_size=8, channels=1)
+    assert pooled.num_features == 5
+    assert torch.equal(pooled(images), pooled.net(images))
+    with pytest.raises(UserError, match="gives features, not feature maps"):
+        pooled.feature_maps(images)
+    assert {"six", "five"} <= set(catalog.backbone_names())
+    assert catalog.library_of("resnet18") == ("torchvision", "resnet18")
+    assert len(set(catalog.backbone_names())) == len(catalog.backbone_names())
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        ("three", {}, r"'three' \(a_package:a_sequence\) gives a tensor of shape \(1, 1, 64\)"),
+        ("no", {}, r"'no' \(a_package:broken\) cannot be built: ValueError: no such weights"),
+        ("six", {"pretrained": True}, "knows no pretrained weights"),
+        ("six", {"stem": "small"}, "knows no stems"),
+    ],
+)
+def test_what_is_wrong_with_a_backbone_of_a_package_is_said(name: str, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        build_backbone(name, image_size=8, channels=1, **settings)
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Backbones by name: images in, last feature maps or pooled features out.
 
 ``tiny`` is ours, ``resnet50`` and its like are torchvision's, ``timm/<name>`` (or any other name timm knows)
-timm's. Each library is imported only when one of its networks is asked for.
+timm's; installed packages add names of their own (:func:`wasskit.models.catalog.registered_backbones`). Each library
+is imported only when one of its networks is asked for.
 """
 
 from __future__ import annotations
@@ -106,10 +107,15 @@ def build_backbone(
         backbone: Backbone = Backbone(name, _tiny(channels), channels=channels, num_features=256)
     elif library == "torchvision":
         backbone = _torchvision_backbone(bare, channels)
+    elif library == "registered":
+        if pretrained or explicit:
+            given = "pretrained weights" if pretrained else "stems"
+            raise UserError(f"'{name}' is the network of a package, of which wasskit knows no {given}.")
+        backbone = _registered_backbone(bare, channels, image_size)
     else:
         backbone = _timm_backbone(name, bare, channels, image_size, pretrained, download)
 
-    if stem != "standard" and library != "wasskit":
+    if stem != "standard" and library in ("torchvision", "timm"):
         _replace_stem(backbone, stem, explicit)
     if pretrained and library == "torchvision":
         weights = _torchvision_weights(bare, pretrained, download)
@@ -206,6 +212,43 @@ def _missing_weights(what: str, looked_for: str) -> UserError:
         f"the {what} are not on this machine (looked for {looked_for}): "
         "allow the download with --download, or give a local file by --weights PATH."
     )
+
+
+class _Registered(Backbone):
+    """The network of another package, which gives feature maps or pooled features."""
+
+    def feature_maps(self, x: Tensor) -> Tensor:
+        maps = super().feature_maps(x)
+        if maps.ndim != 4:
+            raise UserError(
+                f"{self.name} gives features, not feature maps: choose another backbone, or mix its embeddings "
+                "instead of its maps."
+            )
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = super().feature_maps(x)
+        return self.pool(found) if found.ndim == 4 else found
+
+
+def _registered_backbone(name: str, channels: int, image_size: int) -> Backbone:
+    point = catalog.registered_backbones()[name]
+    try:
+        net = point.load()(channels=channels, image_size=image_size)
+        training = net.training
+        with torch.no_grad():
+            found = net.eval()(torch.zeros(1, channels, image_size, image_size))
+        net.train(training)
+        shape = tuple(found.shape)
+    except Exception as error:  # whatever the package's code raises
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"the backbone '{name}' ({point.value}) cannot be built: {reason}") from error
+    if len(shape) not in (2, 4):
+        raise UserError(
+            f"the backbone '{name}' ({point.value}) gives a tensor of shape {shape} for one image: return feature maps "
+            "(B, C, H, W) or features (B, D)."
+        )
+    return _Registered(name, net, channels=channels, num_features=shape[1])
 
 
 class _Timm(Backbone):

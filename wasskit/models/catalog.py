@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterable
+from functools import lru_cache
 
 from wasskit.system import hints
+
+if typing.TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 TINY = "tiny"
 
@@ -79,23 +84,39 @@ SMALL_IMAGE = 64
 """Side in pixels up to which an image counts as small."""
 
 
+@lru_cache(maxsize=1)
+def registered_backbones() -> dict[str, EntryPoint]:
+    """The networks of installed packages: entry points of the group ``wasskit.backbones``, by name.
+
+    Each loads to a function ``(channels: int, image_size: int) -> nn.Module`` of a network without a classifier that
+    takes images (B, channels, H, W) to feature maps (B, C, H', W') or to features (B, D). Names of ours and of
+    torchvision's networks stay theirs.
+    """
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group="wasskit.backbones")}
+
+
 def backbone_names() -> tuple[str, ...]:
-    """The names offered for completion: ours, torchvision's, and a choice of timm's."""
-    return (TINY, *TORCHVISION, *TIMM)
+    """The names offered for completion: ours, torchvision's, those of installed packages, and a choice of timm's."""
+    taken = (TINY, *TORCHVISION)
+    return (*taken, *(name for name in registered_backbones() if name not in taken), *TIMM)
 
 
 def library_of(name: str) -> tuple[str, str]:
     """Where a backbone comes from and what it is called there.
 
     ``resnet18`` is torchvision's, ``timm/resnet18`` timm's; a bare name that neither we nor torchvision have
-    is looked for in timm.
+    is that of an installed package (``registered``), or is looked for in timm.
     """
     library, separator, bare = name.partition("/")
     if separator and library in ("timm", "torchvision"):
         return library, bare
     if name == TINY:
         return "wasskit", name
-    return ("torchvision", name) if name in TORCHVISION else ("timm", name)
+    if name in TORCHVISION:
+        return "torchvision", name
+    return ("registered", name) if name in registered_backbones() else ("timm", name)
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> str:

@@ -117,10 +117,10 @@ def build_model(description: Mapping[str, Any], *, freeze_batch_norm: bool = Fal
 
 
 def gives_maps(backbone: str, **options: Any) -> bool:
-    """Whether a backbone ends in feature maps. A transformer does not; only timm's may be one."""
+    """Whether a backbone ends in feature maps. A transformer does not; ours and torchvision's all do."""
     from wasskit.models.catalog import library_of
 
-    if library_of(backbone)[0] != "timm":
+    if library_of(backbone)[0] in ("wasskit", "torchvision"):
         return True
     built = build_backbone(backbone, **options).eval()
     example = torch.zeros(1, options["channels"], options["image_size"], options["image_size"])

@@ -48,8 +48,9 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         dims: prefixes that are trained, increasing; the largest is the m that ``transform`` gives. None: 8, 16, 32, ...
             and D.
         learn: ``"labels"``, ``"neighbours"``, or ``"auto"``: labels where ``y`` is given.
-        network, hidden, blocks, blend, dropout, input_dropout, alpha, cosine_weight, keep_weight, wasserstein_weight,
-            temperature, epochs, batch_size, lr, weight_decay: the options of the command; None: as there.
+        network, hidden, blocks, blend, dropout, input_dropout: the network, as options of the command.
+        alpha, cosine_weight, keep_weight, wasserstein_weight, temperature: the objective, likewise.
+        epochs, batch_size, lr, weight_decay: the training, likewise. What is None is chosen as there.
         device: where to train.
         random_state: seed.
 
