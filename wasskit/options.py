@@ -163,7 +163,7 @@ def sync_norm_option(former: Mapping[str, Mapping[str, Any]] | None = None) -> A
     """``--sync-bn`` of a method with batch norm."""
     return option(
         None, help="Batch normalisation over the batch of all processes, so that N processes train as one.",
-        panel="Machine", show_default="on; off where processes share a GPU", former=former or {},
+        panel="Machine", show_default="on; off where processes share a GPU", former=former or {}, former_default=True,
     )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ class Option:
     hidden: bool = False
     former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     absent: Any = AS_NOW
+    former_default: Any = AS_NOW
 
 
 def option(
@@ -79,6 +80,7 @@ def option(
     hidden: bool = False,
     former: str | Mapping[str, Mapping[str, Any]] = "",
     absent: Any = AS_NOW,
+    former_default: Any = AS_NOW,
 ) -> Any:
     """Declare an option.
 
@@ -101,6 +103,8 @@ def option(
             use; with what its values meant where they were other ones, ``{"batch_norm": {"sync": True}}``.
         absent: what runs did before there was the option, where that is not the default: its value when a run that was
             saved without it is resumed.
+        former_default: the default of earlier versions: a run that was saved with it has the settings of one that is
+            left to the default now.
     """
     if isinstance(former, str):
         former = {former: {}} if former else {}
@@ -110,6 +114,7 @@ def option(
             choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
             metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
             optional_value=optional_value, hidden=hidden, former=former, absent=absent,
+            former_default=former_default,
         )
     }  # fmt: skip
     if default is dataclasses.MISSING:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from wasskit.errors import UserError
 from wasskit.system import processes
+from wasskit.system.documents import parse_json, read_text
+from wasskit.system.readers import Damage
 
 __all__ = [
     "is_launched", "is_restarted", "join_slurm_step", "launch", "note_saved", "owns_ranks",
@@ -213,10 +215,12 @@ def read_saved(path: Path | None = None) -> tuple[Path, int | None] | None:
         path: the launcher's file; by default that of this rank's launcher.
     """
     name = path or os.environ.get(_SAVED)
+    if not name:
+        return None
     try:
-        *_, last = Path(name or os.devnull).read_text(encoding="utf-8").splitlines()
-        run, step = json.loads(last)
-    except (OSError, ValueError):
+        *_, last = read_text(Path(name)).splitlines()
+        run, step = parse_json(last)
+    except (UserError, Damage, ValueError):
         return None
     return Path(run), step
 

@@ -160,10 +160,14 @@ class Grid:
             raise UserError(f"{path} is a run of `wasskit {run.command}`: choose another --run-dir.")
         saved = check_keys(kind, run.options, str(path / "config.toml"))
         fields, now = recipe_fields(kind), values_of(config)
+        there = {key: saved.get(key, fields[key].default) for key in fixed_keys(kind)}
+        for key, value in there.items():
+            if value == fields[key].option.former_default:
+                there[key] = fields[key].default
         differing = [
-            f"{key} ({display(saved.get(key, fields[key].default))} there, {display(now[key])} now)"
-            for key in sorted(fixed_keys(kind))
-            if saved.get(key, fields[key].default) != now[key]
+            f"{key} ({display(value)} there, {display(now[key])} now)"
+            for key, value in sorted(there.items())
+            if value != now[key]
         ]
         if differing:
             raise UserError(

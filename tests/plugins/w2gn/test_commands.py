@@ -96,7 +96,18 @@ def test_benchmark_on_a_made_pair(run_cli: RunCli, tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("WASSKIT_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     result = run_cli(
-        "w2gn", "benchmark", *SMALL, "--steps", "60", "--test-size", "500", "--json", "--warmup-steps", "5"
+        "w2gn",
+        "benchmark",
+        *SMALL,
+        "--steps",
+        "60",
+        "--test-size",
+        "500",
+        "--json",
+        "--warmup-steps",
+        "5",
+        "--keep",
+        "end",  # what so few steps gain is not shown by the points that choose
     )
     scores = summary(result)
     assert "made from random networks" in result.stderr
