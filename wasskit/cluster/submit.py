@@ -87,13 +87,13 @@ def _executor(resources: Resources, *, dry: bool = False) -> Any:
     if resources.kind == "local":
         if resources.nodes > 1:
             raise UserError("--submit local is one machine: leave out --nnodes, or take --submit slurm.")
-        executor = submitit.LocalExecutor(resources.folder, max_num_timeout=0)
-        executor.update_parameters(
+        local = submitit.LocalExecutor(resources.folder, max_num_timeout=0)
+        local.update_parameters(
             timeout_min=resources.minutes, gpus_per_node=resources.gpus or 0, signal_delay_s=_WARNING_SECONDS
         )
-        return executor
+        return local
 
-    class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
+    class Executor(submitit.SlurmExecutor):  # type: ignore[misc, unused-ignore]
         @classmethod
         def affinity(cls) -> int:
             return 2 if dry else int(super().affinity())
