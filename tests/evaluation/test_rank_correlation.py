@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from wasskit.evaluation.rank_correlation import holm, rank_correlation
+from wasskit.evaluation.intervals import holm
+from wasskit.evaluation.rank_correlation import rank_correlation
 
 
 @pytest.mark.parametrize("n", [4, 7, 12, 40])

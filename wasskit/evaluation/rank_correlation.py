@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Correlation", "RankCorrelation", "holm", "rank_correlation"]
+__all__ = ["Correlation", "RankCorrelation", "rank_correlation"]
 
 _WHOLE = 7
 _RANDOM = 9_999
@@ -71,16 +71,6 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> RankCorrel
         _correlation(rho, _tail(products, float(r @ s)), (1 + rho**2 / 2) / (n - 3) if n > 3 else None),
         _correlation(tau, _tail(counts, agreeing), 0.437 / (n - 4) if n > 4 else None),
     )
-
-
-def holm(ps: list[float]) -> list[float]:
-    """p-values of several tests, adjusted so that one below a level is a false finding no more often than that (Holm,
-    1979)."""
-    order = np.argsort(ps, kind="stable")
-    scaled = np.array(ps)[order] * np.arange(len(ps), 0, -1)
-    adjusted = np.empty(len(ps))
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return [float(p) for p in adjusted]
 
 
 def _centred_ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from wasskit import console
 from wasskit.errors import UserError
-from wasskit.evaluation.rank_correlation import Correlation, RankCorrelation, holm, rank_correlation
+from wasskit.evaluation.intervals import holm
+from wasskit.evaluation.rank_correlation import Correlation, RankCorrelation, rank_correlation
 from wasskit.pictures.look import Look
 from wasskit.pictures.scatter import Scatter, draw_scatter
 from wasskit.plugins import declared_metrics
