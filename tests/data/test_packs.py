@@ -24,9 +24,9 @@ from wasskit.data.formats.pack import CHUNK, PackHeader, read_pack
 from wasskit.data.loaders import EvalLoader, TrainLoader
 from wasskit.data.metric_sets import load_metric_splits
 from wasskit.data.packed import PackedImages, ahead
-from wasskit.data.packing import pack_split, side_for
+from wasskit.data.packing import pack_split
 from wasskit.data.registry import load_dataset
-from wasskit.data.transforms import PerImage, ResizeCrop, to_uint8
+from wasskit.data.transforms import PerImage, ResizeCrop, to_uint8, with_margin
 from wasskit.data.views import ViewDistribution, random_views
 from wasskit.errors import UserError
 from wasskit.system.locks import held
@@ -81,7 +81,7 @@ def test_evaluation_sees_the_pixels_of_the_files(tmp_path: Path) -> None:
     """At the size of the pack's own, every pixel is the one that decoding, resizing and cropping would give. (As for
     224 pixels in 256, half of the margin is even: so the two roundings of the middle agree.)"""
     source = replace(pictures(count=40), image_size=28)
-    pack_split(source, tmp_path, side=side_for(28), workers=0)
+    pack_split(source, tmp_path, side=with_margin(28), workers=0)
     files, stored = EvalLoader(source, 25, workers=0), EvalLoader(packed(tmp_path), 25, workers=0)
     for a, b in zip(files, stored, strict=True):
         assert torch.equal(a.images, b.images)
@@ -292,8 +292,8 @@ def _refused(folder: Path) -> str:
 
 def test_the_stored_side_is_that_of_the_margin() -> None:
     """What is packed for a size has it again: the round trip of rounding is exact."""
-    assert side_for(224) == 256
-    assert all(round(side_for(size) * 224 / 256) == size for size in range(8, 1000))
+    assert with_margin(224) == 256
+    assert all(round(with_margin(size) * 224 / 256) == size for size in range(8, 1000))
 
 
 # ---- damaged files ----

@@ -170,7 +170,7 @@ def test_ranks_get_torchruns_variables(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(launching, "_processors", lambda: 7)
+    monkeypatch.setattr("wasskit.system.processes.cores", lambda: 7)
     said = report(3, tmp_path, "mrl", "train", "--name", "a b")
     for place, lines in enumerate(said):
         assert lines[:5] == [str(place), str(place), "3", "3", "127.0.0.1"]

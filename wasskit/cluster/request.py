@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wasskit.errors import UserError
-from wasskit.system.files import writing
+from wasskit.system.files import numbered_names, writing
 
 __all__ = ["free_name", "jobs_folder", "minutes_of", "seeds_of", "without_options"]
 
@@ -51,7 +50,7 @@ def jobs_folder(run: Path) -> Path:
 
 def free_name(run: Path, *, claim: bool) -> Path:
     """A run directory that nobody has, by this name or with a number; its jobs' folder keeps it from others."""
-    for candidate in numbered(run):
+    for candidate in numbered_names(run):
         folder = jobs_folder(candidate)
         if candidate.exists() or folder.exists():
             continue
@@ -64,12 +63,6 @@ def free_name(run: Path, *, claim: bool) -> Path:
                     continue
         return candidate
     raise AssertionError("unreachable")
-
-
-def numbered(path: Path) -> Iterator[Path]:
-    yield path
-    for number in itertools.count(2):
-        yield path.with_name(f"{path.name}-{number}")
 
 
 def without_options(argv: Sequence[str], flags: Mapping[str, bool]) -> list[str]:

@@ -46,10 +46,11 @@ def _machine() -> dict[str, Any]:
 
     import torch
 
+    from wasskit.system.processes import cores
+
     memory = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus = []
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -64,7 +65,7 @@ def _machine() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": platform.platform(terse=True),
-        "cores": cores,
+        "cores": cores(),
         "memory_gib": round(memory, 1) if memory is not None else None,
         "cuda": torch.version.cuda,
         "gpus": gpus,

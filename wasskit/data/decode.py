@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wasskit.data.base import BadImage, ImageDataset, UnreadableImage, cores, read_image, to_mode
+from wasskit.data.base import BadImage, ImageDataset, UnreadableImage, read_image, to_mode
 from wasskit.data.images import opened
 from wasskit.data.transforms import ResizeCrop
 from wasskit.errors import UserError
+from wasskit.system.processes import cores
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wasskit.data.base import ImageDataset, cores
+from wasskit.data.base import ImageDataset
 from wasskit.data.embeddings import Embeddings
 from wasskit.data.packed import ahead
 from wasskit.data.samplers import RandomSampler, Sampler
@@ -26,10 +26,12 @@ from wasskit.data.transforms import (
     RandomAugment,
     ResizeCrop,
     Views,
+    with_margin,
 )
 from wasskit.data.workers import Workers, as_tuple
 from wasskit.distributed import group
 from wasskit.errors import UserError
+from wasskit.system.processes import cores
 from wasskit.system.transfer import to_device
 
 
@@ -130,7 +132,7 @@ class TrainLoader:
             elif decode is None:
                 decode = getattr(self.augment, "decode", None)
             if decode is None:
-                decode = PerImage(ResizeCrop(round(dataset.image_size * 256 / 224)))
+                decode = PerImage(ResizeCrop(with_margin(dataset.image_size)))
             self._workers = Workers(dataset, decode, views, self.device, workers, self.world_size, start_method)
 
     @property
@@ -260,7 +262,7 @@ class EvalLoader:
         if not dataset.in_batches or isinstance(self.transform, PerImage):
             decode = self.transform
             if not isinstance(decode, PerImage):
-                decode = PerImage(ResizeCrop(dataset.image_size, round(dataset.image_size * 256 / 224)))
+                decode = PerImage(ResizeCrop(dataset.image_size, with_margin(dataset.image_size)))
             self._workers = Workers(dataset, decode, 1, self.device, workers, world_size, start_method)
 
     def __len__(self) -> int:

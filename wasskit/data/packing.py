@@ -26,7 +26,7 @@ from wasskit.errors import RunFailed, UserError
 from wasskit.system.files import sync_folder
 from wasskit.system.locks import LockHeld, held
 
-__all__ = ["Packed", "pack_split", "side_for"]
+__all__ = ["Packed", "pack_split"]
 
 _REPORT_SECONDS = 15.0
 
@@ -42,11 +42,6 @@ class Packed:
     @property
     def made(self) -> int:
         return self.count - self.kept
-
-
-def side_for(image_size: int) -> int:
-    """The side that is stored by default: 8/7 of that of training, whose evaluation crops the margin away."""
-    return round(image_size * 256 / 224)
 
 
 def pack_split(

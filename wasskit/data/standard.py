@@ -7,7 +7,16 @@ from collections.abc import Callable
 from torch import Tensor
 
 from wasskit.data.base import ImageDataset
-from wasskit.data.transforms import Augment, CentreCrop, CropFlip, Normalise, PerImage, ResizeCrop, ShiftAffine
+from wasskit.data.transforms import (
+    Augment,
+    CentreCrop,
+    CropFlip,
+    Normalise,
+    PerImage,
+    ResizeCrop,
+    ShiftAffine,
+    with_margin,
+)
 from wasskit.data.views import ViewDistribution, random_views
 
 LARGE = 128
@@ -50,7 +59,7 @@ def eval_transform(dataset: ImageDataset) -> Callable[[Tensor], Tensor] | PerIma
     if dataset.in_memory:
         return normalise
     size = dataset.image_size
-    resize = round(size * 256 / 224) if dataset.margin else size
+    resize = with_margin(size) if dataset.margin else size
     if dataset.packed is not None:
         return CentreCrop(normalise, size, resize)
     return PerImage(ResizeCrop(size, resize), finish=normalise)

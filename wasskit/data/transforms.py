@@ -188,6 +188,11 @@ class CentreCrop:
         return self.normalise(images[..., centre, centre])
 
 
+def with_margin(size: int) -> int:
+    """The side that images of a set of ``size`` have before evaluation crops the margin away: 8/7, 256 for 224."""
+    return round(size * 256 / 224)
+
+
 class ResizeCrop:
     """PIL image -> uint8 (C, size, size): the shorter side to ``resize`` (bilinear, antialiased), then the centre."""
 

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from wasskit.data.base import BadImage, ImageDataset, UnreadableImage, cores
+from wasskit.data.base import BadImage, ImageDataset, UnreadableImage
 from wasskit.data.seeds import sample_seed
 from wasskit.data.transforms import PerImage, Views
 from wasskit.errors import RunFailed, UserError
+from wasskit.system.processes import cores
 from wasskit.system.signals import shield, shielded
 
 __all__ = ["Workers", "as_tuple"]

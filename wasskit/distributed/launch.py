@@ -113,7 +113,7 @@ def _endpoint(nnodes: int, given: str | None) -> str:
 
 def shared_environment(nproc: int, nnodes: int = 1) -> dict[str, str]:
     """What all ranks of a machine get besides torchrun's variables, unless it is set already."""
-    wanted = {"OMP_NUM_THREADS": str(max(1, _processors() // nproc))}
+    wanted = {"OMP_NUM_THREADS": str(max(1, processes.cores() // nproc))}
     loopback = _loopback()
     if nnodes == 1 and loopback is not None:
         # All ranks are here: whatever the machine's name resolves to, if it does, they need not leave it.
@@ -133,13 +133,6 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _loopback() -> str | None:

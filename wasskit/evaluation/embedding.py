@@ -22,6 +22,7 @@ from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import barrier, broadcast_object, is_main
 from wasskit.errors import RunFailed, UserError
 from wasskit.ot.precision import Precision, autocast
+from wasskit.system.arrays import write_header
 from wasskit.system.files import replacing
 from wasskit.text import csv_cell
 
@@ -219,9 +220,8 @@ def _width(features: Tensor | None) -> int:
 
 
 def _create_npy(path: Path, rows: int, width: int, dtype: str) -> None:
-    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (rows, width)}
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        write_header(file, (rows, width), dtype)
 
 
 def _write_rows(file: BinaryIO, indices: NDArray[np.int64], values: NDArray[np.floating], rows: int) -> None:

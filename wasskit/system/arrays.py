@@ -1,4 +1,4 @@
-"""Readers of ``.npy`` and ``.npz`` files of numbers: no pickles, and no more memory than the file itself warrants."""
+"""``.npy`` and ``.npz`` files of numbers, read and begun: no pickles, no more memory than the file itself warrants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if typing.TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["check_rows", "map_array", "read_archive", "read_array"]
+__all__ = ["check_rows", "map_array", "read_archive", "read_array", "write_header"]
 
 VECTORS = (".npy", ".npz", ".safetensors", ".parquet", ".csv")
 """Suffixes of files of embeddings (`wasskit.data.embeddings`), here where completion finds them without torch."""
@@ -77,6 +77,17 @@ def read_archive(path: Path, names: Sequence[str] | None = None) -> dict[str, Ar
                     if names is not None:
                         raise
     return found
+
+
+def write_header(file: IO[bytes], shape: Sequence[int], dtype: Any) -> None:
+    """The beginning of a ``.npy`` file whose numbers, in C order, are to follow some at a time.
+
+    In plain writes, not through a memory map: on a full disk a write raises, where a map ends the process.
+    """
+    import numpy as np
+
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 class _NotNumeric(Damage):

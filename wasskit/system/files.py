@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -12,7 +13,10 @@ from typing import BinaryIO
 
 from wasskit.errors import UserError, WasskitError
 
-__all__ = ["is_leftover", "remove_leftovers", "replace_file", "replace_text", "replacing", "sync_folder", "writing"]
+__all__ = [
+    "is_leftover", "numbered_names", "remove_leftovers", "replace_file", "replace_text", "replacing", "sync_folder",
+    "writing",
+]  # fmt: skip
 
 _SUFFIX = ".tmp"
 
@@ -109,6 +113,13 @@ def is_leftover(path: Path) -> bool:
     except OSError:  # another user's
         return False
     return False
+
+
+def numbered_names(path: Path) -> Iterator[Path]:
+    """``path``, ``path-2``, ``path-3``, ...: for names made by a command."""
+    yield path
+    for number in itertools.count(2):
+        yield path.with_name(f"{path.name}-{number}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Child processes that get signals from their parent alone, and that end when it ends."""
+"""Child processes that get signals from their parent alone, and that end when it ends; the cores for them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-__all__ = ["is_child", "kill", "parenthood", "start", "watch_parent"]
+__all__ = ["cores", "is_child", "kill", "parenthood", "start", "watch_parent"]
 
 _PARENT = "WASSKIT_PARENT"
 _SET_PARENT_DEATH_SIGNAL = 1
 _POLL_SECONDS = 0.5
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def start(

@@ -27,7 +27,7 @@ from typing import Any
 from wasskit.console import jsonable
 from wasskit.errors import UserError, WasskitError
 from wasskit.system.documents import read_json, read_toml
-from wasskit.system.files import is_leftover, replace_text, writing
+from wasskit.system.files import is_leftover, numbered_names, replace_text, writing
 from wasskit.system.locks import holder
 from wasskit.training.claim import LOCK, claimed
 from wasskit.training.environment import describe_environment
@@ -336,15 +336,6 @@ def _refusal(path: Path, command: str, resumable: bool) -> str:
             elif resumable:
                 held, advice = "a run without a checkpoint", "start it over by --requeue, or "
     return f"{path} already holds {held}: {advice}choose another --run-dir."
-
-
-def numbered_names(path: Path) -> Iterator[Path]:
-    """``path``, ``path-2``, ``path-3``, ...: for names made by the command."""
-    yield path
-    number = 2
-    while True:
-        yield path.with_name(f"{path.name}-{number}")
-        number += 1
 
 
 def _writes() -> bool:

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wasskit import console
-from wasskit.data.base import cores
 from wasskit.errors import Interrupted, RunFailed
 from wasskit.system import processes
 from wasskit.system.documents import read_text
 from wasskit.system.files import replace_text, writing
+from wasskit.system.processes import cores
 from wasskit.system.signals import StopRequest, forwarded, handled, name_of
 from wasskit.training.run import RunDirectory
 

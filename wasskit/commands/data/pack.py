@@ -47,13 +47,14 @@ class DataPack(CommandOptions):
 
 def body(config: DataPack, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
-    from wasskit.data.packing import pack_split, side_for
+    from wasskit.data.packing import pack_split
+    from wasskit.data.transforms import with_margin
 
     found: list[dict[str, Any]] = []
     for dataset in _splits(config):
         for note in dataset.notes:
             console.log(console.escape(note))
-        side = config.size or side_for(dataset.image_size)
+        side = config.size or with_margin(dataset.image_size)
         packed = pack_split(
             dataset, config.out, side=side, workers=config.reading.workers, overwrite=config.files.overwrite,
             say=lambda message: console.log(console.escape(message)),

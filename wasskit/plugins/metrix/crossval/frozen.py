@@ -26,7 +26,7 @@ from wasskit.errors import UserError
 from wasskit.evaluation.embedding import evaluating
 from wasskit.plugins.metrix.network import MetricNetwork
 from wasskit.plugins.metrix.options import TrainingOptions
-from wasskit.system.arrays import map_array, read_array
+from wasskit.system.arrays import map_array, read_array, write_header
 from wasskit.system.files import replacing, writing
 from wasskit.system.transfer import to_device
 
@@ -94,8 +94,7 @@ def _write(loader: EvalLoader, network: MetricNetwork, paths: dict[str, Path], r
             for name, values in _through(network, batch.images, paths).items():
                 array = values.cpu().numpy()
                 if place == 0:
-                    header = {"descr": array.dtype.str, "fortran_order": False, "shape": (rows, *array.shape[1:])}
-                    np.lib.format.write_array_header_1_0(opened[name], header)
+                    write_header(opened[name], (rows, *array.shape[1:]), array.dtype)
                 opened[name].write(array.tobytes())
 
 

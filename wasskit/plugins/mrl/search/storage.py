@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.codes import CODES, Axes, CodeName
-from wasskit.system.arrays import map_array, read_archive, read_array
+from wasskit.system.arrays import map_array, read_archive, read_array, write_header
 from wasskit.system.documents import read_json
 from wasskit.system.files import is_leftover, replace_text, replacing, writing
 from wasskit.system.locks import LockHeld, held
@@ -134,7 +134,6 @@ def _is_sound(found: Description) -> bool:
         found.next_id,
         *(n for segment in found.segments for n in (segment.gone, segment.checksum)),
     ]
-    names = found.files() | {DESCRIPTION.replace(".json", "")}
     return (
         all(type(count) is int and 0 < count < 1 << 40 for count in counts)
         and all(type(number) is int and number >= 0 for number in numbers)
@@ -144,7 +143,7 @@ def _is_sound(found: Description) -> bool:
         and found.axes in get_args(Axes)
         and found.method in get_args(Method)
         and type(found.text_ids) is bool
-        and all(_OURS.fullmatch(name) for name in names - {"index"})
+        and all(_OURS.fullmatch(name) for name in found.files())
     )
 
 
@@ -239,13 +238,12 @@ class Change:
 def streamed(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> Iterator[Rows]:
     """A ``.npy`` file that is written some rows at a time, and appears when it is complete."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        write_header(file, shape, dtype)
         yield Rows(file, dtype)
 
 
 class Rows:
-    """Writes rows to a file, in their order. Plain writes: a full disk raises, where a map ends the process."""
+    """Writes rows to a file, in their order."""
 
     def __init__(self, file: Any, dtype: np.dtype[Any]) -> None:
         self._file = file

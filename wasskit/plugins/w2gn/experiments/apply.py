@@ -14,6 +14,7 @@ from wasskit.errors import UserError
 from wasskit.plugins.w2gn.core.transport import W2GN, Refine
 from wasskit.plugins.w2gn.experiments.color import ColourTable, colour_function
 from wasskit.plugins.w2gn.maps import load_map
+from wasskit.system.arrays import write_header
 from wasskit.system.files import replacing, writing
 
 ROWS = 8192
@@ -86,8 +87,7 @@ class SavedMap:
         with writing(destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
         with replacing(destination) as temporary, temporary.open("wb") as file:
-            header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": points.shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            write_header(file, points.shape, np.float32)
             for rows in points.chunks(ROWS):
                 file.write(self(rows).cpu().numpy().tobytes())
 
