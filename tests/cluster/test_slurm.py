@@ -7,19 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster.waiting import PATIENCE_SECONDS, await_, said
+
 pytest.importorskip("submitit")
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("slurm.sh")
 INSTALLED = all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch")))
-PATIENCE_SECONDS = 300.0
 WASSKIT = (sys.executable, "-m", "wasskit")
 FAST = ("--batch-size", "358", "--dims", "2,8", "--no-tensorboard", "--device", "cpu")
 LONG = ("mrl", "train", *FAST, "--epochs", "10000")
@@ -73,18 +73,6 @@ def job(slurm: dict[str, str]) -> Callable[[str], dict[str, str]]:
         return dict(entry.partition("=")[::2] for entry in said.split())
 
     return show
-
-
-def await_(condition: Callable[[], Any], why: Callable[[], str] = str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end, why()
-        time.sleep(0.2)
-
-
-def said(folder: Path) -> str:
-    """All logs of jobs below a folder."""
-    return "\n".join(f"{path}:\n{path.read_text()}" for path in sorted(folder.rglob("*_log.*")))
 
 
 def steps(run: Path) -> int:

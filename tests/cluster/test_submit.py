@@ -9,13 +9,13 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster.waiting import PATIENCE_SECONDS, await_, said
 from wasskit.cli import find_command
 from wasskit.cluster.job import Job
 from wasskit.cluster.request import free_name, jobs_folder, minutes_of, seeds_of, without_options
@@ -25,7 +25,6 @@ from wasskit.errors import UserError
 Cli = Callable[..., Any]
 Words = Callable[[str], str]
 FAST = ("--dataset", "fake", "--image-size", "8", "--epochs", "1", "--dims", "2,8", "--no-tensorboard")
-PATIENCE_SECONDS = 300.0
 
 
 @pytest.mark.parametrize(
@@ -158,17 +157,6 @@ def test_a_grid_is_an_array_of_what_is_missing(
 
 
 # --- As a process in the background -----------------------------------------------------------------------------------
-
-
-def await_(condition: Callable[[], Any], why: Callable[[], str] = str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end, why()
-        time.sleep(0.05)
-
-
-def said(folder: Path) -> str:
-    return "\n".join(f"{path}:\n{path.read_text()}" for path in sorted(folder.rglob("*_log.*")))
 
 
 @pytest.mark.slow
