@@ -137,6 +137,25 @@ def fixed_keys(config_class: type[CommandOptions]) -> set[str]:
     return {name for name, f in recipe_fields(config_class).items() if not f.option.runtime}
 
 
+def differing(config: RecipeOptions, options: Mapping[str, Any], source: str) -> list[tuple[Field, Any, Any]]:
+    """The fixed settings of a run with the saved ``options`` that are other than those of ``config``, by their names:
+    each option with its value there and now.
+
+    Raises:
+        UserError: the saved options are not those of such a command; ``source`` is named.
+    """
+    kind = type(config)
+    saved, fields, now = check_keys(kind, options, source), recipe_fields(kind), values_of(config)
+    found = []
+    for key in sorted(fixed_keys(kind)):
+        there = saved.get(key, fields[key].default)
+        if there == fields[key].option.former_default:
+            there = fields[key].default
+        if there != now[key]:
+            found.append((fields[key], there, now[key]))
+    return found
+
+
 def resolve(config_class: type[C], command: str, given: Mapping[str, Any]) -> tuple[C, Mapping[str, Any] | None]:
     """Merge command line values (unconverted, by the names of their fields) over the recipe over the defaults.
 

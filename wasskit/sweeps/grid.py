@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit import console
-from wasskit.config import RecipeOptions, check_keys, display, fixed_keys, recipe_fields, to_options, values_of
+from wasskit.config import RecipeOptions, differing, display, to_options, values_of
 from wasskit.distributed.devices import find_devices
 from wasskit.errors import RunFailed, UserError
 from wasskit.report import Report, finish
@@ -155,24 +155,15 @@ class Grid:
         """Whether the run is there and complete; one with other settings is refused."""
         if not (path / "config.toml").is_file():
             return False
-        run, kind = RunDirectory.open(path, plugin=self.trains.split()[0]), type(config)
+        run = RunDirectory.open(path, plugin=self.trains.split()[0])
         if run.command != self.trains:
             raise UserError(f"{path} is a run of `wasskit {run.command}`: choose another --run-dir.")
-        saved = check_keys(kind, run.options, str(path / "config.toml"))
-        fields, now = recipe_fields(kind), values_of(config)
-        there = {key: saved.get(key, fields[key].default) for key in fixed_keys(kind)}
-        for key, value in there.items():
-            if value == fields[key].option.former_default:
-                there[key] = fields[key].default
-        differing = [
-            f"{key} ({display(value)} there, {display(now[key])} now)"
-            for key, value in sorted(there.items())
-            if value != now[key]
+        others = [
+            f"{f.name} ({display(there)} there, {display(now)} now)"
+            for f, there, now in differing(config, run.options, str(path / "config.toml"))
         ]
-        if differing:
-            raise UserError(
-                f"{path} was trained with other settings: {', '.join(differing)}. Choose another --run-dir."
-            )
+        if others:
+            raise UserError(f"{path} was trained with other settings: {', '.join(others)}. Choose another --run-dir.")
         return run.summary is not None
 
     def _train(self, finished: Sequence[str]) -> None:

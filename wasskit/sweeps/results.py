@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from wasskit.config import display
 from wasskit.evaluation.metrics import Metric, Metrics
@@ -16,7 +16,7 @@ from wasskit.report import Report, Table
 from wasskit.sweeps.axes import Point
 from wasskit.training.run import RunDirectory
 
-__all__ = ["Row", "average", "final_metrics", "over_seeds", "sweep_report"]
+__all__ = ["Row", "average", "averaged", "columns_of", "final_metrics", "over_seeds", "sweep_report"]
 
 _SHOWN = 4
 
@@ -29,11 +29,13 @@ class Row:
     seeds: int
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
+    bare: ClassVar[tuple[str, ...]] = ("method",)
+    """Settings whose value says enough."""
 
     @property
     def name(self) -> str:
         return ", ".join(
-            display(value) if key == "method" else f"{key} {display(value)}" for key, value in self.settings.items()
+            display(value) if key in self.bare else f"{key} {display(value)}" for key, value in self.settings.items()
         )
 
     def text(self, metric: str, digits: int = 2) -> str | None:
@@ -50,14 +52,18 @@ def average(points: Sequence[Point[Any]], measures: Callable[[Point[Any]], Mappi
     for point in points:
         key = tuple((name, value) for name, value in point.settings.items() if name != "seed")
         groups.setdefault(key, []).append(measures(point))
-    rows = []
-    for key, found in groups.items():
-        names = [name for name in found[0] if all(name in one for one in found)]
-        columns = {name: [one[name] for one in found] for name in names}
-        means = {name: statistics.fmean(values) for name, values in columns.items()}
-        deviations = {name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in columns.items()}
-        rows.append(Row(dict(key), len(found), means, deviations))
-    return rows
+    return [Row(dict(key), len(found), *averaged(columns_of(found))) for key, found in groups.items()]
+
+
+def columns_of(found: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """The values over the seeds of the metrics that all of them have."""
+    return {name: [one[name] for one in found] for name in found[0] if all(name in one for one in found)}
+
+
+def averaged(columns: Mapping[str, Sequence[float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Means and deviations of values over seeds; 0 is the deviation of one."""
+    means = {name: statistics.fmean(values) for name, values in columns.items()}
+    return means, {name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in columns.items()}
 
 
 def final_metrics(root: Path, point: Point[Any]) -> dict[str, float]:

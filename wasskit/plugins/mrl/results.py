@@ -7,14 +7,15 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from wasskit.config import display
+from wasskit.evaluation.intervals import paired_difference
 from wasskit.pictures.bars import Value
 from wasskit.plugins.mrl.grid import Point
 from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS
 from wasskit.plugins.mrl.reports import dimensions_figure
 from wasskit.report import Report, Table
+from wasskit.sweeps import results
 from wasskit.training.run import RunDirectory
 
 SHOWN = METRICS.headings("top1", "nn1", "precision1", "overlap10")
@@ -28,23 +29,13 @@ Key = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(results.Row):
     """Results of one setting over its seeds: metric (``top1@8``, ``top1``) -> mean and deviation over the seeds, and
     the values of each seed, in the order of the grid.
     """
 
-    settings: Mapping[str, Any]
-    seeds: int
-    mean: Mapping[str, float]
-    deviation: Mapping[str, float]
     values: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return ", ".join(
-            display(value) if key in ("method", "baseline") else f"{key} {display(value)}"
-            for key, value in self.settings.items()
-        )
+    bare: ClassVar[tuple[str, ...]] = ("method", "baseline")
 
     def dims(self, metric: str = "top1") -> list[int]:
         """The dimensions that a metric was measured at."""
@@ -73,17 +64,8 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
         groups.setdefault(key, []).append(_with_means(metrics, point.dims))
     rows = []
     for key, found in [*groups.items(), *((key, list(own.values())) for key, own in beside.items())]:
-        names = [name for name in found[0] if all(name in one for one in found)]
-        columns = {name: [one[name] for one in found] for name in names}
-        rows.append(
-            Row(
-                dict(key),
-                len(found),
-                {name: statistics.fmean(v) for name, v in columns.items()},
-                {name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in columns.items()},
-                columns,
-            )
-        )
+        columns = results.columns_of(found)
+        rows.append(Row(dict(key), len(found), *results.averaged(columns), columns))
     return rows
 
 
@@ -120,8 +102,8 @@ def published_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> dict[str,
 class Difference:
     """One setting against the first, with the same seeds, in one metric at one dimension (0: the mean over them).
 
-    ``p``: of the two-sided paired t-test over the seeds (`scipy.stats.ttest_rel`), not corrected for the number of
-    tests; None where all seeds differ by the same.
+    ``p``: of the two-sided paired t-test over the seeds (`wasskit.evaluation.intervals.paired_difference`), not
+    corrected for the number of tests; None where all seeds differ by the same.
     """
 
     row: Row
@@ -133,19 +115,16 @@ class Difference:
 
 def differences(rows: Sequence[Row]) -> Iterator[Difference]:
     """Every further setting against the first, where both have two seeds or more."""
-    from scipy.stats import ttest_rel
-
     for row in rows[1:]:
         for name, values in row.values.items():
             first = rows[0].values.get(name, ())
             metric, _, dim = name.partition("@")
             if metric not in MEANS or len(values) != len(first) or len(values) < 2:
                 continue
-            gaps = [b - a for a, b in zip(first, values, strict=True)]
+            found = paired_difference(values, first)
             # Equal but for the rounding of percentages.
-            equal = statistics.stdev(gaps) < 1e-9
-            p = None if equal else float(ttest_rel(values, first).pvalue)
-            yield Difference(row, metric, int(dim or 0), statistics.fmean(gaps), p)
+            equal = statistics.stdev(b - a for a, b in zip(first, values, strict=True)) < 1e-9
+            yield Difference(row, metric, int(dim or 0), found.mean, None if equal else found.p)
 
 
 def grid_report(data: str, command: str, rows: Sequence[Row], paper: Mapping[str, Any]) -> Report:
@@ -197,7 +176,7 @@ def _means_table(data: str, rows: Sequence[Row], published: Mapping[str, Mapping
     lines = [
         [
             row.name or "all",
-            *(_text(row, name) for name in known),
+            *(row.text(name) for name in known),
             *(published.get(row.name, {}).get(f"test/{name}") for name in beside),
         ]
         for row in rows
@@ -207,7 +186,7 @@ def _means_table(data: str, rows: Sequence[Row], published: Mapping[str, Mapping
 
 
 def _dimensions_table(data: str, rows: Sequence[Row], metric: str, heading: str, dims: Sequence[int]) -> Table:
-    lines = [[row.name or "all", *(_text(row, f"{metric}@{d}") for d in dims)] for row in rows]
+    lines = [[row.name or "all", *(row.text(f"{metric}@{d}") for d in dims)] for row in rows]
     return Table(["setting", *map(str, dims)], lines, f"{data}, {heading} at each dimension (percent{_over(rows)})")
 
 
@@ -229,13 +208,6 @@ def _tidy(first: Row, found: Sequence[Difference]) -> Table:
     return Table(("setting", "reference", "seeds", "metric", "dimension", "difference", "p"), lines)
 
 
-def _text(row: Row, name: str) -> str | None:
-    if name not in row.mean:
-        return None
-    deviation = f" ± {row.deviation[name]:.2f}" if row.seeds > 1 else ""
-    return f"{row.mean[name]:.2f}{deviation}"
-
-
 def _over(rows: Sequence[Row]) -> str:
-    seeds = max(row.seeds for row in rows)
-    return f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
+    told = results.over_seeds(rows)
+    return f", {told}" if told else ""

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from wasskit import console
-from wasskit.config import Invocation, check_keys, display, fixed_keys, recipe_fields, to_options, values_of
+from wasskit.config import Invocation, differing, display, to_options
 from wasskit.data.metric_sets import MetricSplits
 from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.plugins.metrix.crossval.models import FrozenTrunk, TrainedTrunk, Trunk
@@ -103,16 +103,13 @@ def _folder(
     run = RunDirectory.open(path)
     if run.command != invocation.command:
         raise UserError(f"{path} is of `wasskit {run.command}`: choose another --run-dir.")
-    kind = type(config)
-    fields, now = recipe_fields(kind), values_of(config)
-    saved = check_keys(kind, run.options, str(path / "config.toml"))
-    differing = [
-        f"{fields[key].flag} ({display(saved.get(key, fields[key].default))} there, {display(now[key])} now)"
-        for key in sorted(fixed_keys(kind) - MAY_GROW)
-        if saved.get(key, fields[key].default) != now[key]
+    others = [
+        f"{f.flag} ({display(there)} there, {display(now)} now)"
+        for f, there, now in differing(config, run.options, str(path / "config.toml"))
+        if f.name not in MAY_GROW
     ]
-    if differing:
-        raise UserError(f"{path} was begun with other settings: {', '.join(differing)}. Choose another --run-dir.")
+    if others:
+        raise UserError(f"{path} was begun with other settings: {', '.join(others)}. Choose another --run-dir.")
     return run
 
 
