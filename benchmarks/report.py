@@ -99,12 +99,12 @@ def page_of(run: Run) -> str:
     """The page with all sizes, quartiles, floors, memory and notes."""
     parts = [
         "# Speed and memory\n",
-        "Written by `make bench` from `benchmarks/history.jsonl`, to which each run adds a line. Every piece of work is "
+        "Written by `make bench` from `benchmarks/history.jsonl`, to which each run adds a line. Each piece of work is "
         "done in turns with the others (A B C A B C ...), in one process for each number of threads: a ratio is the "
         "time of another way by ours in the same turn, given as the median of all turns, with the quartiles in "
         "brackets. More than 1 means that `wasskit` is faster. With one thread the time is that of the thread, with "
         "more that of the clock, and for loaders that of all processes together. *Of the floor* is our time by that of "
-        "the part that no way can leave out, where it is known. Memory is the growth of the process's peak in MiB, each "
+        "the part that no way can leave out, where it is known. Memory is the growth of a process's peak in MiB, each "
         "way alone.\n",
         conditions(run) + "\n",
     ]
