@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,15 +36,22 @@ def _parts(path: Path) -> tuple[str, ...]:
     return parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts
 
 
+@functools.cache
+def _nodes(path: Path) -> tuple[list[ast.AST], set[ast.AST]]:
+    """The nodes of a file, and those of them that only type checkers see."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    for_types: set[ast.AST] = set()
+    for node in nodes:
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for_types |= {inner for statement in node.body for inner in ast.walk(statement)}
+    return nodes, for_types
+
+
 def _imports(path: Path, *, for_types: bool = True) -> Iterator[tuple[str, ...]]:
     """The modules of the package that a file imports, wherever in it; with or without those for type checkers only."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    left_out: set[ast.AST] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING") and not for_types:
-            left_out |= {inner for statement in node.body for inner in ast.walk(statement)}
-    for node in ast.walk(tree):
-        if node in left_out:
+    nodes, left_out = _nodes(path)
+    for node in nodes:
+        if node in left_out and not for_types:
             continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
