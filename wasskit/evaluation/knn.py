@@ -24,22 +24,6 @@ Weights = Literal["exp", "uniform"]
 
 
 @torch.no_grad()
-def nearest_neighbours(train_features: Tensor, test_features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k training samples of largest cosine similarity to each test sample, the most similar first.
-
-    train_features (N, D), test_features (M, D) of any floating type and length, on one device; returns
-    similarities (M, k) float32 in [-1, 1] and indices (M, k) int64. Equal training samples (after normalisation) are
-    equally similar, and of equally similar ones that with the smaller index comes first, also at the k-th place.
-    Raises UserError if k is not between 1 and N.
-    """
-    _check_k(k, len(train_features))
-    found = list(nearest_blocks(_unit(test_features), _unit(train_features), k))
-    if not found:
-        return test_features.new_empty(0, k, dtype=torch.float32), torch.empty(0, k, dtype=torch.int64)
-    return torch.cat([values for _, values, _ in found]), torch.cat([places for _, _, places in found])
-
-
-@torch.no_grad()
 def knn_ranks(
     train_features: Tensor,
     train_labels: Tensor,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,29 +37,40 @@ from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.schedules import Schedule, cosine, warmup_cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, Task
 
+C = TypeVar("C", bound=PretrainOptions)
 Evaluate = Callable[[Encoder], dict[str, dict[str, float]]]
 
 
-class PretrainTask(Task):
-    """What the methods share: an encoder, a uniformity term on its projections, the published optimisation.
+@dataclass(frozen=True)
+class Parts(Generic[C]):
+    """What a task of any method is made of.
 
     Args:
         description: the model's, kept in every checkpoint.
         evaluate: metrics of an encoder, by split.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-    ) -> None:
+    encoder: Encoder
+    config: C
+    description: Mapping[str, Any]
+    evaluate: Evaluate | None = None
+
+    @property
+    def width(self) -> int:
+        """The number of coordinates of a projection."""
+        return int(self.description["projector"][-1])
+
+
+class PretrainTask(Task):
+    """What the methods share: an encoder, a uniformity term on its projections, the published optimisation."""
+
+    def __init__(self, parts: Parts[Any]) -> None:
         super().__init__()
-        self.encoder = encoder
+        config: PretrainOptions = parts.config
+        self.encoder = parts.encoder
         self.config = config
-        self.description = dict(description)
-        self.measure = evaluate
+        self.description = dict(parts.description)
+        self.measure = parts.evaluate
         self.epochs = config.loop.epochs
         self.uniformity: nn.Module | None = None
         terms = config.uniformity
@@ -138,20 +150,10 @@ class ByolTask(PretrainTask):
     Without ``predictor`` the projections themselves are compared, and the uniformity term keeps them from collapsing.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-        *,
-        predictor: int | None,
-        momentum: float,
-    ) -> None:
-        super().__init__(encoder, config, description, evaluate)
-        width = description["projector"][-1]
-        self.predictor: nn.Module = nn.Identity() if predictor is None else MLP((width, predictor, width))
-        self.target = deepcopy(encoder).requires_grad_(False)
+    def __init__(self, parts: Parts[Any], *, predictor: int | None, momentum: float) -> None:
+        super().__init__(parts)
+        self.predictor: nn.Module = nn.Identity() if predictor is None else MLP((parts.width, predictor, parts.width))
+        self.target = deepcopy(parts.encoder).requires_grad_(False)
         self.target_momentum = momentum
 
     def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,20 +181,11 @@ class MocoTask(PretrainTask):
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-        *,
-        queue: int,
-        temperature: float,
-        momentum: tuple[float, float],
-        shuffled: bool = False,
+        self, parts: Parts[Any], *, queue: int, temperature: float, momentum: tuple[float, float], shuffled: bool
     ) -> None:
-        super().__init__(encoder, config, description, evaluate)
-        self.key_encoder = deepcopy(encoder).requires_grad_(False)
-        self.queue = KeyQueue(queue, description["projector"][-1], seed=config.run.seed)
+        super().__init__(parts)
+        self.key_encoder = deepcopy(parts.encoder).requires_grad_(False)
+        self.queue = KeyQueue(queue, parts.width, seed=self.config.run.seed)
         self.temperature = temperature
         self.momentum = momentum
         self.shuffled = shuffled
@@ -238,16 +231,8 @@ class BarlowTask(PretrainTask):
     """Barlow Twins (Zbontar et al. 2021): features that agree between the views and do not correlate
     with each other."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-        *,
-        off_diagonal: float,
-    ) -> None:
-        super().__init__(encoder, config, description, evaluate)
+    def __init__(self, parts: Parts[Any], *, off_diagonal: float) -> None:
+        super().__init__(parts)
         self.off_diagonal = off_diagonal
 
     def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -258,18 +243,10 @@ class BarlowTask(PretrainTask):
 class ZeroClTask(PretrainTask):
     """Zero-CL (Zhang et al. 2022): agreement after whitening along features, along instances, or both."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-        *,
-        along: ZeroCl,
-    ) -> None:
-        super().__init__(encoder, config, description, evaluate)
+    def __init__(self, parts: Parts[Any], *, along: ZeroCl) -> None:
+        super().__init__(parts)
         self.along: ZeroCl = along
-        self.solver: Solver = config.uniformity.solver
+        self.solver: Solver = self.config.uniformity.solver
 
     def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z1, z2 = self.encoder(first), self.encoder(second)
