@@ -368,7 +368,7 @@ def test_completion_offers_commands_options_and_values(
 
 
 def test_completion_offers_run_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wasskit.options import complete_runs
+    from wasskit.candidates import complete_runs
 
     run_dir = tmp_path / "runs" / "mrl" / "digits"
     run_dir.mkdir(parents=True)
