@@ -126,8 +126,7 @@ def test_a_collapsed_embedding_is_not_rewarded() -> None:
 
 
 def test_the_query_is_left_out_by_index() -> None:
-    # Each image is there twice, under one label: dropping the first-ranked item instead would do by luck
-    # only.
+    # Each image is there twice, under one label: dropping the first-ranked item instead would do by luck only.
     x, labels = clustered(40, 5, 40, seed=4)
     labels = torch.arange(40)
     assert recall_at_k(x.repeat(2, 1), labels.repeat(2), 1).item() == 1.0

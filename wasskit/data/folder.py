@@ -32,8 +32,7 @@ _COLUMN_NAMES = {name: column for column, names in _HEADINGS.items() for name in
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files below a folder, in the order of their paths, without hidden files (``._x.jpg`` among
-    them).
+    """The image files below a folder, in the order of their paths, without hidden files (``._x.jpg`` among them).
 
     Links are followed; a file that several lead to counts once, under the first of its paths. Raises `UserError`
     for a link to a folder that holds the link.

@@ -82,11 +82,10 @@ def knn_accuracy(
 ) -> Tensor:
     """Accuracy of k-nearest-neighbour classification, in [0, 1].
 
-    train_features (N, D), train_labels (N,), test_features (M, D), test_labels (M,), on one device, labels of
-    any integer type; features need not be normalised. ``weights="exp"`` votes with exp(cosine / temperature), the
-    temperature 1 if None; ``"uniform"`` counts heads. Returns float64 (len(topk),), or a scalar for the
-    default top-1: the share of test samples whose true class is among the t classes with the most votes
-    (ties: see :func:`knn_ranks`).
+    train_features (N, D), train_labels (N,), test_features (M, D), test_labels (M,), on one device, labels of any
+    integer type; features need not be normalised. ``weights="exp"`` votes with exp(cosine / temperature), the
+    temperature 1 if None; ``"uniform"`` counts heads. Returns float64 (len(topk),), or a scalar for the default top-1:
+    the share of test samples whose true class is among the t classes with the most votes (ties: see :func:`knn_ranks`).
 
     ``sharded=True``: all processes hold all features, each classifies its share of the test samples, and the
     counts are summed; the result is the same on each. Raises UserError for k > N, a temperature that is not

@@ -290,9 +290,7 @@ def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_pa
 
 
 def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: Path) -> None:
-    """By hand: two seeds; the independent networks' dimensions are joined and averaged before the seeds
-    are.
-    """
+    """By hand: two seeds; the independent networks' dimensions are joined and averaged before the seeds are."""
     from wasskit.plugins.mrl.grid import plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
     from wasskit.plugins.mrl.results import collect, differences, rows_table

@@ -174,8 +174,7 @@ class ByolTask(PretrainTask):
 
 
 class MocoTask(PretrainTask):
-    """MoCo v2 (He et al. 2020, Chen et al. 2020), symmetric: tell the other view's key from a queue of older
-    keys.
+    """MoCo v2 (He et al. 2020, Chen et al. 2020), symmetric: tell the other view's key from a queue of older keys.
 
     With ``shuffled``, keys are computed on images dealt anew to the processes, so that batch statistics tell nothing.
     """
