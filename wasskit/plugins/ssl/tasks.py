@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,14 @@ class Parts(Generic[C]):
         return int(self.description["projector"][-1])
 
 
+class Objective(NamedTuple):
+    """A method's loss, a scalar, and the projections (B, m) of both views, on which the uniformity term acts."""
+
+    loss: Tensor
+    first: Tensor
+    second: Tensor
+
+
 class PretrainTask(Task):
     """What the methods share: an encoder, a uniformity term on its projections, the published optimisation."""
 
@@ -83,8 +91,8 @@ class PretrainTask(Task):
             self.uniformity = Regulariser(terms.term, slices=terms.slices, seed=config.run.seed)
 
     @abstractmethod
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The method's loss on two views, and the projections of both that the uniformity term sees."""
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
+        """The method's loss on two views, (B, C, H, W) float32 each."""
 
     def losses(self, batch: Batch, progress: Progress) -> Losses:
         loss, z1, z2 = self.objective(*batch.views)
@@ -139,9 +147,9 @@ def published_schedule(plan: Plan, warmup_epochs: int) -> Schedule:
 class InvarianceTask(PretrainTask):
     """The mean square between the views' projections: what VICReg, LeJEPA and VISReg add their regularisers to."""
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         z1, z2 = self.encoder(first), self.encoder(second)
-        return invariance_loss(z1, z2), z1, z2
+        return Objective(invariance_loss(z1, z2), z1, z2)
 
 
 class ByolTask(PretrainTask):
@@ -156,11 +164,11 @@ class ByolTask(PretrainTask):
         self.target = deepcopy(parts.encoder).requires_grad_(False)
         self.target_momentum = momentum
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         z1, z2 = self.encoder(first), self.encoder(second)
         with torch.no_grad():
             t1, t2 = self.target(first), self.target(second)
-        return byol_loss(self.predictor(z1), self.predictor(z2), t1, t2), z1, z2
+        return Objective(byol_loss(self.predictor(z1), self.predictor(z2), t1, t2), z1, z2)
 
     def step(self, batch: Any, stepper: Stepper) -> Losses:
         with stepper.autocast():
@@ -191,11 +199,11 @@ class MocoTask(PretrainTask):
         self._moved_at = -1
         self._keys: tuple[Tensor, Tensor] | None = None
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         q1, q2 = (_unit(self.encoder(view)) for view in (first, second))
         k1, k2 = (_unit(self._key(view)) for view in (first, second))
         self._keys = (k1, k2)
-        return moco_loss(q1, q2, k1, k2, self.queue.keys, self.temperature), q1, q2
+        return Objective(moco_loss(q1, q2, k1, k2, self.queue.keys, self.temperature), q1, q2)
 
     @property
     def batch_statistics(self) -> str:
@@ -234,9 +242,9 @@ class BarlowTask(PretrainTask):
         super().__init__(parts)
         self.off_diagonal = off_diagonal
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         z1, z2 = self.encoder(first), self.encoder(second)
-        return barlow_twins_loss(z1, z2, self.off_diagonal), z1, z2
+        return Objective(barlow_twins_loss(z1, z2, self.off_diagonal), z1, z2)
 
 
 class ZeroClTask(PretrainTask):
@@ -247,9 +255,9 @@ class ZeroClTask(PretrainTask):
         self.along: ZeroCl = along
         self.solver: Solver = self.config.uniformity.solver
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         z1, z2 = self.encoder(first), self.encoder(second)
-        return zero_cl_loss(z1, z2, self.along, self.solver), z1, z2
+        return Objective(zero_cl_loss(z1, z2, self.along, self.solver), z1, z2)
 
 
 def _unit(x: Tensor) -> Tensor:
