@@ -103,7 +103,7 @@ class TwoStages(Task):
         return self._points
 
     def start_at(self, points: Points) -> None:
-        """Adapt the potentials to the points; begin at the transport between their Gaussians where that is asked for."""
+        """Adapt the potentials to the points; begin at the transport between their Gaussians where asked for."""
         transport = self.second.transport
         if self.gaussian_start:
             transport.move_to(gaussian_coordinates(points.x, points.y, self.floor))
