@@ -360,7 +360,7 @@ def test_recipes_carry_the_published_table_and_setting() -> None:
 @pytest.mark.slow
 def test_pretraining_on_real_cifar(data_root: Path, run_cli: Any, tmp_path: Path) -> None:
     data = ("--dataset", "cifar10", "--data-root", data_root, "--epochs", "1", "--projector", "64,32")
-    result = run_cli("ssl", "byol", "--w2", *data, "--backbone", "tiny", "--run-dir", tmp_path / "run", "--json")
+    result = run_cli("ssl", "byol", "--w2", *data, "--run-dir", tmp_path / "run", "--json")
     assert result.exit_code == 0, result.stderr
     summary = json.loads(result.stdout)
     assert "test/knn200_top1" in summary["final"]
