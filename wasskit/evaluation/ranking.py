@@ -266,8 +266,7 @@ def faiss_rankings(sets: Sets, recall: Sequence[int], map_k: Sequence[int], at_r
     found = torch.from_numpy(index.search(sets.queries.float().cpu().numpy(), limit)[1]).to(counts.device)
     hit = sets.gallery_labels[found] == sets.query_labels[:, None]
     if sets.own:
-        # Drop the query itself by its index; where rounding pushed it off the list, drop the last entry
-        # instead.
+        # Drop the query itself by its index; where rounding pushed it off the list, drop the last entry instead.
         itself = found == torch.arange(len(found), device=found.device)[:, None]
         itself[:, -1] |= ~itself.any(1)
         hit = hit[~itself].view(len(hit), -1)
