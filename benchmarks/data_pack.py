@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def data_pack(
         packing = images / (time.perf_counter() - began)
         packed = load_dataset("packed", "train", root=Path(folder) / "pack")
         square = PerImage(ResizeCrop(side))
-        pairs = {"as stored": (as_stored, square)}
+        pairs: dict[str, tuple[Any, Any]] = {"as stored": (as_stored, square)}
         if augment:
             pairs["augmented"] = train_transform(packed), train_transform(files)
         for name, (own, decoded) in pairs.items():
@@ -75,6 +76,7 @@ def data_pack(
             yield Case(
                 f"{images} of {width} x {height} as squares of {side} pixels; {name}",
                 *map(epochs, loaders),
+                items=images,
                 note=lambda: f"packed once at {packing:,.0f} images/s",
             )
             for loader in loaders:

@@ -49,6 +49,7 @@ class Case:
         floor: the part that no way can leave out, say one product of matrices.
         agree: called with our result and that of each other way but the floor; raises where they differ.
         plain_share: the share of the work that ``plain`` does, where all of it would take too long.
+        items: how many things are worked on, where their number in a second is of interest.
         note: further facts, in words, once all has run.
     """
 
@@ -59,6 +60,7 @@ class Case:
     floor: Work | None = None
     agree: Callable[[Any, Any], None] | None = None
     plain_share: float = 1.0
+    items: int = 0
     note: Callable[[], str] | None = None
 
 
@@ -190,7 +192,8 @@ def measure(declared: Benchmark, settings: Settings, arguments: Mapping[str, Any
     for case in declared.cases(**arguments):
         missing: dict[str, str] = {}
         ways = _ways(case, settings.peers, missing)
-        results, first = {}, {}
+        results: dict[str, object] = {}
+        first: dict[str, float] = {}
         for name, work in ways.items():
             began = time.perf_counter()
             results[name] = work()
@@ -211,6 +214,7 @@ def measure(declared: Benchmark, settings: Settings, arguments: Mapping[str, Any
             "size": case.size,
             "threads": settings.threads,
             "seconds": spread(ours)[0],
+            "rate": case.items / spread(ours)[0],
             "floor": float(f"{1 / ratios.pop('floor')[0]:.4g}") if "floor" in ratios else None,
             "ratios": ratios,
             "missing": missing,
@@ -260,6 +264,8 @@ def line_of(result: Mapping[str, Any]) -> str:
     parts = [f"{result['benchmark']} {result['size']}, {result['threads']} thread(s): {1e3 * result['seconds']:.4g} ms"]
     for name, (median, low, high) in result["ratios"].items():
         parts.append(f"{name} {median:.2f}x [{low:.2f}, {high:.2f}]")
+    if result["rate"]:
+        parts.append(f"{result['rate']:,.0f} a second")
     if result["floor"]:
         parts.append(f"{result['floor']:.2f} of the floor")
     if result.get("memory"):

@@ -84,7 +84,7 @@ def metrix_head(*, head_batch: int = 20, each: int = 5, device: str = "cpu") -> 
     clean = head(AverageMaxPool()(maps)).detach().requires_grad_()
 
     def stepped(loss: Tensor) -> Tensor:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.detach()
 
     def agree(ours: Tensor, theirs: Tensor) -> None:

@@ -77,7 +77,8 @@ def conditions(run: Run) -> str:
 
 def readme_of(run: Run) -> str:
     """The README's table: the first size of every benchmark that is compared with something."""
-    lines, seen = [], set()
+    lines: list[list[str]] = []
+    seen: set[str] = set()
     for name, size, rows in _by_size(run["results"]):
         about = run["benchmarks"][name]
         if name in seen or not _names(rows):
@@ -126,7 +127,8 @@ def _section(name: str, about: Mapping[str, str], sizes: Sequence[tuple[str, dic
     measured = any(row["floor"] for _, rows in sizes for row in rows.values())
     kept = any(row.get("memory") for _, rows in sizes for row in rows.values())
     heading = ["", "threads", "ms", *others, *["of the floor"] * measured, *["MiB"] * kept]
-    lines, notes = [], []
+    lines: list[list[str]] = []
+    notes: list[str] = []
     for size, rows in sizes:
         for threads, row in rows.items():
             ratios = [

@@ -102,7 +102,8 @@ def versions() -> dict[str, str]:
 
 def record(results: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
     """The line of this run in the history."""
-    about, missing = {}, set()
+    about: dict[str, Any] = {}
+    missing: set[str] = set()
     for result in results:
         about[result["benchmark"]] = result.pop("about")
         missing |= result.pop("missing").keys()

@@ -81,7 +81,8 @@ def ssl_disk(
         }
         for name, augment in ways.items():
             own = loader(augment)
-            yield Case(f"{images} JPEGs of {width} x {height} to {size} pixels; {name}", epochs(own), epochs(plain))
+            title = f"{images} JPEGs of {width} x {height} to {size} pixels; {name}"
+            yield Case(title, epochs(own), epochs(plain), items=images)
             own.close()
         plain.close()
 

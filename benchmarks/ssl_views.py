@@ -92,6 +92,7 @@ def ssl_views(
             epochs(TrainLoader(memory, batch_size, TwoViews(normalise), device=device)),
             epochs(baseline),
             {"kornia": kornia},
+            items=images,
         )
     baseline.close()
 
