@@ -28,7 +28,7 @@ from wasskit.plugins import Plugin, declared_models, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
 from wasskit.system.processes import watch_parent
 from wasskit.system.signals import Stopped, raised
-from wasskit.usage import PARSER_ERRORS, no_such_command, parsing, sentence
+from wasskit.usage import PARSER_ERRORS, HelpFlag, no_such_command, parsing, sentence
 
 GENERAL = Plugin(
     name="wasskit",
@@ -84,7 +84,7 @@ class Entry:
     load: Callable[[], Any]
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(HelpFlag, TyperGroup):
     """A group whose subcommands are loaded when they are called, not when they are listed."""
 
     entries: Mapping[str, Entry]
