@@ -15,7 +15,6 @@ from wasskit.plugin import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe, recipe_names
 from wasskit.text import markdown_text
 
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
