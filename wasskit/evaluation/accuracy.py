@@ -41,7 +41,8 @@ def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
 
     Example:
         >>> import torch, wasskit
-        >>> wasskit.topk_accuracy(torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]]), torch.tensor([1, 2]), k=1)
+        >>> logits = torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]])
+        >>> wasskit.topk_accuracy(logits, torch.tensor([1, 2]), k=1)
         tensor(0.5000, dtype=torch.float64)
     """
     _check_measure(logits, labels, k)
@@ -57,7 +58,8 @@ def class_map_at_k(logits: Tensor, labels: Tensor, k: int = 10) -> Tensor:
 
     Example:
         >>> import torch, wasskit
-        >>> wasskit.class_map_at_k(torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]]), torch.tensor([1, 2]))  # (1 + 1/2) / 2
+        >>> logits = torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]])
+        >>> wasskit.class_map_at_k(logits, torch.tensor([1, 2]))  # (1 + 1/2) / 2
         tensor(0.7500, dtype=torch.float64)
     """
     _check_measure(logits, labels, k)

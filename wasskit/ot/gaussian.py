@@ -43,13 +43,13 @@ def bures_wasserstein_squared(mean1: Tensor, covariance1: Tensor, mean2: Tensor,
     nuclear norm of ``F2^T F1`` with ``S = F F^T``, so the part of the covariances is ``|F1 - F2 Q|^2``, Q the
     orthogonal polar factor of ``F2^T F1`` (Bhatia, Jain and Lim, 2019): a sum of squares, in which nothing cancels
     where the Gaussians are nearly equal. Shapes (..., D) and (..., D, D), the result (...), all of one dtype, in which
-    it is computed: float64 is advised. Differentiable in the means. Torch's ``RuntimeError`` for shapes that do not fit.
+    it is computed: float64 is advised. Differentiable in the means. ``RuntimeError`` for shapes that do not fit.
 
     Example:
         >>> import torch, wasskit
         >>> mean, covariance = torch.zeros(3).double(), torch.eye(3).double()
-        >>> wasskit.bures_wasserstein_squared(mean, covariance, mean + 1, 4 * covariance).round(decimals=9)  # 3 + 3 (2 - 1)^2
-        tensor(6., dtype=torch.float64)
+        >>> float(wasskit.bures_wasserstein_squared(mean, covariance, mean + 1, 4 * covariance).round())  # 3 + 3 (2 - 1)^2
+        6.0
     """
     first, second = square_root_factor(covariance1), square_root_factor(covariance2)
     left, _, right = torch.linalg.svd(second.mT @ first)
@@ -64,8 +64,7 @@ def gaussian_transport_map(covariance1: Tensor, covariance2: Tensor) -> Tensor:
 
     ``T = S1^{-1/2} (S1^{1/2} S2 S1^{1/2})^{1/2} S1^{-1/2}`` (Knott and Smith, 1984). Where the source is
     singular the pseudo-inverse is taken: on the source's support the map is optimal, and across it zero. Computed in
-    the dtype of the covariances (..., D, D), of which float64 is advised. Torch's ``RuntimeError`` for shapes that do
-    not fit.
+    the dtype of the covariances (..., D, D), of which float64 is advised. ``RuntimeError`` for shapes that do not fit.
 
     Example:
         >>> import torch, wasskit

@@ -68,11 +68,8 @@ class PrefixIndex:
     its own process; others are seen by opening it again.
 
     Args:
-        path: the folder of an index.
+        path: the folder of an index; ``UserError`` where there is none, or it is damaged.
         model: the trained model that queries and new vectors go through, instead of the one that the index remembers.
-
-    Raises:
-        UserError: there is none, or it is damaged.
 
     Example:
         >>> import numpy as np, wasskit
