@@ -48,7 +48,8 @@ def bures_wasserstein_squared(mean1: Tensor, covariance1: Tensor, mean2: Tensor,
     Example:
         >>> import torch, wasskit
         >>> mean, covariance = torch.zeros(3).double(), torch.eye(3).double()
-        >>> float(wasskit.bures_wasserstein_squared(mean, covariance, mean + 1, 4 * covariance).round())  # 3 + 3 (2 - 1)^2
+        >>> distance = wasskit.bures_wasserstein_squared(mean, covariance, mean + 1, 4 * covariance)
+        >>> round(float(distance), 6)  # 3 + 3 (2 - 1)^2
         6.0
     """
     first, second = square_root_factor(covariance1), square_root_factor(covariance2)

@@ -73,6 +73,10 @@ class FileOptions(OptionGroup):
         super().validate()
         name, path, labels = self.others()
         model, dataset = cast("ModelDataOptions", self).trained.model, cast("ModelDataOptions", self).dataset
+        if self.from_file:
+            from wasskit.data.embeddings import check_there
+
+            check_there(model)
         if not self.from_file:
             given = [f for f, value in (("labels", self.labels), (name, path), (f"{name}-labels", labels)) if value]
             if given:
