@@ -491,6 +491,22 @@ def test_bash_reads_its_script_and_completes(tmp_path: Path) -> None:
     assert done.stdout.split() == ["train"]
 
 
+def test_bash_puts_no_space_behind_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "mrl" / "digits").mkdir(parents=True)
+    (tmp_path / "runs" / "mrl" / "digits" / "config.toml").write_text('command = "mrl train"\n')
+    script = (
+        f"source {ROOT}/completions/wasskit.bash; "
+        f'wasskit() {{ {sys.executable} -m wasskit "$@"; }}; compopt() {{ echo "$@"; }}; '
+        "for word in r runs/mrl/; do COMP_WORDS=(wasskit mrl evaluate $word); COMP_CWORD=3; "
+        '_wasskit_complete wasskit; echo "${COMPREPLY[@]}"; done'
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert done.stdout.split() == ["-o", "nospace", "runs/", "runs/mrl/digits"]
+
+
 # --- Start-up --------------------------------------------------------------------------------------------------------
 
 
@@ -512,6 +528,16 @@ def test_these_paths_import_nothing_heavy(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert not loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize("words", ["--help", "mrl --help", "mrl train --help"])
+def test_help_converts_nothing(words: str) -> None:
+    """Typer converts values by pydantic, which takes as long to import as a page of help to show."""
+    program = (
+        f"from wasskit.cli import run\nrun({words.split()})\nimport sys\nprint('LOADED', 'pydantic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split()[-2:] == ["LOADED", "False"]
 
 
 @pytest.mark.slow

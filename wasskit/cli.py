@@ -295,11 +295,11 @@ def run(argv: Sequence[str]) -> int:
     except Stopped as stop:
         return 128 + stop.signal_number
     except Exception as error:
-        return _report(error)
+        return _report(error, argv)
     return code or 0
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, argv: Sequence[str]) -> int:
     from wasskit import console
     from wasskit.data.catalog import CARDS
 
@@ -318,9 +318,9 @@ def _report(error: Exception) -> int:
         return code  # torchrun and srun show every rank's words; our launcher those of the rank that failed
     prefix = "" if rank in (None, "0") else f"(rank {rank}) "
     first = said.split(" ")[0]
-    if first.isalpha() and not os.path.lexists(first) and first not in CARDS:
+    if first.isalpha() and not os.path.lexists(first) and first not in {*argv, *CARDS}:
         said = said[0].upper() + said[1:]
-    if said[-1].isalnum() or said[-1] in "\"')":
+    if said[-1].isalnum() or said[-1] in "\"')`":
         said += "."
     console.stderr().print(f"[bold red]Error:[/bold red] {prefix}{console.escape(said)}")
     return code
