@@ -492,19 +492,18 @@ def test_bash_reads_its_script_and_completes(tmp_path: Path) -> None:
 
 
 def test_bash_puts_no_space_behind_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "runs" / "mrl" / "digits").mkdir(parents=True)
-    (tmp_path / "runs" / "mrl" / "digits" / "config.toml").write_text('command = "mrl train"\n')
+    (tmp_path / "runs").mkdir()
     script = (
         f"source {ROOT}/completions/wasskit.bash; "
-        f'wasskit() {{ {sys.executable} -m wasskit "$@"; }}; compopt() {{ echo "$@"; }}; '
-        "for word in r runs/mrl/; do COMP_WORDS=(wasskit mrl evaluate $word); COMP_CWORD=3; "
-        '_wasskit_complete wasskit; echo "${COMPREPLY[@]}"; done'
+        f'wasskit() {{ {sys.executable} -m wasskit "$@"; }}; compopt() {{ echo "$@"; }}; COMP_CWORD=3; '
+        'COMP_WORDS=(wasskit mrl evaluate r); _wasskit_complete wasskit; echo "${COMPREPLY[@]}"; '
+        'COMP_WORDS=(wasskit mrl train --epoc); _wasskit_complete wasskit; echo "${COMPREPLY[@]}"'
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
     )
-    assert done.stdout.split() == ["-o", "nospace", "runs/", "runs/mrl/digits"]
+    assert done.stdout.split() == ["-o", "nospace", "runs/", "--epochs"]
 
 
 # --- Start-up --------------------------------------------------------------------------------------------------------

@@ -162,9 +162,18 @@ class FittedTable:
     rows: Sequence[Sequence[str]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        from rich.measure import Measurement
+
         title = self.title
         for part in self._parts(console, options):
-            yield self._table(title, part, options.max_width)
+            drawn = self._table(title, part, options.max_width)
+            most = Measurement.get(console, options.update(width=10_000), drawn).maximum
+            if console.is_terminal and most > options.max_width:
+                # Rich would shorten numbers and texts alike.
+                for column, (_, numeric) in zip(drawn.columns, (self.columns[i] for i in part), strict=True):
+                    column.width = column.min_width if numeric else None
+                    column.min_width = None
+            yield drawn
             title = None
 
     def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[list[int]]:
@@ -174,9 +183,8 @@ class FittedTable:
         names = [i for i, _ in takewhile(lambda column: not column[1][1], enumerate(self.columns))]
         part = names
         for i in range(len(names), len(self.columns)):
-            least = Measurement.get(
-                console, options.update(width=10_000), self._table(None, [*part, i], options.max_width)
-            ).minimum
+            wider = self._table(None, [*part, i], options.max_width)
+            least = Measurement.get(console, options.update(width=10_000), wider).minimum
             if part != names and console.is_terminal and least > options.max_width:
                 yield part
                 part = names
