@@ -506,6 +506,15 @@ def test_bash_puts_no_space_behind_a_folder(tmp_path: Path) -> None:
     assert done.stdout.split() == ["-o", "nospace", "runs/", "--epochs"]
 
 
+def test_info_names_what_the_package_declares(run_cli: Callable[..., Any]) -> None:
+    """What only tests need is neither missing nor offered."""
+    found = json.loads(run_cli("info", "--json").stdout)
+    assert {"torch", "typer", "pillow"} <= set(found["libraries"])
+    assert None not in found["libraries"].values()
+    assert {"faiss-cpu", "mlflow-skinny", "wandb", "submitit"} <= set(found["optional"])
+    assert "pytorch-metric-learning" not in {**found["libraries"], **found["optional"]}
+
+
 # --- Start-up --------------------------------------------------------------------------------------------------------
 
 
