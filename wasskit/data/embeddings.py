@@ -296,17 +296,6 @@ def is_part(path: Path) -> bool:
     return key is not None and file.exists()
 
 
-def check_there(path: Path) -> None:
-    """Refuse a path whose file, or the file that it names a part of, is not there.
-
-    Raises:
-        UserError: names the file.
-    """
-    file = _parted(path)[0]
-    if not file.exists():
-        raise UserError(f"There is no file {file}; name one that is there.")
-
-
 def _parted(path: Path) -> tuple[Path, str | None]:
     """A file and the name of a part of it, after a colon; None without."""
     name, colon, key = path.name.rpartition(":")
@@ -319,7 +308,8 @@ def _opened(file: Path, key: str | None) -> Tensor | MappedVectors | ParquetVect
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"{file}: embeddings are read from {', '.join(SUFFIXES)} files.")
-    check_there(file)
+    if not file.exists():
+        raise UserError(f"There is no file {file}; name one that is there.")
     if suffix == ".parquet":
         from wasskit.data.formats.parquet import open_parquet
 
