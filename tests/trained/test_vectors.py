@@ -173,6 +173,8 @@ def test_ssl_trains_a_probe_on_files(run_cli: Cli, files: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
+        ("mrl evaluate absent.npy", "There is no file absent.npy"),
+        ("metrix evaluate absent.npz:key", "There is no file absent.npz"),
         ("mrl evaluate test.npy", "test.npy is a file of embeddings: give their labels by --labels."),
         ("mrl evaluate run --labels test.csv", "--labels belongs to a file of embeddings, which run is not"),
         ("metrix evaluate test.npy --labels test.csv --gallery train.npy", "--gallery-labels belong together"),

@@ -41,7 +41,15 @@ def bures_wasserstein_squared(mean1: Tensor, covariance1: Tensor, mean2: Tensor,
     ``|m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^{1/2} S2 S1^{1/2})^{1/2})`` (Dowson and Landau, 1982). The last trace is the
     nuclear norm of ``F2^T F1`` with ``S = F F^T``, so the part of the covariances is ``|F1 - F2 Q|^2``, Q the
     orthogonal polar factor of ``F2^T F1`` (Bhatia, Jain and Lim, 2019): a sum of squares, in which nothing cancels
-    where the Gaussians are nearly equal. Shapes (..., D) and (..., D, D); differentiable in the means.
+    where the Gaussians are nearly equal. Shapes (..., D) and (..., D, D), the result (...), all of one dtype, in which
+    it is computed: float64 is advised. Differentiable in the means. ``RuntimeError`` for shapes that do not fit.
+
+    Example:
+        >>> import torch, wasskit
+        >>> mean, covariance = torch.zeros(3).double(), torch.eye(3).double()
+        >>> distance = wasskit.bures_wasserstein_squared(mean, covariance, mean + 1, 4 * covariance)
+        >>> round(float(distance), 6)  # 3 + 3 (2 - 1)^2
+        6.0
     """
     first, second = square_root_factor(covariance1), square_root_factor(covariance2)
     left, _, right = torch.linalg.svd(second.mT @ first)
@@ -55,7 +63,14 @@ def gaussian_transport_map(covariance1: Tensor, covariance2: Tensor) -> Tensor:
     semi-definite.
 
     ``T = S1^{-1/2} (S1^{1/2} S2 S1^{1/2})^{1/2} S1^{-1/2}`` (Knott and Smith, 1984). Where the source is
-    singular the pseudo-inverse is taken: on the source's support the map is optimal, and across it zero.
+    singular the pseudo-inverse is taken: on the source's support the map is optimal, and across it zero. Computed in
+    the dtype of the covariances (..., D, D), of which float64 is advised. ``RuntimeError`` for shapes that do not fit.
+
+    Example:
+        >>> import torch, wasskit
+        >>> wasskit.gaussian_transport_map(torch.eye(2).double(), 9 * torch.eye(2).double()).round(decimals=9)
+        tensor([[3., 0.],
+                [0., 3.]], dtype=torch.float64)
     """
     values, vectors = torch.linalg.eigh((covariance1 + covariance1.mT) / 2)
     kept = values > 1e-12 * values[..., -1:].clamp_min(0.0)

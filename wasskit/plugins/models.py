@@ -36,6 +36,12 @@ def load(
 
     Raises:
         UserError: there is no trained model at ``path``, or it is damaged.
+
+    Example:
+        >>> import torch, wasskit
+        >>> model = wasskit.load("runs/mrl/digits")
+        >>> model.embed(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 256])
     """
     path = Path(path).expanduser()
     if is_exported(path):

@@ -73,6 +73,11 @@ class FileOptions(OptionGroup):
         super().validate()
         name, path, labels = self.others()
         model, dataset = cast("ModelDataOptions", self).trained.model, cast("ModelDataOptions", self).dataset
+        if self.from_file:
+            from wasskit.data.embeddings import is_part
+
+            if not (model.exists() or is_part(model)):
+                raise UserError(f"There is no file {model}; name one that is there.")
         if not self.from_file:
             given = [f for f, value in (("labels", self.labels), (name, path), (f"{name}-labels", labels)) if value]
             if given:

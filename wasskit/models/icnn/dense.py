@@ -67,6 +67,13 @@ class DenseICNN(Potential):
 
     Published state dictionaries load, with or without the container index that dropout adds to their names.
     Freshly built networks have non-negative hidden weights and are convex.
+
+    Example:
+        >>> import torch, wasskit
+        >>> psi = wasskit.DenseICNN(2, hidden=(8, 8))
+        >>> x, y = torch.randn(100, 2), torch.randn(100, 2)
+        >>> bool((psi((x + y) / 2) <= (psi(x) + psi(y)) / 2 + 1e-5).all())  # convex
+        True
     """
 
     def __init__(

@@ -68,11 +68,15 @@ class PrefixIndex:
     its own process; others are seen by opening it again.
 
     Args:
-        path: the folder of an index.
+        path: the folder of an index; ``UserError`` where there is none, or it is damaged.
         model: the trained model that queries and new vectors go through, instead of the one that the index remembers.
 
-    Raises:
-        UserError: there is none, or it is damaged.
+    Example:
+        >>> import numpy as np, wasskit
+        >>> vectors = np.random.default_rng(0).normal(size=(100, 16)).astype(np.float32)
+        >>> index = wasskit.PrefixIndex.create("my.index", vectors, dim=8)
+        >>> index.search(vectors[:2], k=3).ids[:, 0].tolist()  # each is its own nearest neighbour
+        [0, 1]
     """
 
     def __init__(self, path: str | Path, *, model: str | Path | None = None) -> None:
