@@ -96,7 +96,9 @@ def _heard() -> Iterator[None]:
         yield
     finally:
         listener.terminate()
-        listener.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            listener.wait(10)
+        listener.kill()
 
 
 def _is_preempted() -> bool:
