@@ -51,7 +51,9 @@ def main() -> int:
             return 2
         for module, use in OPTIONAL.items():
             if not _is_there(module):
-                print(f"Without {module} there is no check of {use}; a wheel of it in runs/wheels would do.", flush=True)
+                print(
+                    f"Without {module} there is no check of {use}; a wheel of it in runs/wheels would do.", flush=True
+                )
         _find_the_checkout()
         return _run(arguments)
 

@@ -1,6 +1,6 @@
 """What a steady step of every training asks of a GPU, counted on the logical device; the table of it in the documents.
 
-    python -m tests.gpu.steady    # counts anew and writes the table
+python -m tests.gpu.steady    # counts anew and writes the table
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ class Steady(NamedTuple):
 def counted(training: Training, folder: Path) -> tuple[dict[str, Steady], str]:
     """Run a training on the logical device; its steps by stage, and what it said."""
     steps: dict[tuple[int, str], list[Counts]] = {}
-    said = io.StringIO()
-    with LogicalCuda() as device, _counting(device, steps), contextlib.redirect_stderr(said):
-        with contextlib.redirect_stdout(said):
-            code = run(training.briefly(folder, "cuda"))
+    said, stack = io.StringIO(), contextlib.ExitStack()
+    with LogicalCuda() as device, _counting(device, steps), stack:
+        stack.enter_context(contextlib.redirect_stderr(said))
+        stack.enter_context(contextlib.redirect_stdout(said))
+        code = run(training.briefly(folder, "cuda"))
     assert code == 0, said.getvalue()[-3000:]
     found: dict[str, Steady] = {}
     for (_, stage), counts in steps.items():

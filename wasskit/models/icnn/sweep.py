@@ -231,7 +231,8 @@ class Layers:
 
     def second(self, by_value: Tensor | None, by_k: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Derivatives in the skips, (H, B), and in the output's and the hidden weights, of a loss with the derivatives
-        ``by_value`` (B) in the value and ``by_k`` (H, B), which is written over, in `derivative`; one of them at least."""
+        ``by_value`` (B) in the value and ``by_k`` (H, B) in `derivative`; one of them at least. ``by_k`` is written
+        over."""
         last, widths = len(self.hidden), list(self.widths)
         bent: list[Tensor] = []  # what each layer's curvature adds, over k
         tangents: list[Tensor] = []
