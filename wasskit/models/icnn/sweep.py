@@ -134,8 +134,8 @@ class Products:
     def with_squares(self, linear: Tensor, other: Tensor, factor: float) -> Tensor:
         """``linear`` and ``factor`` times the sums of ``products * other``; in the place of ``linear`` where it may."""
         if self.rank == 1:
-            add = linear.addcmul_ if _in_place() else linear.addcmul
-            return add(self.products, other, value=factor)
+            out = linear if _in_place() else None
+            return torch.addcmul(linear, self.products, other, value=factor, out=out)
         squares: Tensor = self.by_rank(self.products * other).sum(0)
         return linear.add(squares, alpha=factor)
 
@@ -220,8 +220,9 @@ class Layers:
             self.k = [self.output.t().expand(-1, first.shape[1])]
             return self.k[0].contiguous()
         whole = first.new_empty(sum(self.widths), first.shape[1]) if _in_place() else None
-        places = [None] * (last + 1) if whole is None else whole.split(list(self.widths))
-        k, found = self.output.t(), []
+        places: Sequence[Tensor | None] = [None] * (last + 1) if whole is None else whole.split(list(self.widths))
+        k = self.output.t()
+        found: list[Tensor] = []
         for i in range(last, 0, -1):
             k = torch.mul(k, self.slopes[i - 1], out=places[i])
             found.append(k)
