@@ -161,8 +161,7 @@ class DenseICNN(Potential):
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return value_and_gradient(self._form(x), x, self._tensors())
 
-    @torch.no_grad()
-    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def prepared(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         tensors = self._tensors()
         return lambda x: value_and_gradient(self._form(x), x, tensors)
 
