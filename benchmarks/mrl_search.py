@@ -16,6 +16,7 @@ fastest counts. Without faiss, ``flat`` is the exact search of the index, a prod
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import Case, Work, benchmark
 from wasskit import PrefixIndex
 from wasskit.plugins.mrl.search.codes import CodeName
 
@@ -112,6 +115,40 @@ def by_faiss(path: Path, queries: NDArray[Any], *, hnsw: bool, threads: int) -> 
                 return found
 
             yield Entry(f"faiss {name}" + (f", efSearch {effort}" if effort else ""), build, size, search)
+
+
+@benchmark(
+    "ten nearest by an index of int8 prefixes",
+    plain="the exact search of the index, by products of blocks",
+    quick={"rows": 2000, "width": 64, "queries": 20, "dim": 16},
+)
+def search(
+    *, rows: int = 100_000, width: int = 512, queries: int = 500, dim: int = 96, shortlist: int = 200
+) -> Iterator[Case]:
+    """One setting of the script's table, at a tenth of its rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vectors.npy"
+        sample = Sample(rows, width)
+        write(path, sample, rows, width)
+        asked = sample.draw(queries, 0).numpy()
+        index = PrefixIndex.create(Path(folder) / "int8.index", path, dim=dim, code="int8")
+
+        def short() -> NDArray[Any]:
+            return index.search(asked, K, shortlist=shortlist).ids
+
+        def exact() -> NDArray[Any]:
+            return index.search(asked, K, exact=True).ids
+
+        def flat() -> Work:
+            return next(by_faiss(path, asked, hnsw=False, threads=torch.get_num_threads())).search
+
+        def note() -> str:
+            pairs = zip(short().tolist(), exact().tolist(), strict=True)
+            recall = np.mean([len({*a} & {*b}) for a, b in pairs]) / K
+            share = index.resident_bytes / (4 * width * rows)
+            return f"recall@10 {recall:.3f} with {share:.3f} of the memory of the vectors"
+
+        yield Case(f"{rows:,} x {width}, {queries:,} queries", short, exact, {"faiss, flat": flat}, note=note)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
+from wasskit.evaluation.rows import all_finite
 from wasskit.evaluation.ties import nearest_blocks
 
 Weights = Literal["exp", "uniform"]
@@ -152,7 +153,7 @@ def _check(
         )
     if train_labels.is_floating_point() or test_labels.is_floating_point():
         raise UserError(f"k-NN labels are integers, not {train_labels.dtype} and {test_labels.dtype}.")
-    if not (bool(train_features.isfinite().all()) and bool(test_features.isfinite().all())):
+    if not (all_finite(train_features) and all_finite(test_features)):
         raise UserError("k-NN features contain NaN or infinite values: no neighbour is nearest.")
     if bool((train_labels < 0).any()) or bool((test_labels < 0).any()):
         raise UserError("k-NN needs a label per sample, and some samples have none: choose a labelled split.")

@@ -17,10 +17,11 @@ from torch.nn import functional
 from wasskit.distributed.collectives import gather
 from wasskit.errors import UserError
 from wasskit.evaluation.potential import gaussian_uniformity
-from wasskit.evaluation.rows import shape_of, unit_rows, wide
+from wasskit.evaluation.rows import shape_of, unit_rows, unit_rows_and_lengths, wide
 from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.polar import (
     Method,
+    magnitude_and_squares,
     magnitude_of,
     noise_level,
     nuclear_norm_and_inverse_root,
@@ -66,23 +67,31 @@ def w2_uniformity(features: Tensor, *, normalise: bool = True, ridge: float = 0.
     if ridge < 0:
         raise UserError(f"The ridge of W2 is added to a covariance and cannot be negative, as {ridge:g} is.")
     given = wide(features)
-    # Divided in float64: another rounding to float32 would turn the small directions.
-    z = unit_rows(given.double()) if normalise else given
     roundoff = unit_roundoff(features.dtype)
-    value = known_gradient(lambda x, with_gradient: _w2(x, ridge, method, roundoff, with_gradient), z)
+    value = known_gradient(lambda x, with_gradient: _w2(x, normalise, ridge, method, roundoff, with_gradient), given)
     return value.to(features.device, given.dtype)
 
 
-def _w2(z: Tensor, ridge: float, method: Method, roundoff: float, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """The distance of (N, m) features as they are, float64, and its gradient in closed form, in their dtype.
+def _w2(
+    features: Tensor, normalise: bool, ridge: float, method: Method, roundoff: float, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The distance of (N, m) features, float64, and its gradient in closed form, in their dtype.
 
-    W2^2 = |Z|^2 / N + 1 - 2 |Z_c|_* / sqrt(m N), so dW2 / dZ = (Z / N - P / sqrt(m N)) / W2, P the polar factor of
-    Z_c. A ridge r replaces the m singular values s_i, those of missing rows included, by sqrt(s_i^2 + N r), P by
-    U diag(s / sqrt(s^2 + N r)) V^T, and adds m r.
+    Of Z, the features or their unit rows, W2^2 = |Z|^2 / N + 1 - 2 |Z_c|_* / sqrt(m N), so dW2 / dZ = (Z / N -
+    P / sqrt(m N)) / W2, P the polar factor of Z_c. A ridge r replaces the m singular values s_i, those of missing rows
+    included, by sqrt(s_i^2 + N r), P by U diag(s / sqrt(s^2 + N r)) V^T, and adds m r.
     """
     distance = _w2_by_gram if method == "eigh" else _w2_by_polar
-    value, gradient = distance(z.double(), ridge, method, roundoff, with_gradient)
-    return value, None if gradient is None else gradient.to(z.dtype)
+    # Divided in float64: another rounding to float32 would turn the small directions.
+    z = features.double()
+    z, length = unit_rows_and_lengths(z) if normalise else (z, None)
+    value, gradient = distance(z, ridge, method, roundoff, with_gradient)
+    if gradient is None:
+        return value, None
+    if length is not None:
+        # What is along a row does not turn it.
+        gradient = gradient.addcmul_(z, (z * gradient).sum(dim=1, keepdim=True), value=-1).div_(length)
+    return value, gradient.to(features.dtype)
 
 
 def _w2_by_gram(
@@ -96,12 +105,12 @@ def _w2_by_gram(
     n, m = z.shape
     mean = z.mean(dim=0)
     centred = z - mean
-    second_moment = torch.linalg.vector_norm(centred).square() / n + mean.square().sum()
+    magnitude, squares = magnitude_and_squares(z)
     with full_precision(z):
         norm, root = nuclear_norm_and_inverse_root(
-            centred, magnitude_of(z), ridge=n * ridge, roundoff=roundoff, with_inverse=with_gradient
+            centred, magnitude, ridge=n * ridge, roundoff=roundoff, with_inverse=with_gradient
         )
-        value = _ridged_distance(second_moment, norm, n, m, ridge)
+        value = _ridged_distance(squares / n, norm, n, m, ridge)
         if root is None:
             return value, None
         inverse = _inverse_distance(value)
@@ -116,12 +125,12 @@ def _w2_by_polar(
 ) -> tuple[Tensor, Tensor | None]:
     """W2 and its gradient from the polar factor of the centred features."""
     n, m = z.shape
-    second_moment = z.square().sum() / n
+    magnitude, squares = magnitude_and_squares(z)
     norm, polar = nuclear_norm_and_polar_factor(
-        z - z.mean(dim=0), magnitude=magnitude_of(z), method=method, ridge=n * ridge, roundoff=roundoff,
+        z - z.mean(dim=0), magnitude=magnitude, method=method, ridge=n * ridge, roundoff=roundoff,
         with_polar=with_gradient,
     )  # fmt: skip
-    value = _ridged_distance(second_moment, norm, n, m, ridge)
+    value = _ridged_distance(squares / n, norm, n, m, ridge)
     if polar is None:
         return value, None
     inverse = _inverse_distance(value)
