@@ -79,6 +79,13 @@ def declared_models(plugin: Plugin) -> tuple[Any, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
+def kinds_of(name: str) -> tuple[Any, ...]:
+    """What the plugin of a name declares of its models; none where there is no such plugin or it trains none."""
+    target = plugin_targets().get(name)
+    found = load_plugin(target) if target else None
+    return declared_models(found) if isinstance(found, Plugin) else ()
+
+
 @lru_cache(maxsize=1)
 def declared_metrics() -> Metrics:
     """What all plugins declare. One that cannot be loaded declares nothing: the command line reports it."""

@@ -180,11 +180,15 @@ def read_tensor(path: Path) -> Tensor:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Vectors (N, D) as they are stored, and labels (N,) int64, numbers of ``classes``; -1 where none are given."""
+    """Vectors (N, D) as they are stored, and labels (N,) int64, numbers of ``classes``; -1 where none are given.
+
+    ``where``: the file, as sentences name it.
+    """
 
     vectors: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    where: str = "vectors"
 
 
 def read_labelled(*pairs: tuple[Path, Path | None]) -> list[Labelled]:
@@ -206,7 +210,9 @@ def read_labelled(*pairs: tuple[Path, Path | None]) -> list[Labelled]:
     numbers, classes = class_numbers(*(column for column in columns if column is not None))
     found = iter(numbers)
     return [
-        Labelled(vectors.whole(), torch.full((len(vectors),), -1) if column is None else next(found), classes)
+        Labelled(
+            vectors.whole(), torch.full((len(vectors),), -1) if column is None else next(found), classes, vectors.where
+        )
         for vectors, column in zip(opened, columns, strict=True)
     ]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
+from wasskit.config import build, check_keys
+from wasskit.data.embeddings import Labelled, read_labelled
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, check_entries, is_count
 from wasskit.plugins.mrl.adapt.network import AdaptorModel, PrefixAdaptor, Shape, build_adaptor
-from wasskit.plugins.mrl.adapt.options import Learns
+from wasskit.plugins.mrl.adapt.options import AdaptOptions, Learns
 from wasskit.trained.kind import ModelKind
 
 HEADER = "mrl-adaptor"
@@ -33,6 +36,27 @@ def prefix_adaptor(model: AdaptorModel, *, dim: int | None = None, unit: bool = 
     return PrefixAdaptor(model.network, dim, unit=unit)
 
 
+def options_of(saved: Mapping[str, Any]) -> AdaptOptions:
+    """The options of a run, from its configuration."""
+    from wasskit.plugins.mrl.commands.adapt import MrlAdapt
+
+    return build(MrlAdapt, check_keys(MrlAdapt, dict(saved), "the configuration of the run"))
+
+
+def own_vectors(saved: Mapping[str, Any]) -> tuple[Labelled, Labelled]:
+    """The test and the training vectors of a run. Raises ``UserError`` where it has no test vectors."""
+    from wasskit.plugins.mrl.adapt.data import digits
+
+    options = options_of(saved)
+    if options.train is None:
+        splits = digits("test"), digits("train")
+        return tuple(Labelled(x.rows, x.labels, tuple(map(str, range(10))), "digits") for x in splits)
+    if options.test is None:
+        raise UserError("the adaptor was trained without test vectors: name vectors by --vectors.")
+    train, test = read_labelled((options.train, options.labels), (options.test, options.test_labels))
+    return test, train
+
+
 ADAPTOR = ModelKind(
     name="mrl",
     header=HEADER,
@@ -43,4 +67,6 @@ ADAPTOR = ModelKind(
     prefix="network.",
     check=lambda description, path: check_entries(description, path, RULES),
     input_shape=lambda description: (description["width"],),
+    trained_by=("mrl adapt",),
+    own_vectors=own_vectors,
 )
