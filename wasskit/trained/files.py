@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from wasskit import console
 from wasskit.data.embeddings import is_embeddings
 from wasskit.errors import UserError
 from wasskit.models.export import load_weights
-from wasskit.plugin import kinds_of
+from wasskit.plugin import kinds_of, load_plugin, plugin_of
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "checkpoint_entry", "data_root_of", "exported_file", "is_exported", "kind_of_vectors", "name_of", "read_model",
-    "results_folder",
+    "results_folder", "test_embeddings_of",
 ]  # fmt: skip
 
 
@@ -109,6 +110,18 @@ def kind_of_vectors(model: Path) -> ModelKind[Any] | None:
             found = [kind for kind in kinds_of(command.partition(" ")[0]) if command in kind.trained_by]
         return next((kind for kind in found if not kind.takes_images), None)
     return None
+
+
+def test_embeddings_of(run: Path, device: str) -> Tensor | None:
+    """The embeddings (N, m) of a run's test images or vectors; None: it is no run, or one of a method without such."""
+    if not (run / "config.toml").is_file():
+        return None
+    plugin = plugin_of(RunDirectory.open(run).command.partition(" ")[0])
+    if plugin is None or plugin.embeddings is None:
+        return None
+    features: Tensor = load_plugin(plugin.embeddings)(run, device)
+    console.log(f"{len(features):,} test samples embedded by the run {console.escape(str(run))}.")
+    return features
 
 
 def name_of(model: Path) -> str:

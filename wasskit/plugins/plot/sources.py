@@ -50,12 +50,18 @@ def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]
         for spectra in read:
             for name, values in spectra.items():
                 found.setdefault(name, values)
-        if not found:
-            raise UserError(
-                f"{source} holds no spectrum (no spectrum*.npz, no JSON file with a list `spectrum`): evaluate the run "
-                "first, or give its embeddings as .npy."
-            )
         name = source.resolve().name
+        if not found:
+            from wasskit.evaluation.uniformity import singular_spectrum
+            from wasskit.trained.files import test_embeddings_of
+
+            rows = test_embeddings_of(source, "cpu")
+            if rows is None:
+                raise UserError(
+                    f"{source} holds no spectrum (no spectrum*.npz, no JSON file with a list `spectrum`) and is no run "
+                    "whose test images could be embedded: give embeddings as .npy."
+                )
+            return {name: singular_spectrum(rows, normalise=normalise).tolist()}
         return {name if len(found) == 1 else f"{name} {key}": values for key, values in found.items()}
     from wasskit.data.embeddings import SUFFIXES, is_part, open_embeddings
 

@@ -96,7 +96,7 @@ def _of_vectors(config: MrlClassify, device: torch.device) -> Report:
     except ValueError as error:
         raise UserError(f"--dims: {error}.") from None
     unseen = int((~torch.isin(test.labels, train.labels)).sum())
-    said = [f"{unseen:,} of {len(test):,} vectors are of classes that {given.other} lack."] if unseen else []
+    said = [f"{unseen:,} of {len(test):,} vectors are of classes that {given.other} lacks."] if unseen else []
     logits = prefix_logits(train.embeddings, train.labels, test.embeddings, dims, ridge=config.ridge)
     return cascade_report(logits, test, dims, config.thresholds, name=str(config.trained.model), remarks=said)
 
