@@ -111,6 +111,47 @@ def test_study_measure_of_a_large_file(tmp_path: Path, complete: bool) -> None:
     assert int(done.stderr.split()[-1]) < (4 * GIB if complete else 1.1 * GIB)
 
 
+COMMANDS = {
+    "mrl retrieve": ["mrl retrieve q.npy --labels q_labels.npy --gallery x.npy --gallery-labels x_labels.npy"],
+    "mrl classify": [
+        "mrl classify q.npy --labels q_labels.npy --train x.npy --train-labels x_labels.npy --dims 64 --ridge 1"
+    ],
+    "mrl search": ["mrl index create x.npy", "mrl search x.index q.npy"],
+    "mrl adapt, labels": [
+        "mrl adapt x.npy --labels x_labels.npy --epochs 1 --dims 16,64 --blend 1 --no-baselines --codes float32"
+    ],
+    "mrl adapt, neighbours": ["mrl adapt x.npy --epochs 1 --dims 16,64 --no-baselines --codes float32"],
+    "study compare": ["study compare x.npy q.npy --permutations 19"],
+    "w2gn fit": ["w2gn fit x.npy q.npy --steps 5 --hidden 16"],
+}
+"""Commands on files, one after another in a process; `study predict` measures as `study measure` does."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_on_large_files(tmp_path: Path, complete: bool, name: str) -> None:
+    """60,000 x 2,048 float32 in ``x.npy`` and an eighth as many rows in ``q.npy``; the sample has fewer of 64 numbers."""
+    import numpy as np
+
+    n, m = (60_000, 2048) if complete else (16_000, 64)
+    generator = np.random.default_rng(0)
+    for file, rows in (("x", n), ("q", n // 8)):
+        data = np.lib.format.open_memmap(tmp_path / f"{file}.npy", mode="w+", dtype=np.float32, shape=(rows, m))
+        for start in range(0, rows, 5000):
+            data[start : start + 5000] = generator.standard_normal((min(5000, rows - start), m), dtype=np.float32)
+        data.flush()
+        np.save(tmp_path / f"{file}_labels.npy", generator.integers(0, 100, rows))
+    del data
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "NO_COLOR": "1"}
+    for line in COMMANDS[name]:
+        command = [sys.executable, "-c", _MEASURE_COMMAND, *line.split(), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        json.loads(done.stdout)
+        # A matrix of the sample's pairs would be 1 GiB in float32; torch, scikit-learn and matplotlib take 0.7 GiB.
+        assert int(done.stderr.split()[-1]) < (4 * GIB if complete else 1.3 * GIB)
+
+
 _STREAM = """
 import sys
 from pathlib import Path
