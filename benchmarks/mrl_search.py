@@ -1,21 +1,21 @@
 """A search by short prefixes in an index on disk against faiss on the whole vectors: time, memory, recall.
 
 The vectors are synthetic: 4 clusters per thousand rows, in a space whose variances fall as j to the power of
-``--decay``, by default -1, each row at its cluster's centre plus a deviation of its own that is as large as the centres
-are apart; all turned by one random rotation, so that no coordinate is better than another. A tenth of the length of
-every vector is a mean that all share. Real spectra fall faster, and short prefixes hold more of them: the covariances of
-the unit rows of Banking77 (Universal Sentence Encoder, 512 numbers) and CUB (EfficientNet-Lite0, 1,280 numbers) fall
-with the powers -1.52 and -1.47 (least squares of the logarithms from rank 10 to 60 % of the width), and 96 components
-have 86 and 78 % of the variance; here they have 75 %. Queries are drawn as the rows are. Similarity is the cosine; the
-truth is the exact search of the index, in float32.
+-1.5 (``--decay``), each row at its cluster's centre plus a deviation of its own that is as large as the centres are
+apart; all turned by one random rotation, so that no coordinate is better than another. A tenth of the length of every
+vector is a mean that all share. Real spectra fall as fast: those of the covariances of the unit rows of Banking77
+(Universal Sentence Encoder, 512 numbers) and CUB (EfficientNet-Lite0, 1,280 numbers) with the powers -1.52 and -1.47
+(least squares of the logarithms from rank 10 to 60 % of the width). Queries are drawn as the rows are. Similarity is
+the cosine; the truth is the exact search of the index, in float32.
 
 ``memory`` is what must lie in the memory for the search: codes, or the whole index of faiss. Of several settings of
 the index the shortlist grows, ``measured`` is the one that was found when the index was made; of HNSW the candidates
-(efSearch). All searches are interleaved and repeated, the fastest counts, by the wall clock or, on a machine that others
-use too, by the time of the processors (``--cpu-time``). Without faiss, ``flat`` is the exact search of the index, a product of matrices as well.
+(efSearch). All searches are interleaved and repeated, the fastest counts, by the wall clock or, on a machine that
+others use too, by the time of the processors (``--cpu-time``). Without faiss, ``flat`` is the exact search of the
+index, a product of matrices as well.
 
     python benchmarks/mrl_search.py [--rows 1000000] [--width 512] [--queries 1000] [--threads 2]
-        [--codes int8x64,binaryx128] [--ivf int8x96] [--decay 1.5] [--no-hnsw] [--cpu-time]
+        [--codes int8x64,binaryx128] [--ivf int8x96] [--decay 1] [--no-hnsw] [--cpu-time]
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ EF = (64, 128, 256)
 class Sample:
     """Rows of unit length, drawn by their number: the same whatever the size of a part."""
 
-    def __init__(self, rows: int, width: int, decay: float = 1.0) -> None:
+    def __init__(self, rows: int, width: int, decay: float) -> None:
         generator = torch.Generator().manual_seed(0)
         self.scale = torch.arange(1, width + 1).float() ** (-decay / 2)
         self.centres = torch.randn(max(1, rows // 250), width, generator=generator)
@@ -99,7 +99,9 @@ def prefixes(
             yield Entry(f"{name}, {shortlist}", build, index.resident_bytes, search)
 
 
-def by_faiss(path: Path, queries: NDArray[Any], *, hnsw: bool, threads: int, now: Callable[[], float]) -> Iterator[Entry]:
+def by_faiss(
+    path: Path, queries: NDArray[Any], *, hnsw: bool, threads: int, now: Callable[[], float]
+) -> Iterator[Entry]:
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -133,9 +135,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--codes", default="int8x32,int8x64,int8x96,int8x128,binaryx128", help="with their prefixes")
+    parser.add_argument("--codes", default="int8x64,int8x96,int8x128,binaryx128", help="with their prefixes")
     parser.add_argument("--ivf", default="", help="codes with their prefixes whose shortlists faiss finds by IVF")
-    parser.add_argument("--decay", type=float, default=1.0, help="power with which the variances fall")
+    parser.add_argument("--decay", type=float, default=1.5, help="power with which the variances fall")
     parser.add_argument("--no-hnsw", action="store_true")
     parser.add_argument("--cpu-time", action="store_true", help="time of the processors, instead of the wall clock")
     parser.add_argument("--folder", type=Path, help="for the vectors and indexes; otherwise a temporary one")

@@ -25,8 +25,8 @@ from wasskit.evaluation import (
 )
 from wasskit.evaluation.gaussianity import epps_pulley, quadrature
 from wasskit.evaluation.label_free import power_law_decay, spectral_metrics
-from wasskit.evaluation.uniformity import effective_rank
 from wasskit.evaluation.uniform_null import NullDistribution, lidar_null, sliced_nulls, spectral_nulls
+from wasskit.evaluation.uniformity import effective_rank
 from wasskit.ot import energy_distance, sliced_wasserstein_squared, slicing_directions
 
 
@@ -86,8 +86,8 @@ def test_a_rotation_changes_no_unsupervised_measure(name: str) -> None:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_rows_that_are_there_twice(name: str) -> None:
-    """The law of the rows stays, and what depends on it alone. SIGReg's statistic is N times such a quantity, L_U a mean
-    over pairs, N of which are now of equal points."""
+    """The law of the rows stays, and what depends on it alone. SIGReg's statistic is N times such a quantity, L_U a
+    mean over pairs, N of which are now of equal points."""
     x = draw(40, 6) * torch.arange(1, 7) + 1
     once, twice = MEASURES[name](x, DIRECTIONS), MEASURES[name](x.repeat(2, 1), DIRECTIONS)
     if name == "sigreg_statistic":

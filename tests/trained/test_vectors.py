@@ -235,7 +235,10 @@ def test_an_adaptor_is_told_what_it_lacks(run_cli: Cli, words: Callable[[str], s
         ("ssl knn adaptor --vectors test.npy --labels test.csv", "give --train and --train-labels too"),
         ("metrix evaluate adaptor --dataset digits", "--dataset belongs to a model on images, which adaptor is not."),
         ("mrl evaluate test.npy --vectors test.npy --labels test.csv", "test.npy is a file of embeddings."),
-        ("mrl evaluate adaptor --vectors short-test.npy --labels test.csv", "vectors of 16 numbers; the model takes 20"),
+        (
+            "mrl evaluate adaptor --vectors short-test.npy --labels test.csv",
+            "vectors of 16 numbers; the model takes 20",
+        ),
     ):
         result = run_cli(*argv.split())
         assert result.exit_code == 2

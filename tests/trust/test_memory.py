@@ -130,7 +130,7 @@ COMMANDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_on_large_files(tmp_path: Path, complete: bool, name: str) -> None:
-    """60,000 x 2,048 float32 in ``x.npy`` and an eighth as many rows in ``q.npy``; the sample has fewer of 64 numbers."""
+    """60,000 x 2,048 float32 in ``x.npy``, and an eighth as many rows in ``q.npy``; the sample is 16,000 x 64."""
     import numpy as np
 
     n, m = (60_000, 2048) if complete else (16_000, 64)

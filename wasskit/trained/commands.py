@@ -87,7 +87,8 @@ def embed(kinds: Sequence[ModelKind[Any]], config: EmbedOptions, **choices: Any)
         if found.kind.takes_images:
             config.files.refuse_existing(table)
             return _embed_images(network, found.description, config, device)
-        return _embed_rows(network, found.kind.checked(open_embeddings(config.images), found.description), config, path, device)
+        rows = found.kind.checked(open_embeddings(config.images), found.description)
+        return _embed_rows(network, rows, config, path, device)
 
 
 def _embed_rows(

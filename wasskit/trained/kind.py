@@ -209,7 +209,6 @@ class TrainedModel(Generic[M]):
         finally:
             loader.close()
 
-
     def embed_rows(self, rows: Embeddings, **choices: Any) -> Tensor:
         """Embeddings (N, m) float32 of vectors, which are read as they are used. Raises as :meth:`embed`."""
         network = self.kind.embedder(self.model, **choices)

@@ -28,7 +28,7 @@ class MrlIndexCreate(CommandOptions):
     vectors: Path = argument(help=_VECTORS, complete=complete_local_paths, metavar="VECTORS|IMAGES")
     ids: Path | None = ids_option(_IDS, without="the numbers of rows, the paths of images")
     dim: int | None = option(
-        None, help="Numbers of a prefix.", panel="Method", min=1, show_default="64, of 200,000 rows or more 96"
+        None, help="Numbers of a prefix.", panel="Method", min=1, show_default="64, or all where there are fewer"
     )
     code: Literal["float32", "float16", "int8", "binary"] = option(
         "int8", help="What is stored of each number of a prefix: 4 bytes, 2, 1 or a bit.", panel="Method"

@@ -14,7 +14,7 @@ from wasskit.plugins.mrl.search.codes import PrefixCode
 from wasskit.plugins.mrl.search.parts import LiveRows, Part, shortlist_codes, shortlist_whole
 from wasskit.plugins.mrl.search.scan import query_blocks
 
-__all__ = ["K", "LONGEST", "Shortlist", "needed_shortlist"]
+__all__ = ["LONGEST", "K", "Shortlist", "needed_shortlist"]
 
 K = 10
 """Neighbours whose recall is measured."""
@@ -69,9 +69,7 @@ def needed_shortlist(parts: Sequence[Part], code: PrefixCode, target: float) -> 
     return Shortlist(size, float(mean[size - 1]))
 
 
-def _nearest(
-    parts: Sequence[Part], rows: LiveRows, asked: Tensor, size: int, code: PrefixCode | None = None
-) -> Tensor:
+def _nearest(parts: Sequence[Part], rows: LiveRows, asked: Tensor, size: int, code: PrefixCode | None = None) -> Tensor:
     """The ``size`` other rows that are nearest to each row ``asked`` for, (Q, size), by the code or exactly."""
     found = []
     for some in query_blocks(len(asked), size + 1):

@@ -45,8 +45,7 @@ from wasskit.system.readers import MissingFile
 
 __all__ = ["Neighbours", "PrefixIndex"]
 
-_DIM, _LARGE_DIM, _LARGE = 64, 96, 200_000
-"""Numbers of a prefix: the more rows, the finer must codes tell them apart."""
+_DIM = 64
 _GROWTH = 4
 """An index that has grown by this factor learns its code anew, as long as it was learned from all rows."""
 
@@ -105,7 +104,7 @@ class PrefixIndex:
             vectors: an array, a tensor, or a file of embeddings, which is read in a stream. Float16 stays that; other
                 numbers are stored as float32.
             ids: of the rows, distinct, whole numbers or texts; None: 0 to N - 1.
-            dim: numbers of a prefix; None: 64, of 200,000 rows or more 96, or D where that is smaller.
+            dim: numbers of a prefix; None: 64, or D where that is smaller.
             code: what is stored of a prefix: ``float32``, ``float16``, ``int8`` or ``binary``.
             axes: prefixes are the first principal components, or with ``"given"`` the first coordinates.
             method: how a shortlist is found: ``exhaustive``, or by faiss ``hnsw`` or ``ivf`` in segments of 10,000
@@ -124,8 +123,7 @@ class PrefixIndex:
         source = Source(vectors, encoder)
         if not 0 <= recall < 1:
             raise UserError(f"--recall: {recall} is not from 0 to below 1.")
-        if dim is None:
-            dim = min(_DIM if len(source) < _LARGE else _LARGE_DIM, source.width)
+        dim = min(_DIM, source.width) if dim is None else dim
         if not 1 <= dim <= source.width:
             raise UserError(f"--dim: {dim} is not from 1 to {source.width}, the numbers of the vectors.")
         if len(source) == 0:

@@ -26,8 +26,8 @@ def told_index(index: PrefixIndex, *, following: bool = False) -> dict[str, Any]
     result = {
         "index": str(index.path), "rows": len(index), "deleted": sum(s.gone for s in of.segments),
         "segments": len(of.segments), "width": of.width, "dim": of.dim, "code": of.code, "axes": of.axes,
-        "method": of.method, "shortlist": of.needed(10), "recall@10": of.found if of.recall else None, "model": of.model_source, "resident_bytes": index.resident_bytes,
-        "stored_bytes": index.stored_bytes,
+        "method": of.method, "shortlist": of.needed(10), "recall@10": of.found if of.recall else None,
+        "model": of.model_source, "resident_bytes": index.resident_bytes, "stored_bytes": index.stored_bytes,
     }  # fmt: skip
     each = f"{index.resident_bytes / max(1, len(index)):,.0f} bytes a row"
     rows = [

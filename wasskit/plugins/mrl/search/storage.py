@@ -94,7 +94,7 @@ class Description:
     found: float = 0.0
 
     def needed(self, k: int) -> int:
-        """Rows of a shortlist for ``k`` neighbours: as many times more as there are more rows, or neighbours than 10."""
+        """Rows of a shortlist for ``k`` neighbours, in proportion to the rows that there are, and to k beyond 10."""
         if not self.recall:
             return max(k, self.shortlist)
         return max(k, math.ceil(self.shortlist * max(1.0, self.live / self.learned_from) * max(1.0, k / 10)))
