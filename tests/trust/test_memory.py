@@ -38,14 +38,14 @@ MEASURES = {
     "topk_accuracy": "topk_accuracy(x, y, (1, 5))",
     "class_map_at_k": "class_map_at_k(x, y)",
     "compression_rows": "compression_rows({'x': x}, (8, m), reference=x, labels=y, codes=('float32',))",
-    "frechet_distance": "frechet_distance(x[: n // 2], x[n // 2 :])",
+    "frechet_distance": "transport.gaussian_distance(x[: n // 2], x[n // 2 :])",
 }
 _PROGRAM = """
 import sys
 from tests.trust.memory import peak_memory
 import numpy as np, torch
 from wasskit.evaluation import *
-from wasskit.evaluation import per_query, retrieval, uniformity
+from wasskit.evaluation import per_query, retrieval, transport, uniformity
 n, m = int(sys.argv[1]), int(sys.argv[2])
 torch.manual_seed(0)
 x, y = torch.randn(n, m), torch.randint(100, (n,))
