@@ -35,7 +35,7 @@ MEASURES = {
     "query_metrics, whole rankings": "query_metrics(x[: n // 4], y[: n // 4], wanted=per_query.Wanted(full=True))",
     "nearest": "retrieval.nearest(x, 10)",
     "knn_accuracy": "knn_accuracy(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :])",
-    "topk_accuracy": "topk_accuracy(x, y, (1, 5))",
+    "topk_accuracy": "topk_accuracy(x, y, 5)",
     "class_map_at_k": "class_map_at_k(x, y)",
     "compression_rows": "compression_rows({'x': x}, (8, m), reference=x, labels=y, codes=('float32',))",
     "frechet_distance": "transport.gaussian_distance(x[: n // 2], x[n // 2 :])",
