@@ -111,8 +111,8 @@ class PrefixIndex:
                 rows or more.
             model: a trained model of ``wasskit mrl``, which is kept with the index. Vectors and queries go through an
                 adaptor; of a model on images, the vectors are its embeddings, and queries may be images.
-            recall: the share of the 10 nearest that a search is to find: the shortlist that does so is measured on some
-                hundred of the rows, each among all others. 0: it is not measured, and is 200.
+            recall: the share of the 10 nearest that a search is to find; the shortlist for it is measured on up to 512
+                rows, each among all others. 0: it is not measured, and is 200.
             overwrite: replace an index that is there.
 
         Raises:
@@ -121,8 +121,7 @@ class PrefixIndex:
         folder = Path(path).expanduser()
         encoder = None if model is None else Encoder.open(Path(model).expanduser())
         source = Source(vectors, encoder)
-        if not 0 <= recall < 1:
-            raise UserError(f"--recall: {recall} is not from 0 to below 1.")
+        _check_recall(recall)
         dim = min(_DIM, source.width) if dim is None else dim
         if not 1 <= dim <= source.width:
             raise UserError(f"--dim: {dim} is not from 1 to {source.width}, the numbers of the vectors.")
@@ -199,8 +198,7 @@ class PrefixIndex:
 
         Args:
             queries: (Q, D) as `create` takes vectors; they go through the model of the index.
-            shortlist: rows whose whole vectors are compared, at least k; None: as many as were measured to be needed
-                when the index was made, and more as it has grown, or for more than 10 neighbours.
+            shortlist: rows whose whole vectors are compared, at least k; None: as measured when the index was made.
             exact: compare the whole vectors of all rows.
             probes: lists of an IVF, or candidates of an HNSW, that are looked into.
 
@@ -216,8 +214,7 @@ class PrefixIndex:
         ids: NDArray[Any] = np.empty((len(source), k), object if of.text_ids else np.int64)
         similarities = np.empty((len(source), k), np.float32)
         start = 0
-        shortlist = max(k, shortlist or of.needed(k))
-        size = min(k + 16 if exact else shortlist, len(self))
+        size = min(k + 16 if exact else max(k, shortlist or of.needed(k)), len(self))
         for chunk in source.chunks() if k else ():
             for some in query_blocks(len(chunk), size):
                 x = F.normalize(chunk[some], dim=1)
@@ -349,6 +346,11 @@ def _check_width(source: Source, of: Description, path: Path) -> None:
 def _check_count(ids: NDArray[Any], source: Source) -> None:
     if len(ids) != len(source):
         raise UserError(f"{len(ids):,} ids do not fit the {len(source):,} rows of {source.where}.")
+
+
+def _check_recall(recall: float) -> None:
+    if not 0 <= recall < 1:
+        raise UserError(f"--recall: {recall} is not from 0 to below 1.")
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:
