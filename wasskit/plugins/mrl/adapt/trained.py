@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+import torch
+
 from wasskit.config import build, check_keys
 from wasskit.data.embeddings import Labelled, read_labelled
 from wasskit.errors import UserError
@@ -38,9 +40,7 @@ def prefix_adaptor(model: AdaptorModel, *, dim: int | None = None, unit: bool = 
 
 def options_of(saved: Mapping[str, Any]) -> AdaptOptions:
     """The options of a run, from its configuration."""
-    from wasskit.plugins.mrl.commands.adapt import MrlAdapt
-
-    return build(MrlAdapt, check_keys(MrlAdapt, dict(saved), "the configuration of the run"))
+    return build(AdaptOptions, check_keys(AdaptOptions, dict(saved), "the configuration of the run"))
 
 
 def own_vectors(saved: Mapping[str, Any]) -> tuple[Labelled, Labelled]:
@@ -49,8 +49,9 @@ def own_vectors(saved: Mapping[str, Any]) -> tuple[Labelled, Labelled]:
 
     options = options_of(saved)
     if options.train is None:
-        splits = digits("test"), digits("train")
-        return tuple(Labelled(x.rows, x.labels, tuple(map(str, range(10))), "digits") for x in splits)
+        names, splits = tuple(map(str, range(10))), (digits("test"), digits("train"))
+        test, train = (Labelled(x.rows, torch.as_tensor(x.labels), names, "digits") for x in splits)
+        return test, train
     if options.test is None:
         raise UserError("the adaptor was trained without test vectors: name vectors by --vectors.")
     train, test = read_labelled((options.train, options.labels), (options.test, options.test_labels))
