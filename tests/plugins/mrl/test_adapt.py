@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from wasskit import console
 from wasskit.cli import run
 from wasskit.config import changed
+from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.adapt import report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
-from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, read_pairs, read_vectors
+from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, pairs_of_rows, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
@@ -165,8 +166,8 @@ def test_the_validation_part_is_not_trained_on() -> None:
 
 def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
-    file.write_text("query,document,relevance\n0,3,2\n1,4,1\n0,4,0.5\n2,3,0\n")
-    pairs = read_pairs(file, 5)
+    file.write_text("query,document,relevance\n0,3,2\n1,4,1\n0,4,0.5\n2,3,0\n2,4,-1\n")
+    pairs = pairs_of_rows(file, Embeddings("x.npy", vectors(5)))
     source = PairSource(vectors(5), pairs, 2, device=torch.device("cpu"), seed=0)
     found = source.relevance(torch.tensor([0, 1, 2]), torch.tensor([3, 4]))
     assert found.tolist() == [[2, 0.5], [0, 1], [0, 0]]
@@ -177,17 +178,16 @@ def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("query,doc\n0,1\n", "it has no column document"),
-        ("query,document\n0,9\n", "line 2 names a row beyond the 5 vectors"),
-        ("query,document\n0,x\n", "line 2 is not a pair of row numbers"),
-        ("query,document,relevance\n0,1,-1\n", "line 2 has a relevance that is not zero or positive"),
-        ("query,document,relevance\n0,1,0\n", "it has no pair of positive relevance"),
+        ("query,document\n0,9\n", "none of the rows 0 to 4 of x.npy, the first is '9' in line 2"),
+        ("query,document\nx,0\n", "1 queries that are none of the rows 0 to 4 of x.npy, the first is 'x' in line 2"),
+        ("query,document,relevance\n0,1,0\n1,2,-1\n", "has no pair of positive relevance"),
     ],
 )
 def test_bad_pairs_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "pairs.csv"
     file.write_text(text)
     with pytest.raises(UserError, match=message):
-        read_pairs(file, 5)
+        pairs_of_rows(file, Embeddings("x.npy", vectors(5)))
 
 
 def test_classes_named_by_texts_have_one_number_in_both_files(tmp_path: Path) -> None:
