@@ -22,6 +22,17 @@ def test_axes_are_read_with_the_types_of_the_command() -> None:
     assert parse_axes(["method=a,b", "lr=1"], BYOL, {"method": ["a", "b"]}) == {"method": ["a", "b"], "lr": [1.0]}
 
 
+def test_keys_that_vary_together() -> None:
+    axes = parse_axes(["regulariser+lr=w2:0.1,none:1", "seed=0,1"], BYOL)
+    assert axes == {"regulariser+lr": [("w2", 0.1), (None, 1.0)], "seed": [0, 1]}
+    points = plan_points(build(BYOL, {}), axes)
+    assert [point.settings for point in points][:3] == [
+        {"regulariser": "w2", "lr": 0.1, "seed": 0}, {"regulariser": "w2", "lr": 0.1, "seed": 1},
+        {"regulariser": None, "lr": 1.0, "seed": 0},
+    ]  # fmt: skip
+    assert list(points[0].trainings) == ["regulariser-w2__lr-0.1__seed-0"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -34,6 +45,9 @@ def test_axes_are_read_with_the_types_of_the_command() -> None:
         (["lr=0.1,0.10"], "names a value twice"),
         (["lr=-1"], "out of range"),
         (["w2=maybe"], "true or false"),
+        (["regulariser+lr=w2"], "'w2' must be a value for each of regulariser, lr"),
+        (["seed+lr=0:1", "lr=1"], "The axis lr is given twice"),
+        (["lr+lr=1:1"], "The axis lr is given twice"),
         (["method=c"], "method: 'c' is not one of a, b"),
     ],
 )

@@ -15,13 +15,14 @@ from wasskit import console
 from wasskit.cli import run
 from wasskit.config import changed
 from wasskit.errors import UserError
+from wasskit.evaluation.compression import neighbours
 from wasskit.plugins.mrl.adapt import report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
-from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, read_pairs, read_vectors
+from wasskit.plugins.mrl.adapt.data import NeighbourSource, PairSource, Vectors, read_pairs, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
-from wasskit.plugins.mrl.adapt.task import divide
+from wasskit.plugins.mrl.adapt.task import Parts, build_adapt_task, divide
 from wasskit.sweeps.grid import Grid
 
 
@@ -131,6 +132,19 @@ def test_the_neighbour_loss_is_its_definition() -> None:
             kl += float((p * (p / q).log()).sum()) / 4
         expected += np.log(0.1 + kl) + 0.5 * float((sd - s).abs().mean())
     assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+def test_neighbours_are_those_about_the_centre() -> None:
+    x, ids = vectors(20).double(), torch.arange(20)
+    centre = F.normalize(x, dim=1).mean(0)
+    seen = F.normalize(x, dim=1) - 0.5 * centre
+    kept = NeighbourLoss((12,), floor=1.0, centre=0.5 * centre)(seen, x, ids, 8)
+    assert float(kept.total) == pytest.approx(0, abs=1e-12), "of the prefix that is the centred vector nothing is lost"
+    config = AdaptTrainingOptions(centre=0.5, epochs=1).resolved("neighbours")
+    task, source = build_adapt_task(config, "neighbours", Parts(Vectors(x.float()), None), torch.device("cpu"))
+    assert torch.allclose(task.network.centre, 0.5 * centre.float(), atol=1e-7)
+    assert isinstance(source, NeighbourSource)
+    assert torch.equal(source.nearest, neighbours(F.normalize(seen.float(), dim=1), 19))
 
 
 @pytest.mark.parametrize("same", [False, True])

@@ -96,6 +96,35 @@ def test_page_that_is_there_is_kept_unless_replaced(run_cli: Callable[..., Any],
     assert page.read_text(encoding="utf-8").startswith("# What was measured")
 
 
+def test_a_column_is_spread_over_the_headings(run_cli: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
+    grid = runs / "grid"
+    grid.mkdir()
+    lines = ["setting,metric,dimension,mean,deviation"]
+    lines += [f"{name},{metric},{d},{d}.25,0.125" for name in "ab" for metric in ("nn1", "other") for d in (8, 16)]
+    (grid / "table.csv").write_text("\n".join([*lines, "c,nn1,16,1,", "d,nn1,8,1,1"]) + "\n", encoding="utf-8")
+    (grid / "environment.json").write_text(json.dumps({"seed": [3, 4]}), encoding="utf-8")
+    plan = """
+    [[table]]
+    title = "Grid"
+    command = "wasskit mrl sweep"
+    files = ["grid/table.csv"]
+    where = {metric = "nn1", setting = "a|b|c"}
+    columns = ["setting"]
+    across = "dimension"
+    cells = ["mean", "deviation"]
+    names = {setting = "", a = "first"}
+    """
+    (tmp_path / "plan.toml").write_text(plan, encoding="utf-8")
+    page = tmp_path / "page.md"
+    result = run_cli("plot", "results", tmp_path / "plan.toml", "--runs", runs, "-o", page)
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    assert "|  | 8 | 16 |\n| --- | --- | --- |\n| first | 8.25 ± 0.12 | 16.25 ± 0.12 |\n| b |" in text
+    assert "| c |  | 1.00 |" in text
+    assert "| d |" not in text
+    assert "Seeds 3, 4." in text
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
@@ -106,6 +135,7 @@ def test_page_that_is_there_is_kept_unless_replaced(run_cli: Callable[..., Any],
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nruns = ['../z']", "is not a pattern of paths below"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhich = 'last'", "it must be final or best"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhere = {a = 1}", "where must be a table of texts"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nacross = 'a'", "across and cells go together"),
         ("[[table]]\ntitle = 3\ncommand = 'y'", "table 1: title must be a text"),
         ("titel = 'x'", "Did you mean 'title'?"),
     ],

@@ -29,8 +29,11 @@ class Entry:
         text: what it shows and by which protocol, as Markdown.
         runs: patterns of run directories below the folder of runs.
         files: patterns of CSV files there, which commands have written; each is a table.
-        where: of the files, the rows whose columns have these values.
+        where: of the files, the rows whose columns have these values; ``|`` between several.
         columns: of the files, these columns in this order; empty: all.
+        across: of the files, the column whose values become columns, in the order in which they are found.
+        cells: of the files with ``across``, the columns of numbers of which a cell is made, joined by ``±``.
+        names: what stands instead of a value of a cell or a heading.
         metrics: metrics of the runs, as ``plot table --metric`` takes them; empty: the main ones.
         which: the last evaluation of each run, or the best.
         labels: names of the groups of runs, in the order of their paths.
@@ -44,6 +47,9 @@ class Entry:
     files: tuple[str, ...] = ()
     where: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    across: str = ""
+    cells: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     which: str = "final"
     labels: tuple[str, ...] = ()
@@ -83,17 +89,19 @@ def _entry(path: Path, number: int, table: Mapping[str, Any]) -> Entry:
             raise UserError(f"{path}, {where}it has no {key}.")
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key == "where":
+        if key in ("where", "names"):
             if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-                raise UserError(f"{path}, {where}{key} must be a table of texts, by columns.")
+                raise UserError(f"{path}, {where}{key} must be a table of texts.")
             values[key] = value
-        elif key in ("runs", "files", "columns", "metrics", "labels"):
+        elif key in ("runs", "files", "columns", "cells", "metrics", "labels"):
             if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
                 raise UserError(f"{path}, {where}{key} must be a list of texts.")
             values[key] = tuple(value)
         else:
             values[key] = _text(path, where + key, value)
     entry = Entry(**values)
+    if bool(entry.across) != bool(entry.cells):
+        raise UserError(f"{path}, {where}across and cells go together: give both or neither.")
     if entry.which not in ("final", "best"):
         raise UserError(f"{path}, {where}which is {entry.which!r}: it must be final or best.")
     for pattern in (*entry.runs, *entry.files):
@@ -156,16 +164,32 @@ def _file_table(path: Path, entry: Entry) -> str:
     if not rows:
         raise UserError(f"{path} is empty: write it again, or leave it out of the plan.")
     head = rows[0]
-    for column in (*entry.where, *entry.columns):
+    for column in filter(None, (*entry.where, *entry.columns, entry.across, *entry.cells)):
         if column not in head:
             raise UserError(f"{path} has no column {column!r}: it has {', '.join(head)}.{did_you_mean(column, head)}")
     records = [dict(zip(head, [*row, *[""] * len(head)], strict=False)) for row in rows[1:]]
-    chosen = entry.columns or tuple(head)
-    lines = [[markdown_text(column) for column in chosen], ["---"] * len(chosen)]
+    records = [record for record in records if all(_holds(record[c], wanted) for c, wanted in entry.where.items())]
+    chosen = entry.columns or tuple(column for column in head if column not in (entry.across, *entry.cells))
+    lines = [[*chosen], *([record[column] for column in chosen] for record in records)]
+    if entry.across:
+        lines = _spread(records, chosen, entry)
+    rows = [[entry.names.get(text, _cell(text)) for text in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
+
+
+def _holds(value: str, wanted: str) -> bool:
+    """Whether a value is the one that is wanted, or one of several that are joined by ``|``."""
+    return value in wanted.split("|")
+
+
+def _spread(records: Sequence[Mapping[str, str]], chosen: Sequence[str], entry: Entry) -> list[list[str]]:
+    """A line for each combination of the ``chosen`` columns, a column for each value of ``entry.across``."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
     for record in records:
-        if all(record[column] == value for column, value in entry.where.items()):
-            lines.append([_cell(record[column]) for column in chosen])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        cell = " ± ".join(f"{float(record[column]):.2f}" for column in entry.cells if record[column])
+        found.setdefault(tuple(record[column] for column in chosen), {})[record[entry.across]] = cell
+    across = list(dict.fromkeys(record[entry.across] for record in records))
+    return [[*chosen, *across], *([*key, *(cells.get(one, "") for one in across)] for key, cells in found.items())]
 
 
 def _cell(text: str) -> str:
@@ -177,7 +201,7 @@ def _cell(text: str) -> str:
 
 def _provenance(runs: Sequence[Run]) -> str:
     """Seeds, machine, versions, dates and time of the runs, each value once."""
-    seeds = sorted({run.seed for run in runs if isinstance(run.seed, int)})
+    seeds = sorted({seed for run in runs for seed in _seeds(run)})
     days = sorted({str(run.environment.get("started", ""))[:10] for run in runs} - {""})
     seconds = [run.final()["run/wall_seconds"] for run in runs if "run/wall_seconds" in run.final()]
     facts = [
@@ -189,6 +213,12 @@ def _provenance(runs: Sequence[Run]) -> str:
     ]
     text = "; ".join(markdown_text(fact) for fact in facts if fact)
     return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def _seeds(run: Run) -> list[int]:
+    """The seed of a run; those of a grid, which stand in the environment that it records."""
+    grid = run.environment.get("seed")
+    return [seed for seed in (grid if isinstance(grid, list) else [run.seed]) if isinstance(seed, int)]
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.schedules import Schedule, cosine, warmup_cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, Task
 
-Evaluate = Callable[[Encoder], dict[str, dict[str, float]]]
+Evaluate = Callable[[Encoder, bool], dict[str, dict[str, float]]]
 
 
 class PretrainTask(Task):
@@ -44,7 +44,7 @@ class PretrainTask(Task):
 
     Args:
         description: the model's, kept in every checkpoint.
-        evaluate: metrics of an encoder, by split.
+        evaluate: metrics of an encoder, by split; told whether the training is at its end.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class PretrainTask(Task):
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
         if self.measure is None:
             return {}
-        metrics = self.measure(self.encoder)
+        metrics = self.measure(self.encoder, progress.epoch >= self.epochs)
         width = self.description["projector"][-1]
         check_collapse(metrics.get("test", {}), width, progress.epoch, stop=self.config.uniformity.stop_on_collapse)
         return metrics

@@ -49,7 +49,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             and D.
         learn: ``"labels"``, ``"neighbours"``, or ``"auto"``: labels where ``y`` is given.
         network, hidden, blocks, blend, dropout, input_dropout: the network, as options of the command.
-        alpha, cosine_weight, keep_weight, wasserstein_weight, temperature: the objective, likewise.
+        alpha, cosine_weight, keep_weight, wasserstein_weight, centre, temperature: the objective, likewise.
         epochs, batch_size, lr, weight_decay: the training, likewise. What is None is chosen as there.
         device: where to train.
         random_state: seed.
@@ -75,6 +75,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         cosine_weight: float = 1.0,
         keep_weight: float = 0.1,
         wasserstein_weight: float = 0.0,
+        centre: float = 0.5,
         temperature: float | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -95,6 +96,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.cosine_weight = cosine_weight
         self.keep_weight = keep_weight
         self.wasserstein_weight = wasserstein_weight
+        self.centre = centre
         self.temperature = temperature
         self.epochs = epochs
         self.batch_size = batch_size

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 Learns = Literal["neighbours", "labels", "pairs"]
 
+ADAPTED = "adapted"
+"""What tables call the vectors that an adaptor gives, beside those that it is compared with."""
+COMPRESSION = {"nn1": "nn1", "recall@1": "precision1", "recall@10": "recall10", "overlap10": "overlap10"}
+"""Columns of the table of an adaptor's prefixes -> metrics at a dimension."""
+
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "labels": {
@@ -85,6 +90,10 @@ class AdaptTrainingOptions(OptionGroup):
     pair_weight: float = option(
         0.0, help="Weight of the similarities of global pairs (neighbours).", panel="Method", min=0
     )
+    centre: float = option(
+        0.5, help="Share of the mean vector that is taken off before similarities are compared (neighbours).",
+        panel="Method", min=0, max=1,
+    )  # fmt: skip
     near: int = option(4, help="Neighbours drawn for each anchor (neighbours).", panel="Method", min=1)
     pool: int = option(30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1)
     epochs: int | None = option(

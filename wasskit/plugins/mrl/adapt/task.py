@@ -228,8 +228,10 @@ def build_adapt_task(
     mean, axes = principal_axes(train.rows)
     if config.start == "random":
         axes = random_rotation(width, seed)
-    # Neighbours by cosine are those about zero, which a centre would move.
-    model.network.start(axes, mean if learns == "labels" else None)
+    # The full centre serves classes best but moves neighbours; half of it has nearly all of the one at little of the
+    # other. Pairs say themselves what belongs together.
+    centre = {"labels": mean, "neighbours": config.centre * mean}.get(learns)
+    model.network.start(axes, centre)
     source: RowSource
     objective: nn.Module
     shared = {"device": device, "seed": seed}
@@ -247,11 +249,13 @@ def build_adapt_task(
         source = PairSource(train.rows, train.pairs, config.batch_size, **cast(Any, shared))
     else:
         objective = NeighbourLoss(
-            dims, temperature=config.temperature, pair_weight=config.pair_weight,
+            dims, centre=centre, temperature=config.temperature, pair_weight=config.pair_weight,
             wasserstein_weight=config.objective.wasserstein_weight, beta=config.objective.beta,
             blur=config.objective.blur,
         )  # fmt: skip
-        source = NeighbourSource(train.rows, config.batch_size, near=config.near, pool=config.pool, **cast(Any, shared))
+        source = NeighbourSource(
+            train.rows, config.batch_size, near=config.near, pool=config.pool, centre=centre, **cast(Any, shared)
+        )
     held = parts.validation
     check = None if held is None else Validation(train, held, learns, device, seed=seed)
     return AdaptTask(model, objective, config, check), source
