@@ -56,9 +56,7 @@ def parse_axes(
         for one in keys:
             if keys.count(one) > 1 or any(one in axis.split("+") for axis in axes):
                 raise UserError(f"The axis {one} is given twice: join its values with commas.")
-        values = (
-            _values(name, text, word, kind, names or {}) if len(keys) == 1 else _joint(keys, text, word, kind, names)
-        )
+        values = (_values if len(keys) == 1 else _joint)(name, text, word, kind, names or {})
         if len(set(values)) < len(values):
             raise UserError(f"{word!r} names a value twice.")
         axes[name] = values
@@ -90,9 +88,7 @@ def _joint(name: str, text: str, word: str, kind: type[RecipeOptions], names: Ma
         parts = values.split(":")
         if len(parts) != len(keys):
             raise UserError(f"{word!r}: {values!r} must be a value for each of {', '.join(keys)}, joined by colons.")
-        found.append(
-            tuple(_values(key, part, word, kind, names or {})[0] for key, part in zip(keys, parts, strict=True))
-        )
+        found.append(tuple(_values(key, part, word, kind, names)[0] for key, part in zip(keys, parts, strict=True)))
     return found
 
 

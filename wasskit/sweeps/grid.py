@@ -142,8 +142,7 @@ class Grid:
                     "--run-dir."
                 )
             return folder
-        varied = sorted({point.settings["seed"] for point in self.points if "seed" in point.settings})
-        seed = varied or (None if self.base is None else values_of(self.base).get("seed"))
+        seed = None if self.base is None else values_of(self.base).get("seed")
         return RunDirectory.create(
             self.root, command=self.command, options=self.options, paper=self.paper, argv=self.argv, seed=seed
         )

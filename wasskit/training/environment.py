@@ -25,9 +25,7 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def describe_environment(
-    seed: int | Sequence[int] | None, device: Any, argv: Sequence[str] | None = None
-) -> dict[str, Any]:
+def describe_environment(seed: int | None, device: Any, argv: Sequence[str] | None = None) -> dict[str, Any]:
     """What a result may depend on besides the configuration."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:

@@ -57,7 +57,7 @@ class RunDirectory:
         options: Mapping[str, Any],
         paper: Mapping[str, Any] | None = None,
         numbered: bool = False,
-        seed: int | Sequence[int] | None = None,
+        seed: int | None = None,
         device: Any = None,
         argv: Sequence[str] | None = None,
         resumable: bool = True,
@@ -269,7 +269,7 @@ class RunDirectory:
         if {path.name for path in files - drafts} <= started and not self.metrics():
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def _write_start(self, seed: int | Sequence[int] | None, device: Any, argv: Sequence[str] | None) -> None:
+    def _write_start(self, seed: int | None, device: Any, argv: Sequence[str] | None) -> None:
         _write_configuration(self.path, self.document)
         replace_text(self.path / "environment.json", _json(describe_environment(seed, device, argv)))
         self._metrics.create()

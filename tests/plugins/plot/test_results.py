@@ -102,7 +102,9 @@ def test_a_column_is_spread_over_the_headings(run_cli: Callable[..., Any], runs:
     lines = ["setting,metric,dimension,mean,deviation"]
     lines += [f"{name},{metric},{d},{d}.25,0.125" for name in "ab" for metric in ("nn1", "other") for d in (8, 16)]
     (grid / "table.csv").write_text("\n".join([*lines, "c,nn1,16,1,", "d,nn1,8,1,1"]) + "\n", encoding="utf-8")
-    (grid / "environment.json").write_text(json.dumps({"seed": [3, 4]}), encoding="utf-8")
+    for seed in (3, 4):
+        make_run(grid / f"lr-1__seed-{seed}", seed=seed)
+    (grid / "config.toml").write_text('command = "mrl sweep"\n', encoding="utf-8")
     plan = """
     [[table]]
     title = "Grid"
@@ -116,13 +118,20 @@ def test_a_column_is_spread_over_the_headings(run_cli: Callable[..., Any], runs:
     """
     (tmp_path / "plan.toml").write_text(plan, encoding="utf-8")
     page = tmp_path / "page.md"
-    result = run_cli("plot", "results", tmp_path / "plan.toml", "--runs", runs, "-o", page)
+    kept = tmp_path / "kept"
+    result = run_cli("plot", "results", tmp_path / "plan.toml", "--runs", runs, "-o", page, "--keep", kept)
     assert result.exit_code == 0, result.output
     text = page.read_text(encoding="utf-8")
     assert "|  | 8 | 16 |\n| --- | --- | --- |\n| first | 8.25 ± 0.12 | 16.25 ± 0.12 |\n| b |" in text
     assert "| c |  | 1.00 |" in text
     assert "| d |" not in text
-    assert "Seeds 3, 4." in text
+    assert "Seeds 3, 4" in text
+    assert {path.name for path in (kept / "grid").iterdir()} == {"table.csv", "environment.json"}
+    again = run_cli("plot", "results", tmp_path / "plan.toml", "--runs", kept, "-o", tmp_path / "again.md")
+    assert again.exit_code == 0, again.output
+    table, told = (tmp_path / "again.md").read_text(encoding="utf-8").split("\n\n")[2:4]
+    assert table in text
+    assert told.removesuffix(".") in text, "machine, versions and date too"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from wasskit.errors import UserError
 from wasskit.plugins.plot.groups import Group, group_runs
 from wasskit.plugins.plot.reports import table_report
-from wasskit.plugins.plot.runs import Run, read_run, read_runs
+from wasskit.plugins.plot.runs import Run, is_run, read_run, read_runs
 from wasskit.report import Report
 from wasskit.system.documents import read_csv_rows, read_toml
+from wasskit.system.files import replace_text, writing
 from wasskit.system.hints import did_you_mean
 from wasskit.text import markdown_text
 
@@ -122,8 +124,13 @@ def _text(path: Path, key: str, value: object) -> str:
     return value.strip()
 
 
-def results_report(plan: Plan, folder: Path) -> Report:
-    """The page as Markdown, the report's file ``results``; what was not run is named with the command that would."""
+def results_report(plan: Plan, folder: Path, keep: Path | None = None) -> Report:
+    """The page as Markdown, the report's file ``results``; what was not run is named with the command that would.
+
+    Args:
+        folder: of the runs.
+        keep: folder to copy the files of the tables to, with their provenance: the page can be made of it again.
+    """
     parts, missing, result = [f"# {plan.title}", plan.introduction], [], {}
     for entry in plan.entries:
         runs = _runs_of(entry, folder)
@@ -133,7 +140,10 @@ def results_report(plan: Plan, folder: Path) -> Report:
             groups = group_runs(runs, labels=list(entry.labels) or None)
             parts += [_runs_table(entry, groups), _provenance(runs)]
         for file in files:
-            parts += [_file_table(file, entry), _provenance([read_run(file.parent)])]
+            behind = _runs_behind(file)
+            parts += [_file_table(file, entry), _provenance(behind)]
+            if keep is not None:
+                _keep(file, keep / file.relative_to(folder), behind)
         if not runs and not files:
             missing.append(entry.title)
             parts.append("Not measured" + (f": it needs {entry.needs}." if entry.needs else "."))
@@ -148,6 +158,22 @@ def _runs_of(entry: Entry, folder: Path) -> list[Run]:
     """The finished runs of an entry; those that are not finished have no result."""
     paths = [path for pattern in entry.runs for path in sorted(folder.glob(pattern)) if path.is_dir()]
     return [run for run in read_runs(dict.fromkeys(paths)) if run.finished]
+
+
+def _runs_behind(file: Path) -> list[Run]:
+    """The runs that a file is made from: those below its folder where it is of a grid, or the folder itself."""
+    return read_runs([file.parent]) if is_run(file.parent) else [read_run(file.parent)]
+
+
+def _keep(file: Path, copy: Path, runs: Sequence[Run]) -> None:
+    """Copy a file, with what :func:`_provenance` tells of its runs."""
+    last = max(runs, key=lambda run: str(run.environment.get("started", "")))
+    told = {key: last.environment[key] for key in ("started", "versions", "device") if key in last.environment}
+    seeds = sorted({seed for run in runs for seed in _seeds(run)})
+    with writing(copy):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(copy, file.read_text(encoding="utf-8"))
+        replace_text(copy.parent / "environment.json", json.dumps({**told, "seed": seeds}, indent=2) + "\n")
 
 
 def _runs_table(entry: Entry, groups: Sequence[Group]) -> str:
@@ -216,9 +242,9 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 
 def _seeds(run: Run) -> list[int]:
-    """The seed of a run; those of a grid, which stand in the environment that it records."""
-    grid = run.environment.get("seed")
-    return [seed for seed in (grid if isinstance(grid, list) else [run.seed]) if isinstance(seed, int)]
+    """The seed of a run, or those of the runs behind a file that was kept."""
+    kept = run.environment.get("seed")
+    return [seed for seed in (kept if isinstance(kept, list) else [run.seed]) if isinstance(seed, int)]
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
