@@ -113,7 +113,7 @@ def test_a_column_is_spread_over_the_headings(run_cli: Callable[..., Any], runs:
     where = {metric = "nn1", setting = "a|b|c"}
     columns = ["setting"]
     across = "dimension"
-    cells = ["mean", "deviation"]
+    cell = "{mean:.2f} ± {deviation:.2f}"
     names = {setting = "", a = "first"}
     """
     (tmp_path / "plan.toml").write_text(plan, encoding="utf-8")
@@ -123,7 +123,7 @@ def test_a_column_is_spread_over_the_headings(run_cli: Callable[..., Any], runs:
     assert result.exit_code == 0, result.output
     text = page.read_text(encoding="utf-8")
     assert "|  | 8 | 16 |\n| --- | --- | --- |\n| first | 8.25 ± 0.12 | 16.25 ± 0.12 |\n| b |" in text
-    assert "| c |  | 1.00 |" in text
+    assert "| c |  | 1.00 ± - |" in text
     assert "| d |" not in text
     assert "Seeds 3, 4" in text
     assert {path.name for path in (kept / "grid").iterdir()} == {"table.csv", "environment.json"}
@@ -144,7 +144,9 @@ def test_a_column_is_spread_over_the_headings(run_cli: Callable[..., Any], runs:
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nruns = ['../z']", "is not a pattern of paths below"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhich = 'last'", "it must be final or best"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhere = {a = 1}", "where must be a table of texts"),
-        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nacross = 'a'", "across and cells go together"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nacross = 'a'", "across and cell go together"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nacross = 'a'\ncell = '{b'", "cell is '{b'"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nacross = 'a'\ncell = '{b:q}'", "Unknown format code"),
         ("[[table]]\ntitle = 3\ncommand = 'y'", "table 1: title must be a text"),
         ("titel = 'x'", "Did you mean 'title'?"),
     ],

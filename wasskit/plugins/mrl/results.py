@@ -91,7 +91,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         for name, value in row.mean.items():
             metric, _, dim = name.partition("@")
-            lines.append((row.name, row.seeds, metric, dim, value, row.deviation[name]))
+            lines.append((row.name or "all", row.seeds, metric, dim, value, row.deviation[name]))
     return Table(("setting", "seeds", "metric", "dimension", "mean", "deviation"), lines)
 
 
@@ -206,7 +206,9 @@ def _differences_table(first: Row, found: Sequence[Difference], heading: str, di
 
 
 def _tidy(first: Row, found: Sequence[Difference]) -> Table:
-    lines = [(one.row.name, first.name, one.row.seeds, one.metric, one.dim or "", one.mean, one.p) for one in found]
+    lines = [
+        (one.row.name, first.name or "all", one.row.seeds, one.metric, one.dim or "", one.mean, one.p) for one in found
+    ]
     return Table(("setting", "reference", "seeds", "metric", "dimension", "difference", "p"), lines)
 
 

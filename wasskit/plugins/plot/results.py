@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from wasskit.errors import UserError
@@ -34,7 +35,8 @@ class Entry:
         where: of the files, the rows whose columns have these values; ``|`` between several.
         columns: of the files, these columns in this order; empty: all.
         across: of the files, the column whose values become columns, in the order in which they are found.
-        cells: of the files with ``across``, the columns of numbers of which a cell is made, joined by ``±``.
+        cell: of the files with ``across``, what a cell says: text with columns of numbers in braces and how they are
+            written, ``{mean:.2f} ± {deviation:.2f}``.
         names: what stands instead of a value of a cell or a heading.
         metrics: metrics of the runs, as ``plot table --metric`` takes them; empty: the main ones.
         which: the last evaluation of each run, or the best.
@@ -50,7 +52,7 @@ class Entry:
     where: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     across: str = ""
-    cells: tuple[str, ...] = ()
+    cell: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     which: str = "final"
@@ -95,15 +97,19 @@ def _entry(path: Path, number: int, table: Mapping[str, Any]) -> Entry:
             if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
                 raise UserError(f"{path}, {where}{key} must be a table of texts.")
             values[key] = value
-        elif key in ("runs", "files", "columns", "cells", "metrics", "labels"):
+        elif key in ("runs", "files", "columns", "metrics", "labels"):
             if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
                 raise UserError(f"{path}, {where}{key} must be a list of texts.")
             values[key] = tuple(value)
         else:
             values[key] = _text(path, where + key, value)
     entry = Entry(**values)
-    if bool(entry.across) != bool(entry.cells):
-        raise UserError(f"{path}, {where}across and cells go together: give both or neither.")
+    if bool(entry.across) != bool(entry.cell):
+        raise UserError(f"{path}, {where}across and cell go together: give both or neither.")
+    try:
+        _fill(entry.cell, dict.fromkeys(_fields(entry.cell), "0"))
+    except ValueError as error:
+        raise UserError(f"{path}, {where}cell is {entry.cell!r}: {error}.") from None
     if entry.which not in ("final", "best"):
         raise UserError(f"{path}, {where}which is {entry.which!r}: it must be final or best.")
     for pattern in (*entry.runs, *entry.files):
@@ -190,12 +196,12 @@ def _file_table(path: Path, entry: Entry) -> str:
     if not rows:
         raise UserError(f"{path} is empty: write it again, or leave it out of the plan.")
     head = rows[0]
-    for column in filter(None, (*entry.where, *entry.columns, entry.across, *entry.cells)):
+    for column in filter(None, (*entry.where, *entry.columns, entry.across, *_fields(entry.cell))):
         if column not in head:
             raise UserError(f"{path} has no column {column!r}: it has {', '.join(head)}.{did_you_mean(column, head)}")
     records = [dict(zip(head, [*row, *[""] * len(head)], strict=False)) for row in rows[1:]]
     records = [record for record in records if all(_holds(record[c], wanted) for c, wanted in entry.where.items())]
-    chosen = entry.columns or tuple(column for column in head if column not in (entry.across, *entry.cells))
+    chosen = entry.columns or tuple(column for column in head if column not in (entry.across, *_fields(entry.cell)))
     lines = [[*chosen], *([record[column] for column in chosen] for record in records)]
     if entry.across:
         lines = _spread(records, chosen, entry)
@@ -212,10 +218,24 @@ def _spread(records: Sequence[Mapping[str, str]], chosen: Sequence[str], entry: 
     """A line for each combination of the ``chosen`` columns, a column for each value of ``entry.across``."""
     found: dict[tuple[str, ...], dict[str, str]] = {}
     for record in records:
-        cell = " ± ".join(f"{float(record[column]):.2f}" for column in entry.cells if record[column])
-        found.setdefault(tuple(record[column] for column in chosen), {})[record[entry.across]] = cell
+        key = tuple(record[column] for column in chosen)
+        found.setdefault(key, {})[record[entry.across]] = _fill(entry.cell, record)
     across = list(dict.fromkeys(record[entry.across] for record in records))
     return [[*chosen, *across], *([*key, *(cells.get(one, "") for one in across)] for key, cells in found.items())]
+
+
+def _fields(cell: str) -> list[str]:
+    """The columns that a cell is made of."""
+    return [name for _, name, _, _ in Formatter().parse(cell) if name]
+
+
+def _fill(cell: str, record: Mapping[str, str]) -> str:
+    """A cell with the numbers of a line; a dash where there is none. Raises ``ValueError`` for a malformed cell."""
+    parts = []
+    for text, name, spec, _ in Formatter().parse(cell):
+        number = record[name] if name else ""
+        parts += [text, "" if not name else format(float(number), spec or "") if number else "-"]
+    return "".join(parts)
 
 
 def _cell(text: str) -> str:

@@ -29,6 +29,7 @@ from wasskit.plugins.mrl.adapt.data import (
 from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, AdaptorModel, build_adaptor, principal_axes, random_rotation
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns, adapted_dims
+from wasskit.plugins.mrl.adapt.starting import starting_axes
 from wasskit.plugins.mrl.adapt.trained import HEADER
 from wasskit.plugins.mrl.task import published_schedule
 from wasskit.trained.files import checkpoint_entry
@@ -203,12 +204,14 @@ def build_adapt_task(
     *,
     seed: int = 0,
 ) -> tuple[AdaptTask, RowSource]:
-    """The task of a configuration, started at the principal components of the training vectors, and its batches."""
+    """The task of a configuration, started at axes of the training vectors, and its batches."""
     config = config.resolved(learns)
     assert config.batch_size is not None
     assert config.temperature is not None
     assert config.blend is not None
     train = parts.train
+    if learns == "labels" and train.labels is None:
+        raise UserError("learning from labels needs a label for each vector")
     width = train.rows.shape[1]
     dims = config.objective.dims or adapted_dims(width)
     if dims[-1] > width:
@@ -225,7 +228,7 @@ def build_adapt_task(
         "learned": learns,
     }
     model = build_adaptor(description, dropout=config.dropout or 0.0, input_dropout=config.input_dropout or 0.0)
-    mean, axes = principal_axes(train.rows)
+    mean, axes = starting_axes(train, dims, seed=seed) if config.start == "discriminant" else principal_axes(train.rows)
     if config.start == "random":
         axes = random_rotation(width, seed)
     # The full centre serves classes best but moves neighbours; half of it has nearly all of the one at little of the
@@ -236,8 +239,7 @@ def build_adapt_task(
     objective: nn.Module
     shared = {"device": device, "seed": seed}
     if learns == "labels":
-        if train.labels is None:
-            raise UserError("learning from labels needs a label for each vector")
+        assert train.labels is not None
         classes, dense = train.labels.unique(return_inverse=True)
         if len(classes) < 2:
             raise UserError("--labels: all vectors are of one class; nothing can be told apart.")
