@@ -10,6 +10,7 @@ from wasskit.cli import find_command
 from wasskit.commands.sweep import complete_words, read_words
 from wasskit.config import build, values_of
 from wasskit.errors import UserError
+from wasskit.recipes import load_recipe
 from wasskit.sweeps.axes import complete_axis, folder_name, parse_axes, plan_points
 
 BYOL: Any = find_command("ssl byol").options
@@ -78,6 +79,13 @@ def test_words_are_a_command_its_axes_and_its_options() -> None:
     assert asked.command.path == "ssl byol"
     assert asked.axes == ["w2=true,false", "seed=0"]
     assert (values_of(asked.base)["epochs"], values_of(asked.base)["dataset"]) == (3, "cifar10")
+
+
+def test_recipes_of_sweeps_are_grids() -> None:
+    counts = {"ssl/digits-regularisers-weights": 15, "ssl/digits-regularisers": 30}
+    for name, count in counts.items():
+        asked = read_words(load_recipe(name, command="sweep").options["words"])
+        assert len(plan_points(asked.base, parse_axes(asked.axes, type(asked.base)))) == count
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class PlotResults(CommandOptions):
     output: Path = option(Path("RESULTS.md"), help="File to write.", panel="Output", short="-o")
     keep: Path | None = option(
         None, help="Folder to copy the tables' files to, small enough to be kept: --runs of a later page.",
-        panel="Output",
+        panel="Output", show_default="nothing is copied",
     )  # fmt: skip
 
 
