@@ -82,7 +82,7 @@ def test_words_are_a_command_its_axes_and_its_options() -> None:
 
 
 def test_recipes_of_sweeps_are_grids() -> None:
-    counts = {"ssl/digits-regularisers-weights": 15, "ssl/digits-regularisers": 30}
+    counts = {"sweep/ssl-regularisers-weights": 15, "sweep/ssl-regularisers": 30}
     for name, count in counts.items():
         asked = read_words(load_recipe(name, command="sweep").options["words"])
         assert len(plan_points(asked.base, parse_axes(asked.axes, type(asked.base)))) == count
