@@ -86,6 +86,14 @@ def test_page_has_means_provenance_files_and_what_is_missing(
     assert "wasskit mrl train --recipe mrl/imagenet100" in missing
 
 
+def test_the_committed_page_is_that_of_the_committed_tables(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    page = tmp_path / "RESULTS.md"
+    result = run_cli("plot", "results", root / "docs/results.toml", "--runs", root / "docs/results", "-o", page)
+    assert result.exit_code == 0, result.output
+    assert page.read_text(encoding="utf-8") == (root / "RESULTS.md").read_text(encoding="utf-8")
+
+
 def test_page_that_is_there_is_kept_unless_replaced(run_cli: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
     page = tmp_path / "RESULTS.md"
     page.write_text("mine", encoding="utf-8")
