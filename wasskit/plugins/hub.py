@@ -56,7 +56,7 @@ class HubModel(
     """
 
     def __init__(self, model: TrainedModel[Any] | str | Path, device: torch.device | str = "cpu") -> None:
-        self._hub_mixin_config = None  # the arguments, of which a path is nobody's concern
+        self._hub_mixin_config = None  # the arguments hold paths of this machine
         self.model = model if isinstance(model, TrainedModel) else load(model, device)
 
     def embed(self, inputs: Tensor | str | Path, **options: Any) -> Tensor:
