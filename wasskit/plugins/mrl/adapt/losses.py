@@ -66,7 +66,7 @@ class NeighbourLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.dims = check_dims(dims)
-        self.register_buffer("centre", centre)
+        self.register_buffer("centre", centre, persistent=False)  # of the training vectors
         self.temperature = temperature
         self.floor = floor
         self.pair_weight = pair_weight

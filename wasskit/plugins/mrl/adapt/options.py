@@ -90,7 +90,7 @@ class AdaptTrainingOptions(OptionGroup):
     )
     centre: float = option(
         0.5, help="Share of the mean vector that is taken off before similarities are compared (neighbours).",
-        panel="Method", min=0, max=1,
+        panel="Method", min=0, max=1, absent=0.0,
     )  # fmt: skip
     near: int = option(4, help="Neighbours drawn for each anchor (neighbours).", panel="Method", min=1)
     pool: int = option(30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1)
