@@ -191,11 +191,13 @@ def plugin_group(plugin: Plugin) -> Any:
 
 
 def find_command(path: str) -> Command[Any]:
-    """The declaration of a command named as it is typed, e.g. ``"mrl train"``.
+    """The declaration of a command named as it is typed, e.g. ``"mrl train"`` or ``"sweep"``.
 
     Raises:
         UserError: there is no such command.
     """
+    if path in GENERAL.commands:
+        return load_command(GENERAL, path)
     plugin_name, _, name = path.partition(" ")
     target = plugin_targets().get(plugin_name)
     plugin = load_plugin(target) if target else None

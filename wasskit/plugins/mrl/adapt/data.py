@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wasskit.data.embeddings import Embeddings, class_numbers, open_embeddings, read_column
 from wasskit.data.pairs import Named, read_pairs, rows_of_pairs
@@ -19,7 +18,7 @@ from wasskit.distributed.group import rank, world_size
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
 from wasskit.evaluation.compression import neighbours
-from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
+from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss, about
 from wasskit.plugins.mrl.adapt.network import Adaptor
 from wasskit.system.transfer import to_device
 
@@ -204,7 +203,7 @@ class NeighbourSource(RowSource):
     """Anchors, some of the nearest vectors of each, and as many anchors' worth of vectors at random.
 
     Args:
-        near: neighbours drawn for each anchor, from its ``pool`` nearest.
+        near: neighbours drawn for each anchor, from its ``pool`` nearest by cosine about the ``centre`` (D,).
     """
 
     def __init__(
@@ -214,6 +213,7 @@ class NeighbourSource(RowSource):
         *,
         near: int = 4,
         pool: int = 30,
+        centre: Tensor | None = None,
         device: torch.device,
         seed: int,
     ) -> None:
@@ -222,7 +222,7 @@ class NeighbourSource(RowSource):
             rows = rows[torch.randperm(len(rows), generator=generator)[:POOL].sort().values]
         super().__init__(rows, len(rows), batch_size, device=device, seed=seed)
         self.near = min(near, len(rows) - 1)
-        unit = F.normalize(rows.to(device, torch.float32), dim=1)
+        unit = about(rows.to(device, torch.float32), None if centre is None else centre.to(device))
         self.nearest = neighbours(unit, min(pool, len(rows) - 1)).cpu()
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[NeighbourBatch]:

@@ -58,6 +58,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         cosine_weight: weight of the cross entropies by cosine (labels).
         keep_weight: weight of the neighbours as they were, within the batch (labels).
         wasserstein_weight: weight of the Sinkhorn divergences between consecutive prefixes.
+        centre: share of the vectors' mean that is taken from them before their neighbours are found (neighbours).
         temperature: of cosines in the objective; None: by what is learned from.
         epochs: passes over the vectors; None: by what is learned from.
         batch_size: vectors per step; None: by what is learned from.
@@ -94,6 +95,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         cosine_weight: float = 1.0,
         keep_weight: float = 0.1,
         wasserstein_weight: float = 0.0,
+        centre: float = 0.5,
         temperature: float | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -114,6 +116,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.cosine_weight = cosine_weight
         self.keep_weight = keep_weight
         self.wasserstein_weight = wasserstein_weight
+        self.centre = centre
         self.temperature = temperature
         self.epochs = epochs
         self.batch_size = batch_size
