@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import wasskit
 from wasskit.errors import UserError
+from wasskit.evaluation.retrieval import nearest
 from wasskit.plugins.mrl.search.codes import CODES
 from wasskit.plugins.mrl.search.index import PrefixIndex
 from wasskit.plugins.mrl.search.parts import shortlist_codes
@@ -104,6 +105,25 @@ def test_bytes_find_nearly_what_numbers_find(tmp_path: Path) -> None:
     assert recall["int8"] == pytest.approx(recall["float32"], abs=0.01)
     assert 0.4 < recall["binary"] < recall["int8"]
     assert (recall["float32"] - recall["binary"]) > 0
+
+
+def test_exact_search_finds_what_a_flat_index_of_faiss_finds(tmp_path: Path) -> None:
+    """Cosines as inner products of rows of unit length; distances likewise, in `nearest`. Nothing ties."""
+    faiss = pytest.importorskip("faiss")
+    x, q = clusters(700), clusters(40, seed=1)
+    units, asked = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, q))
+    flat = faiss.IndexFlatIP(x.shape[1])
+    flat.add(units)
+    similarities, ids = flat.search(asked, 10)
+    found = PrefixIndex.create(tmp_path / "x", x, dim=6).search(q, 10, exact=True)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_allclose(found.similarities, similarities, atol=(x.shape[1] + 4) * 2**-23)
+    flat = faiss.IndexFlatL2(x.shape[1])
+    flat.add(x)
+    squares, ids = flat.search(q, 10)
+    closeness, items = nearest(torch.from_numpy(q), 10, gallery=torch.from_numpy(x), metric="euclidean")
+    np.testing.assert_array_equal(items.numpy(), ids)
+    np.testing.assert_allclose(closeness.numpy() ** 2, squares, rtol=1e-5, atol=(x.shape[1] + 4) * 9 * 2**-22)
 
 
 @pytest.mark.parametrize("method", ["hnsw", "ivf"])
