@@ -25,8 +25,18 @@ def reference(server: Server, references: Path, training: Training, nproc: int =
         command = server.run(training.on(folder / "run", nproc), folder)
         assert command.code == 0, explain(training.name, command)
         assert losses(folder / "run")[-1][0] == training.steps, "the declaration of this training is wrong"
+        assert written_after_summary(folder / "run") == []
         (folder / "done").touch()
     return folder / "run"
+
+
+def written_after_summary(run: Path) -> list[str]:
+    """Figures and tables younger than the summary beside them: a kill in between would leave a finished run without."""
+    late = []
+    for summary in run.rglob("summary.json"):
+        results = [*summary.parent.glob("*.csv"), *summary.parent.glob("figures/*")]
+        late += [str(path.relative_to(run)) for path in results if path.stat().st_mtime_ns > summary.stat().st_mtime_ns]
+    return late
 
 
 def checkpoints(run: Path) -> dict[str, Any]:

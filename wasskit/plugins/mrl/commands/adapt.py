@@ -17,11 +17,10 @@ class MrlAdapt(AdaptOptions):
 
 def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
-    from wasskit.distributed.group import is_main
     from wasskit.plugins.mrl.adapt.blending import with_blend
     from wasskit.plugins.mrl.adapt.report import compare, read_vectors_of
     from wasskit.plugins.mrl.adapt.task import build_adapt_task, divide
-    from wasskit.report import finish
+    from wasskit.report import tell, write
     from wasskit.training.cadence import Cadence
     from wasskit.training.session import training_session
     from wasskit.training.stepper import Updates
@@ -52,9 +51,10 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
         final = summary["final"] | report.result["final"]
         content = summary | {"blend": task.model.description["blend"]} | dict(report.result) | {"final": final}
         run.write_summary(content)
-    told = finish(report, run.path) if is_main() else {}
+        written = write(report, run.path)
+    told = tell(report, written)
     console.log(f"Trained in {summary['wall_seconds']:.1f} s.")
-    return content | {"run": str(run.path), "figures": told.get("figures", [])}
+    return content | {"run": str(run.path), "figures": told["figures"]}
 
 
 command = Command(
