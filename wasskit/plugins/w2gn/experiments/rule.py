@@ -1,0 +1,45 @@
+r"""The settings of the continuous Wasserstein-2 benchmark, by one rule for all dimensions. Free of torch.
+
+**Widths.** At least 128, 128, 64, and 2 D, 2 D, D: up to 32 dimensions, those of the two networks of which the true
+potential is the mean, side by side.
+
+**Conjugates.** L-BFGS gets :math:`4 + 2.5 \log_2 D` evaluations. A potential with creases is solved for slowly: at
+D = 16, ten evaluations leave a tenth of the second network's error, which is as large as that of the finished map, and
+fifteen a hundredth; at D = 2 six are enough.
+
+**Steps.** As many as `SECONDS` of one core hold. An evaluation of a potential takes a point some 0.9 microseconds, and
+0.057 for every thousand of the products that its weights enter; a step, 1.3 times the evaluations of the conjugate, by
+the directions of L-BFGS, and seven more for both networks and their derivatives.
+
+**Points.** TODO
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+SECONDS = 1080.0
+"""Length of a training on one core."""
+
+
+def rule(dim: int) -> dict[str, Any]:
+    """The settings for pairs in ``dim`` dimensions, by the names of the options."""
+    hidden = (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
+    evaluations = round(4 + 2.5 * math.log2(dim))
+    batch = min(512, 32768 // dim)
+    steps = int(SECONDS / (batch * seconds_for(dim, hidden, evaluations)))
+    return {
+        "hidden": hidden,
+        "refine_evaluations": evaluations,
+        "batch_size": batch,
+        "steps": max(1000, round(steps, -2)),
+        "lr": 1e-2,
+    }
+
+
+def seconds_for(dim: int, hidden: tuple[int, ...], evaluations: int) -> float:
+    """Time of one core for a point of a step."""
+    products = 2 * dim * sum(hidden) + sum(a * b for a, b in itertools.pairwise(hidden))
+    return (1.3 * evaluations + 7) * (0.9 + 0.057e-3 * products) * 1e-6
