@@ -112,7 +112,6 @@ MEANT = {
     # `w2gn benchmark` has one rule for all dimensions; what runs were saved with, they keep.
     ("steps", "8000", "none"),
     ("batch_size", "1024", "none"),
-    ("lr", "0.01", "none"),
     ("refine_evaluations", "10", "none"),
 }
 """Defaults that were changed on purpose: the option, its former default and that of now."""

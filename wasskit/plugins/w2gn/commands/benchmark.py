@@ -35,7 +35,6 @@ class RuledStepOptions(StepOptions):
 
     steps: int | None = same(StepOptions, "steps", None)  # type: ignore[assignment]
     batch_size: int | None = same(StepOptions, "batch_size", None)  # type: ignore[assignment]
-    lr: float | None = same(StepOptions, "lr", None)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +45,10 @@ class W2gnBenchmark(TransportOptions):
         RuledObjectiveOptions(), show_default={"refine_evaluations": "by the dimension: 6 at 2, 14 at 16, 22 at 128"}
     )
     training: RuledStepOptions = group(
-        RuledStepOptions(),
+        RuledStepOptions(lr=1e-2, output_lr=10.0),
         show_default={
             "steps": "by the dimension: what 18 minutes of one core hold",
             "batch_size": "by the dimension",
-            "lr": "by the dimension",
         },
     )
     potentials: PotentialOptions = group(

@@ -20,7 +20,7 @@ import itertools
 import math
 from typing import Any
 
-SECONDS = 1080.0
+SECONDS = 900.0
 """Length of a training on one core."""
 
 
@@ -28,14 +28,13 @@ def rule(dim: int) -> dict[str, Any]:
     """The settings for pairs in ``dim`` dimensions, by the names of the options."""
     hidden = (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
     evaluations = round(4 + 2.5 * math.log2(dim))
-    batch = min(512, 32768 // dim)
+    batch = 2 ** min(9, max(6, 15 - math.ceil(math.log2(dim))))
     steps = int(SECONDS / (batch * seconds_for(dim, hidden, evaluations)))
     return {
         "hidden": hidden,
         "refine_evaluations": evaluations,
         "batch_size": batch,
         "steps": max(1000, round(steps, -2)),
-        "lr": 1e-2,
     }
 
 
