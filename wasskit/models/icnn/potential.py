@@ -105,10 +105,6 @@ class QuadraticPotential(Potential):
             with torch.no_grad():
                 output.weight.zero_()
 
-    @property
-    def output_layer(self) -> nn.Module | None:
-        return self.network.output_layer
-
     def lift(self, x: Tensor) -> Tensor:
         """``L x``."""
         return x @ self.factor.t() if self.factor.ndim else x * self.factor

@@ -90,14 +90,6 @@ class StepOptions(OptionGroup):
         short="-b",
     )
     lr: float = option(1e-2, help="Learning rate of Adam (peak).", panel="Optimisation", above=0)
-    output_lr: float = option(
-        1.0,
-        help="Factor of the learning rate for the weights of the last layer, which start at zero and make the bends of "
-        "the map steep.",
-        panel="Optimisation",
-        above=0,
-        absent=1.0,
-    )
     betas: tuple[float, ...] = option(
         (0.9, 0.99), help="Adam's two decay rates for the potential.", panel="Optimisation", min=0, below=1
     )

@@ -45,7 +45,7 @@ class W2gnBenchmark(TransportOptions):
         RuledObjectiveOptions(), show_default={"refine_evaluations": "by the dimension: 6 at 2, 14 at 16, 22 at 128"}
     )
     training: RuledStepOptions = group(
-        RuledStepOptions(lr=1e-2, output_lr=10.0),
+        RuledStepOptions(lr=1e-2),
         show_default={
             "steps": "by the dimension: what 18 minutes of one core hold",
             "batch_size": "by the dimension",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wasskit.distributed.group import world_size
 from wasskit.distributed.shard import shard_indices, shard_weight
 from wasskit.errors import UserError
-from wasskit.models.icnn import DenseICNN, Potential
+from wasskit.models.icnn import DenseICNN
 from wasskit.ot.gaussian import Balance
 from wasskit.plugins.w2gn.core.objective import identity_objective
 from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
@@ -88,9 +88,9 @@ class TransportTask(Task):
 
         fused = next(self.transport.parameters()).device.type in ("cpu", "cuda")
 
-        def adam(module: Potential, betas: Sequence[float], lr: float = options.lr) -> torch.optim.Adam:
+        def adam(module: nn.Module, betas: Sequence[float], lr: float = options.lr) -> torch.optim.Adam:
             return torch.optim.Adam(
-                rated_parameters(module, lr, options.output_lr),
+                module.parameters(),
                 lr,
                 betas=(betas[0], betas[1]),
                 weight_decay=options.weight_decay,
@@ -155,20 +155,6 @@ class TransportTask(Task):
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
         with torch.no_grad():
             return {split: dict(values) for split, values in self.scores(self.averaged).items()}
-
-
-def rated_parameters(potential: Potential, lr: float, factor: float) -> list[dict[str, Any]]:
-    """The parameters of a potential as groups of an optimiser: those of its last layer at ``factor`` times the rate.
-
-    Adam moves every weight by about the rate. The output weights start at zero and have to grow to the size of the
-    map's steepest slopes, on which they act alone and linearly, so that they bear a larger one.
-    """
-    output = None if factor == 1.0 else potential.output_layer
-    last = [] if output is None else list(output.parameters())
-    places = {id(parameter) for parameter in last}
-    others = [parameter for parameter in potential.parameters() if id(parameter) not in places]
-    groups = [{"params": others, "lr": lr}, {"params": last, "lr": factor * lr}]
-    return [group for group in groups if group["params"]]
 
 
 def dense_transport(options: TransportOptions, dim: int, coordinates: Callable[[], Balance]) -> W2GN:

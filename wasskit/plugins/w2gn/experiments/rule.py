@@ -28,7 +28,7 @@ def rule(dim: int) -> dict[str, Any]:
     """The settings for pairs in ``dim`` dimensions, by the names of the options."""
     hidden = (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
     evaluations = round(4 + 2.5 * math.log2(dim))
-    batch = 2 ** min(9, max(6, 15 - math.ceil(math.log2(dim))))
+    batch = 512 if dim <= 32 else 256
     steps = int(SECONDS / (batch * seconds_for(dim, hidden, evaluations)))
     return {
         "hidden": hidden,
