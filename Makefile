@@ -5,7 +5,7 @@ TRIALS ?= 26
 ALL_CORES = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(CORES) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help check fast test trust bench gpu docs
+.PHONY: help check counts fast test trust bench gpu docs
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -14,6 +14,9 @@ check:  ## Linter, format, strict types
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+counts:  ## Circles and upward imports, lengths, shared lines: what a test holds at none
+	@$(PYTHON) -m tests.house
 
 fast:  ## Tests that are neither slow nor distributed, with their coverage
 	$(PYTHON) -m pytest --cov=wasskit --cov-report=term

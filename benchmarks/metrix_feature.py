@@ -1,5 +1,4 @@
-"""One training step of ``feature`` mode against three passes of the backbone, and its head against stored
-mixtures.
+"""One training step of ``feature`` mode against three passes of the backbone, and its head against stored mixtures.
 
 Step: forward and backward of backbone, clean and mixed loss, against three times forward and backward of the
 backbone alone (clean images, anchors, items to mix), which is what separate passes cost before anything is

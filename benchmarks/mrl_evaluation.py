@@ -1,5 +1,4 @@
-"""Time of evaluating nested embeddings at nine dimensions from one pass, against one backbone pass per
-dimension.
+"""Time of evaluating nested embeddings at nine dimensions from one pass, against one backbone pass per dimension.
 
 The baseline is the published way: for each dimension the network runs over the data again, and top-1, top-5
 and mAP@10 are read off the sorted logits. Ours runs once, with channels-last convolutions, and reads all from

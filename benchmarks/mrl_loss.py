@@ -27,9 +27,7 @@ BLUR = 0.1
 
 
 def best_times(cases: dict[str, Callable[[], Tensor]], device: str, seconds: float = 1.5) -> dict[str, float]:
-    """Best wall time of each case in milliseconds, the cases taking turns so that a busy moment hits all
-    alike.
-    """
+    """Best wall time of each case in milliseconds, the cases taking turns so that a busy moment hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in cases}
     for name in cases:
         cases[name]().backward()

@@ -83,9 +83,7 @@ def best_times(
     y: Tensor,
     seconds: float,
 ) -> dict[str, float]:
-    """Best wall time in seconds of a whole step of each form; they take turns, so that a busy moment
-    hits all alike.
-    """
+    """Best wall time in seconds of a whole step of each form; they take turns, so that a busy moment hits all alike."""
     clock = time.perf_counter if x.is_cuda or torch.get_num_threads() > 1 else time.thread_time
     steps = {name: training_step(loss, make(), x, y) for name, loss in forms.items()}
     for step in steps.values():

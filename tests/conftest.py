@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and on how many processes they run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+if TYPE_CHECKING:
+    from tests.trust.server import Server
+
 # Before torch is imported: threads that wait sleep at once, and a machine that is busy with tests stays bearable.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A suite started by nohup inherits that SIGHUP is ignored, which the package respects; the tests send it to be heard.
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
@@ -22,6 +27,11 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--trials", type=int, default=None, help="Trials of each test of trust: see tests/trust.")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """The whole suite runs on all cores; files that are named run in this process, where pdb and ``-s`` work."""
+    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else None
 
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -80,6 +90,15 @@ def run_cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return Result(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Starts commands as forks of one process that has imported everything."""
+    from tests.trust.server import Server
+
+    with Server() as started:
+        yield started
 
 
 def _words(text: str) -> str:

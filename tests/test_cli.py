@@ -328,25 +328,25 @@ def test_the_completion_scripts_in_the_checkout_are_fresh(tmp_path: Path) -> Non
 SHELLS = ("bash", "zsh", "fish")
 
 
-def _complete(line: str, shell: str = "bash", cwd: Path = ROOT) -> list[str]:
+@pytest.fixture
+def complete(run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """The candidates that a shell is given for the last word of a command line, by the shell's own protocol."""
-    words = line.split(" ")
-    asked = {
-        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
-        "zsh": {"_TYPER_COMPLETE_ARGS": line},
-        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
-    }[shell]
-    done = subprocess.run(
-        [sys.executable, "-m", "wasskit"],
-        env=os.environ | {"_WASSKIT_COMPLETE": f"complete_{shell}", "PYTHONPATH": str(ROOT), **asked},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-    )
-    if shell == "zsh":
-        return re.findall(r'"([^":]+)(?::[^"]*)?"', done.stdout)
-    return [entry.split("\t")[0] for entry in done.stdout.split("\n") if entry]
+
+    def candidates(line: str, shell: str = "bash") -> list[str]:
+        words = line.split(" ")
+        asked = {
+            "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
+            "zsh": {"_TYPER_COMPLETE_ARGS": line},
+            "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+        }[shell]
+        for name, value in {"_WASSKIT_COMPLETE": f"complete_{shell}", **asked}.items():
+            monkeypatch.setenv(name, value)
+        said = run_cli().stdout
+        if shell == "zsh":
+            return re.findall(r'"([^":]+)(?::[^"]*)?"', said)
+        return [entry.split("\t")[0] for entry in said.split("\n") if entry]
+
+    return candidates
 
 
 @pytest.mark.parametrize(
@@ -361,12 +361,14 @@ def _complete(line: str, shell: str = "bash", cwd: Path = ROOT) -> list[str]:
         ("wasskit mrl train --precision ", {"fp32", "bf16", "fp16"}),
     ],
 )
-def test_completion_offers_commands_options_and_values(line: str, expected: set[str]) -> None:
-    assert expected <= set(_complete(line))
+def test_completion_offers_commands_options_and_values(
+    complete: Callable[..., list[str]], line: str, expected: set[str]
+) -> None:
+    assert expected <= set(complete(line))
 
 
 def test_completion_offers_run_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wasskit.options import complete_runs
+    from wasskit.candidates import complete_runs
 
     run_dir = tmp_path / "runs" / "mrl" / "digits"
     run_dir.mkdir(parents=True)
@@ -416,8 +418,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("asked", ["mrl train --resume", "mrl evaluate", "ssl embed", "plot table"])
-def test_tab_offers_the_runs_that_a_command_takes_in_every_shell(runs: Path, asked: str, shell: str) -> None:
-    offered = {word for word in _complete(f"wasskit {asked} ", shell, runs) if word.count("/") == 2}
+def test_tab_offers_the_runs_that_a_command_takes_in_every_shell(
+    complete: Callable[..., list[str]], runs: Path, asked: str, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    offered = {word for word in complete(f"wasskit {asked} ", shell) if word.count("/") == 2}
     assert offered == {f"runs/{name}" for name in OF[asked]}
 
 
@@ -435,8 +440,8 @@ def test_every_command_completes_its_own_runs_only(runs: Path, asked: str, monke
         assert found == reachable
 
 
-def test_recipes_are_completed_for_the_command() -> None:
-    offered = _complete("wasskit mrl sweep --recipe ")
+def test_recipes_are_completed_for_the_command(complete: Callable[..., list[str]]) -> None:
+    offered = complete("wasskit mrl sweep --recipe ")
     assert "mrl/ablation-lambda" in offered
     assert "mrl/imagenet100" not in offered
 

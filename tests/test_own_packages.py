@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import importlib
 import re
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from wasskit.models.catalog import registered_backbones
+from wasskit.plugin import declared_metrics
 from wasskit.system.documents import read_toml
 
 ROOT = Path(__file__).resolve().parents[1]
+FOUND = (declared_metrics, registered_backbones)
 
 
 def install(guide: str, module: str, folder: Path) -> Path:
@@ -37,21 +40,31 @@ def install(guide: str, module: str, folder: Path) -> Path:
     return folder
 
 
-def carry_out(folder: Path, line: str) -> str:
-    """Run a command line of an environment that has the package; what it prints."""
-    python_path = os.pathsep.join([str(folder), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-m", "wasskit", *line.split()], cwd=folder, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": python_path}, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, f"wasskit {line}: {done.stderr[-2000:]}"
-    return done.stdout
+@pytest.fixture
+def carry_out(
+    tmp_path: Path, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], str]]:
+    """Run a command line where the packages of the test's folder are installed; what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def run(line: str) -> str:
+        importlib.invalidate_caches()
+        for cached in FOUND:  # among the packages of before
+            cached.cache_clear()
+        done = run_cli(*line.split())
+        assert done.exit_code == 0, f"wasskit {line}: {done.stderr[-2000:]}"
+        return str(done.stdout)
+
+    yield run
+    for cached in FOUND:
+        cached.cache_clear()
 
 
 @pytest.mark.slow
-def test_a_method_in_one_file_has_what_every_method_has(tmp_path: Path) -> None:
+def test_a_method_in_one_file_has_what_every_method_has(tmp_path: Path, carry_out: Callable[[str], str]) -> None:
     folder = install("your-own-method.md", "rotations", tmp_path)
-    carry_out(folder, "rotations train --epochs 2 --no-tensorboard")
+    carry_out("rotations train --epochs 2 --no-tensorboard")
     run = folder / "runs" / "rotations" / "digits"
     values = (run / "metrics.csv").read_text(encoding="utf-8")
     # Chance is 10 % for the classes and 25 % for the rotations.
@@ -60,19 +73,17 @@ def test_a_method_in_one_file_has_what_every_method_has(tmp_path: Path) -> None:
     assert accuracy[-1] > 60
     told = [float(v) for v in re.findall(r"^.*train,rotation,(.*)$", values, flags=re.MULTILINE)]
     assert told[-1] > 60
-    carry_out(folder, "rotations export runs/rotations/digits --output net.safetensors")
+    carry_out("rotations export runs/rotations/digits --output net.safetensors")
     assert (folder / "net.safetensors").is_file()
-    assert "rotations told" in carry_out(
-        folder, "plot table runs/rotations/digits --metric train/rotation --format markdown"
-    )
-    assert "Features from rotations." in carry_out(folder, "--help")
+    assert "rotations told" in carry_out("plot table runs/rotations/digits --metric train/rotation --format markdown")
+    assert "Features from rotations." in carry_out("--help")
 
 
 @pytest.mark.slow
-def test_a_network_of_ones_own_is_a_backbone(tmp_path: Path) -> None:
+def test_a_network_of_ones_own_is_a_backbone(tmp_path: Path, carry_out: Callable[[str], str]) -> None:
     folder = install("your-own-backbone.md", "small_net", tmp_path)
-    carry_out(folder, "metrix train --backbone small-net --compare no --epochs 1 --no-tensorboard --name own")
-    carry_out(folder, "metrix export runs/metrix/own --output own.safetensors")
+    carry_out("metrix train --backbone small-net --compare no --epochs 1 --no-tensorboard --name own")
+    carry_out("metrix export runs/metrix/own --output own.safetensors")
     state = torch.load(folder / "runs" / "metrix" / "own" / "checkpoints" / "last.pt", weights_only=True)
     assert state["extra"]["model"]["backbone"] == "small-net"
     assert any(name.endswith("backbone.net.0.weight") and t.shape[:2] == (48, 1) for name, t in state["task"].items())

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -149,14 +147,23 @@ def test_the_picture_is_no_older_than_what_draws_it() -> None:
 
 
 @pytest.mark.slow
-def test_the_picture_can_be_drawn_again(tmp_path: Path) -> None:
+def test_the_picture_can_be_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any]
+) -> None:
+    """With its commands carried out in this process."""
     from PIL import Image
 
-    subprocess.run(
-        [sys.executable, ROOT / "docs" / "figures.py", "--short", "--runs", "runs", "--output", "again.png"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=900,
-    )  # fmt: skip
-    with Image.open(tmp_path / "again.png") as again, Image.open(_drawing().PICTURE) as kept:
+    def carry_out(argv: list[str], *, check: bool) -> None:
+        assert argv[:3] == [sys.executable, "-m", "wasskit"]
+        result = run_cli(*argv[3:])
+        assert result.exit_code == 0, result.stderr
+
+    drawing = _drawing()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(drawing, "subprocess", SimpleNamespace(run=carry_out))
+    monkeypatch.setattr("sys.argv", ["figures.py", "--short", "--runs", "runs", "--output", "again.png"])
+    drawing.main()
+    with Image.open(tmp_path / "again.png") as again, Image.open(drawing.PICTURE) as kept:
         assert again.size == kept.size
 
 

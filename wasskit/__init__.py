@@ -13,46 +13,32 @@ from wasskit._lazy import attach
 __version__ = "0.2.0"
 
 _PUBLIC = {
-    "load": "wasskit.plugins.models",
-    "HubModel": "wasskit.plugins.hub",
-    "MatryoshkaAdaptor": "wasskit.plugins.mrl.adapt.estimator",
-    "MatryoshkaWassersteinLoss": "wasskit.plugins.mrl.loss",
-    "PrefixIndex": "wasskit.plugins.mrl.search.index",
-    "W2UniformityLoss": "wasskit.plugins.ssl.losses",
-    "MetrixLoss": "wasskit.plugins.metrix.objective",
-    "W2GN": "wasskit.plugins.w2gn.core.transport",
-    "TransportMap": "wasskit.plugins.w2gn.clouds.estimator",
-    "DenseICNN": "wasskit.models.icnn",
-    "ConvICNN": "wasskit.models.icnn",
-    "bures_wasserstein_squared": "wasskit.ot.gaussian",
-    "gaussian_transport_map": "wasskit.ot.gaussian",
-    "nested_sinkhorn_divergences": "wasskit.ot.sinkhorn",
-    "energy_distance": "wasskit.ot.energy",
-    "sinkhorn_divergence": "wasskit.ot.divergence",
-    "sliced_wasserstein_squared": "wasskit.ot.sliced",
-    "sliced_gaussian_wasserstein_squared": "wasskit.ot.sliced",
-    "slicing_directions": "wasskit.ot.directions",
-    "assignment_wasserstein_squared": "wasskit.ot.assignment",
-    "gaussian_maps": "wasskit.ot.affine",
-    "topk_accuracy": "wasskit.evaluation.accuracy",
-    "class_map_at_k": "wasskit.evaluation.accuracy",
-    "knn_accuracy": "wasskit.evaluation.knn",
-    "recall_at_k": "wasskit.evaluation.retrieval",
-    "map_at_r": "wasskit.evaluation.retrieval",
-    "alignment": "wasskit.evaluation.uniformity",
-    "gaussian_uniformity": "wasskit.evaluation.uniformity",
-    "w2_uniformity": "wasskit.evaluation.uniformity",
-    "singular_spectrum": "wasskit.evaluation.uniformity",
-    "l2_uvp": "wasskit.evaluation.transport",
-    "frechet_distance": "wasskit.evaluation.transport",
-    "rankme": "wasskit.evaluation.label_free",
-    "alpha_req": "wasskit.evaluation.label_free",
-    "lidar": "wasskit.evaluation.label_free",
-    "sliced_uniformity": "wasskit.evaluation.label_free",
-    "sigreg_statistic": "wasskit.evaluation.gaussianity",
+    "wasskit.plugins.models": ("load",),
+    "wasskit.plugins.hub": ("HubModel",),
+    "wasskit.plugins.mrl.adapt.estimator": ("MatryoshkaAdaptor",),
+    "wasskit.plugins.mrl.loss": ("MatryoshkaWassersteinLoss",),
+    "wasskit.plugins.mrl.search.index": ("PrefixIndex",),
+    "wasskit.plugins.ssl.losses": ("W2UniformityLoss",),
+    "wasskit.plugins.metrix.objective": ("MetrixLoss",),
+    "wasskit.plugins.w2gn.core.transport": ("W2GN",),
+    "wasskit.plugins.w2gn.clouds.estimator": ("TransportMap",),
+    "wasskit.models.icnn": ("DenseICNN", "ConvICNN"),
+    "wasskit.ot.gaussian": ("bures_wasserstein_squared", "gaussian_transport_map"),
+    "wasskit.ot.sinkhorn": ("nested_sinkhorn_divergences",),
+    "wasskit.ot.energy": ("energy_distance",),
+    "wasskit.ot.divergence": ("sinkhorn_divergence",),
+    "wasskit.ot.sliced": ("sliced_wasserstein_squared", "sliced_gaussian_wasserstein_squared"),
+    "wasskit.ot.directions": ("slicing_directions",),
+    "wasskit.ot.assignment": ("assignment_wasserstein_squared",),
+    "wasskit.ot.affine": ("gaussian_maps",),
+    "wasskit.evaluation.accuracy": ("topk_accuracy", "class_map_at_k"),
+    "wasskit.evaluation.knn": ("knn_accuracy",),
+    "wasskit.evaluation.retrieval": ("recall_at_k", "map_at_r"),
+    "wasskit.evaluation.uniformity": ("alignment", "gaussian_uniformity", "w2_uniformity", "singular_spectrum"),
+    "wasskit.evaluation.transport": ("l2_uvp", "frechet_distance"),
+    "wasskit.evaluation.label_free": ("rankme", "alpha_req", "lidar", "sliced_uniformity"),
+    "wasskit.evaluation.gaussianity": ("sigreg_statistic",),
 }
-
-__all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from wasskit.evaluation.accuracy import class_map_at_k as class_map_at_k
@@ -93,5 +79,5 @@ if TYPE_CHECKING:
     from wasskit.plugins.w2gn.clouds.estimator import TransportMap as TransportMap
     from wasskit.plugins.w2gn.core.transport import W2GN as W2GN
 
-
-__getattr__, __dir__ = attach(__name__, _PUBLIC)
+__getattr__, __dir__, __all__ = attach(__name__, _PUBLIC)
+__all__ += ["__version__"]

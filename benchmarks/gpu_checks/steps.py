@@ -26,7 +26,7 @@ from wasskit.plugins.mrl.network import build_model
 from wasskit.plugins.mrl.task import MatryoshkaTask
 from wasskit.plugins.ssl.commands.byol import Byol
 from wasskit.plugins.ssl.network import build_encoder, describe
-from wasskit.plugins.ssl.tasks import ByolTask
+from wasskit.plugins.ssl.tasks import ByolTask, Parts
 from wasskit.plugins.w2gn.core.task import Pair, TransportTask
 from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.options import StepOptions
@@ -213,9 +213,8 @@ def _ssl(bench: Bench) -> Made:
         projector=(16, 8) if bench.dry else (2048, 2048, 256), stem="auto" if bench.dry else "small-pad2",
     )  # fmt: skip
     description = describe(config, "byol", dataset)
-    task = ByolTask(
-        build_encoder(description), config, description, None, predictor=description["projector"][0], momentum=0.99
-    )
+    parts = Parts(build_encoder(description), config, description)
+    task = ByolTask(parts, predictor=description["projector"][0], momentum=0.99)
     views = random_views(dataset, ViewDistribution(), ViewDistribution())
     return task, TrainLoader(dataset, count, views, device=bench.device), count
 

@@ -171,8 +171,7 @@ def test_solarisation_and_grey_are_torchvisions() -> None:
 
 
 def test_jitter_applies_each_images_operations_in_its_own_order() -> None:
-    """All 24 orders of brightness, contrast, saturation and hue, against torchvision's operations one by
-    one."""
+    """All 24 orders of brightness, contrast, saturation and hue, against torchvision's operations one by one."""
     orders = list(permutations(range(4)))
     batch = images(24)
     p = identity(24, 32)
@@ -277,8 +276,7 @@ def test_the_largest_uniform_number_keeps_the_crop_inside() -> None:
 
 @pytest.mark.parametrize(("height", "width", "expected"), [(10, 90, (10, 13)), (90, 10, (13, 10)), (16, 16, (16, 16))])
 def test_crop_falls_back_to_the_middle(height: int, width: int, expected: tuple[int, int]) -> None:
-    """No box of 130 % of the area fits: torchvision's fallback is the largest central one of an allowed
-    ratio."""
+    """No box of 130 % of the area fits: torchvision's fallback is the largest central one of an allowed ratio."""
     p = ViewDistribution(scale=(1.3, 1.3)).parameters(uniform(5), height, width)
     torch.manual_seed(0)
     theirs = parameters_of(v2.RandomResizedCrop(8, (1.3, 1.3)), torch.zeros(3, height, width))
@@ -342,8 +340,7 @@ def test_views_are_independent_and_each_images_own() -> None:
 
 @pytest.mark.slow
 def test_view_statistics_are_torchvisions() -> None:
-    """Mean, spread and high frequencies of whole views, batched in float against the per-image pipeline in 8
-    bits."""
+    """Mean, spread and high frequencies of whole views, batched in float against the per-image pipeline in 8 bits."""
     batch = images(1).repeat(2000, 1, 1, 1)
     ours, _ = TwoViews(PLAIN)(batch, torch.Generator().manual_seed(0))
     pipeline = PerImage(PerImageViews(32, [ViewDistribution()]))

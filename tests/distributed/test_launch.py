@@ -516,6 +516,36 @@ def test_a_request_to_stop_reaches_every_rank_once(
     assert not any(map(alive, pids(tmp_path)))
 
 
+FINALIZED = """
+import os, signal
+from torch.distributed.elastic.multiprocessing import api
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(100):
+            pass
+
+start = api.SubprocessContext._start
+
+def _start(self):
+    start(self)
+    Finalized()
+
+api.SubprocessContext._start = _start
+"""
+
+
+@pytest.mark.distributed
+def test_a_request_is_not_lost_where_python_drops_exceptions(tmp_path: Path) -> None:
+    """Ranks are being started, and the signal comes while a finalizer runs: an exception raised there goes nowhere."""
+    command = [sys.executable, "-c", FINALIZED + LAUNCHER, CATCHER, str(tmp_path)]
+    process = subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True, text=True, check=False)
+    assert process.returncode == 143
+    assert "Traceback" not in process.stderr
+    assert not any(map(alive, pids(tmp_path)))
+
+
 @pytest.mark.distributed
 def test_usr1_is_passed_on_and_ends_nothing(tmp_path: Path) -> None:
     process = start(tmp_path, CATCHER)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation import ties
-from wasskit.evaluation.knn import knn_accuracy, knn_ranks, nearest_neighbours
+from wasskit.evaluation.knn import knn_accuracy, knn_ranks
+from wasskit.evaluation.retrieval import nearest
 
 
 @pytest.mark.parametrize("case", ["ssl_knn_0", "ssl_knn_1"])
@@ -50,10 +51,10 @@ def test_a_plain_loop_over_neighbours(weights: Any, temperature: float | None) -
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     (train, train_labels), (test, test_labels) = blobs(101), blobs(33, seed=1)
-    whole = nearest_neighbours(train, test, 20)
+    whole = nearest(test, 20, gallery=train)
     ranks = knn_ranks(train, train_labels, test, test_labels, k=20)
     monkeypatch.setattr(ties, "BUDGET", 7 * 101 * 4)  # blocks of seven queries
-    similarities, indices = nearest_neighbours(train, test, 20)
+    similarities, indices = nearest(test, 20, gallery=train)
     torch.testing.assert_close(similarities, whole[0])
     assert torch.equal(indices, whole[1])
     assert torch.equal(knn_ranks(train, train_labels, test, test_labels, k=20), ranks)

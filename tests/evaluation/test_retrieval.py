@@ -12,10 +12,8 @@ from wasskit.evaluation.retrieval import (
     Metric,
     Ties,
     best_positive_rank,
-    map_at_k,
     map_at_r,
     nearest,
-    precision_at_1,
     recall_at_k,
     retrieval_metrics,
 )
@@ -104,8 +102,9 @@ def test_equals_sorting_one_query_at_a_time(metric: Metric, separate: bool) -> N
     found = retrieval_metrics(x, labels, recall=(1, 3, 50), map_k=(5,), metric=metric, **gallery)
     assert found == pytest.approx(expected, abs=1e-12)
     assert map_at_r(x, labels, metric=metric, **gallery).item() == pytest.approx(expected["map@r"], abs=1e-12)
-    assert map_at_k(x, labels, 5, metric=metric, **gallery).item() == pytest.approx(expected["map@5"], abs=1e-12)
-    assert precision_at_1(x, labels, metric=metric, **gallery).item() == pytest.approx(expected["precision@1"])
+    alone = retrieval_metrics(x, labels, recall=(), map_k=(5,), map_r=False, metric=metric, **gallery)
+    assert alone == {"map@5": pytest.approx(expected["map@5"], abs=1e-12)}
+    assert recall_at_k(x, labels, metric=metric, **gallery).item() == pytest.approx(expected["precision@1"])
     assert best_positive_rank(x, labels, metric=metric, **gallery).tolist() == ranks
 
 
@@ -127,8 +126,7 @@ def test_a_collapsed_embedding_is_not_rewarded() -> None:
 
 
 def test_the_query_is_left_out_by_index() -> None:
-    # Each image is there twice, under one label: dropping the first-ranked item instead would do by luck
-    # only.
+    # Each image is there twice, under one label: dropping the first-ranked item instead would do by luck only.
     x, labels = clustered(40, 5, 40, seed=4)
     labels = torch.arange(40)
     assert recall_at_k(x.repeat(2, 1), labels.repeat(2), 1).item() == 1.0
@@ -275,7 +273,7 @@ def test_what_cannot_be_ranked_is_refused() -> None:
     with pytest.raises(ValueError, match=r"10 integers, one per row, not torch.bool"):
         map_at_r(x, labels > 0)
     with pytest.raises(ValueError, match=r"not torch.int64 of shape \(10, 1\)"):
-        map_at_k(x, labels[:, None], 3)
+        retrieval_metrics(x, labels[:, None], map_k=(3,))
     with pytest.raises(ValueError, match=r"k must be whole numbers of at least 1, not \[1.5\]"):
         recall_at_k(x, labels, 1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="k names no rank"):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.distributed.harness import run_ranks
 from wasskit.evaluation import ranking, ties
-from wasskit.evaluation.knn import knn_ranks, nearest_neighbours
+from wasskit.evaluation.knn import knn_ranks
 from wasskit.evaluation.retrieval import (
     Metric,
     Ties,
@@ -208,7 +208,7 @@ def test_neighbours_are_taken_by_index(rows: int, monkeypatch: pytest.MonkeyPatc
     labels, answers = torch.arange(600) // 150, torch.zeros(150, dtype=torch.int64)
     expected = torch.arange(150)[:, None] + torch.tensor([0, 150, 300])
     monkeypatch.setattr(ties, "BUDGET", rows * 600 * 4)
-    similarities, found = nearest_neighbours(bank, queries, 3)
+    similarities, found = nearest(queries, 3, gallery=bank)
     assert torch.equal(found, expected)
     assert torch.equal(similarities, similarities[:, :1].expand(-1, 3))
     # One vote each for the classes 0, 1 and 2: the smallest label wins.

@@ -1,5 +1,4 @@
-"""The uniformity measures against the published figures, closed forms, finite differences and degenerate
-features."""
+"""The uniformity measures against the published figures, closed forms, finite differences and degenerate features."""
 
 from __future__ import annotations
 
@@ -267,8 +266,7 @@ def test_w2_by_finite_differences() -> None:
 
 
 def test_w2_closed_forms() -> None:
-    """0 for the corners of the cross-polytope, sqrt(2 - 2 sqrt(d/m)) for those of one in d of m
-    coordinates."""
+    """0 for the corners of the cross-polytope, sqrt(2 - 2 sqrt(d/m)) for those of one in d of m coordinates."""
     for m, d in ((6, 6), (6, 3), (64, 16)):
         corners = torch.cat([torch.eye(d, m), -torch.eye(d, m)]).double()
         expected = math.sqrt(2 - 2 * math.sqrt(d / m))

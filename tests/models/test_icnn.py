@@ -135,9 +135,8 @@ def test_conv_gradient_and_its_derivatives_equal_autograd(size: Any) -> None:
 
 
 def check_against_autograd(network: Potential, x: Tensor) -> None:
-    """Values, the map, and the parameter and input gradients of a loss on both, against a twice
-    differentiated graph.
-    """
+    """Values, the map, and the parameter and input gradients of a loss on both, against a twice differentiated
+    graph."""
     leaf = x.clone().requires_grad_()
     value = network(leaf)
     (push,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)

@@ -32,9 +32,7 @@ def unit_rows(n: int, width: int, seed: int = 0, dtype: torch.dtype = torch.floa
 
 
 def dual_divergences(x: Tensor, dims: list[int], beta: float, blur: float) -> Tensor:
-    """The definition: three separate problems per pair, each dual solved in both potentials by Newton's
-    method.
-    """
+    """The definition: three separate problems per pair, each dual solved in both potentials by Newton's method."""
 
     def transport(a: Tensor, b: Tensor) -> Tensor:
         n, eps = len(a), blur**2
@@ -103,9 +101,7 @@ def test_general_problems_at_beta_one_equal_the_telescoped_ones() -> None:
 
 
 def test_two_diracs_have_the_closed_form() -> None:
-    """Two points 2a apart in the prefix: by symmetry u is constant, OT = -eps log((1 + exp(-2 a^2 / eps)) /
-    2).
-    """
+    """Two points 2a apart in the prefix: by symmetry u is constant, OT = -eps log((1 + exp(-2 a^2 / eps)) / 2)."""
     a, b, blur = 0.6, 0.8, 0.4
     x = torch.tensor([[a, b], [-a, -b]], dtype=torch.float64)
     for beta in (1.0, 3.0):

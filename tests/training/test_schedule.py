@@ -162,3 +162,11 @@ def test_a_folder_of_runs_keeps_what_its_members_are_writing(tmp_path: Path) -> 
     draft.touch()
     with RunDirectory(tmp_path, {}).claimed(alone=False):
         assert draft.exists()
+
+
+def test_reasons_that_cannot_be_kept_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a full disk: that ``failed.json`` is not written hides no training's own reason."""
+    (tmp_path / "failed.json").mkdir()
+    with pytest.raises(RunFailed, match="1 of 1 trainings failed, first a: The loss was nan"):
+        Schedule(tmp_path, {"a": command(tmp_path, "a", "fail")}, jobs=1).run()
+    assert "Cannot write" in capsys.readouterr().err

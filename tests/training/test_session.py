@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trust.server import Command, Server
 from wasskit.errors import Interrupted
 from wasskit.options import TrainingDeviceOptions
 from wasskit.ot.precision import full_precision
@@ -200,28 +201,23 @@ def test_two_processes_never_train_in_one_directory(
 
 
 @pytest.mark.slow
-def test_sigterm_then_resume_equals_never_stopped(tmp_path: Path) -> None:
-    def start(*argv: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "wasskit", "mrl", "train", "--no-tensorboard", "--quiet", *argv],
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+def test_sigterm_then_resume_equals_never_stopped(server: Server, tmp_path: Path) -> None:
+    def start(*argv: str) -> Command:
+        return server.start(["mrl", "train", "--no-tensorboard", "--quiet", *argv], tmp_path)
 
     settings = ("--epochs", "4", "--batch-size", "64", "--log-every", "1")
-    assert start(*settings, "--run-dir", "whole").wait() == 0
+    assert start(*settings, "--run-dir", "whole").finish() == 0
     stopped = start(*settings, "--run-dir", "stopped")
     csv = tmp_path / "stopped" / "metrics.csv"
     deadline = time.monotonic() + 300
     while not csv.is_file() or csv.read_text().count("\n") < 150:
-        assert stopped.poll() is None, stopped.stderr.read().decode() if stopped.stderr else ""
+        assert stopped.code is None, stopped.said
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait() == 128 + signal.SIGTERM
+    stopped.send(signal.SIGTERM)
+    assert stopped.finish() == 128 + signal.SIGTERM
     assert not (tmp_path / "stopped" / "summary.json").exists()
-    assert start("--resume", "stopped").wait() == 0
+    assert start("--resume", "stopped").finish() == 0
 
     def weights(name: str) -> dict[str, Any]:
         return torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["task"]  # type: ignore[no-any-return]

@@ -5,14 +5,11 @@ Below `COMPLETE` each test takes N of the training commands, by turns of the tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.register_assert_rewrite("tests.trust.runs")
-
-from tests.trust.server import Server  # noqa: E402 - after the registration
 
 COMPLETE = 10
 
@@ -28,13 +25,6 @@ def trials(request: pytest.FixtureRequest) -> int | None:
 def complete(trials: int | None) -> bool:
     """Whether everything is tried, at full size."""
     return trials is not None and trials >= COMPLETE
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """Starts commands as forks of one process that has imported everything."""
-    with Server() as started:
-        yield started
 
 
 @pytest.fixture(scope="session")

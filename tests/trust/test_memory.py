@@ -30,7 +30,7 @@ MEASURES = {
     "sliced_uniformity": "sliced_uniformity(x)",
     "recall_at_k": "recall_at_k(x, y, k=(1, 10))",
     "map_at_r": "map_at_r(x, y)",
-    "map_at_k": "retrieval.map_at_k(x, y, 10)",
+    "retrieval_metrics": "retrieval.retrieval_metrics(x, y, recall=(), map_k=(10,), map_r=False)",
     "query_metrics": "query_metrics(x, y, wanted=per_query.Wanted(average=(10,), ndcg=(10,)))",
     "query_metrics, whole rankings": "query_metrics(x[: n // 4], y[: n // 4], wanted=per_query.Wanted(full=True))",
     "nearest": "retrieval.nearest(x, 10)",

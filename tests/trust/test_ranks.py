@@ -31,16 +31,22 @@ def test_losses_of_two_ranks_are_those_of_one(server: Server, references: Path, 
         assert two[0][1] == pytest.approx(one[0][1], rel=0.5)
 
 
-@pytest.mark.parametrize("words", [("mrl", "evaluate"), ("ssl", "evaluate"), ("ssl", "knn"), ("metrix", "evaluate")])
+@pytest.mark.parametrize(
+    "words",
+    [("mrl", "evaluate"), ("ssl", "evaluate", "--probe-epochs", "2"), ("ssl", "knn"), ("metrix", "evaluate")],
+    ids=lambda words: f"{words[0]}-{words[1]}",
+)
 def test_evaluation_counts_every_sample_once(
-    server: Server, references: Path, tmp_path: Path, words: tuple[str, str]
+    server: Server, references: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     """Seven ranks divide none of the sizes of the digits' test sets: shares (counts over N) are equal to the bit."""
     training = next(training for training in TRAININGS if training.argv[0] == words[0])
     run = copy(reference(server, references, training), tmp_path / "run")
     found = []
     for nproc in (1, 2, 7):
-        command = server.run([*words, run, "--json", "--quiet", "--device", "cpu", "--nproc", str(nproc)], tmp_path)
+        command = server.run(
+            [*words[:2], run, *words[2:], "--json", "--quiet", "--device", "cpu", "--nproc", str(nproc)], tmp_path
+        )
         assert command.code == 0, command.said
         said = command.said
         found.append(json.loads(said[said.index("{") : said.rindex("}") + 1]))

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.cluster.options import SubmitOptions
-from wasskit.config import ByWords, Command, Invocation, RecipeOptions, argument, fields_of, group, option
+from wasskit.config import ByWords, Command, Invocation, RecipeOptions, argument, fields_of, group
 from wasskit.errors import UserError
 from wasskit.options import RunFolderOptions
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
+from wasskit.sweeps.options import JobOptions, seed_axis
 
 _REFUSED = ("run_dir", "name", "resume", "requeue", "submit", "nnodes", "nproc", "json")
 """Options of a training that the sweep itself decides."""
@@ -74,11 +75,7 @@ class Sweep(RecipeOptions):
         help={"run_dir": "Folder of the sweep.", "name": "Name of the folder under runs/sweep/."},
         show_default={"run_dir": "runs/sweep/<plugin>-<command>", "name": "<plugin>-<command>"},
     )
-    jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
-    nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
-    table_only: bool = option(
-        False, help="Train nothing: tabulate what is finished.", panel="Run", transient=True, flag="--table-only"
-    )
+    work: JobOptions = JobOptions()
     cluster: SubmitOptions = SubmitOptions()
 
 
@@ -130,17 +127,16 @@ def _find(head: Sequence[str]) -> Command[Any]:
 
 
 def body(config: Sweep, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.cluster.request import seeds_of
     from wasskit.config import to_options
     from wasskit.plugin import declared_metrics
     from wasskit.sweeps.axes import Point, parse_axes, plan_points
+    from wasskit.sweeps.cluster import make_grid
     from wasskit.sweeps.grid import Grid
     from wasskit.sweeps.results import average, final_metrics, sweep_report
 
-    if config.cluster.array:
-        # The folder's configuration holds the whole grid, however it was given.
-        start, axis = _options_start(config.words), f"seed={','.join(map(str, seeds_of(config.cluster.array)))}"
-        config = replace(config, words=(*config.words[:start], axis, *config.words[start:]))
+    # The folder's configuration holds the whole grid, however it was given.
+    start = _options_start(config.words)
+    config = replace(config, words=(*config.words[:start], *seed_axis(config.cluster.array), *config.words[start:]))
     asked = read_words(config.words)
     path, kind = asked.command.path, type(asked.base)
     points = plan_points(asked.base, parse_axes(asked.axes, kind))
@@ -151,15 +147,9 @@ def body(config: Sweep, invocation: Invocation) -> Mapping[str, Any]:
 
     grid = Grid(
         root=root, command="sweep", trains=path, options=to_options(config), points=points, argv=invocation.argv,
-        jobs=config.jobs, nproc=config.nproc_per_run, base=asked.base,
+        jobs=config.work.jobs, nproc=config.work.nproc_per_run, base=asked.base,
     )  # fmt: skip
-    if config.table_only:
-        return grid.tabulate(report)
-    if config.cluster.submit is not None:
-        from wasskit.sweeps.cluster import submit_grid
-
-        return submit_grid(grid, config.cluster)
-    return grid.run(report)
+    return make_grid(grid, config.cluster, report, table_only=config.work.table_only)
 
 
 command = Command(

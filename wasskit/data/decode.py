@@ -62,8 +62,7 @@ def scan_images(paths: Sequence[Path], threads: int | None = None) -> dict[int, 
 
 
 def without_bad_images(dataset: ImageDataset, corrupt: str, *, scan: bool | None = None) -> ImageDataset:
-    """The data set on disk without its unreadable images ("skip"), or a `UserError` that names them
-    ("refuse").
+    """The data set on disk without its unreadable images ("skip"), or a `UserError` that names them ("refuse").
 
     ``scan``: decode every image now. By default that is done to skip, and for sets up to `SCAN_LIMIT` images.
     """
@@ -106,8 +105,7 @@ def bad_images_message(bad: Sequence[BadImage], total: int, most: int = 5) -> st
 def decode_all(
     read: Callable[[int], Image.Image], count: int, size: int, channels: int = 3, threads: int | None = None
 ) -> tuple[Tensor, dict[int, BadImage]]:
-    """All images as uint8 (N, C, size, size), the shorter side resized and the centre cut out where the size
-    differs.
+    """All images as uint8 (N, C, size, size), the shorter side resized and the centre cut out where the size differs.
 
     Returns the images and those that could not be read, by index; their pixels are zero.
     """

@@ -32,8 +32,7 @@ _COLUMN_NAMES = {name: column for column, names in _HEADINGS.items() for name in
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files below a folder, in the order of their paths, without hidden files (``._x.jpg`` among
-    them).
+    """The image files below a folder, in the order of their paths, without hidden files (``._x.jpg`` among them).
 
     Links are followed; a file that several lead to counts once, under the first of its paths. Raises `UserError`
     for a link to a folder that holds the link.
@@ -162,9 +161,7 @@ def load_folder(
     path = Path(path)
     if not path.exists():
         raise UserError(f"there is no folder or CSV file {path}; name one that is there")
-    table = (
-        path if path.is_file() else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
-    )
+    table = _table_of(path)
     found = _in_folder(path, split, corrupt) if table is None else _in_table(table, split)
     dataset = ImageDataset(
         name,
@@ -187,18 +184,21 @@ def load_folder(
 
 def folder_splits(path: Path) -> tuple[str, ...]:
     """The splits of a folder or a CSV file, as `load_folder` gives them, without those that share their images."""
-    table = (
-        path if path.is_file() else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
-    )
+    table = _table_of(path)
     if table is not None:
-        _, labels, _, split_of, _ = read_csv(table)
-        if split_of is not None:
-            return tuple(split for split in _SPLIT_FOLDERS if split in split_of)
-        return ("train",) if labels is None else ("train", "test")
+        listed = read_csv(table)
+        if listed.splits is not None:
+            return tuple(split for split in _SPLIT_FOLDERS if split in listed.splits)
+        return ("train",) if listed.labels is None else ("train", "test")
     here = tuple(split for split, names in _SPLIT_FOLDERS.items() if any((path / name).is_dir() for name in names))
     if "train" in here:
         return here
     return ("train", "test") if class_folders(path) else ("train",)
+
+
+def _table_of(path: Path) -> Path | None:
+    """The CSV file that lists the images of a folder, or is named in its place."""
+    return path if path.is_file() else next((p for p in (path / "images.csv", path / "labels.csv") if p.exists()), None)
 
 
 class _Found(NamedTuple):
@@ -292,11 +292,23 @@ def _columns(file: Path, heading: list[str]) -> list[str] | None:
     return columns
 
 
-def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[str] | None, int]:
-    """``(paths, labels or None, classes, splits or None, repeats)`` of a CSV file of path[,label[,split]].
+class ListedImages(NamedTuple):
+    """The images of a CSV file, each once, their labels (numbers of ``classes``, -1 for none) and splits, where there
+    are such columns; ``repeats``: how many rows name an image that an earlier one names.
+    """
 
-    Of rows that name the same image the first counts, lest it lie in the training and in the test part; ``repeats``
-    is the number of the others. Raises `UserError` where they contradict each other.
+    paths: list[Path]
+    labels: list[int] | None
+    classes: list[str]
+    splits: list[str] | None
+    repeats: int
+
+
+def read_csv(file: Path) -> ListedImages:
+    """The images that a CSV file of path[,label[,split]] lists.
+
+    Of rows that name the same image the first counts, lest it lie in the training and in the test part. Raises
+    `UserError` where they contradict each other.
     """
     rows = read_csv_rows(file)
     heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []
@@ -346,10 +358,10 @@ def read_csv(file: Path) -> tuple[list[Path], list[int] | None, list[str], list[
             raise UserError(f"{file} names the unknown split {unknown[0][:80]!r}; there are train, val and test")
         splits = [_SPLIT_NAMES[part.lower()] for part in splits]
     if given is None or not any(given):
-        return paths, None, [], splits, repeats
+        return ListedImages(paths, None, [], splits, repeats)
     classes = _sorted_names(set(given) - {""})
     number_of = {name: i for i, name in enumerate(classes)}
-    return paths, [number_of.get(name, -1) for name in given], classes, splits, repeats
+    return ListedImages(paths, [number_of.get(name, -1) for name in given], classes, splits, repeats)
 
 
 def _sorted_names(names: Iterable[str]) -> list[str]:

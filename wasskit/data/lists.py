@@ -30,8 +30,7 @@ def listed(
     subset: bool = False,
     classes: Sequence[str] | None = None,
 ) -> ImageDataset:
-    """A data set of (path below ``base``, class) pairs listed in ``source``, after checking that they are
-    right.
+    """A data set of (path below ``base``, class) pairs listed in ``source``, after checking that they are right.
 
     ``classes``: the names that labels number (default: those that occur, sorted). ``subset``: fewer classes
     than published are a subset, not an error.

@@ -44,10 +44,9 @@ def load_metric_splits(
 ) -> MetricSplits:
     """The class-disjoint parts of a data set.
 
-    ``validation`` > 0 takes that share of the training *classes*, drawn by ``seed``, for a part of their own.
-    ``root``, ``corrupt`` and ``image_size`` as for `wasskit.data.registry.load_dataset`. Raises `UserError`
-    as there, and
-    for a set with too few classes to divide.
+    ``validation`` > 0 takes that share of the training *classes*, drawn by ``seed``, for a part of their own. ``root``,
+    ``corrupt`` and ``image_size`` as for `wasskit.data.registry.load_dataset`. Raises `UserError` as there, and for a
+    set with too few classes to divide.
     """
     if not 0 <= validation < 1:
         raise UserError(f"the validation part must be a fraction of the classes in [0, 1), not {validation}")

@@ -91,8 +91,7 @@ def constants(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def blend_coefficients(kind: Tensor, factor: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast or saturation (``kind`` (...)) by ``factor`` (...) as coefficients for
-    `blend_colours`.
+    """Brightness, contrast or saturation (``kind`` (...)) by ``factor`` (...) as coefficients for `blend_colours`.
 
     Each is f x + (1 - f) y, with y black, the mean grey value of the image, or the grey image. Returns a
     matrix (..., C, C) acting on the channels and the share (...) of the mean grey value. ``grey``: `grey_weights`.
@@ -112,8 +111,7 @@ def blend_colours(x: Tensor, matrix: Tensor, mean_share: Tensor) -> Tensor:
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of each image (B, C, H, W) in [0, 1] by its ``shift`` (B,), in turns; grey images stay as
-    they are.
+    """Turn the hue of each image (B, C, H, W) in [0, 1] by its ``shift`` (B,), in turns; grey images stay as they are.
 
     With h in [0, 6) the hue in sixths of a turn, m the smallest and M the largest channel, red is
     m + (M - m) clip(|h - 3| - 1), green m + (M - m) clip(2 - |h - 2|), blue m + (M - m) clip(2 - |h - 4|).
@@ -159,8 +157,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     size = x.shape[-1]
     radius = min(BLUR_RADIUS, size - 1)
     offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    # A vanishing sigma leaves all weight in the middle. Weights of no account become 0: denormal numbers are
-    # slow.
+    # A vanishing sigma leaves all weight in the middle. Weights of no account become 0: denormal numbers are slow.
     kernel = (-0.5 * (offset / sigma.clamp_min(1e-3)[:, None]).square()).exp()
     kernel = torch.where(kernel > 1e-9, kernel, 0.0)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)

@@ -41,13 +41,11 @@ class RandomSampler:
 
 
 class ClassBalancedSampler:
-    """Each batch of ``batch_size`` holds ``images_per_class`` images of each of batch_size / images_per_class
-    classes.
+    """Each batch of ``batch_size`` holds ``images_per_class`` images of each of batch_size / images_per_class classes.
 
-    The classes of a batch are distinct and drawn uniformly; images of a batch lie grouped by class. Within an
-    epoch a class walks round a shuffled ring of its images, so an image comes again only after all others of
-    its class, and within one batch only where the class has fewer than ``images_per_class``. Samples labelled
-    -1 are never drawn.
+    The classes of a batch are distinct and drawn uniformly; images of a batch lie grouped by class. Within an epoch a
+    class walks round a shuffled ring of its images, so an image comes again only after all others of its class, and
+    within one batch only where the class has fewer than ``images_per_class``. Samples labelled -1 are never drawn.
 
     ``labels``: (N,) int64. Raises `UserError` where the batch is not a multiple of ``images_per_class`` or asks
     for more classes than there are.

@@ -72,8 +72,7 @@ class RandomAugment(ABC):
 
 
 class CropFlip(RandomAugment):
-    """Zero-pad by ``padding``, crop the original size at a random place, flip left-right with probability
-    1/2.
+    """Zero-pad by ``padding``, crop the original size at a random place, flip left-right with probability 1/2.
 
     The distribution of torchvision's ``RandomCrop(size, padding)`` and ``RandomHorizontalFlip``.
     """

@@ -49,8 +49,7 @@ _BLEND = slice(_SOLARISE + 1, _SOLARISE + 4)
 _ORDER = slice(_BLEND.stop, _BLEND.stop + 3)
 _COLUMNS = _ORDER.stop
 
-# On the CPU a batch is worked through in parts small enough to stay in the cache from one operation to the
-# next.
+# On the CPU a batch is worked through in parts small enough to stay in the cache from one operation to the next.
 _CPU_PIXELS = 64 * 32 * 32
 
 
@@ -163,8 +162,7 @@ def _below(uniform: Tensor, count: Tensor) -> Tensor:
 
 
 class RandomViews(RandomAugment):
-    """uint8 (B, C, H, W), one channel or three, on any device -> a float32 view (B, C, size, size) per
-    distribution.
+    """uint8 (B, C, H, W), one channel or three, on any device -> a float32 view (B, C, size, size) per distribution.
 
     Views are normalised by ``normalise``; ``size`` is by default the images' own height. With ``cropped`` the images
     are (B, V, C, size, size), cropped by `RandomCrops` for V distributions, which ``decode`` has the workers do.

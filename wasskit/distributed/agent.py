@@ -12,11 +12,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import torch.distributed.elastic.multiprocessing.api as multiprocessing
 import torch.distributed.elastic.rendezvous.registry as rendezvous
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
@@ -101,10 +103,13 @@ class _Agent(LocalElasticAgent):
         self._spoken = self._killed = False
 
     def hear(self, number: int) -> None:
-        """Note a signal, to be forwarded. Where there are no ranks yet, it ends the command."""
+        """Note a signal, to be forwarded. Where there are no ranks yet, it ends the command.
+
+        It is noted in any case: where Python drops exceptions (in finalizers, in callbacks of fork), it is forwarded.
+        """
+        self._heard.append(number)
         if self._meeting:
             raise Stopped(number)
-        self._heard.append(number)
 
     def supervise(self) -> int:
         """Start the ranks and wait for all; the run's exit code."""
@@ -129,16 +134,10 @@ class _Agent(LocalElasticAgent):
         super()._rendezvous(worker_group)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        self._failed, self._spoken = None, False
-        # The agent's own handlers give the ranks thirty seconds, which may be too few to save.
-        ours = {number: signal.getsignal(number) for number in _agents_signals()}
-        try:
+        self._failed, self._spoken, self._meeting = None, False, False
+        with _handlers_kept():
             started: dict[int, Any] = super()._start_workers(worker_group)
-            return started
-        finally:
-            for number, handler in ours.items():
-                signal.signal(number, handler)
-            self._meeting = False
+        return started
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         self._forward()
@@ -219,9 +218,31 @@ class _Agent(LocalElasticAgent):
         console.stderr().print(f"[bold red]Error:[/bold red] {console.escape(sentence)}")
 
 
-def _agents_signals() -> list[int]:
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Inside, starting ranks changes no handler of signals.
+
+    That of the agent raises wherever the process is, also where Python drops the exception and the request is lost; and
+    it gives the ranks thirty seconds, which may be too few to save.
+    """
     names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-    return [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
+    numbers = [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
+    ours = {number: signal.getsignal(number) for number in numbers}
+
+    def follow(number: int, frame: FrameType | None) -> None:
+        handler = ours[number]
+        if callable(handler):
+            handler(number, frame)
+
+    theirs = vars(multiprocessing)
+    handler_of_theirs = theirs["_terminate_process_handler"]
+    theirs["_terminate_process_handler"] = follow
+    try:
+        yield
+    finally:
+        theirs["_terminate_process_handler"] = handler_of_theirs
+        for number, handler in ours.items():
+            signal.signal(number, handler)
 
 
 def _show_end(path: Path) -> None:

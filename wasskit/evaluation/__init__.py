@@ -7,46 +7,16 @@ from typing import TYPE_CHECKING
 from wasskit._lazy import attach
 
 _PUBLIC = {
-    "topk_accuracy": "wasskit.evaluation.accuracy",
-    "class_map_at_k": "wasskit.evaluation.accuracy",
-    "compression_rows": "wasskit.evaluation.compression",
-    "knn_accuracy": "wasskit.evaluation.knn",
-    "query_metrics": "wasskit.evaluation.per_query",
-    "recall_at_k": "wasskit.evaluation.retrieval",
-    "map_at_r": "wasskit.evaluation.retrieval",
-    "alignment": "wasskit.evaluation.uniformity",
-    "gaussian_uniformity": "wasskit.evaluation.uniformity",
-    "w2_uniformity": "wasskit.evaluation.uniformity",
-    "singular_spectrum": "wasskit.evaluation.uniformity",
-    "l2_uvp": "wasskit.evaluation.transport",
-    "frechet_distance": "wasskit.evaluation.transport",
-    "rankme": "wasskit.evaluation.label_free",
-    "alpha_req": "wasskit.evaluation.label_free",
-    "lidar": "wasskit.evaluation.label_free",
-    "sliced_uniformity": "wasskit.evaluation.label_free",
-    "sigreg_statistic": "wasskit.evaluation.gaussianity",
+    "wasskit.evaluation.accuracy": ("topk_accuracy", "class_map_at_k"),
+    "wasskit.evaluation.compression": ("compression_rows",),
+    "wasskit.evaluation.knn": ("knn_accuracy",),
+    "wasskit.evaluation.per_query": ("query_metrics",),
+    "wasskit.evaluation.retrieval": ("recall_at_k", "map_at_r"),
+    "wasskit.evaluation.uniformity": ("alignment", "gaussian_uniformity", "w2_uniformity", "singular_spectrum"),
+    "wasskit.evaluation.transport": ("l2_uvp", "frechet_distance"),
+    "wasskit.evaluation.label_free": ("rankme", "alpha_req", "lidar", "sliced_uniformity"),
+    "wasskit.evaluation.gaussianity": ("sigreg_statistic",),
 }
-
-__all__ = [
-    "alignment",
-    "alpha_req",
-    "class_map_at_k",
-    "compression_rows",
-    "frechet_distance",
-    "gaussian_uniformity",
-    "knn_accuracy",
-    "l2_uvp",
-    "lidar",
-    "map_at_r",
-    "query_metrics",
-    "rankme",
-    "recall_at_k",
-    "sigreg_statistic",
-    "singular_spectrum",
-    "sliced_uniformity",
-    "topk_accuracy",
-    "w2_uniformity",
-]
 
 if TYPE_CHECKING:
     from wasskit.evaluation.accuracy import class_map_at_k as class_map_at_k
@@ -68,4 +38,4 @@ if TYPE_CHECKING:
     from wasskit.evaluation.uniformity import singular_spectrum as singular_spectrum
     from wasskit.evaluation.uniformity import w2_uniformity as w2_uniformity
 
-__getattr__, __dir__ = attach(__name__, _PUBLIC)
+__getattr__, __dir__, __all__ = attach(__name__, _PUBLIC)

@@ -50,9 +50,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float], level: float = 0.95) -> Estimate:
-    """The mean of ``values[i] - baseline[i]`` with the interval of :func:`mean_interval`, and the p-value
-    ``2 P(T > |mean| sqrt(n) / s)`` of the paired t test: s is the deviation of the differences, T has n - 1 degrees of
-    freedom.
+    """The mean of ``values[i] - baseline[i]`` with the interval of :func:`mean_interval`, and the p-value ``2 P(T >
+    |mean| sqrt(n) / s)`` of the paired t test: s is the deviation of the differences, T has n - 1 degrees of freedom.
 
     Raises ``ValueError`` for another number of values than of the baseline's.
     """

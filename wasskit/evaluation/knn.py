@@ -24,22 +24,6 @@ Weights = Literal["exp", "uniform"]
 
 
 @torch.no_grad()
-def nearest_neighbours(train_features: Tensor, test_features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k training samples of largest cosine similarity to each test sample, the most similar first.
-
-    train_features (N, D), test_features (M, D) of any floating type and length, on one device; returns
-    similarities (M, k) float32 in [-1, 1] and indices (M, k) int64. Equal training samples (after normalisation) are
-    equally similar, and of equally similar ones that with the smaller index comes first, also at the k-th place.
-    Raises UserError if k is not between 1 and N.
-    """
-    _check_k(k, len(train_features))
-    found = list(nearest_blocks(_unit(test_features), _unit(train_features), k))
-    if not found:
-        return test_features.new_empty(0, k, dtype=torch.float32), torch.empty(0, k, dtype=torch.int64)
-    return torch.cat([values for _, values, _ in found]), torch.cat([places for _, _, places in found])
-
-
-@torch.no_grad()
 def knn_ranks(
     train_features: Tensor,
     train_labels: Tensor,
@@ -98,11 +82,10 @@ def knn_accuracy(
 ) -> Tensor:
     """Accuracy of k-nearest-neighbour classification, in [0, 1].
 
-    train_features (N, D), train_labels (N,), test_features (M, D), test_labels (M,), on one device, labels of
-    any integer type; features need not be normalised. ``weights="exp"`` votes with exp(cosine / temperature), the
-    temperature 1 if None; ``"uniform"`` counts heads. Returns float64 (len(topk),), or a scalar for the
-    default top-1: the share of test samples whose true class is among the t classes with the most votes
-    (ties: see :func:`knn_ranks`).
+    train_features (N, D), train_labels (N,), test_features (M, D), test_labels (M,), on one device, labels of any
+    integer type; features need not be normalised. ``weights="exp"`` votes with exp(cosine / temperature), the
+    temperature 1 if None; ``"uniform"`` counts heads. Returns float64 (len(topk),), or a scalar for the default top-1:
+    the share of test samples whose true class is among the t classes with the most votes (ties: see :func:`knn_ranks`).
 
     ``sharded=True``: all processes hold all features, each classifies its share of the test samples, and the
     counts are summed; the result is the same on each. Raises UserError for k > N, a temperature that is not

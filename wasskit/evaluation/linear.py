@@ -1,10 +1,9 @@
 """Linear probes: how well one linear layer on frozen features tells the classes apart.
 
-The protocol is that of "Rethinking the Uniformity Metric in Self-Supervised Learning": SGD with learning rate
-0.3, momentum 0.9, weight decay 1e-6, a cosine to zero over 100 epochs, on random crops and flips seen through
-the frozen backbone. ``train_probe`` with ``frozen_features`` is that protocol; ``linear_probe`` is the fast
-one, on features of the images as they are, computed once. ``logistic_probe`` has no schedule: the minimum of a convex
-function.
+The protocol is that of "Rethinking the Uniformity Metric in Self-Supervised Learning": SGD with learning rate 0.3,
+momentum 0.9, weight decay 1e-6, a cosine to zero over 100 epochs, on random crops and flips seen through the frozen
+backbone. ``train_probe`` with ``frozen_features`` is that protocol; ``linear_probe`` is the fast one, on features of
+the images as they are, computed once. ``logistic_probe`` has no schedule: the minimum of a convex function.
 """
 
 from __future__ import annotations
@@ -145,9 +144,8 @@ def linear_probe(
 ) -> ProbeResult:
     """The fast probe: train on features computed once, test after each epoch.
 
-    train_features (N, D) float32, train_labels (N,) int64, and the same for the test set, on one device.
-    Every process that calls it computes the same. Raises UserError for samples without labels and sets that
-    do not fit together.
+    train_features (N, D) float32, train_labels (N,) int64, and the same for the test set, on one device. Every process
+    that calls it computes the same. Raises UserError for samples without labels and sets that do not fit together.
     """
     if len(train_features) != len(train_labels) or len(test_features) != len(test_labels):
         raise UserError("a linear probe needs a label per sample: features and labels differ in number.")

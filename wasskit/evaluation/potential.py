@@ -79,8 +79,7 @@ def _log_potential(
         out = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
         return torch.mm(rows, columns.mT, out=out)
 
-    # On the unit sphere no exponent is below -4 t; elsewhere the largest is taken out so that no sum
-    # underflows.
+    # On the unit sphere no exponent is below -4 t; elsewhere the largest is taken out so that no sum underflows.
     top = z.new_zeros(())
     if not bounded:
         top = z.new_full((), -torch.inf)

@@ -90,9 +90,8 @@ def _negatives_before(sets: Sets, thresholds: Tensor, which: Tensor, ties: Ties,
     """How many negatives of each query reach each of its thresholds, the similarities of the gallery's columns
     ``which``: (Q, J) and (Q, J) to (Q, J) int64.
 
-    The similarities are formed tile by tile, each tile small enough to stay in the cache while it is
-    compared. Where they are symmetric a tile above the diagonal serves its rows and its columns, which halves
-    the matrix product.
+    The similarities are formed tile by tile, each tile small enough to stay in the cache while it is compared. Where
+    they are symmetric a tile above the diagonal serves its rows and its columns, which halves the matrix product.
     """
     height, width = TILE if sets.queries.device.type == "cpu" else WIDE_TILE
     if sets.symmetric:
@@ -249,8 +248,7 @@ def faiss_rankings(sets: Sets, recall: Sequence[int], map_k: Sequence[int], at_r
     found = torch.from_numpy(index.search(sets.queries.float().cpu().numpy(), limit)[1]).to(counts.device)
     hit = sets.gallery_labels[found] == sets.query_labels[:, None]
     if sets.own:
-        # Drop the query itself by its index; where rounding pushed it off the list, drop the last entry
-        # instead.
+        # Drop the query itself by its index; where rounding pushed it off the list, drop the last entry instead.
         itself = found == torch.arange(len(found), device=found.device)[:, None]
         itself[:, -1] |= ~itself.any(1)
         hit = hit[~itself].view(len(hit), -1)

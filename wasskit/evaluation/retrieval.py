@@ -92,31 +92,6 @@ def recall_at_k(
     return recalls if several else recalls[0]
 
 
-def precision_at_1(
-    embeddings: Tensor,
-    labels: Tensor,
-    *,
-    gallery: Tensor | None = None,
-    gallery_labels: Tensor | None = None,
-    metric: Metric = "cosine",
-    ties: Ties = "pessimistic",
-    lone: Lone = "zero",
-    sharded: bool = False,
-) -> Tensor:
-    """Share of queries whose nearest gallery item is a positive, float64 scalar; equal to recall@1."""
-    return recall_at_k(
-        embeddings,
-        labels,
-        1,
-        gallery=gallery,
-        gallery_labels=gallery_labels,
-        metric=metric,
-        ties=ties,
-        lone=lone,
-        sharded=sharded,
-    )
-
-
 def map_at_r(
     embeddings: Tensor,
     labels: Tensor,
@@ -135,27 +110,6 @@ def map_at_r(
     _check_choices(ties, lone)
     sets = prepare(embeddings, labels, gallery, gallery_labels, metric)
     return average_precisions(sets, (), ties, lone, sharded).precisions[-1]
-
-
-def map_at_k(
-    embeddings: Tensor,
-    labels: Tensor,
-    k: int,
-    *,
-    gallery: Tensor | None = None,
-    gallery_labels: Tensor | None = None,
-    metric: Metric = "cosine",
-    ties: Ties = "pessimistic",
-    lone: Lone = "zero",
-    sharded: bool = False,
-) -> Tensor:
-    """Mean average precision over the first ``k`` ranks, normalised by min(R, k); float64 scalar.
-
-    Arguments as for :func:`recall_at_k`.
-    """
-    _check_choices(ties, lone)
-    sets = prepare(embeddings, labels, gallery, gallery_labels, metric)
-    return average_precisions(sets, _positive_numbers("k", (k,)), ties, lone, sharded, at_r=False).precisions[0]
 
 
 def retrieval_metrics(

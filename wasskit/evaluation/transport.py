@@ -22,8 +22,7 @@ from wasskit.ot.gaussian import Moments, bures_wasserstein_squared, streamed_mom
 def l2_uvp(mapped: Tensor, target: Tensor, variance: float | Tensor | None = None) -> float:
     """Unexplained variance percentage of a map, ``100 E|T(x) - T*(x)|^2 / Var(T* # P)``, in percent.
 
-    The identity of two unrelated measures scores 100 or more and a perfect map 0 (Korotin et al., 2021,
-    section 5.1).
+    The identity of two unrelated measures scores 100 or more and a perfect map 0 (Korotin et al., 2021, section 5.1).
 
     Args:
         mapped: ``T(x)``, (N, D).
@@ -85,12 +84,11 @@ def gaussian_distance(x: Tensor, y: Tensor) -> float:
 class InceptionFeatures(nn.Module):
     """The 2,048 pooled features of Inception v3, from weights in a local file; nothing is ever downloaded.
 
-    Two kinds of files are known, by the number of their classes: 1,008 are the TensorFlow weights of the
-    original score, ported to PyTorch (``pt_inception-2015-12-05-*.pth``), which need average pools that
-    ignore the padding and a maximum pool in the last block; 1,000 are torchvision's own
-    (``inception_v3_google-*.pth``). Both take pixels in [-1, 1]: torchvision's, too, come from TensorFlow, and
-    its ``transform_input`` undoes the usual normalisation. Scores of the two are not comparable, so
-    ``implementation`` and ``checksum`` belong beside every score.
+    Two kinds of files are known, by the number of their classes: 1,008 are the TensorFlow weights of the original
+    score, ported to PyTorch (``pt_inception-2015-12-05-*.pth``), which need average pools that ignore the padding and a
+    maximum pool in the last block; 1,000 are torchvision's own (``inception_v3_google-*.pth``). Both take pixels in
+    [-1, 1]: torchvision's, too, come from TensorFlow, and its ``transform_input`` undoes the usual normalisation.
+    Scores of the two are not comparable, so ``implementation`` and ``checksum`` belong beside every score.
     """
 
     def __init__(self, weights: str | Path) -> None:
@@ -109,8 +107,7 @@ class InceptionFeatures(nn.Module):
         self.implementation = "inception-v3-tensorflow" if classes == 1008 else "inception-v3-torchvision"
         self.network = build_inception(tensorflow=classes == 1008)
         kept = {name: value for name, value in state.items() if not name.startswith(("AuxLogits", "fc"))}
-        # Files from before PyTorch 0.4.1 lack the counters of batch normalisation, which evaluation does
-        # not use.
+        # Files from before PyTorch 0.4.1 lack the counters of batch normalisation, which evaluation does not use.
         counters = {
             name: value for name, value in self.network.state_dict().items() if name.endswith("num_batches_tracked")
         }

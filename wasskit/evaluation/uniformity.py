@@ -1,10 +1,9 @@
 """How evenly features fill the sphere: the W2 distance to a Gaussian, L_U, alignment, and the spectrum.
 
-Following Fang, Li, Sun and Wang, "Rethinking the Uniformity Metric in Self-Supervised Learning" (ICLR 2024),
-and, for L_U and alignment, Wang and Isola, "Understanding Contrastive Representation Learning through
-Alignment and Uniformity on the Hypersphere" (ICML 2020). Features are (N, m), one row per sample; unless told
-otherwise every measure first divides each row by its length. All are differentiable, so the same functions
-serve as losses.
+Following Fang, Li, Sun and Wang, "Rethinking the Uniformity Metric in Self-Supervised Learning" (ICLR 2024), and, for
+L_U and alignment, Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity
+on the Hypersphere" (ICML 2020). Features are (N, m), one row per sample; unless told otherwise every measure first
+divides each row by its length. All are differentiable, so the same functions serve as losses.
 """
 
 from __future__ import annotations

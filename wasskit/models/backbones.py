@@ -23,9 +23,8 @@ from wasskit.models.weights import load_backbone_weights
 class Backbone(nn.Module):
     """A network without its classifier.
 
-    ``forward(x)`` is ``pool(feature_maps(x))``: images (B, channels, H, W), float, to features (B,
-    num_features). The layers lie under ``net`` with the names their library gives them, so published weights
-    fit as they are.
+    ``forward(x)`` is ``pool(feature_maps(x))``: images (B, channels, H, W), float, to features (B, num_features). The
+    layers lie under ``net`` with the names their library gives them, so published weights fit as they are.
     """
 
     name: str
@@ -78,12 +77,11 @@ def build_backbone(
 ) -> Backbone:
     """Build a backbone by name.
 
-    ``pretrained=True`` takes ImageNet weights from the libraries' local caches, and from the network only
-    with ``download=True``; for torchvision these are ``IMAGENET1K_V1``, those meant by "pretrained" in the
-    papers, and a string names others (``pretrained="IMAGENET1K_V2"``). ``weights`` is a local file instead,
-    see :func:`wasskit.models.weights.load_backbone_weights`. Where the weights are for colour and
-    ``channels`` is 1, the first convolution is summed over its colours, which equals showing the grey image
-    as three equal channels.
+    ``pretrained=True`` takes ImageNet weights from the libraries' local caches, and from the network only with
+    ``download=True``; for torchvision these are ``IMAGENET1K_V1``, those meant by "pretrained" in the papers, and a
+    string names others (``pretrained="IMAGENET1K_V2"``). ``weights`` is a local file instead, see
+    :func:`wasskit.models.weights.load_backbone_weights`. Where the weights are for colour and ``channels`` is 1, the
+    first convolution is summed over its colours, which equals showing the grey image as three equal channels.
 
     ``stem`` is one of :data:`wasskit.models.catalog.STEMS`; those other than ``standard`` are for residual networks.
     Raises UserError for an unknown name or stem, weights that cannot be had, or weights that do not fit.
@@ -169,8 +167,7 @@ def _torchvision_backbone(name: str, channels: int) -> Backbone:
         net.fc = nn.Identity()
         return _ResNet(name, net, channels=channels, num_features=num_features)
     convolutions = [module for module in net.features.modules() if isinstance(module, nn.Conv2d)]
-    # The last convolution of a ConvNeXt block is depthwise, inside the block; its width is the network's all
-    # the same.
+    # The last convolution of a ConvNeXt block is depthwise, inside the block; its width is the network's all the same.
     num_features = convolutions[-1].out_channels
     kept = [net.classifier[0]] if name.startswith("convnext") else []
     net.classifier = nn.Sequential(*kept)

@@ -31,9 +31,8 @@ from wasskit.system.files import replacing
 def save_weights(path: Path, weights: nn.Module | Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write a module's state, or a mapping of names to tensors, as safetensors with a JSON header.
 
-    The header may hold anything JSON can; ``version`` is added. The file appears only when it is complete.
-    Tensors keep their dtype and are stored contiguously, shared ones once per name. Raises UserError if the
-    file cannot be written.
+    The header may hold anything JSON can; ``version`` is added. The file appears only when it is complete. Tensors keep
+    their dtype and are stored contiguously, shared ones once per name. Raises UserError if the file cannot be written.
     """
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,30 +7,15 @@ from typing import TYPE_CHECKING
 from wasskit._lazy import attach
 
 _PUBLIC = {
-    "bures_wasserstein_squared": "wasskit.ot.gaussian",
-    "gaussian_transport_map": "wasskit.ot.gaussian",
-    "nested_sinkhorn_divergences": "wasskit.ot.sinkhorn",
-    "energy_distance": "wasskit.ot.energy",
-    "sinkhorn_divergence": "wasskit.ot.divergence",
-    "sliced_wasserstein_squared": "wasskit.ot.sliced",
-    "sliced_gaussian_wasserstein_squared": "wasskit.ot.sliced",
-    "slicing_directions": "wasskit.ot.directions",
-    "gaussian_maps": "wasskit.ot.affine",
-    "assignment_wasserstein_squared": "wasskit.ot.assignment",
+    "wasskit.ot.gaussian": ("bures_wasserstein_squared", "gaussian_transport_map"),
+    "wasskit.ot.sinkhorn": ("nested_sinkhorn_divergences",),
+    "wasskit.ot.energy": ("energy_distance",),
+    "wasskit.ot.divergence": ("sinkhorn_divergence",),
+    "wasskit.ot.sliced": ("sliced_wasserstein_squared", "sliced_gaussian_wasserstein_squared"),
+    "wasskit.ot.directions": ("slicing_directions",),
+    "wasskit.ot.affine": ("gaussian_maps",),
+    "wasskit.ot.assignment": ("assignment_wasserstein_squared",),
 }
-
-__all__ = [
-    "assignment_wasserstein_squared",
-    "bures_wasserstein_squared",
-    "energy_distance",
-    "gaussian_maps",
-    "gaussian_transport_map",
-    "nested_sinkhorn_divergences",
-    "sinkhorn_divergence",
-    "sliced_gaussian_wasserstein_squared",
-    "sliced_wasserstein_squared",
-    "slicing_directions",
-]
 
 if TYPE_CHECKING:
     from wasskit.ot.affine import gaussian_maps as gaussian_maps
@@ -44,4 +29,4 @@ if TYPE_CHECKING:
     from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared as sliced_gaussian_wasserstein_squared
     from wasskit.ot.sliced import sliced_wasserstein_squared as sliced_wasserstein_squared
 
-__getattr__, __dir__ = attach(__name__, _PUBLIC)
+__getattr__, __dir__, __all__ = attach(__name__, _PUBLIC)

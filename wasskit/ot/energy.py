@@ -29,8 +29,7 @@ def energy_distance(
     generator: torch.Generator | None = None,
     count: int = 256,
 ) -> Tensor:
-    """Sliced energy distance ``mean_theta int (F_theta - G_theta)^2 dt`` of samples (n, d) and (m, d), a
-    scalar.
+    """Sliced energy distance ``mean_theta int (F_theta - G_theta)^2 dt`` of samples (n, d) and (m, d), a scalar.
 
     ``F_theta`` and ``G_theta`` are the empirical distribution functions of the projections. The integral is
     exact: between consecutive sorted values both functions are constant. The unbiased estimator subtracts the

@@ -36,8 +36,7 @@ def square_root_factor(matrix: Tensor) -> Tensor:
 
 
 def bures_wasserstein_squared(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> Tensor:
-    """``W_2^2`` between N(mean1, covariance1) and N(mean2, covariance2): the whole squared distance, not its
-    half.
+    """``W_2^2`` between N(mean1, covariance1) and N(mean2, covariance2): the whole squared distance, not its half.
 
     ``|m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^{1/2} S2 S1^{1/2})^{1/2})`` (Dowson and Landau, 1982). The last trace is the
     nuclear norm of ``F2^T F1`` with ``S = F F^T``, so the part of the covariances is ``|F1 - F2 Q|^2``, Q the
@@ -192,11 +191,10 @@ def balance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tens
     """Change of coordinates ``x' = A (x - m1)``, ``y' = c A^{-T} (y - m2)`` that makes the optimal Gaussian
     map the identity.
 
-    Because ``<x', y'> = c <x - m1, y - m2>``, couplings, convex potentials and optimal maps correspond one to
-    one. With ``T`` the optimal map of the covariances, ``A = sqrt(c) T^{1/2}`` gives both clouds the
-    covariance ``c T^{1/2} S1 T^{1/2}``; ``c`` is chosen to make its mean eigenvalue one. Eigenvalues of both
-    covariances are raised to ``floor`` times the mean one, so that ``A`` is invertible; that of a single point
-    counts as 1e-12 of the other's.
+    Because ``<x', y'> = c <x - m1, y - m2>``, couplings, convex potentials and optimal maps correspond one to one. With
+    ``T`` the optimal map of the covariances, ``A = sqrt(c) T^{1/2}`` gives both clouds the covariance ``c T^{1/2} S1
+    T^{1/2}``; ``c`` is chosen to make its mean eigenvalue one. Eigenvalues of both covariances are raised to ``floor``
+    times the mean one, so that ``A`` is invertible; that of a single point counts as 1e-12 of the other's.
     """
     dim = len(covariance1)
     means = [float(covariance.diagonal().mean()) for covariance in (covariance1, covariance2)]

@@ -1,5 +1,4 @@
-"""The nested Sinkhorn divergences as published: annealed by GeomLoss for a handful of steps, one call per
-pair.
+"""The nested Sinkhorn divergences as published: annealed by GeomLoss for a handful of steps, one call per pair.
 
 The annealing halves the blur from the diameter of the clouds down to its target, one averaged step each, and
 stops there: single values are up to 4 % off the converged ones of :mod:`wasskit.ot.sinkhorn`. Kept to

@@ -110,8 +110,7 @@ def nuclear_norm_and_polar_factor(
     roundoff: float | None = None,
     with_polar: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """Nuclear norm of ``matrix`` (N, m) as a float64 scalar and, on request, its polar factor (N, m) in the same
-    dtype.
+    """Nuclear norm of ``matrix`` (N, m) as a float64 scalar and, on request, its polar factor (N, m) in the same dtype.
 
     Singular values up to :func:`noise_level` count as zero in both. Give as ``magnitude`` the :func:`magnitude_of` the
     data before their mean was taken off, so that a single repeated point is recognised as one, and as ``roundoff`` that
@@ -360,8 +359,7 @@ def _quintic(a: float, b: float, c: float, x: float) -> float:
 def _best_quintic(lower: float, upper: float) -> tuple[float, float, float]:
     """The odd quintic nearest to 1 on [lower, upper] in the uniform norm, by Remez's exchange algorithm."""
     if upper - lower < 1e-5 * upper:
-        # The system below is singular in the limit, where the best quintic is the Taylor one about the
-        # centre.
+        # The system below is singular in the limit, where the best quintic is the Taylor one about the centre.
         centre = (upper + lower) / 2
         return 15 / 8 / centre, -10 / 8 / centre**3, 3 / 8 / centre**5
     inner = [(3 * lower + upper) / 4, (lower + 3 * upper) / 4]

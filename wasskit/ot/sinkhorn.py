@@ -32,12 +32,11 @@ and with it :math:`(ku)_i \le n^{3/2}`, so that
 
 .. math:: n^{-1/2} \le u_i \le n^{1/2} \qquad (2)
 
-whatever :math:`\varepsilon`: float32 never leaves its range, and no log-domain variant is needed, however
-small the blur. In :math:`h = \log u` the residual :math:`r = h + \log(k e^h / n)` has the Jacobian :math:`I +
-A`, A a stochastic matrix similar to a positive semi-definite one, so the spectrum of :math:`I + A` lies in
-[1, 2] at every h and for every :math:`\varepsilon`. The plain averaged iteration (relaxation 1/2) therefore
-contracts by 1/2 per step, relaxation 2/3 by 1/3, and the second-order Richardson iteration used here by
-:math:`(\sqrt2 - 1)/(\sqrt2 + 1) = 0.172`.
+whatever :math:`\varepsilon`: float32 never leaves its range, and no log-domain variant is needed, however small the
+blur. In :math:`h = \log u` the residual :math:`r = h + \log(k e^h / n)` has the Jacobian :math:`I + A`, A a stochastic
+matrix similar to a positive semi-definite one, so the spectrum of :math:`I + A` lies in [1, 2] at every h and for every
+:math:`\varepsilon`. The plain averaged iteration (relaxation 1/2) therefore contracts by 1/2 per step, relaxation 2/3
+by 1/3, and the second-order Richardson iteration used here by :math:`(\sqrt2 - 1)/(\sqrt2 + 1) = 0.172`.
 """
 
 from __future__ import annotations
@@ -150,8 +149,7 @@ def marginal_errors(kernel: Tensor, scaling: Tensor) -> Tensor:
 
 
 def self_transport_costs(kernel: Tensor, scaling: Tensor, blur: float) -> Tensor:
-    r"""Entropic cost :math:`\mathrm{OT}_\varepsilon` of each cloud with itself, (..., n, n), (..., n) ->
-    (...).
+    r"""Entropic cost :math:`\mathrm{OT}_\varepsilon` of each cloud with itself, (..., n, n), (..., n) -> (...).
 
     The dual value :math:`\varepsilon\, [\, 2\,\overline{\log u} + 1 - n^{-2} \sum_{ij} u_i k_{ij} u_j ]`,
     whose error is the square of the marginal error.
@@ -161,8 +159,7 @@ def self_transport_costs(kernel: Tensor, scaling: Tensor, blur: float) -> Tensor
 
 
 class _Problems(NamedTuple):
-    """The divergences asked for, in terms of self-transport problems, and these in terms of block Gram
-    matrices.
+    """The divergences asked for, in terms of self-transport problems, and these in terms of block Gram matrices.
 
     Output t is ``sum_p combine[t][p] OT_p + sum_b residual[t][b] mean |e_b|^2 / 2`` and problem p has the
     Gram matrix ``sum_b grams[p][b] e_b e_b^T``, for e_b the columns of block b.

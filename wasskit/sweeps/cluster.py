@@ -11,10 +11,17 @@ from wasskit.cluster.job import Job
 from wasskit.cluster.options import SubmitOptions
 from wasskit.cluster.submit import dry_run, resources_of, submit, tell_submitted
 from wasskit.config import values_of
-from wasskit.sweeps.grid import Grid
+from wasskit.sweeps.grid import Grid, GridReport
 from wasskit.training.schedule import log_path
 
-__all__ = ["submit_grid"]
+__all__ = ["make_grid", "submit_grid"]
+
+
+def make_grid(grid: Grid, options: SubmitOptions, report: GridReport, *, table_only: bool) -> Mapping[str, Any]:
+    """Train a grid here or on a cluster, as ``options`` say, or tabulate what is finished; what ``--json`` prints."""
+    if table_only:
+        return grid.tabulate(report)
+    return submit_grid(grid, options) if options.submit is not None else grid.run(report)
 
 
 def submit_grid(grid: Grid, options: SubmitOptions) -> Mapping[str, Any]:

@@ -19,7 +19,10 @@ from wasskit.system.files import replace_text, writing
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedule import Schedule, last_line, log_path
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "GridReport"]
+
+GridReport = Callable[[Sequence[Point[Any]], Mapping[str, Any]], Report]
+"""The report on combinations whose trainings are finished, beside the published figures."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,8 @@ class Grid:
         found = {name: training for point in self.points for name, training in point.trainings.items()}
         object.__setattr__(self, "trainings", found)
 
-    def run(self, report: Callable[[Sequence[Point[Any]], Mapping[str, Any]], Report]) -> Mapping[str, Any]:
+    def run(self, report: GridReport) -> Mapping[str, Any]:
         """Train what is not finished, then tabulate, draw and save all; what ``--json`` prints.
-
-        Args:
-            report: from the points and the published figures.
 
         Raises:
             UserError: a run directory has other settings; another process has the folder.
@@ -75,7 +75,7 @@ class Grid:
             self._train(finished)
             return self._conclude(folder, self.points, report)
 
-    def tabulate(self, report: Callable[[Sequence[Point[Any]], Mapping[str, Any]], Report]) -> Mapping[str, Any]:
+    def tabulate(self, report: GridReport) -> Mapping[str, Any]:
         """Tabulate, draw and save what is finished, and train nothing.
 
         Raises:
@@ -118,12 +118,7 @@ class Grid:
         name, reason = next(iter(failed.items()))
         return f", first {name}: {reason.rstrip('.')}"
 
-    def _conclude(
-        self,
-        folder: RunDirectory,
-        points: Sequence[Point[Any]],
-        report: Callable[[Sequence[Point[Any]], Mapping[str, Any]], Report],
-    ) -> Mapping[str, Any]:
+    def _conclude(self, folder: RunDirectory, points: Sequence[Point[Any]], report: GridReport) -> Mapping[str, Any]:
         paper = self.paper or folder.paper
         folder.reconfigure(self.options, paper)
         result = {

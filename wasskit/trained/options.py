@@ -6,16 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from wasskit.candidates import complete_datasets, complete_local_paths, complete_models
 from wasskit.config import CommandOptions, OptionGroup, argument, group, option
-from wasskit.options import (
-    DataRootOptions,
-    DeviceOptions,
-    OverwriteOptions,
-    ReadingOptions,
-    complete_datasets,
-    complete_local_paths,
-    complete_models,
-)
+from wasskit.options import DataRootOptions, DeviceOptions, OverwriteOptions, ReadingOptions
 
 
 @dataclass(frozen=True, kw_only=True)

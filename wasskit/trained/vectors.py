@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from wasskit.candidates import complete_local_paths, complete_models_or_vectors
 from wasskit.config import OptionGroup, argument, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths, complete_models_or_vectors
 from wasskit.trained.options import ModelArgument
 
 if TYPE_CHECKING:

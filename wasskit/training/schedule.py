@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wasskit import console
-from wasskit.errors import Interrupted, RunFailed
+from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.system import processes
 from wasskit.system.documents import read_text
 from wasskit.system.files import replace_text, writing
@@ -158,10 +158,13 @@ class Schedule:
     def _record_failures(self) -> None:
         """Keep the reasons in ``failed.json``, which is there only while a training has failed."""
         path = self.root / "failed.json"
-        if self._failed:
-            replace_text(path, json.dumps(self._failed, indent=2) + "\n")
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            if self._failed:
+                replace_text(path, json.dumps(self._failed, indent=2) + "\n")
+            else:
+                path.unlink(missing_ok=True)
+        except UserError as error:  # on a full disk the trainings' own reasons are still to be told
+            console.warn(str(error))
 
     def _account(self) -> str:
         saved = sum(RunDirectory(self.root / name, {}).has_checkpoint for name in self._pending)

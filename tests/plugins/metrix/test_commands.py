@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trust.server import Server
 from wasskit.data.metric_sets import load_metric_splits
 from wasskit.recipes import load_recipe, recipe_names
 from wasskit.training.run import RunDirectory
@@ -371,16 +372,16 @@ def test_a_stopped_process_resumes_to_the_same_bits(run_cli: Run, trained: Path,
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one(server: Server, tmp_path: Path) -> None:
     runs = []
     for nproc in (1, 2):
         path = tmp_path / str(nproc)
-        argv = command(
-            "train", *QUICK, "--mode", "feature", "--loss", "multisimilarity", "--epochs", "1", "--log-every", "1",
-            "--compare", "no", "--device", "cpu", "--nproc", str(nproc), "--run-dir", path,
-        )  # fmt: skip
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+        argv = [
+            "metrix", "train", *QUICK, "--mode", "feature", "--loss", "multisimilarity", "--epochs", "1",
+            "--log-every", "1", "--compare", "no", "--device", "cpu", "--nproc", str(nproc), "--run-dir", path,
+        ]  # fmt: skip
+        done = server.run(argv, tmp_path)
+        assert done.code == 0, done.said
         runs.append(RunDirectory.open(path))
     one, two = (run.metrics("train", "loss") for run in runs)
     assert len(one) == len(two) > 5

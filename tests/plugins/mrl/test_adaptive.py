@@ -100,9 +100,8 @@ def test_lists_never_exceed_a_small_gallery() -> None:
 
 
 def test_cascade_by_hand() -> None:
-    """Three classifiers, two classes: the first sample is certain at once, the second at the second, the
-    third never.
-    """
+    """Three classifiers, two classes: the first sample is certain at once, the second at the second, the third
+    never."""
     logits = torch.tensor(
         [
             [[5.0, 0.0], [0.1, 0.0], [0.0, 0.1]],

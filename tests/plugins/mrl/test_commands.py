@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trust.server import Command, Server
 from wasskit.config import changed
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
@@ -289,9 +290,7 @@ def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_pa
 
 
 def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: Path) -> None:
-    """By hand: two seeds; the independent networks' dimensions are joined and averaged before the seeds
-    are.
-    """
+    """By hand: two seeds; the independent networks' dimensions are joined and averaged before the seeds are."""
     from wasskit.plugins.mrl.grid import plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
     from wasskit.plugins.mrl.results import collect, differences, rows_table
@@ -605,27 +604,14 @@ def one_thread() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_interrupted_and_resumed_equals_uninterrupted(run_cli: Cli, one_thread: dict[str, str], tmp_path: Path) -> None:
-    """SIGTERM within an epoch, then ``--resume``: the final weights are the same bit for bit. After SIGKILL
-    too.
-    """
-    arguments = (
-        "mrl",
-        "train",
-        "--epochs",
-        "4",
-        "--dims",
-        "2,16",
-        "--log-every",
-        "1",
-        "--quiet",
-        "--run-dir",
-    )
-    assert run_cli(*arguments, tmp_path / "whole").exit_code == 0
+def test_interrupted_and_resumed_equals_uninterrupted(server: Server, tmp_path: Path) -> None:
+    """SIGTERM within an epoch, then ``--resume``: the final weights are the same bit for bit. After SIGKILL too."""
+    arguments = ("mrl", "train", "--epochs", "4", "--dims", "2,16", "--log-every", "1", "--quiet", "--run-dir")
+    assert server.run([*arguments, tmp_path / "whole"], tmp_path).code == 0
     expected = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, 137)):
         path = tmp_path / number.name
-        process = subprocess.Popen([sys.executable, "-m", "wasskit", *arguments, path], env=one_thread)
+        process = server.start([*arguments, path], tmp_path)
         metrics = path / "metrics.csv"
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
@@ -634,11 +620,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(run_cli: Cli, one_thread: 
             if steps and max(steps) > expected["steps_per_epoch"] + 3:
                 break
             time.sleep(0.01)
-        process.send_signal(number)
-        assert process.wait() == code
+        process.send(number)
+        assert process.finish() == code
         stopped = load_checkpoint(path / "checkpoints" / "last.pt")["state"]
         assert 0 < stopped["step"] < expected["state"]["step"]
-        assert run_cli(*arguments, path, "--resume").exit_code == 0
+        assert server.run([*arguments, path, "--resume"], tmp_path).code == 0
         resumed = load_checkpoint(path / "checkpoints" / "last.pt")
         for name, tensor in expected["task"].items():
             assert torch.equal(resumed["task"][name], tensor), (number, name)
@@ -647,13 +633,13 @@ def test_interrupted_and_resumed_equals_uninterrupted(run_cli: Cli, one_thread: 
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_two_processes_train_as_one(run_cli: Cli, one_thread: dict[str, str], tmp_path: Path) -> None:
+def test_two_processes_train_as_one(server: Server, tmp_path: Path) -> None:
     """``--nproc 2``: the losses of one process step by step, and accuracies of every image counted once."""
     arguments = ("mrl", "train", "--epochs", "1", "--dims", "2,16", "--log-every", "1", "--lr", "0.01", "-q")
     one, two = tmp_path / "one", tmp_path / "two"
-    assert run_cli(*arguments, "--run-dir", one).exit_code == 0
-    command = [sys.executable, "-m", "wasskit", *arguments, "--run-dir", str(two), "--nproc", "2"]
-    subprocess.run(command, env=one_thread, capture_output=True, check=True)
+    for path, nproc in ((one, 1), (two, 2)):
+        done = server.run([*arguments, "--run-dir", path, "--nproc", str(nproc)], tmp_path)
+        assert done.code == 0, done.said
     finals, losses = [], []
     for path in (one, two):
         run = RunDirectory.open(path)
@@ -669,33 +655,32 @@ def test_two_processes_train_as_one(run_cli: Cli, one_thread: dict[str, str], tm
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("nproc", ["1", "2"])
-def test_a_sweep_stops_saves_and_goes_on(one_thread: dict[str, str], tmp_path: Path, nproc: str) -> None:
+def test_a_sweep_stops_saves_and_goes_on(server: Server, tmp_path: Path, nproc: str) -> None:
     """SIGTERM ends the sweep with what is trained saved; after kill -9 the training saves too, and the same command
     waits for it and goes on."""
     pytest.importorskip("fcntl")
     folder, run = tmp_path / "s", tmp_path / "s" / "seed-0"
     command = [
-        *(sys.executable, "-m", "wasskit", "mrl", "sweep", "seed=0", "--epochs", "60", "--dims", "2,16"),
-        *("--no-tensorboard", "--quiet", "--run-dir", str(folder), "--nproc-per-run", nproc),
+        *("mrl", "sweep", "seed=0", "--epochs", "30", "--dims", "2,16", "--batch-size", "358"),
+        *("--no-tensorboard", "--quiet", "--run-dir", folder, "--nproc-per-run", nproc),
     ]
 
-    def start(step: int) -> subprocess.Popen[str]:
-        process = subprocess.Popen(command, env=one_thread, stderr=subprocess.PIPE, text=True)
+    def start(epoch: int) -> Command:
+        process = server.start(command, tmp_path)
         metrics, deadline = run / "metrics.csv", time.monotonic() + 300
-        while not metrics.is_file() or f"\n{step}," not in metrics.read_text():
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        while not metrics.is_file() or f"\n{epoch}," not in metrics.read_text():
+            assert process.code is None, process.said
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return process
 
     stopped = start(2)
-    stopped.send_signal(signal.SIGTERM)
-    _, said = stopped.communicate(timeout=300)
-    assert stopped.returncode == 143
-    assert "0 of 1 trainings are finished, 1 saved, 0 pending" in " ".join(said.split())
+    stopped.send(signal.SIGTERM)
+    assert stopped.finish() == 143
+    assert "0 of 1 trainings are finished, 1 saved, 0 pending" in " ".join(stopped.said.split())
     killed = start(8)
-    killed.kill()
-    killed.communicate()
-    assert subprocess.run(command, env=one_thread, check=False).returncode == 0
+    killed.send(signal.SIGKILL)
+    assert killed.finish() == 137
+    assert server.run(command, tmp_path).code == 0
     assert (folder / "table.csv").is_file()
     assert not (folder / "failed.json").exists()

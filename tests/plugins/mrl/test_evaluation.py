@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wasskit.evaluation.knn import knn_accuracy
-from wasskit.evaluation.retrieval import precision_at_1
+from wasskit.evaluation.retrieval import recall_at_k
 from wasskit.plugins.mrl.evaluation import between, classify_prefixes, neighbour_metrics
 from wasskit.plugins.mrl.network import build_model
 
@@ -25,7 +25,7 @@ def test_neighbour_metrics_are_those_of_the_prefixes() -> None:
     for d in (2, 8):
         expected = knn_accuracy(bank[:, :d], bank_labels, x[:, :d], y, 5, 0.07).item()
         assert metrics[f"knn@{d}"] == pytest.approx(100 * expected)
-        assert metrics[f"precision1@{d}"] == pytest.approx(100 * precision_at_1(x[:, :d], y).item())
+        assert metrics[f"precision1@{d}"] == pytest.approx(100 * recall_at_k(x[:, :d], y).item())
     assert metrics["knn"] == pytest.approx((metrics["knn@2"] + metrics["knn@8"]) / 2)
     assert "knn" not in neighbour_metrics(x, y, (2,))
 

@@ -261,8 +261,7 @@ def test_embedding_narrower_than_the_dimensions() -> None:
 
 def value_and_gradients(sinkhorn: Any, tied: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
     """One step of this rank's share of a batch of 12: mean loss, gradients of a network before and of the
-    classifiers.
-    """
+    classifiers."""
     generator = torch.Generator().manual_seed(5)
     images, labels = torch.randn(12, 6, generator=generator).double(), torch.arange(12) % 4
     torch.manual_seed(0)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trust.server import Server
 from wasskit.models.backbones import build_backbone
 from wasskit.models.export import load_weights
 from wasskit.recipes import parse_recipe, recipe_names, recipes_folder
@@ -277,40 +275,20 @@ def assert_equal(a: Any, b: Any) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_and_resume_in_a_real_process(tmp_path: Path) -> None:
+def test_sigterm_and_resume_in_a_real_process(server: Server, tmp_path: Path) -> None:
     """A kill in the middle of an epoch, then --resume: the same last checkpoint as without the kill."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "wasskit",
-        "ssl",
-        "moco",
-        "--w2",
-        *QUICK,
-        "--epochs",
-        "16",
-        "--eval-every",
-        "16",
-    ]
-    killed = subprocess.Popen([*command, "--run-dir", str(tmp_path / "run")], env=environment)
+    command = ["ssl", "moco", "--w2", *QUICK, "--epochs", "6", "--eval-every", "6", "--log-every", "7", "-q"]
+    killed = server.start([*command, "--run-dir", tmp_path / "run"], tmp_path)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("loss") >= 2):
         time.sleep(0.05)
-    killed.send_signal(signal.SIGTERM)
-    assert killed.wait(60) == 143
+    killed.send(signal.SIGTERM)
+    assert killed.finish() == 143
     step = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
-    subprocess.run(
-        [sys.executable, "-m", "wasskit", "ssl", "moco", "--resume", str(tmp_path / "run"), "-q"], check=True,
-        env=environment, capture_output=True,
-    )  # fmt: skip
-    subprocess.run(
-        [*command, "--run-dir", str(tmp_path / "whole"), "-q"],
-        check=True,
-        env=environment,
-        capture_output=True,
-    )
+    for words in (["ssl", "moco", "--resume", tmp_path / "run", "-q"], [*command, "--run-dir", tmp_path / "whole"]):
+        done = server.run(words, tmp_path)
+        assert done.code == 0, done.said
     whole, parts = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in ("whole", "run"))
     assert_equal(whole["task"], parts["task"])
     assert not torch.equal(step["task"]["queue.keys"], parts["task"]["queue.keys"])
@@ -318,18 +296,17 @@ def test_sigterm_and_resume_in_a_real_process(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one(server: Server, tmp_path: Path) -> None:
     """The whole command, views and batch norm included: the same networks, queue and metrics, up to rounding."""
-    command = [sys.executable, "-m", "wasskit", "ssl", "moco", "--w2", *QUICK, "--epochs", "1", "--json"]
+    command = ["ssl", "moco", "--w2", *QUICK, "--epochs", "1", "--json"]
     found = {}
     for count in (1, 2):
         path = tmp_path / str(count)
-        result = subprocess.run(
-            [*command, "--nproc", str(count), "--run-dir", str(path)],
-            check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        found[count] = json.loads(result.stdout), load_checkpoint(path / "checkpoints" / "last.pt")["task"]
-    assert "2 processes; batch norm takes the statistics of all processes together" in result.stderr
+        done = server.run([*command, "--nproc", str(count), "--run-dir", path], tmp_path)
+        assert done.code == 0, done.said
+        result = json.loads(done.said[done.said.index("\n{") : done.said.rindex("}") + 1])
+        found[count] = result, load_checkpoint(path / "checkpoints" / "last.pt")["task"]
+    assert "2 processes; batch norm takes the statistics of all processes together" in done.said
     (alone, state), (together, joined) = found[1], found[2]
     assert together["final"] == pytest.approx(alone["final"], rel=1e-3)
     for name, value in state.items():

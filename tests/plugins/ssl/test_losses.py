@@ -1,5 +1,4 @@
-"""The losses against the published numbers, plain transcriptions, degenerate batches, and on two ranks
-against one."""
+"""The losses against the published numbers, plain transcriptions, degenerate batches, and on two ranks against one."""
 
 from __future__ import annotations
 
@@ -148,8 +147,7 @@ def test_whitening_makes_the_second_moment_the_identity() -> None:
 
 
 def test_zero_cl_vanishes_for_equal_whitened_views() -> None:
-    """c_ii = s / (s + 0.01) for equal views of second moment s, nearly 1 in every direction of a wide
-    batch."""
+    """c_ii = s / (s + 0.01) for equal views of second moment s, nearly 1 in every direction of a wide batch."""
     z = torch.linalg.qr(torch.randn(64, 8, generator=torch.Generator().manual_seed(2)))[0]
     assert zero_cl_loss(z, z).item() < 8 * 0.02**2
 

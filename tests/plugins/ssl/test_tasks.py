@@ -22,6 +22,7 @@ from wasskit.plugins.ssl.tasks import (
     BarlowTask,
     ByolTask,
     MocoTask,
+    Parts,
     PretrainTask,
     ZeroClTask,
     move_towards,
@@ -41,17 +42,17 @@ def build(method: str, config: PretrainOptions = CONFIG) -> PretrainTask:
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(1, 12, 3, bias=False), nn.BatchNorm2d(12), nn.ReLU())
     encoder = Encoder(Backbone("small", layers, channels=1, num_features=12), PROJECTOR)
-    description = {"projector": list(PROJECTOR)}
+    parts = Parts(encoder, config, {"projector": list(PROJECTOR)})
     if method == "byol":
-        return ByolTask(encoder, config, description, predictor=16, momentum=0.9)
+        return ByolTask(parts, predictor=16, momentum=0.9)
     if method == "byol-bare":
-        return ByolTask(encoder, config, description, predictor=None, momentum=0.9)
+        return ByolTask(parts, predictor=None, momentum=0.9)
     if method == "moco":
-        return MocoTask(encoder, config, description, queue=40, temperature=0.2, momentum=(0.9, 0.99))
+        return MocoTask(parts, queue=40, temperature=0.2, momentum=(0.9, 0.99), shuffled=False)
     if method == "barlow":
-        return BarlowTask(encoder, config, description, off_diagonal=0.08)
+        return BarlowTask(parts, off_diagonal=0.08)
     along = cast(Any, method.partition("-")[2] or "feature")
-    return ZeroClTask(encoder, config, description, along=along)
+    return ZeroClTask(parts, along=along)
 
 
 METHODS = ["byol", "byol-bare", "moco", "barlow", "zerocl-feature", "zerocl-instance", "zerocl-both"]

@@ -314,7 +314,7 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
     # At the published size one step on a processor takes seconds; the estimate comes before the first.
     result = run_cli(
         "w2gn", "style", "--image-size", "96", "--width", "4", "--patches", "16", "--steps", "1", "--batch-size", "2",
-        "--run-dir", tmp_path / "run", "--device", "cpu",
+        "--keep", "end", "--run-dir", tmp_path / "run", "--device", "cpu",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert "a GPU is advised" in " ".join(result.stderr.split())

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, CommandOptions, Invocation, argument, option
-from wasskit.options import DataFolderOptions, OverwriteOptions, ReadingOptions, complete_local_paths
+from wasskit.options import DataFolderOptions, OverwriteOptions, ReadingOptions
 
 if TYPE_CHECKING:
     from wasskit.data.base import ImageDataset

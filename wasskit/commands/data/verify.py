@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, CommandOptions, Invocation, argument
-from wasskit.options import complete_local_paths
 
 
 @dataclass(frozen=True, kw_only=True)

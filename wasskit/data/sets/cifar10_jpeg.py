@@ -36,8 +36,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
     )
 )
 def cifar10_jpeg(request: Request) -> ImageDataset:
-    """CIFAR-10 from JPEG files laid one after another: ``blob`` uint8, ``offsets`` int64 (N + 1), ``labels``
-    (N).
+    """CIFAR-10 from JPEG files laid one after another: ``blob`` uint8, ``offsets`` int64 (N + 1), ``labels`` (N).
 
     Lossy: accuracies are not comparable with those on the original pixels.
     """

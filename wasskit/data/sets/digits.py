@@ -38,8 +38,7 @@ def _look(root: Path) -> Path | str:
     )
 )
 def digits(request: Request) -> ImageDataset:
-    """1,797 handwritten digits, 8x8: 1,259 train, 179 val, 359 test, stratified, the same split for every
-    seed.
+    """1,797 handwritten digits, 8x8: 1,259 train, 179 val, 359 test, stratified, the same split for every seed.
 
     The grey levels 0..16 become 0..255.
     """

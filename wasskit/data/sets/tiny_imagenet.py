@@ -35,8 +35,7 @@ if typing.TYPE_CHECKING:
     )
 )
 def tiny_imagenet(request: Request) -> ImageDataset:
-    """Tiny ImageNet: 200 classes, 100,000 train; its 10,000 validation images are "test" (the test labels are
-    secret).
+    """Tiny ImageNet: 200 classes, 100,000 train; its 10,000 validation images are "test" (the test labels are secret).
 
     The validation images may lie in one folder with ``val_annotations.txt`` or, as many rearrange them,
     in class folders.

@@ -14,11 +14,10 @@ from wasskit.models.icnn.potential import Potential, activate
 class ConvICNN(Potential):
     """Convolutional input-convex network for images (B, C, H, W) of one given size.
 
-    The first layer is ``a(x) + b(x)^2`` with two stacks of four 3x3 convolutions, followed by CELU and 3x3
-    convolutions of stride 2 with non-negative weights until about 4x4 pixels are left, and four
-    non-negative linear layers. At 128x128 with the default width this is the published network, parameter
-    names included; other sizes change the number of convolutions of stride 2 (one per halving down to 4
-    pixels).
+    The first layer is ``a(x) + b(x)^2`` with two stacks of four 3x3 convolutions, followed by CELU and 3x3 convolutions
+    of stride 2 with non-negative weights until about 4x4 pixels are left, and four non-negative linear layers. At
+    128x128 with the default width this is the published network, parameter names included; other sizes change the
+    number of convolutions of stride 2 (one per halving down to 4 pixels).
 
     Args:
         image_size: height and width; one number for squares.

@@ -18,8 +18,7 @@ MONOMIALS_UP_TO = 8
 
 
 class ConvexQuadratic(nn.Module):
-    """Parameters of one input-quadratic skip layer, ``q(x)_o = sum_r (sum_d x_d Q[d, r, o])^2 + (W x +
-    b)_o``.
+    """Parameters of one input-quadratic skip layer, ``q(x)_o = sum_r (sum_d x_d Q[d, r, o])^2 + (W x + b)_o``.
 
     The names and shapes are those of the published checkpoints: ``quadratic_decomposed`` (in, rank, out),
     ``weight`` (out, in), ``bias`` (out).
@@ -43,8 +42,7 @@ class ConvexQuadratic(nn.Module):
 
 
 class DenseICNN(Potential):
-    """Fully connected input-convex network with input-quadratic skip layers (Korotin et al., 2021, appendix
-    B.2).
+    """Fully connected input-convex network with input-quadratic skip layers (Korotin et al., 2021, appendix B.2).
 
     With ``q_i`` the quadratic layers, ``C_i >= 0`` the hidden weights, ``c >= 0`` the output weights and
     ``a`` the activation::
@@ -99,8 +97,7 @@ class DenseICNN(Potential):
         self.final_layer = nn.Linear(self.hidden[-1], 1, bias=False)
         with torch.no_grad():
             for layer in [*self.convex_layers, self.final_layer]:
-                # Positive weights with the mean 1/fan-in keep hidden layers of the size of the quadratic
-                # ones.
+                # Positive weights with the mean 1/fan-in keep hidden layers of the size of the quadratic ones.
                 layer.weight.uniform_(0.0, 2.0 / layer.weight.shape[1])
 
     @property

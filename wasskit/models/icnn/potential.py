@@ -155,9 +155,8 @@ class QuadraticPotential(Potential):
 class AffinePotential(Potential):
     """A potential given in transformed coordinates, ``psi(x) = core(A (x - m)) / c + <x, n>``.
 
-    Its map is ``A^T grad core(A (x - m)) / c + n``. With ``A`` and ``c`` from
-    `wasskit.ot.gaussian.balance`, a core whose map is the identity is the optimal transport between the
-    Gaussians of the two measures' moments.
+    Its map is ``A^T grad core(A (x - m)) / c + n``. With ``A`` and ``c`` from `wasskit.ot.gaussian.balance`, a core
+    whose map is the identity is the optimal transport between the Gaussians of the two measures' moments.
     """
 
     transform: Tensor

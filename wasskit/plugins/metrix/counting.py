@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import OptionGroup, option
 from wasskit.errors import UserError
 from wasskit.evaluation.conventions import (
@@ -19,7 +20,6 @@ from wasskit.evaluation.conventions import (
     PrecisionOver,
     TieRule,
 )
-from wasskit.options import complete_local_paths
 from wasskit.trained.vectors import vector_file
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from wasskit.candidates import complete_datasets
 from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import (
@@ -14,7 +15,6 @@ from wasskit.options import (
     OptimizerOptions,
     RunOptions,
     TrainingDeviceOptions,
-    complete_datasets,
 )
 from wasskit.plugins.metrix.losses import build_loss, loss_names, parse_settings
 from wasskit.trained import options as trained

@@ -1,5 +1,4 @@
-"""What nested prefixes buy: retrieval and classification that spend long prefixes only where short ones do
-not decide.
+"""What nested prefixes buy: retrieval and classification that spend long prefixes only where short ones do not decide.
 
 Costs are counted as in Matryoshka Representation Learning (Kusupati et al., 2022): multiply-adds of inner products, of
 which one counts as one operation; an exact search of N items with d coordinates costs N d per query.
@@ -21,8 +20,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class SearchStrategy:
-    """A retrieval: search everything with the first dimension, then re-rank ever shorter lists with longer
-    prefixes.
+    """A retrieval: search everything with the first dimension, then re-rank ever shorter lists with longer prefixes.
 
     ``stages`` are (dimension, length of the list it is applied to); the first length is the whole gallery.
     """

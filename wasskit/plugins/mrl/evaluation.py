@@ -49,9 +49,8 @@ def neighbour_metrics(
 ) -> dict[str, float]:
     """k-NN accuracy (against ``train``), precision@1 and mAP@10 of retrieval in percent, at any dimensions.
 
-    embeddings (N, D), labels (N,). A prefix is compared by its cosine. In retrieval every image of the split
-    queries all others; mAP@10 is normalised by min(R, 10) for R images of the query's class. The work is
-    shared by the ranks.
+    embeddings (N, D), labels (N,). A prefix is compared by its cosine. In retrieval every image of the split queries
+    all others; mAP@10 is normalised by min(R, 10) for R images of the query's class. The work is shared by the ranks.
     """
     values: dict[str, list[float]] = {name: [] for name in NEIGHBOURS if name != "knn" or train is not None}
     for d in dims:

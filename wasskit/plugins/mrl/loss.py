@@ -53,8 +53,7 @@ class MatryoshkaWassersteinLoss(nn.Module):
         label_smoothing: share of the target spread evenly over the classes.
         ce_weights: K weights of the cross entropies; all one by default.
         tied: one classifier for all dimensions, sliced (MRL-E), instead of one each.
-        sinkhorn: ``"exact"`` for the converged divergences, ``"geomloss"`` for the annealed ones as
-            published.
+        sinkhorn: ``"exact"`` for the converged divergences, ``"geomloss"`` for the annealed ones as published.
 
     Raises:
         ValueError: dimensions that are not strictly increasing, parameters out of range, a wrong number of weights.

@@ -106,8 +106,7 @@ def build_model(description: Mapping[str, Any], objective: Mapping[str, Any] | N
     """An untrained model.
 
     Args:
-        description: see :class:`Description`; ``dims`` None stands for the backbone's width halved up to eight
-            times.
+        description: see :class:`Description`; ``dims`` None stands for the backbone's width halved up to eight times.
         objective: further settings of the loss.
         weights: ``pretrained``, ``weights``, ``download`` of :func:`wasskit.models.backbones.build_backbone`.
     """

@@ -18,6 +18,7 @@ from wasskit.options import (
     sync_norm_option,
 )
 from wasskit.ot.nesting import check_dims
+from wasskit.sweeps import options as sweeps
 from wasskit.trained import options as trained
 
 
@@ -110,14 +111,8 @@ class TrainingOptions(RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions(OptionGroup):
+class JobOptions(sweeps.JobOptions):
     """Options of commands that train many times; mixed into those of one training."""
-
-    jobs: int = option(1, help="Trainings at the same time.", panel="Machine", min=1, runtime=True)
-    nproc_per_run: int = option(1, help="Processes of each training.", panel="Machine", min=1, runtime=True)
-    table_only: bool = option(
-        False, help="Train nothing: tabulate what is finished.", panel="Run", transient=True, flag="--table-only"
-    )
 
     def validate(self) -> None:
         super().validate()

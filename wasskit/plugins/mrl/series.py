@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wasskit.cluster.options import SubmitOptions
-from wasskit.config import RecipeOptions, part, to_options, values_of
+from wasskit.config import Invocation, RecipeOptions, changed, part, to_options, values_of
 from wasskit.options import RunOptions
-from wasskit.plugins.mrl.grid import NETWORKS, Axes, Subject, plan_points
+from wasskit.plugins.mrl.grid import NETWORKS, Axes, Subject, parse_axes, plan_points
 from wasskit.plugins.mrl.results import collect, grid_report
 from wasskit.report import Report
-from wasskit.sweeps.cluster import submit_grid
+from wasskit.sweeps.cluster import make_grid
 from wasskit.sweeps.grid import Grid
+from wasskit.sweeps.options import seed_axis
+
+C = TypeVar("C", bound=RecipeOptions)
+
+
+def whole_grid(config: C, subject: Subject = NETWORKS) -> tuple[C, Axes]:
+    """A sweep whose option ``grid`` holds all axes, however they were given, and these."""
+    values = values_of(config)
+    grid = (*values["axes"], *values["grid"], *seed_axis(part(config, SubmitOptions).array))
+    return changed(config, axes=(), grid=grid), parse_axes(grid, subject)
 
 
 def run_grid(
     config: RecipeOptions,
     axes: Axes,
+    invocation: Invocation,
     *,
-    command: str,
     data: str,
     default: str,
     width: Callable[[Any], int],
-    jobs: int,
-    nproc: int,
-    argv: Sequence[str],
-    paper: Mapping[str, Any] | None = None,
     subject: Subject = NETWORKS,
 ) -> Mapping[str, Any]:
     """Train a grid in ``--run-dir`` (or ``runs/mrl/<name>``), tabulate, draw and save it; what ``--json`` prints.
@@ -37,16 +43,16 @@ def run_grid(
         default: the name of the folder where the user chose none.
         width: see :func:`wasskit.plugins.mrl.grid.plan_points`.
     """
-    run, submit = part(config, RunOptions), part(config, SubmitOptions)
+    run, values = part(config, RunOptions), values_of(config)
     root = run.run_dir or Path("runs") / "mrl" / (run.name or default)
 
     def report(points: Sequence[Any], paper: Mapping[str, Any]) -> Report:
-        return grid_report(data, command, collect(root, points), paper)
+        return grid_report(data, invocation.command, collect(root, points), paper)
 
     grid = Grid(
-        root=root, command=command, trains=subject.command, options=to_options(config),
-        points=plan_points(config, axes, width, subject), argv=argv, jobs=jobs, nproc=nproc, base=config, paper=paper,
+        root=root, command=invocation.command, trains=subject.command, options=to_options(config),
+        points=plan_points(config, axes, width, subject), argv=invocation.argv, jobs=values["jobs"],
+        nproc=values["nproc_per_run"], base=config,
+        paper=invocation.recipe.get("paper") if invocation.recipe else None,
     )  # fmt: skip
-    if values_of(config)["table_only"]:
-        return grid.tabulate(report)
-    return submit_grid(grid, submit) if submit.submit is not None else grid.run(report)
+    return make_grid(grid, part(config, SubmitOptions), report, table_only=values["table_only"])

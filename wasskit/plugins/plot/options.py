@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from wasskit.candidates import complete_local_paths, complete_runs
 from wasskit.config import OptionGroup, argument, option
 from wasskit.errors import UserError
-from wasskit.options import OverwriteOptions, complete_local_paths, complete_runs
+from wasskit.options import OverwriteOptions
 
 FORMATS = ("png", "pdf", "svg")
 

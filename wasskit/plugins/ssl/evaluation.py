@@ -277,8 +277,7 @@ def linear_accuracy(
     known: Features | None = None,
     after_epoch: Callable[[int, float], None] | None = None,
 ) -> tuple[Metrics, nn.Linear]:
-    """The published linear probe: one layer on the frozen features of random crops and flips, tested after
-    each epoch.
+    """The published linear probe: one layer on the frozen features of random crops and flips, tested after each epoch.
 
     Last and best accuracy are reported separately; ``after_epoch(epoch, top1)`` is called with percentages.
     ``known``: the features of ``test``, where they are there already.

@@ -23,15 +23,14 @@ from wasskit.plugins.ssl.evaluation import (
 from wasskit.plugins.ssl.network import Encoder, SslModel, build_encoder, describe
 from wasskit.plugins.ssl.options import PretrainOptions
 from wasskit.plugins.ssl.reports import pretraining_report
-from wasskit.plugins.ssl.tasks import Evaluate, PretrainTask, synchronise
+from wasskit.plugins.ssl.tasks import Parts, PretrainTask, synchronise
 from wasskit.report import conclude, write
 from wasskit.training.session import Session, training_session
 
 C = TypeVar("C", bound=PretrainOptions)
-MakeTask = Callable[[Encoder, C, Mapping[str, Any], Evaluate], PretrainTask]
 
 
-def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mapping[str, Any]:
+def pretrain(config: C, invocation: Invocation, make_task: Callable[[Parts[C]], PretrainTask]) -> Mapping[str, Any]:
     """Train, evaluate, compare with raw pixels and the untrained backbone, draw, report."""
     method = invocation.command.split()[-1]
     name = "-".join(part for part in (method, config.uniformity.term, config.data.dataset) if part)
@@ -56,7 +55,7 @@ def pretrain(config: C, invocation: Invocation, make_task: MakeTask[C]) -> Mappi
         def evaluate(encoder: Encoder) -> dict[str, dict[str, float]]:
             return {"test": standard_metrics(encoder, bank, test, views, neighbours, settings)}
 
-        task = make_task(model.encoder, config, model.description, evaluate)
+        task = make_task(Parts(model.encoder, config, model.description, evaluate))
         task.monitor = None if neighbours is None else f"test/{neighbours.name}_top1"
         synchronise(task)
         if world_size() > 1:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,29 +37,48 @@ from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.schedules import Schedule, cosine, warmup_cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, Task
 
+C = TypeVar("C", bound=PretrainOptions)
 Evaluate = Callable[[Encoder], dict[str, dict[str, float]]]
 
 
-class PretrainTask(Task):
-    """What the methods share: an encoder, a uniformity term on its projections, the published optimisation.
+@dataclass(frozen=True)
+class Parts(Generic[C]):
+    """What a task of any method is made of.
 
     Args:
         description: the model's, kept in every checkpoint.
         evaluate: metrics of an encoder, by split.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-    ) -> None:
+    encoder: Encoder
+    config: C
+    description: Mapping[str, Any]
+    evaluate: Evaluate | None = None
+
+    @property
+    def width(self) -> int:
+        """The number of coordinates of a projection."""
+        return int(self.description["projector"][-1])
+
+
+class Objective(NamedTuple):
+    """A method's loss, a scalar, and the projections (B, m) of both views, on which the uniformity term acts."""
+
+    loss: Tensor
+    first: Tensor
+    second: Tensor
+
+
+class PretrainTask(Task):
+    """What the methods share: an encoder, a uniformity term on its projections, the published optimisation."""
+
+    def __init__(self, parts: Parts[Any]) -> None:
         super().__init__()
-        self.encoder = encoder
+        config: PretrainOptions = parts.config
+        self.encoder = parts.encoder
         self.config = config
-        self.description = dict(description)
-        self.measure = evaluate
+        self.description = dict(parts.description)
+        self.measure = parts.evaluate
         self.epochs = config.loop.epochs
         self.uniformity: nn.Module | None = None
         terms = config.uniformity
@@ -71,8 +91,8 @@ class PretrainTask(Task):
             self.uniformity = Regulariser(terms.term, slices=terms.slices, seed=config.run.seed)
 
     @abstractmethod
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The method's loss on two views, and the projections of both that the uniformity term sees."""
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
+        """The method's loss on two views, (B, C, H, W) float32 each."""
 
     def losses(self, batch: Batch, progress: Progress) -> Losses:
         loss, z1, z2 = self.objective(*batch.views)
@@ -127,9 +147,9 @@ def published_schedule(plan: Plan, warmup_epochs: int) -> Schedule:
 class InvarianceTask(PretrainTask):
     """The mean square between the views' projections: what VICReg, LeJEPA and VISReg add their regularisers to."""
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         z1, z2 = self.encoder(first), self.encoder(second)
-        return invariance_loss(z1, z2), z1, z2
+        return Objective(invariance_loss(z1, z2), z1, z2)
 
 
 class ByolTask(PretrainTask):
@@ -138,27 +158,17 @@ class ByolTask(PretrainTask):
     Without ``predictor`` the projections themselves are compared, and the uniformity term keeps them from collapsing.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-        *,
-        predictor: int | None,
-        momentum: float,
-    ) -> None:
-        super().__init__(encoder, config, description, evaluate)
-        width = description["projector"][-1]
-        self.predictor: nn.Module = nn.Identity() if predictor is None else MLP((width, predictor, width))
-        self.target = deepcopy(encoder).requires_grad_(False)
+    def __init__(self, parts: Parts[Any], *, predictor: int | None, momentum: float) -> None:
+        super().__init__(parts)
+        self.predictor: nn.Module = nn.Identity() if predictor is None else MLP((parts.width, predictor, parts.width))
+        self.target = deepcopy(parts.encoder).requires_grad_(False)
         self.target_momentum = momentum
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         z1, z2 = self.encoder(first), self.encoder(second)
         with torch.no_grad():
             t1, t2 = self.target(first), self.target(second)
-        return byol_loss(self.predictor(z1), self.predictor(z2), t1, t2), z1, z2
+        return Objective(byol_loss(self.predictor(z1), self.predictor(z2), t1, t2), z1, z2)
 
     def step(self, batch: Any, stepper: Stepper) -> Losses:
         with stepper.autocast():
@@ -172,38 +182,28 @@ class ByolTask(PretrainTask):
 
 
 class MocoTask(PretrainTask):
-    """MoCo v2 (He et al. 2020, Chen et al. 2020), symmetric: tell the other view's key from a queue of older
-    keys.
+    """MoCo v2 (He et al. 2020, Chen et al. 2020), symmetric: tell the other view's key from a queue of older keys.
 
     With ``shuffled``, keys are computed on images dealt anew to the processes, so that batch statistics tell nothing.
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-        *,
-        queue: int,
-        temperature: float,
-        momentum: tuple[float, float],
-        shuffled: bool = False,
+        self, parts: Parts[Any], *, queue: int, temperature: float, momentum: tuple[float, float], shuffled: bool
     ) -> None:
-        super().__init__(encoder, config, description, evaluate)
-        self.key_encoder = deepcopy(encoder).requires_grad_(False)
-        self.queue = KeyQueue(queue, description["projector"][-1], seed=config.run.seed)
+        super().__init__(parts)
+        self.key_encoder = deepcopy(parts.encoder).requires_grad_(False)
+        self.queue = KeyQueue(queue, parts.width, seed=self.config.run.seed)
         self.temperature = temperature
         self.momentum = momentum
         self.shuffled = shuffled
         self._moved_at = -1
         self._keys: tuple[Tensor, Tensor] | None = None
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         q1, q2 = (_unit(self.encoder(view)) for view in (first, second))
         k1, k2 = (_unit(self._key(view)) for view in (first, second))
         self._keys = (k1, k2)
-        return moco_loss(q1, q2, k1, k2, self.queue.keys, self.temperature), q1, q2
+        return Objective(moco_loss(q1, q2, k1, k2, self.queue.keys, self.temperature), q1, q2)
 
     @property
     def batch_statistics(self) -> str:
@@ -238,42 +238,26 @@ class BarlowTask(PretrainTask):
     """Barlow Twins (Zbontar et al. 2021): features that agree between the views and do not correlate
     with each other."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-        *,
-        off_diagonal: float,
-    ) -> None:
-        super().__init__(encoder, config, description, evaluate)
+    def __init__(self, parts: Parts[Any], *, off_diagonal: float) -> None:
+        super().__init__(parts)
         self.off_diagonal = off_diagonal
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         z1, z2 = self.encoder(first), self.encoder(second)
-        return barlow_twins_loss(z1, z2, self.off_diagonal), z1, z2
+        return Objective(barlow_twins_loss(z1, z2, self.off_diagonal), z1, z2)
 
 
 class ZeroClTask(PretrainTask):
     """Zero-CL (Zhang et al. 2022): agreement after whitening along features, along instances, or both."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        config: PretrainOptions,
-        description: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
-        *,
-        along: ZeroCl,
-    ) -> None:
-        super().__init__(encoder, config, description, evaluate)
+    def __init__(self, parts: Parts[Any], *, along: ZeroCl) -> None:
+        super().__init__(parts)
         self.along: ZeroCl = along
-        self.solver: Solver = config.uniformity.solver
+        self.solver: Solver = self.config.uniformity.solver
 
-    def objective(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(self, first: Tensor, second: Tensor) -> Objective:
         z1, z2 = self.encoder(first), self.encoder(second)
-        return zero_cl_loss(z1, z2, self.along, self.solver), z1, z2
+        return Objective(zero_cl_loss(z1, z2, self.along, self.solver), z1, z2)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """The coordinates of the uniform sphere against a Gaussian, in one and in two dimensions.
 
-Only the coordinates looked at are drawn: with g ~ N(0, I_c) and X^2 ~ chi^2 of m - c degrees of freedom, g /
-sqrt(|g|^2 + X^2) has the law of c coordinates of the uniform sphere in R^m. So a sample costs the same in 256
-dimensions as in 2.
+Only the coordinates looked at are drawn: with g ~ N(0, I_c) and X^2 ~ chi^2 of m - c degrees of freedom, g / sqrt(|g|^2
++ X^2) has the law of c coordinates of the uniform sphere in R^m. So a sample costs the same in 256 dimensions as in 2.
 """
 
 from __future__ import annotations

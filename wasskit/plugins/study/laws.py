@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,7 +216,15 @@ def _integral(f: Callable[[float], float], scale: float) -> float:
 # --- A Gaussian that is not centred, on the circle -------------------------------------------------------------------
 
 
-def projected_normal_metrics(shift: float, t: float = 2.0) -> tuple[float, float, float]:
+class ProjectedNormal(NamedTuple):
+    """W2, L_U and the length of the mean of points on the circle."""
+
+    w2: float
+    lu: float
+    norm: float
+
+
+def projected_normal_metrics(shift: float, t: float = 2.0) -> ProjectedNormal:
     """W2, L_U and |mu| of x/|x| for x ~ N(k (1, 1), I_2), k = ``shift``.
 
     About the direction of the mean the angle has the density (1/2pi) e^{-s^2/2} (1 + sqrt(2 pi) u Phi(u) e^{u^2/2})
@@ -232,7 +241,7 @@ def projected_normal_metrics(shift: float, t: float = 2.0) -> tuple[float, float
     along = max(0.0, float((density * (np.cos(theta) - first) ** 2).sum()))
     root_trace = math.sqrt(across) + math.sqrt(along)
     w2 = math.sqrt(max(0.0, 2 - math.sqrt(2) * root_trace))
-    return w2, math.log(float((circle_potential(orders, t) * moments**2).sum())), abs(first)
+    return ProjectedNormal(w2, math.log(float((circle_potential(orders, t) * moments**2).sum())), abs(first))
 
 
 def projected_normal_density(shift: float) -> tuple[Array, Array]:

@@ -50,8 +50,8 @@ def means_report(
     places = np.geomspace(0.01, max(1.0, *shifts), 200) if max(shifts) > 0 else np.zeros(1)
     curve = []
     for shift in (0.0, *places):
-        w2, exact_lu, _ = projected_normal_metrics(float(shift), t)
-        curve.append((float(shift), 0 - exact_lu, 0 - w2))
+        exact = projected_normal_metrics(float(shift), t)
+        curve.append((float(shift), 0 - exact.lu, 0 - exact.w2))
     deviation = {
         metric: [(row[f"neg_{metric}"] - row[f"neg_{metric}_{law}"]) / row[f"neg_{metric}_law_se"] for row in rows]
         for metric, law in (("w2", "expected"), ("lu", "exact"))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths
 from wasskit.plugins.metrix.options import ModelDataOptions
 
 if typing.TYPE_CHECKING:

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import OptionGroup, RecipeOptions, argument, group, option
 from wasskit.errors import UserError
-from wasskit.options import (
-    CadenceOptions,
-    RunOptions,
-    TrainingDeviceOptions,
-    UpdateOptions,
-    complete_local_paths,
-)
+from wasskit.options import CadenceOptions, RunOptions, TrainingDeviceOptions, UpdateOptions
 from wasskit.plugins.mrl.options import ObjectiveOptions
 
 if TYPE_CHECKING:

@@ -118,9 +118,8 @@ class Validation:
     """What a network is measured by during training, on the part that it does not learn from.
 
     In percent at each prefix and as ``name`` their mean: ``overlap10``, the share of the ten nearest training vectors
-    that stay; ``nn1``, the accuracy of the class of the nearest; with pairs ``recall@1`` and ``recall@10``, the
-    share of queries with a relevant document among the nearest of all documents.
-    ``decides`` names what chooses the best.
+    that stay; ``nn1``, the accuracy of the class of the nearest; with pairs ``recall@1`` and ``recall@10``, the share
+    of queries with a relevant document among the nearest of all documents. ``decides`` names what chooses the best.
     """
 
     def __init__(self, train: Vectors, held: Vectors, learns: Learns, device: torch.device, *, seed: int = 0) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasskit.cluster.request import seeds_of
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths
 from wasskit.plugins.mrl.adapt.options import AdaptOptions
 from wasskit.plugins.mrl.options import JobOptions, axes_of
 
@@ -36,30 +35,18 @@ class MrlAdaptSweep(JobOptions, AdaptOptions):
 
 def body(config: MrlAdaptSweep, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.adapt.data import vector_width
-    from wasskit.plugins.mrl.grid import ADAPTORS, parse_axes
-    from wasskit.plugins.mrl.series import run_grid
+    from wasskit.plugins.mrl.grid import ADAPTORS
+    from wasskit.plugins.mrl.series import run_grid, whole_grid
 
-    # The folder's configuration holds the whole grid, however its axes were given.
-    array = config.machine.array
-    seeds = [f"seed={','.join(map(str, seeds_of(array)))}"] if array else []
-    config = replace(config, axes=(), grid=(*config.axes, *config.grid, *seeds))
-    axes = parse_axes(config.grid, ADAPTORS)
+    config, axes = whole_grid(config, ADAPTORS)
     if "method" in axes and config.learns != "labels":
         raise UserError("method: the published comparison learns from labels: give --labels.")
     data = "digits" if config.train is None else config.train.stem
     return run_grid(
-        config,
-        axes,
-        command="mrl adapt-sweep",
+        config, axes, invocation,
         data=f"{data}/{'validation' if config.train is not None and config.test is None else 'test'}",
-        default=f"adapt-sweep-{data}",
-        width=lambda training: vector_width(training.train),
-        jobs=config.jobs,
-        nproc=config.nproc_per_run,
-        argv=invocation.argv,
-        paper=invocation.recipe.get("paper") if invocation.recipe else None,
-        subject=ADAPTORS,
-    )
+        default=f"adapt-sweep-{data}", width=lambda training: vector_width(training.train), subject=ADAPTORS,
+    )  # fmt: skip
 
 
 command = Command(

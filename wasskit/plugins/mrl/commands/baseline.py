@@ -26,23 +26,11 @@ def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
 
     if config.machine.array and not config.seeds:
         config = replace(config, seeds=tuple(seeds_of(config.machine.array)))
-    paper = invocation.recipe.get("paper") if invocation.recipe else None
-    axes: dict[str, list[Any]] = {
-        "method": ["independent"],
-        "seed": sorted(set(config.seeds)) or [config.run.seed],
-    }
+    axes = {"method": ["independent"], "seed": sorted(set(config.seeds)) or [config.run.seed]}
     return run_grid(
-        config,
-        axes,
-        command="mrl baseline",
-        data=f"{config.data.dataset}/test",
-        width=backbone_width,
+        config, axes, invocation, data=f"{config.data.dataset}/test", width=backbone_width,
         default=f"baseline-{config.data.dataset}",
-        jobs=config.jobs,
-        nproc=config.nproc_per_run,
-        argv=invocation.argv,
-        paper=paper,
-    )
+    )  # fmt: skip
 
 
 command = Command(

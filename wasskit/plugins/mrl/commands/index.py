@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import OverwriteOptions, complete_local_paths
+from wasskit.options import OverwriteOptions
 from wasskit.plugins.mrl.search.options import FILES, IndexCommandOptions, ids_option, model_option
 
 if TYPE_CHECKING:

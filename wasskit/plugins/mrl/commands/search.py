@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import OverwriteOptions, complete_local_paths
+from wasskit.options import OverwriteOptions
 from wasskit.plugins.mrl.search.options import FILES, IndexCommandOptions, model_option
 
 

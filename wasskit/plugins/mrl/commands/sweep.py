@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from wasskit.cluster.request import seeds_of
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.plugins.mrl.options import JobOptions, TrainingOptions, complete_axes
 
@@ -27,28 +26,14 @@ class MrlSweep(GridOptions):
 
 
 def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.mrl.grid import parse_axes
-    from wasskit.plugins.mrl.series import run_grid
+    from wasskit.plugins.mrl.series import run_grid, whole_grid
     from wasskit.plugins.mrl.task import backbone_width
 
-    # The folder's configuration holds the whole grid, however its axes were given.
-    array = config.machine.array
-    seeds = [f"seed={','.join(map(str, seeds_of(array)))}"] if array else []
-    config = replace(config, axes=(), grid=(*config.axes, *config.grid, *seeds))
-    axes = parse_axes(config.grid)
-    paper = invocation.recipe.get("paper") if invocation.recipe else None
+    config, axes = whole_grid(config)
     return run_grid(
-        config,
-        axes,
-        command="mrl sweep",
-        data=f"{config.data.dataset}/test",
-        width=backbone_width,
+        config, axes, invocation, data=f"{config.data.dataset}/test", width=backbone_width,
         default=f"sweep-{config.data.dataset}",
-        jobs=config.jobs,
-        nproc=config.nproc_per_run,
-        argv=invocation.argv,
-        paper=paper,
-    )
+    )  # fmt: skip
 
 
 command = Command(

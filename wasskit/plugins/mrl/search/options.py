@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wasskit.candidates import complete_local_paths, complete_models
 from wasskit.config import CommandOptions, OptionGroup, argument, option
-from wasskit.options import complete_local_paths, complete_models
 
 __all__ = ["FILES", "IndexArgument", "IndexCommandOptions", "complete_indexes", "ids_option", "model_option"]
 

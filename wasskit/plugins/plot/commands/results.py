@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, CommandOptions, Invocation, argument, option
-from wasskit.options import OverwriteOptions, complete_local_paths
+from wasskit.options import OverwriteOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,13 +24,7 @@ def body(config: Barlow, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.pretrain import pretrain
     from wasskit.plugins.ssl.tasks import BarlowTask
 
-    return pretrain(
-        config,
-        invocation,
-        lambda encoder, config, description, evaluate: BarlowTask(
-            encoder, config, description, evaluate, off_diagonal=config.off_diagonal
-        ),
-    )
+    return pretrain(config, invocation, lambda parts: BarlowTask(parts, off_diagonal=parts.config.off_diagonal))
 
 
 command = Command(

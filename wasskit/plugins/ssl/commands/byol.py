@@ -26,20 +26,14 @@ class Byol(PretrainOptions):
 
 def body(config: Byol, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.pretrain import pretrain
-    from wasskit.plugins.ssl.tasks import ByolTask
+    from wasskit.plugins.ssl.tasks import ByolTask, Parts
 
-    return pretrain(
-        config,
-        invocation,
-        lambda encoder, config, description, evaluate: ByolTask(
-            encoder,
-            config,
-            description,
-            evaluate,
-            predictor=(config.predictor_hidden or description["projector"][0]) if config.predictor else None,
-            momentum=config.target_momentum,
-        ),
-    )
+    def task(parts: Parts[Byol]) -> ByolTask:
+        config = parts.config
+        hidden = (config.predictor_hidden or parts.description["projector"][0]) if config.predictor else None
+        return ByolTask(parts, predictor=hidden, momentum=config.target_momentum)
+
+    return pretrain(config, invocation, task)
 
 
 command = Command(

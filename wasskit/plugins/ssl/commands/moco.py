@@ -40,22 +40,16 @@ class Moco(PretrainOptions):
 
 def body(config: Moco, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.pretrain import pretrain
-    from wasskit.plugins.ssl.tasks import MocoTask
+    from wasskit.plugins.ssl.tasks import MocoTask, Parts
 
-    return pretrain(
-        config,
-        invocation,
-        lambda encoder, config, description, evaluate: MocoTask(
-            encoder,
-            config,
-            description,
-            evaluate,
-            queue=config.queue,
-            temperature=config.moco_temperature,
-            momentum=(config.key_momentum, config.key_momentum_final),
-            shuffled=config.shuffle,
-        ),
-    )
+    def task(parts: Parts[Moco]) -> MocoTask:
+        config = parts.config
+        momentum = (config.key_momentum, config.key_momentum_final)
+        return MocoTask(
+            parts, queue=config.queue, temperature=config.moco_temperature, momentum=momentum, shuffled=config.shuffle
+        )
+
+    return pretrain(config, invocation, task)
 
 
 command = Command(

@@ -27,13 +27,7 @@ def body(config: ZeroCl, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.pretrain import pretrain
     from wasskit.plugins.ssl.tasks import ZeroClTask
 
-    return pretrain(
-        config,
-        invocation,
-        lambda encoder, config, description, evaluate: ZeroClTask(
-            encoder, config, description, evaluate, along=config.along
-        ),
-    )
+    return pretrain(config, invocation, lambda parts: ZeroClTask(parts, along=parts.config.along))
 
 
 command = Command(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasskit.candidates import complete_local_paths, complete_runs
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths, complete_runs
 from wasskit.plugins.study.options import PotentialOptions, ReportOptions
 from wasskit.system.arrays import VECTORS
 

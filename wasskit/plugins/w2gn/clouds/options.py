@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import argument, group, option
 from wasskit.errors import UserError
-from wasskit.options import complete_local_paths
 from wasskit.plugins.w2gn.options import PotentialOptions, StepOptions, TransportOptions
 from wasskit.trained.vectors import FILES
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from wasskit.candidates import complete_local_paths, complete_models
 from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.errors import UserError
-from wasskit.options import DeviceOptions, OverwriteOptions, complete_local_paths, complete_models
+from wasskit.options import DeviceOptions, OverwriteOptions
 from wasskit.trained.vectors import FILES
 
 

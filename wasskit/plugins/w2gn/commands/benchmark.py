@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, changed, group, option, same, values_of
-from wasskit.options import DataPlaceOptions, complete_local_paths
+from wasskit.options import DataPlaceOptions
 from wasskit.plugins.w2gn.experiments.rule import rule
 from wasskit.plugins.w2gn.options import (
     ObjectiveOptions,

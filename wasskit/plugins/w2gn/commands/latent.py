@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
-from wasskit.options import DataOptions, complete_local_paths
+from wasskit.options import DataOptions
 from wasskit.plugins.w2gn.options import StagedOptions, StepOptions
 
 if TYPE_CHECKING:

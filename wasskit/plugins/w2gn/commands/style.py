@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, group, option
-from wasskit.options import complete_local_paths
 from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StepOptions, TransportOptions
 
 

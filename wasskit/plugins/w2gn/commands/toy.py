@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, option
 from wasskit.data.catalog import MEASURES
-from wasskit.options import complete_local_paths
 from wasskit.plugins.w2gn.options import SamplingOptions, StepOptions, TransportOptions
 
 

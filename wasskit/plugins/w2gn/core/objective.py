@@ -11,9 +11,8 @@ inverse to that of ``psi`` by a cycle term, so that nothing is maximised::
     E psi(X) - E psi(T*(Y)) + lambda E |grad psi(T*(Y)) - Y|^2,    T* = grad psibar, held constant in the
     second term
 
-`cyclic_objective` is that. `refined_objective` solves for ``psi*(Y)`` instead, started from the network's
-guess, and lets the network follow the solution (Amos, 2023): the bias of an imperfect inverse is gone, at
-about the same cost.
+`cyclic_objective` is that. `refined_objective` solves for ``psi*(Y)`` instead, started from the network's guess, and
+lets the network follow the solution (Amos, 2023): the bias of an imperfect inverse is gone, at about the same cost.
 """
 
 from __future__ import annotations
@@ -31,10 +30,9 @@ from wasskit.ot.precision import full_precision
 class Objective(NamedTuple):
     """The value that is differentiated, and its parts, all scalars.
 
-    ``correlation`` is ``E psi(X) - E psi(x)`` and ``constant`` the part ``E <x, Y>`` without gradient, at
-    the points ``x`` that stand for ``T*(Y)``: their sum estimates the minimum above, ``E psi(X) + E
-    psi*(Y)``. ``cycle_x``, ``cycle_y`` and ``amortisation`` are means over all entries; ``residual`` is the
-    mean of ``|grad psi(x) - y|``.
+    ``correlation`` is ``E psi(X) - E psi(x)`` and ``constant`` the part ``E <x, Y>`` without gradient, at the points
+    ``x`` that stand for ``T*(Y)``: their sum estimates the minimum above, ``E psi(X) + E psi*(Y)``. ``cycle_x``,
+    ``cycle_y`` and ``amortisation`` are means over all entries; ``residual`` is the mean of ``|grad psi(x) - y|``.
     """
 
     total: Tensor
@@ -104,8 +102,7 @@ def refined_objective(
     evaluations: int = 10,
     l1: float = 0.0,
 ) -> Objective:
-    """The semi-dual objective at the solved conjugate, and the regression of the inverse network on its
-    solution.
+    """The semi-dual objective at the solved conjugate, and the regression of the inverse network on its solution.
 
     By the envelope theorem the gradient of ``E psi*(Y)`` is that of ``-E psi(x)`` at the maximisers ``x``
     held constant. The two terms train different networks and need no weight between them.

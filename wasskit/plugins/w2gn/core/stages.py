@@ -49,8 +49,7 @@ class TwoStages(Task):
     Args:
         first: the network of the first stage; with ``length`` 0 it is taken as it is.
         second: the potentials; begins at step ``length``.
-        gaussian_start: move the potentials' coordinates to the balance of the two point sets when they are
-            known.
+        gaussian_start: move the potentials' coordinates to the balance of the two point sets when they are known.
         floor: see `wasskit.ot.gaussian.balance`.
     """
 
@@ -104,9 +103,7 @@ class TwoStages(Task):
         return self._points
 
     def start_at(self, points: Points) -> None:
-        """Adapt the potentials to the points; begin at the transport between their Gaussians where that
-        is asked for.
-        """
+        """Adapt the potentials to the points; begin at the transport between their Gaussians where asked for."""
         transport = self.second.transport
         if self.gaussian_start:
             transport.move_to(gaussian_coordinates(points.x, points.y, self.floor))

@@ -44,8 +44,7 @@ class TransportTask(Task):
         transport: the pair of potentials.
         options: how the steps are taken.
         scores: metrics of the averaged potentials.
-        pretrain: this many first steps train the potential to the identity; then the second network becomes
-            its copy.
+        pretrain: this many first steps train the potential to the identity; then the second network becomes its copy.
         begin: steps of the run that belong to other tasks before this one.
     """
 

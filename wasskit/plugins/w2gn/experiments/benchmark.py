@@ -143,9 +143,7 @@ def made_pair(dim: int, seed: int, test_size: int = 4096) -> KnownPair:
 
 
 def published_mixture(dim: int) -> Measure:
-    """Three Gaussians at random corners of a grid, in random shapes, of mean square D, from the
-    published seed 0.
-    """
+    """Three Gaussians at random corners of a grid, in random shapes, of mean square D, from the published seed 0."""
     random = np.random.RandomState(0)
     centers = np.zeros((3, dim), dtype=np.float32)
     for d in range(dim):

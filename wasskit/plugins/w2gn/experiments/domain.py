@@ -243,8 +243,7 @@ def nearest_labels(queries: Tensor, references: Tensor, labels: Tensor) -> Tenso
 
 
 def discrete_map(x: Tensor, y: Tensor, seed: int, repeats: int = 4, size: int = 2048) -> Tensor:
-    """Discrete optimal transport of points: the mean of the partners in optimal assignments to random
-    parts of ``y``.
+    """Discrete optimal transport of points: the mean of the partners in optimal assignments to random parts of ``y``.
 
     An assignment takes time of the order of the cube of its size: ``x`` is mapped ``size`` points at a time.
     """

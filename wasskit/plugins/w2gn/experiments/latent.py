@@ -170,9 +170,7 @@ class LatentQuality:
 def fid_scores(
     stage: AutoencoderStage, transport: W2GN, weights: Path, count: int, seed: int
 ) -> tuple[dict[str, float], str]:
-    """FID of reconstructions, decoded normals and decoded mapped normals against the training images,
-    and its label.
-    """
+    """FID of reconstructions, decoded normals and decoded mapped normals against the training images, and its label."""
     device = next(stage.autoencoder.parameters()).device
     features = InceptionFeatures(weights).to(device)
     generator = torch.Generator().manual_seed(derive_seed(seed, "fid"))

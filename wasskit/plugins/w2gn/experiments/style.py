@@ -42,8 +42,7 @@ class ImageDomain(NamedTuple):
 
 
 def image_folders(root: Path, size: int) -> tuple[ImageDomain, ImageDomain]:
-    """``trainA``, ``trainB`` (and ``testA``, ``testB`` where they are) below ``root``, as CycleGAN's data
-    sets lie.
+    """``trainA``, ``trainB`` (and ``testA``, ``testB`` where they are) below ``root``, as CycleGAN's data sets lie.
 
     Images are resized to ``size`` pixels. Without test folders an eighth of the training images tests.
 
@@ -149,8 +148,7 @@ def folder_images(folder: Path, size: int) -> Tensor:
 
 
 def photograph_patches(size: int, count: int, seed: int) -> tuple[ImageDomain, ImageDomain]:
-    """Random square patches of scikit-learn's two photographs, cut at one to three times ``size`` and
-    resampled.
+    """Random square patches of scikit-learn's two photographs, cut at one to three times ``size`` and resampled.
 
     Test patches are other random ones of the same photographs and may overlap with training patches.
     """
