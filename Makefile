@@ -27,9 +27,8 @@ test:  ## All tests
 trust:  ## Every trial of every training command (TRIALS=26)
 	$(PYTHON) -m pytest tests/trust -m "" --trials $(TRIALS)
 
-bench:  ## Every benchmark, each as a ratio against its baseline
-	@for file in benchmarks/*.py; do case $$file in */_*|*_seeds.py|*/common.py|*/gpu.py) continue;; esac; \
-	  echo "== $$file"; $(PYTHON) $$file || exit 1; done
+bench:  ## Every benchmark as ratios to plain forms and other packages, into the history and the tables of it
+	$(PYTHON) benchmarks/run.py --peers
 
 gpu:  ## Whether all is right and fast on this machine's GPU, in less than nine minutes
 	$(PYTHON) benchmarks/gpu.py

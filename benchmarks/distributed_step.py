@@ -2,21 +2,22 @@
 
 Counts the collectives of ``torch.distributed`` in steady steps (no log, evaluation or checkpoint among them) of a
 residual network on random images, with its batch norms local or synchronised, and with a loss of the whole batch. Bytes
-are those of the tensors that a rank puts in. The reference trains the same network in the same processes by torch's
-``DistributedDataParallel``.
+are those of the tensors that a rank puts in. The plain form trains the same network in the same processes by torch's
+``DistributedDataParallel``; it knows local batch norm and no loss of the whole batch.
 
     python benchmarks/distributed_step.py [--backbone resnet18] [--batch-size 32] [--size 32] [--steps 8] [--json]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import Case, Seconds, benchmark, main
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.distributed.group import init_group, rank, world_size
 from wasskit.distributed.norm import convert_sync_batchnorm
@@ -34,7 +37,16 @@ from wasskit.training.task import Losses, Optimisation, Plan, Progress, StepSour
 from wasskit.training.trainer import Trainer
 
 COLLECTIVES = ("all_reduce", "all_gather", "all_gather_into_tensor", "broadcast", "barrier")
-CASES = ("local batch norm", "synchronised", "whole batch", "accumulate 2", "torch's DDP")
+CASES = ("local batch norm", "synchronised", "whole batch", "accumulate 2")
+DDP = "torch's DDP"
+
+
+@dataclass(frozen=True)
+class Setting:
+    backbone: str
+    batch_size: int
+    size: int
+    steps: int
 
 
 class Counter:
@@ -97,14 +109,14 @@ class Steps(StepSource):
             yield batch
 
 
-def measure(case: str, arguments: argparse.Namespace, counter: Counter) -> dict[str, Any]:
+def measure(case: str, arguments: Setting, counter: Counter) -> dict[str, Any]:
     """Calls, bytes and seconds of an update of one rank."""
     images = torch.randn(arguments.batch_size // world_size(), 3, arguments.size, arguments.size)
     batch = images, torch.arange(len(images)) % 10
     each, warm = 2 if case == "accumulate 2" else 1, 4
     counter.calls, counter.bytes = {}, 0
     task = Classifier(arguments.backbone, arguments.size, case)
-    if case == "torch's DDP":
+    if case == DDP:
         seconds = reference(task, batch, warm, arguments.steps)
         return {"seconds": seconds}
     source = Steps(counter, warm * each, batch)
@@ -141,46 +153,68 @@ def reference(task: Classifier, batch: tuple[Tensor, Tensor], warm: int, steps: 
     return (time.perf_counter() - began) / steps
 
 
-def run_rank(place: int, port: int, arguments: argparse.Namespace, results: Any) -> None:
+def run_rank(place: int, port: int, setting: Setting, asked: Any, results: Any) -> None:
+    """Measure the cases that are asked for, until None is."""
     os.environ.update(
         RANK=str(place), WORLD_SIZE="2", LOCAL_RANK=str(place), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     torch.set_num_threads(1)
     init_group("cpu")
     counter = Counter()
-    found = {case: measure(case, arguments, counter) for case in CASES}
-    if rank() == 0:
-        results.put(found)
+    for case in iter(asked.get, None):
+        found = measure(case, setting, counter)
+        if rank() == 0:
+            results.put(found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+@benchmark(
+    "a step on two ranks",
+    plain="torch's DistributedDataParallel, local batch norm",
+    clock="wall",
+    threads=(1,),
+    quick={"batch_size": 8, "steps": 1, "cases": CASES[:1]},
+    full={"cases": CASES[:2]},
+)
+def distributed_step(
+    *, backbone: str = "resnet18", batch_size: int = 32, size: int = 32, steps: int = 8, cases: tuple[str, ...] = CASES
+) -> Iterator[Case]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    ranks = [context.Process(target=run_rank, args=(place, port, arguments, results)) for place in range(2)]
+    results, asked = context.Queue(), [context.Queue() for _ in range(2)]
+    setting = Setting(backbone, batch_size, size, steps)
+    ranks = [
+        context.Process(target=run_rank, args=(place, port, setting, queue, results), daemon=True)
+        for place, queue in enumerate(asked)
+    ]
     for process in ranks:
         process.start()
-    found = results.get()
+    sent: dict[str, dict[str, Any]] = {}
+
+    def run(case: str | None) -> Seconds:
+        for queue in asked:
+            queue.put(case)
+        sent[str(case)] = results.get()
+        return Seconds(sent[str(case)]["seconds"])
+
+    for case in cases:
+        yield Case(
+            f"{backbone}, {batch_size} images of {size} pixels; {case}",
+            lambda case=case: run(case),  # type: ignore[misc]
+            lambda: run(DDP),
+            note=lambda case=case: traffic(sent[case]),  # type: ignore[misc]
+        )
+    for queue in asked:
+        queue.put(None)
     for process in ranks:
         process.join()
-    if arguments.json:
-        print(json.dumps(found))
-        return
-    print(f"{arguments.backbone}, {arguments.batch_size} images of {arguments.size} pixels, 2 ranks, per update")
-    for case, one in found.items():
-        calls = ", ".join(f"{count:.4g} {name}" for name, count in one.get("calls", {}).items())
-        size = f"{one['bytes'] / 2**20:8.2f} MiB" if "bytes" in one else " " * 12
-        print(f"{case:18}{size}  {1000 * one['seconds']:8.1f} ms  {calls}")
+
+
+def traffic(found: dict[str, Any]) -> str:
+    calls = ", ".join(f"{count:.4g} {name}" for name, count in found["calls"].items())
+    return f"{found['bytes'] / 2**20:.2f} MiB in {calls}"
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, distributed_step)

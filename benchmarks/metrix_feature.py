@@ -14,16 +14,17 @@ The list of triples is given to all; ours takes the anchors from the clean embed
 
 from __future__ import annotations
 
-import argparse
-import resource
-import time
-from collections.abc import Callable
-from multiprocessing import get_context
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import Case, benchmark, main
+from benchmarks.metrix_pairs import our_triples
 from wasskit.models.backbones import build_backbone
 from wasskit.models.heads import AverageMaxPool, LinearEmbedding
 from wasskit.plugins.metrix.losses.contrastive import mixed_contrastive
@@ -31,69 +32,71 @@ from wasskit.plugins.metrix.mixers.base import pair_cosines
 from wasskit.plugins.metrix.mixers.feature import feature_embeddings
 from wasskit.plugins.metrix.objective import MetrixLoss
 from wasskit.plugins.metrix.pair_loss import mean_nonzero
-from wasskit.plugins.metrix.pairs import Mixing, Triples, all_negatives, positive_negative, relations
+from wasskit.plugins.metrix.pairs import Mixing, Triples
 
 LAM = 0.4
 MIXING = Mixing(LAM, "positive-negative")
 
 
-def triples_of(labels: Tensor) -> Triples:
-    positive, negative = relations(labels, labels, own=True)
-    return positive_negative(positive, all_negatives(negative))
-
-
-def synchronised(device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def best(case: Callable[[], object], device: str, repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        began = synchronised(device)
-        case()
-        times.append(synchronised(device) - began)
-    return min(times)
-
-
-def step_case(name: str, options: argparse.Namespace) -> Callable[[], None]:
+@benchmark(
+    "Metrix: a step with mixed feature maps",
+    plain="three passes of the backbone",
+    floor="one pass of the backbone",
+    memory=True,
+    quick={"backbone": "resnet18", "image_size": 32, "batch": 10},
+    full={"image_size": 96, "batch": 40},
+)
+def metrix_step(
+    *, backbone: str = "resnet50", image_size: int = 224, batch: int = 100, each: int = 5, device: str = "cpu"
+) -> Iterator[Case]:
     torch.manual_seed(0)
-    device = torch.device(options.device)
-    backbone = build_backbone(options.backbone, image_size=options.image_size).to(device).eval()
-    head = LinearEmbedding(backbone.map_channels, 512, kaiming=True).to(device)
-    pool = AverageMaxPool()
-    labels = torch.arange(options.batch // options.each).repeat_interleave(options.each).to(device)
-    images = torch.randn(options.batch, 3, options.image_size, options.image_size, device=device)
+    body = build_backbone(backbone, image_size=image_size).to(device).eval()
+    head = LinearEmbedding(body.map_channels, 512, kaiming=True).to(device)
+    pool, loss = AverageMaxPool(), MetrixLoss("contrastive", "feature")
+    labels = torch.arange(batch // each).repeat_interleave(each).to(device)
+    images = torch.randn(batch, 3, image_size, image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
-    loss = MetrixLoss("contrastive", "feature")
 
-    def three_passes() -> None:
-        for _ in range(3):
-            backbone.feature_maps(images).sum().backward()
+    def passes(count: int) -> None:
+        for _ in range(count):
+            body.feature_maps(images).sum().backward()
 
-    def one_pass() -> None:
-        backbone.feature_maps(images).sum().backward()
+    def ours() -> None:
+        maps = body.feature_maps(images)
+        loss(head(pool(maps)), labels, maps=maps, head=head, mixing=MIXING).total.backward()
 
-    def feature_step() -> None:
-        maps = backbone.feature_maps(images)
-        terms = loss(head(pool(maps)), labels, maps=maps, head=head, mixing=MIXING)
-        terms.total.backward()
-
-    return {"three passes": three_passes, "one pass": one_pass, "feature step": feature_step}[name]
+    yield Case(f"{backbone}, {batch} images of {image_size} pixels", ours, lambda: passes(3), floor=lambda: passes(1))
 
 
-def child(name: str, options: argparse.Namespace) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of one case, alone in its process."""
-    torch.set_num_threads(options.threads)
-    case = step_case(name, options)
-    if options.device != "cpu":
-        case()
-        torch.cuda.reset_peak_memory_stats()
-    seconds = best(case, options.device, options.repeats)
-    if options.device != "cpu":
-        return seconds, torch.cuda.max_memory_allocated() / 2**20
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+@benchmark(
+    "Metrix: the loss of mixed feature maps",
+    plain="one triple after the other, or the maps of all triples stored, as published",
+    quick={"head_batch": 10},
+    full={"head_batch": 10},
+)
+def metrix_head(*, head_batch: int = 20, each: int = 5, device: str = "cpu") -> Iterator[Case]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(head_batch // each).repeat_interleave(each)
+    maps = torch.randn(head_batch, 2048, 7, 7, generator=generator).relu().to(device).requires_grad_()
+    head = LinearEmbedding(2048, 512, kaiming=True).to(device)
+    triples = our_triples(labels)
+    there = triples.to(maps.device)
+    clean = head(AverageMaxPool()(maps)).detach().requires_grad_()
+
+    def stepped(loss: Tensor) -> Tensor:
+        loss.backward()
+        return loss.detach()
+
+    def agree(ours: Tensor, theirs: Tensor) -> None:
+        torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-4)
+
+    for name, plain in (("loop", looped_head), ("stored", stored_head)):
+        yield Case(
+            f"{len(triples):,} triples of maps 2048 x 7 x 7; {name}",
+            lambda: stepped(our_head(maps, clean, head, triples)),
+            lambda plain=plain: stepped(plain(maps, head, there)),  # type: ignore[misc]
+            agree=agree,
+        )
 
 
 def stored_head(maps: Tensor, head: LinearEmbedding, triples: Triples) -> Tensor:
@@ -133,61 +136,5 @@ def our_head(maps: Tensor, clean: Tensor, head: LinearEmbedding, triples: Triple
     return mixed_contrastive(pair_cosines(embed, clean, triples, len(maps)), LAM, clean.shape[1])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--each", type=int, default=5, help="images per class")
-    parser.add_argument("--head-batch", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.device}, {options.threads} threads")
-
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(options.head_batch // options.each).repeat_interleave(options.each)
-    maps = torch.randn(options.head_batch, 2048, 7, 7, generator=generator).relu()
-    maps = maps.to(options.device).requires_grad_()
-    head = LinearEmbedding(2048, 512, kaiming=True).to(options.device)
-    triples = triples_of(labels)
-    there = triples.to(maps.device)
-    clean = head(AverageMaxPool()(maps)).detach().requires_grad_()
-    cases: dict[str, tuple[Callable[[], Tensor], int]] = {
-        "loop": (lambda: looped_head(maps, head, there), 1),
-        "stored": (lambda: stored_head(maps, head, there), 3),
-        "ours": (lambda: our_head(maps, clean, head, triples), 7),
-    }
-    values = [case() for case, _ in cases.values()]
-    for value in values:
-        torch.testing.assert_close(value, values[-1], rtol=1e-3, atol=1e-4)
-    del values, value
-    seconds = {
-        name: best(lambda case=case: case().backward(), options.device, repeats)  # type: ignore[misc]
-        for name, (case, repeats) in cases.items()
-    }
-    ours = seconds["ours"]
-    print(
-        f"head, batch {options.head_batch}, {len(triples):,} triples, maps 2048 x 7 x 7: "
-        f"loop {seconds['loop']:.2f} s, stored {seconds['stored']:.2f} s, ours {1e3 * ours:.1f} ms: "
-        f"{seconds['loop'] / ours:.0f}x, {seconds['stored'] / ours:.0f}x",
-        flush=True,
-    )
-
-    results = {}
-    for name in ("one pass", "three passes", "feature step"):
-        with get_context("spawn").Pool(1) as pool:
-            results[name] = pool.apply(child, (name, options))
-        duration, memory = results[name]
-        print(
-            f"{options.backbone}, batch {options.batch}: {name:<13} {duration:>7.2f} s  {memory:>7.0f} MiB",
-            flush=True,
-        )
-    (step, step_memory), (three, three_memory) = results["feature step"], results["three passes"]
-    print(f"feature step / three passes: time {step / three:.2f}, memory {step_memory / three_memory:.2f}")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, metrix_step, metrix_head)

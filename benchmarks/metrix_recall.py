@@ -1,26 +1,32 @@
-"""Recall@K against a per-sample loop and pytorch-metric-learning's calculator, with equal results.
+"""Recall@K and mAP@R of a set that is its own gallery, against a loop over queries and three packages.
 
-Embeddings of 512 dimensions in classes of about 6. The loop sorts the similarities of one query at a time.
-The calculator searches with its own brute-force k-NN (``CustomKNN``) in batches, its k set to the largest K +
-1; recall@K is then 1 for queries with a hit among the first K, and precision@1 is its own. ``matrix product``
-is the time of all similarities alone, in blocks that fit the cache.
+Embeddings of 512 dimensions in classes of about 6. The loop sorts the similarities of one query at a time; of the
+packages, pytorch-metric-learning's calculator searches with faiss (``IndexFlatL2`` of unit vectors) for as many
+neighbours as its metrics need; of small sets, open-metric-learning with its own batched search, and torchmetrics with
+all similarities at once. The floor is half of the similarities, which are symmetric, in blocks that
+fit the cache.
 
     python benchmarks/metrix_recall.py [--threads 2] [--device cpu] [--sizes 10000 60000] [--loop-queries 500]
+        [--no-calculator] [--peers]
 """
 
 from __future__ import annotations
 
-import argparse
-import resource
-import time
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from wasskit.evaluation.retrieval import best_positive_rank, recall_at_k, retrieval_metrics
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import Case, Work, benchmark, main
+from wasskit.evaluation.retrieval import recall_at_k, retrieval_metrics
 
 KS = (1, 10, 100)
 DIM = 512
+SMALL = 5_000
+Pair = tuple[float, float]
 
 
 def sample(size: int, device: str) -> tuple[Tensor, Tensor]:
@@ -43,82 +49,114 @@ def looped(x: Tensor, labels: Tensor, queries: int) -> list[float]:
     return [hit / queries for hit in hits]
 
 
-def calculator(x: Tensor, labels: Tensor) -> float:
-    """precision@1 by pytorch-metric-learning, from k = max K + 1 neighbours."""
-    from pytorch_metric_learning.distances import CosineSimilarity
-    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-    from pytorch_metric_learning.utils.inference import CustomKNN
-
-    accuracy = AccuracyCalculator(
-        include=("precision_at_1",),
-        k=max(KS) + 1,
-        device=x.device,
-        knn_func=CustomKNN(CosineSimilarity(), batch_size=1024),
-    )
-    return float(accuracy.get_accuracy(x, labels)["precision_at_1"])
-
-
 def products(x: Tensor) -> None:
-    for rows in x.split(512):
-        for columns in x.split(1024):
+    parts = x.split(512)
+    for place, rows in enumerate(parts):
+        for columns in parts[place:]:
             torch.mm(rows, columns.T)
 
 
-def timed(device: str, function: object, *args: object) -> tuple[object, float]:
-    if device != "cpu":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    result = function(*args)  # type: ignore[operator]
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return result, time.perf_counter() - began
+@benchmark(
+    "recall@1, 10 and 100",
+    plain="sorted similarities, one query after the other",
+    floor="half of the matrix of similarities",
+    memory=True,
+    quick={"sizes": (600,), "loop_queries": 20},
+    full={"sizes": (20_000,), "loop_queries": 200},
+)
+def recall(
+    *, sizes: tuple[int, ...] = (10_000, 60_000), loop_queries: int = 500, device: str = "cpu"
+) -> Iterator[Case]:
+    for size in sizes:
+        x, labels = sample(size, device)
+        some = min(loop_queries, size)
+        yield recall_case(x, labels, some)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 60_000])
-    parser.add_argument("--loop-queries", type=int, default=500, help="queries of the loop; its time is scaled up")
-    parser.add_argument("--no-calculator", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.device}, {options.threads} threads, seconds")
-    for size in options.sizes:
-        x, labels = sample(size, options.device)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        ours, seconds = timed(options.device, recall_at_k, x, labels, KS)
-        assert isinstance(ours, Tensor)
-        memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        queries = min(options.loop_queries, size)
-        some, loop_seconds = timed(options.device, looped, x, labels, queries)
-        loop_seconds *= size / queries
-        _, product_seconds = timed(options.device, products, x)
-        everything, all_seconds = timed(options.device, retrieval_metrics, x, labels)
-        assert isinstance(everything, dict)
-        print(
-            f"{size:>6} x {DIM}: recall@K {seconds:.2f} ({memory:.0f} MiB more); matrix product {product_seconds:.2f} "
-            f"({seconds / product_seconds:.2f} of it); loop {loop_seconds:.0f} ({loop_seconds / seconds:.0f}x); "
-            f"with mAP@R {all_seconds:.2f}",
-            flush=True,
-        )
-        first = best_positive_rank(x, labels)[:queries]
-        assert [float((first <= k).double().mean()) for k in KS] == some
-        if not options.no_calculator:
-            theirs, their_seconds = timed(options.device, calculator, x, labels)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            # The calculator leaves out queries without a second item of their class.
-            answered = float(recall_at_k(x, labels, 1, lone="skip"))
-            print(
-                f"        calculator {their_seconds:.2f} ({their_seconds / seconds:.1f}x), "
-                f"process peak {peak:.0f} MiB; "
-                f"precision@1 {theirs:.6f} against {answered:.6f}",
-                flush=True,
-            )
-            assert isinstance(theirs, float)
-            # Products in another order may turn two nearly equal similarities round.
-            assert abs(answered - theirs) < 1e-4
+def recall_case(x: Tensor, labels: Tensor, some: int) -> Case:
+    return Case(
+        f"{len(x):,} x {DIM}",
+        lambda: recall_at_k(x, labels, KS),
+        lambda: looped(x, labels, some),
+        floor=lambda: products(x),
+        plain_share=some / len(x),
+    )
+
+
+@benchmark(
+    "recall@1 and mAP@R",
+    floor="half of the matrix of similarities",
+    quick={"sizes": (600,)},
+    full={"sizes": (20_000, SMALL)},
+)
+def recall_and_map(
+    *, sizes: tuple[int, ...] = (10_000, 60_000), no_calculator: bool = False, device: str = "cpu"
+) -> Iterator[Case]:
+    for size in sizes:
+        yield map_case(*sample(size, device), not no_calculator)
+
+
+def map_case(x: Tensor, labels: Tensor, calculator: bool) -> Case:
+    def ours() -> Pair:
+        found = retrieval_metrics(x, labels, recall=(1,), lone="skip")
+        return found["recall@1"], found["map@r"]
+
+    def metric_learning() -> Work:
+        import faiss  # noqa: F401
+        from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+        metrics = ("precision_at_1", "mean_average_precision_at_r")
+        accuracy = AccuracyCalculator(include=metrics, device=x.device)
+
+        def work() -> Pair:
+            found = accuracy.get_accuracy(x, labels)
+            return float(found[metrics[0]]), float(found[metrics[1]])
+
+        return work
+
+    def open_metric_learning() -> Work:
+        from oml.functional.knn import batched_knn
+
+        most = int(labels.bincount().max())
+        everything = torch.arange(len(x))
+
+        def work() -> Pair:
+            found = batched_knn(x, everything, everything, top_n=most)[1]
+            hits = torch.stack([labels[row] for row in found]) == labels[:, None]
+            return averages(hits, labels)
+
+        return work
+
+    def torchmetrics() -> Work:
+        from torchmetrics.functional import pairwise_cosine_similarity
+
+        most = int(labels.bincount().max())
+
+        def work() -> Pair:
+            places = pairwise_cosine_similarity(x, zero_diagonal=False).fill_diagonal_(-2).topk(most, dim=1).indices
+            return averages(labels[places] == labels[:, None], labels)
+
+        return work
+
+    def agree(mine: Pair, theirs: Pair) -> None:
+        # Products in another order may turn two nearly equal similarities round.
+        assert max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) < 1e-3, (mine, theirs)
+
+    peers = {"pytorch-metric-learning, faiss": metric_learning}
+    if len(x) <= SMALL:
+        peers |= {"open-metric-learning": open_metric_learning, "torchmetrics": torchmetrics}
+    return Case(f"{len(x):,} x {DIM}", ours, None, peers if calculator else {}, floor=lambda: products(x), agree=agree)
+
+
+def averages(hits: Tensor, labels: Tensor) -> Pair:
+    """Recall@1 and mAP@R of the queries with another item of their class, from the hits (N, K) in order."""
+    relevant = (labels.bincount()[labels] - 1)[:, None]
+    place = torch.arange(1, hits.shape[1] + 1)
+    precision = torch.where(hits & (place <= relevant), hits.cumsum(1) / place.double(), 0.0).sum(1)
+    answered = relevant[:, 0] > 0
+    mean = (precision / relevant[:, 0].clamp(min=1))[answered].mean()
+    return float(hits[answered, 0].double().mean()), float(mean)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, recall, recall_and_map)

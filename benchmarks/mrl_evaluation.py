@@ -5,18 +5,21 @@ and mAP@10 are read off the sorted logits. Ours runs once, with channels-last co
 the rank of the true class. Both give the same numbers, which is checked.
 
     python benchmarks/mrl_evaluation.py [--threads 2] [--device cpu] [--backbone resnet50] [--size 96]
-    [--images 128]
+        [--images 128] [--batch 64]
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable, Iterator
+import copy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import Case, benchmark, main
 from wasskit.data.loaders import Batch
 from wasskit.plugins.mrl.loss import normalise
 from wasskit.plugins.mrl.network import MrlModel, build_model
@@ -54,63 +57,51 @@ class Batches:
         return iter(self.batches)
 
 
-def seconds(function: Callable[[], dict[str, float]], device: str) -> tuple[float, dict[str, float]]:
-    began = time.perf_counter()
-    metrics = function()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, metrics
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+@benchmark(
+    "nine dimensions of one network evaluated",
+    plain="a pass of the network for each dimension",
+    floor="one pass of the network",
+    quick={"backbone": "resnet18", "size": 32, "images": 8, "batch": 8},
+    full={"images": 64},
+)
+def mrl_evaluation(
+    *, backbone: str = "resnet50", size: int = 96, images: int = 128, batch: int = 64, device: str = "cpu"
+) -> Iterator[Case]:
     torch.manual_seed(0)
-    model = build_model(
-        {
-            "backbone": options.backbone, "stem": "standard", "embedding": "linear", "dims": None,
-            "tied": False, "classes": [str(c) for c in range(CLASSES)], "image_size": options.size,
-            "channels": 3,
-        }
-    )  # fmt: skip
-    model.network.to(options.device).eval()
-    model.objective.to(options.device)
-
-    def images(count: int) -> Tensor:
-        return torch.randn(count, 3, options.size, options.size, device=options.device)
-
+    description = {
+        "backbone": backbone, "stem": "standard", "embedding": "linear", "dims": None, "tied": False,
+        "classes": [str(c) for c in range(CLASSES)], "image_size": size, "channels": 3,
+    }  # fmt: skip
+    plain = build_model(description)
+    plain.network.to(device).eval()
+    plain.objective.to(device)
+    ours = copy.deepcopy(plain)
+    ours.network.to(memory_format=torch.channels_last)
     batches = []
-    for start in range(0, options.images, options.batch):
-        count = min(options.batch, options.images - start)
-        labels = torch.randint(0, CLASSES, (count,), device=options.device)
-        batches.append(Batch(images(count), labels, torch.arange(start, start + count)))
+    for start in range(0, images, batch):
+        count = min(batch, images - start)
+        pixels = torch.randn(count, 3, size, size, device=device)
+        labels = torch.randint(0, CLASSES, (count,), device=device)
+        batches.append(Batch(pixels, labels, torch.arange(start, start + count)))
 
-    times: dict[str, list[float]] = {"published": [], "ours": []}
-    for _ in range(options.repeats):  # taking turns, so that a busy moment hits both alike
-        model.network.to(memory_format=torch.contiguous_format)
-        taken, theirs = seconds(lambda: published(model, batches), options.device)
-        times["published"].append(taken)
-        model.network.to(memory_format=torch.channels_last)
-        taken, ours = seconds(lambda: classification_metrics(model, Batches(batches)), options.device)
-        times["ours"].append(taken)
-    for name, value in theirs.items():
-        # Random logits: the two memory formats may swap a pair that rounding cannot tell apart.
-        assert abs(ours[name] - value) <= 200 / options.images, (name, ours[name], value)
-    slow, fast = min(times["published"]), min(times["ours"])
-    print(
-        f"torch {torch.__version__}, {options.device}, {options.threads} threads: {options.backbone}, "
-        f"{options.images} images of {options.size}, {len(model.dims)} dimensions: a pass per dimension "
-        f"{slow:.2f} s, one pass {fast:.2f} s, {slow / fast:.1f}x"
+    def agree(mine: dict[str, float], theirs: dict[str, float]) -> None:
+        for name, value in theirs.items():
+            # Random logits: the two memory formats may swap a pair that rounding cannot tell apart.
+            assert abs(mine[name] - value) <= 200 / images, (name, mine[name], value)
+
+    @torch.no_grad()
+    def one_pass() -> None:
+        for part in batches:
+            ours.network(part.images.contiguous(memory_format=torch.channels_last))
+
+    yield Case(
+        f"{backbone}, {images} images of {size} pixels",
+        lambda: classification_metrics(ours, Batches(batches)),
+        lambda: published(plain, batches),
+        floor=one_pass,
+        agree=agree,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, mrl_evaluation)

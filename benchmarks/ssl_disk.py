@@ -1,28 +1,24 @@
 """Two views of images on disk: one decoding and batched colours, against torchvision per image in the workers.
 
 Generated JPEGs (smooth noise, 500 x 375 pixels unless told) in a temporary folder; both ways give normalised float32
-pairs of the same distribution. Images a second of wall-clock time, and of processor time, which other programs on the
-machine do not change.
+pairs of the same distribution. Times are those of all processors, workers included, which other programs on the machine
+do not change.
 
     python benchmarks/ssl_disk.py [--images 256] [--size 224] [--workers 1] [--seconds 5] [--json]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
-import os
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import Case, benchmark, epochs, main
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.standard import train_transform
@@ -50,78 +46,46 @@ def write_jpegs(folder: Path, count: int, width: int, height: int) -> list[Path]
     return paths
 
 
-class Rate(NamedTuple):
-    """Images a second of wall-clock time, and of processor time in all processes: what an unburdened core gives."""
-
-    wall: float
-    core: float
-
-
-def images_per_second(make: Callable[[], TrainLoader], seconds: float) -> Rate:
-    """Of whole epochs until the time is over, once workers have started and caches are warm."""
-    loader = make()
-    for _ in loader.batches(0):
-        pass
-    count, epoch = 0, 1
-    used, began = _processor_seconds(loader), time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        count += sum(len(batch) for batch in loader.batches(epoch))
-        epoch += 1
-    wall, used = time.perf_counter() - began, _processor_seconds(loader) - used
-    loader.close()
-    return Rate(count / wall, count / used)
-
-
-def _processor_seconds(loader: TrainLoader) -> float:
-    """Of this process and of the loader's workers, as Linux counts them."""
-    ticks = 0
-    for worker in multiprocessing.active_children():
-        user, system = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        ticks += int(user) + int(system)
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--width", type=int, default=500)
-    parser.add_argument("--height", type=int, default=375)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    found = {}
+@benchmark(
+    "two random views of JPEGs",
+    plain="torchvision, image by image",
+    clock="processes",
+    threads=(1,),
+    quick={"images": 8, "width": 100, "height": 75, "size": 32, "batch_size": 4},
+    full={"images": 64},
+)
+def ssl_disk(
+    *,
+    images: int = 256,
+    width: int = 500,
+    height: int = 375,
+    size: int = 224,
+    batch_size: int = 32,
+    workers: int = 1,
+) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_jpegs(Path(folder), arguments.images, arguments.width, arguments.height)
-        dataset = ImageDataset("generated", "train", (), paths=paths, image_size=arguments.size)
+        paths = write_jpegs(Path(folder), images, width, height)
+        dataset = ImageDataset("generated", "train", (), paths=paths, image_size=size)
         two = [ViewDistribution()] * 2
-        per_image = PerImage(PerImageViews(arguments.size, two), finish=Normalise(dataset.mean, dataset.std))
         ours = random_views(dataset, *two)
         assert ours.decode is not None
+
+        def loader(augment: Augment | PerImage) -> TrainLoader:
+            return TrainLoader(dataset, batch_size, augment, workers=workers)
+
+        plain = loader(PerImage(PerImageViews(size, two), finish=Normalise(dataset.mean, dataset.std)))
         ways: dict[str, Augment | PerImage] = {
-            "per image, by torchvision": per_image,
             "one decoding, batched": ours,
             "its workers alone": ours.decode,
             "one supervised view": train_transform(dataset),
         }
         for name, augment in ways.items():
-
-            def make(augment: Augment | PerImage = augment) -> TrainLoader:
-                return TrainLoader(dataset, arguments.batch_size, augment, workers=arguments.workers)
-
-            found[name] = images_per_second(make, arguments.seconds)
-    if arguments.json:
-        print(json.dumps(found))
-        return
-    print(f"{arguments.width} x {arguments.height} JPEGs to pairs of {arguments.size}, {arguments.workers} worker(s)")
-    for name, rate in found.items():
-        times = rate.core / found["per image, by torchvision"].core
-        print(f"{name:28}{rate.wall:9,.0f} images/s{rate.core:9,.0f} per core-second, {times:.1f} times")
+            own = loader(augment)
+            title = f"{images} JPEGs of {width} x {height} to {size} pixels; {name}"
+            yield Case(title, epochs(own), epochs(plain), items=images)
+            own.close()
+        plain.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, ssl_disk)

@@ -1,37 +1,28 @@
 """Two views of each image: batched on the device, against torchvision per image in a DataLoader with two workers.
 
-Both give normalised float32 pairs of the same distribution from the same random uint8 images held in memory.
+Both give normalised float32 pairs of the same distribution from the same random uint8 images held in memory, in epochs
+of batches. kornia makes views of the same kind of whole batches, in float32. The time is that of all processors.
 
     python benchmarks/ssl_views.py [--threads 1] [--device cpu] [--size 32] [--images 4096] [--workers 2] [--compile]
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import Case, Work, benchmark, epochs, main
 from wasskit.data import views
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.transforms import Normalise, PerImage
 from wasskit.data.views import PerImageViews, TwoViews, ViewDistribution
-
-
-def pairs_per_second(loader: TrainLoader, warm: int) -> float:
-    """Images per second of an epoch, once the workers have started and the caches are warm."""
-    batches: Iterator[object] = loader.batches(0)
-    for _ in range(warm):
-        next(batches)
-    began = time.perf_counter()
-    count = sum(1 for _ in batches)
-    if loader.device.type == "cuda":
-        torch.cuda.synchronize()
-    return count * loader.batch_size / (time.perf_counter() - began)
 
 
 class Reader:
@@ -44,43 +35,67 @@ class Reader:
         return Image.fromarray(self.images[index].permute(1, 2, 0).numpy())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--images", type=int, default=4096)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="also with the colour jitter compiled")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    shape = (arguments.images, 3, arguments.size, arguments.size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    normalise = Normalise((0.5,) * 3, (0.25,) * 3)
-    memory = ImageDataset("random", "train", ("a",), labels=torch.zeros(len(images)), images=images)
-    files = ImageDataset(
-        "random",
-        "train",
-        ("a",),
-        labels=torch.zeros(len(images)),
-        reader=Reader(images),
-        image_size=arguments.size,
+@benchmark(
+    "two random views of images in memory",
+    plain="torchvision, image by image, in workers",
+    clock="processes",
+    threads=(1,),
+    quick={"images": 128, "batch_size": 64},
+    full={"images": 1024},
+)
+def ssl_views(
+    *,
+    size: int = 32,
+    images: int = 4096,
+    batch_size: int = 256,
+    workers: int = 2,
+    compile: bool = False,
+    device: str = "cpu",
+) -> Iterator[Case]:
+    pixels = torch.randint(
+        0, 256, (images, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    batch = arguments.batch_size
-    per_image = PerImage(PerImageViews(arguments.size, [ViewDistribution()] * 2), finish=normalise)
-    baseline = TrainLoader(files, batch, per_image, device=arguments.device, workers=arguments.workers)
-    base = pairs_per_second(baseline, warm=2 * arguments.workers)
+    labels = torch.zeros(images)
+    normalise = Normalise((0.5,) * 3, (0.25,) * 3)
+    memory = ImageDataset("random", "train", ("a",), labels=labels, images=pixels)
+    files = ImageDataset("random", "train", ("a",), labels=labels, reader=Reader(pixels), image_size=size)
+    per_image = PerImage(PerImageViews(size, [ViewDistribution()] * 2), finish=normalise)
+    baseline = TrainLoader(files, batch_size, per_image, device=device, workers=workers)
+
+    def kornia() -> Work:
+        import kornia.augmentation as K
+
+        view = torch.nn.Sequential(
+            K.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
+            K.RandomHorizontalFlip(),
+            K.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8),
+            K.RandomGrayscale(p=0.2),
+            K.RandomGaussianBlur((3, 3), (0.1, 2.0), p=0.5),
+            K.RandomSolarize(p=0.2),
+            K.Normalize(torch.full((3,), 0.5), torch.full((3,), 0.25)),
+        )
+
+        def work() -> None:
+            for batch in pixels.to(device).split(batch_size):
+                x = batch.float() / 255
+                view(x), view(x)
+
+        return work
+
+    forms = {"": views.colour_jitter}
+    if compile:
+        forms["; compiled"] = torch.compile(views.colour_jitter, dynamic=False)
+    for name, jitter in forms.items():
+        views.colour_jitter = jitter
+        yield Case(
+            f"{images:,} images of {size} pixels{name}",
+            epochs(TrainLoader(memory, batch_size, TwoViews(normalise), device=device)),
+            epochs(baseline),
+            {"kornia": kornia},
+            items=images,
+        )
     baseline.close()
-    print(f"{arguments.size}-pixel images on {arguments.device}, {arguments.threads} threads")
-    print(f"per image, {arguments.workers} workers   {base:9,.0f} pairs/s")
-    ours = pairs_per_second(TrainLoader(memory, batch, TwoViews(normalise), device=arguments.device), warm=2)
-    print(f"batched, one process   {ours:9,.0f} pairs/s, {ours / base:.1f} times")
-    if arguments.compile:
-        views.colour_jitter = torch.compile(views.colour_jitter, dynamic=False)
-        compiled = pairs_per_second(TrainLoader(memory, batch, TwoViews(normalise), device=arguments.device), warm=4)
-        print(f"the same, compiled     {compiled:9,.0f} pairs/s, {compiled / base:.1f} times")
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, ssl_views)

@@ -1,31 +1,34 @@
 """The W2 uniformity loss, forward and backward, against plain decompositions of the covariance.
 
-``eig`` is the published form: a general eigen-solver on the m x m covariance, S^{1/2} = Q diag(sqrt(l)) Q^T, its
-trace, and autograd through all of it. ``eigh`` is the same with a symmetric solver, and ``eigvalsh`` the kindest
-plain form: the sum of the roots alone, whose gradient needs no derivative of the eigenvectors. All with 1e-8 added to
-the eigenvalues. Ours, in float64: ``eigh`` of the smaller Gram matrix, and ``polar``, matrix products alone (for GPUs).
-Columns: milliseconds; how many times faster than ``eigh`` and ``eigvalsh`` in float64; the relative error of value and
-gradient against a float64 singular value decomposition.
+``eigh`` is the published form with a symmetric solver: S^{1/2} = Q diag(sqrt(l)) Q^T, its trace, and autograd through
+all of it. ``eigvalsh`` is the kindest plain form: the sum of the roots alone, whose gradient needs no derivative of the
+eigenvectors. Both in float64, as ours is, with 1e-8 added to the eigenvalues. Ours: ``eigh`` of the smaller Gram
+matrix. Notes: the relative error of value and gradient against a float64 singular value decomposition, of ours, of its
+other solver ``polar`` (matrix products alone, for GPUs) and of ``eigvalsh`` in float32.
 
     python benchmarks/ssl_w2.py [--threads 2] [--device cpu] [--repeats 5] [--kind isotropic|collapsed]
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import Case, benchmark, main
 from wasskit.evaluation.uniformity import w2_uniformity
 
-SHAPES = ((512, 256), (512, 2048), (256, 1024))
+SHAPES = ((512, 128), (512, 256), (512, 2048), (256, 1024))
+Found = tuple[Tensor, Tensor]
 
 
-def plain(z: Tensor, solver: str) -> Tensor:
+def plain(features: Tensor, solver: str, dtype: torch.dtype = torch.float64) -> Tensor:
+    z = torch.nn.functional.normalize(features.to(dtype))
     n, m = z.shape
     mean = z.mean(dim=0)
     centred = z - mean
@@ -33,82 +36,84 @@ def plain(z: Tensor, solver: str) -> Tensor:
     if solver == "eigvalsh":
         root_trace = (torch.linalg.eigvalsh(covariance).clamp_min(0) + 1e-8).sqrt().sum()
     else:
-        values, vectors = getattr(torch.linalg, solver)(covariance)
-        root = (vectors * (values.abs() + 1e-8).sqrt()) @ vectors.mT
-        root_trace = root.diagonal().sum().real
+        values, vectors = torch.linalg.eigh(covariance)
+        root_trace = ((vectors * (values.abs() + 1e-8).sqrt()) @ vectors.mT).trace()
     value: Tensor = (mean.square().sum() + 1 + covariance.trace() - 2 / math.sqrt(m) * root_trace).sqrt()
     return value
 
 
-def exact(z: Tensor) -> tuple[float, Tensor]:
+def exact(features: Tensor) -> Found:
     """Value and gradient by a float64 singular value decomposition, null directions cut."""
-    z = z.double()
+    lengths = features.double().norm(dim=1, keepdim=True)
+    z = features.double() / lengths
     n, m = z.shape
     u, s, v = torch.linalg.svd(z - z.mean(dim=0), full_matrices=False)
     # The rounding noise of float32 features is at 2.5e-8 of the largest.
     kept = s > s[0] * torch.finfo(torch.float32).eps / 4
     value = (z.square().sum() / n + 1 - 2 / math.sqrt(n * m) * (s * kept).sum()).sqrt()
-    return float(value), (z / n - (u * kept) @ v / math.sqrt(n * m)) / value
+    gradient = (z / n - (u * kept) @ v / math.sqrt(n * m)) / value
+    return value, (gradient - z * (z * gradient).sum(1, keepdim=True)) / lengths
 
 
-def features(n: int, m: int, kind: str, device: str) -> Tensor:
-    x = torch.randn(n, m, generator=torch.Generator().manual_seed(0))
-    if kind == "collapsed":
-        x[:, m // 4 :] = 0
-    return torch.nn.functional.normalize(x).to(device)
+@benchmark(
+    "W2 uniformity loss and its gradient",
+    plain="`eigvalsh` of the covariance; `eigh` and the root, as published",
+    dtype="float64",
+    floor="`eigh` of the smaller Gram matrix, and the two products around it",
+    quick={"shapes": ("64x16",)},
+    full={"shapes": ("512x128", "512x256", "256x1024")},
+)
+def w2(
+    *,
+    kind: str = "isotropic",
+    repeats: int = 3,
+    shapes: tuple[str, ...] = tuple(f"{n}x{m}" for n, m in SHAPES),
+    device: str = "cpu",
+) -> Iterator[Case]:
+    for shape in shapes:
+        n, m = (int(part) for part in shape.split("x"))
+        x = torch.randn(n, m, generator=torch.Generator().manual_seed(0))
+        if kind == "collapsed":
+            x[:, m // 4 :] = 0
+        yield from cases(x.to(device), kind)
 
 
-def measure(loss: Callable[[Tensor], Tensor], z: Tensor, repeats: int) -> tuple[float, Tensor, Tensor]:
-    """Median seconds of forward and backward, value and gradient."""
-    seconds = []
-    for _ in range(repeats + 1):
-        leaf = z.clone().requires_grad_()
-        _wait(z)
-        began = time.perf_counter()
+def cases(x: Tensor, kind: str) -> Iterator[Case]:
+    leaf = x.clone().requires_grad_()
+    n, m = x.shape
+
+    def found(loss: Callable[[Tensor], Tensor]) -> Found:
         value = loss(leaf)
-        (gradient,) = torch.autograd.grad(value, leaf)
-        _wait(z)
-        seconds.append(time.perf_counter() - began)
-    return sorted(seconds[1:])[repeats // 2], value.detach(), gradient
+        return value.detach(), torch.autograd.grad(value, leaf)[0]
 
+    def note() -> str:
+        value, gradient = exact(x)
+        ways: dict[str, Callable[[Tensor], Tensor]] = {
+            "ours": w2_uniformity,
+            "polar": lambda z: w2_uniformity(z, method="polar"),
+            "eigvalsh in float32": lambda z: plain(z, "eigvalsh", torch.float32),
+        }
+        errors = []
+        for name, way in ways.items():
+            own, own_gradient = found(way)
+            off = abs(float(own / value) - 1), float((own_gradient - gradient).norm() / gradient.norm())
+            errors.append(f"{name} {off[0]:.0e} and {off[1]:.0e}")
+        return f"errors of value and gradient: {'; '.join(errors)}"
 
-def _wait(z: Tensor) -> None:
-    if z.is_cuda:
-        torch.cuda.synchronize()
+    def floor() -> None:
+        z = x.double() if n < m else x.double().T
+        vectors = torch.linalg.eigh(z @ z.T).eigenvectors
+        torch.mm(vectors, z)
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--kind", choices=("isotropic", "collapsed"), default="isotropic")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    losses: dict[str, Callable[[Tensor], Tensor]] = {
-        "eig 32": lambda z: plain(z, "eig"),
-        "eigh 32": lambda z: plain(z, "eigh"),
-        "eigh 64": lambda z: plain(z.double(), "eigh"),
-        "eigvalsh 32": lambda z: plain(z, "eigvalsh"),
-        "eigvalsh 64": lambda z: plain(z.double(), "eigvalsh"),
-        "ours, eigh": lambda z: w2_uniformity(z, normalise=False),
-        "ours, polar": lambda z: w2_uniformity(z, normalise=False, method="polar"),
-    }
-    print(f"{arguments.kind} features on {arguments.device}, {arguments.threads} threads")
-    print(f"{'(N, m)':>12} {'':>12} {'ms':>9} {'x eigh':>8} {'x eigvalsh':>11} {'value':>9} {'gradient':>9}")
-    for n, m in SHAPES:
-        z = features(n, m, arguments.kind, arguments.device)
-        value, gradient = exact(z)
-        timed = {name: measure(loss, z, arguments.repeats) for name, loss in losses.items()}
-        for name, (seconds, own, own_gradient) in timed.items():
-            value_error = abs(float(own) / value - 1)
-            gradient_error = float((own_gradient - gradient).norm() / gradient.norm())
-            print(
-                f"{f'({n}, {m})':>12} {name:>12} {1e3 * seconds:9.1f} "
-                f"{timed['eigh 64'][0] / seconds:8.2f} {timed['eigvalsh 64'][0] / seconds:11.2f} "
-                f"{value_error:9.0e} {gradient_error:9.0e}"
-            )
+    for solver in ("eigvalsh", "eigh"):
+        yield Case(
+            f"({n}, {m}), {kind}; {solver}",
+            lambda: found(w2_uniformity),
+            lambda solver=solver: found(lambda z: plain(z, solver)),  # type: ignore[misc]
+            floor=floor,
+            note=note if solver == "eigvalsh" else None,
+        )
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, w2)

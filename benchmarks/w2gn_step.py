@@ -4,8 +4,7 @@ The baseline computes both maps by ``torch.autograd.grad(create_graph=True)`` an
 the detached inverse anew, as the published code does; everything else (networks, batch, optimiser,
 projection) is the same, and so are the losses, which are compared before anything is timed.
 
-On one thread of the CPU, the time is that of the thread, of which other processes take none; else it is that of the
-clock. Products of matrices bound the ratio from above: the plain form has 1.3 times as many as the closed one, and in
+Products of matrices bound the ratio from above: the plain form has 1.3 times as many as the closed one, and in
 256 dimensions little else. Beside the times stand the operations of a step, which is what launches cost on a GPU.
 
     python benchmarks/w2gn_step.py [--compile] [--threads N] [--device cuda] [--seconds 5]
@@ -13,9 +12,9 @@ clock. Products of matrices bound the ratio from above: the plain form has 1.3 t
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,14 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import Case, benchmark, main
 from wasskit.models.icnn import DenseICNN
 from wasskit.plugins.w2gn.core.objective import cyclic_objective, refined_objective
 
-CASES = [
+CASES = (
     ("2-D, 128-128-64, rank 3, batch 1024", 2, (128, 128, 64), 3, 1024),
     ("64-D, 128-128-64, batch 1024", 64, (128, 128, 64), 1, 1024),
     ("256-D, 256-256-256, batch 256", 256, (256, 256, 256), 1, 256),
-]
+)
 
 Loss = Callable[[DenseICNN, DenseICNN, Tensor, Tensor], Tensor]
 
@@ -76,31 +77,6 @@ def pair(dim: int, hidden: tuple[int, ...], rank: int, device: torch.device) -> 
     return psi, conjugate
 
 
-def best_times(
-    forms: dict[str, Loss],
-    make: Callable[[], tuple[DenseICNN, DenseICNN]],
-    x: Tensor,
-    y: Tensor,
-    seconds: float,
-) -> dict[str, float]:
-    """Best wall time in seconds of a whole step of each form; they take turns, so that a busy moment hits all alike."""
-    clock = time.perf_counter if x.is_cuda or torch.get_num_threads() > 1 else time.thread_time
-    steps = {name: training_step(loss, make(), x, y) for name, loss in forms.items()}
-    for step in steps.values():
-        for _ in range(3):
-            step()
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds * len(forms):
-        for name, step in steps.items():
-            wait(x)
-            began = clock()
-            step()
-            wait(x)
-            times[name].append(clock() - began)
-    return {name: min(values) for name, values in times.items()}
-
-
 def training_step(loss: Loss, nets: tuple[DenseICNN, DenseICNN], x: Tensor, y: Tensor) -> Callable[[], None]:
     """Loss, backward, Adam, projection."""
     psi, conjugate = nets
@@ -139,43 +115,46 @@ def operations(loss: Loss, nets: tuple[DenseICNN, DenseICNN], x: Tensor, y: Tens
     return int(counted.count)
 
 
-def wait(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-
-
 def compiled(loss: Loss, device: torch.device) -> Loss:
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     return torch.compile(loss, mode=mode, dynamic=False)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--compile", action="store_true", help="also time the compiled objective")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seconds", type=float, default=5.0, help="per measurement")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads; steps per second (ratio to plain)")
+@benchmark(
+    "W2GN training step",
+    plain="maps by differentiated backward passes, as published",
+    floor="1.3 times as many products in the plain form",
+    quick={"cases": ("2-D",)},
+)
+def w2gn_step(
+    *, compile: bool = False, cases: tuple[str, ...] = ("2-D", "64-D", "256-D"), device: str = "cpu"
+) -> Iterator[Case]:
     for title, dim, hidden, rank, batch in CASES:
-        x, y = torch.randn(2, batch, dim, device=device)
-        values = [loss(*pair(dim, hidden, rank, device), x, y).item() for loss in (plain_loss, fast_loss)]
+        if title.split(",")[0] in cases:
+            forms = {"closed form": fast_loss, "solved conjugates": solved_loss}
+            if compile:
+                forms["closed form, compiled"] = compiled(fast_loss, torch.device(device))
+            for name, loss in forms.items():
+                yield case(f"{title}; {name}", loss, (dim, hidden, rank), batch, torch.device(device))
+
+
+def case(title: str, loss: Loss, shape: tuple[int, tuple[int, ...], int], batch: int, device: torch.device) -> Case:
+    x, y = torch.randn(2, batch, shape[0], device=device)
+    if loss is not solved_loss:
+        values = [form(*pair(*shape, device), x, y).item() for form in (plain_loss, loss)]
         assert abs(values[0] - values[1]) < 1e-4 * abs(values[0]), values
-        forms: dict[str, Loss] = {"plain": plain_loss, "closed form": fast_loss}
-        if arguments.compile:
-            forms["closed form, compiled"] = compiled(fast_loss, device)
-        forms["solved conjugates"] = solved_loss
-        print(title)
-        torch._dynamo.reset()
-        counts = {name: operations(loss, pair(dim, hidden, rank, device), x, y) for name, loss in forms.items()}
-        times = best_times(forms, lambda: pair(dim, hidden, rank, device), x, y, arguments.seconds)  # noqa: B023
-        for name, seconds in times.items():
-            ratio = times["plain"] / seconds
-            print(f"  {name:24s} {1 / seconds:8.1f}   {ratio:5.2f}x {counts[name]:6d} operations", flush=True)
+
+    def note() -> str:
+        ours, plain = (operations(form, pair(*shape, device), x, y) for form in (loss, plain_loss))
+        return f"{ours} operations, plain {plain}"
+
+    return Case(
+        title,
+        training_step(loss, pair(*shape, device), x, y),
+        training_step(plain_loss, pair(*shape, device), x, y),
+        note=note,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, w2gn_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -73,3 +74,31 @@ def test_bad_input() -> None:
         energy_distance(torch.zeros(3, 2), torch.zeros(3, 4))
     with pytest.raises(ValueError, match="two points"):
         energy_distance(torch.zeros(1, 2), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("dim", [3, 20])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_value_and_gradient_are_those_of_all_distances(dim: int, offset: float) -> None:
+    """Blocks from differences (few dimensions) and from products, with equal points within and between the samples."""
+    generator = torch.Generator().manual_seed(dim)
+    x, y = (torch.randn(n, dim, generator=generator, dtype=torch.float64) + offset for n in (37, 50))
+    x[1], y[:4] = x[0], x[:4]
+    x.requires_grad_()
+    y.requires_grad_()
+
+    def plain(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        direct = [torch.cdist(p, q, compute_mode="donot_use_mm_for_euclid_dist").mean() for p, q in pairs(a, b)]
+        constant = math.exp(math.lgamma(dim / 2) - math.lgamma((dim + 1) / 2)) / math.pi**0.5
+        return 0.5 * constant * (2 * direct[0] - direct[1] - direct[2])
+
+    def pairs(a: torch.Tensor, b: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        return (a, b), (a, a), (b, b)
+
+    ours, expected = energy_distance_limit(x, y, unbiased=False, chunk=16), plain(x, y)
+    # Points a thousand from 0 are given to eps times a thousand.
+    bound = 1e-11 * max(1.0, offset)
+    torch.testing.assert_close(ours, expected, rtol=bound, atol=bound)
+    for own, other in zip(torch.autograd.grad(ours, (x, y)), torch.autograd.grad(expected, (x, y)), strict=True):
+        torch.testing.assert_close(own, other, rtol=bound, atol=bound)
+    alone = torch.autograd.grad(energy_distance_limit(x, y.detach(), unbiased=False), x)[0]
+    torch.testing.assert_close(alone, torch.autograd.grad(plain(x, y), x)[0], rtol=bound, atol=bound)

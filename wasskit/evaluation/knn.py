@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
+from wasskit.evaluation.rows import all_finite
 from wasskit.evaluation.ties import nearest_blocks
 
 Weights = Literal["exp", "uniform"]
@@ -90,6 +91,12 @@ def knn_accuracy(
     ``sharded=True``: all processes hold all features, each classifies its share of the test samples, and the
     counts are summed; the result is the same on each. Raises UserError for k > N, a temperature that is not
     positive, features that are not finite, or sets that do not fit together.
+
+    Example:
+        >>> import torch, wasskit
+        >>> train, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+        >>> wasskit.knn_accuracy(train, labels, torch.tensor([[2.0, 1.0], [1.0, 3.0]]), labels, k=1)
+        tensor(1., dtype=torch.float64)
     """
     _check(train_features, train_labels, test_features, test_labels, temperature, weights)
     if not topk or any(t < 1 for t in topk):
@@ -146,7 +153,7 @@ def _check(
         )
     if train_labels.is_floating_point() or test_labels.is_floating_point():
         raise UserError(f"k-NN labels are integers, not {train_labels.dtype} and {test_labels.dtype}.")
-    if not (bool(train_features.isfinite().all()) and bool(test_features.isfinite().all())):
+    if not (all_finite(train_features) and all_finite(test_features)):
         raise UserError("k-NN features contain NaN or infinite values: no neighbour is nearest.")
     if bool((train_labels < 0).any()) or bool((test_labels < 0).any()):
         raise UserError("k-NN needs a label per sample, and some samples have none: choose a labelled split.")

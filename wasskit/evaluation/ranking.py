@@ -11,7 +11,8 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import are_integers
-from wasskit.evaluation.ties import Equals, blocks, equal_rows, rows_for, top_entries
+from wasskit.evaluation.rows import all_finite
+from wasskit.evaluation.ties import Equals, blocks, equal_rows, product_blocks, top_entries
 
 Metric = Literal["cosine", "dot", "euclidean"]
 Ties = Literal["pessimistic", "optimistic"]
@@ -66,7 +67,7 @@ COUNTED = 32
 
 def best_ranks(sets: Sets, ties: Ties, sharded: bool) -> Tensor:
     """Rank of the best positive of each sorted query: one plus a count of larger similarities."""
-    before = _negatives_before(sets, *_best_positives(sets, 1), ties, sharded)
+    before = _negatives_before(sets, *_best_positives(sets, 1), None, ties, sharded)
     return torch.where(sets.positives > 0, before[:, 0] + 1, UNRANKED)
 
 
@@ -86,12 +87,16 @@ def _best_positives(sets: Sets, number: int) -> tuple[Tensor, Tensor]:
     return best, which
 
 
-def _negatives_before(sets: Sets, thresholds: Tensor, which: Tensor, ties: Ties, sharded: bool) -> Tensor:
+def _negatives_before(
+    sets: Sets, thresholds: Tensor, which: Tensor, enough: Tensor | None, ties: Ties, sharded: bool
+) -> Tensor:
     """How many negatives of each query reach each of its thresholds, the similarities of the gallery's columns
     ``which``: (Q, J) and (Q, J) to (Q, J) int64.
 
-    The similarities are formed tile by tile, each tile small enough to stay in the cache while it is compared. Where
-    they are symmetric a tile above the diagonal serves its rows and its columns, which halves the matrix product.
+    Counts above ``enough`` (Q, J) need not be whole: a threshold that has passed it in every row of a tile is not
+    counted there any further. The similarities are formed tile by tile, each tile small enough to stay in the cache
+    while it is compared. Where they are symmetric a tile above the diagonal serves its rows and its columns, which
+    halves the matrix product.
     """
     height, width = TILE if sets.queries.device.type == "cpu" else WIDE_TILE
     if sets.symmetric:
@@ -100,6 +105,7 @@ def _negatives_before(sets: Sets, thresholds: Tensor, which: Tensor, ties: Ties,
     levels = thresholds.T.contiguous()
     points = sets.equals.first[which].T.contiguous()
     before = torch.zeros_like(levels, dtype=torch.int64)
+    most = None if enough is None else enough.T
     query_ends, gallery_ends = sets.query_labels.tolist(), sets.gallery_labels.tolist()
     tile = 0
     for rows in blocks(len(sets.queries), height):
@@ -116,11 +122,20 @@ def _negatives_before(sets: Sets, thresholds: Tensor, which: Tensor, ties: Ties,
             ):
                 similarities.masked_fill_(sets.same_label(rows, columns), -torch.inf)
             count = _Counter(similarities, sets.equals, ties)
-            for level, point, total in zip(levels, points, before, strict=True):
-                total[rows] += count(1, columns, level[rows], point[rows])
-                if sets.symmetric and columns.start > rows.start:
-                    total[columns] += count(0, rows, level[columns], point[columns])
+            sides = [(1, rows, columns)]
+            if sets.symmetric and columns.start > rows.start:
+                sides.append((0, columns, rows))
+            for dim, of, items in sides:
+                for j in _open(before, most, of):
+                    before[j, of] += count(dim, items, levels[j, of], points[j, of])
     return (sum_over_ranks(before) if shares > 1 else before).T
+
+
+def _open(before: Tensor, most: Tensor | None, rows: slice) -> list[int]:
+    """The thresholds that some of these rows must still count."""
+    if most is None:
+        return list(range(len(before)))
+    return (before[:, rows] <= most[:, rows]).any(1).nonzero()[:, 0].tolist()
 
 
 class _Counter:
@@ -173,7 +188,12 @@ def average_precisions(
     most = int(counts.max())
     needed = min(most, max(most if at_r else 0, *map_k, 1))
     if needed <= COUNTED:
-        before = _negatives_before(sets, *_best_positives(sets, max(needed, 1)), ties, sharded)
+        place = torch.arange(1, max(needed, 1) + 1, device=counts.device)
+        # The j-th positive matters up to rank K; of the first one every rank is asked for.
+        enough = torch.clamp(counts if at_r else counts * 0, min=max(map_k, default=0))[:, None] - place
+        enough[:, 0] = len(sets.gallery)
+        enough = enough.masked_fill(place > counts[:, None], -1)
+        before = _negatives_before(sets, *_best_positives(sets, len(place)), enough, ties, sharded)
         ranks, total = before[:, 0] + 1, _sum_of_precisions(before, counts, map_k, at_r)
     else:
         ranks, total = _ranked_by_sorting(sets, map_k, ties, sharded, at_r, full_ranks)
@@ -192,11 +212,9 @@ def _ranked_by_sorting(
     ranks = torch.zeros(len(sets.queries), dtype=torch.int64, device=device)
     total = torch.zeros(len(map_k) + at_r, dtype=torch.float64, device=device)
     counts = sets.positives
-    for number, rows in enumerate(blocks(len(sets.queries), rows_for(len(sets.gallery), sets.queries))):
-        if number % shares != share:
-            continue
+    for rows, product in product_blocks(sets.queries, sets.gallery, share, shares):
         columns = sets.columns(rows)
-        similarities = sets.equals.level(sets.queries[rows] @ sets.gallery.T)
+        similarities = sets.equals.level(product)
         positives = sets.positive_similarities(rows, similarities[:, columns])
         # From here on the negatives alone.
         similarities[:, columns].masked_fill_(sets.same_label(rows, columns), -torch.inf)
@@ -311,7 +329,7 @@ def similarity_factors(x: Tensor, y: Tensor, metric: Metric) -> tuple[Tensor, Te
     same = y is x
     x = x.detach().to(dtype)
     y = x if same else y.detach().to(device=x.device, dtype=dtype)
-    if not (bool(x.isfinite().all()) and bool(y.isfinite().all())):
+    if not (all_finite(x) and (same or all_finite(y))):
         raise ValueError("embeddings contain NaN or infinite values: no ranking is defined")
     if metric == "cosine":
         x = torch.nn.functional.normalize(x, dim=1)

@@ -7,12 +7,17 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 
-__all__ = ["shape_of", "unit_rows", "wide"]
+__all__ = ["all_finite", "shape_of", "unit_rows", "unit_rows_and_lengths", "wide"]
 
 _SHORTEST = 1e-12
 
 #: The square is 2^-44, or 256 times the machine epsilon of float64: what a sum of products and an eigen-solver may lose
 #: in an eigenvalue, of the largest one.
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no number is NaN or infinite: one pass, in which NaN wins over any other."""
+    return x.numel() == 0 or bool(torch.stack(x.detach().aminmax()).isfinite().all())
 
 
 def shape_of(features: Tensor) -> tuple[int, int]:
@@ -23,9 +28,14 @@ def shape_of(features: Tensor) -> tuple[int, int]:
 
 def unit_rows(features: Tensor) -> Tensor:
     """Rows divided by their length. A row no longer than 1e-12 has no direction: it becomes 0, without a gradient."""
+    return unit_rows_and_lengths(features)[0]
+
+
+def unit_rows_and_lengths(features: Tensor) -> tuple[Tensor, Tensor]:
+    """`unit_rows`, and the lengths (N, 1) that the rows were divided by: infinity for a row without a direction."""
     length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
-    unit: Tensor = features / torch.where(length > _SHORTEST, length, torch.inf)
-    return unit
+    length = torch.where(length > _SHORTEST, length, torch.inf)
+    return features / length, length
 
 
 def wide(features: Tensor) -> Tensor:

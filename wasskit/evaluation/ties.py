@@ -40,8 +40,25 @@ class Equals:
 def equal_rows(x: Tensor) -> Equals:
     """The equal rows of finite numbers (M, D); -0.0 equals 0.0.
 
-    Rows are grouped by a 64-bit hash of their bits and compared with the first of their group. The rows that a
-    collision has brought into a foreign group are sorted instead: the result is exact, whatever the hash.
+    Only rows that share their first number with another one are looked at any further.
+    """
+    places = torch.arange(len(x), device=x.device)
+    values, order = x[:, :1].flatten().sort()
+    same = values[1:] == values[:-1]
+    alone = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    alone[order[1:][same]] = alone[order[:-1][same]] = False
+    rows = (~alone).nonzero()[:, 0]
+    if len(rows) == 0:
+        return Equals(places, rows)
+    found = _equal_rows(x[rows])
+    return Equals(places.index_copy(0, rows, rows[found.first]), rows[found.repeated])
+
+
+def _equal_rows(x: Tensor) -> Equals:
+    """`equal_rows` by a 64-bit hash of the bits of each row, which is compared with the first of its group.
+
+    The rows that a collision has brought into a foreign group are sorted instead: the result is exact, whatever the
+    hash.
     """
     bits = (x + 0.0).contiguous().view(torch.int32)  # + 0.0 makes 0.0 of -0.0
     generator = torch.Generator().manual_seed(0)
@@ -77,8 +94,8 @@ def nearest_blocks(
     place, and equal items are equally similar. ``own``: the queries are the gallery, and none finds itself (k < M).
     """
     equals = equal_rows(gallery)
-    for rows in blocks(len(queries), rows_for(len(gallery), queries)):
-        similarities = equals.level(queries[rows] @ gallery.T)
+    for rows, product in product_blocks(queries, gallery):
+        similarities = equals.level(product)
         if own:
             similarities.diagonal(rows.start).fill_(-torch.inf)
         yield rows, *largest(similarities, k)
@@ -87,37 +104,55 @@ def nearest_blocks(
 def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest entries of each row of (N, M), falling, and their places; of equal ones the smaller places."""
     values, places = top_entries(x, min(k + 1, x.shape[1]))
-    if values.shape[1] > k:
-        cut = values[:, k] == values[:, k - 1]
-        values, places = values[:, :k], places[:, :k]
-        if bool(cut.any()):
+    tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero()[:, 0]
+    values, places, beyond = values[:, :k], places[:, :k], values[:, k:]
+    if len(tied):
+        cut = tied[(beyond[tied] == values[tied, -1:]).any(1)]
+        if len(cut):
             last = values[cut, -1:]
             above, level = x[cut] > last, x[cut] == last
             chosen = above | (level & (level.cumsum(1) <= k - above.sum(1, keepdim=True)))
             places[cut] = chosen.nonzero()[:, 1].view(-1, k)
-    places = places.sort(dim=1).values
-    values, order = x.gather(1, places).sort(dim=1, descending=True, stable=True)
-    return values, places.gather(1, order)
+        ascending = places[tied].sort(dim=1).values
+        order = x[tied[:, None], ascending].sort(dim=1, descending=True, stable=True).indices
+        places[tied] = ascending.gather(1, order)
+    return values, places
 
 
 def top_entries(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``x.topk(k, dim=1)``, in two stages where that is cheaper; which of equal entries is left open.
 
-    The k largest entries of a row lie within the k blocks with the largest maxima, so one pass for the maxima
-    and two small top-k replace a top-k over the row. ``x`` must be contiguous.
+    The k largest entries of a row lie within the k groups with the largest maxima, so one pass for the maxima and two
+    small top-k replace a top-k over the row. A group takes one entry of each of ``size`` stretches of the row: the
+    maxima of many groups are found at once. ``x`` must be contiguous.
     """
     length = x.shape[1]
-    block = int((length / k) ** 0.5)
-    if block < 4:
+    size = int((length / k) ** 0.5)
+    if size < 4:
         return x.topk(k, dim=1)
-    whole = length // block * block
-    parts = x[:, :whole].view(len(x), -1, block)
-    chosen = parts.amax(2).topk(k, dim=1).indices
-    candidates = parts.gather(1, chosen[:, :, None].expand(-1, -1, block)).flatten(1)
-    values, places = torch.cat([candidates, x[:, whole:]], 1).topk(k, dim=1)
-    within = places.clamp(max=k * block - 1)
-    indices = chosen.gather(1, within // block) * block + within % block
-    return values, torch.where(places < k * block, indices, places - k * block + whole)
+    groups = length // size
+    whole = groups * size
+    chosen = x[:, :whole].view(len(x), size, groups).amax(1).topk(k, dim=1).indices
+    members = chosen[:, None, :] + groups * torch.arange(size, device=x.device)[:, None]
+    rest = torch.arange(whole, length, device=x.device).expand(len(x), -1)
+    members = torch.cat([members.flatten(1), rest], 1)
+    values, places = x.gather(1, members).topk(k, dim=1)
+    return values, members.gather(1, places)
+
+
+def product_blocks(queries: Tensor, gallery: Tensor, share: int = 0, shares: int = 1) -> Iterator[tuple[slice, Tensor]]:
+    """Inner products of queries (Q, D) with the gallery (M, D), some rows of queries at a time, in one buffer.
+
+    Of several ``shares`` of the blocks that of one rank. Memory that is new in every block is mapped page by page,
+    which costs a tenth of the product.
+    """
+    queries, gallery = queries.detach(), gallery.detach()
+    size = min(rows_for(len(gallery), queries), max(len(queries), 1))
+    buffer = queries.new_empty(size, len(gallery))
+    for number, rows in enumerate(blocks(len(queries), size)):
+        if number % shares != share:
+            continue
+        yield rows, torch.mm(queries[rows], gallery.T, out=buffer[: rows.stop - rows.start])
 
 
 def blocks(length: int, size: int) -> Iterator[slice]:

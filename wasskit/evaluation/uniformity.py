@@ -17,10 +17,11 @@ from torch.nn import functional
 from wasskit.distributed.collectives import gather
 from wasskit.errors import UserError
 from wasskit.evaluation.potential import gaussian_uniformity
-from wasskit.evaluation.rows import shape_of, unit_rows, wide
+from wasskit.evaluation.rows import shape_of, unit_rows, unit_rows_and_lengths, wide
 from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.polar import (
     Method,
+    magnitude_and_squares,
     magnitude_of,
     noise_level,
     nuclear_norm_and_inverse_root,
@@ -56,28 +57,41 @@ def w2_uniformity(features: Tensor, *, normalise: bool = True, ridge: float = 0.
 
     ``features`` (N, m) of any floating dtype; the result is float64 for float64 features, else float32. It is 0 at
     uniformity, sqrt 2 where all features are one point, 1 where all are zero. Raises ``UserError`` unless N, m >= 1.
+
+    Example:
+        >>> import torch, wasskit
+        >>> wasskit.w2_uniformity(torch.ones(10, 4))  # all features are one point
+        tensor(1.4142)
     """
     shape_of(features)
     if ridge < 0:
         raise UserError(f"The ridge of W2 is added to a covariance and cannot be negative, as {ridge:g} is.")
     given = wide(features)
-    # Divided in float64: another rounding to float32 would turn the small directions.
-    z = unit_rows(given.double()) if normalise else given
     roundoff = unit_roundoff(features.dtype)
-    value = known_gradient(lambda x, with_gradient: _w2(x, ridge, method, roundoff, with_gradient), z)
+    value = known_gradient(lambda x, with_gradient: _w2(x, normalise, ridge, method, roundoff, with_gradient), given)
     return value.to(features.device, given.dtype)
 
 
-def _w2(z: Tensor, ridge: float, method: Method, roundoff: float, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """The distance of (N, m) features as they are, float64, and its gradient in closed form, in their dtype.
+def _w2(
+    features: Tensor, normalise: bool, ridge: float, method: Method, roundoff: float, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The distance of (N, m) features, float64, and its gradient in closed form, in their dtype.
 
-    W2^2 = |Z|^2 / N + 1 - 2 |Z_c|_* / sqrt(m N), so dW2 / dZ = (Z / N - P / sqrt(m N)) / W2, P the polar factor of
-    Z_c. A ridge r replaces the m singular values s_i, those of missing rows included, by sqrt(s_i^2 + N r), P by
-    U diag(s / sqrt(s^2 + N r)) V^T, and adds m r.
+    Of Z, the features or their unit rows, W2^2 = |Z|^2 / N + 1 - 2 |Z_c|_* / sqrt(m N), so dW2 / dZ = (Z / N -
+    P / sqrt(m N)) / W2, P the polar factor of Z_c. A ridge r replaces the m singular values s_i, those of missing rows
+    included, by sqrt(s_i^2 + N r), P by U diag(s / sqrt(s^2 + N r)) V^T, and adds m r.
     """
     distance = _w2_by_gram if method == "eigh" else _w2_by_polar
-    value, gradient = distance(z.double(), ridge, method, roundoff, with_gradient)
-    return value, None if gradient is None else gradient.to(z.dtype)
+    # Divided in float64: another rounding to float32 would turn the small directions.
+    z = features.double()
+    z, length = unit_rows_and_lengths(z) if normalise else (z, None)
+    value, gradient = distance(z, ridge, method, roundoff, with_gradient)
+    if gradient is None:
+        return value, None
+    if length is not None:
+        # What is along a row does not turn it.
+        gradient = gradient.addcmul_(z, (z * gradient).sum(dim=1, keepdim=True), value=-1).div_(length)
+    return value, gradient.to(features.dtype)
 
 
 def _w2_by_gram(
@@ -91,12 +105,12 @@ def _w2_by_gram(
     n, m = z.shape
     mean = z.mean(dim=0)
     centred = z - mean
-    second_moment = torch.linalg.vector_norm(centred).square() / n + mean.square().sum()
+    magnitude, squares = magnitude_and_squares(z)
     with full_precision(z):
         norm, root = nuclear_norm_and_inverse_root(
-            centred, magnitude_of(z), ridge=n * ridge, roundoff=roundoff, with_inverse=with_gradient
+            centred, magnitude, ridge=n * ridge, roundoff=roundoff, with_inverse=with_gradient
         )
-        value = _ridged_distance(second_moment, norm, n, m, ridge)
+        value = _ridged_distance(squares / n, norm, n, m, ridge)
         if root is None:
             return value, None
         inverse = _inverse_distance(value)
@@ -111,12 +125,12 @@ def _w2_by_polar(
 ) -> tuple[Tensor, Tensor | None]:
     """W2 and its gradient from the polar factor of the centred features."""
     n, m = z.shape
-    second_moment = z.square().sum() / n
+    magnitude, squares = magnitude_and_squares(z)
     norm, polar = nuclear_norm_and_polar_factor(
-        z - z.mean(dim=0), magnitude=magnitude_of(z), method=method, ridge=n * ridge, roundoff=roundoff,
+        z - z.mean(dim=0), magnitude=magnitude, method=method, ridge=n * ridge, roundoff=roundoff,
         with_polar=with_gradient,
     )  # fmt: skip
-    value = _ridged_distance(second_moment, norm, n, m, ridge)
+    value = _ridged_distance(squares / n, norm, n, m, ridge)
     if polar is None:
         return value, None
     inverse = _inverse_distance(value)
@@ -138,6 +152,11 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: b
     """mean_i |z_i - z'_i|^alpha over two views (N, m) of the same samples (Wang and Isola 2020).
 
     Float64 for float64 features, else float32. Raises ``UserError`` where the shapes differ.
+
+    Example:
+        >>> import torch, wasskit
+        >>> wasskit.alignment(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))  # |(1, -1)|^2
+        tensor(2.)
     """
     if first.shape != second.shape:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
@@ -161,6 +180,12 @@ def singular_spectrum(features: Tensor, *, normalise: bool = True) -> Tensor:
     Returns (m,) float64; -inf for those that the rounding of the features may have made, as in `w2_uniformity`. A
     flat spectrum is a uniform representation, a cliff is dimensional collapse. Raises ``UserError`` for fewer
     than two features.
+
+    Example:
+        >>> import torch, wasskit
+        >>> spectrum = wasskit.singular_spectrum(torch.randn(100, 8))
+        >>> spectrum.shape, bool((spectrum.diff() <= 0).all())
+        (torch.Size([8]), True)
     """
     eigenvalues, n = _covariance_eigenvalues(features, normalise)
     if n < 2:

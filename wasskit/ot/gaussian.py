@@ -1,12 +1,13 @@
 """Optimal transport between Gaussians, in closed form (Bures and Wasserstein).
 
-Everything here is computed in float64 by symmetric eigendecompositions and singular values: no matrix square
-root of a product, no inverse of a covariance, so that singular covariances give finite and accurate results.
+Everything here is computed in float64 from factors F of the covariances, F F^T = S: by Cholesky where S is definite,
+else by its eigenvalues, either to eps |S|. Roots of a product of covariances are singular values of a product of their
+factors, which are not squared, so that singular covariances give finite and accurate results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,12 +20,16 @@ def symmetric_power(matrix: Tensor, exponent: float, rcond: float = 1e-12) -> Te
     Eigenvalues below ``rcond`` times the largest count as zero; with a negative exponent they
     stay zero (pseudo-inverse).
     """
+    return _powers(matrix, (exponent,), rcond)[0]
+
+
+def _powers(matrix: Tensor, exponents: Sequence[float], rcond: float = 1e-12) -> list[Tensor]:
+    """`symmetric_power` for several exponents."""
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
-    floor = rcond * values[..., -1:].clamp_min(0.0)
-    kept = values > floor
-    powers = torch.where(kept, values.where(kept, torch.ones_like(values)) ** exponent, torch.zeros_like(values))
-    power: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.mT
-    return power
+    kept = values > rcond * values[..., -1:].clamp_min(0.0)
+    kept_values = values.where(kept, torch.ones_like(values))
+    roots = (torch.where(kept, kept_values**exponent, 0.0) for exponent in exponents)
+    return [(vectors * root.unsqueeze(-2)) @ vectors.mT for root in roots]
 
 
 def square_root_factor(matrix: Tensor) -> Tensor:
@@ -39,36 +44,74 @@ def bures_wasserstein_squared(mean1: Tensor, covariance1: Tensor, mean2: Tensor,
     """``W_2^2`` between N(mean1, covariance1) and N(mean2, covariance2): the whole squared distance, not its half.
 
     ``|m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^{1/2} S2 S1^{1/2})^{1/2})`` (Dowson and Landau, 1982). The last trace is the
-    nuclear norm of ``F2^T F1`` with ``S = F F^T``, so the part of the covariances is ``|F1 - F2 Q|^2``, Q the
-    orthogonal polar factor of ``F2^T F1`` (Bhatia, Jain and Lim, 2019): a sum of squares, in which nothing cancels
-    where the Gaussians are nearly equal. Shapes (..., D) and (..., D, D); differentiable in the means.
+    nuclear norm of ``F2^T F1`` with ``S = F F^T``. Where the Gaussians are nearly equal and the difference would
+    cancel, the part of the covariances is ``|F1 - F2 Q|^2``, Q the orthogonal polar factor of ``F2^T F1`` (Bhatia, Jain
+    and Lim, 2019): a sum of squares. Shapes (..., D) and (..., D, D), the result (...), all of one dtype, in which it
+    is computed: float64 is advised. Differentiable in the means. ``RuntimeError`` for shapes that do not fit.
+
+    Example:
+        >>> import torch, wasskit
+        >>> mean, covariance = torch.zeros(3).double(), torch.eye(3).double()
+        >>> distance = wasskit.bures_wasserstein_squared(mean, covariance, mean + 1, 4 * covariance)
+        >>> round(float(distance), 6)  # 3 + 3 (2 - 1)^2
+        6.0
     """
-    first, second = square_root_factor(covariance1), square_root_factor(covariance2)
-    left, _, right = torch.linalg.svd(second.mT @ first)
-    difference = first - second @ (left @ right)
-    squared: Tensor = (mean1 - mean2).square().sum(-1) + difference.square().sum((-2, -1))
-    return squared
+    first, second = _factor(covariance1)[0], _factor(covariance2)[0]
+    product = second.mT @ first
+    total = first.square().sum((-2, -1)) + second.square().sum((-2, -1))
+    squared = total - 2.0 * torch.linalg.svdvals(product).sum(-1)
+    if not bool((squared > _CANCELLED * total).all()):
+        left, _, right = torch.linalg.svd(product)
+        squared = (first - second @ (left @ right)).square().sum((-2, -1))
+    distance: Tensor = (mean1 - mean2).square().sum(-1) + squared
+    return distance
 
 
 def gaussian_transport_map(covariance1: Tensor, covariance2: Tensor) -> Tensor:
     """The matrix ``T`` (..., D, D) of the optimal map between centred Gaussians, ``x -> T x``, symmetric and
     semi-definite.
 
-    ``T = S1^{-1/2} (S1^{1/2} S2 S1^{1/2})^{1/2} S1^{-1/2}`` (Knott and Smith, 1984). Where the source is
-    singular the pseudo-inverse is taken: on the source's support the map is optimal, and across it zero.
+    ``T = S1^{-1/2} (S1^{1/2} S2 S1^{1/2})^{1/2} S1^{-1/2}`` (Knott and Smith, 1984). With ``S = F F^T`` and the
+    singular values ``F2^T F1 = U diag(s) V^T`` it is ``F1^{-T} V diag(s) V^T F1^{-1}``. Where the source is singular
+    (eigenvalues below 1e-12 of the largest) the pseudo-inverse is taken: on the source's support the map is optimal,
+    and across it zero. Computed in the dtype of the covariances (..., D, D), of which float64 is advised.
+    ``RuntimeError`` for shapes that do not fit.
+
+    Example:
+        >>> import torch, wasskit
+        >>> wasskit.gaussian_transport_map(torch.eye(2).double(), 9 * torch.eye(2).double()).round(decimals=9)
+        tensor([[3., 0.],
+                [0., 3.]], dtype=torch.float64)
     """
-    values, vectors = torch.linalg.eigh((covariance1 + covariance1.mT) / 2)
-    kept = values > 1e-12 * values[..., -1:].clamp_min(0.0)
-    roots = values.where(kept, torch.zeros_like(values)).sqrt()
-    inverse = torch.where(kept, 1.0 / roots.where(kept, torch.ones_like(roots)), torch.zeros_like(roots))
-    root = (vectors * roots.unsqueeze(-2)) @ vectors.mT
-    # (R S2 R)^{1/2} from the singular values of R F2, again without squaring them.
-    left, singular, _ = torch.linalg.svd(root @ square_root_factor(covariance2))
-    middle = (left * singular.unsqueeze(-2)) @ left.mT
-    inverse_root = (vectors * inverse.unsqueeze(-2)) @ vectors.mT
-    transport = inverse_root @ middle @ inverse_root
-    symmetric: Tensor = (transport + transport.mT) / 2
-    return symmetric
+    first, inverse = _factor_and_inverse(covariance1)
+    _, singular, right = torch.linalg.svd(_factor(covariance2)[0].mT @ first)
+    root = inverse.mT @ (right.mT * singular.sqrt().unsqueeze(-2))
+    transport: Tensor = root @ root.mT
+    return transport
+
+
+_CANCELLED = 1e-2
+"""Share of the traces below which their difference has lost two digits."""
+
+
+def _factor(matrix: Tensor) -> tuple[Tensor, bool]:
+    """A factor ``F``, ``F F^T`` the symmetric positive semi-definite matrix, and whether it is Cholesky's."""
+    lower, failed = torch.linalg.cholesky_ex((matrix + matrix.mT) / 2)
+    return (square_root_factor(matrix), False) if bool(failed.any()) else (lower, True)
+
+
+def _factor_and_inverse(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """A factor ``F`` and its inverse; of a singular matrix its root and the pseudo-inverse of that."""
+    lower, definite = _factor(matrix)
+    if definite:
+        eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
+        # tr S tr S^{-1} bounds the ratio of the largest eigenvalue to the smallest.
+        condition = lower.square().sum((-2, -1)) * inverse.square().sum((-2, -1))
+        if bool((condition < 1e12).all()):
+            return lower, inverse
+    root, inverse = _powers(matrix, (0.5, -0.5))
+    return root, inverse
 
 
 class Moments(NamedTuple):

@@ -30,6 +30,7 @@ from wasskit.ot.precision import full_precision
 
 __all__ = [
     "Method",
+    "magnitude_and_squares",
     "magnitude_of",
     "noise_level",
     "nuclear_norm",
@@ -64,8 +65,14 @@ def unit_roundoff(dtype: torch.dtype) -> float:
 
 def magnitude_of(data: Tensor) -> Tensor:
     """Length of the longest row plus that of the longest column of ``data`` (N, m), a float64 scalar."""
+    return magnitude_and_squares(data)[0]
+
+
+def magnitude_and_squares(data: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`magnitude_of` the data (N, m), and the sum of their squares; float64 scalars."""
     squares = data.double().square()
-    return squares.sum(dim=1).max().sqrt() + squares.sum(dim=0).max().sqrt()
+    rows, columns = squares.sum(dim=1), squares.sum(dim=0)
+    return rows.max().sqrt() + columns.max().sqrt(), rows.sum()
 
 
 def noise_level(n: int, m: int, magnitude: Tensor, largest: Tensor, roundoff: float) -> Tensor:

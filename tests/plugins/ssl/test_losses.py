@@ -296,3 +296,33 @@ def test_of_a_batch_longer_than_the_queue_the_latest_keys_stay() -> None:
         parts.push(part)
     assert torch.equal(whole.keys, parts.keys)
     assert whole.position.item() == parts.position.item() == 13 % 5
+
+
+@pytest.mark.parametrize("temperature", [0.2, 0.005])
+def test_info_nce_has_the_gradient_of_cross_entropy(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, queue = (normalize(torch.randn(n, 6, generator=generator, dtype=torch.float64)) for n in (5, 5, 30))
+    query.requires_grad_()
+    logits = torch.cat([(query * key).sum(1, keepdim=True), query @ queue.T], 1) / temperature
+    expected = torch.nn.functional.cross_entropy(logits, torch.zeros(5, dtype=torch.long))
+    loss = info_nce(query, key, queue, temperature)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, query)[0] for value in (loss, expected)))
+
+
+@pytest.mark.parametrize("kind", ["random", "constant", "equal", "one image"])
+def test_barlow_twins_has_the_gradient_of_its_formula(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 1 if kind == "one image" else 9, 4, generator=generator, dtype=torch.float64)
+    if kind == "constant":
+        first = torch.full_like(first, 3.0)
+    if kind == "equal":
+        second = first.clone()
+    views = [first.requires_grad_(), second.requires_grad_()]
+    a, b = ((x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt() for x in views)
+    c = a.T @ b / len(a)
+    expected = (1 - c.diagonal()).square().sum() + 0.08 * (c - c.diagonal().diag()).square().sum()
+    loss = barlow_twins_loss(*views)
+    torch.testing.assert_close(loss, expected)
+    for own, other in zip(torch.autograd.grad(loss, views), torch.autograd.grad(expected, views), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-9)

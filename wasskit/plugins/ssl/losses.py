@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.evaluation.uniformity import gaussian_uniformity, w2_uniformity
+from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.polar import Method, polar_factor
 from wasskit.ot.precision import full_precision
 
@@ -88,9 +89,23 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.2
 
     Unit queries and keys (B, D), negatives n in the unit ``queue`` (K, D); gradient for the queries alone.
     """
-    positive = (query * key.detach()).sum(dim=1, keepdim=True)
-    logits = torch.cat([positive, query @ queue.detach().to(query.dtype).mT], dim=1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
+    key, negatives = key.detach(), queue.detach().to(query.dtype)
+
+    def compute(x: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """The mean and its gradient, sum_j p_ij n_j - (1 - p_i) k_i over B T, p the softmax. Scores are held once."""
+        positive = (x * key).sum(dim=1, keepdim=True) / temperature
+        scores = torch.mm(x, negatives.mT).div_(temperature)
+        largest = torch.maximum(scores.amax(dim=1, keepdim=True), positive)
+        weights = scores.sub_(largest).exp_()
+        agreement = (positive - largest).exp()
+        total = weights.sum(dim=1, keepdim=True) + agreement
+        value = (total.log() + largest - positive).mean()
+        if not with_gradient:
+            return value, None
+        pulled = torch.mm(weights, negatives).addcmul_(key, agreement - total)
+        return value, pulled.div_(total * (temperature * len(x)))
+
+    return known_gradient(compute, query)
 
 
 def moco_loss(
@@ -143,17 +158,41 @@ def barlow_twins_loss(first: Tensor, second: Tensor, off_diagonal: float = 0.08)
 
     c (D, D) is the cross-correlation of the features over the batch of all ranks.
     """
-    first, second = _standardise(gather_with_grad(first)), _standardise(gather_with_grad(second))
-    correlation = first.mT @ second / len(first)
-    diagonal = correlation.diagonal()
-    others = correlation.square().sum() - diagonal.square().sum()
-    return (1 - diagonal).square().sum() + off_diagonal * others
+
+    def compute(views: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """The loss of both views, one below the other, and its gradient: 2 z' w^T / N and 2 z w / N in those of unit
+        variance, w the correlations times their weights.
+        """
+        count = len(views) // 2
+        (z, scale), (other, other_scale) = map(_standardised, views.split(count))
+        correlation = torch.addmm(z.new_zeros(1), z.mT, other, beta=0, alpha=1 / count)
+        diagonal = correlation.diagonal()
+        missing = diagonal - 1
+        squares = torch.linalg.vector_norm(correlation, dim=1).square().sum()
+        value = missing.square().sum() + off_diagonal * (squares - diagonal.square().sum())
+        if not with_gradient:
+            return value, None
+        correlation.mul_(2 * off_diagonal / count)
+        diagonal.copy_(missing * (2 / count))
+        back = torch.cat([other @ correlation.mT, z @ correlation])
+        for pulled, unit, inverse in zip(back.split(count), (z, other), (scale, other_scale), strict=True):
+            # The mean over the batch is that of the other view's columns: 0.
+            pulled.addcmul_(unit, (pulled * unit).mean(dim=0), value=-1).mul_(inverse)
+        return value, back
+
+    return known_gradient(compute, torch.cat([gather_with_grad(first), gather_with_grad(second)]))
 
 
 def _standardise(x: Tensor) -> Tensor:
     """Columns of (N, m) to mean 0 and biased variance 1 (up to 1e-5, so that a constant column becomes 0)."""
+    return _standardised(x)[0]
+
+
+def _standardised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`_standardise`, and the factors (m,)."""
     variance, mean = torch.var_mean(x, dim=0, correction=0)
-    return (x - mean) * (variance + _EPS).rsqrt()
+    scale = (variance + _EPS).rsqrt()
+    return (x - mean) * scale, scale
 
 
 # --- Zero-CL ------------------------------------------------------------------------------------------------
@@ -219,6 +258,11 @@ class W2UniformityLoss(nn.Module):
         solver: ``"eigh"`` (eigenvalues) or ``"polar"`` (matrix products alone), both in float64, or ``"auto"``:
             polar on a GPU, eigh elsewhere and for float64 features, where polar misses directions below 3.4e-8
             of the largest.
+
+    Example:
+        >>> import torch, wasskit
+        >>> first, second = torch.randn(2, 128, 16).requires_grad_()
+        >>> wasskit.W2UniformityLoss()(first, second).backward()
     """
 
     def __init__(self, ridge: float = 0.0, solver: Solver = "auto") -> None:
@@ -227,6 +271,11 @@ class W2UniformityLoss(nn.Module):
         self.solver: Solver = solver
 
     def forward(self, *features: Tensor) -> Tensor:
+        """A scalar, float64 for float64 features and else float32, of matrices (B, m) of any floating dtype.
+
+        Raises:
+            UserError: features that are no matrix of at least one row and column.
+        """
         joined = torch.cat([gather_with_grad(x) for x in features])
         return w2_uniformity(joined, ridge=self.ridge, method=_method(self.solver, joined))
 

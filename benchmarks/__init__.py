@@ -1,0 +1,1 @@
+"""Benchmarks: each file declares some, and runs alone; `run.py` runs all of them."""
