@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import report
 
 VERSIONS = (
-    "wasskit", "torch", "numpy", "scipy", "geomloss", "pot", "faiss-cpu", "lightly", "pytorch-metric-learning",
+    "torch", "numpy", "scipy", "geomloss", "pot", "faiss-cpu", "lightly", "pytorch-metric-learning",
     "open-metric-learning", "torchmetrics", "kornia", "ott-jax",
 )  # fmt: skip
 """Packages whose versions are recorded where they are installed."""
@@ -91,7 +91,9 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
+    from wasskit import __version__
+
+    found = {"Python": platform.python_version(), "wasskit": __version__}
     for name in VERSIONS:
         try:
             found[name] = importlib.metadata.version(name)
