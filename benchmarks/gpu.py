@@ -15,40 +15,63 @@ roofline; stopping and resuming; two ranks on one device; out of memory; compile
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import sys
+import tempfile
 import types
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-NEEDED = {
-    "numpy": "numpy", "PIL": "pillow", "rich": "rich", "scipy": "scipy", "sklearn": "scikit-learn",
-    "tomli_w": "tomli-w", "torch": "torch", "torchvision": "torchvision", "typer": "typer",
-    **({"tomli": "tomli"} if sys.version_info < (3, 11) else {}),
-}  # fmt: skip
-"""What everything here imports, and the names of the packages."""
+WHEELS = ROOT / "runs" / "wheels"
 
-OPTIONAL = {"geomloss": "the published divergence of mrl", "matplotlib": "figures of runs"}
+NEEDED = ("torch", "torchvision", "numpy", "PIL")
+"""What everything here imports."""
+
+OPTIONAL = {
+    **dict.fromkeys(("typer", "rich", "tomli_w", "sklearn", "scipy"), "trainings, resuming, ranks and memory"),
+    "matplotlib": "the figures of runs", "geomloss": "the published divergence of mrl",
+    **({"tomli": "recipes"} if sys.version_info < (3, 11) else {}),
+}  # fmt: skip
+"""What some checks need, and which."""
 
 
 def main() -> int:
     arguments = _arguments()
-    lacking = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if lacking:
-        print(
-            f"benchmarks/gpu.py needs {', '.join(lacking)}: install them by pip, or, without a network, put the wheels "
-            "of those that are pure Python (tomli-w, geomloss, typer, rich) on PYTHONPATH.",
-            file=sys.stderr,
-        )
-        return 2
-    for module, use in OPTIONAL.items():
-        if importlib.util.find_spec(module) is None:
-            print(f"Without {module} there is no check of {use}.", flush=True)
-    _find_the_checkout()
-    return _run(arguments)
+    with tempfile.TemporaryDirectory(prefix="wasskit-wheels-") as folder:
+        _bring(Path(folder))
+        lacking = [module for module in NEEDED if not _is_there(module)]
+        if lacking:
+            print(f"benchmarks/gpu.py needs {', '.join(lacking)}: install what is missing.", file=sys.stderr)
+            return 2
+        for module, use in OPTIONAL.items():
+            if not _is_there(module):
+                print(
+                    f"Without {module} there is no check of {use}; a wheel of it in runs/wheels would do.", flush=True
+                )
+        _find_the_checkout()
+        return _run(arguments)
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _bring(folder: Path) -> None:
+    """Unpack those wheels of ``runs/wheels`` that are not installed, for here and for processes that are started."""
+    for path in sorted(WHEELS.glob("*.whl")):
+        with zipfile.ZipFile(path) as wheel:
+            tops = {name.partition("/")[0] for name in wheel.namelist()}
+            if not any(_is_there(top.removesuffix(".py")) for top in tops if "." not in top.removesuffix(".py")):
+                wheel.extractall(folder)
+    if any(folder.iterdir()):
+        sys.path.append(str(folder))
+        os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(folder)])
 
 
 def _arguments() -> argparse.Namespace:
@@ -73,22 +96,21 @@ def _find_the_checkout() -> None:
 def _run(arguments: argparse.Namespace) -> int:
     import torch
 
-    from benchmarks.gpu_checks import kernels, losses, machine, runs, steps, trainings
     from benchmarks.gpu_checks.bench import Bench, Section
 
     if not arguments.dry and not torch.cuda.is_available():
         print("benchmarks/gpu.py: torch finds no GPU here; --dry tries the checks on the CPU.", file=sys.stderr)
         return 2
     sections = [
-        Section("machine", 15, machine.cases),
-        Section("losses", 50, losses.cases),
-        Section("trainings", 150, trainings.cases),
-        Section("kernels", 25, kernels.cases),
-        Section("steps", 60, steps.cases),
-        Section("resume", 30, runs.resume_cases),
-        Section("ranks", 60, runs.rank_cases),
-        Section("memory", 10, runs.memory_cases),
-        Section("compiled", 90, steps.compiled_cases),
+        Section("machine", 15, _cases("machine")),
+        Section("losses", 50, _cases("losses")),
+        Section("trainings", 150, _cases("trainings")),
+        Section("kernels", 25, _cases("kernels")),
+        Section("steps", 60, _cases("steps")),
+        Section("resume", 30, _cases("runs", "resume_cases")),
+        Section("ranks", 60, _cases("runs", "rank_cases")),
+        Section("memory", 10, _cases("runs", "memory_cases")),
+        Section("compiled", 90, _cases("steps", "compiled_cases")),
     ]
     wanted = {name for name in arguments.only.split(",") if name}
     names = [section.name for section in sections]
@@ -102,6 +124,15 @@ def _run(arguments: argparse.Namespace) -> int:
     device = torch.device("cpu" if arguments.dry else "cuda")
     bench = Bench(device, arguments.dry, arguments.seconds, arguments.out)
     return 0 if bench.run(sections) else 1
+
+
+def _cases(module: str, function: str = "cases") -> Callable[[Any], Any]:
+    """The checks of a section, whose module is imported in its turn: the others need not have what it needs."""
+
+    def cases(bench: Any) -> Any:
+        return getattr(importlib.import_module(f"benchmarks.gpu_checks.{module}"), function)(bench)
+
+    return cases
 
 
 if __name__ == "__main__":

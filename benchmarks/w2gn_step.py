@@ -51,14 +51,14 @@ def plain_map(net: DenseICNN, x: Tensor) -> Tensor:
     return torch.autograd.grad(plain_value(net, x).sum(), x, create_graph=True)[0]
 
 
-def plain_loss(psi: DenseICNN, conjugate: DenseICNN, x: Tensor, y: Tensor) -> Tensor:
-    """The objective with both cycle terms, lambda 10."""
+def plain_loss(psi: DenseICNN, conjugate: DenseICNN, x: Tensor, y: Tensor, cycle: float = 10.0) -> Tensor:
+    """The objective with both cycle terms, of weight ``cycle``."""
     x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
     back = plain_map(conjugate, y)
     correlation = plain_value(psi, x).mean() - plain_value(psi, back.detach()).mean()
     cycle_y = (plain_map(psi, back) - y).square().mean()
     cycle_x = (plain_map(conjugate, plain_map(psi, x)) - x).square().mean()
-    return correlation + 10.0 * (cycle_y + cycle_x)
+    return correlation + cycle * (cycle_y + cycle_x)
 
 
 def fast_loss(psi: DenseICNN, conjugate: DenseICNN, x: Tensor, y: Tensor) -> Tensor:

@@ -4,10 +4,14 @@ import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from pygments.lexers.special import TextLexer
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from declared import write_reference  # noqa: E402
+from latex2mathml.converter import convert  # noqa: E402
 
 import wasskit  # noqa: E402
 
@@ -16,13 +20,14 @@ author = "The wasskit authors"
 project_copyright = "The wasskit authors, MIT licence"
 version = release = wasskit.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
 # Markdown as GitHub reads it: equations between dollars, links to headings.
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
+smartquotes = False  # two hyphens begin an option
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -32,8 +37,10 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = f"wasskit {release}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 # Docstrings are read in terminals, too: a bar is a norm there, and a word between single backticks is code.
 default_role = "literal"
@@ -47,8 +54,21 @@ def escape_bars(app, what, name, obj, options, lines):
         lines[number] = "".join(pieces)
 
 
+def write_inline(writer, node):
+    writer.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def write_block(writer, node):
+    writer.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", escape_bars, priority=900)
+    app.add_lexer("floors", TextLexer)
+    # MathML is drawn by the browser itself, so that equations need neither a network nor a script.
+    app.add_html_math_renderer("mathml", (write_inline, None), (write_block, None))
 
 
 write_reference(HERE / "reference")

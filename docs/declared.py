@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,15 +15,20 @@ from wasskit.plugin import Plugin, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe, recipe_names
 from wasskit.text import markdown_text
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def write_reference(folder: Path) -> list[Path]:
-    """Write the pages of all commands, metrics and recipes into ``folder``.
+    """Write the pages of all commands, metrics and recipes into ``folder``, and those that lie beside the README.
 
     Pages in which nothing has changed stay as they are, so that a site is built again in the time of its changes.
     """
     plugins = [load_plugin(target) for target in plugin_targets().values() if target.startswith("wasskit.")]
     pages = {f"commands/{plugin.name}.md": page(plugin) for plugin in [*plugins, *GROUPS, GENERAL]}
     pages |= {"metrics.md": metrics_page(plugins), "recipes.md": recipes_page()}
+    for name in ("results", "architecture", "changelog"):
+        text = (ROOT / f"{name.upper()}.md").read_text(encoding="utf-8")
+        pages[f"{name}.md"] = text.replace("](docs/", "](../")
     for name, text in pages.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,12 +52,20 @@ def metrics_page(plugins: Sequence[Plugin]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def prose(text: object) -> str:
+    """Text for Markdown in which options, and what is between single backticks, are code."""
+    pieces = re.split(r"`([^`]+)`|(?<![\w-])(--[a-z][\w-]*)", str(text))
+    return "".join(
+        markdown_text(piece) if i % 3 == 0 else f"`{piece}`" for i, piece in enumerate(pieces) if piece is not None
+    )
+
+
 def _metrics_table(declared: Iterable[Metric]) -> str:
     arrows = {"max": "larger", "min": "smaller", None: ""}
     rows = ["| name | heading | better | measured |", "| --- | --- | --- | --- |"]
     for metric in sorted(declared, key=lambda metric: metric.name):
         heading = metric.heading + (f" ({metric.unit})" if metric.unit else "")
-        cells = [f"`{metric.name}`", markdown_text(heading), arrows[metric.order], markdown_text(metric.protocol)]
+        cells = [f"`{metric.name}`", markdown_text(heading), arrows[metric.order], prose(metric.protocol)]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -64,7 +78,7 @@ def recipes_page() -> str:
         "`wasskit recipes copy NAME` gives a copy to edit. Options on the command line win over the recipe's.",
     ]
     for plugin, names in groupby(recipe_names(), key=lambda name: name.partition("/")[0]):
-        rows = ["| recipe | command | | published |", "| --- | --- | --- | --- |"]
+        rows = ["| recipe | command | what it is | published |", "| --- | --- | --- | --- |"]
         for name in names:
             recipe = parse_recipe(name, find_recipe(name)[1])
             source = markdown_text(recipe.paper.get("source", ""))
@@ -76,7 +90,7 @@ def recipes_page() -> str:
 def page(plugin: Plugin) -> str:
     """All commands of a plugin: what each does, its examples, its options by panels."""
     name = "wasskit" if plugin is GENERAL else f"wasskit {plugin.name}"
-    parts = [f"# {name}", markdown_text(plugin.help)]
+    parts = [f"# {name}", prose(plugin.help)]
     for word in plugin.commands:
         parts += section(load_command(plugin, word))
     return "\n\n".join(parts) + "\n"
@@ -85,12 +99,12 @@ def page(plugin: Plugin) -> str:
 def section(command: Command) -> Iterator[str]:  # type: ignore[type-arg]
     """One command."""
     yield f"## {command.path}"
-    yield "\n\n".join(markdown_text(paragraph) for paragraph in command.help.split("\n\n"))
+    yield "\n\n".join(prose(paragraph) for paragraph in command.help.split("\n\n"))
     if command.examples:
         yield "```bash\n" + "\n".join(command.examples) + "\n```"
     shown = [f for f in fields_of(command.options) if not f.option.hidden]
     for panel, fields in groupby(shown, key=lambda f: "Arguments" if f.option.positional else f.option.panel):
-        rows = ["| | | default |", "| --- | --- | --- |"]
+        rows = ["| option | meaning | default |", "| --- | --- | --- |"]
         rows += [f"| {_names(f)} | {_meaning(f)} | {_default(f)} |" for f in fields]
         yield f"**{panel}**\n\n" + "\n".join(rows)
 
@@ -104,16 +118,16 @@ def _meaning(f: Field) -> str:
     choices = f": {', '.join(f.choices)}" if f.choices else ""
     bounds = {"at least": f.option.min, "above": f.option.above, "at most": f.option.max, "below": f.option.below}
     limits = [f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None]
-    return markdown_text(f.option.help.rstrip(".") + choices + (f" ({', '.join(limits)})" if limits else "") + ".")
+    return prose(f.option.help.rstrip(".") + choices + (f" ({', '.join(limits)})" if limits else "") + ".")
 
 
 def _default(f: Field) -> str:
     if f.option.show_default:
-        return markdown_text(f.option.show_default)
+        return prose(f.option.show_default)
     if f.required:
         return "required"
     if isinstance(f.default, bool):
         return "on" if f.default else "off"
     if isinstance(f.default, tuple):
-        return markdown_text(",".join(map(str, f.default)))
-    return "" if f.default is None else markdown_text(f.default)
+        return prose(",".join(map(str, f.default)))
+    return "" if f.default is None else prose(f.default)

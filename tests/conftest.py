@@ -30,8 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """The whole suite runs on all cores; files that are named run in this process, where pdb and ``-s`` work."""
-    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else None
+    """The whole suite runs on all cores, up to eight; files that are named in this process, where ``-s`` works."""
+    from wasskit.system.processes import cores
+
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return 0
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else min(8, cores())
 
 
 REFERENCE = Path(__file__).parent / "reference"

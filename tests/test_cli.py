@@ -496,6 +496,31 @@ def test_bash_reads_its_script_and_completes(tmp_path: Path) -> None:
     assert done.stdout.split() == ["train"]
 
 
+def test_bash_puts_no_space_behind_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    script = (
+        f"source {ROOT}/completions/wasskit.bash; "
+        f'wasskit() {{ {sys.executable} -m wasskit "$@"; }}; compopt() {{ echo "$@"; }}; COMP_CWORD=3; '
+        'COMP_WORDS=(wasskit mrl evaluate r); _wasskit_complete wasskit; echo "${COMPREPLY[@]}"; '
+        'COMP_WORDS=(wasskit mrl train --epoc); _wasskit_complete wasskit; echo "${COMPREPLY[@]}"'
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert done.stdout.split() == ["-o", "nospace", "runs/", "--epochs"]
+
+
+def test_info_names_what_the_package_declares(run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only tests need is neither missing nor offered."""
+    declared = ["typer>=0.16", "absent-a", "absent-b; extra == 'some'", "absent-c; extra == 'test'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: declared)
+    found = json.loads(run_cli("info", "--json").stdout)
+    assert found["libraries"].pop("typer") is not None
+    assert found["libraries"] == {"absent-a": None}
+    assert found["optional"] == {"absent-b": None}
+
+
 # --- Start-up --------------------------------------------------------------------------------------------------------
 
 
@@ -517,6 +542,16 @@ def test_these_paths_import_nothing_heavy(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert not loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize("words", ["--help", "mrl --help", "mrl train --help"])
+def test_help_converts_nothing(words: str) -> None:
+    """Typer converts values by pydantic, which takes as long to import as a page of help to show."""
+    program = (
+        f"from wasskit.cli import run\nrun({words.split()})\nimport sys\nprint('LOADED', 'pydantic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split()[-2:] == ["LOADED", "False"]
 
 
 @pytest.mark.slow

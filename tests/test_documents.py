@@ -18,7 +18,8 @@ from wasskit.plugins import load_plugin, plugin_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-BUILT = {DOCS / "reference" / "metrics.md", DOCS / "reference" / "recipes.md"}
+BUILT = {DOCS / "reference" / f"{name}.md" for name in ("metrics", "recipes", "results", "architecture", "changelog")}
+OTHERS = [f"reference/{page.stem}" for page in sorted(BUILT)]
 PAGES = sorted(
     page
     for page in DOCS.rglob("*.md")
@@ -122,11 +123,18 @@ def test_documents_become_a_site_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
     pytest.importorskip("myst_parser")
     pytest.importorskip("furo")
+    pytest.importorskip("latex2mathml")
     from sphinx.cmd.build import build_main
 
     assert build_main(["--fail-on-warning", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path)]) == 0
-    for page in ("index", "plugins/mrl", "reference/python", "reference/commands/ssl", "reference/metrics"):
-        assert (tmp_path / f"{page}.html").is_file()
+    texts = {
+        name: (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        for name in ("index", "plugins/mrl", "plugins/ssl", "reference/python", "reference/commands/ssl", *OTHERS)
+    }
+    assert "<math" in texts["plugins/ssl"], "equations are part of the page"
+    assert "–w2" not in texts["reference/commands/ssl"], "an option keeps its two hyphens"
+    for name, text in texts.items():
+        assert not re.search(r"<(script|link)[^>]*https?://", text), f"{name} needs a network"
 
 
 def test_every_public_name_is_in_the_reference() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +22,45 @@ def test_every_public_name_is_there_and_documented(package: str, name: str) -> N
     assert callable(value)
     assert value.__doc__
     assert name in dir(importlib.import_module(package))
+
+
+FROM_A_RUN = {"load", "HubModel"}
+"""Names whose examples start from a run of ``wasskit mrl train``."""
+
+
+def _try_examples(name: str) -> None:
+    import torch
+
+    value = getattr(wasskit, name)
+    found = [test for test in doctest.DocTestFinder(recurse=False).find(value, name) if test.examples]
+    assert found, f"the docstring of wasskit.{name} has no example"
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        said: list[str] = []
+        for test in found:
+            test.globs = {}  # an example imports what it uses
+            runner.run(test, out=said.append)
+    assert not runner.failures, "".join(said)
+
+
+@pytest.mark.parametrize("name", [name for name in wasskit.__all__ if name not in {"__version__", *FROM_A_RUN}])
+def test_the_example_of_every_public_name_gives_what_it_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _try_examples(name)
+
+
+@pytest.mark.slow
+def test_the_examples_that_start_from_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any]
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli("mrl", "train", "--epochs", "1", "--no-tensorboard").exit_code == 0
+    for name in sorted(FROM_A_RUN):
+        _try_examples(name)
 
 
 def test_the_packages_agree() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from wasskit.errors import UserError
 from wasskit.report import Entry, Report, Table, conclude, finish, published, write
@@ -70,6 +72,28 @@ def test_what_is_printed_where(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "A remark." in said.err
     assert "A warning." in said.err
     assert "remark" not in said.out
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_numbers_stay_whole_in_a_terminal_of_any_width(width: int) -> None:
+    names = [f"recall@{k}" for k in (1, 2, 4, 8, 16, 32, 64)] + ["MFLOPs per query"]
+    rows = [["Metrix/feature", "best on the test set (as published), 2", *(97.0 + i / 100 for i in range(7)), 1e6]]
+    file = io.StringIO()
+    Console(width=width, force_terminal=True, color_system=None, file=file).print(
+        Table(["run", "epoch", *names], rows, "T")
+    )
+    words = file.getvalue().split()
+    for shown in ["T", *names[:-1], *(f"{97 + i / 100:.2f}" for i in range(7)), "1000000.00"]:
+        assert words.count(shown) == 1, shown
+    assert max(map(len, file.getvalue().splitlines())) <= width
+
+
+def test_a_file_gets_one_table_of_any_width() -> None:
+    file = io.StringIO()
+    wide = Table(["run", *(f"metric{i}" for i in range(20))], [["a", *map(float, range(20))]])
+    Console(width=80, file=file, soft_wrap=True).print(wide)
+    lines = [line.split() for line in file.getvalue().splitlines() if line.strip()]
+    assert lines[-1] == ["a", *(f"{i:.2f}" for i in range(20))]
 
 
 def test_other_ranks_neither_write_nor_print(

@@ -28,7 +28,7 @@ from wasskit.plugins import Plugin, declared_models, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
 from wasskit.system.processes import watch_parent
 from wasskit.system.signals import Stopped, raised
-from wasskit.usage import PARSER_ERRORS, no_such_command, parsing, sentence
+from wasskit.usage import PARSER_ERRORS, HelpFlag, no_such_command, parsing, sentence
 
 GENERAL = Plugin(
     name="wasskit",
@@ -84,7 +84,7 @@ class Entry:
     load: Callable[[], Any]
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(HelpFlag, TyperGroup):
     """A group whose subcommands are loaded when they are called, not when they are listed."""
 
     entries: Mapping[str, Entry]
@@ -191,11 +191,13 @@ def plugin_group(plugin: Plugin) -> Any:
 
 
 def find_command(path: str) -> Command[Any]:
-    """The declaration of a command named as it is typed, e.g. ``"mrl train"``.
+    """The declaration of a command named as it is typed, e.g. ``"mrl train"`` or ``"sweep"``.
 
     Raises:
         UserError: there is no such command.
     """
+    if path in GENERAL.commands:
+        return load_command(GENERAL, path)
     plugin_name, _, name = path.partition(" ")
     target = plugin_targets().get(plugin_name)
     plugin = load_plugin(target) if target else None
@@ -295,11 +297,11 @@ def run(argv: Sequence[str]) -> int:
     except Stopped as stop:
         return 128 + stop.signal_number
     except Exception as error:
-        return _report(error)
+        return _report(error, argv)
     return code or 0
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, argv: Sequence[str]) -> int:
     from wasskit import console
     from wasskit.data.catalog import CARDS
 
@@ -318,9 +320,9 @@ def _report(error: Exception) -> int:
         return code  # torchrun and srun show every rank's words; our launcher those of the rank that failed
     prefix = "" if rank in (None, "0") else f"(rank {rank}) "
     first = said.split(" ")[0]
-    if first.isalpha() and not os.path.lexists(first) and first not in CARDS:
+    if first.isalpha() and not os.path.lexists(first) and first not in {*argv, *CARDS}:
         said = said[0].upper() + said[1:]
-    if said[-1].isalnum() or said[-1] in "\"')":
+    if said[-1].isalnum() or said[-1] in "\"')`":
         said += "."
     console.stderr().print(f"[bold red]Error:[/bold red] {prefix}{console.escape(said)}")
     return code

@@ -16,6 +16,7 @@ _BASH = """\
 _wasskit_complete() {
     local IFS=$'\\n'
     COMPREPLY=($(COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD="$COMP_CWORD" _WASSKIT_COMPLETE=complete_bash "$1"))
+    [[ ${COMPREPLY[0]} != */ ]] || compopt -o nospace 2>/dev/null  # a folder is gone on with
 }
 complete -o default -F _wasskit_complete wasskit
 """
@@ -24,7 +25,10 @@ _ZSH = """\
 #compdef wasskit
 # Tab completion of wasskit for zsh. Put this file as _wasskit into a folder of $fpath, or source it after compinit.
 _wasskit_complete() {
-    eval "$(_TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" _WASSKIT_COMPLETE=complete_zsh wasskit)"
+    local reply="$(_TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" _WASSKIT_COMPLETE=complete_zsh wasskit)"
+    local -a nospace=(-S '')
+    [[ "$reply" != *'/"'* ]] || reply="${reply/#_arguments/_arguments -O nospace}"  # a folder is gone on with
+    eval "$reply"
 }
 if [[ "$funcstack[1]" == "_wasskit" ]]; then
     _wasskit_complete "$@"

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from wasskit.text import terminal_text
 
 if typing.TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
 
@@ -126,31 +127,86 @@ def make_table(
     *,
     best: Mapping[int, typing.Literal["max", "min"]] | None = None,
     digits: int = 2,
-) -> Table:
+) -> FittedTable:
     """The table that :func:`table` prints."""
-    from rich import box
-    from rich.table import Table
-
     body = [list(row) for row in rows]
     marked: dict[int, int] = {}
     for column, order in (best or {}).items():
         numbers = [(row[column], i) for i, row in enumerate(body) if isinstance(row[column], int | float)]
         if len(numbers) > 1:
             marked[column] = (max if order == "max" else min)(numbers, key=lambda pair: pair[0])[1]
-    drawn = Table(
-        title=None if title is None else escape(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold",
-        pad_edge=False,
-    )  # fmt: skip
-    for column, heading in enumerate(columns):
-        numeric = all(isinstance(row[column], int | float | None) for row in body)
-        drawn.add_column(escape(heading), justify="right" if numeric else "left", no_wrap=numeric)
-    for i, row in enumerate(body):
-        cells = []
-        for column, value in enumerate(row):
-            text = format_value(value, digits)
-            cells.append(f"[bold]{text}[/bold]" if marked.get(column) == i else text)
-        drawn.add_row(*cells)
-    return drawn
+    cells = [[format_value(value, digits) for value in row] for row in body]
+    for column, i in marked.items():
+        cells[i][column] = f"[bold]{cells[i][column]}[/bold]"
+    headings = [
+        (escape(heading), all(isinstance(row[column], int | float | None) for row in body))
+        for column, heading in enumerate(columns)
+    ]
+    return FittedTable(None if title is None else escape(title), headings, cells)
+
+
+@dataclass(frozen=True)
+class FittedTable:
+    """A table whose numbers stay whole in a terminal of any width.
+
+    Headings and texts are wrapped, between words where there is room. Columns that still do not fit follow in a table
+    below, beside the texts that the first one begins with.
+
+    Args:
+        columns: headings, and whether numbers stand below them.
+        rows: the entries. All texts are Rich's markup.
+    """
+
+    title: str | None
+    columns: Sequence[tuple[str, bool]]
+    rows: Sequence[Sequence[str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        from rich.measure import Measurement
+
+        title = self.title
+        for part in self._parts(console, options):
+            drawn = self._table(title, part, options.max_width)
+            most = Measurement.get(console, options.update(width=10_000), drawn).maximum
+            if console.is_terminal and most > options.max_width:
+                # Rich would shorten numbers and texts alike.
+                for column, (_, numeric) in zip(drawn.columns, (self.columns[i] for i in part), strict=True):
+                    column.width = column.min_width if numeric else None
+                    column.min_width = None
+            yield drawn
+            title = None
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[list[int]]:
+        """The columns of each table: all of them where the output is no terminal."""
+        from rich.measure import Measurement
+
+        names = [i for i, _ in takewhile(lambda column: not column[1][1], enumerate(self.columns))]
+        part = names
+        for i in range(len(names), len(self.columns)):
+            wider = self._table(None, [*part, i], options.max_width)
+            least = Measurement.get(console, options.update(width=10_000), wider).minimum
+            if part != names and console.is_terminal and least > options.max_width:
+                yield part
+                part = names
+            part = [*part, i]
+        yield part
+
+    def _table(self, title: str | None, part: Sequence[int], width: int) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+        for i in part:
+            heading, numeric = self.columns[i]
+            texts = [Text.from_markup(row[i]).plain for row in self.rows]
+            words = [word for text in texts for word in ([text] if numeric else text.split())]
+            longest = max((len(word) for word in words), default=0)
+            least = max([longest if numeric else min(longest, width // 5), *map(len, heading.split())])
+            drawn.add_column(heading, justify="right" if numeric else "left", min_width=least, overflow="fold")
+        for row in self.rows:
+            drawn.add_row(*(row[i] for i in part))
+        return drawn
 
 
 def format_value(value: Any, digits: int = 2) -> str:

@@ -79,6 +79,19 @@ def declared_models(plugin: Plugin) -> tuple[Any, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
+def plugin_of(name: str) -> Plugin | None:
+    """The plugin of a name; None where there is no such, or it is a plain application."""
+    target = plugin_targets().get(name)
+    found = load_plugin(target) if target else None
+    return found if isinstance(found, Plugin) else None
+
+
+def kinds_of(name: str) -> tuple[Any, ...]:
+    """What the plugin of a name declares of its models; none where there is no such plugin or it trains none."""
+    found = plugin_of(name)
+    return () if found is None else declared_models(found)
+
+
 @lru_cache(maxsize=1)
 def declared_metrics() -> Metrics:
     """What all plugins declare. One that cannot be loaded declares nothing: the command line reports it."""

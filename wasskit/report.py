@@ -22,7 +22,6 @@ from wasskit.text import csv_text
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table as RichTable
 
     from wasskit.training.records import Summary
     from wasskit.training.run import RunDirectory
@@ -51,7 +50,7 @@ class Table:
     digits: int = 2
     best: Mapping[int, Literal["max", "min"]] | None = None
 
-    def __rich__(self) -> RichTable:
+    def __rich__(self) -> console.FittedTable:
         return console.make_table(self.title, self.columns, self.rows, best=self.best, digits=self.digits)
 
 

@@ -18,6 +18,19 @@ PARSER_ERRORS: tuple[type[Exception], ...] = (typer.BadParameter.__mro__[2],)
 """``ClickException``, whichever Click Typer uses."""
 
 
+class HelpFlag:
+    """A command whose ``--help`` is False, not None, where it is not given.
+
+    Typer converts the None by pydantic, which takes as long to import as a help page takes to show.
+    """
+
+    def get_help_option(self, ctx: Any) -> Any:
+        flag = super().get_help_option(ctx)  # type: ignore[misc]
+        if flag is not None:
+            flag.default = False
+        return flag
+
+
 @contextlib.contextmanager
 def parsing(context: Any) -> Iterator[None]:
     """Tell the parser's errors which command they are about: not every one of them knows."""

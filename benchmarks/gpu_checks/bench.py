@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Bench", "Case", "Finding", "Section"]
+__all__ = ["Bench", "Case", "Finding", "Section", "captured", "counted_waits"]
 
 GRACE_SECONDS = 20.0
 """After the deadline, until a check that cannot be interrupted ends the process, with the line where it hangs."""
@@ -133,6 +134,8 @@ class Bench:
                     self._record(f"{section.name}/{name}", finding)
                 else:
                     self._record(f"{section.name}/{name}", finding)
+        except ModuleNotFoundError as error:
+            self._record(section.name, Finding(False, f"needs the package {error.name}, which is missing", "no error"))
         except Exception as error:  # in what lists the checks
             traceback.print_exc()
             self._record(section.name, Finding(False, _reason(error), "no error"))
@@ -221,3 +224,20 @@ def captured(path: Path) -> Iterator[None]:
             for number, own in enumerate(kept, 1):
                 os.dup2(own, number)
                 os.close(own)
+
+
+@contextlib.contextmanager
+def counted_waits(bench: Bench) -> Iterator[list[str]]:
+    """Inside, collects what makes the host wait for the device, as torch knows it."""
+    found: list[str] = []
+    if not bench.is_cuda:
+        yield found
+        return
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    found += [str(warning.message) for warning in said if "called a synchronizing" in str(warning.message)]

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu_checks.bench import Bench, Case, Finding
+from benchmarks.gpu_checks.bench import Bench, Case, Finding, counted_waits
 from benchmarks.gpu_checks.machine import Roofline
-from benchmarks.gpu_checks.trainings import counted_waits
 from wasskit.config import changed
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import Batch, TrainLoader

@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import statistics
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from unittest import mock
 
-import torch
-
-from benchmarks.gpu_checks.bench import Bench, Case, Finding, captured
+from benchmarks.gpu_checks.bench import Bench, Case, Finding, captured, counted_waits
 from tests.trust.commands import TRAININGS, Training
 from wasskit.cli import run
 from wasskit.training.loop import Loop
 
-__all__ = ["cases", "command", "counted_waits", "named"]
+__all__ = ["cases", "command", "named"]
 
 WARM = 1
 """First steps of a training that are not counted: they make what later ones keep."""
@@ -109,20 +106,3 @@ class _Steps:
         passed = all(found <= (training.waits if place == 0 else 0) for place, found in steady.items())
         words = " and ".join(str(found) for found in steady.values())
         return Finding(passed, f"exit 0, {words} waits in a steady step of {steps}", f"exit 0, {training.waits} waits")
-
-
-@contextlib.contextmanager
-def counted_waits(bench: Bench) -> Iterator[list[str]]:
-    """Inside, collects what makes the host wait for the device, as torch knows it."""
-    found: list[str] = []
-    if not bench.is_cuda:
-        yield found
-        return
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield found
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    found += [str(warning.message) for warning in said if "called a synchronizing" in str(warning.message)]

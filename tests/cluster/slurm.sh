@@ -5,7 +5,8 @@
 #     slurm.sh stop FOLDER
 #
 # Jobs of the partition `urgent` make room for themselves by preempting those of `normal`, at once, and of `patient`, after
-# five minutes; preempted jobs are requeued.
+# five minutes; preempted jobs are requeued. All have five minutes to save, and credentials last for half a minute (which
+# a requeued job waits for), so that nothing depends on how busy the machine is.
 set -euo pipefail
 
 command=${1:?start or stop}
@@ -56,7 +57,7 @@ SlurmUser=root
 SlurmctldPort=$(free_port)
 SlurmdPort=$(free_port)
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge.socket,cred_expire=5
+AuthInfo=socket=$folder/munge.socket,cred_expire=30
 CredType=cred/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
@@ -71,7 +72,7 @@ SelectTypeParameters=CR_CPU
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-KillWait=30
+KillWait=300
 MinJobAge=3600
 ReturnToService=2
 MpiDefault=none

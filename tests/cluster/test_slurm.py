@@ -50,8 +50,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def submit(slurm: dict[str, str], tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Submit a command in the folder of the test; what ``--json`` says of it."""
+def submit(slurm: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Submit a command in the folder of the test; what ``--json`` says of it. No job outlives the test."""
 
     def run(*words: str) -> dict[str, Any]:
         command = [*WASSKIT, *words[:2], "--submit", "slurm", "--time", "60", "--json", *words[2:]]
@@ -60,7 +60,10 @@ def submit(slurm: dict[str, str], tmp_path: Path) -> Callable[..., dict[str, Any
         result: dict[str, Any] = json.loads(found.stdout)
         return result
 
-    return run
+    yield run
+    subprocess.run(["scancel", "--user", "root"], env=slurm, check=True)
+    waiting = ["squeue", "--noheader"]
+    await_(lambda: not subprocess.run(waiting, env=slurm, capture_output=True, check=True).stdout)
 
 
 @pytest.fixture
@@ -126,7 +129,7 @@ def test_a_job_whose_time_is_over_goes_on_in_the_next(
     (number,), run = found["jobs"], tmp_path / found["runs"][0]
     await_(lambda: begun(run), lambda: said(tmp_path))
     # What SLURM sends two minutes before the end.
-    subprocess.run(["scancel", "--signal", "USR2", number], env=slurm, check=True)
+    subprocess.run(["scancel", "--batch", "--signal", "USR2", number], env=slurm, check=True)
     await_(lambda: "its state is saved" in said(tmp_path), lambda: said(tmp_path))
     await_(lambda: job(number)["Restarts"] == "1" and job(number)["JobState"] == "RUNNING", lambda: str(job(number)))
     await_(lambda: "from last.pt" in said(tmp_path), lambda: said(tmp_path))

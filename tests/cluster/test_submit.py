@@ -135,6 +135,19 @@ def test_a_dry_run_prints_the_script(run_cli: Cli, monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_on_one_machine_the_command_takes_the_place_of_the_script(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So that SLURM's signals reach it, and no srun kills it before its time; several machines need the srun."""
+    pytest.importorskip("submitit")
+    monkeypatch.chdir(tmp_path)
+    lines = script(run_cli, "mrl", "train").splitlines()
+    assert "#SBATCH --signal=B:USR2@120" in lines
+    assert [line.split()[0] for line in lines if "submitit.core._submit" in line] == ["exec"]
+    lines = script(run_cli, "mrl", "train", "--nnodes", "2").splitlines()
+    assert [line.split()[0] for line in lines if "submitit.core._submit" in line] == ["srun"]
+
+
 @pytest.mark.parametrize(
     "argv",
     [

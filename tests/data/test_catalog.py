@@ -56,4 +56,4 @@ def test_a_set_is_found_in_the_root_and_under_its_names(tmp_path: Path, folder: 
 def test_a_missing_root_is_a_reason() -> None:
     found = find_datasets("/nonexistent/place")
     assert isinstance(found["digits"], Path)
-    assert found["cifar10"] == "no folder /nonexistent/place"
+    assert found["cifar10"] == "the folder /nonexistent/place is not there"

@@ -21,12 +21,14 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_pairs_by_name(tmp_path: Path) -> None:
-    """Columns in any order; names as they are written, also numbers; a relevance of 1 without a column for it."""
+    """Columns in any order; names as they are written, also numbers; a relevance of 1 where none is given."""
     path = written(tmp_path, "relevance,document,note,query\n2,007,,b\n-1, x y ,,a\n0.5,7,,b\n")
     queries, documents, relevance = rows_of_pairs(read_pairs(path), QUERIES, DOCUMENTS)
     assert (queries.tolist(), documents.tolist(), relevance.tolist()) == ([1, 0, 1], [0, 1, 2], [2, -1, 0.5])
     plain = rows_of_pairs(read_pairs(written(tmp_path, "query,document\na,7\n")), QUERIES, DOCUMENTS)
     assert [x.tolist() for x in plain] == [[0], [2], [1]]
+    blank = rows_of_pairs(read_pairs(written(tmp_path, "query,document,relevance\na,7, \n")), QUERIES, DOCUMENTS)
+    assert [x.tolist() for x in blank] == [[0], [2], [1]]
     assert rows_of_names(path, [], DOCUMENTS).dtype == torch.int64
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,11 +12,22 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from wasskit.errors import UserError
-from wasskit.evaluation import alpha_req, lidar, rankme, sigreg_statistic, sliced_uniformity
+from wasskit.evaluation import (
+    alpha_req,
+    gaussian_uniformity,
+    lidar,
+    rankme,
+    sigreg_statistic,
+    singular_spectrum,
+    sliced_uniformity,
+    w2_uniformity,
+)
 from wasskit.evaluation.gaussianity import epps_pulley, quadrature
 from wasskit.evaluation.label_free import power_law_decay, spectral_metrics
+from wasskit.evaluation.transport import gaussian_distance
 from wasskit.evaluation.uniform_null import NullDistribution, lidar_null, sliced_nulls, spectral_nulls
-from wasskit.ot import slicing_directions
+from wasskit.evaluation.uniformity import effective_rank
+from wasskit.ot import energy_distance, sliced_wasserstein_squared, slicing_directions
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -50,11 +62,54 @@ def test_alpha_is_the_weighted_fit() -> None:
     torch.testing.assert_close(alpha_req(3 * x + 5), alpha_req(x))
 
 
-def test_a_rotation_changes_no_spectral_measure() -> None:
-    x = draw(40, 6) * torch.arange(1, 7)
-    rotation = torch.linalg.qr(draw(6, 6, seed=1)).Q
-    for found, expected in zip(spectral_metrics(x @ rotation), spectral_metrics(x), strict=True):
-        torch.testing.assert_close(found, expected)
+ROTATION = torch.linalg.qr(draw(6, 6, seed=1)).Q
+DIRECTIONS = slicing_directions(16, 6, like=ROTATION, generator=torch.Generator().manual_seed(2))
+MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "w2_uniformity": lambda x, axes: w2_uniformity(x),
+    "gaussian_uniformity": lambda x, axes: gaussian_uniformity(x),
+    "effective_rank": lambda x, axes: effective_rank(x),
+    "singular_spectrum": lambda x, axes: singular_spectrum(x),
+    "rankme": lambda x, axes: rankme(x),
+    "alpha_req": lambda x, axes: alpha_req(x),
+    "lidar": lambda x, axes: lidar(x.unflatten(0, (-1, 4))),
+    "sigreg_statistic": lambda x, axes: sigreg_statistic(x, directions=axes),
+    "sliced_uniformity": lambda x, axes: sliced_uniformity(x, directions=axes),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_rotation_changes_no_unsupervised_measure(name: str) -> None:
+    """Of sliced measures the directions turn too: those along which they are taken are random."""
+    x = draw(40, 6) * torch.arange(1, 7) + 1
+    torch.testing.assert_close(MEASURES[name](x @ ROTATION, DIRECTIONS @ ROTATION), MEASURES[name](x, DIRECTIONS))
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_rows_that_are_there_twice(name: str) -> None:
+    """The law of the rows stays, and what depends on it alone. SIGReg's statistic is N times such a quantity, L_U a
+    mean over pairs, N of which are now of equal points."""
+    x = draw(40, 6) * torch.arange(1, 7) + 1
+    once, twice = MEASURES[name](x, DIRECTIONS), MEASURES[name](x.repeat(2, 1), DIRECTIONS)
+    if name == "sigreg_statistic":
+        once = 2 * once
+    elif name == "singular_spectrum":  # of the covariance by N - 1
+        once = once + math.log(39 / 40 * 80 / 79)
+    elif name == "gaussian_uniformity":
+        once = ((4 * once.exp() * 40 * 39 / 2 + 40) / (40 * 79)).log()
+    torch.testing.assert_close(twice, once)
+
+
+def test_a_rotation_of_both_clouds_changes_no_distance() -> None:
+    x, y = draw(40, 6) * torch.arange(1, 7), draw(30, 6, seed=3) + 1
+    for distance in (
+        lambda x, y, axes: gaussian_distance(x, y),
+        lambda x, y, axes: energy_distance(x, y, axes),
+        lambda x, y, axes: sliced_wasserstein_squared(x, y, directions=axes),
+    ):
+        torch.testing.assert_close(
+            torch.as_tensor(distance(x @ ROTATION, y @ ROTATION, DIRECTIONS @ ROTATION)),
+            torch.as_tensor(distance(x, y, DIRECTIONS)),
+        )
 
 
 def test_lidar_as_published() -> None:

@@ -186,6 +186,36 @@ def test_pytorch_metric_learning_agrees(per_class: bool) -> None:
         assert {name: ours[name] for name in kept} == pytest.approx(expected, abs=1e-9)
 
 
+def test_torchmetrics_agrees() -> None:
+    """Under its convention, query by query, where nothing ties; its functions take one query each, in float32."""
+    functional = pytest.importorskip("torchmetrics.functional.retrieval")
+    generator = torch.Generator().manual_seed(6)
+    x, y = (torch.randn(n, 5, generator=generator) for n in (20, 40))
+    table = torch.randint(0, 4, (20, 40), generator=generator) * (torch.rand(20, 40, generator=generator) < 0.3)
+    queries, items = table.nonzero(as_tuple=True)
+    relevance = Relevance.of_pairs(queries, items, table[queries, items].float(), 20)
+    scores, hit, k = x @ y.T, table > 0, 7
+    wanted = Wanted(recall=(k,), precision=(k,), found=(k,), average=(k,), ndcg=(k,), full=True)
+    found = query_metrics(
+        x, gallery=y, relevance=relevance, wanted=wanted, metric="dot", conventions=LIBRARIES["torchmetrics"]
+    )
+    expected = {
+        f"recall@{k}": lambda i: functional.retrieval_hit_rate(scores[i], hit[i], top_k=k),
+        f"precision@{k}": lambda i: functional.retrieval_precision(scores[i], hit[i], top_k=k),
+        f"found@{k}": lambda i: functional.retrieval_recall(scores[i], hit[i], top_k=k),
+        f"map@{k}": lambda i: functional.retrieval_average_precision(scores[i], hit[i], top_k=k),
+        f"ndcg@{k}": lambda i: functional.retrieval_normalized_dcg(scores[i], table[i], top_k=k),
+        "r_precision": lambda i: functional.retrieval_r_precision(scores[i], hit[i]),
+        "mrr": lambda i: functional.retrieval_reciprocal_rank(scores[i], hit[i]),
+        "map": lambda i: functional.retrieval_average_precision(scores[i], hit[i]),
+        "ndcg": lambda i: functional.retrieval_normalized_dcg(scores[i], table[i]),
+    }
+    for name, measure in expected.items():
+        theirs = torch.stack([measure(i).double() for i in range(20)])
+        # Sums of up to 40 terms of at most 1, in float32.
+        torch.testing.assert_close(found.values[:, found.names.index(name)], theirs, rtol=0, atol=40 * 2**-24)
+
+
 def test_what_other_libraries_count() -> None:
     """One query, ranked + - + + - with R = 4 of which one is not among the first five; by hand from their sources."""
     similarities = torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]])

@@ -415,6 +415,7 @@ def _patch_torch(device: LogicalCuda) -> None:
     if hasattr(torch, "accelerator"):
         found: dict[str, Any] = {
             "is_available": True, "current_accelerator": torch.device("cuda"), "device_count": 1,
+            "current_device_index": 0, "set_device_index": None,
             "current_stream": types.SimpleNamespace(is_capturing=lambda: False),
         }  # fmt: skip
         for name, answer in found.items():

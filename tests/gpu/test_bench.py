@@ -157,3 +157,25 @@ def test_without_a_gpu_it_says_how_to_try(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "torch finds no GPU here; --dry tries the checks on the CPU." in done.stderr
+
+
+WITHOUT = """
+import runpy, sys
+
+sys.modules.update(dict.fromkeys({missing}))
+sys.argv = ["gpu.py", *sys.argv[1:]]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_with_torch_alone_the_sections_that_need_no_more_go_on(tmp_path: Path) -> None:
+    missing = ("typer", "click", "rich", "tomli_w", "scipy", "sklearn", "matplotlib", "geomloss", "timm", "safetensors")
+    code = WITHOUT.format(missing=missing, script=str(ROOT / "benchmarks" / "gpu.py"))
+    wanted = ["--dry", "--only", "machine,kernels,steps,trainings", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *wanted], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Without typer there is no check of trainings, resuming, ranks and memory" in done.stdout
+    failed = re.findall(r"^CHECK (\S+): FAIL (.*)", done.stdout, re.MULTILINE)
+    assert failed == [("trainings", "needs the package typer, which is missing (no error)")]
+    assert {"machine", "kernels", "steps"} == set(re.findall(r"^CHECK (\w+)/\S+: PASS", done.stdout, re.MULTILINE))

@@ -167,6 +167,17 @@ def test_what_cannot_be_recorded_is_said_once_and_trains_on(
         torch.testing.assert_close(a.cpu(), b.cpu(), rtol=1e-4, atol=100 * bound, msg=name)
 
 
+def test_a_device_without_streams_trains_on(device: LogicalCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise RuntimeError("there are no streams here\nand more")
+
+    monkeypatch.setattr(torch.cuda, "Stream", missing)
+    run = Run(graph=True).finish()
+    assert len(run.said) == 1
+    assert run.said[0].endswith("there are no streams here.")
+    assert len(run.losses) == STEPS
+
+
 @pytest.mark.parametrize(("updates", "reason"), [({"precision": "fp16"}, "fp16"), ({"accumulate": 2}, "accumulated")])
 def test_other_updates_are_taken_as_ever(device: LogicalCuda, updates: dict[str, Any], reason: str) -> None:
     run = Run(graph=True, updates=updates)

@@ -25,7 +25,7 @@ SSL = (*QUICK, "--projector", "32,16", "--batch-size", "128")
 METRIX = (*QUICK, "--batch-size", "60", "--max-triples", "300", "--embedding-size", "16")
 W2GN = ("--hidden", "16,8", "--batch-size", "64", "--eval-every", "2", "--steps", "4", "--no-tensorboard")
 CLOUD = (*W2GN, "--test-size", "100")
-STUDY = ("--quick",)
+STUDY = ("--quick", "--n", "400")
 IMAGES = ("--image-size", "8", "--width", "2", "--patches", "32", "--batch-size", "4", "--steps", "4")
 
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -55,7 +55,7 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "study fcc": (STUDY,),
     "study fbc": (STUDY,),
     "study icc": (STUDY,),
-    "study density": (STUDY,),
+    "study density": ((*STUDY, "--n-joint", "2000"),),
     "study means": (STUDY,),
     "study measure": (("embeddings.npy",),),
     "study compare": (("embeddings.npy", "embeddings.npy", "--permutations", "19"),),

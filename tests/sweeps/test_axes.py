@@ -10,6 +10,7 @@ from wasskit.cli import find_command
 from wasskit.commands.sweep import complete_words, read_words
 from wasskit.config import build, values_of
 from wasskit.errors import UserError
+from wasskit.recipes import load_recipe
 from wasskit.sweeps.axes import complete_axis, folder_name, parse_axes, plan_points
 
 BYOL: Any = find_command("ssl byol").options
@@ -20,6 +21,17 @@ def test_axes_are_read_with_the_types_of_the_command() -> None:
     assert axes == {"w2": [True, False], "lr": [0.1, 1.0], "projector": [(16, 8), (32,)], "corrupt": ["skip"]}
     assert parse_axes(["lr=0.1", "1"], BYOL) == {"lr": [0.1, 1.0]}, "a recipe's list was cut at its commas"
     assert parse_axes(["method=a,b", "lr=1"], BYOL, {"method": ["a", "b"]}) == {"method": ["a", "b"], "lr": [1.0]}
+
+
+def test_keys_that_vary_together() -> None:
+    axes = parse_axes(["regulariser+lr=w2:0.1,none:1", "seed=0,1"], BYOL)
+    assert axes == {"regulariser+lr": [("w2", 0.1), (None, 1.0)], "seed": [0, 1]}
+    points = plan_points(build(BYOL, {}), axes)
+    assert [point.settings for point in points][:3] == [
+        {"regulariser": "w2", "lr": 0.1, "seed": 0}, {"regulariser": "w2", "lr": 0.1, "seed": 1},
+        {"regulariser": None, "lr": 1.0, "seed": 0},
+    ]  # fmt: skip
+    assert list(points[0].trainings) == ["regulariser-w2__lr-0.1__seed-0"]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +46,9 @@ def test_axes_are_read_with_the_types_of_the_command() -> None:
         (["lr=0.1,0.10"], "names a value twice"),
         (["lr=-1"], "out of range"),
         (["w2=maybe"], "true or false"),
+        (["regulariser+lr=w2"], "'w2' must be a value for each of regulariser, lr"),
+        (["seed+lr=0:1", "lr=1"], "The axis lr is given twice"),
+        (["lr+lr=1:1"], "The axis lr is given twice"),
         (["method=c"], "method: 'c' is not one of a, b"),
     ],
 )
@@ -64,6 +79,13 @@ def test_words_are_a_command_its_axes_and_its_options() -> None:
     assert asked.command.path == "ssl byol"
     assert asked.axes == ["w2=true,false", "seed=0"]
     assert (values_of(asked.base)["epochs"], values_of(asked.base)["dataset"]) == (3, "cifar10")
+
+
+def test_recipes_of_sweeps_are_grids() -> None:
+    counts = {"sweep/ssl-regularisers-weights": 15, "sweep/ssl-regularisers": 30}
+    for name, count in counts.items():
+        asked = read_words(load_recipe(name, command="sweep").options["words"])
+        assert len(plan_points(asked.base, parse_axes(asked.axes, type(asked.base)))) == count
 
 
 @pytest.mark.parametrize(

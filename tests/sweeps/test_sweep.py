@@ -13,7 +13,7 @@ from wasskit.evaluation.metrics import Metrics, share
 from wasskit.plugins.mrl.commands.train import MrlTrain
 from wasskit.recipes import load_recipe
 from wasskit.sweeps.axes import Point
-from wasskit.sweeps.results import average, final_metrics, sweep_report
+from wasskit.sweeps.results import Row, average, final_metrics, row_of, sweep_report
 
 Cli = Callable[..., Any]
 Words = Callable[[str], str]
@@ -41,6 +41,20 @@ def test_rows_are_means_over_seeds_by_hand(tmp_path: Path) -> None:
     assert list(report.figures) == ["sweep"]
     tidy: Any = report.files["table.csv"]
     assert [line[2:4] for line in tidy.rows] == [("test/x", 1.0), ("test/a", 55.0)]
+
+
+def test_settings_are_compared_over_their_seeds() -> None:
+    """Differences 1, 2, 3: mean 2, t = 2 sqrt(3), p = 1 - t / sqrt(t^2 + 2) of two degrees of freedom."""
+    rows = [
+        row_of(Row, {"lr": lr}, [{"test/a": value} for value in values])
+        for lr, values in ((0.1, (5.0, 5.0, 5.0)), (0.2, (6.0, 7.0, 8.0)), (0.3, (6.0, 6.0, 6.0)))
+    ]
+    tidy: Any = sweep_report("mrl train", rows, Metrics([share("a", "A", "by hand")])).files["differences.csv"]
+    first, same, last = tidy.rows
+    assert first[:5] == ("lr 0.2", "lr 0.1", 3, "test/a", 2.0)
+    assert first[5] == pytest.approx(1 - (12 / 14) ** 0.5)
+    assert same == ("lr 0.3", "lr 0.1", 3, "test/a", 1.0, None), "by the same for every seed"
+    assert last[:2] == ("lr 0.3", "lr 0.2")
 
 
 @pytest.mark.slow

@@ -22,8 +22,7 @@ from wasskit.data.transforms import Normalise
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import extract_features
 from wasskit.models.export import save_weights
-from wasskit.plugins import BUILT_IN, load_plugin
-from wasskit.plugins.models import kinds_of
+from wasskit.plugin import BUILT_IN, kinds_of, load_plugin
 from wasskit.trained.data import fitted, with_in_memory
 from wasskit.trained.kind import ModelKind, TrainedModel
 

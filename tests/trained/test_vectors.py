@@ -170,11 +170,87 @@ def test_ssl_trains_a_probe_on_files(run_cli: Cli, files: dict[str, Any]) -> Non
     assert "--overwrite" in run_cli(*argv).stderr
 
 
+@pytest.fixture
+def adaptor(run_cli: Cli, files: dict[str, Any]) -> None:
+    """A run `adaptor`, one of the training vectors `alone`, and the vectors as the first makes them."""
+    argv = ("mrl", "adapt", "train.npy", "--epochs", "1", "--dims", "4,16", "--no-tensorboard")
+    test = ("--labels", "train.csv", "--blend", "1", "--test", "test.npy", "--test-labels", "test.csv")
+    for more in ((*test, "--run-dir", "adaptor"), ("--run-dir", "alone")):
+        assert run_cli(*argv, *more).exit_code == 0
+    for name in ("train", "test"):
+        assert run_cli("mrl", "embed", "adaptor", f"{name}.npy", "--output", f"short-{name}.npy").exit_code == 0
+
+
+def _numbers(found: Any) -> dict[str, float]:
+    return {key: value for key, value in found.items() if isinstance(value, float)}
+
+
+def _whole(found: Any) -> Any:
+    """The search by the whole vectors: files do not say for which prefixes they were trained."""
+    return next(one["metrics"] for one in found["outcomes"] if (one["name"], one["text"]) == ("single shot", "16"))
+
+
+LABELS = ("--labels", "test.csv")
+
+
+@pytest.mark.parametrize(
+    ("command", "beside", "own", "figures"),
+    [
+        ("mrl evaluate --k 5", TRAIN, ("--dims", "4,16"), lambda found: found["metrics"]),
+        ("mrl retrieve", ("--gallery", "train.npy", "--gallery-labels", "train.csv"), (), _whole),
+        ("mrl classify", TRAIN, ("--dims", "4,16"), lambda found: found["outcomes"][1]["metrics"]),
+        ("ssl knn", TRAIN, (), _numbers),
+        ("ssl linear --probe-epochs 2", TRAIN, (), _numbers),
+        ("metrix evaluate", (), (), lambda found: found["metrics"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.usefixtures("adaptor")
+def test_an_adaptor_is_measured_as_the_vectors_it_makes(
+    run_cli: Cli, command: str, beside: tuple[str, ...], own: tuple[str, ...], figures: Callable[[Any], Any]
+) -> None:
+    """By the vectors of its run, and by others that go through it."""
+
+    def found(*argv: str) -> Any:
+        result = run_cli(*command.split(), *argv, "--json", "--overwrite")
+        assert result.exit_code == 0, result.stderr
+        return figures(json.loads(result.stdout))
+
+    made = [f"short-{word}" if word.endswith(".npy") else word for word in beside]
+    expected = found("short-test.npy", *LABELS, *made, *own)
+    assert expected
+    assert found("adaptor") == pytest.approx(expected)
+    assert found("adaptor", "--vectors", "test.npy", *LABELS, *beside) == pytest.approx(expected)
+
+
+@pytest.mark.usefixtures("adaptor")
+def test_an_adaptor_is_told_what_it_lacks(run_cli: Cli, words: Callable[[str], str]) -> None:
+    assert run_cli("mrl", "export", "adaptor", "--output", "weights.safetensors").exit_code == 0
+    for argv, said in (
+        ("mrl evaluate alone", "The adaptor was trained without test vectors: name vectors by --vectors."),
+        ("mrl evaluate weights.safetensors", "weights.safetensors has no vectors of its own: name some by --vectors."),
+        ("mrl evaluate adaptor --labels test.csv", "--labels belongs to other vectors than those of the run adaptor"),
+        ("ssl knn adaptor --vectors test.npy", "test.npy is a file of embeddings: give their labels by --labels."),
+        ("ssl knn adaptor --vectors test.npy --labels test.csv", "give --train and --train-labels too"),
+        ("metrix evaluate adaptor --dataset digits", "--dataset belongs to a model on images, which adaptor is not."),
+        ("mrl evaluate test.npy --vectors test.npy --labels test.csv", "test.npy is a file of embeddings."),
+        (
+            "mrl evaluate adaptor --vectors short-test.npy --labels test.csv",
+            "vectors of 16 numbers; the model takes 20",
+        ),
+    ):
+        result = run_cli(*argv.split())
+        assert result.exit_code == 2
+        assert said in words(result.stderr)
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
+        ("mrl evaluate absent.npy", "There is no file absent.npy"),
+        ("metrix evaluate absent.npz:key", "There is no file absent.npz"),
         ("mrl evaluate test.npy", "test.npy is a file of embeddings: give their labels by --labels."),
-        ("mrl evaluate run --labels test.csv", "--labels belongs to a file of embeddings, which run is not"),
+        ("mrl evaluate run --labels test.csv", "--labels belongs to embeddings, and run is neither"),
         ("metrix evaluate test.npy --labels test.csv --gallery train.npy", "--gallery-labels belong together"),
         ("ssl knn test.npy --labels test.csv", "give --train and --train-labels too"),
         ("ssl knn test.npy --labels test.csv --train train.npy --train-labels test.csv", "24 labels for the 60"),

@@ -49,7 +49,7 @@ class Training:
         argv = self.on(run, nproc)
         length = "2" if "--accumulate" in argv else "1"
         shorter = {
-            "--device": device, "--epochs": length, "--steps": "4", "--eval-every": "4", "--pretrain-steps": "3",
+            "--device": device, "--epochs": length, "--steps": "6", "--eval-every": "6", "--pretrain-steps": "3",
             "--autoencoder-steps": "3", "--classifier-steps": "3", "--max-triples": "60", "--test-size": "100",
         }  # fmt: skip
         return [shorter.get(before, word) for before, word in zip(["", *argv], argv, strict=False)]

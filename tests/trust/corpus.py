@@ -213,11 +213,6 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "models.weights.read_torch": ("torch", "x.pth", weights),
         "training.checkpoint.check_whole": ("torch", "x.pt", weights),
         "training.metrics_csv._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
-        "plugins.mrl.adapt.data.read_pairs": (
-            "text",
-            "x.csv",
-            (b"query,document,relevance\n0,1,2\n3,4,0.5\n",),
-        ),
         "data.pairs.read_pairs": (
             "text",
             "x.csv",
@@ -241,7 +236,6 @@ def _of_readers(folder: Path) -> Iterator[Case]:
     further = {
         "plugins.mrl.search.graphs.read_graph": (50, 4, zlib.crc32(graph)),
         "data.formats.parquet.read_parquet_column": ("label",),
-        "plugins.mrl.adapt.data.read_pairs": (5,),
         "data.base._decode": (3,),
         "data.formats.libsvm.read_libsvm": (256,),
     }

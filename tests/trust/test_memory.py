@@ -35,17 +35,17 @@ MEASURES = {
     "query_metrics, whole rankings": "query_metrics(x[: n // 4], y[: n // 4], wanted=per_query.Wanted(full=True))",
     "nearest": "retrieval.nearest(x, 10)",
     "knn_accuracy": "knn_accuracy(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :])",
-    "topk_accuracy": "topk_accuracy(x, y, (1, 5))",
+    "topk_accuracy": "topk_accuracy(x, y, 5)",
     "class_map_at_k": "class_map_at_k(x, y)",
     "compression_rows": "compression_rows({'x': x}, (8, m), reference=x, labels=y, codes=('float32',))",
-    "frechet_distance": "frechet_distance(x[: n // 2], x[n // 2 :])",
+    "frechet_distance": "transport.gaussian_distance(x[: n // 2], x[n // 2 :])",
 }
 _PROGRAM = """
 import sys
 from tests.trust.memory import peak_memory
 import numpy as np, torch
 from wasskit.evaluation import *
-from wasskit.evaluation import per_query, retrieval, uniformity
+from wasskit.evaluation import per_query, retrieval, transport, uniformity
 n, m = int(sys.argv[1]), int(sys.argv[2])
 torch.manual_seed(0)
 x, y = torch.randn(n, m), torch.randint(100, (n,))
@@ -109,6 +109,47 @@ def test_study_measure_of_a_large_file(tmp_path: Path, complete: bool) -> None:
     json.loads(done.stdout)
     # torch and matplotlib take 0.6 GiB; a matrix of the sample's pairs would be 0.4 GiB in float32.
     assert int(done.stderr.split()[-1]) < (4 * GIB if complete else 1.1 * GIB)
+
+
+COMMANDS = {
+    "mrl retrieve": ["mrl retrieve q.npy --labels q_labels.npy --gallery x.npy --gallery-labels x_labels.npy"],
+    "mrl classify": [
+        "mrl classify q.npy --labels q_labels.npy --train x.npy --train-labels x_labels.npy --dims 64 --ridge 1"
+    ],
+    "mrl search": ["mrl index create x.npy", "mrl search x.index q.npy"],
+    "mrl adapt, labels": [
+        "mrl adapt x.npy --labels x_labels.npy --epochs 1 --dims 16,64 --blend 1 --no-baselines --codes float32"
+    ],
+    "mrl adapt, neighbours": ["mrl adapt x.npy --epochs 1 --dims 16,64 --no-baselines --codes float32"],
+    "study compare": ["study compare x.npy q.npy --permutations 19"],
+    "w2gn fit": ["w2gn fit x.npy q.npy --steps 5 --hidden 16"],
+}
+"""Commands on files, one after another in a process; `study predict` measures as `study measure` does."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_on_large_files(tmp_path: Path, complete: bool, name: str) -> None:
+    """60,000 x 2,048 float32 in ``x.npy``, and an eighth as many rows in ``q.npy``; the sample is 16,000 x 64."""
+    import numpy as np
+
+    n, m = (60_000, 2048) if complete else (16_000, 64)
+    generator = np.random.default_rng(0)
+    for file, rows in (("x", n), ("q", n // 8)):
+        data = np.lib.format.open_memmap(tmp_path / f"{file}.npy", mode="w+", dtype=np.float32, shape=(rows, m))
+        for start in range(0, rows, 5000):
+            data[start : start + 5000] = generator.standard_normal((min(5000, rows - start), m), dtype=np.float32)
+        data.flush()
+        np.save(tmp_path / f"{file}_labels.npy", generator.integers(0, 100, rows))
+    del data
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "NO_COLOR": "1"}
+    for line in COMMANDS[name]:
+        command = [sys.executable, "-c", _MEASURE_COMMAND, *line.split(), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        json.loads(done.stdout)
+        # A matrix of the sample's pairs would be 1 GiB in float32; torch, scikit-learn and matplotlib take 0.7 GiB.
+        assert int(done.stderr.split()[-1]) < (4 * GIB if complete else 1.3 * GIB)
 
 
 _STREAM = """

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,16 @@ class Job:
         """Run the command. Its exit code is the job's, so that SLURM knows a failed one."""
         with contextlib.ExitStack() as stack:
             output = None if self.log is None else stack.enter_context(self.log.open("ab"))
+            stack.enter_context(_heard())
             command = [sys.executable, "-m", "wasskit", *self.argv]
             child = processes.start(command, os.environ, stdout=output, stderr=output)
             _children[:] = [child]
             stopped: list[int] = []
 
             def follow(number: int, frame: object) -> None:
+                if not stopped:  # SLURM asks all processes of a job, and some twice; a third time would be to kill
+                    child.send_signal(signal.SIGTERM)
                 stopped.append(number)
-                child.send_signal(signal.SIGTERM)
 
             if hasattr(signal, "SIGTERM"):
                 signal.signal(signal.SIGTERM, follow)
@@ -74,6 +77,28 @@ def _ended(child: subprocess.Popen[bytes]) -> int:
     while (code := child.poll()) is None:
         time.sleep(_POLL_SECONDS)
     return code
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Inside, a batch script hears what SLURM tells the steps of a job alone: that it has a grace period to end in.
+
+    A step that does nothing else passes it on.
+    """
+    if "SLURM_JOB_ID" not in os.environ or "SLURM_STEP_ID" in os.environ or shutil.which("srun") is None:
+        yield
+        return
+    script = f"trap 'kill -TERM {os.getpid()}; exit' TERM; while :; do sleep 1; done"
+    options = ["--overlap", "--nodes=1", "--ntasks=1", "--cpus-per-task=1", "--mem=0", "--gres=none", "--quiet"]
+    null = subprocess.DEVNULL
+    listener = subprocess.Popen(["srun", *options, "sh", "-c", script], stdin=null, stdout=null, stderr=null)
+    try:
+        yield
+    finally:
+        listener.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            listener.wait(10)
+        listener.kill()
 
 
 def _is_preempted() -> bool:

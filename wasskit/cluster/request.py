@@ -49,7 +49,7 @@ def jobs_folder(run: Path) -> Path:
 
 
 def free_name(run: Path, *, claim: bool) -> Path:
-    """A run directory that nobody has, by this name or with a number; its jobs' folder keeps it from others."""
+    """A run directory that is not taken, by this name or with a number; the folder of its jobs reserves it."""
     for candidate in numbered_names(run):
         folder = jobs_folder(candidate)
         if candidate.exists() or folder.exists():

@@ -93,10 +93,17 @@ def _executor(resources: Resources, *, dry: bool = False) -> Any:
         )
         return local
 
+    alone = resources.nodes == 1
+
     class Executor(submitit.SlurmExecutor):  # type: ignore[misc, unused-ignore]
         @classmethod
         def affinity(cls) -> int:
             return 2 if dry else int(super().affinity())
+
+        @property
+        def _submitit_command_str(self) -> str:
+            command: str = super()._submitit_command_str
+            return f"exec {command}" if alone else command
 
     try:
         executor = Executor(resources.folder, max_num_timeout=_REQUEUES)
@@ -109,7 +116,12 @@ def _executor(resources: Resources, *, dry: bool = False) -> Any:
         signal_delay_s=_WARNING_SECONDS, array_parallelism=resources.parallel or 256,
         # srun does not inherit it.
         srun_args=[f"--cpus-per-task={cpus}"],
-        additional_parameters={"requeue": True, **further},
+        # An srun that is asked to end kills what it runs, at once: on one machine the command is the batch script's own
+        # process, which gets the signals itself and all the time that SLURM gives (KillWait).
+        use_srun=not alone,
+        additional_parameters={
+            "requeue": True, **({"signal": f"B:USR2@{_WARNING_SECONDS}"} if alone else {}), **further
+        },
         **({"gpus_per_node": resources.gpus} if resources.gpus else {}),
         **({"partition": resources.partition} if resources.partition else {}),
     )  # fmt: skip

@@ -19,17 +19,10 @@ class Info(CommandOptions):
     )
 
 
-LIBRARIES = (
-    "torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm", "geomloss", "pytorch-metric-learning",
-    "matplotlib", "typer", "rich", "safetensors", "tensorboard",
-)  # fmt: skip
-OPTIONAL = {
-    "faiss-cpu": "faiss", "datasets": "datasets", "onnx": "onnx", "onnxruntime": "onnx", "tifffile": "tiff",
-}  # fmt: skip
-
-
-def _versions() -> tuple[dict[str, str | None], dict[str, str | None]]:
-    from importlib.metadata import PackageNotFoundError, version
+def _versions() -> tuple[dict[str, str | None], dict[str, tuple[str, str | None]]]:
+    """The versions of what wasskit needs, and of what its extras add, with the first extra that does; None: absent."""
+    import re
+    from importlib.metadata import PackageNotFoundError, requires, version
 
     def find(name: str) -> str | None:
         try:
@@ -37,7 +30,16 @@ def _versions() -> tuple[dict[str, str | None], dict[str, str | None]]:
         except PackageNotFoundError:
             return None
 
-    return {name: find(name) for name in LIBRARIES}, {name: find(name) for name in OPTIONAL}
+    needed: dict[str, str | None] = {}
+    optional: dict[str, tuple[str, str | None]] = {}
+    for line in requires("wasskit") or ():
+        name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", line)
+        if extra is None and "python_version" not in line:
+            needed[name] = find(name)
+        elif extra is not None and extra[1] not in ("test", "docs"):
+            optional.setdefault(name, (extra[1], find(name)))
+    return needed, optional
 
 
 def _machine() -> dict[str, Any]:
@@ -91,14 +93,15 @@ def body(config: Info, invocation: Invocation) -> Mapping[str, Any]:
             entry.update(found=True, path=None)
     result = {
         "wasskit": __version__, "machine": _machine(), "mig_slices": slices, "libraries": libraries,
-        "optional": optional, "data_root": str(root), "datasets": datasets,
+        "optional": {name: found for name, (_, found) in optional.items()},
+        "data_root": str(root), "datasets": datasets,
     }  # fmt: skip
     if not config.json:
-        _show(result)
+        _show(result, {name: extra for name, (extra, _) in optional.items()})
     return result
 
 
-def _show(result: Mapping[str, Any]) -> None:
+def _show(result: Mapping[str, Any], extras: Mapping[str, str]) -> None:
     from wasskit import console
     from wasskit.data.catalog import CARDS
 
@@ -115,7 +118,7 @@ def _show(result: Mapping[str, Any]) -> None:
         console.result("No GPU: everything runs on the CPU." + (" Metal (mps) is available." if machine["mps"] else ""))
     rows = [(name, v or "missing", "" if v else "reinstall wasskit") for name, v in result["libraries"].items()]
     for name, v in result["optional"].items():
-        rows.append((name, v or "not installed", "" if v else f"pip install 'wasskit[{OPTIONAL[name]}]'"))
+        rows.append((name, v or "not installed", "" if v else f"pip install 'wasskit[{extras[name]}]'"))
     console.table("Libraries", ["Library", "Version", "Note"], rows)
     console.table(
         f"Data sets under {result['data_root']}", ["Name", "What it is", "Where"],

@@ -209,9 +209,9 @@ def _given(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
 def _command_class(declared: Command[Any]) -> Any:
     from typer.core import TyperCommand
 
-    from wasskit.usage import parsing
+    from wasskit.usage import HelpFlag, parsing
 
-    class DeclaredCommand(TyperCommand):
+    class DeclaredCommand(HelpFlag, TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             filled = declared.fill_optional_values(args)
             # First, so that --help wins over the checks below.

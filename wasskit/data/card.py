@@ -88,7 +88,7 @@ class DatasetCard:
                 if all(any(base.glob(f)) if "*" in f else (base / f).exists() for f in files):
                     return base
         if not root.is_dir():
-            return f"no folder {root}"
+            return f"the folder {root} is not there"
         named = root / (*self.folders, self.name)[0]
         return f"needs {_listed(self.files, 3)} in {root} or {named}"
 

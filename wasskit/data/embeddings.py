@@ -180,11 +180,12 @@ def read_tensor(path: Path) -> Tensor:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Vectors (N, D) as they are stored, and labels (N,) int64, numbers of ``classes``; -1 where none are given."""
+    """Vectors (N, D) as they are stored in the file ``where``, labels (N,) int64, numbers of ``classes``; -1: none."""
 
     vectors: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    where: str = "vectors"
 
 
 def read_labelled(*pairs: tuple[Path, Path | None]) -> list[Labelled]:
@@ -199,16 +200,14 @@ def read_labelled(*pairs: tuple[Path, Path | None]) -> list[Labelled]:
             raise UserError(
                 f"{other.where} has vectors of {other.shape[1]} numbers, {opened[0].where} of {opened[0].shape[1]}."
             )
-    columns = [
-        None if labels is None else read_column(labels, vectors)
-        for (_, labels), vectors in zip(pairs, opened, strict=True)
-    ]
+    columns = [None if path is None else read_column(path, of) for (_, path), of in zip(pairs, opened, strict=True)]
     numbers, classes = class_numbers(*(column for column in columns if column is not None))
     found = iter(numbers)
-    return [
-        Labelled(vectors.whole(), torch.full((len(vectors),), -1) if column is None else next(found), classes)
-        for vectors, column in zip(opened, columns, strict=True)
+    labels = [
+        next(found) if given is not None else torch.full((len(of),), -1)
+        for given, of in zip(columns, opened, strict=True)
     ]
+    return [Labelled(of.whole(), its, classes, of.where) for of, its in zip(opened, labels, strict=True)]
 
 
 def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:

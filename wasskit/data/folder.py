@@ -307,8 +307,8 @@ class ListedImages(NamedTuple):
 def read_csv(file: Path) -> ListedImages:
     """The images that a CSV file of path[,label[,split]] lists.
 
-    Of rows that name the same image the first counts, lest it lie in the training and in the test part. Raises
-    `UserError` where they contradict each other.
+    Of rows that name the same image the first counts, so that no image is in both the training and the test part.
+    Raises `UserError` where they contradict each other.
     """
     rows = read_csv_rows(file)
     heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []

@@ -172,7 +172,7 @@ class TrainLoader:
 
     def _in_batches(self, order: Tensor, epoch: int, start: int) -> Iterator[Batch]:
         host_labels = self.dataset.filled_labels()[order]
-        labels, places = host_labels.to(self.device), order.to(self.device)
+        labels, places = to_device(host_labels, self.device), to_device(order, self.device)
         shares = [self._share(step, len(order)) for step in range(start, self.steps_per_epoch)]
         chosen = [slice(first + low, first + high) for first, low, high, _ in shares]
         stored: Iterator[Tensor]

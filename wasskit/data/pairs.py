@@ -68,7 +68,7 @@ class NamedPairs:
 
 @reader("CSV file of pairs", suffixes=(".csv",), advice="write it as query,document,relevance", largest=LARGEST_TEXT)
 def read_pairs(path: Path) -> NamedPairs:
-    """Pairs from the columns query and document of a CSV file with a heading, and relevance (1 without that column)."""
+    """Pairs from the columns query and document of a CSV file with a heading, and relevance (1 where none is given)."""
     heading, *rows = read_csv_rows(path) or [(0, [])]
     columns = [name.strip() for name in heading[1]]
     missing = [name for name in ("query", "document") if name not in columns]
@@ -82,7 +82,7 @@ def read_pairs(path: Path) -> NamedPairs:
             raise Damage(f"line {line} has {len(row):,} entries, its heading {len(columns):,}")
         found.queries.append(row[query].strip())
         found.documents.append(row[document].strip())
-        found.relevance.append(1.0 if graded is None else _relevance(row[graded], line))
+        found.relevance.append(1.0 if graded is None or not row[graded].strip() else _relevance(row[graded], line))
         found.lines.append(line)
     if not found.lines:
         raise Damage("it has no pair")

@@ -157,7 +157,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     size = x.shape[-1]
     radius = min(BLUR_RADIUS, size - 1)
     offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    # A vanishing sigma leaves all weight in the middle. Weights of no account become 0: denormal numbers are slow.
+    # A vanishing sigma leaves all weight in the middle. Weights below 1e-9 become 0: denormal numbers are slow.
     kernel = (-0.5 * (offset / sigma.clamp_min(1e-3)[:, None]).square()).exp()
     kernel = torch.where(kernel > 1e-9, kernel, 0.0)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)

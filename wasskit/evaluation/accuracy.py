@@ -38,6 +38,12 @@ def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
 
     logits (..., N, C), labels (N,); returns float64 (...). Ties count in favour of the true class. Raises
     ``ValueError`` for labels outside [0, C), shapes that do not match, or ``k`` < 1.
+
+    Example:
+        >>> import torch, wasskit
+        >>> logits = torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]])
+        >>> wasskit.topk_accuracy(logits, torch.tensor([1, 2]), k=1)
+        tensor(0.5000, dtype=torch.float64)
     """
     _check_measure(logits, labels, k)
     return (_ranks(logits, labels) <= k).to(torch.float64).mean(dim=-1)
@@ -49,6 +55,12 @@ def class_map_at_k(logits: Tensor, labels: Tensor, k: int = 10) -> Tensor:
     One class is relevant to a sample, so its average precision is 1 / rank if rank <= k, else 0. This is not
     a retrieval precision: no other sample is looked at. logits (..., N, C), labels (N,); returns float64
     (...). Raises as :func:`topk_accuracy`.
+
+    Example:
+        >>> import torch, wasskit
+        >>> logits = torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]])
+        >>> wasskit.class_map_at_k(logits, torch.tensor([1, 2]))  # (1 + 1/2) / 2
+        tensor(0.7500, dtype=torch.float64)
     """
     _check_measure(logits, labels, k)
     ranks = _ranks(logits, labels).to(torch.float64)

@@ -99,6 +99,12 @@ def sigreg_statistic(
 
     Raises:
         UserError: no matrix, or no feature.
+
+    Example:
+        >>> import torch, wasskit
+        >>> gaussian = torch.randn(1000, 16)
+        >>> bool(wasskit.sigreg_statistic(gaussian) < wasskit.sigreg_statistic(gaussian.sign()))
+        True
     """
     if features.ndim != 2 or 0 in features.shape:
         raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")

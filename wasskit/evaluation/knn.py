@@ -91,6 +91,12 @@ def knn_accuracy(
     ``sharded=True``: all processes hold all features, each classifies its share of the test samples, and the
     counts are summed; the result is the same on each. Raises UserError for k > N, a temperature that is not
     positive, features that are not finite, or sets that do not fit together.
+
+    Example:
+        >>> import torch, wasskit
+        >>> train, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+        >>> wasskit.knn_accuracy(train, labels, torch.tensor([[2.0, 1.0], [1.0, 3.0]]), labels, k=1)
+        tensor(1., dtype=torch.float64)
     """
     _check(train_features, train_labels, test_features, test_labels, temperature, weights)
     if not topk or any(t < 1 for t in topk):

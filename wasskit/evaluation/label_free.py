@@ -41,6 +41,11 @@ def rankme(features: Tensor) -> Tensor:
 
     (Garrido et al., 2023, eqs. 1 and 2.) A float64 scalar, about 1 to min(N, m); 0 for features that are all zero.
     Singular values come from the second moments: those below 1e-8 of the largest are not told from 0.
+
+    Example:
+        >>> import torch, wasskit
+        >>> round(float(wasskit.rankme(torch.eye(8))), 3)
+        8.0
     """
     return spectral_metrics(features)[0]
 
@@ -53,8 +58,17 @@ def alpha_req(features: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
 
     Args:
         ranks: first and last rank of the fit, counted from 1; by default ``default_ranks`` of the number of
-        eigenvalues
-            above 0. The published ranges differ between data sets.
+            eigenvalues above 0. The published ranges differ between data sets.
+
+    Raises:
+        UserError: no matrix of at least one row, or ranks that are none.
+
+    Example:
+        >>> import torch, wasskit
+        >>> scales = torch.arange(1, 65).double() ** -0.5  # eigenvalues j^-1
+        >>> features = torch.linalg.qr(torch.randn(999, 64).double())[0] * scales
+        >>> 0.9 < float(wasskit.alpha_req(features)) < 1.1
+        True
     """
     return spectral_metrics(features, ranks)[1]
 
@@ -126,6 +140,12 @@ def lidar(views: Tensor, ridge: float = _LIDAR_RIDGE) -> Tensor:
 
     and ``entropy_rank`` of the eigenvalues of :math:`S_w^{-1/2} S_b S_w^{-1/2}` (Thilak et al., 2024;
     :math:`\delta` = ``ridge``). A float64 scalar, about 1 to min(m, n - 1). Raises ``UserError`` for other shapes.
+
+    Example:
+        >>> import torch, wasskit
+        >>> samples = torch.randn(500, 1, 16)
+        >>> 12 < float(wasskit.lidar(samples + 0.01 * torch.randn(500, 4, 16))) <= 16
+        True
     """
     if views.ndim != 3 or len(views) < 2 or views.shape[1] < 2 or views.shape[2] < 1:
         raise UserError(
@@ -163,6 +183,12 @@ def sliced_uniformity(
     The factor makes it sqrt(mean over directions of W2^2 to N(0, 1) of sqrt m times the projections): 1 for one
     point at the origin, whatever m. Differentiable; float64 for float64 features, else float32. Raises
     ``UserError`` for anything but a matrix.
+
+    Example:
+        >>> import torch, wasskit
+        >>> even, collapsed = torch.randn(500, 8), torch.randn(500, 1) * torch.ones(8)
+        >>> bool(wasskit.sliced_uniformity(even) < wasskit.sliced_uniformity(collapsed))
+        True
     """
     if features.ndim != 2 or 0 in features.shape:
         raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")

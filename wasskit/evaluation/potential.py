@@ -33,6 +33,11 @@ def gaussian_uniformity(
     taken in float32 (float64 for float64 features), the sum of all rows in float64. The gradient is found in
     the same sweep. ``sharded``: all ranks hold the same features and share the blocks among them; value only.
     Returns float64 for float64 features, else float32; 0 where all features are one point.
+
+    Example:
+        >>> import torch, wasskit
+        >>> wasskit.gaussian_uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))  # log exp(-2 |z - z'|^2)
+        tensor(-8.)
     """
     n, _ = shape_of(features)
     if block is not None and block < 1:

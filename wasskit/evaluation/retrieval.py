@@ -70,6 +70,12 @@ def recall_at_k(
 
     Returns float64: a scalar for one ``k``, else of shape (len(k),). Raises ``ValueError`` for mismatched
     shapes, an empty set, ``k`` < 1 or embeddings that are not finite.
+
+    Example:
+        >>> import torch, wasskit
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.0, 1.0]])
+        >>> wasskit.recall_at_k(embeddings, torch.tensor([0, 1, 0, 1]), k=(1, 2))
+        tensor([0.0000, 0.7500], dtype=torch.float64)
     """
     _check_choices(ties, lone)
     several = isinstance(k, Sequence)
@@ -105,7 +111,13 @@ def map_at_r(
 ) -> Tensor:
     """Mean average precision over the first R ranks, R the query's own number of positives; float64 scalar.
 
-    Arguments as for :func:`recall_at_k`.
+    ``sum_{i <= R} P(i) rel(i) / R`` (Musgrave et al., 2020). Arguments and errors as for :func:`recall_at_k`.
+
+    Example:
+        >>> import torch, wasskit
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> wasskit.map_at_r(embeddings, torch.tensor([0, 0, 1, 1]))
+        tensor(1., dtype=torch.float64)
     """
     _check_choices(ties, lone)
     sets = prepare(embeddings, labels, gallery, gallery_labels, metric)

@@ -28,6 +28,15 @@ def l2_uvp(mapped: Tensor, target: Tensor, variance: float | Tensor | None = Non
         mapped: ``T(x)``, (N, D).
         target: ``T*(x)``, (N, D), of the same points in the same order.
         variance: total variance of the target measure; that of ``target`` when absent.
+
+    Raises:
+        ValueError: the shapes differ, or are none of at least one point.
+
+    Example:
+        >>> import torch, wasskit
+        >>> target = torch.randn(1000, 4)
+        >>> round(wasskit.l2_uvp(target.mean(0).expand(1000, 4), target), 3)  # the mean explains nothing
+        100.0
     """
     if mapped.shape != target.shape:
         raise ValueError(
@@ -62,6 +71,12 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
 
     It is `wasskit.ot.gaussian.bures_wasserstein_squared`, accurate for singular covariances, where a matrix
     square root of the product is not.
+
+    Example:
+        >>> import torch, wasskit
+        >>> mean, covariance = torch.zeros(3).double(), torch.eye(3).double()
+        >>> round(wasskit.frechet_distance(mean, covariance, mean + 1, 4 * covariance), 6)
+        6.0
     """
     arguments = [torch.as_tensor(a).double() for a in (mean1, covariance1, mean2, covariance2)]
     size = arguments[0].shape

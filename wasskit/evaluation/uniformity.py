@@ -57,6 +57,11 @@ def w2_uniformity(features: Tensor, *, normalise: bool = True, ridge: float = 0.
 
     ``features`` (N, m) of any floating dtype; the result is float64 for float64 features, else float32. It is 0 at
     uniformity, sqrt 2 where all features are one point, 1 where all are zero. Raises ``UserError`` unless N, m >= 1.
+
+    Example:
+        >>> import torch, wasskit
+        >>> wasskit.w2_uniformity(torch.ones(10, 4))  # all features are one point
+        tensor(1.4142)
     """
     shape_of(features)
     if ridge < 0:
@@ -147,6 +152,11 @@ def alignment(first: Tensor, second: Tensor, alpha: float = 2.0, *, normalise: b
     """mean_i |z_i - z'_i|^alpha over two views (N, m) of the same samples (Wang and Isola 2020).
 
     Float64 for float64 features, else float32. Raises ``UserError`` where the shapes differ.
+
+    Example:
+        >>> import torch, wasskit
+        >>> wasskit.alignment(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))  # |(1, -1)|^2
+        tensor(2.)
     """
     if first.shape != second.shape:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
@@ -170,6 +180,12 @@ def singular_spectrum(features: Tensor, *, normalise: bool = True) -> Tensor:
     Returns (m,) float64; -inf for those that the rounding of the features may have made, as in `w2_uniformity`. A
     flat spectrum is a uniform representation, a cliff is dimensional collapse. Raises ``UserError`` for fewer
     than two features.
+
+    Example:
+        >>> import torch, wasskit
+        >>> spectrum = wasskit.singular_spectrum(torch.randn(100, 8))
+        >>> spectrum.shape, bool((spectrum.diff() <= 0).all())
+        (torch.Size([8]), True)
     """
     eigenvalues, n = _covariance_eigenvalues(features, normalise)
     if n < 2:

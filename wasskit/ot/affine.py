@@ -49,6 +49,13 @@ def gaussian_maps(
     The two maps are then no inverses of each other. Float64.
 
     Raises ``ValueError`` for shapes or weights that do not fit, and for values that are not finite.
+
+    Example:
+        >>> import torch, wasskit
+        >>> x = torch.randn(50, 2)
+        >>> maps = wasskit.gaussian_maps(x, 2 * x + 1)
+        >>> bool(torch.allclose(maps.forward(x.double()), 2 * x.double() + 1, atol=1e-5))
+        True
     """
     check_clouds(x, y)
     (mean_x, covariance_x), (mean_y, covariance_y) = (

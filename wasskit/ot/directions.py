@@ -25,6 +25,12 @@ def slicing_directions(
     quantiles, normalised; seeded from ``generator``. Drawn on the CPU, so that a seed means the same on every device.
 
     Raises ``ValueError`` for no direction, no dimension, an unknown kind, or more dimensions than Sobol's 21,201.
+
+    Example:
+        >>> import torch, wasskit
+        >>> directions = wasskit.slicing_directions(3, 3, like=torch.zeros(1))
+        >>> bool(torch.allclose(directions @ directions.T, torch.eye(3), atol=1e-6))
+        True
     """
     if count < 1 or dim < 1:
         raise ValueError(f"at least one direction of at least one dimension is needed, not {count} of {dim}")

@@ -104,6 +104,13 @@ def sinkhorn_divergence(
 
     Raises:
         ValueError: shapes, weights or parameters that do not fit, or values that are not finite.
+
+    Example:
+        >>> import torch, wasskit
+        >>> x = torch.randn(50, 2, dtype=torch.float64)
+        >>> result = wasskit.sinkhorn_divergence(x, x + 1, blur=0.5)
+        >>> result.value.round(decimals=4)  # half the squared length of the shift
+        tensor(1., dtype=torch.float64)
     """
     check_clouds(x, y)
     for name, number in (("blur", blur), ("tolerance", tolerance)):

@@ -49,6 +49,12 @@ def energy_distance(
 
     Raises:
         ValueError: the dimensions of the samples differ, or there are too few points.
+
+    Example:
+        >>> import torch, wasskit
+        >>> x = torch.tensor([[0.0], [1.0]])
+        >>> wasskit.energy_distance(x, x + 1, unbiased=False)  # |F - G| is 1/2 from 0 to 2
+        tensor(0.5000, dtype=torch.float64)
     """
     check_samples(x, y, unbiased)
     x, y = x.double(), y.double()

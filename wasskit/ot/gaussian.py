@@ -46,7 +46,15 @@ def bures_wasserstein_squared(mean1: Tensor, covariance1: Tensor, mean2: Tensor,
     ``|m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^{1/2} S2 S1^{1/2})^{1/2})`` (Dowson and Landau, 1982). The last trace is the
     nuclear norm of ``F2^T F1`` with ``S = F F^T``. Where the Gaussians are nearly equal and the difference would
     cancel, the part of the covariances is ``|F1 - F2 Q|^2``, Q the orthogonal polar factor of ``F2^T F1`` (Bhatia, Jain
-    and Lim, 2019): a sum of squares. Shapes (..., D) and (..., D, D); differentiable in the means.
+    and Lim, 2019): a sum of squares. Shapes (..., D) and (..., D, D), the result (...), all of one dtype, in which it
+    is computed: float64 is advised. Differentiable in the means. ``RuntimeError`` for shapes that do not fit.
+
+    Example:
+        >>> import torch, wasskit
+        >>> mean, covariance = torch.zeros(3).double(), torch.eye(3).double()
+        >>> distance = wasskit.bures_wasserstein_squared(mean, covariance, mean + 1, 4 * covariance)
+        >>> round(float(distance), 6)  # 3 + 3 (2 - 1)^2
+        6.0
     """
     first, second = _factor(covariance1)[0], _factor(covariance2)[0]
     product = second.mT @ first
@@ -66,7 +74,14 @@ def gaussian_transport_map(covariance1: Tensor, covariance2: Tensor) -> Tensor:
     ``T = S1^{-1/2} (S1^{1/2} S2 S1^{1/2})^{1/2} S1^{-1/2}`` (Knott and Smith, 1984). With ``S = F F^T`` and the
     singular values ``F2^T F1 = U diag(s) V^T`` it is ``F1^{-T} V diag(s) V^T F1^{-1}``. Where the source is singular
     (eigenvalues below 1e-12 of the largest) the pseudo-inverse is taken: on the source's support the map is optimal,
-    and across it zero.
+    and across it zero. Computed in the dtype of the covariances (..., D, D), of which float64 is advised.
+    ``RuntimeError`` for shapes that do not fit.
+
+    Example:
+        >>> import torch, wasskit
+        >>> wasskit.gaussian_transport_map(torch.eye(2).double(), 9 * torch.eye(2).double()).round(decimals=9)
+        tensor([[3., 0.],
+                [0., 3.]], dtype=torch.float64)
     """
     first, inverse = _factor_and_inverse(covariance1)
     _, singular, right = torch.linalg.svd(_factor(covariance2)[0].mT @ first)

@@ -96,6 +96,14 @@ def nested_sinkhorn_divergences(
     Raises:
         ValueError: the dimensions are not strictly increasing positive integers that fit the embeddings, or a
             parameter is out of range.
+
+    Example:
+        >>> import torch, wasskit
+        >>> embeddings = torch.nn.functional.normalize(torch.randn(32, 16)).requires_grad_()
+        >>> divergences = wasskit.nested_sinkhorn_divergences(embeddings, (4, 8, 16))
+        >>> divergences.shape
+        torch.Size([2])
+        >>> divergences.sum().backward()
     """
     checked = check_dims(dims, embeddings.shape[-1])
     if embeddings.ndim != 2 or len(embeddings) == 0:

@@ -48,6 +48,12 @@ def sliced_wasserstein_squared(
 
     Raises:
         ValueError: shapes or weights that do not fit, or values that are not finite.
+
+    Example:
+        >>> import torch, wasskit
+        >>> x = torch.randn(100, 1)
+        >>> wasskit.sliced_wasserstein_squared(x, x + 2).round(decimals=4)
+        tensor(4.)
     """
     check_clouds(x, y)
     a, b = normalised_weights(x_weights, x).detach(), normalised_weights(y_weights, y).detach()
@@ -72,6 +78,12 @@ def sliced_gaussian_wasserstein_squared(
     \sum_i (x_{(i)} - s b_i)^2 + s^2 (1 - \frac1n \sum_i b_i^2)`. Differentiable once; float64 inside.
 
     Raises ``ValueError`` as :func:`sliced_wasserstein_squared` does, and for a negative scale.
+
+    Example:
+        >>> import torch, wasskit
+        >>> origin = torch.zeros(1, 4)
+        >>> wasskit.sliced_gaussian_wasserstein_squared(origin, scale=3.0)  # E (3 g)^2
+        tensor(9.)
     """
     check_clouds(x, x)
     if not (math.isfinite(scale) and scale >= 0):

@@ -41,9 +41,6 @@ class HubModel(
 ):  # type: ignore[misc, unused-ignore]
     """A trained model that can be saved as a repository of the hub, and loaded from one or from a folder.
 
-    >>> HubModel("runs/mrl/digits").save_pretrained("my-model")
-    >>> HubModel.from_pretrained("my-model").embed(images)
-
     ``push_to_hub("user/name")`` uploads it, and ``from_pretrained("user/name")`` downloads what is not there yet; it
     uses a network in no other way. A repository holds ``model.safetensors`` (weights and description) and a card.
 
@@ -53,10 +50,17 @@ class HubModel(
 
     Raises:
         UserError: there is no trained model at the path.
+
+    Example:
+        >>> import torch, wasskit
+        >>> wasskit.HubModel("runs/mrl/digits").save_pretrained("my-model")
+        >>> model = wasskit.HubModel.from_pretrained("my-model")
+        >>> model.embed(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 256])
     """
 
     def __init__(self, model: TrainedModel[Any] | str | Path, device: torch.device | str = "cpu") -> None:
-        self._hub_mixin_config = None  # the arguments, of which a path is nobody's concern
+        self._hub_mixin_config = None  # the arguments hold paths of this machine
         self.model = model if isinstance(model, TrainedModel) else load(model, device)
 
     def embed(self, inputs: Tensor | str | Path, **options: Any) -> Tensor:

@@ -9,19 +9,12 @@ import torch
 
 from wasskit.errors import UserError
 from wasskit.models.export import load_weights
-from wasskit.plugins import Plugin, declared_models, load_plugin, plugin_targets
+from wasskit.plugin import kinds_of
 from wasskit.trained.files import is_exported
-from wasskit.trained.kind import ModelKind, TrainedModel, load_model
+from wasskit.trained.kind import TrainedModel, load_model
 from wasskit.training.run import RunDirectory
 
-__all__ = ["kinds_of", "load"]
-
-
-def kinds_of(plugin: str) -> tuple[ModelKind[Any], ...]:
-    """What a plugin declares of its models; none where there is no such plugin or it trains none."""
-    target = plugin_targets().get(plugin)
-    found = load_plugin(target) if target else None
-    return declared_models(found) if isinstance(found, Plugin) else ()
+__all__ = ["load"]
 
 
 def load(
@@ -36,6 +29,12 @@ def load(
 
     Raises:
         UserError: there is no trained model at ``path``, or it is damaged.
+
+    Example:
+        >>> import torch, wasskit
+        >>> model = wasskit.load("runs/mrl/digits")
+        >>> model.embed(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 256])
     """
     path = Path(path).expanduser()
     if is_exported(path):

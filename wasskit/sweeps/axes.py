@@ -31,6 +31,8 @@ def parse_axes(
 ) -> dict[str, list[Any]]:
     """``key=value,value`` for each axis -> values of the key's type; lists are written with colons, ``dims=8:16,8:32``.
 
+    Keys joined by ``+`` vary together, ``loss+lr=contrastive:0.1,triplet:0.01``: an axis of tuples.
+
     Args:
         kind: the options of the trainings.
         names: axes that are no option of these, with their values.
@@ -50,9 +52,11 @@ def parse_axes(
         name = key.strip().lstrip("-").replace("-", "_")
         if not equals or not text:
             raise UserError(f"{word!r} is not an axis of a grid: write key=value,value, e.g. seed=0,1,2.")
-        if name in axes:
-            raise UserError(f"The axis {name} is given twice: join its values with commas.")
-        values = _values(name, text, word, kind, names or {})
+        keys = name.split("+")
+        for one in keys:
+            if keys.count(one) > 1 or any(one in axis.split("+") for axis in axes):
+                raise UserError(f"The axis {one} is given twice: join its values with commas.")
+        values = (_values if len(keys) == 1 else _joint)(name, text, word, kind, names or {})
         if len(set(values)) < len(values):
             raise UserError(f"{word!r} names a value twice.")
         axes[name] = values
@@ -75,6 +79,17 @@ def _values(
     if name not in known:
         check_keys(kind, {name: text}, "the grid")  # raises, with the nearest key
     return [_value(known[name], value, word) for value in values]
+
+
+def _joint(name: str, text: str, word: str, kind: type[RecipeOptions], names: Mapping[str, Sequence[str]]) -> list[Any]:
+    """Values of keys that vary together, in each of them one for each key, joined by colons."""
+    keys, found = name.split("+"), []
+    for values in text.split(","):
+        parts = values.split(":")
+        if len(parts) != len(keys):
+            raise UserError(f"{word!r}: {values!r} must be a value for each of {', '.join(keys)}, joined by colons.")
+        found.append(tuple(_values(key, part, word, kind, names)[0] for key, part in zip(keys, parts, strict=True)))
+    return found
 
 
 def _value(field: Field, text: str, where: str) -> Any:
@@ -101,7 +116,15 @@ def plan_points(base: C, axes: Axes) -> list[Point[C]]:
 
 def combinations(axes: Axes) -> list[dict[str, Any]]:
     """One value of each axis, in all ways; the last axis varies first."""
-    return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*axes.values())]
+    return [
+        {key: value for axis, one in zip(axes, chosen, strict=True) for key, value in _settings(axis, one)}
+        for chosen in itertools.product(*axes.values())
+    ]
+
+
+def _settings(axis: str, value: Any) -> Iterable[tuple[str, Any]]:
+    keys = axis.split("+")
+    return zip(keys, value, strict=True) if len(keys) > 1 else [(axis, value)]
 
 
 def folder_name(settings: Mapping[str, Any]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from wasskit.config import display
+from wasskit.evaluation.intervals import paired_difference
 from wasskit.evaluation.metrics import Metric, Metrics
 from wasskit.pictures.bars import Value, decimals, draw_bars
 from wasskit.pictures.look import Look
@@ -16,19 +17,24 @@ from wasskit.report import Report, Table
 from wasskit.sweeps.axes import Point
 from wasskit.training.run import RunDirectory
 
-__all__ = ["Row", "average", "averaged", "columns_of", "final_metrics", "over_seeds", "sweep_report"]
+__all__ = [
+    "Row", "average", "averaged", "columns_of", "compared", "final_metrics", "over_seeds", "row_of", "sweep_report",
+]  # fmt: skip
 
 _SHOWN = 4
+_COMPARED = ("setting", "reference", "seeds", "metric", "difference", "p")
 
 
 @dataclass(frozen=True)
 class Row:
-    """Results of one setting over its seeds: metric -> mean and deviation over the seeds."""
+    """Results of one setting over its seeds: metric -> mean and deviation over the seeds, and the values of each seed,
+    in the order of the grid."""
 
     settings: Mapping[str, Any]
     seeds: int
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
     bare: ClassVar[tuple[str, ...]] = ("method",)
     """Settings whose value says enough."""
 
@@ -46,13 +52,22 @@ class Row:
         return f"{self.mean[metric]:.{digits}f}{deviation}"
 
 
+R = TypeVar("R", bound=Row)
+
+
 def average(points: Sequence[Point[Any]], measures: Callable[[Point[Any]], Mapping[str, float]]) -> list[Row]:
     """The metrics of all points, seeds averaged; deviations are those of a sample (n - 1)."""
     groups: dict[tuple[tuple[str, Any], ...], list[Mapping[str, float]]] = {}
     for point in points:
         key = tuple((name, value) for name, value in point.settings.items() if name != "seed")
         groups.setdefault(key, []).append(measures(point))
-    return [Row(dict(key), len(found), *averaged(columns_of(found))) for key, found in groups.items()]
+    return [row_of(Row, dict(key), found) for key, found in groups.items()]
+
+
+def row_of(kind: type[R], settings: Mapping[str, Any], found: Sequence[Mapping[str, float]]) -> R:
+    """The row of a setting from the metrics of each seed."""
+    columns = columns_of(found)
+    return kind(settings, len(found), *averaged(columns), columns)
 
 
 def columns_of(found: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -66,11 +81,30 @@ def averaged(columns: Mapping[str, Sequence[float]]) -> tuple[dict[str, float], 
     return means, {name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in columns.items()}
 
 
+def compared(row: Row, reference: Row) -> Iterator[tuple[str, float, float | None]]:
+    """How a setting differs from another with the same seeds: metric, mean difference, p.
+
+    ``p``: of the two-sided paired t-test over the seeds (`wasskit.evaluation.intervals.paired_difference`), not
+    corrected for the number of tests; None where all seeds differ by the same. Without two seeds nothing is compared.
+    """
+    for name, values in row.values.items():
+        others = reference.values.get(name, ())
+        if len(values) != len(others) or len(values) < 2:
+            continue
+        found = paired_difference(values, others)
+        # Equal but for the rounding of percentages.
+        equal = statistics.stdev(b - a for a, b in zip(others, values, strict=True)) < 1e-9
+        yield name, found.mean, None if equal else found.p
+
+
 def final_metrics(root: Path, point: Point[Any]) -> dict[str, float]:
-    """What a combination's training measured at its end, the monitored metric first; ``split/metric`` -> value."""
+    """What a combination's training measured at its end, the monitored metric first, and the time that it took;
+    ``split/metric`` -> value."""
     (name,) = point.trainings
     summary = RunDirectory.open(root / name).summary or {}
-    final: dict[str, float] = summary.get("final") or {}
+    final: dict[str, float] = dict(summary.get("final") or {})
+    if "wall_seconds" in summary:
+        final["run/wall_seconds"] = summary["wall_seconds"]
     monitored = (summary.get("best") or {}).get("metric")
     return {key: final[key] for key in sorted(final, key=lambda key: key != monitored)}
 
@@ -93,6 +127,12 @@ def sweep_report(command: str, rows: Sequence[Row], metrics: Metrics) -> Report:
     tidy: list[Sequence[Any]] = [
         (row.name, row.seeds, name, row.mean[name], row.deviation[name]) for row in rows for name in row.mean
     ]
+    apart = [
+        (row.name, reference.name, row.seeds, *difference)
+        for place, row in enumerate(rows)
+        for reference in rows[:place]
+        for difference in compared(row, reference)
+    ]
     panels = {
         heading: {
             number: Value(row.mean[name], row.deviation[name] if row.seeds > 1 else None, row.seeds)
@@ -105,7 +145,10 @@ def sweep_report(command: str, rows: Sequence[Row], metrics: Metrics) -> Report:
     return Report(
         {"rows": [asdict(row) | {"name": row.name} for row in rows]},
         [Table(("setting", *headings), lines, title)],
-        files={"table.csv": Table(("setting", "seeds", "metric", "mean", "deviation"), tidy)},
+        files={
+            "table.csv": Table(("setting", "seeds", "metric", "mean", "deviation"), tidy),
+            **({"differences.csv": Table(_COMPARED, apart)} if apart else {}),
+        },
         figures={"sweep": lambda: draw_bars(captions, panels, Look("paper", "double"), title=title)} if panels else {},
     )
 

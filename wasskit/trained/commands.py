@@ -74,6 +74,7 @@ def embed(kinds: Sequence[ModelKind[Any]], config: EmbedOptions, **choices: Any)
     Args:
         choices: keywords of ``ModelKind.embedder``.
     """
+    from wasskit.data.embeddings import open_embeddings
     from wasskit.distributed.group import group
     from wasskit.evaluation.embedding import embedding_files
     from wasskit.trained.kind import load_model
@@ -86,7 +87,8 @@ def embed(kinds: Sequence[ModelKind[Any]], config: EmbedOptions, **choices: Any)
         if found.kind.takes_images:
             config.files.refuse_existing(table)
             return _embed_images(network, found.description, config, device)
-        return _embed_rows(network, found.kind.open_rows(config.images, found.description), config, path, device)
+        rows = found.kind.checked(open_embeddings(config.images), found.description)
+        return _embed_rows(network, rows, config, path, device)
 
 
 def _embed_rows(

@@ -6,19 +6,28 @@ belong to no run.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from wasskit import console
 from wasskit.data.embeddings import is_embeddings
 from wasskit.errors import UserError
 from wasskit.models.export import load_weights
+from wasskit.plugin import kinds_of, load_plugin, plugin_of
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
 
-__all__ = ["checkpoint_entry", "data_root_of", "exported_file", "is_exported", "read_model", "results_folder"]
+if TYPE_CHECKING:
+    from wasskit.trained.kind import ModelKind
+
+__all__ = [
+    "checkpoint_entry", "data_root_of", "exported_file", "is_exported", "kind_of_vectors", "name_of", "read_model",
+    "results_folder", "test_embeddings_of",
+]  # fmt: skip
 
 
 def checkpoint_entry(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,6 +99,38 @@ def is_exported(model: Path) -> bool:
     return model.suffix == ".safetensors" and not model.is_dir()
 
 
+def kind_of_vectors(model: Path) -> ModelKind[Any] | None:
+    """The kind of a trained model, of any plugin, that takes vectors; None: it takes images, or there is none."""
+    with contextlib.suppress(UserError):
+        if is_exported(model):
+            header = str(load_weights(model)[1].get("kind"))
+            found = [kind for kind in kinds_of(header.partition("-")[0]) if kind.header == header]
+        else:
+            command = RunDirectory.find(model)[0].command
+            found = [kind for kind in kinds_of(command.partition(" ")[0]) if command in kind.trained_by]
+        return next((kind for kind in found if not kind.takes_images), None)
+    return None
+
+
+def test_embeddings_of(run: Path, device: str) -> Tensor | None:
+    """The embeddings (N, m) of a run's test images or vectors; None: it is no run, or one of a method without such."""
+    if not (run / "config.toml").is_file():
+        return None
+    plugin = plugin_of(RunDirectory.open(run).command.partition(" ")[0])
+    if plugin is None or plugin.embeddings is None:
+        return None
+    features: Tensor = load_plugin(plugin.embeddings)(run, device)
+    console.log(f"{len(features):,} test samples embedded by the run {console.escape(str(run))}.")
+    return features
+
+
+def name_of(model: Path) -> str:
+    """What results call a model: its run's name, or that of the file of weights or embeddings."""
+    if is_exported(model) or is_embeddings(model):
+        return model.stem
+    return RunDirectory.find(model)[0].path.resolve().name
+
+
 def results_folder(
     model: Path,
     output: Path | None,
@@ -99,14 +140,16 @@ def results_folder(
     files: Iterable[str] = (),
 ) -> Path:
     """Where results about a model go: the folder asked for, its run directory, or the folder beside the weights; those
-    about a file of embeddings go to ``runs/PLUGIN/evaluate-NAME``.
+    about a file of embeddings, or by another plugin's model of vectors, go to ``runs/PLUGIN/evaluate-NAME``.
 
     Args:
         refuse_existing: that of :class:`wasskit.options.OverwriteOptions`.
         files: what is going to be written into the folder. In the run directory itself results replace earlier ones.
     """
-    if output is None and is_embeddings(model):
-        output = Path("runs") / plugin / f"evaluate-{model.stem}"
+    if output is None and not is_exported(model):
+        kind = None if is_embeddings(model) else kind_of_vectors(model)
+        if is_embeddings(model) or (kind is not None and kind.name != plugin):
+            output = Path("runs") / plugin / f"evaluate-{name_of(model)}"
     if output is None and not is_exported(model):
         return RunDirectory.find(model, plugin=plugin)[0].path
     folder = model.parent if output is None else output

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
-from wasskit.data.embeddings import Embeddings, open_embeddings
+from wasskit.data.embeddings import Embeddings, Labelled, open_embeddings
 from wasskit.data.loaders import EvalLoader, RowLoader
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Embedder, evaluating, extract_features
@@ -100,6 +100,8 @@ class ModelKind(Generic[M]):
         file: of a run directory, where its training leaves the finished model; without one, checkpoints hold it.
         check: checks a description that was read from a file, where it is not that of a network on images.
         input_shape: shape of one input, where it is not an image.
+        trained_by: of one that takes vectors, the commands whose runs hold it.
+        own_vectors: of one that takes vectors, the test and the training vectors of a run, from its options.
     """
 
     name: str
@@ -114,24 +116,21 @@ class ModelKind(Generic[M]):
     input_shape: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda description: (
         description["channels"], description["image_size"], description["image_size"],
     )  # fmt: skip
+    trained_by: tuple[str, ...] = ()
+    own_vectors: Callable[[Mapping[str, Any]], tuple[Labelled, Labelled]] | None = None
 
     @property
     def takes_images(self) -> bool:
         """Whether its descriptions are an :class:`ImageDescription`."""
         return self.check is None
 
-    def open_rows(self, path: Path, description: Mapping[str, Any]) -> Embeddings:
-        """A file of the vectors that a model takes, unread.
-
-        Raises:
-            UserError: it takes no vectors, the file cannot be read, or its vectors are of another width.
-        """
+    def checked(self, rows: Embeddings, description: Mapping[str, Any]) -> Embeddings:
+        """The same vectors, which a model takes. Raises ``UserError`` where it takes none, or of another width."""
         shape = self.input_shape(description)
         if len(shape) != 1:
             raise UserError(f"this model of `wasskit {self.name}` takes inputs of shape {shape}, not files of vectors.")
-        rows = open_embeddings(path)
         if rows.shape[1:] != shape:
-            raise UserError(f"{path} has vectors of {rows.shape[1]} numbers; the model takes {shape[0]}.")
+            raise UserError(f"{rows.where} has vectors of {rows.shape[1]} numbers; the model takes {shape[0]}.")
         return rows
 
     def load(self, path: Path, device: torch.device | str = "cpu", checkpoint: Checkpoint = "last") -> M:
@@ -203,13 +202,19 @@ class TrainedModel(Generic[M]):
         elif kind.takes_images:
             dataset = open_images(Path(inputs).expanduser(), description)
         else:
-            rows = RowLoader(kind.open_rows(Path(inputs).expanduser(), description), device=device)
-            return extract_features(network, rows).features
+            return self.embed_rows(open_embeddings(Path(inputs).expanduser()), **choices)
         loader = EvalLoader(dataset, min(batch_size, len(dataset)), device=device, workers=workers)
         try:
             return extract_features(network, loader).features
         finally:
             loader.close()
+
+    def embed_rows(self, rows: Embeddings, **choices: Any) -> Tensor:
+        """Embeddings (N, m) float32 of vectors, which are read as they are used. Raises as :meth:`embed`."""
+        network = self.kind.embedder(self.model, **choices)
+        device = next(self.kind.weights(self.model).parameters()).device
+        loader = RowLoader(self.kind.checked(rows, self.description), device=device)
+        return extract_features(network, loader).features
 
 
 def load_model(

@@ -23,7 +23,7 @@ def claimed(path: Path, writes: bool, *, alone: bool = True) -> Iterator[None]:
 
     Args:
         writes: whether this process writes in the directory.
-        alone: nobody else writes below the directory, so that temporary files there are leftovers. Not so for a
+        alone: no other process writes below the directory, so that temporary files there are leftovers. Not so for a
             folder of many runs, which have claims of their own.
 
     Raises:

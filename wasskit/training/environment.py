@@ -15,19 +15,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from wasskit import __version__
 from wasskit.errors import UserError
 from wasskit.system.documents import read_text
 
 __all__ = ["describe_environment", "git_revision"]
 
 _PACKAGES = (
-    "wasskit", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm", "geomloss", "pytorch-metric-learning",
+    "torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm", "geomloss", "pytorch-metric-learning",
 )  # fmt: skip
 
 
 def describe_environment(seed: int | None, device: Any, argv: Sequence[str] | None = None) -> dict[str, Any]:
     """What a result may depend on besides the configuration."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "wasskit": __version__}  # of what runs, installed or not
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -99,19 +100,24 @@ class GraphedSteps:
     def _next(self, kind: Hashable, batch: Any) -> Losses | _Recorded:
         """A warm step, or the graph of this one."""
         self._seen[kind] = self._seen.get(kind, 0) + 1
-        if self._seen[kind] <= WARM_STEPS:
-            return self._aside(batch)
+        warm = self._seen[kind] <= WARM_STEPS
         try:
-            self._recorded[kind] = self._record(batch)
+            _ = self._stream  # which not every device has
+            if not warm:
+                self._recorded[kind] = self._record(batch)
         except RuntimeError as error:
             self.stepper.forget_gradients()
             self._give_up(str(error).strip().split("\n")[0])
             return self.task.step(batch, self.stepper)
-        return self._recorded[kind]
+        return self._aside(batch) if warm else self._recorded[kind]
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream()
 
     def _aside(self, batch: Any) -> Losses:
         """A step on a stream of its own, as one that is recorded."""
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream, current = self._stream, torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             losses = self.task.step(batch, self.stepper)

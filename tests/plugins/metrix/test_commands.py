@@ -376,7 +376,7 @@ def test_two_processes_train_as_one(server: Server, tmp_path: Path) -> None:
     runs = []
     for nproc in (1, 2):
         path = tmp_path / str(nproc)
-        argv = [
+        argv: list[str | Path] = [
             "metrix", "train", *QUICK, "--mode", "feature", "--loss", "multisimilarity", "--epochs", "1",
             "--log-every", "1", "--compare", "no", "--device", "cpu", "--nproc", str(nproc), "--run-dir", path,
         ]  # fmt: skip

@@ -12,7 +12,13 @@ from wasskit.data.base import ImageDataset
 from wasskit.data.metric_sets import MetricSplits, load_metric_splits
 from wasskit.evaluation.embedding import Features
 from wasskit.plugins.metrix.measure import retrieval_percent
-from wasskit.plugins.metrix.reports import epochs_to_report, evaluation_report, runs_table, search_report
+from wasskit.plugins.metrix.reports import (
+    epochs_to_report,
+    evaluation_report,
+    runs_table,
+    search_report,
+    training_report,
+)
 from wasskit.training.run import RunDirectory
 
 TEST = {1: 50.0, 2: 70.0, 3: 60.0, 4: 70.0}
@@ -65,6 +71,19 @@ def test_the_table_says_which_epoch_is_which(
         "published 67.40",
     ):
         assert line in text
+
+
+@pytest.mark.parametrize(("recall", "said"), [(70.0, True), (73.0, True), (67.0, True), (74.0, False), (66.0, False)])
+def test_a_difference_within_chance_is_said_to_be_one(tmp_path: Path, recall: float, said: bool) -> None:
+    """Of 1,500 queries, two standard errors of 70 % against a share near it are 3.3 points."""
+    rows = recorded(tmp_path / "r", validation=False).metrics()
+    run = recorded(tmp_path / "s", validation=False)
+    log = run.path / "metrics.csv"
+    log.write_text(log.read_text().replace("4,40,test,recall@1,70.0", f"4,40,test,recall@1,{recall}"))
+    queries = ImageDataset("fake", "test", ("a", "b"), images=torch.zeros(1500, 1, 1, 1, dtype=torch.uint8))
+    parts = MetricSplits(queries, None, queries, None)
+    report = training_report("fake", parts, {"Metrix": run.metrics(), "baseline": rows}, {}, {})
+    assert [f"differ by {recall - 70:+.2f} points" in note for note in report.notes] == [True] * said
 
 
 def embedded(dataset: ImageDataset, seed: int) -> Features:

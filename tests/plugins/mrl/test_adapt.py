@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from sklearn.decomposition import PCA
 from torch.nn import functional as F
@@ -14,14 +15,17 @@ from torch.nn import functional as F
 from wasskit import console
 from wasskit.cli import run
 from wasskit.config import changed
+from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
+from wasskit.evaluation.compression import neighbours
 from wasskit.plugins.mrl.adapt import report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
-from wasskit.plugins.mrl.adapt.data import PairSource, Vectors, read_pairs, read_vectors
+from wasskit.plugins.mrl.adapt.data import NeighbourSource, PairSource, Vectors, pairs_of_rows, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
-from wasskit.plugins.mrl.adapt.task import divide
+from wasskit.plugins.mrl.adapt.starting import RIDGES, discriminant_axes, starting_axes
+from wasskit.plugins.mrl.adapt.task import Parts, build_adapt_task, divide
 from wasskit.sweeps.grid import Grid
 
 
@@ -39,6 +43,52 @@ def test_training_starts_from_the_principal_components() -> None:
     found = network.eval()(x)[:, :4].detach().double().numpy()
     # Coordinates are below 1; sums of 12 products of float32 numbers.
     assert np.abs(np.abs(found) - np.abs(expected.transform(unit))).max() < 12 * 2**-23
+
+
+def classes_in_noise(within: float, count: int = 24, each: int = 20) -> Vectors:
+    """Classes that differ in the first four of twelve numbers; the last eight vary by ``within`` in all classes."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count).repeat_interleave(each)
+    means = torch.cat([torch.randn(count, 4, generator=generator), torch.zeros(count, 8)], 1)
+    noise = torch.randn(count * each, 12, generator=generator)
+    return Vectors(means[labels] + noise * torch.tensor([0.2] * 4 + [within] * 8), labels)
+
+
+def test_discriminant_axes_solve_their_equation() -> None:
+    data = classes_in_noise(2.0)
+    assert data.labels is not None
+    mean, axes = discriminant_axes(data.rows, data.labels, ridge=0.5)
+    unit = F.normalize(data.rows, dim=1).double().numpy()
+    labels = data.labels.numpy()
+    means = np.stack([unit[labels == c].mean(0) for c in range(24)])[labels]
+    within, covariance = (unit - means).T @ (unit - means) / len(unit), np.cov(unit.T, bias=True)
+    ridged = within + 0.5 * np.trace(within) / 12 * np.eye(12)
+    expected = scipy.linalg.eigh(covariance, ridged)[1].T[::-1]
+    found = axes.double().numpy()
+    # Both normalise an axis by the same quadratic form; equal but for the sign and one factor of all.
+    ratio = np.abs(found / expected)
+    assert ratio.std() < 1e-4 * ratio.mean()
+    assert np.trace(found @ covariance @ found.T) == pytest.approx(np.trace(covariance), rel=1e-5)
+    assert np.abs(mean.numpy() - unit.mean(0)).max() < 1e-6
+    wide = discriminant_axes(data.rows, data.labels, ridge=1e9)[1]
+    # The ridge leaves a relative 1e-9 of W; the gaps between eigenvalues are above 1e-3 of the largest.
+    assert (wide - principal_axes(data.rows)[1]).abs().max() < 1e-4
+    alone = discriminant_axes(data.rows, torch.arange(len(data.rows)))[1]
+    assert torch.equal(alone, principal_axes(data.rows)[1]), "no class varies"
+
+
+def test_the_start_is_what_serves_classes_left_out() -> None:
+    noisy, even = classes_in_noise(2.0), classes_in_noise(0.2)
+    assert noisy.labels is not None
+    principal = principal_axes(noisy.rows)[1]
+    found = starting_axes(noisy, (4, 12))[1]
+    assert any(torch.equal(found, discriminant_axes(noisy.rows, noisy.labels, ridge)[1]) for ridge in RIDGES)
+    assert torch.equal(starting_axes(even, (4, 12))[1], principal_axes(even.rows)[1]), "there is nothing to gain"
+    few = Vectors(noisy.rows, noisy.labels % 9)
+    assert torch.equal(starting_axes(few, (4, 12))[1], principal), "too few classes to leave some out"
+    with pytest.raises(UserError, match="needs labels to learn from, and the residual network"):
+        AdaptTrainingOptions(start="discriminant").resolved("neighbours")
+    assert AdaptTrainingOptions(network="rotation").resolved("labels").start == "principal"
 
 
 def test_fewer_vectors_than_numbers_still_give_a_basis() -> None:
@@ -133,6 +183,19 @@ def test_the_neighbour_loss_is_its_definition() -> None:
     assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
+def test_neighbours_are_those_about_the_centre() -> None:
+    x, ids = vectors(20).double(), torch.arange(20)
+    centre = F.normalize(x, dim=1).mean(0)
+    seen = F.normalize(x, dim=1) - 0.5 * centre
+    kept = NeighbourLoss((12,), floor=1.0, centre=0.5 * centre)(seen, x, ids, 8)
+    assert float(kept.total) == pytest.approx(0, abs=1e-12), "of the prefix that is the centred vector nothing is lost"
+    config = AdaptTrainingOptions(centre=0.5, epochs=1).resolved("neighbours")
+    task, source = build_adapt_task(config, "neighbours", Parts(Vectors(x.float()), None), torch.device("cpu"))
+    assert torch.allclose(task.network.centre, 0.5 * centre.float(), atol=1e-7)
+    assert isinstance(source, NeighbourSource)
+    assert torch.equal(source.nearest, neighbours(F.normalize(seen.float(), dim=1), 19))
+
+
 @pytest.mark.parametrize("same", [False, True])
 def test_gradients_are_finite_where_vectors_coincide(same: bool) -> None:
     x = torch.ones(6, 8) if same else vectors(6, 8)
@@ -165,8 +228,8 @@ def test_the_validation_part_is_not_trained_on() -> None:
 
 def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
-    file.write_text("query,document,relevance\n0,3,2\n1,4,1\n0,4,0.5\n2,3,0\n")
-    pairs = read_pairs(file, 5)
+    file.write_text("query,document,relevance\n0,3,2\n1,4,1\n0,4,0.5\n2,3,0\n2,4,-1\n")
+    pairs = pairs_of_rows(file, Embeddings("x.npy", vectors(5)))
     source = PairSource(vectors(5), pairs, 2, device=torch.device("cpu"), seed=0)
     found = source.relevance(torch.tensor([0, 1, 2]), torch.tensor([3, 4]))
     assert found.tolist() == [[2, 0.5], [0, 1], [0, 0]]
@@ -177,17 +240,16 @@ def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("query,doc\n0,1\n", "it has no column document"),
-        ("query,document\n0,9\n", "line 2 names a row beyond the 5 vectors"),
-        ("query,document\n0,x\n", "line 2 is not a pair of row numbers"),
-        ("query,document,relevance\n0,1,-1\n", "line 2 has a relevance that is not zero or positive"),
-        ("query,document,relevance\n0,1,0\n", "it has no pair of positive relevance"),
+        ("query,document\n0,9\n", "none of the rows 0 to 4 of x.npy, the first is '9' in line 2"),
+        ("query,document\nx,0\n", "1 queries that are none of the rows 0 to 4 of x.npy, the first is 'x' in line 2"),
+        ("query,document,relevance\n0,1,0\n1,2,-1\n", "has no pair of positive relevance"),
     ],
 )
 def test_bad_pairs_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "pairs.csv"
     file.write_text(text)
     with pytest.raises(UserError, match=message):
-        read_pairs(file, 5)
+        pairs_of_rows(file, Embeddings("x.npy", vectors(5)))
 
 
 def test_classes_named_by_texts_have_one_number_in_both_files(tmp_path: Path) -> None:

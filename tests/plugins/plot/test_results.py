@@ -86,6 +86,14 @@ def test_page_has_means_provenance_files_and_what_is_missing(
     assert "wasskit mrl train --recipe mrl/imagenet100" in missing
 
 
+def test_the_committed_page_is_that_of_the_committed_tables(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    page = tmp_path / "RESULTS.md"
+    result = run_cli("plot", "results", root / "docs/results.toml", "--runs", root / "docs/results", "-o", page)
+    assert result.exit_code == 0, result.output
+    assert page.read_text(encoding="utf-8") == (root / "RESULTS.md").read_text(encoding="utf-8")
+
+
 def test_page_that_is_there_is_kept_unless_replaced(run_cli: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
     page = tmp_path / "RESULTS.md"
     page.write_text("mine", encoding="utf-8")
@@ -94,6 +102,44 @@ def test_page_that_is_there_is_kept_unless_replaced(run_cli: Callable[..., Any],
     assert page.read_text(encoding="utf-8") == "mine"
     assert run_cli(*command, "--overwrite").exit_code == 0
     assert page.read_text(encoding="utf-8").startswith("# What was measured")
+
+
+def test_a_column_is_spread_over_the_headings(run_cli: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
+    grid = runs / "grid"
+    grid.mkdir()
+    lines = ["setting,metric,dimension,mean,deviation"]
+    lines += [f"{name},{metric},{d},{d}.25,0.125" for name in "ab" for metric in ("nn1", "other") for d in (8, 16)]
+    (grid / "table.csv").write_text("\n".join([*lines, "c,nn1,16,1,", "d,nn1,8,1,1"]) + "\n", encoding="utf-8")
+    for seed in (3, 4):
+        make_run(grid / f"lr-1__seed-{seed}", seed=seed)
+    (grid / "config.toml").write_text('command = "mrl sweep"\n', encoding="utf-8")
+    plan = """
+    [[table]]
+    title = "Grid"
+    command = "wasskit mrl sweep"
+    files = ["grid/table.csv"]
+    where = {metric = "nn1", setting = "a|b|c"}
+    columns = ["setting"]
+    across = "dimension"
+    cell = "{mean:.2f} ± {deviation:.2f}"
+    names = {setting = "", a = "first"}
+    """
+    (tmp_path / "plan.toml").write_text(plan, encoding="utf-8")
+    page = tmp_path / "page.md"
+    kept = tmp_path / "kept"
+    result = run_cli("plot", "results", tmp_path / "plan.toml", "--runs", runs, "-o", page, "--keep", kept)
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    assert "|  | 8 | 16 |\n| --- | --- | --- |\n| first | 8.25 ± 0.12 | 16.25 ± 0.12 |\n| b |" in text
+    assert "| c |  | 1.00 ± - |" in text
+    assert "| d |" not in text
+    assert "Seeds 3, 4" in text
+    assert {path.name for path in (kept / "grid").iterdir()} == {"table.csv", "environment.json"}
+    again = run_cli("plot", "results", tmp_path / "plan.toml", "--runs", kept, "-o", tmp_path / "again.md")
+    assert again.exit_code == 0, again.output
+    table, told = (tmp_path / "again.md").read_text(encoding="utf-8").split("\n\n")[2:4]
+    assert table in text
+    assert told.removesuffix(".") in text, "machine, versions and date too"
 
 
 @pytest.mark.parametrize(
@@ -106,6 +152,9 @@ def test_page_that_is_there_is_kept_unless_replaced(run_cli: Callable[..., Any],
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nruns = ['../z']", "is not a pattern of paths below"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhich = 'last'", "it must be final or best"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhere = {a = 1}", "where must be a table of texts"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nacross = 'a'", "across and cell go together"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nacross = 'a'\ncell = '{b'", "cell is '{b'"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\nacross = 'a'\ncell = '{b:q}'", "Unknown format code"),
         ("[[table]]\ntitle = 3\ncommand = 'y'", "table 1: title must be a text"),
         ("titel = 'x'", "Did you mean 'title'?"),
     ],

@@ -286,7 +286,7 @@ def test_sigterm_and_resume_in_a_real_process(server: Server, tmp_path: Path) ->
     killed.send(signal.SIGTERM)
     assert killed.finish() == 143
     step = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
-    for words in (["ssl", "moco", "--resume", tmp_path / "run", "-q"], [*command, "--run-dir", tmp_path / "whole"]):
+    for words in (("ssl", "moco", "-q", "--resume", "run"), (*command, "--run-dir", "whole")):
         done = server.run(words, tmp_path)
         assert done.code == 0, done.said
     whole, parts = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in ("whole", "run"))

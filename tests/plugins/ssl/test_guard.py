@@ -53,6 +53,8 @@ def test_former_spellings_are_the_same_term() -> None:
         0,
     )
     assert UniformityOptions().term_weights == (0.0, 0.0)
+    assert UniformityOptions(regulariser="w2", regulariser_weight=3).term_weights == (3, 3)
+    assert UniformityOptions(lu=True, lu_weight=2, lu_weight_final=1).term_weights == (2, 1)
 
 
 def test_contradictions_are_refused() -> None:
@@ -60,7 +62,7 @@ def test_contradictions_are_refused() -> None:
         UniformityOptions(lu=True, regulariser="vicreg").validate()
     with pytest.raises(UserError, match="--slices is a setting of sigreg, visreg"):
         UniformityOptions(regulariser="vicreg").refuse_idle_settings({"slices"})
-    with pytest.raises(UserError, match="--regulariser-weight is a setting of vicreg, sigreg, visreg"):
-        UniformityOptions(w2=True).refuse_idle_settings({"regulariser_weight"})
+    with pytest.raises(UserError, match="--regulariser-weight is a setting of w2, lu, vicreg, sigreg, visreg"):
+        UniformityOptions().refuse_idle_settings({"regulariser_weight"})
     with pytest.raises(UserError, match="--w2-weight is a setting of the W2 term"):
         UniformityOptions(regulariser="visreg").refuse_idle_settings({"w2_weight"})

@@ -24,6 +24,13 @@ class ConvICNN(Potential):
         channels: channels of the images.
         width: channels of every convolution.
         strong_convexity: factor ``s`` of an added ``s/2 |x|^2`` (0 in the published network).
+
+    Example:
+        >>> import torch, wasskit
+        >>> psi = wasskit.ConvICNN(image_size=16, width=8)
+        >>> value, gradient = psi.value_and_gradient(torch.rand(2, 3, 16, 16))
+        >>> value.shape, gradient.shape  # the gradient is the transport map
+        (torch.Size([2]), torch.Size([2, 3, 16, 16]))
     """
 
     def __init__(

@@ -67,6 +67,13 @@ class DenseICNN(Potential):
 
     Published state dictionaries load, with or without the container index that dropout adds to their names.
     Freshly built networks have non-negative hidden weights and are convex.
+
+    Example:
+        >>> import torch, wasskit
+        >>> psi = wasskit.DenseICNN(2, hidden=(8, 8))
+        >>> x, y = torch.randn(100, 2), torch.randn(100, 2)
+        >>> bool((psi((x + y) / 2) <= (psi(x) + psi(y)) / 2 + 1e-5).all())  # convex
+        True
     """
 
     def __init__(
@@ -154,8 +161,7 @@ class DenseICNN(Potential):
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return value_and_gradient(self._form(x), x, self._tensors())
 
-    @torch.no_grad()
-    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def prepared(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         tensors = self._tensors()
         return lambda x: value_and_gradient(self._form(x), x, tensors)
 

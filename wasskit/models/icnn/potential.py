@@ -32,10 +32,15 @@ class Potential(nn.Module):
         """The transport map ``grad psi(x)``, of the shape of ``x``."""
         return self.value_and_gradient(x)[1]
 
-    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """``value_and_gradient`` with the parameters as they are, for many evaluations without gradient: what depends
-        on the parameters alone is computed once."""
+    def prepared(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """``value_and_gradient`` for several evaluations before the parameters change: what depends on these alone is
+        computed, and differentiated, once."""
         return self.value_and_gradient
+
+    @torch.no_grad()
+    def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """`prepared` for evaluations without gradient."""
+        return self.prepared()
 
     @property
     def output_layer(self) -> nn.Module | None:
@@ -53,17 +58,17 @@ class Potential(nn.Module):
         """Adapt freshly drawn parameters to a sample of the inputs (a no-op where there is nothing to adapt)."""
 
 
-def activate(u: Tensor, activation: str) -> tuple[Tensor, Tensor]:
-    """The activation and its derivative; both convex, non-decreasing."""
+def activate(u: Tensor, activation: str, *, in_place: bool = False) -> tuple[Tensor, Tensor]:
+    """The activation, both convex and non-decreasing, and its derivative; with ``in_place`` ``u`` is lost."""
     if activation == "celu":
         # For u < 0 the derivative is exp(u) = celu(u) + 1, and 1 elsewhere: no second exponential is needed.
         if u.device.type != "cpu":
-            h = F.celu(u)
+            h = F.celu(u, inplace=in_place)
             return h, h.clamp(max=0.0) + 1.0
         # On the CPU torch takes the exponential of celu one number at a time, which is ten times slower than this. The
         # subtraction is exact but for the rounding of exp(u), half an eps.
         slope = u.clamp(max=0.0).exp_()
-        return torch.maximum(u, slope - 1.0), slope
+        return torch.maximum(u, slope - 1.0, out=u if in_place else None), slope
     # softplus(u) counts as u beyond 20, and its slope as 1: the sigmoid alone would differ by 2e-9 there.
     return F.softplus(u), torch.where(u > 20.0, 1.0, torch.sigmoid(u))
 
@@ -116,12 +121,20 @@ class QuadraticPotential(Potential):
         return value + 0.5 * self.lift(x).flatten(1).square().sum(1)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = self.network.value_and_gradient(x)
-        if self.gain is not None:
-            value, gradient = self.gain * value, self.gain * gradient
-        lifted = self.lift(x)
-        form = lifted @ self.factor if self.factor.ndim else lifted * self.factor
-        return value + 0.5 * lifted.flatten(1).square().sum(1), gradient + form
+        return self.prepared()(x)
+
+    def prepared(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        network = self.network.prepared()
+
+        def value_and_gradient(x: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = network(x)
+            if self.gain is not None:
+                value, gradient = self.gain * value, self.gain * gradient
+            lifted = self.lift(x)
+            form = lifted @ self.factor if self.factor.ndim else lifted * self.factor
+            return value + 0.5 * lifted.flatten(1).square().sum(1), gradient + form
+
+        return value_and_gradient
 
     @torch.no_grad()
     def frozen(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

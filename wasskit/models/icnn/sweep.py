@@ -30,6 +30,11 @@ from wasskit.models.icnn.potential import Activation, activate, relative_curvatu
 __all__ = ["Form", "Layers", "Monomials", "Products", "Skips", "value", "value_and_gradient"]
 
 
+def _in_place() -> bool:
+    """Whether operations may write over what they read: autograd does not look, and no compiler."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+
 class Skips(Protocol):
     """Input-quadratic layers ``q(x)``, from what they make of the parameters: tensors of the class's own order."""
 
@@ -127,8 +132,10 @@ class Products:
         return self.with_squares(linear, self.products, 1.0)
 
     def with_squares(self, linear: Tensor, other: Tensor, factor: float) -> Tensor:
+        """``linear`` and ``factor`` times the sums of ``products * other``; in the place of ``linear`` where it may."""
         if self.rank == 1:
-            return torch.addcmul(linear, self.products, other, value=factor)
+            out = linear if _in_place() else None
+            return torch.addcmul(linear, self.products, other, value=factor, out=out)
         squares: Tensor = self.by_rank(self.products * other).sum(0)
         return linear.add(squares, alpha=factor)
 
@@ -152,7 +159,10 @@ class Products:
         half = self.times(self.products, w)  # half the derivative in the products
         by_weight = w @ self.x
         if self.direction is not None and self.changes is not None and self.k is not None:
-            half += self.times(self.changes, self.k)
+            if self.rank == 1:
+                half.addcmul_(self.changes, self.k)
+            else:
+                half += self.times(self.changes, self.k)
             by_weight.addmm_(self.k, self.direction)
         by_flat = self.x.t() @ half.t()
         if self.direction is not None and self.weighted is not None:
@@ -191,67 +201,76 @@ class Layers:
         weight = self.hidden[i - 1]
         if self.masks is not None:
             return first + self.dropped(i, weight @ second)
-        return torch.addmm(first, weight, second) if torch.is_grad_enabled() else first.addmm_(weight, second)
+        return first.addmm_(weight, second) if _in_place() else torch.addmm(first, weight, second)
 
     def value(self, q: Tensor) -> Tensor:
         """The value, (B), of the skips' (H, B)."""
         first, *skips = q.split(list(self.widths))
         self.outputs = [first]
         for i, skip in enumerate(skips, 1):
-            h, slope = activate(self.add(skip, i, self.outputs[-1]), self.activation)
+            h, slope = activate(self.add(skip, i, self.outputs[-1]), self.activation, in_place=_in_place())
             self.outputs.append(h)
             self.slopes.append(slope)
         return (self.output @ self.outputs[-1]).squeeze(0)
 
     def derivative(self) -> Tensor:
-        """Of the value in the skips, (H, B)."""
+        """Of the value in the skips, (H, B); where autograd does not look, each layer's is computed in its place."""
+        last, first = len(self.hidden), self.outputs[0]
+        if not self.hidden:
+            self.k = [self.output.t().expand(-1, first.shape[1])]
+            return self.k[0].contiguous()
+        whole = first.new_empty(sum(self.widths), first.shape[1]) if _in_place() else None
+        places: Sequence[Tensor | None] = [None] * (last + 1) if whole is None else whole.split(list(self.widths))
         k = self.output.t()
         found: list[Tensor] = []
-        for i in range(len(self.hidden), 0, -1):
-            k = k * self.slopes[i - 1]
+        for i in range(last, 0, -1):
+            k = torch.mul(k, self.slopes[i - 1], out=places[i])
             found.append(k)
-            k = self.hidden[i - 1].t() @ self.dropped(i, k)
-        if not self.hidden:
-            k = k.expand(-1, self.outputs[0].shape[1])
+            k = torch.mm(self.hidden[i - 1].t(), self.dropped(i, k), out=places[i - 1])
         self.k = [k, *found[::-1]]
-        return torch.cat(self.k)
+        return torch.cat(self.k) if whole is None else whole
 
     def second(self, by_value: Tensor | None, by_k: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Derivatives in the skips, (H, B), and in the output's and the hidden weights, of a loss with the derivatives
-        ``by_value`` (B) in the value and ``by_k`` (H, B) in `derivative`; one of them at least."""
-        last = len(self.hidden)
-        own: list[Tensor] = []  # what each layer's curvature adds
+        ``by_value`` (B) in the value and ``by_k`` (H, B) in `derivative`; one of them at least. ``by_k`` is written
+        over."""
+        last, widths = len(self.hidden), list(self.widths)
+        bent: list[Tensor] = []  # what each layer's curvature adds, over k
         tangents: list[Tensor] = []
         if by_k is not None:
-            first, *rest = by_k.split(list(self.widths))
+            first, *rest = by_k.split(widths)
             tangents = [first]
             for i, part in enumerate(rest, 1):
                 part = self.add(part, i, tangents[-1])
                 h, slope = self.outputs[i], self.slopes[i - 1]
-                own.append((part * self.k[i]).mul_(relative_curvature(h, slope, self.activation)))
-                tangents.append(part * slope)
-        w = self.k[last] * by_value if by_value is not None else torch.zeros_like(self.k[last])
-        by_output = self.outputs[last] @ by_value if by_value is not None else None
+                bent.append(relative_curvature(h, slope, self.activation).mul_(part))
+                tangents.append(part.mul_(slope))
+        whole = self.outputs[0].new_empty(sum(widths), self.outputs[0].shape[1])
+        places = whole.split(widths)
+        by_output = None
+        if by_value is None:
+            places[last].zero_()
+        else:
+            torch.mul(self.k[last], by_value, out=places[last])
+            by_output = self.outputs[last] @ by_value
         if by_k is not None:
             of_slopes = tangents[last].sum(1)
             by_output = of_slopes if by_output is None else by_output.add_(of_slopes)
         assert by_output is not None
-        parts: list[Tensor] = []
         by_hidden: list[Tensor] = []
         for i in range(last, 0, -1):
-            if own:
-                w = w.add_(own[i - 1])
-            parts.append(w)
+            w = places[i]
+            if bent:
+                w.addcmul_(bent[i - 1], self.k[i])
             w = self.dropped(i, w)
             gradient = w @ self.outputs[i - 1].t()
             if tangents:
                 gradient.addmm_(self.dropped(i, self.k[i]), tangents[i - 1].t())
             by_hidden.append(gradient)
-            w = self.hidden[i - 1].t() @ w
+            below = torch.mm(self.hidden[i - 1].t(), w, out=places[i - 1])
             if i > 1:
-                w *= self.slopes[i - 2]
-        parts.append(w)
-        return torch.cat(parts[::-1]), [by_output.unsqueeze(0), *by_hidden[::-1]]
+                below.mul_(self.slopes[i - 2])
+        return whole, [by_output.unsqueeze(0), *by_hidden[::-1]]
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,6 @@ class MetrixLoss(nn.Module):
     network returns, and does not normalise the mixture before it is compared: pass unit vectors for mixtures on chords
     of the sphere. Rows of different lengths shift the share lambda towards the longer one.
 
-    >>> loss = MetrixLoss("multisimilarity")
-    >>> terms = loss(embeddings, labels)  # (B, D) unit vectors, (B,) integers
-    >>> terms.total.backward()
-
     ``loss`` names a file of ``plugins/metrix/losses``, or a ``PairLoss`` declared elsewhere, and ``settings`` those of
     its own. ``mode`` says what is mixed. "embed" needs nothing more. "feature" needs the
     feature maps ``maps`` (B, C, H, W) from which the embeddings were computed, and ``head``, which maps pooled features
@@ -77,6 +73,13 @@ class MetrixLoss(nn.Module):
 
     On an accelerator the host waits for nothing if it is given ``labels`` in its own memory, but where the negatives of
     ``hardest`` are chosen by their similarity.
+
+    Example:
+        >>> import torch, wasskit
+        >>> loss = wasskit.MetrixLoss("multisimilarity")
+        >>> embeddings = torch.nn.functional.normalize(torch.randn(32, 16)).requires_grad_()
+        >>> terms = loss(embeddings, torch.arange(32) % 8)
+        >>> terms.total.backward()
     """
 
     def __init__(

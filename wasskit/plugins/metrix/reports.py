@@ -81,7 +81,27 @@ def training_report(
     figures: dict[str, Callable[[], Figure]] = {"learning_curves": lambda: _learning_curves(runs)}
     if len(recalls[first]) > 1:
         figures["recall"] = lambda: _recall_figure(recalls)
-    return Report(result, [runs_table(title, epochs, paper)], remarks=published(paper), figures=figures)
+    notes = [said] if others and (said := _no_difference(epochs, first, others[0], len(parts.test))) else []
+    return Report(result, [runs_table(title, epochs, paper)], notes, remarks=published(paper), figures=figures)
+
+
+def _no_difference(epochs: Mapping[str, Mapping[str, Any]], first: str, other: str, queries: int) -> str | None:
+    """That two recalls of one run each are closer than chance, if they are.
+
+    Chance is two standard errors of the difference of two shares ``p`` and ``q`` of as many queries, ``2 sqrt((p (1 -
+    p) + q (1 - q)) / N)``; that of weights and batches comes on top.
+    """
+    last = [epochs[name]["last"]["metrics"]["recall@1"] for name in (first, other) if "last" in epochs[name]]
+    if len(last) < 2:
+        return None
+    chance = 2 * (sum(p * (100 - p) for p in last) / queries) ** 0.5
+    if abs(last[0] - last[1]) > chance:
+        return None
+    return (
+        f"The last recall@1 of {first} and of {other} differ by {last[0] - last[1]:+.2f} points: less than by chance "
+        f"alone ({chance:.1f} for so many queries), so that one run does not tell which is better. "
+        "`wasskit metrix crossval` compares them over folds and repeats."
+    )
 
 
 def epochs_to_report(rows: Sequence[Metric]) -> dict[str, dict[str, Any]]:

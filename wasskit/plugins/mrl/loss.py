@@ -57,6 +57,13 @@ class MatryoshkaWassersteinLoss(nn.Module):
 
     Raises:
         ValueError: dimensions that are not strictly increasing, parameters out of range, a wrong number of weights.
+
+    Example:
+        >>> import torch, wasskit
+        >>> criterion = wasskit.MatryoshkaWassersteinLoss(num_classes=10, dims=(8, 16, 32))
+        >>> embeddings = torch.randn(64, 32, requires_grad=True)
+        >>> losses = criterion(embeddings, torch.arange(64) % 10)
+        >>> losses.total.backward()
     """
 
     ce_weights: Tensor

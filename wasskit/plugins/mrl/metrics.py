@@ -16,6 +16,7 @@ METRICS = Metrics(
             "retrieval mAP@{k}",
             f"average precision over the first k, divided by min(R, k) for R positives; {_PREFIXES}",
         ),
+        share("recall{k}", "recall@{k}", f"share of queries with a positive among the first k; {_PREFIXES}"),
         share("nn1", "1-NN", "class of the nearest training vector by the cosine of prefixes"),
         share(
             "overlap{k}",

@@ -154,13 +154,8 @@ def default_dims(width: int) -> tuple[int, ...]:
     return tuple(dims)
 
 
-def complete_axes(typed: str) -> Iterable[str]:
-    """Candidates for an axis of a sweep: ``key=``."""
-    return axes_of(TrainingOptions, typed)
-
-
 def axes_of(options: type[RecipeOptions], typed: str) -> Iterable[str]:
-    """Candidates for an axis over the options of a command."""
+    """Candidates for an axis of a sweep over the options of a command: ``key=``."""
     from wasskit.sweeps.axes import complete_axis
 
     return complete_axis(typed, options, {"method": list(methods())})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from wasskit.evaluation.intervals import paired_difference
 from wasskit.pictures.bars import Value
+from wasskit.plugins.mrl.adapt.options import ADAPTED, COMPRESSION
 from wasskit.plugins.mrl.grid import Point
 from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS
 from wasskit.plugins.mrl.reports import dimensions_figure
@@ -30,12 +30,9 @@ Key = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True)
 class Row(results.Row):
-    """Results of one setting over its seeds: metric (``top1@8``, ``top1``) -> mean and deviation over the seeds, and
-    the values of each seed, in the order of the grid.
-    """
+    """Results of one setting over its seeds, of metrics at each dimension (``top1@8``) and their means (``top1``)."""
 
-    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    bare: ClassVar[tuple[str, ...]] = ("method", "baseline")
+    bare: ClassVar[tuple[str, ...]] = ("method", "baseline", "code")
 
     def dims(self, metric: str = "top1") -> list[int]:
         """The dimensions that a metric was measured at."""
@@ -45,7 +42,8 @@ class Row(results.Row):
 def collect(root: Path, points: Sequence[Point]) -> list[Row]:
     """The final test metrics of all points, seeds averaged; deviations are those of a sample (n - 1).
 
-    After them what the trainings measured beside themselves (``baselines``), of the first training of each seed.
+    After them, for adaptors, the same by their other codes, and what the trainings measured beside themselves, of the
+    first training of each seed.
     """
     groups: dict[Key, list[dict[str, float]]] = {}
     beside: dict[Key, dict[Any, dict[str, float]]] = {}
@@ -58,15 +56,25 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
             # Adaptors without a test file are measured on their validation part.
             split = f"{summary.get('measured_on', 'test')}/"
             metrics |= {k.removeprefix(split): v for k, v in final.items() if k.startswith(split) and "@" in k}
-            for method, values in summary.get("baselines", {}).items():
-                own = beside.setdefault((("baseline", method),), {})
-                own.setdefault(point.settings.get("seed"), _with_means(values, point.dims))
+            for other, values in _measured(summary.get("compression", ()), key).items():
+                if other == key:
+                    metrics |= values
+                else:
+                    beside.setdefault(other, {}).setdefault(point.settings.get("seed"), _with_means(values, point.dims))
         groups.setdefault(key, []).append(_with_means(metrics, point.dims))
-    rows = []
-    for key, found in [*groups.items(), *((key, list(own.values())) for key, own in beside.items())]:
-        columns = results.columns_of(found)
-        rows.append(Row(dict(key), len(found), *results.averaged(columns), columns))
-    return rows
+    every = [*groups.items(), *((key, list(own.values())) for key, own in beside.items())]
+    return [results.row_of(Row, dict(key), found) for key, found in every]
+
+
+def _measured(compression: Sequence[Mapping[str, Any]], own: Key) -> dict[Key, dict[str, float]]:
+    """What an adaptor's run found of each representation and code, its own first code under the key ``own``."""
+    found: dict[Key, dict[str, float]] = {}
+    for one in compression:
+        key = own if one["method"] == ADAPTED else (("baseline", one["method"]),)
+        key = key if one["code"] == compression[0]["code"] else (*key, ("code", one["code"]))
+        values = {f"{name}@{one['dim']}": one[column] for column, name in COMPRESSION.items() if column in one}
+        found.setdefault(key, {}).update(values)
+    return found
 
 
 def _with_means(metrics: Mapping[str, float], dims: Sequence[int]) -> dict[str, float]:
@@ -83,7 +91,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         for name, value in row.mean.items():
             metric, _, dim = name.partition("@")
-            lines.append((row.name, row.seeds, metric, dim, value, row.deviation[name]))
+            lines.append((row.name or "all", row.seeds, metric, dim, value, row.deviation[name]))
     return Table(("setting", "seeds", "metric", "dimension", "mean", "deviation"), lines)
 
 
@@ -102,8 +110,7 @@ def published_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> dict[str,
 class Difference:
     """One setting against the first, with the same seeds, in one metric at one dimension (0: the mean over them).
 
-    ``p``: of the two-sided paired t-test over the seeds (`wasskit.evaluation.intervals.paired_difference`), not
-    corrected for the number of tests; None where all seeds differ by the same.
+    ``p``: as of `wasskit.sweeps.results.compared`.
     """
 
     row: Row
@@ -116,15 +123,10 @@ class Difference:
 def differences(rows: Sequence[Row]) -> Iterator[Difference]:
     """Every further setting against the first, where both have two seeds or more."""
     for row in rows[1:]:
-        for name, values in row.values.items():
-            first = rows[0].values.get(name, ())
+        for name, mean, p in results.compared(row, rows[0]):
             metric, _, dim = name.partition("@")
-            if metric not in MEANS or len(values) != len(first) or len(values) < 2:
-                continue
-            found = paired_difference(values, first)
-            # Equal but for the rounding of percentages.
-            equal = statistics.stdev(b - a for a, b in zip(first, values, strict=True)) < 1e-9
-            yield Difference(row, metric, int(dim or 0), found.mean, None if equal else found.p)
+            if metric in MEANS:
+                yield Difference(row, metric, int(dim or 0), mean, p)
 
 
 def grid_report(data: str, command: str, rows: Sequence[Row], paper: Mapping[str, Any]) -> Report:
@@ -204,7 +206,9 @@ def _differences_table(first: Row, found: Sequence[Difference], heading: str, di
 
 
 def _tidy(first: Row, found: Sequence[Difference]) -> Table:
-    lines = [(one.row.name, first.name, one.row.seeds, one.metric, one.dim or "", one.mean, one.p) for one in found]
+    lines = [
+        (one.row.name, first.name or "all", one.row.seeds, one.metric, one.dim or "", one.mean, one.p) for one in found
+    ]
     return Table(("setting", "reference", "seeds", "metric", "dimension", "difference", "p"), lines)
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from wasskit.config import build, check_keys
+from wasskit.config import build
 from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, is_flag
+from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.adapt.report import read_vectors_of
 from wasskit.plugins.mrl.adapt.task import adapt
-from wasskit.plugins.mrl.adapt.trained import ADAPTOR
-from wasskit.plugins.mrl.commands.adapt import MrlAdapt
+from wasskit.plugins.mrl.adapt.trained import ADAPTOR, options_of
+from wasskit.plugins.mrl.loss import normalise
 from wasskit.plugins.mrl.network import MrlModel, PrefixEmbedder, build_model
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.data import embed_dataset, open_split
@@ -73,16 +72,25 @@ def embedded(model: MrlModel, config: ModelDataOptions, dataset: ImageDataset, d
     return Split(dataset.name, dataset.split, tuple(dataset.classes), features.features, features.labels)
 
 
-def file_splits(config: FileOptions, device: torch.device) -> tuple[Split, Split | None]:
-    """The embeddings of a command's files, the second named train. Raises as ``read_features``."""
-    test, train, classes = read_features(config, device)
-    name = cast(ModelDataOptions, config).trained.model.stem
-    first, *second = (
-        Split(name, split, classes, F.normalize(found.features, dim=1), found.labels)
-        for split, found in (("test", test), ("train", train))
-        if found is not None
+@dataclass(frozen=True)
+class GivenSplits:
+    """Embeddings of vectors: what is measured, what votes or is searched, and prefixes to measure by default."""
+
+    test: Split
+    train: Split | None
+    dims: tuple[int, ...]
+    other: str
+
+
+def given_splits(config: FileOptions, device: torch.device) -> GivenSplits:
+    """The embeddings of a command's files or adaptor. Raises as ``read_features``."""
+    given = read_features(config, device)
+    test, train = (
+        None if found is None else Split(given.name, split, given.classes, normalise(found.features), found.labels)
+        for split, found in (("test", given.first), ("train", given.second))
     )
-    return first, second[0] if second else None
+    assert test is not None
+    return GivenSplits(test, train, given.dims or adapted_dims(test.embeddings.shape[1]), given.other)
 
 
 def test_embeddings(run: Path, device: str) -> Tensor:
@@ -95,8 +103,7 @@ def test_embeddings(run: Path, device: str) -> Tensor:
     with group(device) as place:
         found = load_model(KINDS, run, place)
         if found.kind is ADAPTOR:
-            options = check_keys(MrlAdapt, RunDirectory.find(run, plugin="mrl")[0].options, str(run))
-            train, test_vectors = read_vectors_of(build(MrlAdapt, options))
+            train, test_vectors = read_vectors_of(options_of(RunDirectory.find(run, plugin="mrl")[0].options))
             return adapt(found.model.network, (test_vectors or train).rows, place)
         test = open_split(found.model, config, config.split)
         return embed_dataset(found.model.network.normalised, config, test, place).features.cpu()

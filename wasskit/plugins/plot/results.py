@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from wasskit.errors import UserError
 from wasskit.plugins.plot.groups import Group, group_runs
 from wasskit.plugins.plot.reports import table_report
-from wasskit.plugins.plot.runs import Run, read_run, read_runs
+from wasskit.plugins.plot.runs import Run, is_run, read_run, read_runs
 from wasskit.report import Report
 from wasskit.system.documents import read_csv_rows, read_toml
+from wasskit.system.files import replace_text, writing
 from wasskit.system.hints import did_you_mean
 from wasskit.text import markdown_text
 
@@ -29,8 +32,12 @@ class Entry:
         text: what it shows and by which protocol, as Markdown.
         runs: patterns of run directories below the folder of runs.
         files: patterns of CSV files there, which commands have written; each is a table.
-        where: of the files, the rows whose columns have these values.
+        where: of the files, the rows whose columns have these values; ``|`` between several.
         columns: of the files, these columns in this order; empty: all.
+        across: of the files, the column whose values become columns, in the order in which they are found.
+        cell: of the files with ``across``, what a cell says: text with columns of numbers in braces and how they are
+            written, ``{mean:.2f} ± {deviation:.2f}``.
+        names: what stands instead of a value of a cell or a heading.
         metrics: metrics of the runs, as ``plot table --metric`` takes them; empty: the main ones.
         which: the last evaluation of each run, or the best.
         labels: names of the groups of runs, in the order of their paths.
@@ -44,6 +51,9 @@ class Entry:
     files: tuple[str, ...] = ()
     where: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    across: str = ""
+    cell: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     which: str = "final"
     labels: tuple[str, ...] = ()
@@ -83,9 +93,9 @@ def _entry(path: Path, number: int, table: Mapping[str, Any]) -> Entry:
             raise UserError(f"{path}, {where}it has no {key}.")
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key == "where":
+        if key in ("where", "names"):
             if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-                raise UserError(f"{path}, {where}{key} must be a table of texts, by columns.")
+                raise UserError(f"{path}, {where}{key} must be a table of texts.")
             values[key] = value
         elif key in ("runs", "files", "columns", "metrics", "labels"):
             if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
@@ -94,6 +104,12 @@ def _entry(path: Path, number: int, table: Mapping[str, Any]) -> Entry:
         else:
             values[key] = _text(path, where + key, value)
     entry = Entry(**values)
+    if bool(entry.across) != bool(entry.cell):
+        raise UserError(f"{path}, {where}across and cell go together: give both or neither.")
+    try:
+        _fill(entry.cell, dict.fromkeys(_fields(entry.cell), "0"))
+    except ValueError as error:
+        raise UserError(f"{path}, {where}cell is {entry.cell!r}: {error}.") from None
     if entry.which not in ("final", "best"):
         raise UserError(f"{path}, {where}which is {entry.which!r}: it must be final or best.")
     for pattern in (*entry.runs, *entry.files):
@@ -114,8 +130,13 @@ def _text(path: Path, key: str, value: object) -> str:
     return value.strip()
 
 
-def results_report(plan: Plan, folder: Path) -> Report:
-    """The page as Markdown, the report's file ``results``; what was not run is named with the command that would."""
+def results_report(plan: Plan, folder: Path, keep: Path | None = None) -> Report:
+    """The page as Markdown, the report's file ``results``; what was not run is named with the command that would.
+
+    Args:
+        folder: of the runs.
+        keep: folder to copy the files of the tables to, with their provenance: the page can be made of it again.
+    """
     parts, missing, result = [f"# {plan.title}", plan.introduction], [], {}
     for entry in plan.entries:
         runs = _runs_of(entry, folder)
@@ -125,7 +146,10 @@ def results_report(plan: Plan, folder: Path) -> Report:
             groups = group_runs(runs, labels=list(entry.labels) or None)
             parts += [_runs_table(entry, groups), _provenance(runs)]
         for file in files:
-            parts += [_file_table(file, entry), _provenance([read_run(file.parent)])]
+            behind = _runs_behind(file)
+            parts += [_file_table(file, entry), _provenance(behind)]
+            if keep is not None:
+                _keep(file, keep / file.relative_to(folder), behind)
         if not runs and not files:
             missing.append(entry.title)
             parts.append("Not measured" + (f": it needs {entry.needs}." if entry.needs else "."))
@@ -142,6 +166,22 @@ def _runs_of(entry: Entry, folder: Path) -> list[Run]:
     return [run for run in read_runs(dict.fromkeys(paths)) if run.finished]
 
 
+def _runs_behind(file: Path) -> list[Run]:
+    """The runs that a file is made from: those below its folder where it is of a grid, or the folder itself."""
+    return read_runs([file.parent]) if is_run(file.parent) else [read_run(file.parent)]
+
+
+def _keep(file: Path, copy: Path, runs: Sequence[Run]) -> None:
+    """Copy a file, with what :func:`_provenance` tells of its runs."""
+    last = max(runs, key=lambda run: str(run.environment.get("started", "")))
+    told = {key: last.environment[key] for key in ("started", "versions", "device") if key in last.environment}
+    seeds = sorted({seed for run in runs for seed in _seeds(run)})
+    with writing(copy):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(copy, file.read_text(encoding="utf-8"))
+        replace_text(copy.parent / "environment.json", json.dumps({**told, "seed": seeds}, indent=2) + "\n")
+
+
 def _runs_table(entry: Entry, groups: Sequence[Group]) -> str:
     report = table_report(
         groups, "best" if entry.which == "best" else "final", metric=list(entry.metrics) or None,
@@ -156,16 +196,46 @@ def _file_table(path: Path, entry: Entry) -> str:
     if not rows:
         raise UserError(f"{path} is empty: write it again, or leave it out of the plan.")
     head = rows[0]
-    for column in (*entry.where, *entry.columns):
+    for column in filter(None, (*entry.where, *entry.columns, entry.across, *_fields(entry.cell))):
         if column not in head:
             raise UserError(f"{path} has no column {column!r}: it has {', '.join(head)}.{did_you_mean(column, head)}")
     records = [dict(zip(head, [*row, *[""] * len(head)], strict=False)) for row in rows[1:]]
-    chosen = entry.columns or tuple(head)
-    lines = [[markdown_text(column) for column in chosen], ["---"] * len(chosen)]
+    records = [record for record in records if all(_holds(record[c], wanted) for c, wanted in entry.where.items())]
+    chosen = entry.columns or tuple(column for column in head if column not in (entry.across, *_fields(entry.cell)))
+    lines = [[*chosen], *([record[column] for column in chosen] for record in records)]
+    if entry.across:
+        lines = _spread(records, chosen, entry)
+    rows = [[entry.names.get(text, _cell(text)) for text in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
+
+
+def _holds(value: str, wanted: str) -> bool:
+    """Whether a value is the one that is wanted, or one of several that are joined by ``|``."""
+    return value in wanted.split("|")
+
+
+def _spread(records: Sequence[Mapping[str, str]], chosen: Sequence[str], entry: Entry) -> list[list[str]]:
+    """A line for each combination of the ``chosen`` columns, a column for each value of ``entry.across``."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
     for record in records:
-        if all(record[column] == value for column, value in entry.where.items()):
-            lines.append([_cell(record[column]) for column in chosen])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        key = tuple(record[column] for column in chosen)
+        found.setdefault(key, {})[record[entry.across]] = _fill(entry.cell, record)
+    across = list(dict.fromkeys(record[entry.across] for record in records))
+    return [[*chosen, *across], *([*key, *(cells.get(one, "") for one in across)] for key, cells in found.items())]
+
+
+def _fields(cell: str) -> list[str]:
+    """The columns that a cell is made of."""
+    return [name for _, name, _, _ in Formatter().parse(cell) if name]
+
+
+def _fill(cell: str, record: Mapping[str, str]) -> str:
+    """A cell with the numbers of a line; a dash where there is none. Raises ``ValueError`` for a malformed cell."""
+    parts = []
+    for text, name, spec, _ in Formatter().parse(cell):
+        number = record[name] if name else ""
+        parts += [text, "" if not name else format(float(number), spec or "") if number else "-"]
+    return "".join(parts)
 
 
 def _cell(text: str) -> str:
@@ -177,7 +247,7 @@ def _cell(text: str) -> str:
 
 def _provenance(runs: Sequence[Run]) -> str:
     """Seeds, machine, versions, dates and time of the runs, each value once."""
-    seeds = sorted({run.seed for run in runs if isinstance(run.seed, int)})
+    seeds = sorted({seed for run in runs for seed in _seeds(run)})
     days = sorted({str(run.environment.get("started", ""))[:10] for run in runs} - {""})
     seconds = [run.final()["run/wall_seconds"] for run in runs if "run/wall_seconds" in run.final()]
     facts = [
@@ -189,6 +259,12 @@ def _provenance(runs: Sequence[Run]) -> str:
     ]
     text = "; ".join(markdown_text(fact) for fact in facts if fact)
     return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def _seeds(run: Run) -> list[int]:
+    """The seed of a run, or those of the runs behind a file that was kept."""
+    kept = run.environment.get("seed")
+    return [seed for seed in (kept if isinstance(kept, list) else [run.seed]) if isinstance(seed, int)]
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

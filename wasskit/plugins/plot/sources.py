@@ -50,12 +50,19 @@ def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]
         for spectra in read:
             for name, values in spectra.items():
                 found.setdefault(name, values)
-        if not found:
-            raise UserError(
-                f"{source} holds no spectrum (no spectrum*.npz, no JSON file with a list `spectrum`): evaluate the run "
-                "first, or give its embeddings as .npy."
-            )
         name = source.resolve().name
+        if not found:
+            from wasskit.evaluation.uniformity import singular_spectrum
+            from wasskit.trained.files import test_embeddings_of
+
+            none = f"{source} holds no spectrum (no spectrum*.npz, no JSON file with a list `spectrum`)"
+            try:
+                rows = test_embeddings_of(source, "cpu")
+            except UserError as error:
+                raise UserError(f"{none}, and its test images cannot be embedded: {error}") from None
+            if rows is None:
+                raise UserError(f"{none}: evaluate the run first, or give its embeddings as .npy.")
+            return {name: singular_spectrum(rows, normalise=normalise).tolist()}
         return {name if len(found) == 1 else f"{name} {key}": values for key, values in found.items()}
     from wasskit.data.embeddings import SUFFIXES, is_part, open_embeddings
 

@@ -260,32 +260,11 @@ def to_csv(table: RunsTable) -> str:
 
 def _for_terminal(table: RunsTable) -> Any:
     """A Rich table."""
-    from rich import box
-    from rich.table import Table as RichTable
+    from wasskit.console import FittedTable, escape
 
-    from wasskit.console import escape
-
-    drawn = RichTable(
-        title=None if table.title is None else escape(table.title),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        title_style="bold",
-        pad_edge=False,
-    )
+    columns = [(escape(_with_arrow(column)), column.numeric) for column in table.columns]
     cells = [[_terminal_cell(cell) for cell in row] for row in table.rows]
-    for i, column in enumerate(table.columns):
-        # Numbers stay whole; headings and texts are wrapped where the table is too wide.
-        longest = max((len(row[i].text) + len(_spread(row[i])) for row in table.rows), default=0)
-        word = max(map(len, column.heading.split()), default=0)
-        drawn.add_column(
-            escape(_with_arrow(column)),
-            justify="right" if column.numeric else "left",
-            min_width=max(word, longest if column.numeric else min(longest, 14)),
-            overflow="fold",
-        )
-    for row in cells:
-        drawn.add_row(*row)
-    return drawn
+    return FittedTable(None if table.title is None else escape(table.title), columns, cells)
 
 
 def _terminal_cell(cell: Cell) -> str:

@@ -22,6 +22,7 @@ from wasskit.distributed.collectives import reduce_sum
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Features, encode_batches, extract_features
 from wasskit.evaluation.knn import knn_accuracy
+from wasskit.evaluation.label_free import rankme
 from wasskit.evaluation.linear import (
     ProbeProtocol,
     frozen_features,
@@ -228,6 +229,23 @@ def standard_metrics(
     metrics |= uniformity_metrics(projections)
     metrics["alignment"] = alignment_of_views(encoder, test, views, settings)
     return metrics
+
+
+def probe_metrics(
+    encoder: Encoder,
+    bank: ImageDataset,
+    test: ImageDataset,
+    views: ViewDistribution,
+    epochs: int,
+    settings: Settings,
+) -> Metrics:
+    """The linear probe's columns, and RankMe of the features of the test images."""
+    known = features_of(encoder.backbone, test, settings)
+    found, _ = linear_accuracy(
+        encoder.backbone, bank, test, views, ProbeProtocol(epochs=epochs), settings,
+        num_features=encoder.backbone.num_features, known=known,
+    )  # fmt: skip
+    return found | {"rankme": float(rankme(known.features))}
 
 
 def spectrum_of(projections: Tensor) -> list[float]:

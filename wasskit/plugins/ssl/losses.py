@@ -258,6 +258,11 @@ class W2UniformityLoss(nn.Module):
         solver: ``"eigh"`` (eigenvalues) or ``"polar"`` (matrix products alone), both in float64, or ``"auto"``:
             polar on a GPU, eigh elsewhere and for float64 features, where polar misses directions below 3.4e-8
             of the largest.
+
+    Example:
+        >>> import torch, wasskit
+        >>> first, second = torch.randn(2, 128, 16).requires_grad_()
+        >>> wasskit.W2UniformityLoss()(first, second).backward()
     """
 
     def __init__(self, ridge: float = 0.0, solver: Solver = "auto") -> None:
@@ -266,6 +271,11 @@ class W2UniformityLoss(nn.Module):
         self.solver: Solver = solver
 
     def forward(self, *features: Tensor) -> Tensor:
+        """A scalar, float64 for float64 features and else float32, of matrices (B, m) of any floating dtype.
+
+        Raises:
+            UserError: features that are no matrix of at least one row and column.
+        """
         joined = torch.cat([gather_with_grad(x) for x in features])
         return w2_uniformity(joined, ridge=self.ridge, method=_method(self.solver, joined))
 

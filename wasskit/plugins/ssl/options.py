@@ -23,7 +23,7 @@ from wasskit.trained.options import ModelDataOptions
 _TERMS = {"w2": "W2", "lu": "L_U"}
 
 #: Default weights: VICReg's and VISReg's loss up to a factor where the method is the invariance, LeJEPA's about.
-_WEIGHTS = {"vicreg": 1.0, "sigreg": 0.05, "visreg": 1.0}
+_WEIGHTS = {"w2": 1.0, "lu": 1.0, "vicreg": 1.0, "sigreg": 0.05, "visreg": 1.0}
 
 Term = Literal["w2", "lu", "vicreg", "sigreg", "visreg"]
 
@@ -37,11 +37,11 @@ class UniformityOptions(OptionGroup):
         "SIGReg (LeJEPA); VISReg.", panel="Uniformity", show_default="none",
     )  # fmt: skip
     regulariser_weight: float | None = option(
-        None, help="Weight of vicreg, sigreg or visreg at the start (w2 and lu have their own).", panel="Uniformity",
-        min=0, show_default="vicreg 1, sigreg 0.05, visreg 1",
+        None, help="Weight of the term at the start.", panel="Uniformity", min=0,
+        show_default="sigreg 0.05, others 1",
     )  # fmt: skip
     regulariser_weight_final: float | None = option(
-        None, help="Their weight in the last epoch.", panel="Uniformity", min=0, show_default="that at the start",
+        None, help="Weight of the term in the last epoch.", panel="Uniformity", min=0, show_default="that at the start",
     )  # fmt: skip
     slices: int = option(
         256, help="Random directions per step of sigreg and visreg.", panel="Uniformity", min=1, max=65536
@@ -51,16 +51,16 @@ class UniformityOptions(OptionGroup):
         panel="Uniformity", flag="--stop-on-collapse",
     )  # fmt: skip
     w2: bool = option(False, help="The same as --regulariser w2.", panel="Uniformity")
-    w2_weight: float = option(1.0, help="Weight of the W2 term at the start.", panel="Uniformity", min=0)
+    w2_weight: float = option(1.0, help="The same as --regulariser-weight, of W2.", panel="Uniformity", min=0)
     w2_weight_final: float | None = option(
-        None, help="Weight of the W2 term in the last epoch, reached on a straight line.", panel="Uniformity", min=0,
+        None, help="The same as --regulariser-weight-final, of W2.", panel="Uniformity", min=0,
         show_default="that at the start",
     )  # fmt: skip
     w2_ridge: float = option(0.0, help="Multiple of the identity added to the covariance.", panel="Uniformity", min=0)
     lu: bool = option(False, help="The same as --regulariser lu.", panel="Uniformity")
-    lu_weight: float = option(1.0, help="Weight of L_U at the start.", panel="Uniformity", min=0)
+    lu_weight: float = option(1.0, help="The same as --regulariser-weight, of L_U.", panel="Uniformity", min=0)
     lu_weight_final: float | None = option(
-        None, help="Weight of L_U in the last epoch.", panel="Uniformity", min=0,
+        None, help="The same as --regulariser-weight-final, of L_U.", panel="Uniformity", min=0,
         show_default="that at the start",
     )  # fmt: skip
     solver: Literal["auto", "eigh", "polar"] = option(
@@ -101,13 +101,10 @@ class UniformityOptions(OptionGroup):
         """Weight of the term at the start and in the last epoch; zeros without a term."""
         if self.term is None:
             return 0.0, 0.0
-        if self.term == "w2":
-            start, end = self.w2_weight, self.w2_weight_final
-        elif self.term == "lu":
-            start, end = self.lu_weight, self.lu_weight_final
-        else:
-            given = self.regulariser_weight
-            start, end = _WEIGHTS[self.term] if given is None else given, self.regulariser_weight_final
+        former = {"w2": (self.w2_weight, self.w2_weight_final), "lu": (self.lu_weight, self.lu_weight_final)}
+        start, end = former.get(self.term, (_WEIGHTS[self.term], None))
+        start = start if self.regulariser_weight is None else self.regulariser_weight
+        end = end if self.regulariser_weight_final is None else self.regulariser_weight_final
         return start, start if end is None else end
 
 
@@ -187,6 +184,13 @@ class PretrainOptions(RecipeOptions):
     sync_bn: bool | None = sync_norm_option(former={"batch_norm": {"sync": True, "local": False}})
     bias_lr: float = option(
         0.005, help="Learning rate of biases and norms, likewise.", panel="Optimisation", above=0,
+    )  # fmt: skip
+    test_split: str = option(
+        "test", help="Split that is measured on, as `test/...`: another one where settings are chosen.", panel="Data"
+    )
+    probe_epochs: int = option(
+        0, help="Epochs of a linear probe at the end, with RankMe of the features; 0: `ssl linear` later.",
+        panel="Evaluation", min=0,
     )  # fmt: skip
     knn_k: int | None = option(
         None, help="Neighbours that vote in the evaluations while training.", panel="Evaluation", min=1,

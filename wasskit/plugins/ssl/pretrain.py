@@ -17,6 +17,7 @@ from wasskit.plugins.ssl.evaluation import (
     Neighbours,
     Settings,
     bank_and_test,
+    probe_metrics,
     standard_metrics,
     without_labels,
 )
@@ -52,8 +53,11 @@ def pretrain(config: C, invocation: Invocation, make_task: Callable[[Parts[C]], 
         model = _untrained(config, method, train)
         views = model.views
 
-        def evaluate(encoder: Encoder) -> dict[str, dict[str, float]]:
-            return {"test": standard_metrics(encoder, bank, test, views, neighbours, settings)}
+        def evaluate(encoder: Encoder, at_end: bool) -> dict[str, dict[str, float]]:
+            found = standard_metrics(encoder, bank, test, views, neighbours, settings)
+            if at_end and config.probe_epochs and bank is not None:
+                found |= probe_metrics(encoder, bank, test, views, config.probe_epochs, settings)
+            return {"test": found}
 
         task = make_task(Parts(model.encoder, config, model.description, evaluate))
         task.monitor = None if neighbours is None else f"test/{neighbours.name}_top1"
@@ -84,7 +88,8 @@ def splits_of(session: Session[C]) -> tuple[ImageDataset, ImageDataset | None, I
     config = session.config
     split = config.split or ("train+unlabelled" if config.data.dataset == "stl10" else "train")
     train = session.split(split)
-    bank, test = bank_and_test(lambda name: train if name == split else session.split(name))
+    measured = {"test": config.test_split}
+    bank, test = bank_and_test(lambda name: train if name == split else session.split(measured.get(name, name)))
     return train, bank, test
 
 

@@ -38,7 +38,7 @@ from wasskit.training.schedules import Schedule, cosine, warmup_cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, Task
 
 C = TypeVar("C", bound=PretrainOptions)
-Evaluate = Callable[[Encoder], dict[str, dict[str, float]]]
+Evaluate = Callable[[Encoder, bool], dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Parts(Generic[C]):
 
     Args:
         description: the model's, kept in every checkpoint.
-        evaluate: metrics of an encoder, by split.
+        evaluate: metrics of an encoder, by split; told whether the training is at its end.
     """
 
     encoder: Encoder
@@ -124,7 +124,7 @@ class PretrainTask(Task):
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
         if self.measure is None:
             return {}
-        metrics = self.measure(self.encoder)
+        metrics = self.measure(self.encoder, progress.epoch >= self.epochs)
         width = self.description["projector"][-1]
         check_collapse(metrics.get("test", {}), width, progress.epoch, stop=self.config.uniformity.stop_on_collapse)
         return metrics

@@ -46,7 +46,8 @@ def draw_history(
         known = (history or {}).get(f"{split}/{name}", {})
         points: dict[float, float] = {step: value for step, value in known.items() if value > 0}
         if points:
-            lines.append(Line(Curve.through(points), label, number))
+            left_out = " (0 or less is left out)" if len(points) < len(known) else ""
+            lines.append(Line(Curve.through(points), label + left_out, number))
     panel = Panel(ylabel, lines, "step", ylabel, levels=levels)
     return {stem: lambda: draw_curves([panel], Look(), log_y=True)[0]} if lines else {}
 

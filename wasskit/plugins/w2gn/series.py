@@ -32,7 +32,6 @@ def run_series(
     invocation: Invocation,
     pair: Callable[[Any, int], KnownPair],
     *,
-    hidden: Callable[[Any, int], tuple[int, ...]],
     published: Mapping[str, Mapping[int, Any]],
     base_name: str,
 ) -> dict[str, Any]:
@@ -42,8 +41,8 @@ def run_series(
     with ``--resume`` those that are finished are kept.
 
     Args:
+        config: options whose ``settled(dim)`` has the settings for a dimension where they are open.
         pair: settled configuration and dimension to the pair.
-        hidden: widths of the hidden layers, likewise.
         published: rows of the table, by dimension.
         base_name: of the run directory, where the user chose none.
     """
@@ -57,14 +56,14 @@ def run_series(
             replace_text(base / SERIES, tomli_w.dumps(document))
         results: dict[int, dict[str, Any]] = {}
         for dim in config.dim:
-            own = changed(config, dim=(dim,))
+            own = changed(config.settled(dim), dim=(dim,))
             given = invocation.given
             if several:
                 again = config.run.resume is not None or config.run.requeue
                 own = changed(own, run_dir=base / f"d{dim}", name=None, resume=None, requeue=again)
                 given = given - {"dim", "run_dir", "name", "resume"}
             own_invocation = dataclasses.replace(invocation, given=given)
-            results[dim] = run_one(own, own_invocation, pair, dim, hidden, f"{base_name}-{dim}")
+            results[dim] = run_one(own, own_invocation, pair, dim, f"{base_name}-{dim}")
     report = dimensions_report(base_name, results, published)
     if several:
         summary = finish(report, base)
@@ -112,7 +111,6 @@ def run_one(
     invocation: Invocation,
     pair: Callable[[Any, int], KnownPair],
     dim: int,
-    hidden: Callable[[Any, int], tuple[int, ...]],
     name: str,
 ) -> dict[str, Any]:
     """One dimension: its run directory, training, figure and scores."""
@@ -122,7 +120,8 @@ def run_one(
         if known.note:
             console.log(known.note)
         x, y = samplers(session, known.source, known.target)
-        transport = fitted_transport(config, known.dim, x, y, hidden=hidden(config, known.dim))
+        # Runs of earlier versions were saved with their widths left open.
+        transport = fitted_transport(config.settled(dim), known.dim, x, y)
         refine = config.objective.refine
         scores = partial(known.scores, refine="lbfgs" if refine == "none" else refine)
         begun = scores(transport.to(session.device))["test"]

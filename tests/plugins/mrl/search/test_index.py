@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 import wasskit
 from wasskit.errors import UserError
+from wasskit.evaluation.retrieval import nearest
+from wasskit.plugins.mrl.search import calibration
 from wasskit.plugins.mrl.search.codes import CODES
 from wasskit.plugins.mrl.search.index import PrefixIndex
 from wasskit.plugins.mrl.search.parts import shortlist_codes
@@ -106,6 +109,62 @@ def test_bytes_find_nearly_what_numbers_find(tmp_path: Path) -> None:
     assert (recall["float32"] - recall["binary"]) > 0
 
 
+def test_the_shortlist_is_as_long_as_the_recall_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brute force: of every row, the places of its ten nearest others among all others by the prefix."""
+    monkeypatch.setattr(calibration, "SHORTEST", 1)
+    x, q = clusters(500), clusters(300, seed=1)
+    whole, short = cosines(x, x), cosines(x[:, :6], x[:, :6])
+    for of in (whole, short):
+        np.fill_diagonal(of, -np.inf)
+    nearest = np.argsort(-whole, axis=1)[:, :10]
+    places = np.take_along_axis(np.argsort(np.argsort(-short, axis=1), axis=1), nearest, 1)
+    share = (places[:, :, None] < np.arange(1, 500)).mean(1)  # (rows, size)
+    bound = share.mean(0) - 1.645 * share.std(0, ddof=1) / 500**0.5
+    sizes = []
+    for recall in (0.8, 0.9, 0.98):
+        path = tmp_path / str(recall)
+        index = PrefixIndex.create(path, x, dim=6, code="float32", axes="given", recall=recall)
+        size = index.description.shortlist
+        # Cosines of prefixes that differ by rounding alone may change places.
+        assert abs(size - (bound >= recall).argmax() - 1) <= 1
+        assert index.description.found == pytest.approx(share.mean(0)[size - 1], abs=1e-3)
+        assert_same(index.search(q), index.search(q, shortlist=size))
+        sizes.append(size)
+    assert sizes[0] < sizes[1] < sizes[2]
+    index.add(clusters(250, seed=2))
+    assert index.description.needed(10) == math.ceil(1.5 * sizes[2])
+    assert index.description.needed(30) == math.ceil(4.5 * sizes[2])
+    index.compact()
+    assert index.description.needed(10) == index.description.shortlist
+    # Rows of one class, and none but themselves: the list of all rows is as good as it gets.
+    alone = PrefixIndex.create(tmp_path / "alone", x[:2], recall=0.98)
+    assert alone.search(x[:2], 2).ids.tolist() == [[0, 1], [1, 0]]
+    coarse = PrefixIndex.create(tmp_path / "coarse", clusters(3000), dim=1, code="binary").description
+    assert (coarse.shortlist, coarse.recall) == (2048, 0.98)
+    assert coarse.found < 0.98
+    unmeasured = PrefixIndex.create(tmp_path / "unmeasured", x, recall=0).description
+    assert (unmeasured.shortlist, unmeasured.needed(300)) == (200, 300)
+
+
+def test_exact_search_finds_what_a_flat_index_of_faiss_finds(tmp_path: Path) -> None:
+    """Cosines as inner products of rows of unit length; distances likewise, in `nearest`. Nothing ties."""
+    faiss = pytest.importorskip("faiss")
+    x, q = clusters(700), clusters(40, seed=1)
+    units, asked = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, q))
+    flat = faiss.IndexFlatIP(x.shape[1])
+    flat.add(units)
+    similarities, ids = flat.search(asked, 10)
+    found = PrefixIndex.create(tmp_path / "x", x, dim=6).search(q, 10, exact=True)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_allclose(found.similarities, similarities, atol=(x.shape[1] + 4) * 2**-23)
+    flat = faiss.IndexFlatL2(x.shape[1])
+    flat.add(x)
+    squares, ids = flat.search(q, 10)
+    closeness, items = nearest(torch.from_numpy(q), 10, gallery=torch.from_numpy(x), metric="euclidean")
+    np.testing.assert_array_equal(items.numpy(), ids)
+    np.testing.assert_allclose(closeness.numpy() ** 2, squares, rtol=1e-5, atol=(x.shape[1] + 4) * 9 * 2**-22)
+
+
 @pytest.mark.parametrize("method", ["hnsw", "ivf"])
 def test_faiss_finds_the_shortlist(tmp_path: Path, method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
@@ -113,6 +172,7 @@ def test_faiss_finds_the_shortlist(tmp_path: Path, method: Any, monkeypatch: pyt
     x, q = clusters(3000), clusters(50, seed=1)
     index = PrefixIndex.create(tmp_path / "x", x, dim=16, method=method)
     assert index.description.segments[0].graph is not None
+    assert index.description.found >= 0.98
     truth = index.search(q, 10, exact=True)
     found = index.search(q, 10, shortlist=200, probes=100)
     same = np.mean([len({*a} & {*b}) / 10 for a, b in zip(found.ids.tolist(), truth.ids.tolist(), strict=True)])

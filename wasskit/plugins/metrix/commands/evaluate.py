@@ -62,7 +62,7 @@ class MetrixEvaluate(ModelDataOptions, GalleryFileOptions):
             )
             if wanted
         ]
-        if by_class and self.from_file and self.labels is None:
+        if by_class and self.named is not None and self.labels is None:
             raise UserError(f"{by_class[0]} needs the classes of the queries: give them by --labels.")
 
 
@@ -79,10 +79,12 @@ def body(config: MetrixEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         folder = results_of(config, "metrix", "evaluation.json", *(f"figures/{name}.png" for name in drawings))
         tables = [path for path in (config.counting.per_query, config.counting.per_class) if path is not None]
         config.files.refuse_existing(*tables, flag="--per-query, --per-class")
-        parts, dataset = None, config.trained.model.stem
-        if config.from_file:
-            queries, gallery, classes = read_features(config, device)
-            features = {"test": queries} if gallery is None else {"test": queries, "gallery": gallery}
+        parts = None
+        if config.of_vectors:
+            given = read_features(config, device)
+            dataset, classes, features = given.name, given.classes, {"test": given.first}
+            if given.second is not None:
+                features["gallery"] = given.second
         else:
             model = KIND.load(config.trained.model, device, config.trained.checkpoint)
             parts = open_parts(model, config)
@@ -108,7 +110,7 @@ def counting_of(config: MetrixEvaluate, features: Mapping[str, Features], classe
     from wasskit.plugins.metrix.counted import Counting
     from wasskit.plugins.metrix.counting import read_judgement
 
-    asked, options = str(config.trained.model), config.counting
+    asked, options = str(config.named or config.trained.model), config.counting
     searched = str(config.gallery) if config.gallery is not None else f"the gallery of {asked}"
     judgement = read_judgement(options, (asked, searched), features["test"], features.get("gallery"))
     return Counting(

@@ -41,7 +41,7 @@ class CachedPart:
     """A part of a data set through a trunk.
 
     ``pooled`` (N, C) float32 on the device; ``maps`` (N, H, W, C) and ``images`` (N, channels, side, side), normalised,
-    are float16 memory maps, or None where nobody asked for them. ``labels`` (N,) lie on the host.
+    are float16 memory maps, or None where they were not asked for. ``labels`` (N,) lie on the host.
     """
 
     labels: Tensor

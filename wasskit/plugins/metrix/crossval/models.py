@@ -87,7 +87,7 @@ class FoldTask(MetrixTask):
         """Train; afterwards the network has the weights of the best epoch and is in evaluation mode."""
         config = self.config
         updates = Updates(clip_norm=config.optim.clip_norm, clip_value=config.clip_value)
-        # Losses are looked at before each evaluation; in between nobody reads them.
+        # Losses are checked before each evaluation; no logs are read in between.
         cadence = Cadence(epochs=config.loop.epochs, log_every=2**31)
         Trainer(
             self, source, cadence=cadence, updates=updates, device=device, channels_last=True, seed=config.run.seed

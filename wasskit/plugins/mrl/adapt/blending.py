@@ -1,25 +1,25 @@
 """Where between its start and what it learned an adaptor lies best: chosen by a first training that leaves classes out.
 
 Labels say how the classes of the training are told apart, which others, met later, may not want. The weights between
-the start, which knows no class, and the end of the training have most of both (see :class:`Adaptor`); how far to go
-depends on the data.
+the start and the end of the training have most of both (see :class:`Adaptor`); how far to go depends on the data.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wasskit import console
 from wasskit.data.seeds import derive_seed
-from wasskit.evaluation.ties import nearest_blocks
+from wasskit.data.splits import stratified_split
 from wasskit.plugins.mrl.adapt.data import Vectors
-from wasskit.plugins.mrl.adapt.network import AdaptorModel
+from wasskit.plugins.mrl.adapt.network import principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
+from wasskit.plugins.mrl.adapt.starting import FEWEST, MEASURED, ROWS, prefix_errors, projected, some
 from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
 from wasskit.plugins.mrl.adapt.trained import HEADER
 from wasskit.trained.files import read_model
@@ -31,9 +31,8 @@ from wasskit.training.trainer import Trainer
 BLENDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 UNCHOSEN = 0.5
 """The blend where there are too few classes to leave some out."""
-FEWEST = 10
-ROWS, MEASURED = 20_000, 2_000
-"""Vectors, at most, of the first training, and of the classes left out."""
+HELD = 0.2
+"""Share of the vectors of the learned classes that are kept from the first training."""
 
 
 def with_blend(
@@ -50,18 +49,20 @@ def with_blend(
     if resumed is not None:
         return replace(config, blend=read_model(resumed, "mrl", kinds=(HEADER,))[1]["blend"])
     blend = choose_blend(config, vectors, device, seed=seed)
-    console.log(f"Of what is learned {blend:g} will be kept (--blend), as far as it serves classes left out.")
+    console.log(f"Of what is learned {blend:g} will be kept (--blend), as it serves classes left out.")
     return replace(config, blend=blend)
 
 
 def choose_blend(
     config: AdaptTrainingOptions, vectors: Vectors, device: torch.device | str = "cpu", *, seed: int = 0
 ) -> float:
-    r"""The largest blend that serves classes that were not learned as well as the start does.
+    r"""The blend that serves known and new classes best together, and new ones no worse than principal components.
 
-    A first training learns half of the classes. Within the others, at each prefix d, :math:`e_d` is the share of
-    vectors whose nearest one is of another class, :math:`e_d^0` that of the start; a blend is taken where
-    :math:`\overline{\log (e_d / e_d^0)} \le 0`, the mean over the prefixes. ``config`` learns from the labels of
+    A first training learns half of the classes. At each prefix d, :math:`e_d` is the share of vectors whose nearest
+    one is of another class, among the other half of the classes, and :math:`k_d` that of vectors kept from the
+    training among those of it; :math:`e_d^0` and :math:`k_d^0` are those of principal components. Of the blends with
+    :math:`\overline{\log (e_d / e_d^0)} \le 0`, means over the prefixes, the one with the least
+    :math:`\overline{\log (e_d / e_d^0)} + \overline{\log (k_d / k_d^0)}` is taken. ``config`` learns from the labels of
     ``vectors``. The global random numbers are left as they were.
     """
     assert vectors.labels is not None
@@ -71,30 +72,28 @@ def choose_blend(
         return UNCHOSEN
     generator = torch.Generator().manual_seed(derive_seed(seed, "blend"))
     learned = torch.isin(labels, classes[torch.randperm(len(classes), generator=generator)[: len(classes) // 2]])
-
-    def some(rows: Tensor, most: int) -> Vectors:
-        chosen = rows.nonzero()[:, 0][torch.randperm(int(rows.sum()), generator=generator)[:most]]
-        return Vectors(vectors.rows[chosen], labels[chosen])
-
-    train, others = some(learned, ROWS), some(~learned, MEASURED)
+    both, others = some(vectors, learned, ROWS, generator), some(vectors, ~learned, MEASURED, generator)
+    rest, part = stratified_split(both.labels, HELD, seed)
+    train, held = (some(both, torch.isin(torch.arange(len(both)), rows), ROWS, generator) for rows in (rest, part))
     with preserved_rng(device, seed):
         task, source = build_adapt_task(replace(config, blend=1.0), "labels", Parts(train, None), device, seed=seed)
         cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
         updates = Updates(clip_norm=config.update.clip_norm)
         Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=seed).fit()
-    start = _errors(task.model, others, BLENDS[0], device)
-    good = [blend for blend in BLENDS if (_errors(task.model, others, blend, device) / start).log().mean() <= 0]
-    return max(good)
 
+    def errors(embed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Of new classes, and of known ones."""
+        dims, bank = task.model.dims, embed(train.rows)
+        new = prefix_errors(embed(others.rows), others.labels, dims)
+        return new, prefix_errors(embed(held.rows), held.labels, dims, bank, train.labels) if len(held) else new
 
-def _errors(model: AdaptorModel, vectors: Vectors, blend: float, device: torch.device) -> Tensor:
-    """The share of vectors, one more counted as wrong, whose nearest one is of another class, at each prefix."""
-    assert vectors.labels is not None
-    model.network.blend = blend
-    found, labels = adapt(model.network, vectors.rows, device).to(device), vectors.labels.to(device)
-    errors = []
-    for d in model.dims:
-        unit = F.normalize(found[:, :d], dim=1)
-        places = torch.cat([places for _, _, places in nearest_blocks(unit, unit, 1, own=True)])
-        errors.append((labels[places[:, 0]] != labels).sum() + 1)
-    return torch.stack(errors).double() / (len(labels) + 1)
+    mean, axes = principal_axes(train.rows)
+    first = errors(lambda rows: projected(rows, mean, axes))
+    scores = {}
+    for blend in BLENDS:
+        task.network.blend = blend
+        found = errors(lambda rows: adapt(task.network, rows, device))
+        new, known = (float((one / other).log().mean()) for one, other in zip(found, first, strict=True))
+        if new <= 0:
+            scores[blend] = new + known
+    return max(scores, key=lambda blend: (-scores[blend], blend), default=BLENDS[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +9,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from wasskit.data.embeddings import class_numbers, open_embeddings, read_column
+from wasskit.data.embeddings import Embeddings, class_numbers, open_embeddings, read_column
+from wasskit.data.pairs import Named, read_pairs, rows_of_pairs
 from wasskit.data.samplers import RandomSampler
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.group import rank, world_size
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
 from wasskit.evaluation.compression import neighbours
-from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
+from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss, about
 from wasskit.plugins.mrl.adapt.network import Adaptor
-from wasskit.system.readers import Damage, reader
 from wasskit.system.transfer import to_device
 
 POOL = 50_000
@@ -70,7 +68,7 @@ def read_vectors(
         columns = [read_column(labels, opened), *([] if also is None else [read_column(also)])]
         texts = any(column.dtype.kind == "U" for column in columns)
         found = class_numbers(*columns)[0][0] if texts else torch.from_numpy(columns[0])
-    related = None if pairs is None else read_pairs(pairs, len(rows))
+    related = None if pairs is None else pairs_of_rows(pairs, opened)
     return Vectors(rows, found, related, path.stem)
 
 
@@ -79,29 +77,17 @@ def vector_width(path: Path | None) -> int:
     return 64 if path is None else open_embeddings(path).shape[1]
 
 
-@reader("CSV of pairs", suffixes=(".csv",), advice="write it as query,document,relevance")
-def read_pairs(path: Path, count: int) -> Pairs:
-    """Pairs of rows, from a CSV with a heading: the columns query and document (from 0), and relevance (1 without)."""
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        missing = [name for name in ("query", "document") if name not in (table.fieldnames or ())]
-        if missing:
-            raise Damage(f"it has no column {missing[0]}")
-        found = []
-        for number, row in enumerate(table, 2):
-            try:
-                pair = int(row["query"]), int(row["document"]), float(row.get("relevance") or 1)
-            except (TypeError, ValueError):
-                raise Damage(f"line {number} is not a pair of row numbers") from None
-            if not (0 <= pair[0] < count and 0 <= pair[1] < count):
-                raise Damage(f"line {number} names a row beyond the {count:,} vectors")
-            if not 0 <= pair[2] < float("inf"):
-                raise Damage(f"line {number} has a relevance that is not zero or positive")
-            found.append(pair)
-    if not any(relevance > 0 for _, _, relevance in found):
-        raise Damage("it has no pair of positive relevance")
-    queries, documents, relevance = zip(*found, strict=True)
-    return Pairs(torch.tensor(queries), torch.tensor(documents), torch.tensor(relevance))
+def pairs_of_rows(path: Path, of: Embeddings) -> Pairs:
+    """Pairs of rows of the vectors, by their numbers; a negative relevance counts as none.
+
+    Raises:
+        UserError: the file cannot be read, a number is that of no row, or no pair has a positive relevance.
+    """
+    rows = Named.by_number(of)
+    queries, documents, relevance = rows_of_pairs(read_pairs(path), rows, rows)
+    if not bool((relevance > 0).any()):
+        raise UserError(f"{path} has no pair of positive relevance: there is nothing to learn from.")
+    return Pairs(queries, documents, relevance.float().clamp(min=0))
 
 
 def digits(split: str, root: Path | None = None) -> Vectors:
@@ -217,7 +203,7 @@ class NeighbourSource(RowSource):
     """Anchors, some of the nearest vectors of each, and as many anchors' worth of vectors at random.
 
     Args:
-        near: neighbours drawn for each anchor, from its ``pool`` nearest.
+        near: neighbours drawn for each anchor, from its ``pool`` nearest by cosine about the ``centre`` (D,).
     """
 
     def __init__(
@@ -227,6 +213,7 @@ class NeighbourSource(RowSource):
         *,
         near: int = 4,
         pool: int = 30,
+        centre: Tensor | None = None,
         device: torch.device,
         seed: int,
     ) -> None:
@@ -235,7 +222,7 @@ class NeighbourSource(RowSource):
             rows = rows[torch.randperm(len(rows), generator=generator)[:POOL].sort().values]
         super().__init__(rows, len(rows), batch_size, device=device, seed=seed)
         self.near = min(near, len(rows) - 1)
-        unit = F.normalize(rows.to(device, torch.float32), dim=1)
+        unit = about(rows.to(device, torch.float32), None if centre is None else centre.to(device))
         self.nearest = neighbours(unit, min(pool, len(rows) - 1)).cpu()
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[NeighbourBatch]:

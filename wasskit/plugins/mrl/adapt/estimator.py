@@ -48,16 +48,36 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         dims: prefixes that are trained, increasing; the largest is the m that ``transform`` gives. None: 8, 16, 32, ...
             and D.
         learn: ``"labels"``, ``"neighbours"``, or ``"auto"``: labels where ``y`` is given.
-        network, hidden, blocks, blend, dropout, input_dropout: the network, as options of the command.
-        alpha, cosine_weight, keep_weight, wasserstein_weight, temperature: the objective, likewise.
-        epochs, batch_size, lr, weight_decay: the training, likewise. What is None is chosen as there.
+        network: ``"residual"``: a residual network on the principal rotation; ``"rotation"``: a rotation alone.
+        hidden: width of a residual block.
+        blocks: number of residual blocks.
+        blend: where the result lies between the start (0) and what was learned (1); None: as the command chooses.
+        dropout: of hidden units; None: by what is learned from.
+        input_dropout: of input coordinates; None: by what is learned from.
+        alpha: weight of the cross entropies of the classifiers.
+        cosine_weight: weight of the cross entropies by cosine (labels).
+        keep_weight: weight of the neighbours as they were, within the batch (labels).
+        wasserstein_weight: weight of the Sinkhorn divergences between consecutive prefixes.
+        centre: share of the vectors' mean that is taken from them before their neighbours are found (neighbours).
+        temperature: of cosines in the objective; None: by what is learned from.
+        epochs: passes over the vectors; None: by what is learned from.
+        batch_size: vectors per step; None: by what is learned from.
+        lr: peak of the learning rate; None: by what is learned from.
+        weight_decay: of the network's matrices.
         device: where to train.
         random_state: seed.
 
     Attributes:
-        model_: the trained :class:`wasskit.plugins.mrl.adapt.network.AdaptorModel`.
+        model_: the trained network, a module.
         dims_: the prefixes.
-        n_features_in_: D.
+        n_features_in_: the width D of the vectors.
+
+    Example:
+        >>> import numpy as np, wasskit
+        >>> vectors = np.random.default_rng(0).normal(size=(64, 32))
+        >>> adaptor = wasskit.MatryoshkaAdaptor((4, 8), epochs=1, hidden=16).fit(vectors)
+        >>> adaptor.transform(vectors)[:, :4].shape  # a prefix
+        (64, 4)
     """
 
     def __init__(
@@ -75,6 +95,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         cosine_weight: float = 1.0,
         keep_weight: float = 0.1,
         wasserstein_weight: float = 0.0,
+        centre: float = 0.5,
         temperature: float | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -95,6 +116,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.cosine_weight = cosine_weight
         self.keep_weight = keep_weight
         self.wasserstein_weight = wasserstein_weight
+        self.centre = centre
         self.temperature = temperature
         self.epochs = epochs
         self.batch_size = batch_size

@@ -28,7 +28,7 @@ class AdaptLosses(NamedTuple):
 class NeighbourLoss(nn.Module):
     r"""Keeps each vector's neighbours and similarities at every prefix; needs no labels.
 
-    For anchors i and the other vectors j of a batch, with the cosines :math:`s_{ij}` of the vectors as given and
+    For anchors i and the other vectors j of a batch, with the cosines :math:`s_{ij}` of :math:`x / \|x\| - c` and
     :math:`s^d_{ij}` of the prefixes of length d,
 
     .. math::
@@ -43,16 +43,20 @@ class NeighbourLoss(nn.Module):
 
     Args:
         dims: prefixes, strictly increasing.
+        centre: c (D,), zero unless given.
         temperature: T.
         floor: epsilon, a divergence below which a prefix counts as kept.
         pair_weight: gamma.
         wasserstein_weight, beta, blur: lambda and the divergence of :class:`MatryoshkaWassersteinLoss`.
     """
 
+    centre: Tensor | None
+
     def __init__(
         self,
         dims: Sequence[int],
         *,
+        centre: Tensor | None = None,
         temperature: float = 0.05,
         floor: float = 0.02,
         pair_weight: float = 0.0,
@@ -62,6 +66,7 @@ class NeighbourLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.dims = check_dims(dims)
+        self.register_buffer("centre", centre, persistent=False)  # of the training vectors
         self.temperature = temperature
         self.floor = floor
         self.pair_weight = pair_weight
@@ -78,7 +83,7 @@ class NeighbourLoss(nn.Module):
             return self._losses(gather_with_grad(normalise(adapted)), vectors, ids, anchors)
 
     def _losses(self, z: Tensor, vectors: Tensor, ids: Tensor, anchors: int) -> AdaptLosses:
-        unit = normalise(vectors)
+        unit = about(vectors, self.centre)
         same = ids[:anchors, None] == ids[None]
         wanted = unit[:anchors] @ unit.mT
         target = (wanted / self.temperature).masked_fill(same, _FAR).log_softmax(1)
@@ -196,6 +201,12 @@ class PairLoss(nn.Module):
             cosines = F.normalize(queries[:, :d], dim=1) @ F.normalize(documents[:, :d], dim=1).mT
             values.append(-(target * (cosines / self.temperature).log_softmax(1)).sum(1).mean())
         return torch.stack(values)
+
+
+def about(vectors: Tensor, centre: Tensor | None) -> Tensor:
+    """Unit vectors (N, D) in the directions of the unit ``vectors`` as seen from a centre (D,), zero where None."""
+    unit = normalise(vectors)
+    return unit if centre is None else normalise(unit - centre)
 
 
 def _raised(x: Tensor) -> Tensor:

@@ -201,6 +201,10 @@ def principal_axes(x: Tensor, *, centred: bool = True) -> tuple[Tensor, Tensor]:
         second += unit.mT @ unit
     mean = total / len(x) if centred else torch.zeros_like(total)
     covariance = second / len(x) - torch.outer(mean, mean)
-    axes = torch.linalg.eigh(covariance).eigenvectors.mT.flip(0)
+    return mean.float(), turned(torch.linalg.eigh(covariance).eigenvectors.mT.flip(0)).float()
+
+
+def turned(axes: Tensor) -> Tensor:
+    """Axes (D, D), as rows, each with the sign that makes its entry of largest magnitude positive."""
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
-    return mean.float(), (axes * torch.where(largest < 0, -1.0, 1.0)).float()
+    return axes * torch.where(largest < 0, -1.0, 1.0)

@@ -18,18 +18,24 @@ if TYPE_CHECKING:
 
 Learns = Literal["neighbours", "labels", "pairs"]
 
+ADAPTED = "adapted"
+"""What tables call the vectors that an adaptor gives, beside those that it is compared with."""
+COMPRESSION = {"nn1": "nn1", "recall@1": "precision1", "recall@10": "recall10", "overlap10": "overlap10"}
+"""Columns of the table of an adaptor's prefixes -> metrics at a dimension."""
+
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "labels": {
         "lr": 3e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
+        "start": "discriminant",
     },
     "neighbours": {
         "lr": 1e-3, "epochs": 8, "batch_size": 128, "dropout": 0.1, "input_dropout": 0.0, "temperature": 0.05,
-        "blend": 1.0,
+        "blend": 1.0, "start": "principal",
     },
     "pairs": {
         "lr": 1e-3, "epochs": 15, "batch_size": 256, "dropout": 0.3, "input_dropout": 0.1, "temperature": 0.1,
-        "blend": 1.0,
+        "blend": 1.0, "start": "principal",
     },
 }  # fmt: skip
 """What an option stands for that depends on what is learned from."""
@@ -53,9 +59,11 @@ class AdaptTrainingOptions(OptionGroup):
     network: Literal["residual", "rotation"] = option(
         "residual", help="Residual network on the principal rotation, or a rotation alone.", panel="Model"
     )
-    start: Literal["principal", "random"] = option(
-        "principal", help="Rotation that training starts from: principal axes, or a random one.", panel="Model"
-    )
+    start: Literal["principal", "discriminant", "random"] | None = option(
+        None, help="What training starts from: principal axes; those that tell classes apart, where they serve classes "
+        "left out (labels); or a random rotation.", panel="Model",
+        show_default="discriminant (labels), principal (neighbours, pairs)",
+    )  # fmt: skip
     hidden: int = option(512, help="Width of a residual block.", panel="Model", min=1)
     blocks: int = option(1, help="Number of residual blocks.", panel="Model", min=0)
     dropout: float | None = option(
@@ -80,6 +88,10 @@ class AdaptTrainingOptions(OptionGroup):
     pair_weight: float = option(
         0.0, help="Weight of the similarities of global pairs (neighbours).", panel="Method", min=0
     )
+    centre: float = option(
+        0.5, help="Share of the mean vector that is taken off before similarities are compared (neighbours).",
+        panel="Method", min=0, max=1, absent=0.0,
+    )  # fmt: skip
     near: int = option(4, help="Neighbours drawn for each anchor (neighbours).", panel="Method", min=1)
     pool: int = option(30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1)
     epochs: int | None = option(
@@ -110,7 +122,10 @@ class AdaptTrainingOptions(OptionGroup):
             objective.alpha or self.cosine_weight or objective.wasserstein_weight or self.keep_weight
         ):
             raise UserError("--alpha 0 and --cosine-weight 0 leave nothing to learn: raise one of them.")
-        missing = {name: value for name, value in DEFAULTS[learns].items() if getattr(self, name) is None}
+        if self.start == "discriminant" and (learns != "labels" or self.network == "rotation"):
+            raise UserError("--start discriminant needs labels to learn from, and the residual network.")
+        defaults = DEFAULTS[learns] | ({"start": "principal"} if self.network == "rotation" else {})
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
 

@@ -13,7 +13,7 @@ from wasskit.evaluation.compression import Bank, Measured, baselines, compressio
 from wasskit.plugins.mrl.adapt.data import Vectors, digits, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss
 from wasskit.plugins.mrl.adapt.network import principal_axes
-from wasskit.plugins.mrl.adapt.options import AdaptOptions
+from wasskit.plugins.mrl.adapt.options import ADAPTED, COMPRESSION, AdaptOptions
 from wasskit.plugins.mrl.adapt.task import AdaptTask, Parts, adapt
 from wasskit.plugins.mrl.evaluation import between
 from wasskit.plugins.mrl.metrics import METRICS
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 MEASURED = 20_000
 """Rows of the test vectors, and of their bank, that are compared at most: of more, a random sample, always the same."""
-
-ADAPTED = "adapted"
-FINAL = {"nn1": "nn1", "recall@1": "precision1", "overlap10": "overlap10"}
-"""What a run records of its adapted prefixes at the end, by the metrics of the table."""
 
 
 def read_vectors_of(config: AdaptOptions) -> tuple[Vectors, Vectors | None]:
@@ -78,7 +74,7 @@ def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.d
     beside: dict[str, dict[str, float]] = {name: {} for name in adapted}
     for one in found:
         if one.code == config.codes[0]:
-            named = {f"{FINAL[name]}@{one.dim}": value for name, value in one.metrics.items() if name in FINAL}
+            named = {f"{COMPRESSION[name]}@{one.dim}": value for name, value in one.metrics.items()}
             beside[one.method] |= named
     final = beside.pop(ADAPTED)
     known = parts.train.labels

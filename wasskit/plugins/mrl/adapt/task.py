@@ -29,6 +29,7 @@ from wasskit.plugins.mrl.adapt.data import (
 from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, AdaptorModel, build_adaptor, principal_axes, random_rotation
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns, adapted_dims
+from wasskit.plugins.mrl.adapt.starting import starting_axes
 from wasskit.plugins.mrl.adapt.trained import HEADER
 from wasskit.plugins.mrl.task import published_schedule
 from wasskit.trained.files import checkpoint_entry
@@ -202,12 +203,14 @@ def build_adapt_task(
     *,
     seed: int = 0,
 ) -> tuple[AdaptTask, RowSource]:
-    """The task of a configuration, started at the principal components of the training vectors, and its batches."""
+    """The task of a configuration, started at axes of the training vectors, and its batches."""
     config = config.resolved(learns)
     assert config.batch_size is not None
     assert config.temperature is not None
     assert config.blend is not None
     train = parts.train
+    if learns == "labels" and train.labels is None:
+        raise UserError("learning from labels needs a label for each vector")
     width = train.rows.shape[1]
     dims = config.objective.dims or adapted_dims(width)
     if dims[-1] > width:
@@ -224,17 +227,18 @@ def build_adapt_task(
         "learned": learns,
     }
     model = build_adaptor(description, dropout=config.dropout or 0.0, input_dropout=config.input_dropout or 0.0)
-    mean, axes = principal_axes(train.rows)
+    mean, axes = starting_axes(train, dims, seed=seed) if config.start == "discriminant" else principal_axes(train.rows)
     if config.start == "random":
         axes = random_rotation(width, seed)
-    # Neighbours by cosine are those about zero, which a centre would move.
-    model.network.start(axes, mean if learns == "labels" else None)
+    # The full centre serves classes best but moves neighbours; half of it has nearly all of the one at little of the
+    # other. Pairs say themselves what belongs together.
+    centre = {"labels": mean, "neighbours": config.centre * mean}.get(learns)
+    model.network.start(axes, centre)
     source: RowSource
     objective: nn.Module
     shared = {"device": device, "seed": seed}
     if learns == "labels":
-        if train.labels is None:
-            raise UserError("learning from labels needs a label for each vector")
+        assert train.labels is not None
         classes, dense = train.labels.unique(return_inverse=True)
         if len(classes) < 2:
             raise UserError("--labels: all vectors are of one class; nothing can be told apart.")
@@ -246,11 +250,13 @@ def build_adapt_task(
         source = PairSource(train.rows, train.pairs, config.batch_size, **cast(Any, shared))
     else:
         objective = NeighbourLoss(
-            dims, temperature=config.temperature, pair_weight=config.pair_weight,
+            dims, centre=centre, temperature=config.temperature, pair_weight=config.pair_weight,
             wasserstein_weight=config.objective.wasserstein_weight, beta=config.objective.beta,
             blur=config.objective.blur,
         )  # fmt: skip
-        source = NeighbourSource(train.rows, config.batch_size, near=config.near, pool=config.pool, **cast(Any, shared))
+        source = NeighbourSource(
+            train.rows, config.batch_size, near=config.near, pool=config.pool, centre=centre, **cast(Any, shared)
+        )
     held = parts.validation
     check = None if held is None else Validation(train, held, learns, device, seed=seed)
     return AdaptTask(model, objective, config, check), source

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
+import torch
+
+from wasskit.config import build, check_keys
+from wasskit.data.embeddings import Labelled, read_labelled
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, check_entries, is_count
 from wasskit.plugins.mrl.adapt.network import AdaptorModel, PrefixAdaptor, Shape, build_adaptor
-from wasskit.plugins.mrl.adapt.options import Learns
+from wasskit.plugins.mrl.adapt.options import AdaptOptions, Learns
 from wasskit.trained.kind import ModelKind
 
 HEADER = "mrl-adaptor"
@@ -33,6 +38,26 @@ def prefix_adaptor(model: AdaptorModel, *, dim: int | None = None, unit: bool = 
     return PrefixAdaptor(model.network, dim, unit=unit)
 
 
+def options_of(saved: Mapping[str, Any]) -> AdaptOptions:
+    """The options of a run, from its configuration."""
+    return build(AdaptOptions, check_keys(AdaptOptions, dict(saved), "the configuration of the run"))
+
+
+def own_vectors(saved: Mapping[str, Any]) -> tuple[Labelled, Labelled]:
+    """The test and the training vectors of a run. Raises ``UserError`` where it has no test vectors."""
+    from wasskit.plugins.mrl.adapt.data import digits
+
+    options = options_of(saved)
+    if options.train is None:
+        names, splits = tuple(map(str, range(10))), (digits("test"), digits("train"))
+        test, train = (Labelled(x.rows, torch.as_tensor(x.labels), names, "digits") for x in splits)
+        return test, train
+    if options.test is None:
+        raise UserError("the adaptor was trained without test vectors: name vectors by --vectors.")
+    train, test = read_labelled((options.train, options.labels), (options.test, options.test_labels))
+    return test, train
+
+
 ADAPTOR = ModelKind(
     name="mrl",
     header=HEADER,
@@ -43,4 +68,6 @@ ADAPTOR = ModelKind(
     prefix="network.",
     check=lambda description, path: check_entries(description, path, RULES),
     input_shape=lambda description: (description["width"],),
+    trained_by=("mrl adapt",),
+    own_vectors=own_vectors,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,14 @@ from wasskit.plugins.mrl.adapt.options import AdaptOptions
 from wasskit.plugins.mrl.options import JobOptions, axes_of
 
 
-def complete_axes(typed: str) -> Iterable[str]:
-    """Candidates for an axis: ``key=``."""
-    return axes_of(AdaptOptions, typed)
-
-
 @dataclass(frozen=True, kw_only=True)
 class MrlAdaptSweep(JobOptions, AdaptOptions):
     """Options of ``wasskit mrl adapt-sweep``."""
 
     axes: tuple[str, ...] = argument(
-        (), help="Axes of the grid: key=value,value for any option of `mrl adapt`.", complete=complete_axes
+        (),
+        help="Axes of the grid: key=value,value for any option of `mrl adapt`.",
+        complete=lambda typed: axes_of(AdaptOptions, typed),
     )
     grid: tuple[str, ...] = option((), help="Further axes, for recipes.", panel="Method", metavar="AXES")
     train: Path | None = option(

@@ -26,7 +26,7 @@ def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
 
     if config.machine.array and not config.seeds:
         config = replace(config, seeds=tuple(seeds_of(config.machine.array)))
-    axes = {"method": ["independent"], "seed": sorted(set(config.seeds)) or [config.run.seed]}
+    axes: dict[str, list[Any]] = {"method": ["independent"], "seed": sorted(set(config.seeds)) or [config.run.seed]}
     return run_grid(
         config, axes, invocation, data=f"{config.data.dataset}/test", width=backbone_width,
         default=f"baseline-{config.data.dataset}",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
 from wasskit.ot.nesting import check_dims
-from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
 
@@ -28,7 +27,7 @@ class MrlClassify(ModelDataOptions, TrainFileOptions):
     trained: ModelOrFile
     dims: tuple[int, ...] | None = option(
         None, help="Prefixes of a file that classifiers are trained of.", panel="Measures", min=1,
-        show_default="8, 16, 32, ... and the whole width",
+        show_default="8, 16, 32, ... and the whole width; those of an adaptor",
     )  # fmt: skip
     ridge: float = option(
         1e-5, help="Weight of half the squared weights beside the mean cross entropy, in classifiers of a file.",
@@ -47,7 +46,7 @@ class MrlClassify(ModelDataOptions, TrainFileOptions):
         super().validate()
         if self.thresholds == ():
             raise UserError("--thresholds: give at least one probability.")
-        if self.dims is not None and not self.from_file:
+        if self.dims is not None and not self.of_vectors:
             raise UserError(f"--dims belongs to a file of embeddings: {self.trained.model} has classifiers of its own.")
 
 
@@ -58,7 +57,7 @@ def body(config: MrlClassify, invocation: Invocation) -> Mapping[str, Any]:
 
     with group(config.machine.device) as device:
         folder = results_of(config, "mrl", "cascade.json", "figures/cascade.png")
-        report = (_of_files if config.from_file else _of_model)(config, device)
+        report = (_of_vectors if config.of_vectors else _of_model)(config, device)
     return finish(report, folder)
 
 
@@ -81,23 +80,23 @@ def _of_model(config: MrlClassify, device: torch.device) -> Report:
     return cascade_report(logits, test, model.dims, config.thresholds, tied=classifiers.tied, name=name)
 
 
-def _of_files(config: MrlClassify, device: torch.device) -> Report:
-    """By logistic regressions of the training file's prefixes."""
+def _of_vectors(config: MrlClassify, device: torch.device) -> Report:
+    """By logistic regressions of the training vectors' prefixes."""
     import torch
 
     from wasskit.plugins.mrl.evaluation import prefix_logits
     from wasskit.plugins.mrl.reports import cascade_report
-    from wasskit.plugins.mrl.trained import file_splits
+    from wasskit.plugins.mrl.trained import given_splits
 
-    test, train = file_splits(config, device)
+    given = given_splits(config, device)
+    test, train = given.test, given.train
     assert train is not None
-    width = test.embeddings.shape[1]
     try:
-        dims = check_dims(config.dims or adapted_dims(width), width)
+        dims = check_dims(config.dims or given.dims, test.embeddings.shape[1])
     except ValueError as error:
         raise UserError(f"--dims: {error}.") from None
     unseen = int((~torch.isin(test.labels, train.labels)).sum())
-    said = [f"{unseen:,} of {len(test):,} vectors are of classes that {config.train} lacks."] if unseen else []
+    said = [f"{unseen:,} of {len(test):,} vectors are of classes that {given.other} lacks."] if unseen else []
     logits = prefix_logits(train.embeddings, train.labels, test.embeddings, dims, ridge=config.ridge)
     return cascade_report(logits, test, dims, config.thresholds, name=str(config.trained.model), remarks=said)
 
@@ -110,8 +109,8 @@ command = Command(
     "An image is classified with the shortest prefix whose likeliest class reaches a threshold; each "
     "threshold is one trade-off between accuracy and the mean number of coordinates used. Classifiers of unit "
     "embeddings, trained with smoothed labels, are less sure than they are right: without --thresholds these "
-    "come from the probabilities that occur. Of embeddings from files each prefix is given a logistic regression of "
-    "the training file.",
+    "come from the probabilities that occur. Of embeddings from files, or of a run of `adapt`, each prefix is "
+    "given a logistic regression of the training vectors.",
     (
         "wasskit mrl classify runs/mrl/digits",
         "wasskit mrl classify runs/mrl/digits --thresholds 0.4,0.5",

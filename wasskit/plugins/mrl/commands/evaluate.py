@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
 from wasskit.ot.nesting import check_dims
-from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
 
@@ -51,7 +50,7 @@ class MrlEvaluate(ModelDataOptions, TrainFileOptions):
                 check_dims(self.dims)
             except ValueError as error:
                 raise UserError(f"--dims: {error}.") from None
-        if self.from_file and not self.neighbours:
+        if self.of_vectors and not self.neighbours:
             raise UserError("--no-neighbours leaves nothing to measure of embeddings: they have no classifiers.")
 
 
@@ -59,16 +58,16 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
     from wasskit.plugins.mrl.evaluation import between
     from wasskit.plugins.mrl.reports import evaluation_report
-    from wasskit.plugins.mrl.trained import KIND, file_splits
+    from wasskit.plugins.mrl.trained import KIND, given_splits
     from wasskit.report import finish
     from wasskit.trained.data import results_of
 
     with group(config.machine.device) as device:
         folder = results_of(config, "mrl", "evaluation.json", "figures/evaluation.png")
-        model, found = None, None
-        if config.from_file:
-            found = file_splits(config, device)
-            trained = adapted_dims(found[0].embeddings.shape[1])
+        model, given = None, None
+        if config.of_vectors:
+            given = given_splits(config, device)
+            trained = given.dims
         else:
             model = KIND.load(config.trained.model, device, config.trained.checkpoint)
             trained = model.dims
@@ -77,7 +76,7 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
             check_dims(dims, trained[-1])
         except ValueError as error:
             raise UserError(f"--dims: {error}.") from None
-        test, train = _of_model(model, config, device) if found is None else found
+        test, train = _of_model(model, config, device) if given is None else (given.test, given.train)
         report = evaluation_report(
             model, test, train, dims=between(dims) if config.interpolate else tuple(dims),
             neighbours=config.neighbours, k=config.k, temperature=config.temperature,
@@ -106,11 +105,13 @@ command = Command(
     "Top-1, top-5 and mAP@10 (the reciprocal rank of the true class within the first 10) by the nested "
     "classifiers; on the embeddings k-NN accuracy against the training split, and precision@1 and mAP@10 of "
     "retrieval within the split, also at dimensions between the trained ones. Prefixes are normalised as in "
-    "training. Embeddings from a file have no classifiers.",
+    "training. Embeddings from a file, or of a run of `adapt`, have no classifiers.",
     (
         "wasskit mrl evaluate runs/mrl/digits",
         "wasskit mrl evaluate runs/mrl/digits --interpolate",
         "wasskit mrl evaluate test.npy --labels test_labels.npy --train train.npy --train-labels train_labels.npy",
+        "wasskit mrl evaluate runs/mrl/train",
+        "wasskit mrl evaluate runs/mrl/train --vectors more.npy --labels more_labels.npy",
         "wasskit mrl evaluate weights.safetensors --dataset cifar10 --data-root DATA --dims 8,12,16",
     ),
 )

@@ -40,6 +40,10 @@ class MrlIndexCreate(CommandOptions):
         "exhaustive", help="How a shortlist is found: all codes are compared, or by faiss (wasskit[faiss]).",
         panel="Method",
     )  # fmt: skip
+    recall: float = option(
+        0.98, help="Share of the 10 nearest that a search is to find; the shortlist for it is measured on some rows "
+        "(0: it is not, and is 200).", panel="Method", min=0, below=1,
+    )  # fmt: skip
     model: Path | None = model_option(
         "Model of `mrl adapt`, which embeddings and queries go through, or model on images, for queries that are "
         "images; a copy is kept with the index.", without="none",
@@ -63,7 +67,7 @@ def create(config: MrlIndexCreate, invocation: Invocation) -> Mapping[str, Any]:
     folder = config.output or Path(f"{Path(str(config.vectors).partition(':')[0]).stem or 'embeddings'}.index")
     index = PrefixIndex.create(
         folder, vectors, ids=ids, dim=config.dim, code=config.code, axes=config.axes, method=config.method,
-        model=config.model, overwrite=config.files.overwrite,
+        model=config.model, recall=config.recall, overwrite=config.files.overwrite,
     )  # fmt: skip
     return told_index(index, following=True) | {"seconds": time.perf_counter() - began}
 
@@ -164,7 +168,8 @@ commands: dict[str, Command[Any]] = {
         create,
         "Make an index of embeddings.\n\n"
         "Codes of short prefixes of all rows find a shortlist, the whole vectors rank it by cosine. The codes should "
-        "fit into the memory, 64 bytes of a row by default; the vectors are kept with the index, on the disk.",
+        "fit into the memory, 64 bytes of a row by default; the vectors are kept with the index, on the disk. How long "
+        "a shortlist must be is measured on rows that search among all others.",
         (
             "wasskit mrl index create embeddings.npy",
             "wasskit mrl index create train.npy --ids names.txt --dim 128 --code binary -o train.index",

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
-from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.vectors import FileOptions, ModelOrFile, vector_file
 
@@ -36,23 +35,23 @@ class MrlRetrieve(ModelDataOptions, FileOptions):
             raise UserError(f"--gallery and --split are both {self.split!r}: search another split.")
 
     def others(self) -> tuple[str, Path | None, Path | None]:
-        named = self.from_file and (self.gallery != "train" or self.gallery_labels is not None)
+        named = self.of_vectors and (self.gallery != "train" or self.gallery_labels is not None)
         return "gallery", Path(self.gallery) if named else None, self.gallery_labels
 
 
 def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
     from wasskit.plugins.mrl.reports import retrieval_report
-    from wasskit.plugins.mrl.trained import KIND, embedded, file_splits
+    from wasskit.plugins.mrl.trained import KIND, embedded, given_splits
     from wasskit.report import finish
     from wasskit.trained.data import open_split, results_of
 
     with group(config.machine.device) as device:
         folder = results_of(config, "mrl", "retrieval.json", "figures/retrieval.png")
-        if config.from_file:
-            queries, found = file_splits(config, device)
-            assert found is not None
-            gallery, dims = found, adapted_dims(queries.embeddings.shape[1])
+        if config.of_vectors:
+            given = given_splits(config, device)
+            assert given.train is not None
+            queries, gallery, dims = given.test, given.train, given.dims
         else:
             model = KIND.load(config.trained.model, device, config.trained.checkpoint)
             opened = [open_split(model, config, name) for name in (config.split, config.gallery)]
@@ -73,6 +72,7 @@ command = Command(
     (
         "wasskit mrl retrieve runs/mrl/digits",
         "wasskit mrl retrieve runs/mrl/digits --shortlist 50",
+        "wasskit mrl retrieve runs/mrl/train",
         "wasskit mrl retrieve test.npy --labels test_labels.npy --gallery train.npy --gallery-labels train_labels.npy",
     ),
 )

@@ -25,9 +25,9 @@ class MrlSearch(IndexCommandOptions):
         metavar="QUERIES|IMAGES",
     )
     k: int = option(10, help="Neighbours of a query.", panel="Measures", min=1, short="-k")
-    shortlist: int = option(
-        200, help="Rows whose whole vectors are compared with a query: more are slower and surer.", panel="Measures",
-        min=1, max=1 << 20,
+    shortlist: int | None = option(
+        None, help="Rows whose whole vectors are compared with a query: more are slower and surer.", panel="Measures",
+        min=1, max=1 << 20, show_default="as measured when the index was made",
     )  # fmt: skip
     exact: bool = option(False, help="Compare the whole vectors of all rows.", panel="Measures", flag="--exact")
     probes: int | None = option(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation, argument, option
-from wasskit.plugins.mrl.options import JobOptions, TrainingOptions, complete_axes
+from wasskit.plugins.mrl.options import JobOptions, TrainingOptions, axes_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,9 @@ class MrlSweep(GridOptions):
     """Options of ``wasskit mrl sweep``."""
 
     axes: tuple[str, ...] = argument(
-        (), help="Axes of the grid: key=value,value for any option of `mrl train`.", complete=complete_axes
+        (),
+        help="Axes of the grid: key=value,value for any option of `mrl train`.",
+        complete=lambda typed: axes_of(TrainingOptions, typed),
     )
     grid: tuple[str, ...] = option((), help="Further axes, for recipes.", panel="Method", metavar="AXES")
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.building import SAMPLE, Source, learn_code, write_segment
+from wasskit.plugins.mrl.search.calibration import needed_shortlist
 from wasskit.plugins.mrl.search.codes import Axes, CodeName
 from wasskit.plugins.mrl.search.graphs import check_faiss
 from wasskit.plugins.mrl.search.ids import as_ids, check_new, named
@@ -44,7 +45,7 @@ from wasskit.system.readers import MissingFile
 
 __all__ = ["Neighbours", "PrefixIndex"]
 
-DIM, SHORTLIST = 64, 200
+_DIM = 64
 _GROWTH = 4
 """An index that has grown by this factor learns its code anew, as long as it was learned from all rows."""
 
@@ -68,11 +69,15 @@ class PrefixIndex:
     its own process; others are seen by opening it again.
 
     Args:
-        path: the folder of an index.
+        path: the folder of an index; ``UserError`` where there is none, or it is damaged.
         model: the trained model that queries and new vectors go through, instead of the one that the index remembers.
 
-    Raises:
-        UserError: there is none, or it is damaged.
+    Example:
+        >>> import numpy as np, wasskit
+        >>> vectors = np.random.default_rng(0).normal(size=(100, 16)).astype(np.float32)
+        >>> index = wasskit.PrefixIndex.create("my.index", vectors, dim=8)
+        >>> index.search(vectors[:2], k=3).ids[:, 0].tolist()  # each is its own nearest neighbour
+        [0, 1]
     """
 
     def __init__(self, path: str | Path, *, model: str | Path | None = None) -> None:
@@ -93,6 +98,7 @@ class PrefixIndex:
         axes: Axes = "principal",
         method: Method = "exhaustive",
         model: str | Path | None = None,
+        recall: float = 0.98,
         overwrite: bool = False,
     ) -> PrefixIndex:
         """Make an index of vectors (N, D).
@@ -109,6 +115,8 @@ class PrefixIndex:
                 rows or more.
             model: a trained model of ``wasskit mrl``, which is kept with the index. Vectors and queries go through an
                 adaptor; of a model on images, the vectors are its embeddings, and queries may be images.
+            recall: the share of the 10 nearest that a search is to find; the shortlist for it is measured on up to 512
+                rows, each among all others. 0: it is not measured, and is 200.
             overwrite: replace an index that is there.
 
         Raises:
@@ -117,7 +125,8 @@ class PrefixIndex:
         folder = Path(path).expanduser()
         encoder = None if model is None else Encoder.open(Path(model).expanduser())
         source = Source(vectors, encoder)
-        dim = min(DIM, source.width) if dim is None else dim
+        _check_recall(recall)
+        dim = min(_DIM, source.width) if dim is None else dim
         if not 1 <= dim <= source.width:
             raise UserError(f"--dim: {dim} is not from 1 to {source.width}, the numbers of the vectors.")
         if len(source) == 0:
@@ -135,7 +144,7 @@ class PrefixIndex:
                 encoder.save(change, model_file)
             draft = Description(
                 source.width, dim, code, axes, method, f"{name}-code.npz", len(source), given.dtype == object, 0,
-                model_file, None if encoder is None else encoder.source,
+                model_file, None if encoder is None else encoder.source, recall=recall,
             )  # fmt: skip
             _commit_anew(change, draft, source, given)
         return cls(folder)
@@ -185,7 +194,7 @@ class PrefixIndex:
         queries: Any,
         k: int = 10,
         *,
-        shortlist: int = SHORTLIST,
+        shortlist: int | None = None,
         exact: bool = False,
         probes: int | None = None,
     ) -> Neighbours:
@@ -193,14 +202,14 @@ class PrefixIndex:
 
         Args:
             queries: (Q, D) as `create` takes vectors; they go through the model of the index.
-            shortlist: rows whose whole vectors are compared; at least k are.
+            shortlist: rows whose whole vectors are compared, at least k; None: as measured when the index was made.
             exact: compare the whole vectors of all rows.
             probes: lists of an IVF, or candidates of an HNSW, that are looked into.
 
         Raises:
             UserError: queries of another width, or with values that are not finite.
         """
-        if k < 1 or shortlist < 1:
+        if k < 1 or (shortlist is not None and shortlist < 1):
             raise UserError(f"k and shortlist are {k} and {shortlist}: expected at least 1.")
         source = Source(queries, self.encoder, what="the array of queries")
         of, parts = self.description, self._parts
@@ -209,7 +218,7 @@ class PrefixIndex:
         ids: NDArray[Any] = np.empty((len(source), k), object if of.text_ids else np.int64)
         similarities = np.empty((len(source), k), np.float32)
         start = 0
-        size = min(k + 16 if exact else max(k, shortlist), len(self))
+        size = min(k + 16 if exact else max(k, shortlist or of.needed(k)), len(self))
         for chunk in source.chunks() if k else ():
             for some in query_blocks(len(chunk), size):
                 x = F.normalize(chunk[some], dim=1)
@@ -322,7 +331,11 @@ def _commit_anew(change: Change, draft: Description, source: Source, ids: NDArra
     code = learn_code(source, draft.dim, draft.code, draft.axes)
     change.save_archive(draft.code_file, code.arrays())
     segment = write_segment(change, source, ids, code, draft.method)
-    change.commit(replace(draft, segments=(segment,), next_id=_next_id(ids, draft.next_id)))
+    made = replace(draft, segments=(segment,), next_id=_next_id(ids, draft.next_id))
+    if made.recall:
+        needed = needed_shortlist(open_parts(change.store, made, code), code, made.recall)
+        made = replace(made, shortlist=needed.size, found=needed.recall)
+    change.commit(made)
 
 
 def _next_id(ids: NDArray[Any], before: int) -> int:
@@ -337,6 +350,11 @@ def _check_width(source: Source, of: Description, path: Path) -> None:
 def _check_count(ids: NDArray[Any], source: Source) -> None:
     if len(ids) != len(source):
         raise UserError(f"{len(ids):,} ids do not fit the {len(source):,} rows of {source.where}.")
+
+
+def _check_recall(recall: float) -> None:
+    if not 0 <= recall < 1:
+        raise UserError(f"--recall: {recall} is not from 0 to below 1.")
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from wasskit import console
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.index import Neighbours, PrefixIndex
+from wasskit.plugins.mrl.search.storage import Description
 from wasskit.report import Report, Table, tell
 from wasskit.system.files import replacing
 from wasskit.text import csv_cell
@@ -25,22 +26,33 @@ def told_index(index: PrefixIndex, *, following: bool = False) -> dict[str, Any]
     result = {
         "index": str(index.path), "rows": len(index), "deleted": sum(s.gone for s in of.segments),
         "segments": len(of.segments), "width": of.width, "dim": of.dim, "code": of.code, "axes": of.axes,
-        "method": of.method, "model": of.model_source, "resident_bytes": index.resident_bytes,
-        "stored_bytes": index.stored_bytes,
+        "method": of.method, "shortlist": of.needed(10), "recall@10": of.found if of.recall else None,
+        "model": of.model_source, "resident_bytes": index.resident_bytes, "stored_bytes": index.stored_bytes,
     }  # fmt: skip
     each = f"{index.resident_bytes / max(1, len(index)):,.0f} bytes a row"
     rows = [
         ["rows", f"{len(index):,} of {of.width} numbers, {result['deleted']:,} deleted, segments: {len(of.segments)}"],
         ["prefixes", f"{of.dim} numbers as {of.code}, {of.axes} axes, {of.method}"],
+        ["shortlist", _shortlist(of)],
         ["in memory", f"{_size(index.resident_bytes)}, {each}"],
         ["on disk", _size(index.stored_bytes)],
         ["model", of.model_source or "none"],
     ]
+    if of.found < of.recall:
+        console.warn(
+            f"the shortlist finds {100 * of.found:.1f} % of the 10 nearest, and {100 * of.recall:g} % were asked for: "
+            "make the index with a larger --dim or another --code, or search with a longer --shortlist or --exact."
+        )
     tell(Report(result, tables=[Table(("", str(index.path)), [[a, console.escape(b)] for a, b in rows])]), [])
     if following and not console.is_json():
         console.result("Next:")
         console.result(f"  {console.command_line('mrl search', index.path, 'QUERIES')}")
     return result
+
+
+def _shortlist(of: Description) -> str:
+    size = f"{of.needed(10):,} rows"
+    return f"{size}, {100 * of.found:.1f} % of the 10 nearest" if of.recall else f"{size}, not measured"
 
 
 def told_change(index: PrefixIndex, done: str, count: int, json: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -72,6 +73,8 @@ class Description:
         method: how a shortlist is found.
         text_ids: whether ids are texts; otherwise whole numbers, of which ``next_id`` has not been used.
         model: the file of the model that queries go through; ``model_source``: where it was found.
+        recall: the share of the 10 nearest that a shortlist is to hold; 0: it was not measured.
+        shortlist: how many rows did so among ``learned_from``; ``found``: the share that they held.
     """
 
     width: int
@@ -86,6 +89,15 @@ class Description:
     model: str | None = None
     model_source: str | None = None
     segments: tuple[Segment, ...] = ()
+    recall: float = 0.0
+    shortlist: int = 200
+    found: float = 0.0
+
+    def needed(self, k: int) -> int:
+        """Rows of a shortlist for ``k`` neighbours, in proportion to the rows that there are, and to k beyond 10."""
+        if not self.recall:
+            return max(k, self.shortlist)
+        return max(k, math.ceil(self.shortlist * max(1.0, self.live / self.learned_from) * max(1.0, k / 10)))
 
     @property
     def live(self) -> int:
@@ -143,6 +155,10 @@ def _is_sound(found: Description) -> bool:
         and found.axes in get_args(Axes)
         and found.method in get_args(Method)
         and type(found.text_ids) is bool
+        and all(type(share) in (int, float) and 0 <= share <= 1 for share in (found.recall, found.found))
+        and type(found.shortlist) is int
+        and 0 < found.shortlist < 1 << 32
+        and found.learned_from > 0
         and all(_OURS.fullmatch(name) for name in found.files())
     )
 

@@ -23,6 +23,10 @@ class PlotResults(CommandOptions):
     )  # fmt: skip
     runs: Path = option(Path("runs"), help="Folder of the runs that the plan names.", panel="Runs")
     output: Path = option(Path("RESULTS.md"), help="File to write.", panel="Output", short="-o")
+    keep: Path | None = option(
+        None, help="Folder to copy the tables' files to, small enough to be kept: --runs of a later page.",
+        panel="Output", show_default="nothing is copied",
+    )  # fmt: skip
 
 
 def body(config: PlotResults, invocation: Invocation) -> Mapping[str, Any]:
@@ -35,7 +39,7 @@ def body(config: PlotResults, invocation: Invocation) -> Mapping[str, Any]:
     config.files.refuse_existing(config.output)
     if not config.runs.is_dir():
         raise UserError(f"--runs: there is no folder {config.runs}.")
-    report = results_report(read_plan(config.plan), config.runs)
+    report = results_report(read_plan(config.plan), config.runs, config.keep)
     show(report)
     with writing(config.output):
         config.output.parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,8 @@ command = Command(
     "Draw singular spectra of embeddings.\n\n"
     "Natural logarithms of the singular values of the covariance, in falling order: a flat line is a representation "
     "that uses every direction, a cliff is dimensional collapse. From the files of runs (spectrum*.npz, or a list "
-    "`spectrum` in a JSON file), or computed from embeddings.",
+    "`spectrum` in a JSON file), or computed from embeddings: those of a file, or of the test images or vectors of a "
+    "run without such files.",
     (
         "wasskit plot spectrum runs/ssl/byol runs/ssl/byol-w2",
         "wasskit plot spectrum embeddings.npy --log-x --format pdf",

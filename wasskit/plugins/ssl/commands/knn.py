@@ -27,8 +27,8 @@ def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.ssl.reports import knn_report
     from wasskit.report import finish
 
-    if config.from_file:
-        return _of_files(config)
+    if config.of_vectors:
+        return _of_vectors(config)
     with evaluation_of(config) as setup:
         bank = setup.split("train")
         neighbours = Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
@@ -41,7 +41,7 @@ def body(config: Knn, invocation: Invocation) -> Mapping[str, Any]:
     return report.result
 
 
-def _of_files(config: Knn) -> Mapping[str, Any]:
+def _of_vectors(config: Knn) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
     from wasskit.plugins.ssl.evaluation import Neighbours
     from wasskit.plugins.ssl.reports import Named, knn_report
@@ -51,15 +51,14 @@ def _of_files(config: Knn) -> Mapping[str, Any]:
 
     with group(config.machine.device) as device:
         folder = results_of(config, "ssl")
-        test, bank, _ = read_features(config, device)
-        assert bank is not None
-        count = len(bank.labels)
+        given = read_features(config, device)
+        assert given.second is not None
+        count = len(given.second.labels)
         neighbours = Neighbours.of(
-            count, str(config.train), config.neighbours.k, config.neighbours.temperature, things="vectors"
+            count, given.other, config.neighbours.k, config.neighbours.temperature, things="vectors"
         )
-        name = config.trained.model.stem
-        title = f"{name}, neighbours among {count:,} vectors of {config.train}"
-        report = knn_report(bank, test, neighbours, Named(name, name), title)
+        title = f"{given.name}, neighbours among {count:,} vectors of {given.other}"
+        report = knn_report(given.second, given.first, neighbours, Named(given.name, given.name), title)
     finish(report, folder)
     return report.result
 

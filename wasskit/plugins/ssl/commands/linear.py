@@ -31,14 +31,15 @@ def body(config: Linear, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.trained.vectors import read_features
 
     probe, title = probe_of(config.linear), f"linear probe after {config.linear.probe_epochs} epochs"
-    if config.from_file:
-        name = config.trained.model.stem
+    if config.of_vectors:
         with group(config.machine.device) as device:
             folder = results_of(config, "ssl", "linear.safetensors")
-            test, train, classes = read_features(config, device)
-            assert train is not None
-            found = probed_features(train, test, classes, probe, dataset=str(config.train), seed=config.seed)
-        report = linear_report(found, Named(name, name), f"{name}, {title}")
+            given = read_features(config, device)
+            assert given.second is not None
+            found = probed_features(
+                given.second, given.first, given.classes, probe, dataset=given.other, seed=config.seed
+            )
+        report = linear_report(found, Named(given.name, given.name), f"{given.name}, {title}")
     else:
         with evaluation_of(config, "linear.safetensors") as setup:
             folder, train_images = setup.folder, setup.split("train")

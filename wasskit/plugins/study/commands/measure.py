@@ -88,29 +88,16 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
 
 def embeddings_of(path: Path, device: str) -> tuple[Tensor, Path]:
     """The embeddings of a run's test images, or of a file, and the path they come from."""
-    features = _of_run(path, device) if (path / "config.toml").is_file() else None
+    from wasskit.data.embeddings import open_embeddings
+    from wasskit.trained.files import test_embeddings_of
+
+    features = test_embeddings_of(path, device)
     if features is not None:
         return features, path
-    from wasskit.data.embeddings import open_embeddings
 
     found = _find(path)
     # Rows that are not finite are named by what measures them, as for embeddings of a run.
     return open_embeddings(found).whole(check=False), found
-
-
-def _of_run(path: Path, device: str) -> Tensor | None:
-    """The embeddings of a trained run's test images; None for a run of a method that has none."""
-    from wasskit import console
-    from wasskit.plugins import Plugin, load_plugin, plugin_targets
-    from wasskit.training.run import RunDirectory
-
-    target = plugin_targets().get(RunDirectory.open(path).command.partition(" ")[0])
-    plugin = load_plugin(target) if target else None
-    if not isinstance(plugin, Plugin) or plugin.embeddings is None:
-        return None
-    features: Tensor = load_plugin(plugin.embeddings)(path, device)
-    console.log(f"{len(features):,} test images embedded by the run {console.escape(str(path))}.")
-    return features
 
 
 def _find(path: Path) -> Path:

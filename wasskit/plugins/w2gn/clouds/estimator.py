@@ -31,19 +31,21 @@ __all__ = ["TransportMap"]
 class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """The optimal transport map from one cloud of rows to another and its inverse, as ``wasskit w2gn fit`` makes them.
 
-    ::
-
-        maps = wasskit.TransportMap().fit(X, Y)
-        there = maps.transform(X)
-        back = maps.inverse_transform(Y)
-
     Rows are held out for choosing and measuring, as the command does it. The global random numbers are left as they
     were; equal ``random_state``, equal result. Arrays are mapped in their own dtype, float32 or float64; all other
     numbers count as float64.
 
     Args:
         coordinates: where squared distances are measured: ``"plain"``, ``"standardised"`` or ``"whitened"``.
-        hidden, steps, batch_size, lr, held_out, start, keep, discrete_rows: options of the command; None: as there.
+        hidden: widths of the hidden layers of both potentials.
+        steps: of the training; None: by the numbers of rows and of coordinates, as the command.
+        batch_size: rows of each cloud per step; None: as the command.
+        lr: learning rate; None: as the command.
+        held_out: share of the rows of each cloud that is kept for choosing and measuring.
+        start: what training starts from: the map between the clouds' Gaussians, the identity, or a network that is
+            trained to be it.
+        keep: ``"better"`` of the Gaussian map and the trained ones on the rows held out, or those at the ``"end"``.
+        discrete_rows: rows up to which the exact assignment of held-out rows is computed.
         inverse: ``"solved"``: the inverse is solved for, so that ``transform`` undoes it; ``"network"``: it is the map
             of the second network, which is faster.
         device: where to train and to map.
@@ -54,6 +56,13 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         scores_: what `wasskit.plugins.w2gn.clouds.report.measured` gives: energy distances, W2, residuals.
         kept_: ``"trained"``, ``"start"`` where the Gaussian map is the answer, or None without such a start.
         n_features_in_: D.
+
+    Example:
+        >>> import numpy as np, wasskit
+        >>> x = np.random.default_rng(0).normal(size=(200, 2))
+        >>> maps = wasskit.TransportMap(steps=2, hidden=(8,)).fit(x, 2 * x + 1)
+        >>> bool(np.allclose(maps.inverse_transform(maps.transform(x)), x, atol=1e-3))
+        True
     """
 
     def __init__(

@@ -5,19 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasskit.candidates import complete_local_paths
-from wasskit.config import Command, Invocation, group, option
+from wasskit.config import Command, Invocation, changed, group, option, same, values_of
 from wasskit.options import DataPlaceOptions
-from wasskit.plugins.w2gn.options import PotentialOptions, SamplingOptions, StepOptions, TransportOptions
+from wasskit.plugins.w2gn.experiments.rule import rule
+from wasskit.plugins.w2gn.options import (
+    ObjectiveOptions,
+    PotentialOptions,
+    SamplingOptions,
+    StepOptions,
+    TransportOptions,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuledObjectiveOptions(ObjectiveOptions):
+    """The objective; how far conjugates are solved follows from the dimension."""
+
+    refine_evaluations: int | None = same(ObjectiveOptions, "refine_evaluations", None)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuledStepOptions(StepOptions):
+    """Steps whose number and size follow from the dimension."""
+
+    steps: int | None = same(StepOptions, "steps", None)  # type: ignore[assignment]
+    batch_size: int | None = same(StepOptions, "batch_size", None)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
 class W2gnBenchmark(TransportOptions):
-    """Options of ``wasskit w2gn benchmark``."""
+    """Options of ``wasskit w2gn benchmark``. What is left open follows from the dimension by one rule."""
 
-    training: StepOptions = StepOptions(steps=8000, lr=1e-2)
+    objective: RuledObjectiveOptions = group(
+        RuledObjectiveOptions(), show_default={"refine_evaluations": "by the dimension: 10 at 2, 15 at 16, 20 at 128"}
+    )
+    training: RuledStepOptions = group(
+        RuledStepOptions(lr=1e-2),
+        show_default={
+            "steps": "by the dimension: what 15 minutes of one core hold, as 18500 at 2, 6700 at 128",
+            "batch_size": "by the dimension: 1024 at 2, 512 at 16, 256 at 128",
+        },
+    )
     potentials: PotentialOptions = group(
         PotentialOptions(hidden=()),
         help={"hidden": "Widths of the hidden layers; by default at least 128, 128, 64, and 2 D, 2 D, D."},
@@ -36,15 +70,17 @@ class W2gnBenchmark(TransportOptions):
     place: DataPlaceOptions = DataPlaceOptions()
     test_size: int = option(4096, help="Test points, where the pair brings none.", panel="Run", min=100)
 
+    def settled(self, dim: int) -> Self:
+        """With the settings for pairs in ``dim`` dimensions in place of those that are open."""
+        now = values_of(self)
+        return changed(self, **{name: value for name, value in rule(dim).items() if now[name] in (None, ())})
+
 
 def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.data.catalog import data_root
     from wasskit.plugins.w2gn.experiments.benchmark import PUBLISHED, find_pair, made_pair
     from wasskit.plugins.w2gn.series import run_series
-
-    def hidden(settled: Any, dim: int) -> tuple[int, ...]:
-        return settled.potentials.hidden or (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
 
     def pair(settled: Any, dim: int) -> Any:
         place = settled.pairs or data_root(settled.place.data_root) / "w2benchmark"
@@ -58,7 +94,7 @@ def body(config: W2gnBenchmark, invocation: Invocation) -> Mapping[str, Any]:
         )
         return made_pair(dim, settled.run.seed, settled.test_size)
 
-    return run_series(config, invocation, pair, hidden=hidden, published=PUBLISHED, base_name="benchmark")
+    return run_series(config, invocation, pair, published=PUBLISHED, base_name="benchmark")
 
 
 command = Command(

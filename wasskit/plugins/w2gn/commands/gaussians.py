@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wasskit.config import Command, Invocation, group, option
+from wasskit.config import Command, Invocation, changed, group, option
 from wasskit.plugins.w2gn.options import (
     PotentialOptions,
     SamplingOptions,
     StepOptions,
     TransportOptions,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +37,19 @@ class W2gnGaussians(TransportOptions):
     )
     test_size: int = option(4096, help="Test points.", panel="Run", min=100)
 
+    def settled(self, dim: int) -> Self:
+        """With the widths for ``dim`` dimensions, where they are open."""
+        return changed(self, hidden=self.potentials.hidden or (max(128, dim), max(128, dim), max(64, dim)))
+
 
 def body(config: W2gnGaussians, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.experiments.gaussians import PUBLISHED, gaussian_pair
     from wasskit.plugins.w2gn.series import run_series
 
-    def hidden(settled: Any, dim: int) -> tuple[int, ...]:
-        return settled.potentials.hidden or (max(128, dim), max(128, dim), max(64, dim))
-
     def pair(settled: Any, dim: int) -> Any:
         return gaussian_pair(dim, settled.run.seed, settled.test_size)
 
-    return run_series(config, invocation, pair, hidden=hidden, published=PUBLISHED, base_name="gaussians")
+    return run_series(config, invocation, pair, published=PUBLISHED, base_name="gaussians")
 
 
 command = Command(

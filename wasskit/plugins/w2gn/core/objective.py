@@ -73,13 +73,14 @@ def cyclic_objective(
             theory's lambda, for the squared norm, is the weight divided by the number of coordinates.
         l1: weight of the sum of the absolute values of all parameters.
     """
-    back = conjugate.gradient(y)
-    at_back, again = psi.value_and_gradient(back)
+    of_psi, of_conjugate = psi.prepared(), conjugate.prepared()
+    _, back = of_conjugate(y)
+    at_back, again = of_psi(back)
     carried = (again.detach() * (back - back.detach())).flatten(1).sum(1)
     zero = x.new_zeros(())
     if cycle_x > 0:
-        at_x, there = psi.value_and_gradient(x)
-        error_x = (conjugate.gradient(there) - x).square().mean()
+        at_x, there = of_psi(x)
+        error_x = (of_conjugate(there)[1] - x).square().mean()
     else:
         at_x, error_x = psi(x), zero
     error_y = (again - y).square().mean()

@@ -156,20 +156,17 @@ class TransportTask(Task):
             return {split: dict(values) for split, values in self.scores(self.averaged).items()}
 
 
-def dense_transport(
-    options: TransportOptions, dim: int, coordinates: Callable[[], Balance], *, hidden: Sequence[int] = ()
-) -> W2GN:
+def dense_transport(options: TransportOptions, dim: int, coordinates: Callable[[], Balance]) -> W2GN:
     """The pair of dense potentials that the options ask for.
 
     Args:
         coordinates: for ``--start gaussian``, where the potentials live.
-        hidden: widths instead of the options' own.
     """
     potentials = options.potentials
     start: Any = {"identity": "identity", "pretrain": "plain"}.get(potentials.start)
     return W2GN.dense(
         dim,
-        hidden=hidden or potentials.hidden,
+        hidden=potentials.hidden,
         rank=potentials.rank,
         activation=potentials.activation,
         strong_convexity=potentials.strong_convexity,
@@ -179,12 +176,10 @@ def dense_transport(
     )
 
 
-def fitted_transport(options: TransportOptions, dim: int, x: Draw, y: Draw, *, hidden: Sequence[int] = ()) -> W2GN:
+def fitted_transport(options: TransportOptions, dim: int, x: Draw, y: Draw) -> W2GN:
     """`dense_transport` adapted to points that are drawn from either measure."""
     count = options.potentials.start_samples or 32768 + 4096 * dim
-    transport = dense_transport(
-        options, dim, lambda: gaussian_coordinates(chunks(x, count), chunks(y, count)), hidden=hidden
-    )
+    transport = dense_transport(options, dim, lambda: gaussian_coordinates(chunks(x, count), chunks(y, count)))
     if options.potentials.start != "pretrain":
         points = x(-1, 4096), y(-1, 4096)
         transport.to(points[0].device).center(*points)

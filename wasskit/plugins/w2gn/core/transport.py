@@ -41,6 +41,15 @@ class W2GN(nn.Module):
             points of Q; its optimality makes the inverse images of Q follow P. ``target``: that of Q, with the roles
             exchanged; the images of P then follow Q, which counts where new points are drawn from P (the published
             roles in latent spaces).
+
+    Example:
+        >>> import torch, wasskit
+        >>> x, y = torch.randn(256, 2), 2 * torch.randn(256, 2) + 1
+        >>> transport = wasskit.W2GN.dense(2, hidden=(8, 8), start=(x, y))
+        >>> transport(x, y).total.backward()
+        >>> moved = transport.forward_map(x)
+        >>> bool(torch.allclose(moved.mean(0), y.mean(0), atol=0.2))
+        True
     """
 
     def __init__(
