@@ -34,7 +34,8 @@ VERSIONS = (
 )  # fmt: skip
 """Packages whose versions are recorded where they are installed."""
 
-NOT_RUN = ("run.py", "report.py", "harness.py", "gpu.py", "ssl_seeds.py")
+NOT_RUN = ("run.py", "report.py", "harness.py", "gpu.py", "ssl_seeds.py", "w2gn_peers.py")
+"""Files that declare no benchmark; the last two compare trainings, by commands of their own."""
 
 
 def declared() -> dict[str, Any]:
