@@ -43,12 +43,12 @@ class W2gnBenchmark(TransportOptions):
     """Options of ``wasskit w2gn benchmark``. What is left open follows from the dimension by one rule."""
 
     objective: RuledObjectiveOptions = group(
-        RuledObjectiveOptions(), show_default={"refine_evaluations": "by the dimension: 10 at 2, 15 at 16, 20 at 128"}
+        RuledObjectiveOptions(), show_default={"refine_evaluations": "by the dimension: 8 at 2, 14 at 16, 20 at 128"}
     )
     training: RuledStepOptions = group(
         RuledStepOptions(lr=1e-2),
         show_default={
-            "steps": "by the dimension: what 15 minutes of one core hold, as 18500 at 2, 6700 at 128",
+            "steps": "by the dimension: what 15 minutes of one core hold, as 21300 at 2, 6700 at 128",
             "batch_size": "by the dimension: 1024 at 2, 512 at 16, 256 at 128",
         },
     )
