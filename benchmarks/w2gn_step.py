@@ -131,7 +131,7 @@ def w2gn_step(
 ) -> Iterator[Case]:
     for title, dim, hidden, rank, batch in CASES:
         if title.split(",")[0] in cases:
-            forms = {"closed form": fast_loss, "solved conjugates": solved_loss}
+            forms: dict[str, Loss] = {"closed form": fast_loss, "solved conjugates": solved_loss}
             if compile:
                 forms["closed form, compiled"] = compiled(fast_loss, torch.device(device))
             for name, loss in forms.items():
