@@ -182,8 +182,7 @@ def main() -> None:
             results[name] = pool.apply(child, (name, options))
         duration, memory = results[name]
         print(
-            f"{options.backbone}, batch {options.batch}: {name:<13} {duration:>7.2f} s  {memory:>7.0f} MiB",
-            flush=True,
+            f"{options.backbone}, batch {options.batch}: {name:<13} {duration:>7.2f} s  {memory:>7.0f} MiB", flush=True
         )
     (step, step_memory), (three, three_memory) = results["feature step"], results["three passes"]
     print(f"feature step / three passes: time {step / three:.2f}, memory {step_memory / three_memory:.2f}")

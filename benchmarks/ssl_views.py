@@ -60,12 +60,7 @@ def main() -> None:
     normalise = Normalise((0.5,) * 3, (0.25,) * 3)
     memory = ImageDataset("random", "train", ("a",), labels=torch.zeros(len(images)), images=images)
     files = ImageDataset(
-        "random",
-        "train",
-        ("a",),
-        labels=torch.zeros(len(images)),
-        reader=Reader(images),
-        image_size=arguments.size,
+        "random", "train", ("a",), labels=torch.zeros(len(images)), reader=Reader(images), image_size=arguments.size
     )
     batch = arguments.batch_size
     per_image = PerImage(PerImageViews(arguments.size, [ViewDistribution()] * 2), finish=normalise)

@@ -77,11 +77,7 @@ def pair(dim: int, hidden: tuple[int, ...], rank: int, device: torch.device) -> 
 
 
 def best_times(
-    forms: dict[str, Loss],
-    make: Callable[[], tuple[DenseICNN, DenseICNN]],
-    x: Tensor,
-    y: Tensor,
-    seconds: float,
+    forms: dict[str, Loss], make: Callable[[], tuple[DenseICNN, DenseICNN]], x: Tensor, y: Tensor, seconds: float
 ) -> dict[str, float]:
     """Best wall time in seconds of a whole step of each form; they take turns, so that a busy moment hits all alike."""
     clock = time.perf_counter if x.is_cuda or torch.get_num_threads() > 1 else time.thread_time

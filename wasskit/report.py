@@ -175,11 +175,7 @@ def finish(report: Report, folder: Path, *, suffixes: Sequence[str] = (".png",))
 
 
 def conclude(
-    run: RunDirectory,
-    summary: Summary,
-    report: Report,
-    written: Sequence[Path],
-    following: Sequence[Sequence[object]],
+    run: RunDirectory, summary: Summary, report: Report, written: Sequence[Path], following: Sequence[Sequence[object]]
 ) -> dict[str, Any]:
     """The end of a training: its report, how long it took, what to do next; the summary with the report's result.
 

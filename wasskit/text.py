@@ -26,12 +26,7 @@ _LATEX = {
     # A bracket or a star that begins a row would be an argument of the \\ or \midrule before it.
     "[": "{[}", "]": "{]}", "*": "{*}",
 }  # fmt: skip
-_MARKDOWN = {
-    **{character: "\\" + character for character in "\\`*_[]|~$#!"},
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-}
+_MARKDOWN = {**{character: "\\" + character for character in "\\`*_[]|~$#!"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _FORMULA = frozenset("=+-@\t\r")
 

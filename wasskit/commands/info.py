@@ -23,9 +23,7 @@ LIBRARIES = (
     "torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm", "geomloss", "pytorch-metric-learning",
     "matplotlib", "typer", "rich", "safetensors", "tensorboard",
 )  # fmt: skip
-OPTIONAL = {
-    "faiss-cpu": "faiss", "datasets": "datasets", "onnx": "onnx", "onnxruntime": "onnx", "tifffile": "tiff",
-}  # fmt: skip
+OPTIONAL = {"faiss-cpu": "faiss", "datasets": "datasets", "onnx": "onnx", "onnxruntime": "onnx", "tifffile": "tiff"}
 
 
 def _versions() -> tuple[dict[str, str | None], dict[str, str | None]]:

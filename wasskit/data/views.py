@@ -31,7 +31,7 @@ from wasskit.data.pixels import (
     resized_crop,
     solarise,
     to_grey,
-)  # fmt: skip
+)
 from wasskit.data.transforms import Draws, Normalise, PerImage, RandomAugment, to_uint8
 
 __all__ = [

@@ -168,10 +168,8 @@ def join_slurm_step() -> None:
 def _tasks_of_node(listing: str, node: int) -> str:
     """The entry of a node in SLURM's ``2(x3),1``."""
     counts: list[str] = [
-        count
-        for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", listing)
-        for _ in range(int(times or 1))
-    ]  # fmt: skip
+        count for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", listing) for _ in range(int(times or 1))
+    ]
     return counts[min(node, len(counts) - 1)]
 
 

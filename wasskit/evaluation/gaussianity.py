@@ -82,11 +82,7 @@ class _EppsPulley(Function):
 
 
 def sigreg_statistic(
-    features: Tensor,
-    *,
-    directions: Tensor | None = None,
-    count: int = 256,
-    generator: torch.Generator | None = None,
+    features: Tensor, *, directions: Tensor | None = None, count: int = 256, generator: torch.Generator | None = None
 ) -> Tensor:
     """The mean of ``epps_pulley`` over directions of features (N, m) that N(0, I) would be ideal for; a scalar.
 

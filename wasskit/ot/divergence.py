@@ -171,10 +171,7 @@ class _Solver:
         f, g = torch.zeros_like(a), torch.zeros_like(b)
         for epsilon in self._descent(x, y):
             # The simultaneous update alone keeps a common shift of f and g oscillating (eigenvalue -1).
-            f, g = (
-                (f + self.softmin(x, y, log_b, g, epsilon)) / 2,
-                (g + self.softmin(y, x, log_a, f, epsilon)) / 2,
-            )
+            f, g = ((f + self.softmin(x, y, log_b, g, epsilon)) / 2, (g + self.softmin(y, x, log_a, f, epsilon)) / 2)
         history = _Anderson(b.sqrt())
         best, error, fallback = math.inf, math.inf, g
         for step in range(1, self.steps + 1):

@@ -92,8 +92,7 @@ def figure(
     inches = _WIDTHS[width] if isinstance(width, str) else width
     with matplotlib.rc_context(_STYLE):
         drawn = Figure(
-            figsize=(inches, inches / columns * ratio * rows if height is None else height),
-            layout="constrained",
+            figsize=(inches, inches / columns * ratio * rows if height is None else height), layout="constrained"
         )
         FigureCanvasAgg(drawn)
         axes = drawn.subplots(

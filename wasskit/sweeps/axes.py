@@ -106,9 +106,7 @@ def combinations(axes: Axes) -> list[dict[str, Any]]:
 
 def folder_name(settings: Mapping[str, Any]) -> str:
     """The name of a combination's folder: ``lr-0.1__seed-2``."""
-    return "__".join(
-        f"{key}-{display(value).replace(',', ':').replace('/', '_')}" for key, value in settings.items()
-    )  # fmt: skip
+    return "__".join(f"{key}-{display(value).replace(',', ':').replace('/', '_')}" for key, value in settings.items())
 
 
 def complete_axis(

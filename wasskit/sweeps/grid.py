@@ -121,9 +121,7 @@ class Grid:
     def _conclude(self, folder: RunDirectory, points: Sequence[Point[Any]], report: GridReport) -> Mapping[str, Any]:
         paper = self.paper or folder.paper
         folder.reconfigure(self.options, paper)
-        result = {
-            "run": str(self.root), "trainings": list(self.trainings), **finish(report(points, paper), self.root)
-        }  # fmt: skip
+        result = {"run": str(self.root), "trainings": list(self.trainings), **finish(report(points, paper), self.root)}
         folder.write_summary(result)
         return result
 

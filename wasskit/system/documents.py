@@ -77,12 +77,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     return document
 
 
-@reader(
-    "CSV file in UTF-8",
-    suffixes=(".csv",),
-    advice="repair that line or get the file again",
-    largest=LARGEST_TEXT,
-)
+@reader("CSV file in UTF-8", suffixes=(".csv",), advice="repair that line or get the file again", largest=LARGEST_TEXT)
 def read_csv_rows(path: Path) -> list[tuple[int, list[str]]]:
     """The rows of a CSV file that are not blank, each with the number of its last line."""
     with path.open(newline="", encoding="utf-8-sig") as stream:

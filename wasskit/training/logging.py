@@ -127,10 +127,7 @@ class RichReporter:
             described = f"epoch {-(-step // self._per_epoch)}/{-(-self._total // self._per_epoch)}"
         speed = f" {rate:.4g} samples/s" if rate is not None else ""
         self._progress.update(
-            self._bar,
-            completed=step,
-            description=described,
-            note=f"{self._loss}{speed} {waiting:.0%} waiting",
+            self._bar, completed=step, description=described, note=f"{self._loss}{speed} {waiting:.0%} waiting"
         )
 
     def losses(self, epoch: int, step: int, values: Mapping[str, float]) -> None:

@@ -70,12 +70,7 @@ def read_metrics(path: Path) -> list[Metric]:
     return _parse_metrics(path) if path.is_file() else []
 
 
-@reader(
-    "record of metrics",
-    suffixes=(".csv",),
-    advice="repair that line or remove the file",
-    largest=LARGEST_TEXT,
-)
+@reader("record of metrics", suffixes=(".csv",), advice="repair that line or remove the file", largest=LARGEST_TEXT)
 def _parse_metrics(path: Path) -> list[Metric]:
     text = path.read_text(encoding="utf-8")
     rows = []

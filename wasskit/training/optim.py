@@ -10,13 +10,7 @@ from torch import Tensor, nn
 
 from wasskit.errors import UserError
 
-__all__ = [
-    "LARS",
-    "OPTIMIZERS",
-    "build_optimizer",
-    "parameter_groups",
-    "split_parameters",
-]
+__all__ = ["LARS", "OPTIMIZERS", "build_optimizer", "parameter_groups", "split_parameters"]
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
 

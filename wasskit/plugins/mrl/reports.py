@@ -41,11 +41,7 @@ _CURVES = 8
 
 
 def training_report(
-    dataset: str,
-    images: int,
-    summary: Summary,
-    rows: Callable[[], Sequence[Metric]],
-    paper: Mapping[str, Any],
+    dataset: str, images: int, summary: Summary, rows: Callable[[], Sequence[Metric]], paper: Mapping[str, Any]
 ) -> Report:
     """The accuracies of a finished training at each dimension, beside the published means where there are any.
 
@@ -116,11 +112,7 @@ def evaluation_report(
     table = dimensions_table(title, shown, metrics, split=test.name, headings=headings)
     figures = {"evaluation": lambda: dimensions_figure(drawn, f"{on} (%)")}
     return Report(
-        result,
-        [table],
-        remarks=remarks,
-        files={"evaluation.json": result},
-        figures=figures if len(shown) > 1 else {},
+        result, [table], remarks=remarks, files={"evaluation.json": result}, figures=figures if len(shown) > 1 else {}
     )
 
 
@@ -162,12 +154,7 @@ def retrieval_report(
     found = {
         # Longest lists first: what they searched serves the others.
         strategy: retrieval_outcome(
-            queries.embeddings,
-            queries.labels,
-            gallery.embeddings,
-            gallery.labels,
-            strategy,
-            searched=searched,
+            queries.embeddings, queries.labels, gallery.embeddings, gallery.labels, strategy, searched=searched
         )
         for strategy in sorted(strategies, key=lambda strategy: len(strategy.stages), reverse=True)
     }
@@ -250,9 +237,7 @@ def cascade_report(
             ylabel="top-1 (%)",
         )  # fmt: skip
 
-    return Report(
-        result, [table], remarks=remarks, files={"cascade.json": result}, figures={"cascade": draw}
-    )  # fmt: skip
+    return Report(result, [table], remarks=remarks, files={"cascade.json": result}, figures={"cascade": draw})
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------

@@ -22,13 +22,7 @@ from wasskit.distributed.collectives import reduce_sum
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Features, encode_batches, extract_features
 from wasskit.evaluation.knn import knn_accuracy
-from wasskit.evaluation.linear import (
-    ProbeProtocol,
-    frozen_features,
-    new_classifier,
-    probe_counts,
-    train_probe,
-)
+from wasskit.evaluation.linear import ProbeProtocol, frozen_features, new_classifier, probe_counts, train_probe
 from wasskit.evaluation.uniformity import (
     alignment,
     effective_rank,

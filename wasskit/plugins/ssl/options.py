@@ -41,8 +41,8 @@ class UniformityOptions(OptionGroup):
         min=0, show_default="vicreg 1, sigreg 0.05, visreg 1",
     )  # fmt: skip
     regulariser_weight_final: float | None = option(
-        None, help="Their weight in the last epoch.", panel="Uniformity", min=0, show_default="that at the start",
-    )  # fmt: skip
+        None, help="Their weight in the last epoch.", panel="Uniformity", min=0, show_default="that at the start"
+    )
     slices: int = option(
         256, help="Random directions per step of sigreg and visreg.", panel="Uniformity", min=1, max=65536
     )
@@ -60,9 +60,8 @@ class UniformityOptions(OptionGroup):
     lu: bool = option(False, help="The same as --regulariser lu.", panel="Uniformity")
     lu_weight: float = option(1.0, help="Weight of L_U at the start.", panel="Uniformity", min=0)
     lu_weight_final: float | None = option(
-        None, help="Weight of L_U in the last epoch.", panel="Uniformity", min=0,
-        show_default="that at the start",
-    )  # fmt: skip
+        None, help="Weight of L_U in the last epoch.", panel="Uniformity", min=0, show_default="that at the start"
+    )
     solver: Literal["auto", "eigh", "polar"] = option(
         "auto",
         help="Matrix roots by eigenvalues or by matrix products alone (auto: products on a GPU).",
@@ -136,9 +135,8 @@ class ViewOptions(OptionGroup):
         show_default="natural 0.2, characters 0",
     )  # fmt: skip
     blur: float | None = option(
-        None, help="Probability of a blur.", panel="Views", min=0, max=1,
-        show_default="natural 0.5, characters 0",
-    )  # fmt: skip
+        None, help="Probability of a blur.", panel="Views", min=0, max=1, show_default="natural 0.5, characters 0"
+    )
     solarise: float | None = option(
         None, help="Probability of a solarisation.", panel="Views", min=0, max=1,
         show_default="natural 0.2, characters 0",
@@ -185,9 +183,7 @@ class PretrainOptions(RecipeOptions):
         min=1, show_default="2048,2048,256; 512,512,128 on tiny",
     )  # fmt: skip
     sync_bn: bool | None = sync_norm_option(former={"batch_norm": {"sync": True, "local": False}})
-    bias_lr: float = option(
-        0.005, help="Learning rate of biases and norms, likewise.", panel="Optimisation", above=0,
-    )  # fmt: skip
+    bias_lr: float = option(0.005, help="Learning rate of biases and norms, likewise.", panel="Optimisation", above=0)
     knn_k: int | None = option(
         None, help="Neighbours that vote in the evaluations while training.", panel="Evaluation", min=1,
         show_default="200; 10 on sets of fewer than 5,000 images",

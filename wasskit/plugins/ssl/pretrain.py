@@ -13,13 +13,7 @@ from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.views import random_views
 from wasskit.distributed.group import world_size
-from wasskit.plugins.ssl.evaluation import (
-    Neighbours,
-    Settings,
-    bank_and_test,
-    standard_metrics,
-    without_labels,
-)
+from wasskit.plugins.ssl.evaluation import Neighbours, Settings, bank_and_test, standard_metrics, without_labels
 from wasskit.plugins.ssl.network import Encoder, SslModel, build_encoder, describe
 from wasskit.plugins.ssl.options import PretrainOptions
 from wasskit.plugins.ssl.reports import pretraining_report
@@ -92,9 +86,6 @@ def _untrained(config: PretrainOptions, method: str, dataset: ImageDataset) -> S
     """The model that a configuration trains, with the weights that were asked for."""
     description = describe(config, method, dataset)
     encoder = build_encoder(
-        description,
-        pretrained=config.model.pretrained,
-        weights=config.model.weights,
-        download=config.data.download,
+        description, pretrained=config.model.pretrained, weights=config.model.weights, download=config.data.download
     )
     return SslModel(encoder, description)

@@ -270,8 +270,7 @@ def _learning_curves(series: Mapping[str, Mapping[float, float]]) -> Figure:
         curves.Panel.of_run("training loss", terms),
         curves.Panel.of_run("test accuracy (%)", {METRICS[key.partition("/")[2]].heading: series[key] for key in knn}),
         curves.Panel.of_run(
-            "test projections",
-            {heading: series.get(f"test/{key}", {}) for key, heading in uniformity.items()},
+            "test projections", {heading: series.get(f"test/{key}", {}) for key, heading in uniformity.items()}
         ),
     ]
     return curves.draw_curves(panels, Look("paper", "double"))[0]

@@ -141,9 +141,9 @@ def case_results(
         w2_law_se, lu_law_se = (error / math.sqrt(len(spheres)) for error in (one.w2_error, one.lu_error))
         results.append(
             CaseResult(
-                case, n, pairs, w2, w2_se, w2_law_se, 0 - one.w2, 0 - exact_w2, lu, lu_se, lu_law_se, 0 - exact_lu,
+                case, n, pairs, w2, w2_se, w2_law_se, 0 - one.w2, 0 - exact_w2, lu, lu_se, lu_law_se, 0 - exact_lu
             )
-        )  # fmt: skip
+        )
     return results
 
 

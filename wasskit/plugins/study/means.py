@@ -33,13 +33,7 @@ _HEADINGS = {
 
 
 def means_report(
-    shifts: Sequence[float],
-    *,
-    n: int,
-    seeds: Sequence[int],
-    t: float,
-    pairs: int | None,
-    device: torch.device,
+    shifts: Sequence[float], *, n: int, seeds: Sequence[int], t: float, pairs: int | None, device: torch.device
 ) -> Report:
     """Both metrics and |mu| over the shift k, and the first 300 points of the first seed."""
     rows = []

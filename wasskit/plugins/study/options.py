@@ -11,14 +11,7 @@ from wasskit.options import OneDeviceOptions, RunFolderOptions
 
 Rounding = Literal["intended", "published"]
 
-__all__ = [
-    "CloningOptions",
-    "MetricOptions",
-    "ReportOptions",
-    "StudyOptions",
-    "UniformityOptions",
-    "kept_and_total",
-]
+__all__ = ["CloningOptions", "MetricOptions", "ReportOptions", "StudyOptions", "UniformityOptions", "kept_and_total"]
 
 
 @dataclass(frozen=True, kw_only=True)

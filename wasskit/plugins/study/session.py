@@ -46,11 +46,7 @@ def write_report(run: RunDirectory, report: Report) -> list[Path]:
 
 
 def finish(
-    run: RunDirectory,
-    result: Mapping[str, Any],
-    written: Sequence[Path],
-    started: float,
-    following: Sequence[str] = (),
+    run: RunDirectory, result: Mapping[str, Any], written: Sequence[Path], started: float, following: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Write ``summary.json``, say where everything is, and return the summary."""
     summary = {**result, "seconds": round(time.perf_counter() - started, 1)}
@@ -64,11 +60,7 @@ def finish(
 
 
 def run_study(
-    config: C,
-    invocation: Invocation,
-    name: str,
-    study: Callable[[C, Any], Report],
-    following: Sequence[str] = (),
+    config: C, invocation: Invocation, name: str, study: Callable[[C, Any], Report], following: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The body of a command that makes one study: run it, write its report, return the summary."""
     started = time.perf_counter()

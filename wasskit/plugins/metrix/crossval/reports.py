@@ -226,9 +226,7 @@ def _tidy(rows: Mapping[str, Sequence[Row]]) -> Table:
         for kind, estimates in (("score", row.scores), ("difference", row.differences or {}))
         for metric, e in estimates.items()
     ]
-    return Table(
-        ["protocol", "loss", "mode", "metric", "kind", "mean", "low", "high", "p_holm", "repeats"], lines
-    )  # fmt: skip
+    return Table(["protocol", "loss", "mode", "metric", "kind", "mean", "low", "high", "p_holm", "repeats"], lines)
 
 
 def _repeats(results: Sequence[Result]) -> Table:

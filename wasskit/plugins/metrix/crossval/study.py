@@ -227,9 +227,7 @@ class Study:
         if entry is None or not path.is_file():
             model = self.trunk.train(training(self.config, entrant, chosen, fold.seed), fold, test=True)
             arrays: dict[str, Any] = {name: value.numpy() for name, value in model.embeddings.items()}
-            entry = {
-                "epoch": model.epoch, "validation": model.validation, "test": self.labels.score(model.embeddings),
-            }  # fmt: skip
+            entry = {"epoch": model.epoch, "validation": model.validation, "test": self.labels.score(model.embeddings)}
             with writing(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, lambda file: np.savez(file, **arrays))

@@ -221,14 +221,7 @@ class NeighbourSource(RowSource):
     """
 
     def __init__(
-        self,
-        rows: Tensor,
-        batch_size: int,
-        *,
-        near: int = 4,
-        pool: int = 30,
-        device: torch.device,
-        seed: int,
+        self, rows: Tensor, batch_size: int, *, near: int = 4, pool: int = 30, device: torch.device, seed: int
     ) -> None:
         if len(rows) > POOL:
             generator = torch.Generator().manual_seed(derive_seed(seed, "pool"))

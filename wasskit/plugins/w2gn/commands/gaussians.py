@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasskit.config import Command, Invocation, group, option
-from wasskit.plugins.w2gn.options import (
-    PotentialOptions,
-    SamplingOptions,
-    StepOptions,
-    TransportOptions,
-)
+from wasskit.plugins.w2gn.options import PotentialOptions, SamplingOptions, StepOptions, TransportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
