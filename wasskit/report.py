@@ -27,8 +27,6 @@ if typing.TYPE_CHECKING:
     from wasskit.training.records import Summary
     from wasskit.training.run import RunDirectory
 
-__all__ = ["Entry", "Report", "Table", "conclude", "finish", "published", "show", "tell", "write"]
-
 
 class Printable(typing.Protocol):
     """What Rich can print."""

@@ -14,11 +14,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-__all__ = [
-    "controls", "csv_cell", "csv_text", "figure_text", "hidden", "html_text", "latex_text", "markdown_text",
-    "plain_text", "short_text", "terminal_text",
-]  # fmt: skip
-
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",

@@ -11,8 +11,6 @@ from PIL import Image, UnidentifiedImageError
 
 from wasskit.system.readers import Damage, check_regular
 
-__all__ = ["IMAGE_SUFFIXES", "LARGEST_IMAGE", "opened"]
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif", ".jp2")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """The formats of these suffixes. Pillow knows others that run programs (EPS) or hold anything (PSD, ICNS)."""

@@ -34,11 +34,6 @@ from wasskit.data.pixels import (
 )
 from wasskit.data.transforms import Draws, Normalise, PerImage, RandomAugment, to_uint8
 
-__all__ = [
-    "PerImageViews", "RandomCrops", "RandomViews", "TwoViews", "ViewDistribution", "ViewParameters", "colour_jitter",
-    "make_view", "random_views",
-]  # fmt: skip
-
 _CROP_ATTEMPTS = 10
 
 # Columns of the uniform numbers that one view of one image needs.

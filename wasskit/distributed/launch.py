@@ -23,11 +23,6 @@ from wasskit.system import processes
 from wasskit.system.documents import parse_json, read_text
 from wasskit.system.readers import Damage
 
-__all__ = [
-    "is_launched", "is_restarted", "join_slurm_step", "launch", "note_saved", "owns_ranks",
-    "read_saved", "slurm_endpoint",
-]  # fmt: skip
-
 _SAVED = "WASSKIT_SAVED"
 
 

@@ -22,8 +22,6 @@ from torch.autograd.function import once_differentiable
 from wasskit.errors import UserError
 from wasskit.ot.directions import slicing_directions
 
-__all__ = ["epps_pulley", "sigreg_statistic"]
-
 KNOTS = 17
 LAST_KNOT = 3.0
 _BLOCK = 1 << 22

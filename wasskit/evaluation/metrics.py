@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-__all__ = ["COMMON", "Metric", "Metrics", "Order", "share"]
-
 Order = Literal["max", "min"]
 
 _PLACE = re.compile(r"\{(\w+)\}")

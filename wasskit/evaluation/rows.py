@@ -7,8 +7,6 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 
-__all__ = ["shape_of", "unit_rows", "wide"]
-
 _SHORTEST = 1e-12
 
 #: The square is 2^-44, or 256 times the machine epsilon of float64: what a sum of products and an eigen-solver may lose

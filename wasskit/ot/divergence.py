@@ -30,8 +30,6 @@ from torch.autograd.function import once_differentiable
 from wasskit.ot.clouds import check_clouds, normalised_weights
 from wasskit.ot.sinkhorn import RICHARDSON_MOMENTUM, RICHARDSON_STEP
 
-__all__ = ["SinkhornDivergence", "sinkhorn_divergence"]
-
 _TILE = 2048
 #: How many earlier steps the extrapolation remembers, and the growth of the error at which it is given up.
 _MEMORY = 10

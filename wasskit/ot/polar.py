@@ -28,20 +28,6 @@ from wasskit.errors import UserError
 from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.precision import full_precision
 
-__all__ = [
-    "Method",
-    "magnitude_of",
-    "noise_level",
-    "nuclear_norm",
-    "nuclear_norm_and_inverse_root",
-    "nuclear_norm_and_polar_factor",
-    "polar_factor",
-    "polar_schedule",
-    "singular_values",
-    "symmetric_eigenvalues",
-    "unit_roundoff",
-]
-
 Method = Literal["eigh", "polar"]
 
 _EPS = torch.finfo(torch.float64).eps

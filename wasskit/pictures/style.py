@@ -18,8 +18,6 @@ if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "PALETTE", "figure", "label_points", "legend_above", "save_figure", "series_style"]
-
 #: Okabe and Ito's colours, those that stand out most on white first.
 COLOURS = {
     "blue": "#0072B2",

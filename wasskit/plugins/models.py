@@ -14,8 +14,6 @@ from wasskit.trained.files import is_exported
 from wasskit.trained.kind import ModelKind, TrainedModel, load_model
 from wasskit.training.run import RunDirectory
 
-__all__ = ["kinds_of", "load"]
-
 
 def kinds_of(plugin: str) -> tuple[ModelKind[Any], ...]:
     """What a plugin declares of its models; none where there is no such plugin or it trains none."""

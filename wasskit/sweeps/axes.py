@@ -11,8 +11,6 @@ from wasskit.config import Field, RecipeOptions, build, check_keys, coerce, disp
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
 
-__all__ = ["Axes", "Point", "combinations", "complete_axis", "folder_name", "parse_axes", "plan_points"]
-
 Axes = Mapping[str, Sequence[Any]]
 C = TypeVar("C", bound=RecipeOptions)
 

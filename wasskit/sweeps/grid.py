@@ -19,8 +19,6 @@ from wasskit.system.files import replace_text, writing
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedule import Schedule, last_line, log_path
 
-__all__ = ["Grid", "GridReport"]
-
 GridReport = Callable[[Sequence[Point[Any]], Mapping[str, Any]], Report]
 """The report on combinations whose trainings are finished, beside the published figures."""
 

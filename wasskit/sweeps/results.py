@@ -16,8 +16,6 @@ from wasskit.report import Report, Table
 from wasskit.sweeps.axes import Point
 from wasskit.training.run import RunDirectory
 
-__all__ = ["Row", "average", "averaged", "columns_of", "final_metrics", "over_seeds", "sweep_report"]
-
 _SHOWN = 4
 
 

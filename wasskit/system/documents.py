@@ -13,8 +13,6 @@ from typing import Any
 
 from wasskit.system.readers import Damage, reader
 
-__all__ = ["MOST_PARTS", "parse_json", "read_csv_rows", "read_json", "read_text", "read_toml"]
-
 LARGEST_TEXT, LARGEST_JSON = 1 << 28, 1 << 26
 """Bytes; parsed JSON takes up to twenty times its size in memory."""
 LARGEST_TOML = 1 << 20

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from wasskit.trained.kind import Described
     from wasskit.trained.options import ModelDataOptions
 
-__all__ = ["embed_dataset", "fitted", "images_of", "open_images", "open_split", "results_of", "with_in_memory"]
-
 
 def with_in_memory(description: Mapping[str, Any]) -> dict[str, Any]:
     """A description with ``in_memory``, which those of earlier versions lack.

@@ -18,8 +18,6 @@ from wasskit.models.export import load_weights
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
 
-__all__ = ["checkpoint_entry", "data_root_of", "exported_file", "is_exported", "read_model", "results_folder"]
-
 
 def checkpoint_entry(description: Mapping[str, Any]) -> dict[str, Any]:
     """What a task adds to its checkpoints (``Task.extra_state``), so that :func:`read_model` finds its description."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from wasskit.evaluation.embedding import Features
     from wasskit.trained.options import ModelDataOptions
 
-__all__ = ["FileOptions", "GalleryFileOptions", "ModelOrFile", "TrainFileOptions", "read_features", "vector_file"]
-
 FILES = ".npy, .npz:KEY, .safetensors:KEY, .parquet:COLUMN, .csv"
 
 

@@ -18,8 +18,6 @@ from typing import Any
 from wasskit.errors import UserError
 from wasskit.system.documents import read_text
 
-__all__ = ["describe_environment", "git_revision"]
-
 _PACKAGES = (
     "wasskit", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm", "geomloss", "pytorch-metric-learning",
 )  # fmt: skip

@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
-__all__ = ["PlainReporter", "Reporter", "RichReporter", "SilentReporter", "make_reporter"]
-
 
 class Reporter(Protocol):
     """Where the loop reports. Values are means on the host; nothing here waits for a device."""

@@ -14,8 +14,6 @@ from wasskit.system.files import replace_text, writing
 from wasskit.system.readers import Damage, reader
 from wasskit.text import csv_text
 
-__all__ = ["Metric", "MetricsFile", "read_metrics", "to_metric"]
-
 _HEADER = ("epoch", "step", "split", "metric", "value")
 
 

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 
 from wasskit.system.readers import Damage, reader
 
-__all__ = ["read_pickle"]
-
 LARGEST = 1 << 30
 """Bytes of the largest file: that of CIFAR-100 has 155 million."""
 DTYPES = dict.fromkeys(("u1", "|u1", "uint8", "B"), np.uint8) | dict.fromkeys(("i8", "<i8", "int64", "q"), np.int64)

@@ -27,8 +27,6 @@ from torch.autograd import Function
 
 from wasskit.models.icnn.potential import Activation, activate, relative_curvature
 
-__all__ = ["Form", "Layers", "Monomials", "Products", "Skips", "value", "value_and_gradient"]
-
 
 class Skips(Protocol):
     """Input-quadratic layers ``q(x)``, from what they make of the parameters: tensors of the class's own order."""

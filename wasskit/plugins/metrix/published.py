@@ -16,8 +16,6 @@ from torch import Tensor
 
 from wasskit.plugins.metrix.pairs import Kind, Pairing, Ragged, Triples, all_negatives, join, positive_negative
 
-__all__ = ["PublishedPairing", "first_positives", "hardest_as_published"]
-
 
 @dataclass(frozen=True)
 class PublishedPairing(Pairing):

@@ -34,8 +34,6 @@ from wasskit.training.series import over_epochs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["cascade_report", "evaluation_report", "retrieval_report", "training_report"]
-
 #: Largest number of learning curves of one panel.
 _CURVES = 8
 

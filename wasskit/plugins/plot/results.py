@@ -16,8 +16,6 @@ from wasskit.system.documents import read_csv_rows, read_toml
 from wasskit.system.hints import did_you_mean
 from wasskit.text import markdown_text
 
-__all__ = ["Entry", "Plan", "read_plan", "results_report"]
-
 
 @dataclass(frozen=True)
 class Entry:

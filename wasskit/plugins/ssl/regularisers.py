@@ -16,19 +16,6 @@ from wasskit.evaluation.gaussianity import sigreg_statistic
 from wasskit.ot.directions import slicing_directions
 from wasskit.plugins.ssl.losses import in_full_precision
 
-__all__ = [
-    "Regulariser",
-    "covariance_term",
-    "invariance_loss",
-    "sigreg_regulariser",
-    "variance_term",
-    "vicreg_regulariser",
-    "visreg_center",
-    "visreg_regulariser",
-    "visreg_scale",
-    "visreg_shape",
-]
-
 _EPS = 1e-4
 
 

@@ -40,11 +40,6 @@ from wasskit.training.series import over_epochs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Named", "Probe", "evaluation_report", "knn_report", "linear_report", "pretraining_report", "probed",
-    "probed_features",
-]  # fmt: skip
-
 _SHOWN = ("linear_top1", "linear_top5", "linear_best_top1", "knn", "w2", "lu", "alignment", "effective_rank")
 
 

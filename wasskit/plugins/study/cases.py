@@ -21,8 +21,6 @@ from wasskit.plugins.study.laws import SphereLaw, cloned_instances_lu
 from wasskit.plugins.study.options import Rounding, kept_and_total
 from wasskit.plugins.study.sampling import Expected, root_of_gamma, sphere_excess, sphere_lu_error
 
-__all__ = ["Case", "CaseResult", "Kind", "case_results", "collapsed", "expected", "metrics"]
-
 Kind = Literal["collapse", "dimension", "fcc", "fbc", "icc"]
 
 

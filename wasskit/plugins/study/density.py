@@ -16,8 +16,6 @@ from wasskit.plugins.study import laws
 from wasskit.plugins.study.figures import density_panels, distance_panel, joint_density_panels
 from wasskit.report import Report, Table
 
-__all__ = ["density_report", "gaussian_coordinates", "histogram", "joint_histogram", "sphere_coordinates"]
-
 Array = NDArray[np.float64]
 
 

@@ -18,8 +18,6 @@ from wasskit.plugins.study.sampling import projected_normal_sample
 from wasskit.plugins.study.uniformity import agreement, deviations
 from wasskit.report import Report, Table
 
-__all__ = ["means_report"]
-
 _SHOWN = 300
 _COLUMNS = (
     "k", "neg_w2", "neg_w2_se", "neg_w2_law_se", "neg_w2_expected", "neg_w2_exact", "neg_lu", "neg_lu_se",

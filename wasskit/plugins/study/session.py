@@ -16,8 +16,6 @@ from wasskit.training.run import RunDirectory
 
 C = TypeVar("C", bound=ReportOptions)
 
-__all__ = ["finish", "run_study", "study_run", "write_report"]
-
 
 @contextlib.contextmanager
 def study_run(config: ReportOptions, invocation: Invocation, name: str) -> Iterator[tuple[RunDirectory, Any]]:

@@ -16,8 +16,6 @@ from wasskit.report import Report, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PROTOCOLS", "Protocol", "Result", "Trial", "crossval_report"]
-
 PROTOCOLS = {
     "separate": "each fold's model alone, mean of the folds",
     "concatenated": "joined embeddings of all folds' models",

@@ -52,8 +52,6 @@ from wasskit.system.files import replace_file, replace_text, writing
 from wasskit.system.signals import Stopped, name_of
 from wasskit.training.run import RunDirectory
 
-__all__ = ["Study", "open_study"]
-
 MAY_GROW = {"losses", "modes", "repeats"}
 """Options that a comparison may be gone on with differently: what is there stays valid."""
 

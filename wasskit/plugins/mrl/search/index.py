@@ -42,8 +42,6 @@ from wasskit.plugins.mrl.search.storage import (
 )
 from wasskit.system.readers import MissingFile
 
-__all__ = ["Neighbours", "PrefixIndex"]
-
 DIM, SHORTLIST = 64, 200
 _GROWTH = 4
 """An index that has grown by this factor learns its code anew, as long as it was learned from all rows."""

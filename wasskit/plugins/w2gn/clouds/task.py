@@ -23,8 +23,6 @@ from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.fitting import decides, pretraining
 from wasskit.training.task import Progress, StepSource
 
-__all__ = ["CloudTask", "Fitted", "build_cloud_task", "directions_for", "finished"]
-
 
 class CloudTask(TransportTask):
     """Potentials in training, and those of the evaluation at which they gained most over the Gaussian start.
