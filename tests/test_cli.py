@@ -252,10 +252,7 @@ def test_recipes_can_be_listed_shown_copied_and_validated(run_cli: Callable[...,
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
-        (
-            'command = "mrl train"\n[options]\nepohcs = 3\n',
-            ["Unknown key 'epohcs'", "Did you mean 'epochs'?"],
-        ),
+        ('command = "mrl train"\n[options]\nepohcs = 3\n', ["Unknown key 'epohcs'", "Did you mean 'epochs'?"]),
         ('command = "mrl train"\n[options]\nepochs = "many"\n', ["Key 'epochs'", "whole number"]),
         ('command = "mrl train"\n[options]\nepochs = 0\n', ["Key 'epochs'", "at least 1"]),
         ('command = "mrl train"\nepochs = 3\n', ["Unknown key 'epochs'", "[options]"]),

@@ -406,10 +406,7 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
         (lambda: index.add(x, range(5, 15)), r"The id 5 is in the index already \(5 are\)"),
         (lambda: index.add(x[:1], ["a"]), "are whole numbers, not texts such as 'a'"),
         (lambda: named.add(x), "are texts: give one for each new row"),
-        (
-            lambda: index.delete([3, 10, 11]),
-            r"There is no id 10 in the index .*x \(2 of 3 are not there\): noth",
-        ),
+        (lambda: index.delete([3, 10, 11]), r"There is no id 10 in the index .*x \(2 of 3 are not there\): noth"),
         (lambda: named.delete(["c"]), "There is no id 'c' in the index"),
         (lambda: index.search(x[:, :3]), "has vectors of 3 numbers, the index .*x 24"),
         (lambda: index.search(x, 0), "expected at least 1"),
