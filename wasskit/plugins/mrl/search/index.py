@@ -189,13 +189,7 @@ class PrefixIndex:
     # --- Search -------------------------------------------------------------------------------------------------------
 
     def search(
-        self,
-        queries: Any,
-        k: int = 10,
-        *,
-        shortlist: int | None = None,
-        exact: bool = False,
-        probes: int | None = None,
+        self, queries: Any, k: int = 10, *, shortlist: int | None = None, exact: bool = False, probes: int | None = None
     ) -> Neighbours:
         """The ``k`` rows with the largest cosine with each query, or all where there are fewer.
 
