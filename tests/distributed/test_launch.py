@@ -729,3 +729,41 @@ def test_the_others_of_a_killed_rank_are_silent(capfd: pytest.CaptureFixture[str
     said = " ".join(capfd.readouterr().err.split())
     assert said.startswith("Error: Rank 1 was ended by SIGKILL")
     assert "SIGTERM" not in said
+
+
+FORMING = (
+    PROLOGUE
+    + """
+from wasskit.distributed import group
+from wasskit.system.signals import raised
+
+def ready():
+    (folder / f"ready{place}").touch()
+
+form = group.dist.init_process_group
+
+def init_process_group(*args, **kwargs):
+    ready()
+    form(*args, **kwargs)
+
+group.dist.init_process_group = init_process_group
+if place == "0":
+    with raised():
+        group.init_group("cpu")
+ready()
+while True:
+    time.sleep(0.05)
+"""
+)
+
+
+@pytest.mark.distributed
+def test_a_rank_that_waits_for_others_to_form_a_group_is_stopped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 0 waits for rank 1, which never comes, in a call that runs no handler; nothing is left to say so but us."""
+    process = start(tmp_path, FORMING)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert "Stopped by SIGTERM" in capfd.readouterr().err
+    assert not any(map(alive, pids(tmp_path)))

@@ -121,6 +121,8 @@ class _Agent(LocalElasticAgent):
             self._clear()
         codes = self._codes()
         if self._failed is None:
+            if self._asked and (codes.get(0) or 0) < 0:  # ended before it could say so
+                _say_error(f"Stopped by {name_of(self._asked[0])}.{self._saved()}")
             return next((code for code in map(_exit_code, codes.values()) if code), 0)
         self._explain(self._failed)
         return _exit_code(codes[self._failed])
@@ -212,8 +214,7 @@ class _Agent(LocalElasticAgent):
             else ""
         )
         rank = self._worker_group.workers[place].global_rank
-        sentence = f"Rank {rank} was ended by {name_of(-code)}{cause}.{self._saved()}"
-        console.stderr().print(f"[bold red]Error:[/bold red] {console.escape(sentence)}")
+        _say_error(f"Rank {rank} was ended by {name_of(-code)}{cause}.{self._saved()}")
 
 
 @contextmanager
@@ -241,6 +242,10 @@ def _handlers_kept() -> Iterator[None]:
         theirs["_terminate_process_handler"] = handler_of_theirs
         for number, handler in ours.items():
             signal.signal(number, handler)
+
+
+def _say_error(sentence: str) -> None:
+    console.stderr().print(f"[bold red]Error:[/bold red] {console.escape(sentence)}")
 
 
 def _show_end(path: Path) -> None:

@@ -29,7 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 from wasskit.distributed.devices import find_devices
 from wasskit.distributed.launch import join_slurm_step, owns_ranks
 from wasskit.errors import RunFailed, UserError
-from wasskit.system.signals import handled
+from wasskit.system.signals import handled, unhandled
 
 T = TypeVar("T")
 
@@ -114,10 +114,12 @@ def init_group(device: str | torch.device = "auto") -> torch.device:
     if launched and not _initialised():
         # An agent may keep one store for all attempts: without a name of its own this one would find there the
         # addresses of ranks that are gone.
-        store, own_rank, size = next(rendezvous("env://"))
-        attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        dist.init_process_group("gloo", store=attempt, rank=own_rank, world_size=size)
-        _open_channels(chosen)
+        # Where another rank is gone already, forming the group waits for it, and runs no handler of signals meanwhile.
+        with unhandled():
+            store, own_rank, size = next(rendezvous("env://"))
+            attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+            dist.init_process_group("gloo", store=attempt, rank=own_rank, world_size=size)
+            _open_channels(chosen)
     return chosen
 
 

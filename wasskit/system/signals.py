@@ -1,7 +1,8 @@
 """The signals that ask a process to stop: which they are, which processes handle them, and how.
 
 A command that trains notes them and stops between two steps (`handled`); everywhere else they end the command by an
-exception, so that what was being written is cleaned up (`raised`); helper processes block them (`shielded`).
+exception, so that what was being written is cleaned up (`raised`); helper processes block them (`shielded`); while ranks
+wait for each other to form a group they end the process (`unhandled`).
 """
 
 from __future__ import annotations
@@ -101,6 +102,19 @@ def raised() -> Iterator[None]:
 
     with handled(follow):
         yield
+
+
+@contextlib.contextmanager
+def unhandled() -> Iterator[None]:
+    """Inside, a signal that asks to stop ends the process at once: for calls that return to no handler while they wait."""
+    before = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.signal(number, signal.SIG_DFL) for number in stop_signals()}
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def shield() -> None:
