@@ -75,7 +75,8 @@ def data_pack(
             ]
             yield Case(
                 f"{images} of {width} x {height} as squares of {side} pixels; {name}",
-                *map(epochs, loaders),
+                epochs(loaders[0]),
+                epochs(loaders[1]),
                 items=images,
                 note=lambda: f"packed once at {packing:,.0f} images/s",
             )

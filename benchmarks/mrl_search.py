@@ -137,24 +137,25 @@ def by_faiss(
     quick={"rows": 2000, "width": 64, "queries": 20, "dim": 16},
 )
 def search(
-    *, rows: int = 100_000, width: int = 512, queries: int = 500, dim: int = 96, shortlist: int = 200
+    *, rows: int = 100_000, width: int = 512, queries: int = 500, dim: int = 96, decay: float = 1.5
 ) -> Iterator[Case]:
     """One setting of the script's table, at a tenth of its rows."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vectors.npy"
-        sample = Sample(rows, width)
+        sample = Sample(rows, width, decay)
         write(path, sample, rows, width)
         asked = sample.draw(queries, 0).numpy()
         index = PrefixIndex.create(Path(folder) / "int8.index", path, dim=dim, code="int8")
 
         def short() -> NDArray[Any]:
-            return index.search(asked, K, shortlist=shortlist).ids
+            return index.search(asked, K).ids
 
         def exact() -> NDArray[Any]:
             return index.search(asked, K, exact=True).ids
 
         def flat() -> Work:
-            return next(by_faiss(path, asked, hnsw=False, threads=torch.get_num_threads())).search
+            flats = by_faiss(path, asked, hnsw=False, threads=torch.get_num_threads(), now=time.perf_counter)
+            return next(flats).search
 
         def note() -> str:
             pairs = zip(short().tolist(), exact().tolist(), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,18 @@ def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
 def conditions(run: Run) -> str:
     """Where, when and with what, in a sentence."""
     machine = run["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     threads = " / ".join(map(str, run["threads"]))
-    return (
+    return _filled(
         f"Measured on {run['date'][:10]} on {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
-        f"with {threads} threads; {versions}."
+        f"threads: {threads}; {versions}."
     )
 
 
@@ -86,29 +91,26 @@ def readme_of(run: Run) -> str:
         seen.add(name)
         peers = [f"{peer} {_medians(rows, peer)}" for peer in _names(rows) if peer != "plain"]
         lines.append([f"{about['title']} ({size})", _medians(rows, "plain"), ", ".join(peers) or "-"])
-    return (
+    words = (
         "How many times as long the same result takes by a plain form of the same precision, and by other packages: "
-        f"medians of paired turns, with {' / '.join(map(str, run['threads']))} threads. More than 1: `wasskit` is "
-        "faster. `make bench` repeats it; spreads, floors and memory are in "
-        "[the whole table](docs/reference/benchmarks.md).\n\n"
-        + _table(["", "plain form", "packages"], lines)
-        + f"\n{conditions(run)}\n"
+        "medians of paired turns, for one number of threads after the other. More than 1: `wasskit` is faster. "
+        "`make bench` repeats it; spreads, floors and memory are in [the whole table](docs/reference/benchmarks.md)."
     )
+    return f"{_filled(words)}\n\n{_table(['', 'plain form', 'packages'], lines)}\n{conditions(run)}\n"
 
 
 def page_of(run: Run) -> str:
     """The page with all sizes, quartiles, floors, memory and notes."""
-    parts = [
-        "# Speed and memory\n",
+    words = (
         "Written by `make bench` from `benchmarks/history.jsonl`, to which each run adds a line. Each piece of work is "
         "done in turns with the others (A B C A B C ...), in one process for each number of threads: a ratio is the "
         "time of another way by ours in the same turn, given as the median of all turns, with the quartiles in "
         "brackets. More than 1 means that `wasskit` is faster. With one thread the time is that of the thread, with "
         "more that of the clock, and for loaders that of all processes together. *Of the floor* is our time by that of "
         "the part that no way can leave out, where it is known. Memory is the growth of a process's peak in MiB, each "
-        "way alone.\n",
-        conditions(run) + "\n",
-    ]
+        "way alone."
+    )
+    parts = ["# Speed and memory\n", f"{_filled(words)}\n", f"{conditions(run)}\n"]
     if run["missing"]:
         parts.append(f"Not installed, and so not compared: {', '.join(run['missing'])}.\n")
     by_name: dict[str, list[tuple[str, dict[int, Row]]]] = {}
@@ -143,7 +145,8 @@ def _section(name: str, about: Mapping[str, str], sizes: Sequence[tuple[str, dic
         if first["note"] or again:
             notes.append(f"- {size}: {first['note']}.{again}\n")
     title = about["title"]
-    return [f"## {title[0].upper()}{title[1:]}\n", " ".join(words) + "\n", _table(heading, lines), "".join(notes)]
+    parts = [f"## {title[0].upper()}{title[1:]}\n", _filled(" ".join(words)) + "\n", _table(heading, lines)]
+    return [*parts, "".join(notes)] if notes else parts
 
 
 def write_tables(history: Sequence[Run]) -> None:

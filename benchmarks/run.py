@@ -29,12 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import report
 
 VERSIONS = (
-    "wasskit", "torch", "numpy", "scipy", "geomloss", "pot", "faiss-cpu", "lightly", "pytorch-metric-learning",
+    "torch", "numpy", "scipy", "geomloss", "pot", "faiss-cpu", "lightly", "pytorch-metric-learning",
     "open-metric-learning", "torchmetrics", "kornia", "ott-jax",
 )  # fmt: skip
 """Packages whose versions are recorded where they are installed."""
 
-NOT_RUN = ("run.py", "report.py", "harness.py", "gpu.py", "ssl_seeds.py")
+NOT_RUN = ("run.py", "report.py", "harness.py", "gpu.py", "ssl_seeds.py", "w2gn_peers.py")
+"""Files that declare no benchmark; the last two compare trainings, by commands of their own."""
 
 
 def declared() -> dict[str, Any]:
@@ -91,7 +92,9 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
+    from wasskit import __version__
+
+    found = {"Python": platform.python_version(), "wasskit": __version__}
     for name in VERSIONS:
         try:
             found[name] = importlib.metadata.version(name)

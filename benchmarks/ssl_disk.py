@@ -55,13 +55,7 @@ def write_jpegs(folder: Path, count: int, width: int, height: int) -> list[Path]
     full={"images": 64},
 )
 def ssl_disk(
-    *,
-    images: int = 256,
-    width: int = 500,
-    height: int = 375,
-    size: int = 224,
-    batch_size: int = 32,
-    workers: int = 1,
+    *, images: int = 256, width: int = 500, height: int = 375, size: int = 224, batch_size: int = 32, workers: int = 1
 ) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_jpegs(Path(folder), images, width, height)

@@ -37,9 +37,7 @@ def measure(method: str, term: str, seed: int) -> list[Any]:
         compared[name][key] for name in ("untrained", "raw pixels") for key in ("knn10_top1", "knn10_top1_cropped")
     ]
     trained = compared["trained"]
-    return [
-        method, term, seed, trained["knn10_top1"], trained["knn10_top1_cropped"], found["final"]["test/w2"], *pairs,
-    ]  # fmt: skip
+    return [method, term, seed, trained["knn10_top1"], trained["knn10_top1_cropped"], found["final"]["test/w2"], *pairs]
 
 
 def cell(values: list[float]) -> str:

@@ -51,7 +51,8 @@ def energy_case(x: Tensor, y: Tensor) -> Case:
 
     def gradient(value: Tensor) -> Tensor:
         (found,) = torch.autograd.grad(value, x)
-        return found / found.norm()
+        unit: Tensor = found / found.norm()
+        return unit
 
     def geomloss() -> Work:
         from geomloss import SamplesLoss
@@ -86,7 +87,8 @@ def gaussians(dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def root(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    found: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return found
 
 
 @benchmark(
@@ -138,7 +140,8 @@ def map_case(mean1: Tensor, first: Tensor, mean2: Tensor, second: Tensor) -> Cas
     def plain() -> Tensor:
         half = root(first)
         inverse = torch.linalg.inv(half)
-        return inverse @ root(half @ second @ half) @ inverse
+        found: Tensor = inverse @ root(half @ second @ half) @ inverse
+        return found
 
     def pot() -> Work:
         from ot.gaussian import bures_wasserstein_mapping

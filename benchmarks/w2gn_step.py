@@ -51,14 +51,14 @@ def plain_map(net: DenseICNN, x: Tensor) -> Tensor:
     return torch.autograd.grad(plain_value(net, x).sum(), x, create_graph=True)[0]
 
 
-def plain_loss(psi: DenseICNN, conjugate: DenseICNN, x: Tensor, y: Tensor) -> Tensor:
-    """The objective with both cycle terms, lambda 10."""
+def plain_loss(psi: DenseICNN, conjugate: DenseICNN, x: Tensor, y: Tensor, cycle: float = 10.0) -> Tensor:
+    """The objective with both cycle terms, of weight ``cycle``."""
     x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
     back = plain_map(conjugate, y)
     correlation = plain_value(psi, x).mean() - plain_value(psi, back.detach()).mean()
     cycle_y = (plain_map(psi, back) - y).square().mean()
     cycle_x = (plain_map(conjugate, plain_map(psi, x)) - x).square().mean()
-    return correlation + 10.0 * (cycle_y + cycle_x)
+    return correlation + cycle * (cycle_y + cycle_x)
 
 
 def fast_loss(psi: DenseICNN, conjugate: DenseICNN, x: Tensor, y: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def w2gn_step(
 ) -> Iterator[Case]:
     for title, dim, hidden, rank, batch in CASES:
         if title.split(",")[0] in cases:
-            forms = {"closed form": fast_loss, "solved conjugates": solved_loss}
+            forms: dict[str, Loss] = {"closed form": fast_loss, "solved conjugates": solved_loss}
             if compile:
                 forms["closed form, compiled"] = compiled(fast_loss, torch.device(device))
             for name, loss in forms.items():

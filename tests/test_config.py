@@ -71,14 +71,7 @@ def resolve(**given: Any) -> Sample:
 
 def test_command_line_texts_become_typed_values() -> None:
     config = resolve(
-        epochs="3",
-        lr="2e-5",
-        dims="8,16, 32",
-        mode="slow",
-        clip="none",
-        w2=True,
-        root="~/data",
-        paths=["a", "b"],
+        epochs="3", lr="2e-5", dims="8,16, 32", mode="slow", clip="none", w2=True, root="~/data", paths=["a", "b"]
     )
     assert config.epochs == 3
     assert config.lr == 2e-5
@@ -141,12 +134,7 @@ def test_recipe_keys_may_be_written_as_on_the_command_line() -> None:
 
 
 def test_numbers_are_displayed_in_full() -> None:
-    assert [display(x) for x in (1.0, 2e-5, 0.12345678, 2**31 - 1)] == [
-        "1",
-        "2e-05",
-        "0.12345678",
-        "2147483647",
-    ]
+    assert [display(x) for x in (1.0, 2e-5, 0.12345678, 2**31 - 1)] == ["1", "2e-05", "0.12345678", "2147483647"]
 
 
 def test_command_line_wins_over_recipe_over_default(tmp_path: Path) -> None:

@@ -54,10 +54,7 @@ def test_former_names_mean_the_present_option(
     [
         (["ssl", "byol", "--crop-min", "2"], "--min-crop: 2.0 is out of range"),
         (["ssl", "byol", "--batch-norm", "both"], "--batch-norm: 'both' is not one of sync, local."),
-        (
-            ["ssl", "byol", "--crop-min", ".1", "--min-crop", ".1"],
-            "--crop-min is the former name of --min-crop",
-        ),
+        (["ssl", "byol", "--crop-min", ".1", "--min-crop", ".1"], "--crop-min is the former name of --min-crop"),
     ],
 )
 def test_former_names_are_checked(
@@ -67,9 +64,7 @@ def test_former_names_are_checked(
     assert (result.exit_code, message in words(result.stderr)) == (2, True), result.stderr
 
 
-SMALL = [
-    "--epochs", "2", "--batch-size", "512", "--projector", "16,8", "--eval-every", "2", "--no-tensorboard", "-q",
-]  # fmt: skip
+SMALL = ["--epochs", "2", "--batch-size", "512", "--projector", "16,8", "--eval-every", "2", "--no-tensorboard", "-q"]
 
 
 @pytest.mark.slow

@@ -141,14 +141,7 @@ def test_words_say_what_the_code_does(path: str, name: str) -> None:
 def test_one_name_means_one_thing(path: str) -> None:
     """Short forms belong to one option everywhere, every --output has -o, and former names are no one else's."""
     fields = fields_of(COMMANDS[path].options)
-    short = {
-        "-o": "--output",
-        "-b": "--batch-size",
-        "-q": "--quiet",
-        "-v": "--verbose",
-        "-m": "--metric",
-        "-k": "--k",
-    }
+    short = {"-o": "--output", "-b": "--batch-size", "-q": "--quiet", "-v": "--verbose", "-m": "--metric", "-k": "--k"}
     names = [f.name for f in fields]
     for f in fields:
         if f.option.short:

@@ -29,10 +29,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     ),
     "ssl": (["ssl byol --epochs 1 --run-dir run", "ssl export run"], "run/export/model.safetensors"),
     "w2gn": (
-        [
-            "w2gn toy --steps 4 --hidden 8,8 --test-size 100 --run-dir run",
-            "w2gn apply run/map.safetensors points.npy",
-        ],
+        ["w2gn toy --steps 4 --hidden 8,8 --test-size 100 --run-dir run", "w2gn apply run/map.safetensors points.npy"],
         "run/map.safetensors",
     ),
     "study": (["study means --quick --run-dir run"], "run/means.csv"),

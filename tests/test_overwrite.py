@@ -26,19 +26,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(["ssl", "byol", *small, "--projector", "8,4", "--run-dir", str(folder / "ssl")]) == 0
     metrix = ["--compare", "no", "--embedding-size", "8", "--run-dir", str(folder / "metrix")]
     assert run(["metrix", "train", *small, *metrix]) == 0
-    toy = [
-        "--steps",
-        "2",
-        "--batch-size",
-        "16",
-        "--hidden",
-        "4",
-        "--start-samples",
-        "64",
-        "--test-size",
-        "100",
-        "-q",
-    ]
+    toy = ["--steps", "2", "--batch-size", "16", "--hidden", "4", "--start-samples", "64", "--test-size", "100", "-q"]
     assert run(["w2gn", "toy", *toy, "--no-tensorboard", "--run-dir", str(folder / "w2gn")]) == 0
     assert run(["mrl", "export", str(folder / "mrl"), "-o", str(folder / "weights.safetensors"), "-q"]) == 0
     (folder / "photos").mkdir()

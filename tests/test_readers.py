@@ -38,10 +38,7 @@ ALLOWED = {
         "data/sets/imagenet100.py",
         "__call__",
     ): "bytes in memory, or a path that `opened` checks; errors are noted by _read",
-    (
-        "data/formats/parquet.py",
-        "_file",
-    ): "called by the readers of Parquet files alone, and inside of `reading`",
+    ("data/formats/parquet.py", "_file"): "called by the readers of Parquet files alone, and inside of `reading`",
     ("data/formats/pack.py", "open_pack"): "called by the reader of packs; and of a draft, which any damage discards",
     ("data/formats/pack.py", "map_pixels"): "pixels of a file that is read",
     ("training/trainer.py", "fit"): "an `opened` of its own, which opens no file",

@@ -61,13 +61,7 @@ def test_what_is_printed_where(tmp_path: Path, capsys: pytest.CaptureFixture[str
     )
     said = capsys.readouterr()
     assert told == {"x": 1, "figures": []}
-    for words in (
-        "Title",
-        "0.12",
-        "A note.",
-        f"Table: {tmp_path / 't.csv'}",
-        f"Results: {tmp_path / 'r.json'}",
-    ):
+    for words in ("Title", "0.12", "A note.", f"Table: {tmp_path / 't.csv'}", f"Results: {tmp_path / 'r.json'}"):
         assert words in said.out.replace("\n", "") or words in said.out
     assert "A remark." in said.err
     assert "A warning." in said.err

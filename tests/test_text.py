@@ -21,7 +21,7 @@ HOSTILE = [
     "a\n\\input{/etc/passwd}",
     "a\r\n\\write18{id} % & ~ ^ # _ { } $x$ \\",
     "[0pt] *",
-    "=HYPERLINK(\"http://x\";\"y\")",
+    '=HYPERLINK("http://x";"y")',
     "+1+cmd|' /C calc'!A0",
     "-2+3",
     "@SUM(A1)",
@@ -37,7 +37,7 @@ HOSTILE = [
     "$\\frac{1$",
     "_hidden$",
     "\udcff",
-]  # fmt: skip
+]
 CONTROLLING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -286,11 +286,7 @@ def test_a_grid_quotes_its_settings(tmp_path: Path) -> None:
     ],
 )
 def test_options_refuse_control_characters(
-    run_cli: Callable[..., Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    words: tuple[str, ...],
-    hostile: str,
+    run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], hostile: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run_cli(*words, hostile)

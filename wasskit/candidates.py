@@ -38,11 +38,7 @@ def complete_runs(typed: str, made_by: str = "") -> Iterable[str]:
     found = set()
     for folder in folders:
         if folder.is_dir():
-            for config in (
-                *folder.glob("config.toml"),
-                *folder.glob("*/config.toml"),
-                *folder.glob("*/*/config.toml"),
-            ):
+            for config in (*folder.glob("config.toml"), *folder.glob("*/config.toml"), *folder.glob("*/*/config.toml")):
                 found.add(str(config.parent))
     return sorted(path for path in found if path.startswith(typed) and _made_by(Path(path), made_by))
 

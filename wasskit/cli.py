@@ -337,10 +337,7 @@ def _explain(error: Exception) -> tuple[str | None, int]:
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return (
-                f"The disk is full{where}: nothing already saved is lost; free some space and run it again.",
-                2,
-            )
+            return (f"The disk is full{where}: nothing already saved is lost; free some space and run it again.", 2)
         if isinstance(error, PermissionError):
             return f"No permission{where}: choose another folder or change its permissions.", 2
         if error.filename and error.strerror:

@@ -31,9 +31,7 @@ class DeviceOptions(OneDeviceOptions):
 
     nproc: int = option(1, help="Processes on this machine, one per device.", panel="Machine", min=1, runtime=True)
     precision: Literal["fp32", "bf16", "fp16"] = option(
-        "fp32",
-        help="Arithmetic of the networks (bf16, fp16: autocast; fp16 with scaled gradients).",
-        panel="Machine",
+        "fp32", help="Arithmetic of the networks (bf16, fp16: autocast; fp16 with scaled gradients).", panel="Machine"
     )
 
 
@@ -114,11 +112,7 @@ class RunOptions(RunFolderOptions):
     )  # fmt: skip
     seed: int = option(0, help="Seed of everything random.", panel="Run", min=0, max=2**31 - 1)
     checkpoint_every: int = option(
-        1,
-        help="Epochs between checkpoints (evaluations for step-based runs).",
-        panel="Run",
-        min=1,
-        runtime=True,
+        1, help="Epochs between checkpoints (evaluations for step-based runs).", panel="Run", min=1, runtime=True
     )
     log_every: int = option(20, help="Steps between logged losses.", panel="Run", min=1)
     tensorboard: bool = option(True, help="Write TensorBoard events.", panel="Run", runtime=True)
@@ -148,11 +142,7 @@ class DataFolderOptions(DataPlaceOptions):
     """Where data sets are, and whether they may be fetched."""
 
     download: bool = option(
-        False,
-        help="Download the data set if it is not there.",
-        panel="Data",
-        transient=True,
-        flag="--download",
+        False, help="Download the data set if it is not there.", panel="Data", transient=True, flag="--download"
     )
 
 
@@ -161,9 +151,7 @@ class ReadingOptions(OptionGroup):
     """How images are read."""
 
     corrupt: Literal["refuse", "skip"] = option(
-        "refuse",
-        help="What to do with images that cannot be read (they are named and counted).",
-        panel="Data",
+        "refuse", help="What to do with images that cannot be read (they are named and counted).", panel="Data"
     )
     workers: int | None = option(
         None, help="Loader processes for sets that do not fit in memory.", panel="Data", min=0, runtime=True,
@@ -181,9 +169,8 @@ class DatasetOptions(OptionGroup):
     """Which data set, and at which size."""
 
     dataset: str = option(
-        "digits", help="Data set (`wasskit info` lists them).", panel="Data", complete=complete_datasets,
-        metavar="NAME",
-    )  # fmt: skip
+        "digits", help="Data set (`wasskit info` lists them).", panel="Data", complete=complete_datasets, metavar="NAME"
+    )
     image_size: int | None = option(
         None, help="Side of the images in pixels.", panel="Data", min=4, show_default="the data set's"
     )

@@ -26,8 +26,6 @@ if typing.TYPE_CHECKING:
     from wasskit.training.records import Summary
     from wasskit.training.run import RunDirectory
 
-__all__ = ["Entry", "Report", "Table", "conclude", "finish", "published", "show", "tell", "write"]
-
 
 class Printable(typing.Protocol):
     """What Rich can print."""
@@ -174,11 +172,7 @@ def finish(report: Report, folder: Path, *, suffixes: Sequence[str] = (".png",))
 
 
 def conclude(
-    run: RunDirectory,
-    summary: Summary,
-    report: Report,
-    written: Sequence[Path],
-    following: Sequence[Sequence[object]],
+    run: RunDirectory, summary: Summary, report: Report, written: Sequence[Path], following: Sequence[Sequence[object]]
 ) -> dict[str, Any]:
     """The end of a training: its report, how long it took, what to do next; the summary with the report's result.
 

@@ -14,11 +14,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-__all__ = [
-    "controls", "csv_cell", "csv_text", "figure_text", "hidden", "html_text", "latex_text", "markdown_text",
-    "plain_text", "short_text", "terminal_text",
-]  # fmt: skip
-
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -26,12 +21,7 @@ _LATEX = {
     # A bracket or a star that begins a row would be an argument of the \\ or \midrule before it.
     "[": "{[}", "]": "{]}", "*": "{*}",
 }  # fmt: skip
-_MARKDOWN = {
-    **{character: "\\" + character for character in "\\`*_[]|~$#!"},
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-}
+_MARKDOWN = {**{character: "\\" + character for character in "\\`*_[]|~$#!"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _FORMULA = frozenset("=+-@\t\r")
 

@@ -45,19 +45,7 @@ TRAININGS: dict[str, tuple[list[str], int | None]] = {
 }  # fmt: skip
 """Name: the command, and the optimiser's step after which its interrupted twin is told to stop."""
 
-SWEEP = [
-    "mrl",
-    "sweep",
-    "beta=0.1,1",
-    "--dims",
-    "4,8",
-    "--backbone",
-    "tiny",
-    "--epochs",
-    "1",
-    "--batch-size",
-    "512",
-]
+SWEEP = ["mrl", "sweep", "beta=0.1,1", "--dims", "4,8", "--backbone", "tiny", "--epochs", "1", "--batch-size", "512"]
 """Its trainings are processes of their own, which do not know `nano`."""
 
 WRITERS = {
@@ -182,7 +170,7 @@ def scrub(root: Path) -> None:
             or (path.suffix in (".png", ".tex", ".pdf", ".svg") and not relative.startswith("images/"))
             or (path.name == "checkpoints" and relative.startswith(("runs/sweep/", "runs/domain/")))
             or (interrupted and (path.name == "best.pt" or "baseline/checkpoints" in relative))
-        )  # fmt: skip
+        )
         if dropped and path.is_dir():
             shutil.rmtree(path)
         elif dropped:

@@ -72,17 +72,7 @@ def test_a_declared_set_has_what_every_set_has(stripes: str) -> None:
 def test_every_plugin_trains_on_a_declared_set(
     stripes: str, tmp_path: Path, run_cli: Callable[..., Any], arguments: tuple[str, ...]
 ) -> None:
-    common = (
-        "--dataset",
-        stripes,
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-        "--run-dir",
-        tmp_path / "run",
-        "--json",
-    )
+    common = ("--dataset", stripes, "--epochs", "1", "--device", "cpu", "--run-dir", tmp_path / "run", "--json")
     done = run_cli(*arguments, *common)
     assert done.exit_code == 0, done.stderr
     assert stripes in (tmp_path / "run" / "config.toml").read_text()

@@ -10,14 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from wasskit.data.embeddings import (
-    Embeddings,
-    class_numbers,
-    open_embeddings,
-    read_column,
-    read_labelled,
-    read_tensor,
-)
+from wasskit.data.embeddings import Embeddings, class_numbers, open_embeddings, read_column, read_labelled, read_tensor
 from wasskit.errors import UserError
 
 ROWS = np.random.default_rng(0).standard_normal((11, 3))
@@ -159,7 +152,7 @@ def _bad_files(folder: Path) -> None:
         ("absent.safetensors", "There is no file .*absent.safetensors"),
         ("flat.npy:a", "holds one matrix: name it without"),
     ],
-)  # fmt: skip
+)
 def test_bad_files_are_refused(tmp_path: Path, name: str, said: str) -> None:
     _bad_files(tmp_path)
     with pytest.raises(UserError, match=said) as caught:
@@ -239,7 +232,7 @@ def test_classes_are_numbered_alike_in_all_files(tmp_path: Path) -> None:
         ("y.csv:label", "id,label\n1,2\n3\n", r"y\.csv: row 2 has no column 'label'"),
         ("y.jpg", "", "labels are read from .npy, .npz, .csv, .parquet or .txt files"),
     ],
-)  # fmt: skip
+)
 def test_bad_labels_are_refused(tmp_path: Path, name: str, content: Any, said: str) -> None:
     np.save(tmp_path / "x.npy", ROWS[:3])
     file = tmp_path / name.partition(":")[0]
@@ -273,7 +266,7 @@ def test_vectors_of_other_widths_are_refused(tmp_path: Path) -> None:
         ({"v": [[1.0]], "w": [[2.0]]}, "x.parquet", r"several columns of lists \(v, w\): name one, .*t:COLUMN"),
         ({"v": [[1.0]]}, "x.parquet:w", "it has no column of lists 'w'"),
     ],
-)  # fmt: skip
+)
 def test_bad_parquet_is_refused(tmp_path: Path, columns: dict[str, Any], name: str, said: str) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     pytest.importorskip("pyarrow.parquet")

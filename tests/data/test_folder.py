@@ -185,8 +185,7 @@ def test_real_folders(data_root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "heading",
-    ["path,label", "label,path", ",path,label", "filename,class", "image_path,target", "Image, Labels", ""],
+    "heading", ["path,label", "label,path", ",path,label", "filename,class", "image_path,target", "Image, Labels", ""]
 )
 def test_csv_columns_are_found_by_their_heading(pets: Path, heading: str) -> None:
     values = {"cat": "cat/0.jpg", "dog": "dog/0.jpg"}

@@ -35,13 +35,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, name: str, **numbers: tuple[int, in
 
 def make_cub(root: Path) -> Path:
     folder = root / "CUB_200_2011"
-    names = [
-        "001.Albatross",
-        "100.Brown_Pelican",
-        "101.White_Pelican",
-        "150.Sage_Thrasher",
-        "200.Yellowthroat",
-    ]
+    names = ["001.Albatross", "100.Brown_Pelican", "101.White_Pelican", "150.Sage_Thrasher", "200.Yellowthroat"]
     lines: list[str] = []
     for name in names:
         for i in range(2):
@@ -54,10 +48,7 @@ def make_cub(root: Path) -> Path:
 
 def make_sop(root: Path, folder: str = "Stanford_Online_Products") -> Path:
     base = root / folder
-    lines = {
-        "train": ["image_id class_id super_class_id path"],
-        "test": ["image_id class_id super_class_id path"],
-    }
+    lines = {"train": ["image_id class_id super_class_id path"], "test": ["image_id class_id super_class_id path"]}
     for number in (1, 2, 11319, 11320, 11321):
         for i in range(2):
             path = f"chair_final/{number}_{i}.JPG"
@@ -108,8 +99,7 @@ def make_cars(root: Path, *, newer: bool, labels: bool = True) -> None:
         for path, _ in rows:
             picture(root / path)
         savemat(
-            root / "cars_annos.mat",
-            {"annotations": mat_rows(rows, "relative_im_path"), "class_names": names[None]},
+            root / "cars_annos.mat", {"annotations": mat_rows(rows, "relative_im_path"), "class_names": names[None]}
         )
         return
     (root / "devkit").mkdir(parents=True)

@@ -273,12 +273,7 @@ class TestCifarJpeg:
             load_dataset("cifar10-jpeg", "train", root=tmp_path)
 
     def test_offsets_that_do_not_fit(self, tmp_path: Path) -> None:
-        np.savez(
-            tmp_path / "train.npz",
-            blob=np.zeros(5, np.uint8),
-            offsets=np.array([0, 9]),
-            labels=np.zeros(1, int),
-        )
+        np.savez(tmp_path / "train.npz", blob=np.zeros(5, np.uint8), offsets=np.array([0, 9]), labels=np.zeros(1, int))
         np.savez(tmp_path / "test.npz", x=1)
         with pytest.raises(UserError, match="inconsistent"):
             load_dataset("cifar10-jpeg", "train", root=tmp_path)
@@ -365,11 +360,7 @@ class TestTinyImageNet:
         path.write_bytes(b"")
         with pytest.raises(UserError, match=r"1 of 4 images.*n01_1\.png"):
             load_dataset("tiny-imagenet", "train", root=tmp_path)
-        assert labels_of(load_dataset("tiny-imagenet", "train", root=tmp_path, corrupt="skip")).tolist() == [
-            0,
-            1,
-            1,
-        ]
+        assert labels_of(load_dataset("tiny-imagenet", "train", root=tmp_path, corrupt="skip")).tolist() == [0, 1, 1]
 
 
 class TestImageNet100:

@@ -39,16 +39,7 @@ def test_unlabelled_sets_split_at_random() -> None:
 
 
 def test_seeds_depend_on_every_part_and_its_type() -> None:
-    cases: list[tuple[int | str, ...]] = [
-        (0,),
-        (1,),
-        ("0",),
-        (0, 0),
-        (1, 11),
-        (11, 1),
-        (0, "a", 1),
-        (0, "a1"),
-    ]
+    cases: list[tuple[int | str, ...]] = [(0,), (1,), ("0",), (0, 0), (1, 11), (11, 1), (0, "a", 1), (0, "a1")]
     seeds = {derive_seed(*parts) for parts in cases}
     assert len(seeds) == 8
     # A change of these numbers changes every run: it must be meant.
@@ -98,9 +89,7 @@ def groups(labels: Tensor, order: Tensor, batch: int, each: int) -> Tensor:
     return drawn
 
 
-def test_balanced_batches_are_those_of_the_published_sampler(
-    reference: Callable[[str], dict[str, Any]],
-) -> None:
+def test_balanced_batches_are_those_of_the_published_sampler(reference: Callable[[str], dict[str, Any]]) -> None:
     """As many batches, of the same make; within a class the published one draws with replacement, ours without."""
     numbers = reference("metrix_sampler")
     labels, theirs = torch.from_numpy(numbers["ys"]), torch.from_numpy(numbers["indices"])

@@ -13,13 +13,7 @@ from PIL import Image
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.standard import eval_transform, train_transform
-from wasskit.data.transforms import (
-    CropFlip,
-    Normalise,
-    PerImage,
-    ResizeCrop,
-    ShiftAffine,
-)
+from wasskit.data.transforms import CropFlip, Normalise, PerImage, ResizeCrop, ShiftAffine
 
 PLAIN = Normalise((0.0,), (1.0,))
 

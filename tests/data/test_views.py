@@ -33,7 +33,7 @@ from wasskit.data.pixels import (
     grey_weights,
     resized_crop,
     solarise,
-)  # fmt: skip
+)
 from wasskit.data.transforms import Normalise, PerImage, to_uint8
 from wasskit.data.views import (
     PerImageViews,
@@ -45,7 +45,7 @@ from wasskit.data.views import (
     _box,
     make_view,
     random_views,
-)  # fmt: skip
+)
 
 PLAIN = Normalise((0.0,), (1.0,))
 

@@ -15,10 +15,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [
-    pytest.mark.distributed,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
-]
+pytestmark = [pytest.mark.distributed, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")]
 
 TRAINING = """
 import multiprocessing, pathlib, sys, time

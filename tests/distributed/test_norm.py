@@ -23,12 +23,7 @@ from wasskit.distributed.norm import (
 )
 from wasskit.errors import UserError
 
-NORMS: dict[int, type[nn.Module]] = {
-    2: nn.BatchNorm1d,
-    3: nn.BatchNorm1d,
-    4: nn.BatchNorm2d,
-    5: nn.BatchNorm3d,
-}
+NORMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 SHAPES = [(10, 3), (10, 3, 4), (10, 3, 4, 2), (10, 3, 2, 2, 2)]
 SPLIT = [4, 6]
 

@@ -7,8 +7,7 @@ import pytest
 from wasskit.evaluation.metrics import COMMON, Metric, Metrics
 
 OWN = Metrics(
-    [Metric("gap{k}", "min", "gap at {k}", "how far"), Metric("gap3", "max", "the third", "exactly", "%")],
-    COMMON,
+    [Metric("gap{k}", "min", "gap at {k}", "how far"), Metric("gap3", "max", "the third", "exactly", "%")], COMMON
 )
 
 

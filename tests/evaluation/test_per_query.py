@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -19,9 +20,7 @@ from wasskit.evaluation.ranking import UNRANKED
 from wasskit.evaluation.relevance import Hidden, Relevance
 from wasskit.evaluation.retrieval import retrieval_metrics
 
-WANTED = Wanted(
-    recall=(1, 3, 8), precision=(1, 5), found=(2, 6), average=(1, 4, 50), ndcg=(3, 10), full=True
-)  # fmt: skip
+WANTED = Wanted(recall=(1, 3, 8), precision=(1, 5), found=(2, 6), average=(1, 4, 50), ndcg=(3, 10), full=True)
 
 
 def integers(n: int, dim: int, seed: int) -> Tensor:
@@ -171,9 +170,8 @@ def test_pytorch_metric_learning_agrees(per_class: bool) -> None:
     include = ("precision_at_1", "mean_average_precision_at_r", "mean_average_precision", "r_precision")
     for k, kept in ((None, include), (20, include[:1] + include[2:3])):
         calculator = AccuracyCalculator(
-            include=kept, k=k, knn_func=CustomKNN(CosineSimilarity()), avg_of_avgs=per_class,
-            device=torch.device("cpu"),
-        )  # fmt: skip
+            include=kept, k=k, knn_func=CustomKNN(CosineSimilarity()), avg_of_avgs=per_class, device=torch.device("cpu")
+        )
         expected = calculator.get_accuracy(x, labels)
         how = replace(LIBRARIES["pytorch-metric-learning"], average="classes" if per_class else "queries")
         means = query_metrics(x, labels, wanted=Wanted(average=(20,), full=True), conventions=how).means(labels)
@@ -184,6 +182,36 @@ def test_pytorch_metric_learning_agrees(per_class: bool) -> None:
         }  # fmt: skip
         # It sums in float64 and averages over 80 queries; similarities are of float32, but nothing ties.
         assert {name: ours[name] for name in kept} == pytest.approx(expected, abs=1e-9)
+
+
+def test_torchmetrics_agrees() -> None:
+    """Under its convention, query by query, where nothing ties; its functions take one query each, in float32."""
+    functional = pytest.importorskip("torchmetrics.functional.retrieval")
+    generator = torch.Generator().manual_seed(6)
+    x, y = (torch.randn(n, 5, generator=generator) for n in (20, 40))
+    table = torch.randint(0, 4, (20, 40), generator=generator) * (torch.rand(20, 40, generator=generator) < 0.3)
+    queries, items = table.nonzero(as_tuple=True)
+    relevance = Relevance.of_pairs(queries, items, table[queries, items].float(), 20)
+    scores, hit, k = x @ y.T, table > 0, 7
+    wanted = Wanted(recall=(k,), precision=(k,), found=(k,), average=(k,), ndcg=(k,), full=True)
+    found = query_metrics(
+        x, gallery=y, relevance=relevance, wanted=wanted, metric="dot", conventions=LIBRARIES["torchmetrics"]
+    )
+    expected: dict[str, Callable[[int], Any]] = {
+        f"recall@{k}": lambda i: functional.retrieval_hit_rate(scores[i], hit[i], top_k=k),
+        f"precision@{k}": lambda i: functional.retrieval_precision(scores[i], hit[i], top_k=k),
+        f"found@{k}": lambda i: functional.retrieval_recall(scores[i], hit[i], top_k=k),
+        f"map@{k}": lambda i: functional.retrieval_average_precision(scores[i], hit[i], top_k=k),
+        f"ndcg@{k}": lambda i: functional.retrieval_normalized_dcg(scores[i], table[i], top_k=k),
+        "r_precision": lambda i: functional.retrieval_r_precision(scores[i], hit[i]),
+        "mrr": lambda i: functional.retrieval_reciprocal_rank(scores[i], hit[i]),
+        "map": lambda i: functional.retrieval_average_precision(scores[i], hit[i]),
+        "ndcg": lambda i: functional.retrieval_normalized_dcg(scores[i], table[i]),
+    }
+    for name, measure in expected.items():
+        theirs = torch.stack([measure(i).double() for i in range(20)])
+        # Sums of up to 40 terms of at most 1, in float32.
+        torch.testing.assert_close(found.values[:, found.names.index(name)], theirs, rtol=0, atol=40 * 2**-24)
 
 
 def test_what_other_libraries_count() -> None:

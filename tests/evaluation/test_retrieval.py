@@ -29,14 +29,7 @@ def clustered(n: int, dim: int, classes: int, seed: int, dtype: torch.dtype = to
 
 
 def by_sorting(
-    x: Tensor,
-    labels: Tensor,
-    y: Tensor,
-    y_labels: Tensor,
-    own: bool,
-    metric: Metric,
-    k: int | None,
-    pessimistic: bool,
+    x: Tensor, labels: Tensor, y: Tensor, y_labels: Tensor, own: bool, metric: Metric, k: int | None, pessimistic: bool
 ) -> tuple[list[float], list[float]]:
     """The measures of every query, one by one: the rank of its best positive, and AP@k (k = None: AP@R)."""
     ranks, precisions = [], []

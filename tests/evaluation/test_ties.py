@@ -83,11 +83,7 @@ def test_order_tiles_and_blocks_do_not_show(metric: Metric, rule: Ties, monkeypa
     x, labels = x[:401], labels[:401]
     expected = by_comparing(x, labels, metric, rule)
     generator = torch.Generator().manual_seed(1)
-    for tile, counted, budget in (
-        ((512, 1024), 32, 2**26),
-        ((37, 50), 32, 2**26),
-        ((64, 31), 0, 401 * 4 * 19),
-    ):
+    for tile, counted, budget in (((512, 1024), 32, 2**26), ((37, 50), 32, 2**26), ((64, 31), 0, 401 * 4 * 19)):
         monkeypatch.setattr(ranking, "TILE", tile)
         monkeypatch.setattr(ranking, "COUNTED", counted)
         monkeypatch.setattr(ties, "BUDGET", budget)

@@ -363,12 +363,7 @@ def on_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         moments.update(x[half:])
     joined = moments.reduced()
     sphere = gaussian_uniformity(x, block=16, sharded=True)
-    return (
-        sphere,
-        gaussian_uniformity(x, 0.7, normalise=False, block=16, sharded=True),
-        joined.w2(),
-        joined.mean,
-    )
+    return (sphere, gaussian_uniformity(x, 0.7, normalise=False, block=16, sharded=True), joined.w2(), joined.mean)
 
 
 @pytest.mark.distributed

@@ -45,16 +45,7 @@ NO_WORK = {
 }  # fmt: skip
 """Operations that launch nothing."""
 
-HOST_SCALARS = {
-    "lift_fresh",
-    "detach",
-    "where",
-    "lerp",
-    "masked_fill",
-    "fill",
-    "clamp",
-    "_local_scalar_dense",
-}
+HOST_SCALARS = {"lift_fresh", "detach", "where", "lerp", "masked_fill", "fill", "clamp", "_local_scalar_dense"}
 """Operations besides the pointwise ones that take a scalar tensor of the host."""
 
 
@@ -335,11 +326,7 @@ def _patch_tensors(device: LogicalCuda) -> None:
     patch(tensor, "to", to)
     patch(tensor, "type_as", lambda x, other: move(x, device.device_of(other), other.dtype))
     patch(tensor, "cpu", lambda x, **how: move(x, CPU, **how))
-    patch(
-        tensor,
-        "cuda",
-        lambda x, where=None, non_blocking=False, **how: move(x, CUDA, None, non_blocking, **how),
-    )
+    patch(tensor, "cuda", lambda x, where=None, non_blocking=False, **how: move(x, CUDA, None, non_blocking, **how))
     patch(tensor, "numpy", numpy)
     patch(tensor, "tolist", waiting("tolist", plain_list))
     patch(tensor, "__repr__", waiting("repr", plain_repr))
@@ -501,11 +488,6 @@ def _patch_kernels(device: LogicalCuda) -> None:
 
         return call
 
-    plain: dict[str, Any] = {
-        "stats": stats,
-        "elemt": elemt,
-        "backward_reduce": reduce,
-        "backward_elemt": backward,
-    }
+    plain: dict[str, Any] = {"stats": stats, "elemt": elemt, "backward_reduce": reduce, "backward_elemt": backward}
     for name, function in plain.items():
         device.patch(torch, f"batch_norm_{name}", kernel(name, function))

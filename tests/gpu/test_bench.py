@@ -142,9 +142,7 @@ def test_a_dry_run_passes(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     sections = set(re.findall(r"^CHECK (\w+)/\S+: PASS ", done.stdout, re.MULTILINE))
-    assert sections == {
-        "machine", "losses", "trainings", "kernels", "steps", "resume", "ranks", "memory", "compiled",
-    }  # fmt: skip
+    assert sections == {"machine", "losses", "trainings", "kernels", "steps", "resume", "ranks", "memory", "compiled"}
     assert "LEFT" not in done.stdout
     assert len((tmp_path / "gpu.csv").read_text().splitlines()) == 1 + done.stdout.count("\nCHECK ") + 1
 

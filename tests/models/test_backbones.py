@@ -96,11 +96,7 @@ PREFIXES: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
         | prefixed("module.encoder_q.", state)
         | {"module.queue": torch.zeros(4, 4)}
     },
-    "with a classifier": lambda state: {
-        **state,
-        "fc.weight": torch.zeros(9, 256),
-        "head.0.bias": torch.zeros(9),
-    },
+    "with a classifier": lambda state: {**state, "fc.weight": torch.zeros(9, 256), "head.0.bias": torch.zeros(9)},
     "without counters": lambda state: {k: v for k, v in state.items() if not k.endswith("_tracked")},
 }
 

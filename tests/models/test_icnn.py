@@ -288,11 +288,7 @@ def test_wrapped_potentials_are_affine_maps_plus_the_network() -> None:
     mean, image = torch.randn(2, dim, dtype=torch.float64)
     network = DenseICNN(dim, (6, 4), 1).double()
     potential = AffinePotential(
-        QuadraticPotential(network, dim).double(),
-        transform,
-        mean,
-        image,
-        scale=torch.tensor(1.7, dtype=torch.float64),
+        QuadraticPotential(network, dim).double(), transform, mean, image, scale=torch.tensor(1.7, dtype=torch.float64)
     )
     x = torch.randn(20, dim, dtype=torch.float64)
     check_against_autograd(potential, x)

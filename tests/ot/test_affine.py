@@ -31,10 +31,7 @@ def test_it_carries_one_gaussian_to_the_other_at_the_cost_of_their_distance() ->
 def test_weights_count_points() -> None:
     x, y = draw(10, 3), draw(8, 3, seed=1)
     counts = torch.tensor([1, 2, 3, 1, 1, 1, 2, 1, 1, 5])
-    weighted, repeated = (
-        gaussian_maps(x, y, x_weights=counts),
-        gaussian_maps(x.repeat_interleave(counts, 0), y),
-    )
+    weighted, repeated = (gaussian_maps(x, y, x_weights=counts), gaussian_maps(x.repeat_interleave(counts, 0), y))
     for found, expected in zip(weighted, repeated, strict=True):
         torch.testing.assert_close(found.matrix, expected.matrix)
         torch.testing.assert_close(found.shift, expected.shift)

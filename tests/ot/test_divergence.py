@@ -65,6 +65,42 @@ def test_pot() -> None:
     torch.testing.assert_close(found.cost, (plan * cost).sum() + 0.25 * entropy, rtol=1e-10, atol=0)
 
 
+def test_value_and_potentials_of_pot() -> None:
+    """Of the three problems, each solved by POT. Its potentials are of exp((f + g - c) / eps), without the weights, and
+    free up to a constant.
+    """
+    ot = pytest.importorskip("ot")
+    x, y, a, b = cloud(12, 3, 0), cloud(9, 3, 1), weights(12, 2), weights(9, 3)
+    a, b = a / a.sum(), b / b.sum()
+
+    def solved(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Any:
+        cost = (torch.cdist(x, y).square() / 2).numpy()
+        return ot.solve(cost, a.numpy(), b.numpy(), reg=0.25, reg_type="KL", max_iter=2000, tol=1e-12)
+
+    both, first, second = solved(x, y, a, b), solved(x, x, a, a), solved(y, y, b, b)
+    found = sinkhorn_divergence(x, y, blur=0.5, x_weights=a, y_weights=b, tolerance=1e-12)
+    expected = both.value - (first.value + second.value) / 2
+    assert float(found.value) == pytest.approx(float(expected), rel=1e-9)
+    for ours, theirs, weight in ((found.f, both.potentials[0], a), (found.g, both.potentials[1], b)):
+        shift = ours + 0.25 * weight.log() - torch.as_tensor(theirs)
+        torch.testing.assert_close(shift, shift[:1].expand_as(shift), rtol=0, atol=1e-9)
+
+
+def test_potentials_of_geomloss() -> None:
+    """Its potentials are those of the divergence, f - f_self; as its value, within 1e-3 of their size."""
+    from geomloss import SamplesLoss
+
+    x, y, a, b = cloud(40, 3, 0), cloud(25, 3, 1) + 0.3, weights(40, 2), weights(25, 3)
+    a, b = a / a.sum(), b / b.sum()
+    reference = SamplesLoss("sinkhorn", p=2, blur=0.5, scaling=0.99, potentials=True, backend="tensorized")
+    found = sinkhorn_divergence(x, y, blur=0.5, x_weights=a, y_weights=b, tolerance=1e-11)
+    for ours, theirs, weight in zip(
+        (found.f - found.f_self, found.g - found.g_self), reference(a, x, b, y), (a, b), strict=True
+    ):
+        ours, theirs = (side - weight @ side for side in (ours, theirs.flatten()))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * float(ours.abs().max()))
+
+
 def test_potentials_and_plan_fit_each_other() -> None:
     x, y, a, b = cloud(12, 3, 0), cloud(9, 3, 1), weights(12, 2), weights(9, 3)
     found = sinkhorn_divergence(x, y, blur=0.5, x_weights=a, y_weights=b, tolerance=1e-12, plan=True)
@@ -106,12 +142,7 @@ def test_gradients() -> None:
     """In points and weights, by differences; also where points of both clouds coincide."""
     x, y = cloud(9, 2, 0), cloud(6, 2, 1)
     y[:3] = x[:3]
-    inputs = (
-        x.requires_grad_(),
-        y.requires_grad_(),
-        weights(9, 2).requires_grad_(),
-        weights(6, 3).requires_grad_(),
-    )
+    inputs = (x.requires_grad_(), y.requires_grad_(), weights(9, 2).requires_grad_(), weights(6, 3).requires_grad_())
 
     def loss(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return sinkhorn_divergence(x, y, blur=0.7, x_weights=a, y_weights=b, tolerance=1e-13, tile=4).value

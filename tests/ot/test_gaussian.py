@@ -46,6 +46,21 @@ def test_reference_distances_with_means(reference: Reference, case: int) -> None
     torch.testing.assert_close(distance / 2, arrays[f"mean{case}_half_w2sq"], rtol=1e-7, atol=0)
 
 
+def test_pot() -> None:
+    """Distance and map of POT, whose distance is the root; both from eigenvalues in float64."""
+    ot = pytest.importorskip("ot")
+    torch.manual_seed(3)
+    means = torch.randn(2, 6, dtype=torch.float64)
+    first, second = covariance(6), covariance(6)
+    arrays = [tensor.numpy() for tensor in (*means, first, second)]
+    distance = bures_wasserstein_squared(means[0], first, means[1], second)
+    assert float(distance) == pytest.approx(float(ot.gaussian.bures_wasserstein_distance(*arrays)) ** 2, rel=1e-9)
+    matrix, shift = (torch.from_numpy(array) for array in ot.gaussian.bures_wasserstein_mapping(*arrays))
+    found = gaussian_transport_map(first, second)
+    torch.testing.assert_close(found, matrix, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(means[1] - found @ means[0], shift.flatten(), rtol=1e-9, atol=1e-9)
+
+
 def test_map_pushes_forward_and_inverts() -> None:
     torch.manual_seed(0)
     first, second = covariance(6), covariance(6)

@@ -44,12 +44,7 @@ def dual_divergences(x: Tensor, dims: list[int], beta: float, blur: float) -> Te
         for _ in range(8):
             plan = ((f[:, None] + g - cost) / eps).exp() / n**2
             slack = torch.cat([1 / n - plan.sum(1), 1 / n - plan.sum(0)])
-            hessian = torch.cat(
-                [
-                    torch.cat([plan.sum(1).diag(), plan], 1),
-                    torch.cat([plan.T, plan.sum(0).diag()], 1),
-                ]
-            )
+            hessian = torch.cat([torch.cat([plan.sum(1).diag(), plan], 1), torch.cat([plan.T, plan.sum(0).diag()], 1)])
             f, g = torch.cat([f, g]).add(eps * torch.linalg.pinv(hessian, hermitian=True) @ slack).split(n)
         return f.mean() + g.mean() + eps - eps * ((f[:, None] + g - cost) / eps).exp().mean()
 
@@ -219,10 +214,7 @@ def test_laws(n: int, seed: int, beta: float, blur: float, repeats: int) -> None
 
     def same(other: Tensor, factor: float = 1.0, blur: float = blur) -> None:
         torch.testing.assert_close(
-            nested_sinkhorn_divergences(other, dims, beta=beta, blur=blur),
-            factor * values,
-            rtol=1e-9,
-            atol=1e-12,
+            nested_sinkhorn_divergences(other, dims, beta=beta, blur=blur), factor * values, rtol=1e-9, atol=1e-12
         )
 
     same(x[torch.randperm(n, generator=torch.Generator().manual_seed(seed))])

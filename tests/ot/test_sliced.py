@@ -10,11 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wasskit.ot import (
-    sliced_gaussian_wasserstein_squared,
-    sliced_wasserstein_squared,
-    slicing_directions,
-)
+from wasskit.ot import sliced_gaussian_wasserstein_squared, sliced_wasserstein_squared, slicing_directions
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -124,13 +120,7 @@ def test_one_point_against_the_normal_law() -> None:
 @pytest.mark.parametrize("kind", ["orthogonal", "random", "sobol"])
 def test_directions_are_uniform(kind: Any) -> None:
     """Their second moment is I / d: each entry of 6,000 has a standard error below 1 / sqrt 6000 = 0.013."""
-    axes = slicing_directions(
-        6000,
-        4,
-        like=draw(1),
-        kind=kind,
-        generator=torch.Generator().manual_seed(0),
-    )
+    axes = slicing_directions(6000, 4, like=draw(1), kind=kind, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(axes.norm(dim=1), torch.ones(6000).double())
     assert float((axes.mT @ axes / 6000 - torch.eye(4) / 4).abs().max()) < 0.04
     assert float(axes.mean(0).abs().max()) < 0.04

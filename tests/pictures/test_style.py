@@ -10,15 +10,7 @@ import numpy as np
 import pytest
 
 from wasskit.errors import UserError
-from wasskit.pictures.style import (
-    COLOURS,
-    PALETTE,
-    figure,
-    label_points,
-    legend_above,
-    save_figure,
-    series_style,
-)
+from wasskit.pictures.style import COLOURS, PALETTE, figure, label_points, legend_above, save_figure, series_style
 
 
 @pytest.mark.slow
@@ -71,10 +63,7 @@ def test_labels_of_points_never_cover_one_another_nor_leave_the_axes() -> None:
 
     fig, ax = figure(width=5.0)
     rng = np.random.default_rng(0)
-    xs, ys = (
-        np.concatenate([rng.random(40), np.full(5, 0.5)]),
-        np.concatenate([rng.random(40), np.full(5, 1.0)]),
-    )
+    xs, ys = (np.concatenate([rng.random(40), np.full(5, 0.5)]), np.concatenate([rng.random(40), np.full(5, 1.0)]))
     ax.plot(xs, ys, linestyle="", label="points")
     legend_above(ax)
     label_points(fig, ax, [(x, y, f"{number:.3f}", "black") for number, (x, y) in enumerate(zip(xs, ys, strict=True))])

@@ -65,11 +65,7 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 AFTER = {
     "mrl train": (("mrl", "evaluate"),),
-    "ssl byol": (
-        ("ssl", "evaluate", "--probe-epochs", "1"),
-        ("ssl", "linear", "--probe-epochs", "1"),
-        ("ssl", "knn"),
-    ),
+    "ssl byol": (("ssl", "evaluate", "--probe-epochs", "1"), ("ssl", "linear", "--probe-epochs", "1"), ("ssl", "knn")),
     "metrix train": (("metrix", "evaluate"),),
 }
 """Commands that measure a run of another one and record it there."""
@@ -106,11 +102,7 @@ def _keys(content: Any) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "options"), [(path, options) for path in RUNS for options in RUNS[path]])
 def test_what_is_recorded_is_declared(
-    path: str,
-    options: tuple[str, ...],
-    run_cli: Callable[..., Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    path: str, options: tuple[str, ...], run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WASSKIT_DATA", raising=False)
     monkeypatch.chdir(tmp_path)

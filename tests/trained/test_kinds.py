@@ -245,12 +245,7 @@ def test_a_model_of_photographs_crops_files_and_pixels_alike(
 
 
 def test_what_an_earlier_version_did_not_say_is_that_of_the_data_set() -> None:
-    for dataset, held in (
-        ("digits", True),
-        ("tiny-imagenet", True),
-        ("imagenet100", False),
-        ("elsewhere", False),
-    ):
+    for dataset, held in (("digits", True), ("tiny-imagenet", True), ("imagenet100", False), ("elsewhere", False)):
         assert with_in_memory({"dataset": dataset})["in_memory"] is held
     assert with_in_memory({"dataset": "digits", "in_memory": False})["in_memory"] is False
 

@@ -77,19 +77,7 @@ def test_mrl_measures_every_prefix(run_cli: Cli, files: dict[str, Any]) -> None:
 
 
 def test_ssl_votes_among_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
-    argv = (
-        "ssl",
-        "knn",
-        "test.npy",
-        "--labels",
-        "test.csv",
-        *TRAIN,
-        "-k",
-        "7",
-        "--temperature",
-        "0.07",
-        "--json",
-    )
+    argv = ("ssl", "knn", "test.npy", "--labels", "test.csv", *TRAIN, "-k", "7", "--temperature", "0.07", "--json")
     found = json.loads(run_cli(*argv).stdout)
     assert found["knn7t0.07_top1"] == pytest.approx(_accuracy(files, 7, 20))
     assert json.loads(Path("runs/ssl/evaluate-test/evaluation.json").read_text())["test"] == pytest.approx(found)
@@ -265,7 +253,7 @@ def test_an_adaptor_is_told_what_it_lacks(run_cli: Cli, words: Callable[[str], s
         ("mrl classify run --dims 8", "--dims belongs to a file of embeddings: run has classifiers of its own."),
         ("mrl evaluate nan.npy --labels test.csv", "nan.npy has 1 rows with values that are not finite"),
     ],
-)  # fmt: skip
+)
 def test_wrong_requests_are_one_sentence(
     run_cli: Cli, words: Callable[[str], str], files: dict[str, Any], argv: str, said: str
 ) -> None:
@@ -288,17 +276,7 @@ def test_real_embeddings_score_as_recorded(
     if not folder.is_dir():
         pytest.skip(f"there is no {folder}")
     texts = [str(folder / "banking77_use" / f"{name}.npy") for name in ("test", "test_labels", "train", "train_labels")]
-    argv = [
-        "mrl",
-        "evaluate",
-        texts[0],
-        "--labels",
-        texts[1],
-        "--train",
-        texts[2],
-        "--train-labels",
-        texts[3],
-    ]
+    argv = ["mrl", "evaluate", texts[0], "--labels", texts[1], "--train", texts[2], "--train-labels", texts[3]]
     found = json.loads(run_cli(*argv, "--k", "1", "--dims", "8,64,512", "--json").stdout)
     assert [round(found["metrics"][f"test/knn@{d}"], 1) for d in (8, 64, 512)] == [35.9, 85.0, 88.6]
     birds = [str(folder / "cub200_lite0" / f"{name}.npy") for name in ("test", "test_labels")]

@@ -259,13 +259,7 @@ def test_full_disk(tmp_path: Path) -> None:
 
 def draws() -> list[float]:
     numbers = np.random.standard_normal(1)  # noqa: NPY002
-    return [
-        random.gauss(0, 1),
-        random.random(),
-        float(numbers[0]),
-        float(torch.randn(())),
-        float(torch.rand(())),
-    ]
+    return [random.gauss(0, 1), random.random(), float(numbers[0]), float(torch.randn(())), float(torch.rand(()))]
 
 
 def test_random_numbers_come_back() -> None:
@@ -309,13 +303,7 @@ def test_other_config_is_refused_by_key() -> None:
     saved = {"lr": 0.1, "data": {"name": "digits"}, "old": 1}
     with pytest.raises(UserError) as caught:
         check_same_config(saved, {"lr": 0.2, "data": {"name": "cifar10"}, "new": 2}, where="the checkpoint X")
-    for part in (
-        "the checkpoint X",
-        "lr (0.1 there, 0.2 now)",
-        "data.name",
-        "old",
-        "new ('not set' there, 2 now)",
-    ):
+    for part in ("the checkpoint X", "lr (0.1 there, 0.2 now)", "data.name", "old", "new ('not set' there, 2 now)"):
         assert part in str(caught.value)
 
 

@@ -9,13 +9,7 @@ import sys
 
 import pytest
 
-from wasskit.training.logging import (
-    PlainReporter,
-    Reporter,
-    RichReporter,
-    SilentReporter,
-    make_reporter,
-)
+from wasskit.training.logging import PlainReporter, Reporter, RichReporter, SilentReporter, make_reporter
 
 
 def play(reporter: Reporter) -> None:
@@ -56,10 +50,7 @@ def test_a_run_of_steps_speaks_of_no_epochs() -> None:
     from rich.console import Console
 
     plain, bar = io.StringIO(), io.StringIO()
-    for reporter in (
-        PlainReporter(plain, interval=0.0),
-        RichReporter(Console(file=bar, force_terminal=True)),
-    ):
+    for reporter in (PlainReporter(plain, interval=0.0), RichReporter(Console(file=bar, force_terminal=True))):
         reporter.start(40, 0, None)
         reporter.advance(20, None, 0.0)
         reporter.evaluation(1, 20, {"test": {"uvp": 0.5}})

@@ -15,8 +15,7 @@ def test_means_over_many_blocks() -> None:
     meter = LossMeter(CPU)
     for step in range(700):
         meter.update(
-            step,
-            {"loss": torch.tensor(float(step)), "half": torch.tensor([0.5], dtype=torch.bfloat16), "one": 1},
+            step, {"loss": torch.tensor(float(step)), "half": torch.tensor([0.5], dtype=torch.bfloat16), "one": 1}
         )
     assert meter.bad_step() is None
     assert meter.read() == {"loss": 349.5, "half": 0.5, "one": 1.0}

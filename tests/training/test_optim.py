@@ -12,13 +12,7 @@ from torch import nn
 
 from tests.gpu.device import Counts, LogicalCuda
 from wasskit.errors import UserError
-from wasskit.training.optim import (
-    LARS,
-    OPTIMIZERS,
-    build_optimizer,
-    parameter_groups,
-    split_parameters,
-)
+from wasskit.training.optim import LARS, OPTIMIZERS, build_optimizer, parameter_groups, split_parameters
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
@@ -61,11 +55,7 @@ def test_lars_matches_the_reference(reference: Callable[[str], dict[str, Any]]) 
         optimizer.step()
         for i, p in enumerate(params):
             torch.testing.assert_close(
-                p.detach(),
-                torch.tensor(numbers[f"lars_out{i}"][step]),
-                rtol=1e-10,
-                atol=1e-14,
-                msg=f"{i}, step {step}",
+                p.detach(), torch.tensor(numbers[f"lars_out{i}"][step]), rtol=1e-10, atol=1e-14, msg=f"{i}, step {step}"
             )
     for i, p in enumerate(params):
         expected = torch.tensor(numbers[f"lars_mu{i}"])

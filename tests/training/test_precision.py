@@ -20,8 +20,7 @@ BY_NAME = {training.name: training for training in TRAININGS}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    ["mrl-train", "mrl-adapt", "ssl-byol", "metrix-contrastive-baseline", "w2gn-latent", "w2gn-domain"],
+    "name", ["mrl-train", "mrl-adapt", "ssl-byol", "metrix-contrastive-baseline", "w2gn-latent", "w2gn-domain"]
 )
 def test_evaluation_during_training_is_in_the_precision_of_the_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

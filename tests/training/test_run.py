@@ -97,10 +97,7 @@ def test_metrics_are_appended_and_read(tmp_path: Path) -> None:
     run.log(1, 10, "train", {"loss": 0.1 + 0.2, "lr": 1e-3})
     run.log(1, 10, "test", {"top1@64": 97.5, "bad": math.nan})
     assert (run.path / "metrics.csv").read_text().splitlines()[1] == "1,10,train,loss,0.30000000000000004"
-    assert run.metrics("train") == [
-        Metric(1, 10, "train", "loss", 0.1 + 0.2),
-        Metric(1, 10, "train", "lr", 1e-3),
-    ]
+    assert run.metrics("train") == [Metric(1, 10, "train", "loss", 0.1 + 0.2), Metric(1, 10, "train", "lr", 1e-3)]
     assert run.metrics(metric="top1@64")[0].value == 97.5
     assert math.isnan(run.metrics(metric="bad")[0].value)
     assert run.rows == RunDirectory.open(run.path).rows == 4

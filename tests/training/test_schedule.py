@@ -18,10 +18,7 @@ from wasskit.training.run import RunDirectory
 from wasskit.training.schedule import Schedule, log_path
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")]
 
 TRAINING = """
 import os, pathlib, signal, sys, time
@@ -119,11 +116,7 @@ def test_a_second_signal_ends_the_trainings_at_once(tmp_path: Path) -> None:
 
 
 def test_the_others_go_on_when_one_fails_and_the_same_command_tries_it_again(tmp_path: Path) -> None:
-    commands = {
-        "a": command(tmp_path, "a", "fail"),
-        "b": command(tmp_path, "b", "die"),
-        "c": command(tmp_path, "c"),
-    }
+    commands = {"a": command(tmp_path, "a", "fail"), "b": command(tmp_path, "b", "die"), "c": command(tmp_path, "c")}
     with pytest.raises(RunFailed, match=r"2 of 3 trainings failed, first a: The loss was nan\. The others are"):
         Schedule(tmp_path, commands).run()
     assert (tmp_path / "c" / "ready").exists()

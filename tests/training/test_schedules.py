@@ -75,8 +75,7 @@ def test_a_warmup_longer_than_the_run_is_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    "make",
-    [lambda: linear(0), lambda: cosine(5, every=0), lambda: step_decay(0), lambda: warmup(-1, constant())],
+    "make", [lambda: linear(0), lambda: cosine(5, every=0), lambda: step_decay(0), lambda: warmup(-1, constant())]
 )
 def test_empty_schedules_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError):

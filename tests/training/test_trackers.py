@@ -43,11 +43,7 @@ def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
     resumed.close()
     read = accumulator.EventAccumulator(str(tmp_path))
     read.Reload()
-    assert [(event.step, event.value) for event in read.Scalars("train/loss")] == [
-        (1, 0.5),
-        (2, 1.0),
-        (3, 7.0),
-    ]
+    assert [(event.step, event.value) for event in read.Scalars("train/loss")] == [(1, 0.5), (2, 1.0), (3, 7.0)]
     assert [event.value for event in read.Scalars("test/top1@64")] == [math.inf, math.inf]
 
 

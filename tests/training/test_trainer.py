@@ -17,16 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.toy import (
-    DIM,
-    OPTIONS,
-    Shuffled,
-    ToyTask,
-    make_run,
-    make_trainer,
-    signal_self,
-    trainer_of,
-)
+from tests.training.toy import DIM, OPTIONS, Shuffled, ToyTask, make_run, make_trainer, signal_self, trainer_of
 from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.ot.precision import Precision
 from wasskit.system.signals import Stopped, raised

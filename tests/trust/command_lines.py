@@ -74,12 +74,7 @@ def make_folder(folder: Path) -> None:
     (folder / "full" / "evaluation.json").write_text("{}")
     (folder / "damaged").mkdir()
     (folder / "damaged" / "config.toml").write_text("command = ")
-    for method, command in (
-        ("mrl", "mrl train"),
-        ("ssl", "ssl byol"),
-        ("w2gn", "w2gn toy"),
-        ("other", "x y"),
-    ):
+    for method, command in (("mrl", "mrl train"), ("ssl", "ssl byol"), ("w2gn", "w2gn toy"), ("other", "x y")):
         run = folder / "runs" / method / "a"
         (run / "checkpoints").mkdir(parents=True)
         (run / "config.toml").write_text(f'command = "{command}"\n[options]\nepochs = 2\n')

@@ -62,9 +62,7 @@ class Training:
 
 _IMAGES = ("--epochs", "3", "--batch-size", "358", "--no-tensorboard", "--device", "cpu", "--log-every", "1")
 _MRL = (*_IMAGES, "--dims", "2,8")
-_AS_AXES = (
-    "epochs=3", "batch_size=358", "tensorboard=false", "device=cpu", "log_every=1", "dims=2:8",
-)  # fmt: skip
+_AS_AXES = ("epochs=3", "batch_size=358", "tensorboard=false", "device=cpu", "log_every=1", "dims=2:8")
 # With a blend: the first training that would choose one ends, when it is stopped, as if it had not begun.
 _ADAPT = (
     "--epochs", "3", "--batch-size", "358", "--hidden", "16", "--blend", "1", "--no-tensorboard", "--device", "cpu",
@@ -75,17 +73,7 @@ _METRIX = (
     "--epochs", "3", "--batch-size", "90", "--max-triples", "100", "--embedding-size", "8", "--no-tensorboard",
     "--device", "cpu", "--log-every", "1",
 )  # fmt: skip
-_STEPS = (
-    "--batch-size",
-    "32",
-    "--device",
-    "cpu",
-    "--no-tensorboard",
-    "--log-every",
-    "1",
-    "--eval-every",
-    "4",
-)
+_STEPS = ("--batch-size", "32", "--device", "cpu", "--no-tensorboard", "--log-every", "1", "--eval-every", "4")
 # What training ends with is compared: the Gaussian start, where that is kept, is the same in any case.
 _W2GN = ("--hidden", "16,8", *_STEPS, "--steps", "12", "--keep", "end")
 _CLOUD = (*_W2GN, "--test-size", "200")
@@ -114,10 +102,7 @@ def _declare() -> list[Training]:
     for regulariser in ("vicreg", "sigreg", "visreg"):
         found.append(
             Training(
-                f"ssl-invariance-{regulariser}",
-                ("ssl", "invariance", *_SSL, "--regulariser", regulariser),
-                9,
-                5e-2,
+                f"ssl-invariance-{regulariser}", ("ssl", "invariance", *_SSL, "--regulariser", regulariser), 9, 5e-2
             )
         )
     for loss in ("contrastive", "multisimilarity", "proxyanchor"):

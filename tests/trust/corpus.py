@@ -135,10 +135,7 @@ _JSON = json.dumps(
     {
         "steps": 3,
         "test": {"top1": 98.5, "spectrum": [0.5, -1.0, None]},
-        "rows": [
-            {"name": "a", "flops": 10, "top1": 0.5},
-            {"name": "b", "flops": 20, "top1": 0.75, "text": "x"},
-        ],
+        "rows": [{"name": "a", "flops": 10, "top1": 0.5}, {"name": "b", "flops": 20, "top1": 0.75, "text": "x"}],
     }
 ).encode()
 _TABLE = b'path,label,split\na.png,cat,train\n"b,c.png",dog,test\nd.png,,val\n'
@@ -153,16 +150,8 @@ def _pictures() -> tuple[bytes, ...]:
 
 
 def _pickles() -> tuple[bytes, ...]:
-    batch = {
-        "data": np.zeros((2, 3072), np.uint8),
-        "labels": [0, 9],
-        b"batch_label": b"x",
-        "filenames": ["a", "b"],
-    }
-    return (
-        *(pickle.dumps(batch, protocol) for protocol in (2, 4, 5)),
-        pickle.dumps({"label_names": ["a"]}, 2),
-    )
+    batch = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 9], b"batch_label": b"x", "filenames": ["a", "b"]}
+    return (*(pickle.dumps(batch, protocol) for protocol in (2, 4, 5)), pickle.dumps({"label_names": ["a"]}, 2))
 
 
 def _pack(labelled: bool) -> bytes:
@@ -194,17 +183,9 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "data.formats.idx.read_idx": ("gzip", "x.gz", (gzip.compress(_idx(3, 4, 4)), gzip.compress(_idx(5)))),
         "data.formats.libsvm.read_libsvm": ("bz2", "x.bz2", (bz2.compress(b"3 1:-1.0 4:0.5 \n10 2:0.25\n"),)),
         "data.formats.matlab.read_mat": ("mat", "x.mat", (_mat(),)),
-        "system.arrays.read_array": (
-            "npy",
-            "x.npy",
-            (_npy(numbers), _npy(np.zeros(3, bool)), _npy(numbers.T)),
-        ),
+        "system.arrays.read_array": ("npy", "x.npy", (_npy(numbers), _npy(np.zeros(3, bool)), _npy(numbers.T))),
         "system.arrays.map_array": ("npy", "x.npy", (_npy(numbers), _npy(numbers.astype(np.float16).T))),
-        "data.embeddings.read_csv_vectors": (
-            "text",
-            "x.csv",
-            (b"id,a,b\nx,1,2.5\ny,3,-4e1\n", b"1,2\n3,4\n"),
-        ),
+        "data.embeddings.read_csv_vectors": ("text", "x.csv", (b"id,a,b\nx,1,2.5\ny,3,-4e1\n", b"1,2\n3,4\n")),
         "system.arrays.read_archive": ("npz", "x.npz", (_npz(a=numbers, b=np.int64(3)),)),
         "data.sets.stl10._read_stl10_labels": ("bytes", "x.bin", (b"\1\2\3",)),
         "data.sets.stl10._read_stl10_images": ("bytes", "x.bin", (b"\1" * 27648,)),
@@ -337,9 +318,7 @@ def _of_tables() -> Iterator[Case]:
     points = np.random.default_rng(0).random((6, 3))
     jpeg = _picture(".jpg")
     blob = _npz(
-        blob=np.frombuffer(jpeg * 2, np.uint8),
-        offsets=np.array([0, len(jpeg), 2 * len(jpeg)]),
-        labels=np.array([1, 9]),
+        blob=np.frombuffer(jpeg * 2, np.uint8), offsets=np.array([0, len(jpeg), 2 * len(jpeg)]), labels=np.array([1, 9])
     )
     yield Case("recipe", "text", "x.toml", (_TOML,), lambda path: parse_recipe("x", path))
     yield Case("configuration", "text", "config.toml", (_TOML,), lambda path: RunDirectory.open(path.parent).options)
@@ -347,13 +326,7 @@ def _of_tables() -> Iterator[Case]:
     yield Case("CIFAR batch", "pickle", "x", _pickles(), lambda path: read_batch(path, "labels", 10))
     yield Case("CIFAR JPEG", "npz", "x.npz", (blob,), lambda path: _decode_blob.__wrapped__(path, 0))
     yield Case("cloud", "npy", "x.npy", (_npy(points), _npy(points.astype(np.float16))), load_points)
-    yield Case(
-        "vectors",
-        "npy",
-        "x.npy",
-        (_npy(points), _npy(points > 0)),
-        lambda path: open_embeddings(path).whole(),
-    )
+    yield Case("vectors", "npy", "x.npy", (_npy(points), _npy(points > 0)), lambda path: open_embeddings(path).whole())
     yield Case(
         "vectors of safetensors",
         "safetensors",
@@ -363,22 +336,10 @@ def _of_tables() -> Iterator[Case]:
     )
     yield Case("labels", "text", "x.csv", (_TABLE, b"label\n1\n2\n"), lambda path: class_numbers(read_column(path)))
     yield Case("rows", "npy", "x.npy", (_npy(points),), read_rows)
-    yield Case(
-        "costs",
-        "json",
-        "x.json",
-        (_JSON,),
-        lambda path: [t.series(t.accuracies[0]) for t in cost_tables(path)],
-    )
+    yield Case("costs", "json", "x.json", (_JSON,), lambda path: [t.series(t.accuracies[0]) for t in cost_tables(path)])
     yield Case("spectrum", "json", "x.json", (_JSON,), spectra_of)
     yield Case("spectra", "npz", "x.npz", (_npz(a=points[0], b=points[1]),), spectra_of)
-    yield Case(
-        "transport",
-        "npz",
-        "x.npz",
-        (_npz(source=points, forward=points),),
-        lambda path: transports_of([path]),
-    )
+    yield Case("transport", "npz", "x.npz", (_npz(source=points, forward=points),), lambda path: transports_of([path]))
     yield Case("palette", "npz", "x.npz", (_npz(source=points, target=points),), palettes_of)
     yield Case("set of packs", "bytes", "train.pack", (_pack(True),), _read_set)
     yield Case("colour profile", "bytes", "x.icc", _profiles(), _convert)
@@ -416,24 +377,12 @@ def _of_models(folder: Path) -> Iterator[Case]:
     built = build_mrl(mrl)
     held = nn.ModuleDict({"network": built.network, "objective": built.objective}).state_dict()
     yield Case("mrl model", "safetensors", "x.safetensors", (_safetensors(folder, held, mrl),), mrl_kind.load)
-    ssl = {
-        **common,
-        "kind": "ssl",
-        "method": "byol",
-        "projector": [8, 4],
-        "views": {"flip": 0.5, "scale": [0.1, 1.0]},
-    }
+    ssl = {**common, "kind": "ssl", "method": "byol", "projector": [8, 4], "views": {"flip": 0.5, "scale": [0.1, 1.0]}}
     held = build_encoder(ssl).state_dict()
     yield Case("ssl model", "safetensors", "x.safetensors", (_safetensors(folder, held, ssl),), ssl_kind.load)
     metrix = {**common, "kind": "metrix", "pooling": "avgmax", "embedding_size": 4, "in_memory": True}
     held = build_metrix(metrix).network.state_dict()
-    yield Case(
-        "metrix model",
-        "safetensors",
-        "x.safetensors",
-        (_safetensors(folder, held, metrix),),
-        metrix_kind.load,
-    )
+    yield Case("metrix model", "safetensors", "x.safetensors", (_safetensors(folder, held, metrix),), metrix_kind.load)
     save_map(folder / "map.safetensors", W2GN.dense(2, hidden=(4, 4)), space="points", smooth=0.0)
     yield Case("map", "safetensors", "x.safetensors", ((folder / "map.safetensors").read_bytes(),), load_map)
     backbone = build_backbone("tiny", image_size=8, channels=1)
@@ -441,11 +390,7 @@ def _of_models(folder: Path) -> Iterator[Case]:
     yield Case("backbone", "torch", "x.pth", contents, lambda path: load_backbone_weights(backbone, path))
     coder = Autoencoder(8, 1, 2, 4)
     yield Case(
-        "autoencoder",
-        "torch",
-        "x.pt",
-        (_torch(coder.state_dict()),),
-        lambda path: load_autoencoder(coder, path),
+        "autoencoder", "torch", "x.pt", (_torch(coder.state_dict()),), lambda path: load_autoencoder(coder, path)
     )
     network = DenseICNN(2, (4, 4), strong_convexity=1e-2)
     arrays = {f"v{i}.{key}": value.numpy() for i in (1, 2) for key, value in network.state_dict().items()}

@@ -35,18 +35,7 @@ INTEGERS = (
     -1,
     -(2**31),
 )
-DIGITS = (
-    *map(str, INTEGERS),
-    "9" * 400,
-    "9" * 5000,
-    "1e999",
-    "-1e999",
-    "nan",
-    "1e308",
-    "00",
-    "0x7fffffff",
-    "1.5",
-)
+DIGITS = (*map(str, INTEGERS), "9" * 400, "9" * 5000, "1e999", "-1e999", "nan", "1e308", "00", "0x7fffffff", "1.5")
 WORDS = (
     "", " ", "\n", ",", ";", "\t", '"', "'", '"""', "[", "]", "{", "}", "[[", "=", ".", ":", "#", "\0", "\\", "\\u0000",
     "null", "true", "inf", "NaN", "[" * 3000, '{"a":' * 3000, ".".join("a" * 4000), "a = 1\n" * 2, "ÿ", "\ufeff",
@@ -302,10 +291,7 @@ def png(data: bytes, rng: Random) -> bytes:
         body = struct.pack(">II", *sides) + body[8:] if rng.random() < 0.6 else blind(body, rng)
         chunks[0] = (kind, body)
     elif rng.random() < 0.5:
-        chunks[where] = (
-            rng.choice((kind, b"iCCP", b"tEXt", b"zTXt", b"acTL", b"tRNS", b"PLTE")),
-            blind(body, rng),
-        )
+        chunks[where] = (rng.choice((kind, b"iCCP", b"tEXt", b"zTXt", b"acTL", b"tRNS", b"PLTE")), blind(body, rng))
     else:
         chunks[where : where + 1] = rng.choice(([], [chunks[where]] * 2))
     return data[:8] + b"".join(

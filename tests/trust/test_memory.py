@@ -221,13 +221,7 @@ def test_memory_and_handles_stay_flat(words: tuple[str, ...], tmp_path: Path, co
         pytest.skip("the sample soaks one command")
     steps = 5000 if complete else 500
     length = ("--steps", str(steps)) if words[0] == "w2gn" else ("--epochs", str(-(-steps // 22)))
-    rare = (
-        "--eval-every",
-        str(steps if words[0] == "w2gn" else -(-steps // 22)),
-        "--quiet",
-        "--device",
-        "cpu",
-    )
+    rare = ("--eval-every", str(steps if words[0] == "w2gn" else -(-steps // 22)), "--quiet", "--device", "cpu")
     command = [sys.executable, "-c", _SOAK, *words, *length, *rare, "--run-dir", str(tmp_path / "run")]
     said = run_child(command).splitlines()[-1]
     seen = [(step, resident, handles) for step, resident, handles in json.loads(said)]

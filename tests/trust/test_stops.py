@@ -13,16 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.trust.commands import TRAININGS, Training, training_commands
-from tests.trust.runs import (
-    again,
-    assert_same,
-    explain,
-    leftovers,
-    losses,
-    reference,
-    steps_logged,
-    steps_saved,
-)
+from tests.trust.runs import again, assert_same, explain, leftovers, losses, reference, steps_logged, steps_saved
 from tests.trust.server import Command, Server
 
 pytestmark = pytest.mark.trust

@@ -19,8 +19,6 @@ from typing import Any
 
 from wasskit.system import processes
 
-__all__ = ["Job"]
-
 _POLL_SECONDS = 0.1
 
 

@@ -10,8 +10,6 @@ from wasskit.cluster.request import minutes_of, seeds_of
 from wasskit.config import OptionGroup, option
 from wasskit.errors import UserError
 
-__all__ = ["SubmitOptions"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SubmitOptions(OptionGroup):

@@ -9,8 +9,6 @@ from pathlib import Path
 from wasskit.errors import UserError
 from wasskit.system.files import numbered_names, writing
 
-__all__ = ["free_name", "jobs_folder", "minutes_of", "seeds_of", "without_options"]
-
 
 def minutes_of(text: str) -> int:
     """The minutes that SLURM's ``MM``, ``HH:MM:SS``, ``D-HH`` or ``D-HH:MM:SS`` mean. Raises ``UserError``."""

@@ -17,8 +17,6 @@ from wasskit.cluster.request import free_name, jobs_folder, minutes_of, seeds_of
 from wasskit.errors import UserError
 from wasskit.system.files import writing
 
-__all__ = ["Resources", "dry_run", "resources_of", "script_of", "submit", "submit_training", "tell_submitted"]
-
 _WARNING_SECONDS = 120
 _REQUEUES = 1000
 

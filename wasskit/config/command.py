@@ -270,11 +270,7 @@ def _typer_parameter(f: Field, command: str) -> Any:
         # A list's default is the configuration's own: older Click knows none for arguments that take many values.
         default: Any = ... if f.required else (None if f.kind.sequence else f.default)
         return typer.Argument(
-            default,
-            help=help_text,
-            metavar=o.metavar or f.name.upper(),
-            autocompletion=completion,
-            show_default=False,
+            default, help=help_text, metavar=o.metavar or f.name.upper(), autocompletion=completion, show_default=False
         )
     names = [f.flag] + ([o.short] if o.short else [])
     help_text += f" [dim]\\[default: {o.show_default}][/dim]" if o.show_default else ""

@@ -207,12 +207,7 @@ class CommandOptions(OptionGroup):
         False, help="Print the result as JSON on stdout.", panel="Output", transient=True, flag="--json"
     )
     quiet: bool = option(
-        False,
-        help="Print results and errors only.",
-        panel="Output",
-        transient=True,
-        flag="--quiet",
-        short="-q",
+        False, help="Print results and errors only.", panel="Output", transient=True, flag="--quiet", short="-q"
     )
     verbose: bool = option(
         False, help="Print more, and tracebacks of errors.", panel="Output", transient=True, flag="--verbose",

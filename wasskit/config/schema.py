@@ -47,21 +47,11 @@ class Kind:
     def phrase(self) -> str:
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        word = {
-            int: "a whole number",
-            float: "a number",
-            str: "a text",
-            Path: "a path",
-            bool: "true or false",
-        }[self.base]
+        word = {int: "a whole number", float: "a number", str: "a text", Path: "a path", bool: "true or false"}[
+            self.base
+        ]
         if self.sequence:
-            plural = {
-                int: "whole numbers",
-                float: "numbers",
-                str: "texts",
-                Path: "paths",
-                bool: "truth values",
-            }
+            plural = {int: "whole numbers", float: "numbers", str: "texts", Path: "paths", bool: "truth values"}
             return f"a list of {plural[self.base]} separated by commas"
         return word
 

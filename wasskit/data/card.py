@@ -25,15 +25,6 @@ from wasskit.system.locks import held
 if typing.TYPE_CHECKING:
     from wasskit.data.base import ImageDataset
 
-__all__ = [
-    "CARDS",
-    "Corrupt",
-    "DatasetCard",
-    "Request",
-    "each_split",
-    "register",
-]
-
 Corrupt = Literal["refuse", "skip"]
 EVERY_TASK = ("classification", "ssl", "metric")
 

@@ -11,11 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wasskit.system.readers import Damage, check_regular
 
-__all__ = ["IMAGE_SUFFIXES", "LARGEST_IMAGE", "opened"]
-
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif", ".jp2",
-)  # fmt: skip
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif", ".jp2")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """The formats of these suffixes. Pillow knows others that run programs (EPS) or hold anything (PSD, ICNS)."""
 LARGEST_IMAGE = 2 * (1024 * 1024 * 1024 // 4 // 3)

@@ -18,8 +18,6 @@ from wasskit.data.decode import bad_images_message, drop_bad_images, without_bad
 from wasskit.errors import UserError
 from wasskit.system.documents import read_text
 
-__all__ = ["as_numbers", "listed", "read_rows"]
-
 
 def listed(
     request: Request,

@@ -20,14 +20,7 @@ from wasskit.data.packed import ahead
 from wasskit.data.samplers import RandomSampler, Sampler
 from wasskit.data.seeds import derive_seed, sample_seed
 from wasskit.data.standard import eval_transform, train_transform
-from wasskit.data.transforms import (
-    Augment,
-    PerImage,
-    RandomAugment,
-    ResizeCrop,
-    Views,
-    with_margin,
-)
+from wasskit.data.transforms import Augment, PerImage, RandomAugment, ResizeCrop, Views, with_margin
 from wasskit.data.workers import Workers, as_tuple
 from wasskit.distributed import group
 from wasskit.errors import UserError

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from wasskit.data.formats.pack import Pack
 
-__all__ = ["PackedImages", "ahead"]
-
 S = TypeVar("S")
 T = TypeVar("T")
 

@@ -26,8 +26,6 @@ from wasskit.errors import RunFailed, UserError
 from wasskit.system.files import sync_folder
 from wasskit.system.locks import LockHeld, held
 
-__all__ = ["Packed", "pack_split"]
-
 _REPORT_SECONDS = 15.0
 
 

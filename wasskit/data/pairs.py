@@ -15,8 +15,6 @@ from wasskit.system.documents import LARGEST_TEXT, read_csv_rows
 from wasskit.system.readers import Damage, reader
 from wasskit.text import short_text
 
-__all__ = ["Named", "NamedPairs", "read_named", "read_pairs", "rows_of_names", "rows_of_pairs"]
-
 
 @dataclass(frozen=True)
 class Named:

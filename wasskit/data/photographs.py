@@ -268,17 +268,9 @@ def map_tiles(page: Any, destination: Path, function: Function) -> None:
     if page.compression in (tifffile.COMPRESSION.ADOBE_DEFLATE, tifffile.COMPRESSION.DEFLATE):
         layout["compression"] = "zlib"
     size = page.shape[0] * page.shape[1] * 3
-    with (
-        replacing(destination) as temporary,
-        tifffile.TiffWriter(temporary, bigtiff=size > 1 << 31) as writer,
-    ):
+    with replacing(destination) as temporary, tifffile.TiffWriter(temporary, bigtiff=size > 1 << 31) as writer:
         writer.write(
-            segments(),
-            shape=page.shape,
-            dtype=np.uint8,
-            photometric="rgb",
-            iccprofile=page.iccprofile,
-            **layout,
+            segments(), shape=page.shape, dtype=np.uint8, photometric="rgb", iccprofile=page.iccprofile, **layout
         )
 
 

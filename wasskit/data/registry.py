@@ -51,12 +51,9 @@ def load_dataset(
     if not 0 <= validation < 1:
         raise UserError(f"the validation part must be a fraction in [0, 1), not {validation}")
     card = card_of(name)
-    split = {
-        "unlabeled": "unlabelled",
-        "train+unlabeled": "train+unlabelled",
-        "valid": "val",
-        "validation": "val",
-    }.get(split, split)
+    split = {"unlabeled": "unlabelled", "train+unlabeled": "train+unlabelled", "valid": "val", "validation": "val"}.get(
+        split, split
+    )
     wanted = "train" if validation and split == "val" else split
     request = Request(card, wanted, data_root(root), root is not None, download, corrupt, seed)
     if wanted not in card.splits:

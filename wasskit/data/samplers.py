@@ -52,12 +52,7 @@ class ClassBalancedSampler:
     """
 
     def __init__(
-        self,
-        labels: Tensor | None,
-        batch_size: int,
-        images_per_class: int,
-        seed: int,
-        steps: int | None = None,
+        self, labels: Tensor | None, batch_size: int, images_per_class: int, seed: int, steps: int | None = None
     ) -> None:
         if labels is None or not bool((labels >= 0).any()):
             raise UserError("class-balanced batches need labels, and this data set has none")

@@ -41,11 +41,7 @@ def train_transform(dataset: ImageDataset) -> Augment | PerImage:
     from torchvision.transforms import v2
 
     pipeline = v2.Compose(
-        [
-            v2.RandomResizedCrop(dataset.image_size, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-        ]
+        [v2.RandomResizedCrop(dataset.image_size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()]
     )
     return PerImage(pipeline, finish=normalise)
 

@@ -31,13 +31,8 @@ from wasskit.data.pixels import (
     resized_crop,
     solarise,
     to_grey,
-)  # fmt: skip
+)
 from wasskit.data.transforms import Draws, Normalise, PerImage, RandomAugment, to_uint8
-
-__all__ = [
-    "PerImageViews", "RandomCrops", "RandomViews", "TwoViews", "ViewDistribution", "ViewParameters", "colour_jitter",
-    "make_view", "random_views",
-]  # fmt: skip
 
 _CROP_ATTEMPTS = 10
 

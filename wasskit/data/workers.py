@@ -24,8 +24,6 @@ from wasskit.errors import RunFailed, UserError
 from wasskit.system.processes import cores
 from wasskit.system.signals import shield, shielded
 
-__all__ = ["Workers", "as_tuple"]
-
 
 def as_tuple(views: Views) -> tuple[Tensor, ...]:
     return (views,) if isinstance(views, Tensor) else tuple(views)

@@ -30,8 +30,6 @@ from wasskit import console
 from wasskit.errors import RunFailed
 from wasskit.system.signals import Stopped, forwarded, handled, name_of
 
-__all__ = ["run_ranks"]
-
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 1.0
 _KILL_SECONDS = 15

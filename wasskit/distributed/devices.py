@@ -7,8 +7,6 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-__all__ = ["Device", "find_devices", "parse_device_list"]
-
 
 @dataclass(frozen=True)
 class Device:

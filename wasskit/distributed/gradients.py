@@ -20,8 +20,6 @@ from wasskit.distributed.messages import buckets, flatten, widen
 from wasskit.errors import RunFailed
 from wasskit.system.transfer import to_device
 
-__all__ = ["GradientAverage", "average_gradients"]
-
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over the ranks, in place; once, after a step's last backward.

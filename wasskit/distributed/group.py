@@ -31,24 +31,6 @@ from wasskit.distributed.launch import join_slurm_step, owns_ranks
 from wasskit.errors import RunFailed, UserError
 from wasskit.system.signals import handled
 
-__all__ = [
-    "any_rank",
-    "barrier",
-    "broadcast_object",
-    "close_group",
-    "group",
-    "init_group",
-    "is_by_host",
-    "is_lost_peer",
-    "is_main",
-    "largest_of_ranks",
-    "local_rank",
-    "lost_peer",
-    "rank",
-    "rank_seed",
-    "world_size",
-]
-
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)

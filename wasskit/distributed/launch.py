@@ -23,11 +23,6 @@ from wasskit.system import processes
 from wasskit.system.documents import parse_json, read_text
 from wasskit.system.readers import Damage
 
-__all__ = [
-    "is_launched", "is_restarted", "join_slurm_step", "launch", "note_saved", "owns_ranks",
-    "read_saved", "slurm_endpoint",
-]  # fmt: skip
-
 _SAVED = "WASSKIT_SAVED"
 
 
@@ -168,10 +163,8 @@ def join_slurm_step() -> None:
 def _tasks_of_node(listing: str, node: int) -> str:
     """The entry of a node in SLURM's ``2(x3),1``."""
     counts: list[str] = [
-        count
-        for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", listing)
-        for _ in range(int(times or 1))
-    ]  # fmt: skip
+        count for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", listing) for _ in range(int(times or 1))
+    ]
     return counts[min(node, len(counts) - 1)]
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from wasskit.distributed.group import channels
 
-__all__ = ["BUCKET_BYTES", "buckets", "flatten", "route", "unflatten_into", "widen"]
-
 T = TypeVar("T", bound=Tensor)
 
 BUCKET_BYTES = 16 * 2**20

@@ -20,8 +20,6 @@ from wasskit.distributed.group import is_by_host, rank, world_size
 from wasskit.errors import UserError
 from wasskit.system.transfer import to_device
 
-__all__ = ["SyncBatchNorm", "convert_sync_batchnorm", "joint_norm", "shuffle", "unshuffle"]
-
 M = TypeVar("M", bound=nn.Module)
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from wasskit.distributed.collectives import gather, reduce_sum
 from wasskit.distributed.group import rank, world_size
 
-__all__ = ["map_shards", "mean_over_shards", "shard_indices", "shard_weight"]
-
 
 def shard_indices(n: int) -> range:
     """The indices, of ``range(n)``, that are this rank's.

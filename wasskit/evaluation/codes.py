@@ -11,11 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = [
-    "CODES", "Code", "code_bytes", "decode_binary", "decode_int8", "encode_binary", "encode_int8", "factors",
-    "int8_ranges",
-]  # fmt: skip
-
 Code = Literal["float32", "int8", "binary"]
 CODES: tuple[Code, ...] = get_args(Code)
 

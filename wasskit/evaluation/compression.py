@@ -17,8 +17,6 @@ from wasskit.evaluation.codes import CODES, Code, code_bytes, factors
 from wasskit.evaluation.retrieval import recall_at_k
 from wasskit.evaluation.ties import nearest_blocks
 
-__all__ = ["Bank", "Measured", "baselines", "compression_rows", "neighbour_overlap", "neighbours"]
-
 
 @dataclass(frozen=True)
 class Measured:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["LIBRARIES", "Average", "Conventions", "Gain", "Library", "Lone", "MapOver", "PrecisionOver", "TieRule"]
-
 TieRule = Literal["pessimistic", "optimistic", "order", "docno"]
 """Of equally similar items: the less relevant first; the more relevant first; in the order of the gallery; by name,
 the later one first."""

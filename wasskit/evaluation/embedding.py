@@ -64,11 +64,7 @@ def evaluating(*modules: object) -> Iterator[None]:
 
 
 def encode_batches(
-    encoder: Embedder,
-    loader: Iterable[LabelledImages],
-    *,
-    precision: Precision = "fp32",
-    channels_last: bool = True,
+    encoder: Embedder, loader: Iterable[LabelledImages], *, precision: Precision = "fp32", channels_last: bool = True
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Features (B, D) float32, labels and indices of each batch of this process's share, on the device.
 

@@ -22,8 +22,6 @@ from torch.autograd.function import once_differentiable
 from wasskit.errors import UserError
 from wasskit.ot.directions import slicing_directions
 
-__all__ = ["epps_pulley", "sigreg_statistic"]
-
 KNOTS = 17
 LAST_KNOT = 3.0
 _BLOCK = 1 << 22
@@ -82,11 +80,7 @@ class _EppsPulley(Function):
 
 
 def sigreg_statistic(
-    features: Tensor,
-    *,
-    directions: Tensor | None = None,
-    count: int = 256,
-    generator: torch.Generator | None = None,
+    features: Tensor, *, directions: Tensor | None = None, count: int = 256, generator: torch.Generator | None = None
 ) -> Tensor:
     """The mean of ``epps_pulley`` over directions of features (N, m) that N(0, I) would be ideal for; a scalar.
 

@@ -10,8 +10,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Estimate", "holm", "mean_interval", "paired_difference"]
-
 
 @dataclass(frozen=True)
 class Estimate:

@@ -108,13 +108,7 @@ def knn_accuracy(
         mine = torch.as_tensor(shard_indices(total), dtype=torch.int64, device=test_features.device)
         test_features, test_labels = test_features[mine], test_labels[mine]
     ranks = knn_ranks(
-        train_features,
-        train_labels,
-        test_features,
-        test_labels,
-        k=k,
-        temperature=temperature,
-        weights=weights,
+        train_features, train_labels, test_features, test_labels, k=k, temperature=temperature, weights=weights
     )
     correct = torch.stack([(ranks <= t).sum() for t in topk])
     if sharded:

@@ -20,16 +20,6 @@ from wasskit.evaluation.uniformity import FeatureMoments
 from wasskit.ot.directions import slicing_directions
 from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared
 
-__all__ = [
-    "alpha_req",
-    "entropy_rank",
-    "lidar",
-    "power_law_decay",
-    "rankme",
-    "sliced_uniformity",
-    "spectral_metrics",
-]
-
 _ROWS = 4096
 _ENTROPY_EPS = 1e-7
 _LIDAR_RIDGE = 1e-4

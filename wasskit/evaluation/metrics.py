@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-__all__ = ["COMMON", "Metric", "Metrics", "Order", "share"]
-
 Order = Literal["max", "min"]
 
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -135,12 +133,7 @@ COMMON = Metrics(
         share("map@r", "MAP@R", f"average precision over the first R of R positives; {_QUERIES}"),
         Metric("sigreg", "min", "SIGReg", "mean Epps-Pulley statistic of embeddings along random directions"),
         Metric("w2", "min", "W2", "Gaussian 2-Wasserstein distance of unit embeddings to N(0, I / m)"),
-        Metric(
-            "lu",
-            "min",
-            "L_U",
-            "log of the mean Gaussian potential exp(-2 |x - y|^2) of pairs of unit embeddings",
-        ),
+        Metric("lu", "min", "L_U", "log of the mean Gaussian potential exp(-2 |x - y|^2) of pairs of unit embeddings"),
         Metric("alignment", "min", "alignment", "mean |x - y|^2 of positive pairs of unit embeddings"),
         Metric("effective_rank", "max", "effective rank", "exp of the entropy of the covariance's spectrum"),
     ]

@@ -29,8 +29,6 @@ from wasskit.evaluation.ranking import UNRANKED, Metric, shard_of, similarity_fa
 from wasskit.evaluation.relevance import Hidden, Relevance
 from wasskit.evaluation.ties import Equals, blocks, equal_rows, largest, rows_for, top_entries
 
-__all__ = ["QueryMetrics", "Wanted", "query_metrics"]
-
 
 @dataclass(frozen=True)
 class Wanted:

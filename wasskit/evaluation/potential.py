@@ -14,16 +14,9 @@ from wasskit.evaluation.rows import shape_of, unit_rows, wide
 from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.precision import full_precision
 
-__all__ = ["gaussian_uniformity"]
-
 
 def gaussian_uniformity(
-    features: Tensor,
-    t: float = 2.0,
-    *,
-    normalise: bool = True,
-    block: int | None = None,
-    sharded: bool = False,
+    features: Tensor, t: float = 2.0, *, normalise: bool = True, block: int | None = None, sharded: bool = False
 ) -> Tensor:
     """L_U = log mean_{i<j} exp(-t |z_i - z_j|^2), the logarithm of the mean Gaussian potential.
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Correlation", "RankCorrelation", "rank_correlation"]
-
 _WHOLE = 7
 _RANDOM = 9_999
 _SLACK = 1e-9

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Hidden", "Relevance"]
-
 
 @dataclass(frozen=True)
 class Relevance:

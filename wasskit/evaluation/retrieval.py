@@ -37,13 +37,7 @@ from wasskit.evaluation.ranking import UNRANKED as UNRANKED
 from wasskit.evaluation.ranking import Lone as Lone
 from wasskit.evaluation.ranking import Metric as Metric
 from wasskit.evaluation.ranking import Ties as Ties
-from wasskit.evaluation.ranking import (
-    average_precisions,
-    best_ranks,
-    faiss_rankings,
-    prepare,
-    similarity_factors,
-)
+from wasskit.evaluation.ranking import average_precisions, best_ranks, faiss_rankings, prepare, similarity_factors
 from wasskit.evaluation.ties import nearest_blocks
 
 Backend = Literal["exact", "faiss"]
@@ -83,13 +77,7 @@ def recall_at_k(
     if not wanted:
         raise ValueError("k names no rank: give at least one number")
     ranks = best_positive_rank(
-        embeddings,
-        labels,
-        gallery=gallery,
-        gallery_labels=gallery_labels,
-        metric=metric,
-        ties=ties,
-        sharded=sharded,
+        embeddings, labels, gallery=gallery, gallery_labels=gallery_labels, metric=metric, ties=ties, sharded=sharded
     )
     if lone == "skip":
         ranks = ranks[ranks != UNRANKED]

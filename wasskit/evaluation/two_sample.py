@@ -21,8 +21,6 @@ from wasskit.ot.energy import energy_distance
 from wasskit.ot.gaussian import bures_wasserstein_squared
 from wasskit.ot.sliced import sliced_wasserstein_squared
 
-__all__ = ["Comparison", "compare_samples"]
-
 #: Coordinates in which permuted Gaussians are compared, and rows of each sample that are relabelled.
 _COORDINATES = 64
 _ROWS = 10_000

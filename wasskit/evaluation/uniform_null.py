@@ -22,8 +22,6 @@ from wasskit.evaluation.label_free import entropy_rank, power_law_decay
 from wasskit.ot.directions import slicing_directions
 from wasskit.ot.sliced import normal_bin_means
 
-__all__ = ["NullDistribution", "lidar_null", "sliced_nulls", "spectral_nulls"]
-
 _SPECTRA = 1 << 25
 _PROJECTIONS = 1 << 27
 _CUBES = 10**10

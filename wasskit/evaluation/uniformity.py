@@ -32,14 +32,7 @@ from wasskit.ot.polar import (
 )
 from wasskit.ot.precision import full_precision
 
-__all__ = [
-    "FeatureMoments",
-    "alignment",
-    "effective_rank",
-    "gaussian_uniformity",
-    "singular_spectrum",
-    "w2_uniformity",
-]
+__all__ = ["FeatureMoments", "alignment", "effective_rank", "gaussian_uniformity", "singular_spectrum", "w2_uniformity"]
 
 _COVARIANCE_RESOLVES = 2.0**-22
 

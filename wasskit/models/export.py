@@ -114,20 +114,11 @@ def export_onnx(
 def _write_onnx(path: Path, module: nn.Module, inputs: Tensor, input_name: str, output_name: str) -> None:
     names: dict[str, Any] = {"input_names": [input_name], "output_names": [output_name]}
     # The exporter prints and warns about its own progress; none of it is for the user.
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        _quiet("torch.onnx", "onnxscript"),
-    ):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         if _torch_version() >= (2, 6):
             program = torch.onnx.export(
-                module,
-                (inputs,),
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                verbose=False,
-                **names,
+                module, (inputs,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False, **names
             )
             assert program is not None
             # Inside one file, so that it can be moved and renamed.

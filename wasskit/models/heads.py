@@ -20,12 +20,7 @@ class MLP(nn.Sequential):
     """
 
     def __init__(
-        self,
-        sizes: Sequence[int],
-        *,
-        batch_norm: bool = True,
-        last_batch_norm: bool = False,
-        last_bias: bool = True,
+        self, sizes: Sequence[int], *, batch_norm: bool = True, last_batch_norm: bool = False, last_bias: bool = True
     ) -> None:
         if len(sizes) < 2:
             raise ValueError(f"an MLP needs the sizes of its input and its output, not {tuple(sizes)}")

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from wasskit.errors import UserError
 from wasskit.models.weights import check_state
 
-__all__ = ["check_description", "check_entries", "rebuild"]
-
 T = TypeVar("T")
 LARGEST_SIDE = 1 << 14
 """Pixels of the largest side of an image that a description may ask for."""

@@ -16,8 +16,6 @@ from torch import Tensor
 from wasskit.ot.clouds import check_clouds, normalised_weights
 from wasskit.ot.gaussian import gaussian_transport_map
 
-__all__ = ["AffineMap", "GaussianMaps", "gaussian_maps"]
-
 _ROWS = 65536
 
 

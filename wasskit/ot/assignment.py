@@ -7,8 +7,6 @@ from torch import Tensor
 
 from wasskit.ot.clouds import check_clouds
 
-__all__ = ["assignment_wasserstein_squared", "optimal_assignment"]
-
 
 @torch.no_grad()
 def optimal_assignment(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_clouds", "normalised_weights"]
-
 
 def check_clouds(x: Tensor, y: Tensor) -> None:
     """Raises ``ValueError`` unless both are matrices (n, d) and (m, d) of at least one finite row, on one device."""

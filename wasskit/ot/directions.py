@@ -10,8 +10,6 @@ from torch import Tensor
 
 from wasskit.system.transfer import to_device
 
-__all__ = ["Kind", "slicing_directions"]
-
 Kind = Literal["orthogonal", "random", "sobol"]
 
 

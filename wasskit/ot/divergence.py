@@ -30,8 +30,6 @@ from torch.autograd.function import once_differentiable
 from wasskit.ot.clouds import check_clouds, normalised_weights
 from wasskit.ot.sinkhorn import RICHARDSON_MOMENTUM, RICHARDSON_STEP
 
-__all__ = ["SinkhornDivergence", "sinkhorn_divergence"]
-
 _TILE = 2048
 #: How many earlier steps the extrapolation remembers, and the growth of the error at which it is given up.
 _MEMORY = 10
@@ -178,10 +176,7 @@ class _Solver:
         f, g = torch.zeros_like(a), torch.zeros_like(b)
         for epsilon in self._descent(x, y):
             # The simultaneous update alone keeps a common shift of f and g oscillating (eigenvalue -1).
-            f, g = (
-                (f + self.softmin(x, y, log_b, g, epsilon)) / 2,
-                (g + self.softmin(y, x, log_a, f, epsilon)) / 2,
-            )
+            f, g = ((f + self.softmin(x, y, log_b, g, epsilon)) / 2, (g + self.softmin(y, x, log_a, f, epsilon)) / 2)
         history = _Anderson(b.sqrt())
         best, error, fallback = math.inf, math.inf, g
         for step in range(1, self.steps + 1):

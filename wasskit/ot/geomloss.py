@@ -18,12 +18,7 @@ from wasskit.ot.precision import full_precision
 
 
 def annealed_nested_sinkhorn_divergences(
-    embeddings: Tensor,
-    dims: Sequence[int],
-    *,
-    beta: float = 1.0,
-    blur: float = 0.5,
-    scaling: float = 0.5,
+    embeddings: Tensor, dims: Sequence[int], *, beta: float = 1.0, blur: float = 0.5, scaling: float = 0.5
 ) -> Tensor:
     """Annealed estimates of the divergences of :func:`wasskit.ot.sinkhorn.nested_sinkhorn_divergences`.
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-__all__ = ["known_gradient"]
-
 
 def known_gradient(compute: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]], x: Tensor) -> Tensor:
     """The scalar ``compute(x, with_gradient)[0]``; its gradient in ``x`` is ``compute``'s second result.

@@ -151,12 +151,7 @@ def nuclear_norm_and_polar_factor(
 
 @torch.no_grad()
 def nuclear_norm_and_inverse_root(
-    matrix: Tensor,
-    magnitude: Tensor,
-    *,
-    ridge: float = 0.0,
-    roundoff: float | None = None,
-    with_inverse: bool = True,
+    matrix: Tensor, magnitude: Tensor, *, ridge: float = 0.0, roundoff: float | None = None, with_inverse: bool = True
 ) -> tuple[Tensor, Tensor | None]:
     """Nuclear norm of ``matrix`` X (N, m) and, on request, the inverse root of its smaller Gram matrix on its range.
 

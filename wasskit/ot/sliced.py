@@ -19,8 +19,6 @@ from torch.autograd.function import once_differentiable
 from wasskit.ot.clouds import check_clouds, normalised_weights
 from wasskit.ot.directions import Kind, slicing_directions
 
-__all__ = ["normal_bin_means", "sliced_gaussian_wasserstein_squared", "sliced_wasserstein_squared"]
-
 #: Entries of the projections that are in memory at a time.
 _BLOCK = 1 << 22
 

@@ -25,11 +25,7 @@ class Value:
 
 
 def draw_bars(
-    captions: Sequence[str],
-    panels: Mapping[str, Mapping[int, Value]],
-    look: Look,
-    *,
-    title: str = "",
+    captions: Sequence[str], panels: Mapping[str, Mapping[int, Value]], look: Look, *, title: str = ""
 ) -> Figure:
     """One panel per metric, by its name with unit; one bar per group (by its number), with its deviation.
 

@@ -14,8 +14,6 @@ if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Interval", "Panel", "draw_forest"]
-
 
 @dataclass(frozen=True)
 class Interval:

@@ -209,11 +209,7 @@ def _in_plane(transport: Transport) -> tuple[Transport, float | None]:
     source = project(transport.source)
     assert source is not None
     projected = Transport(
-        transport.name,
-        source,
-        project(transport.forward),
-        project(transport.target),
-        project(transport.inverse),
+        transport.name, source, project(transport.forward), project(transport.target), project(transport.inverse)
     )
     return projected, float((singular[:2] ** 2).sum()) / total if total else 1.0
 

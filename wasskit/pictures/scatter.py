@@ -13,8 +13,6 @@ from wasskit.text import figure_text
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Scatter", "draw_scatter"]
-
 
 @dataclass(frozen=True)
 class Scatter:

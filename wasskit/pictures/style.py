@@ -18,8 +18,6 @@ if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "PALETTE", "figure", "label_points", "legend_above", "save_figure", "series_style"]
-
 #: Okabe and Ito's colours, those that stand out most on white first.
 COLOURS = {
     "blue": "#0072B2",
@@ -92,8 +90,7 @@ def figure(
     inches = _WIDTHS[width] if isinstance(width, str) else width
     with matplotlib.rc_context(_STYLE):
         drawn = Figure(
-            figsize=(inches, inches / columns * ratio * rows if height is None else height),
-            layout="constrained",
+            figsize=(inches, inches / columns * ratio * rows if height is None else height), layout="constrained"
         )
         FigureCanvasAgg(drawn)
         axes = drawn.subplots(

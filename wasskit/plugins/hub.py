@@ -14,8 +14,6 @@ from wasskit.models.export import save_weights
 from wasskit.plugins.models import load
 from wasskit.trained.kind import TrainedModel
 
-__all__ = ["HubModel"]
-
 FILE = "model.safetensors"
 """The file of a repository that holds weights and description, as ``export`` writes them."""
 

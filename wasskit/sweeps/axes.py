@@ -11,8 +11,6 @@ from wasskit.config import Field, RecipeOptions, build, check_keys, coerce, disp
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
 
-__all__ = ["Axes", "Point", "combinations", "complete_axis", "folder_name", "parse_axes", "plan_points"]
-
 Axes = Mapping[str, Sequence[Any]]
 C = TypeVar("C", bound=RecipeOptions)
 
@@ -129,9 +127,7 @@ def _settings(axis: str, value: Any) -> Iterable[tuple[str, Any]]:
 
 def folder_name(settings: Mapping[str, Any]) -> str:
     """The name of a combination's folder: ``lr-0.1__seed-2``."""
-    return "__".join(
-        f"{key}-{display(value).replace(',', ':').replace('/', '_')}" for key, value in settings.items()
-    )  # fmt: skip
+    return "__".join(f"{key}-{display(value).replace(',', ':').replace('/', '_')}" for key, value in settings.items())
 
 
 def complete_axis(

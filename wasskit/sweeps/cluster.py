@@ -14,8 +14,6 @@ from wasskit.config import values_of
 from wasskit.sweeps.grid import Grid, GridReport
 from wasskit.training.schedule import log_path
 
-__all__ = ["make_grid", "submit_grid"]
-
 
 def make_grid(grid: Grid, options: SubmitOptions, report: GridReport, *, table_only: bool) -> Mapping[str, Any]:
     """Train a grid here or on a cluster, as ``options`` say, or tabulate what is finished; what ``--json`` prints."""

@@ -19,8 +19,6 @@ from wasskit.system.files import replace_text, writing
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedule import Schedule, last_line, log_path
 
-__all__ = ["Grid", "GridReport"]
-
 GridReport = Callable[[Sequence[Point[Any]], Mapping[str, Any]], Report]
 """The report on combinations whose trainings are finished, beside the published figures."""
 
@@ -121,9 +119,7 @@ class Grid:
     def _conclude(self, folder: RunDirectory, points: Sequence[Point[Any]], report: GridReport) -> Mapping[str, Any]:
         paper = self.paper or folder.paper
         folder.reconfigure(self.options, paper)
-        result = {
-            "run": str(self.root), "trainings": list(self.trainings), **finish(report(points, paper), self.root)
-        }  # fmt: skip
+        result = {"run": str(self.root), "trainings": list(self.trainings), **finish(report(points, paper), self.root)}
         folder.write_summary(result)
         return result
 

@@ -17,8 +17,6 @@ if typing.TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["check_rows", "map_array", "read_archive", "read_array", "write_header"]
-
 VECTORS = (".npy", ".npz", ".safetensors", ".parquet", ".csv")
 """Suffixes of files of embeddings (`wasskit.data.embeddings`), here where completion finds them without torch."""
 NUMBERS = "fiub"

@@ -13,8 +13,6 @@ from typing import Any
 
 from wasskit.system.readers import Damage, reader
 
-__all__ = ["MOST_PARTS", "parse_json", "read_csv_rows", "read_json", "read_text", "read_toml"]
-
 LARGEST_TEXT, LARGEST_JSON = 1 << 28, 1 << 26
 """Bytes; parsed JSON takes up to twenty times its size in memory."""
 LARGEST_TOML = 1 << 20
@@ -77,12 +75,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     return document
 
 
-@reader(
-    "CSV file in UTF-8",
-    suffixes=(".csv",),
-    advice="repair that line or get the file again",
-    largest=LARGEST_TEXT,
-)
+@reader("CSV file in UTF-8", suffixes=(".csv",), advice="repair that line or get the file again", largest=LARGEST_TEXT)
 def read_csv_rows(path: Path) -> list[tuple[int, list[str]]]:
     """The rows of a CSV file that are not blank, each with the number of its last line."""
     with path.open(newline="", encoding="utf-8-sig") as stream:

@@ -13,11 +13,6 @@ from typing import BinaryIO
 
 from wasskit.errors import UserError, WasskitError
 
-__all__ = [
-    "is_leftover", "numbered_names", "remove_leftovers", "replace_file", "replace_text", "replacing", "sync_folder",
-    "writing",
-]  # fmt: skip
-
 _SUFFIX = ".tmp"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "nearest"]
-
 
 def nearest(word: str, known: Iterable[str], count: int = 1) -> list[str]:
     """The known words, at most ``count``, that are close to ``word``, the closest first."""

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from wasskit.system.files import writing
 
-__all__ = ["LockHeld", "held", "holder"]
-
 
 class LockHeld(Exception):
     """Another process holds the lock; says which."""

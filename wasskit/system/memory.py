@@ -8,8 +8,6 @@ from typing import Any
 
 from wasskit.errors import RunFailed
 
-__all__ = ["out_of_memory"]
-
 _SAID = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED", re.IGNORECASE)
 """torch's allocator, the CUDA runtime (also as NCCL quotes it), Metal; cuBLAS, cuDNN, cuSOLVER, cuFFT."""
 

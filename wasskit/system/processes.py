@@ -13,8 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-__all__ = ["cores", "is_child", "kill", "parenthood", "start", "watch_parent"]
-
 _PARENT = "WASSKIT_PARENT"
 _SET_PARENT_DEATH_SIGNAL = 1
 _POLL_SECONDS = 0.5

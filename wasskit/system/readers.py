@@ -21,8 +21,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from wasskit.errors import UserError, WasskitError
 
-__all__ = ["READERS", "Damage", "Reader", "UnreadableFile", "check_regular", "reader", "reading"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -13,19 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-__all__ = [
-    "ECHO_SECONDS",
-    "StopRequest",
-    "Stopped",
-    "forwarded",
-    "handled",
-    "name_of",
-    "raised",
-    "shield",
-    "shielded",
-    "stop_signals",
-]
-
 #: A signal that comes twice within this time was sent once: to the process and to its group, say.
 ECHO_SECONDS = 0.5
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")

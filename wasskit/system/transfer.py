@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["Constant", "to_device"]
-
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on ``device``. To a GPU it is copied by way of pinned memory, and the host goes on at once."""

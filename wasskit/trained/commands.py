@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from wasskit.evaluation.embedding import Embedder
     from wasskit.trained.kind import ModelKind
 
-__all__ = ["STANDARD", "standard_command"]
-
 STANDARD = {
     "embed": (
         EmbedOptions,

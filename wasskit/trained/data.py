@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from wasskit.trained.kind import Described
     from wasskit.trained.options import ModelDataOptions
 
-__all__ = [
-    "embed_dataset",
-    "fitted",
-    "images_of",
-    "open_images",
-    "open_split",
-    "results_of",
-    "with_in_memory",
-]
-
 
 def with_in_memory(description: Mapping[str, Any]) -> dict[str, Any]:
     """A description with ``in_memory``, which those of earlier versions lack.
@@ -64,11 +54,7 @@ def fitted(dataset: ImageDataset, description: Mapping[str, Any]) -> ImageDatase
 def results_of(config: ModelDataOptions, plugin: str, *files: str) -> Path:
     """The folder of the results of a command (`results_folder`), where it may write ``files``."""
     return results_folder(
-        config.trained.model,
-        config.output,
-        plugin=plugin,
-        refuse_existing=config.files.refuse_existing,
-        files=files,
+        config.trained.model, config.output, plugin=plugin, refuse_existing=config.files.refuse_existing, files=files
     )
 
 

@@ -28,8 +28,6 @@ from wasskit.options import BackboneOptions
 from wasskit.trained.data import images_of, open_images, with_in_memory
 from wasskit.trained.files import is_exported, read_model
 
-__all__ = ["ImageDescription", "ModelKind", "TrainedModel", "describe_images", "load_model"]
-
 Checkpoint = Literal["last", "best"]
 
 

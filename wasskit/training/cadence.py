@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from wasskit.training.task import Plan
 
-__all__ = ["Cadence"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:

@@ -22,17 +22,6 @@ from wasskit.system.files import remove_leftovers, replace_file, replacing, writ
 from wasskit.system.readers import Damage, reader
 from wasskit.text import short_text
 
-__all__ = [
-    "Checkpoints",
-    "check_same_config",
-    "load_checkpoint",
-    "preserved_rng",
-    "rng_state",
-    "save_checkpoint",
-    "seed_all",
-    "set_rng_state",
-]
-
 FORMAT = 1
 _MOST_SHOWN = 12
 """Settings that a message lists, of those that differ."""

@@ -24,8 +24,6 @@ from wasskit.training.stepper import UpdateStepper
 from wasskit.training.task import Plan, Task
 from wasskit.training.validation import check_content, check_fit
 
-__all__ = ["Checkpointing", "SavedConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SavedConfig:

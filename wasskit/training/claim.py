@@ -10,8 +10,6 @@ from wasskit.errors import UserError
 from wasskit.system.files import remove_leftovers
 from wasskit.system.locks import LockHeld, held
 
-__all__ = ["LOCK", "claimed"]
-
 LOCK = ".lock"
 
 

@@ -19,8 +19,6 @@ from wasskit import __version__
 from wasskit.errors import UserError
 from wasskit.system.documents import read_text
 
-__all__ = ["describe_environment", "git_revision"]
-
 _PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm", "geomloss", "pytorch-metric-learning",
 )  # fmt: skip

@@ -14,8 +14,6 @@ from wasskit.errors import RunFailed
 from wasskit.system.memory import out_of_memory
 from wasskit.training.meters import LossMeter
 
-__all__ = ["check_losses", "check_parameters", "explained"]
-
 
 def check_losses(meter: LossMeter, advice: Callable[[], str]) -> None:
     """Stop all ranks if a loss of any of them was not finite. Waits for the device.

@@ -21,8 +21,6 @@ from wasskit.distributed.group import world_size
 from wasskit.training.stepper import UpdateStepper
 from wasskit.training.task import Losses, Task
 
-__all__ = ["GraphedSteps"]
-
 WARM_STEPS = 3
 """Steps of a kind that are taken as ever before one is recorded: libraries and optimisers set themselves up."""
 

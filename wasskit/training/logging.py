@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
-__all__ = ["PlainReporter", "Reporter", "RichReporter", "SilentReporter", "make_reporter"]
-
 
 class Reporter(Protocol):
     """Where the loop reports. Values are means on the host; nothing here waits for a device."""
@@ -127,10 +125,7 @@ class RichReporter:
             described = f"epoch {-(-step // self._per_epoch)}/{-(-self._total // self._per_epoch)}"
         speed = f" {rate:.4g} samples/s" if rate is not None else ""
         self._progress.update(
-            self._bar,
-            completed=step,
-            description=described,
-            note=f"{self._loss}{speed} {waiting:.0%} waiting",
+            self._bar, completed=step, description=described, note=f"{self._loss}{speed} {waiting:.0%} waiting"
         )
 
     def losses(self, epoch: int, step: int, values: Mapping[str, float]) -> None:

@@ -27,8 +27,6 @@ from wasskit.training.stepper import UpdateStepper
 from wasskit.training.stops import StopSignals
 from wasskit.training.task import Losses, Plan, Progress, Source, Task
 
-__all__ = ["Loop"]
-
 
 @dataclass(eq=False, kw_only=True)
 class Loop:

@@ -13,8 +13,6 @@ from torch import Tensor
 from wasskit.distributed.collectives import reduce_sum, stack_ranks
 from wasskit.distributed.group import any_rank, world_size
 
-__all__ = ["BadStep", "LossMeter"]
-
 # So many small tensors are joined into one.
 _BLOCK = 256
 

@@ -14,8 +14,6 @@ from wasskit.system.files import replace_text, writing
 from wasskit.system.readers import Damage, reader
 from wasskit.text import csv_text
 
-__all__ = ["Metric", "MetricsFile", "read_metrics", "to_metric"]
-
 _HEADER = ("epoch", "step", "split", "metric", "value")
 
 
@@ -70,12 +68,7 @@ def read_metrics(path: Path) -> list[Metric]:
     return _parse_metrics(path) if path.is_file() else []
 
 
-@reader(
-    "record of metrics",
-    suffixes=(".csv",),
-    advice="repair that line or remove the file",
-    largest=LARGEST_TEXT,
-)
+@reader("record of metrics", suffixes=(".csv",), advice="repair that line or remove the file", largest=LARGEST_TEXT)
 def _parse_metrics(path: Path) -> list[Metric]:
     text = path.read_text(encoding="utf-8")
     rows = []

@@ -10,14 +10,6 @@ from torch import Tensor, nn
 
 from wasskit.errors import UserError
 
-__all__ = [
-    "LARS",
-    "OPTIMIZERS",
-    "build_optimizer",
-    "parameter_groups",
-    "split_parameters",
-]
-
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
 
 

@@ -14,8 +14,6 @@ from wasskit.training.run import RunDirectory
 from wasskit.training.task import Plan
 from wasskit.training.trackers import Trackers
 
-__all__ = ["Best", "Clock", "Records", "State", "Summary"]
-
 _REPORT_SECONDS = 0.2
 
 

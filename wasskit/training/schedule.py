@@ -22,8 +22,6 @@ from wasskit.system.processes import cores
 from wasskit.system.signals import StopRequest, forwarded, handled, name_of
 from wasskit.training.run import RunDirectory
 
-__all__ = ["Schedule", "last_line", "log_path"]
-
 _POLL_SECONDS = 0.05
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-__all__ = ["constant", "cosine", "delayed", "linear", "step_decay", "warmup", "warmup_cosine"]
-
 Schedule = Callable[[int], float]
 
 

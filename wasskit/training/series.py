@@ -8,8 +8,6 @@ from typing import Any
 
 from wasskit.training.metrics_csv import Metric
 
-__all__ = ["evaluation_values", "final_values", "is_number", "over_epochs", "over_steps", "steps_per_epoch"]
-
 
 def over_steps(rows: Sequence[Metric]) -> dict[str, dict[int, float]]:
     """Each metric, named ``split/metric``, as finite values over the steps. Later rows replace earlier ones."""

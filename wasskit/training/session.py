@@ -43,14 +43,7 @@ from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
 from wasskit.distributed.launch import is_restarted, read_saved
 from wasskit.errors import Interrupted, UserError
-from wasskit.options import (
-    DataOptions,
-    DeviceOptions,
-    LoopOptions,
-    OptimizerOptions,
-    RunOptions,
-    TrainingDeviceOptions,
-)
+from wasskit.options import DataOptions, DeviceOptions, LoopOptions, OptimizerOptions, RunOptions, TrainingDeviceOptions
 from wasskit.ot.precision import tf32_products
 from wasskit.system.signals import Stopped, name_of
 from wasskit.training.cadence import Cadence

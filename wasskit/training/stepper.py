@@ -50,11 +50,7 @@ class UpdateStepper:
     """The loop's side of :meth:`wasskit.training.task.Task.step`: a ``Stepper``."""
 
     def __init__(
-        self,
-        optimisations: Sequence[Optimisation],
-        updates: Updates,
-        device: torch.device,
-        plan: Plan,
+        self, optimisations: Sequence[Optimisation], updates: Updates, device: torch.device, plan: Plan
     ) -> None:
         names = [o.name for o in optimisations]
         if len(set(names)) < len(names):

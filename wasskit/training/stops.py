@@ -13,8 +13,6 @@ from wasskit.errors import Interrupted
 from wasskit.system.processes import is_child
 from wasskit.system.signals import ECHO_SECONDS, StopRequest, handled, stop_signals
 
-__all__ = ["StopSignals"]
-
 LOOK_SECONDS = 1.0
 """Ranks tell one another of signals about once in this time,"""
 MOST_STEPS = 64

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from wasskit.ot.precision import Precision
 
-__all__ = ["Losses", "Optimisation", "Plan", "Progress", "Source", "StepSource", "Stepper", "Task"]
-
 Schedule = Callable[[int], float]
 
 

@@ -24,8 +24,6 @@ from wasskit.system.files import replace_text
 from wasskit.system.readers import UnreadableFile
 from wasskit.training.run import RunDirectory
 
-__all__ = ["TRACKERS", "EventWriter", "Tracker", "Trackers", "check_trackers"]
-
 PROJECT = "wasskit"
 """The project or experiment under which trackers that are shared by runs list them."""
 

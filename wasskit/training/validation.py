@@ -14,8 +14,6 @@ from wasskit.errors import UserError
 from wasskit.models.weights import difference
 from wasskit.training.checkpoint import rng_state
 
-__all__ = ["check_content", "check_fit"]
-
 Rules = Mapping[str, Callable[[Any], bool]]
 
 

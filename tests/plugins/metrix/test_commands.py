@@ -89,11 +89,7 @@ def test_train_labels_its_epochs(run_cli: Run, words: Callable[[str], str], tmp_
     assert result.exit_code == 0
     text = words(result.stdout)
     assert "906 queries of 5 classes never trained on" in text
-    for line in (
-        "Metrix/embed last epoch, 1",
-        "baseline last epoch, 1",
-        "best on the test set (as published), 1",
-    ):
+    for line in ("Metrix/embed last epoch, 1", "baseline last epoch, 1", "best on the test set (as published), 1"):
         assert line in text
     assert f"wasskit metrix evaluate {tmp_path / 'r'}" in text
     result = run_cli("metrix", "train", *QUICK, "--epochs", "1", "--run-dir", tmp_path / "r")
@@ -234,15 +230,9 @@ def test_wrong_requests(run_cli: Run, trained: Path, tmp_path: Path, words: Call
     for argv, message in (
         (("train", "--dataset", "cub", "--data-root", tmp_path), "he data set cub is not in"),
         (("train", "--dataset", "cubs"), "Did you mean 'cub'?"),
-        (
-            ("train", "--loss", "triplet"),
-            "not one of contrastive, multisimilarity, potentialfield, proxyanchor",
-        ),
+        (("train", "--loss", "triplet"), "not one of contrastive, multisimilarity, potentialfield, proxyanchor"),
         (("train", "--batch-size", "5000", "--run-dir", tmp_path / "a"), "fewer than one batch"),
-        (
-            ("train", "--images-per-class", "10", "--run-dir", tmp_path / "b"),
-            "needs 10 classes, but there are 5",
-        ),
+        (("train", "--images-per-class", "10", "--run-dir", tmp_path / "b"), "needs 10 classes, but there are 5"),
         (("train", "--published", "--loss", "proxyanchor"), "contrastive loss only"),
         (("train", "--validation", "0.9", "--run-dir", tmp_path / "c"), "two of each are needed"),
         (("train", "--backbone", "resnet51", "--run-dir", tmp_path / "d"), "did you mean"),
@@ -253,10 +243,7 @@ def test_wrong_requests(run_cli: Run, trained: Path, tmp_path: Path, words: Call
         (("embed", trained, tmp_path / "nowhere"), "nowhere; name one that is there"),
         (("search", trained, "0", "--gallery", tmp_path / "nowhere"), "nowhere; name one that is there"),
         (("search", trained, __file__), "(not an image, or damaged at its start); name another file"),
-        (
-            ("train", "--dataset", "imagefolder", "--data-root", tmp_path / "nowhere"),
-            "name one by --data-root",
-        ),
+        (("train", "--dataset", "imagefolder", "--data-root", tmp_path / "nowhere"), "name one by --data-root"),
     ):
         result = run_cli("metrix", *argv)
         assert result.exit_code == 2, (argv, result.stderr)

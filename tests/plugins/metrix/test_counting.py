@@ -105,9 +105,9 @@ def test_groups_are_left_out(run_cli: Cli, files: dict[str, Any], rule: str) -> 
     counted = [(y[i], rank) for i, rank in enumerate(first) if rank is not None]
     for i, name in enumerate("abcd"):
         assert of_class[name] == pytest.approx(100 * np.mean([1 / rank for label, rank in counted if label == i]))
-    macro = evaluated(
-        run_cli, *BOTH, *labels, *groups, "--ties", "optimistic", "--average", "classes"
-    )["metrics"]["test/mrr"]  # fmt: skip
+    macro = evaluated(run_cli, *BOTH, *labels, *groups, "--ties", "optimistic", "--average", "classes")["metrics"][
+        "test/mrr"
+    ]
     assert macro == pytest.approx(np.mean(list(of_class.values())))
 
 

@@ -621,10 +621,7 @@ def test_batches_that_do_not_fit_the_proxies_are_refused() -> None:
     module = build("proxyanchor").double()
     with pytest.raises(ValueError, match="the proxies have 10 dimensions, the embeddings 7"):
         module(x[:, :7], labels)
-    for shift, message in (
-        (-1, "labels 0 to 7, but the labels range from -1 to 2"),
-        (6, "range from 6 to 9"),
-    ):
+    for shift, message in ((-1, "labels 0 to 7, but the labels range from -1 to 2"), (6, "range from 6 to 9")):
         with pytest.raises(ValueError, match=message):
             module(x, labels + shift)
 
@@ -634,11 +631,7 @@ def test_maps_and_images_that_do_not_fit_are_refused() -> None:
     mixing = Mixing(0.4, "positive-negative")
     maps = torch.randn(12, 6, 2, 2, dtype=torch.float64)
     for given, width, message in (
-        (
-            maps[:5],
-            10,
-            r"feature maps \(12, C, H, W\) of the batch, not torch.float64 of shape \(5, 6, 2, 2\)",
-        ),
+        (maps[:5], 10, r"feature maps \(12, C, H, W\) of the batch, not torch.float64 of shape \(5, 6, 2, 2\)"),
         (maps[:, :, 0, 0], 10, r"of shape \(12, 6\)"),
         (maps.long(), 10, "not torch.int64"),
         (maps.float(), 10, "maps are torch.float32, the embeddings torch.float64: take one precision"),

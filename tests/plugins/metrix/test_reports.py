@@ -49,10 +49,7 @@ def test_three_epochs_are_reported_apart(tmp_path: Path) -> None:
         name: {"recall@1": value, "recall@2": value + 5}
         for name, value in {"last": 70.0, "best_by_validation": 50.0, "best_on_test": 70.0}.items()
     }
-    assert set(epochs_to_report(recorded(tmp_path / "s", validation=False).metrics())) == {
-        "last",
-        "best_on_test",
-    }
+    assert set(epochs_to_report(recorded(tmp_path / "s", validation=False).metrics())) == {"last", "best_on_test"}
     (tmp_path / "s" / "metrics.csv").unlink()
     assert epochs_to_report(RunDirectory.open(tmp_path / "s").metrics()) == {}
 
@@ -98,20 +95,12 @@ def test_an_evaluation_leaves_no_trace(
     whole = load_metric_splits("digits")
     queries, gallery = whole.test.subset(range(40)), whole.test.subset(range(40, 120))
     parts = MetricSplits(whole.train.subset(range(60)), None, queries, gallery)
-    features = {
-        "test": embedded(queries, 0),
-        "gallery": embedded(gallery, 1),
-        "train": embedded(parts.train, 2),
-    }
+    features = {"test": embedded(queries, 0), "gallery": embedded(gallery, 1), "train": embedded(parts.train, 2)}
     report = evaluation_report(parts, features, (1, 4), mixtures=50, pictures=2, name="some model")
     expected = retrieval_percent(features["test"], features["gallery"], (1, 4))
     assert report.result["metrics"] == {f"test/{name}": value for name, value in expected.items()}
     assert report.result["geometry"]["mixed"] <= 50
-    assert (report.result["model"], report.result["queries"], report.result["gallery"]) == (
-        "some model",
-        40,
-        80,
-    )
+    assert (report.result["model"], report.result["queries"], report.result["gallery"]) == ("some model", 40, 80)
     assert list(report.figures) == ["evaluation_recall", "similarities", "retrieved"]
     assert report.files == {"evaluation.json": report.result}
     del features["train"]

@@ -186,13 +186,7 @@ def test_queries_search_the_gallery_alone(parts: MetricSplits) -> None:
 
 def test_optimiser_and_schedule(parts: MetricSplits) -> None:
     task = task_of(
-        parts,
-        loss="proxyanchor",
-        lr=2e-3,
-        lr_decay_step=3,
-        lr_decay_gamma=0.5,
-        weight_decay=1e-4,
-        mode="embed",
+        parts, loss="proxyanchor", lr=2e-3, lr_decay_step=3, lr_decay_gamma=0.5, weight_decay=1e-4, mode="embed"
     )
     (optimisation,) = task.optimisations(Plan(total_steps=100, steps_per_epoch=10))
     groups = optimisation.optimizer.param_groups
@@ -276,10 +270,7 @@ def test_choices_that_contradict_each_other() -> None:
         ({"loss": "multisimilarity", "published": True}, "contrastive loss only"),
         ({"published": True, "distance": "cosine"}, "compares Euclidean distances"),
         ({"distance": "cosine", "margin": 1.5}, "no cosine is larger"),
-        (
-            {"distance": "cosine", "loss": "proxyanchor"},
-            "only the contrastive loss has two forms, not proxyanchor",
-        ),
+        ({"distance": "cosine", "loss": "proxyanchor"}, "only the contrastive loss has two forms, not proxyanchor"),
         ({"similarity_scales": (1.0, 2.0)}, "takes 3 numbers"),
         ({"loss_settings": ("decay=2",)}, "the loss contrastive has no setting 'decay': it has none"),
         (
@@ -287,10 +278,7 @@ def test_choices_that_contradict_each_other() -> None:
             "--loss-settings: the loss potentialfield has no setting 'delta': it has decay, radius, proxies_per_class",
         ),
         ({"loss": "potentialfield", "loss_settings": ("decay=-1",)}, "must lie between 0 and 10, not -1"),
-        (
-            {"loss": "potentialfield", "loss_settings": ("decay",)},
-            "a setting is written name=number, not 'decay'",
-        ),
+        ({"loss": "potentialfield", "loss_settings": ("decay",)}, "a setting is written name=number, not 'decay'"),
         ({"proxy_scales": (0.0, 0.1)}, "scale alpha of 0 the loss is constant"),
         ({"loss": "proxyanchor", "pairs": "anchor-negative"}, "no image and no feature map"),
     ):

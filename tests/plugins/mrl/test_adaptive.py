@@ -60,11 +60,7 @@ def test_a_shortlist_of_everything_is_exact(clouds: tuple[Tensor, ...]) -> None:
 def test_searches_are_shared_between_plans(clouds: tuple[Tensor, ...]) -> None:
     queries, _, gallery, _ = clouds
     searched: dict[int, Tensor] = {}
-    for strategy in (
-        *funnel_strategies(DIMS, 120, 40),
-        *adaptive_strategies(DIMS, 120, 40),
-        *single_shots(DIMS, 120),
-    ):
+    for strategy in (*funnel_strategies(DIMS, 120, 40), *adaptive_strategies(DIMS, 120, 40), *single_shots(DIMS, 120)):
         alone = retrieve(queries, gallery, strategy)
         assert torch.equal(retrieve(queries, gallery, strategy, searched=searched), alone)
     assert sorted(searched) == list(DIMS)
@@ -137,10 +133,7 @@ def test_thresholds_lie_where_the_classifiers_probabilities_do() -> None:
 def test_cascade_limits() -> None:
     """A threshold below chance is the first classifier, one above all probabilities the last."""
     generator = torch.Generator().manual_seed(0)
-    logits, labels = (
-        torch.randn(3, 50, 4, generator=generator),
-        torch.randint(0, 4, (50,), generator=generator),
-    )
+    logits, labels = (torch.randn(3, 50, 4, generator=generator), torch.randint(0, 4, (50,), generator=generator))
     single = classifier_outcomes(logits, labels, (2, 4, 8))
     assert cascade_outcome(logits, labels, (2, 4, 8), 0.1, tied=True).metrics["top1"] == single[0].metrics["top1"]
     assert cascade_outcome(logits, labels, (2, 4, 8), 1.0, tied=True).metrics["top1"] == single[2].metrics["top1"]

@@ -107,19 +107,7 @@ def test_training_on_ones_own_folder_and_embedding_it(run_cli: Cli, tmp_path: Pa
                 pixels = generator.integers(0, 100, (20, 24 + i, 3)) + (120 if name == "light" else 0)
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
     data = ("--dataset", "imagefolder", "--data-root", tmp_path / "photos", "--workers", "0")
-    arguments = (
-        *data,
-        "--image-size",
-        "16",
-        "--backbone",
-        "tiny",
-        "--epochs",
-        "2",
-        "--dims",
-        "2,8",
-        "-b",
-        "6",
-    )
+    arguments = (*data, "--image-size", "16", "--backbone", "tiny", "--epochs", "2", "--dims", "2,8", "-b", "6")
     json_of(run_cli("mrl", "train", *arguments, "--run-dir", tmp_path / "r", "--json", "-q"))
     evaluated = json_of(run_cli("mrl", "evaluate", tmp_path / "r", *data[2:], "--json", "-q"))
     assert evaluated["images"] == 12
@@ -248,18 +236,7 @@ def test_a_moved_run_is_still_a_run(run_cli: Cli, trained: Path, tmp_path: Path)
 def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_path: Path) -> None:
     from wasskit.recipes import load_recipe
 
-    small = (
-        "--dataset",
-        "fake",
-        "--image-size",
-        "8",
-        "--epochs",
-        "1",
-        "--dims",
-        "2,8",
-        "--run-dir",
-        tmp_path,
-    )
+    small = ("--dataset", "fake", "--image-size", "8", "--epochs", "1", "--dims", "2,8", "--run-dir", tmp_path)
     recipe = tmp_path.with_name("recipe.toml")
     recipe.write_text('command = "mrl sweep"\n[paper]\nsource = "A paper"\n[paper.metrics]\n"test/top1" = 12.34\n')
     result = run_cli("mrl", "sweep", "seed=0,1", *small, "--jobs", "2", "--recipe", recipe)
@@ -336,9 +313,8 @@ def test_a_second_sweep_on_a_folder_is_refused(run_cli: Cli, words: Words, tmp_p
         "with RunDirectory.open(sys.argv[1]).claimed(alone=False): print('held', flush=True); input()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", holding, str(folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as other:  # fmt: skip
+        [sys.executable, "-c", holding, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         refused = run_cli("mrl", "sweep", "seed=3", *options, "--run-dir", folder)

@@ -12,12 +12,7 @@ from torch import Tensor
 from tests.distributed.harness import run_ranks
 from wasskit.distributed.collectives import average_gradients, reduce_sum
 from wasskit.distributed.shard import shard_indices
-from wasskit.plugins.mrl.loss import (
-    MatryoshkaWassersteinLoss,
-    NestedClassifiers,
-    normalise,
-    smoothed_cross_entropy,
-)
+from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, NestedClassifiers, normalise, smoothed_cross_entropy
 
 References = Callable[[str], dict[str, Any]]
 FILES = ("mwrl_loss_small", "mwrl_loss_large1", "mwrl_loss_large2")

@@ -43,9 +43,7 @@ def test_published_metrics(reference: References) -> None:
     counts = RankCounts((len(dims),))
     logits, targets = torch.tensor(ref["val_logits"]), torch.tensor(ref["val_targets"])
     for batch, labels in zip(
-        logits.split(ref["val_batches"].tolist(), dim=1),
-        targets.split(ref["val_batches"].tolist()),
-        strict=True,
+        logits.split(ref["val_batches"].tolist(), dim=1), targets.split(ref["val_batches"].tolist()), strict=True
     ):
         counts.update(batch, labels)
     metrics = rank_metrics(counts, dims)

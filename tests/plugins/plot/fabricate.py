@@ -32,14 +32,7 @@ def make_run(
     ``test/top1`` at epoch e is 80 + 10 (1 - 2^-e) + lift + seed, and at dimension d lower by 8 / d.
     """
     path.mkdir(parents=True)
-    everything = {
-        "dataset": "digits",
-        "epochs": planned or epochs,
-        "lr": 0.1,
-        "seed": seed,
-        "device": "cpu",
-        **options,
-    }
+    everything = {"dataset": "digits", "epochs": planned or epochs, "lr": 0.1, "seed": seed, "device": "cpu", **options}
     document: dict[str, Any] = {"command": command, "options": everything}
     if paper is not None:
         document["paper"] = paper

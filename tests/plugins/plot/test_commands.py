@@ -262,10 +262,7 @@ def clutter(tmp_path: Path) -> Path:
         ("dims run -m loss", "no run has recorded 'loss'"),
         ("spectrum run", "holds no spectrum"),
         ("spectrum text.npy", "text.npy is not a readable .npy file of numbers"),
-        (
-            "spectrum objects.npy",
-            "objects.npy is not a readable .npy file of numbers: it holds Python objects",
-        ),
+        ("spectrum objects.npy", "objects.npy is not a readable .npy file of numbers: it holds Python objects"),
         ("spectrum nan.npy", "not finite, the first is row 1"),
         ("spectrum bad.json", "bad.json is not a readable JSON file"),
         ("spectrum text.png", "a spectrum is drawn from"),

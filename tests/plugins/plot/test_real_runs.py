@@ -44,12 +44,7 @@ def test_default_runs_are_plotted(run_cli: Callable[..., Any], tmp_path: Path, p
     assert figures
     assert all(f'alt="{name}"' in page for name in figures)
 
-    special = {
-        "mrl": [["dims"]],
-        "ssl": [["spectrum"]],
-        "w2gn": [["transport"]],
-        "study": [["dims"]],
-    }
+    special = {"mrl": [["dims"]], "ssl": [["spectrum"]], "w2gn": [["transport"]], "study": [["dims"]]}
     for words in special.get(plugin, []):
         result = run_cli("plot", *words, moved, "-o", tmp_path / "special.png")
         assert result.exit_code == 0, result.stderr

@@ -60,10 +60,7 @@ class Page(HTMLParser):
 
 def _full_run(path: Path) -> Path:
     run = make_run(
-        path,
-        note="a <b> & c",
-        paper={"source": "Authors, 2024", "metrics": {"test/top1": 91.0}},
-        dims=[8, 16, 32, 64],
+        path, note="a <b> & c", paper={"source": "Authors, 2024", "metrics": {"test/top1": 91.0}}, dims=[8, 16, 32, 64]
     )
     (run / "figures").mkdir()
     Image.new("RGB", (40, 30), "red").save(run / "figures" / "samples.png")

@@ -39,10 +39,7 @@ def test_a_finished_run_is_read_whole(tmp_path: Path) -> None:
 
 def test_published_figures_of_the_settings_of_a_grid_are_of_no_one_run(tmp_path: Path) -> None:
     paper = {"source": "x", "metrics": {"test/top1": 1.0, "beta 0.1": {"test/top1": 2.0}}}
-    assert read_run(make_run(tmp_path / "a", paper=paper)).paper == {
-        "source": "x",
-        "metrics": {"test/top1": 1.0},
-    }
+    assert read_run(make_run(tmp_path / "a", paper=paper)).paper == {"source": "x", "metrics": {"test/top1": 1.0}}
 
 
 def test_an_unfinished_run_tells_how_far_it_has_come(tmp_path: Path) -> None:
@@ -127,11 +124,7 @@ def test_repeated_seeds_are_not_joined_and_told_apart_by_name(tmp_path: Path) ->
     make_run(tmp_path / "second")
     make_run(tmp_path / "other" / "second", lr=0.3)
     groups = group_runs(read_runs([tmp_path]))
-    assert sorted(group.label for group in groups) == [
-        "lr=0.1, first",
-        f"lr=0.1, {tmp_path.name}/second",
-        "lr=0.3",
-    ]
+    assert sorted(group.label for group in groups) == ["lr=0.1, first", f"lr=0.1, {tmp_path.name}/second", "lr=0.3"]
 
 
 def test_without_grouping_each_run_is_named_by_its_seed(tmp_path: Path) -> None:

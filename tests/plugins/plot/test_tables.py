@@ -34,11 +34,7 @@ def test_json_rows_hold_settings_means_and_deviations(run_cli: Callable[..., Any
     assert first["test/top1 deviation"] == pytest.approx(0.5**0.5)
     assert first["test/top1 published"] == 91.0
     assert first["test/top1 difference"] == pytest.approx(top1_at(5) + 0.5 - 91)
-    assert (first["test/fid"], first["test/fid published"], first["test/fid difference"]) == (
-        None,
-        12.0,
-        None,
-    )
+    assert (first["test/fid"], first["test/fid published"], first["test/fid difference"]) == (None, 12.0, None)
     assert second["test/top1"] > first["test/top1"]
     assert (third["loss-kind"], third["state"], third["test/top1 published"]) == ("a_b", "unfinished", None)
     assert str(runs / "c") in result.stderr
@@ -103,11 +99,7 @@ def test_small_numbers_get_more_decimals(run_cli: Callable[..., Any], tmp_path: 
     ],
 )
 def test_wrong_requests_are_one_sentence(
-    run_cli: Callable[..., Any],
-    words: Callable[[str], str],
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
+    run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     make_run(tmp_path / "a")
     result = run_cli("plot", "table", tmp_path / "a", *arguments)

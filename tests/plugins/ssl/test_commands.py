@@ -346,11 +346,7 @@ def test_recipes_carry_the_published_table_and_setting() -> None:
             assert [recipe.paper["metrics"][key] for key in keys] == published, name
             options = recipe.options
             assert recipe.command == f"ssl {method}"
-            assert (options["dataset"], options["stem"], options["batch_size"]) == (
-                dataset,
-                "small-pad2",
-                256,
-            )
+            assert (options["dataset"], options["stem"], options["batch_size"]) == (dataset, "small-pad2", 256)
             assert (options["epochs"], options["lr"], options["bias_lr"]) == (500, 0.2, 0.005)
             assert [options.get(key, False) for key in ("w2", "lu")] == [term == "w2", term == "lu"]
             # Without a predictor nothing but the uniformity term keeps BYOL from collapsing.

@@ -64,19 +64,12 @@ def encoder() -> Encoder:
 def test_knn_is_the_published_one(case: str, reference: Callable[[str], dict[str, Any]]) -> None:
     a = reference(case)
     bank, queries = (
-        Features(
-            torch.from_numpy(a[f"{name}_x"]),
-            torch.from_numpy(a[f"{name}_y"]),
-            torch.arange(len(a[f"{name}_y"])),
-        )
+        Features(torch.from_numpy(a[f"{name}_x"]), torch.from_numpy(a[f"{name}_y"]), torch.arange(len(a[f"{name}_y"])))
         for name in ("train", "query")
     )
     k = int(a["k"])
     found = Neighbours(k).measure(bank, queries)
-    assert found == {
-        f"knn{k}_top1": pytest.approx(float(a["acc1"])),
-        f"knn{k}_top5": pytest.approx(float(a["acc5"])),
-    }
+    assert found == {f"knn{k}_top1": pytest.approx(float(a["acc1"])), f"knn{k}_top5": pytest.approx(float(a["acc5"]))}
 
 
 def test_neighbours_are_chosen_by_the_size_of_the_set() -> None:
@@ -145,7 +138,7 @@ def test_images_are_encoded_once_for_all_measures() -> None:
         protocol = ProbeProtocol(epochs=3)
         return linear_accuracy(
             network.backbone, bank, test, VIEWS, protocol, settings, num_features=10, probe_batch_size=12, known=known
-        )[0]  # fmt: skip
+        )[0]
 
     assert probed(encoded[0]) == probed(None)
     assert probed(replace(encoded[0], labels=(encoded[0].labels + 1) % 3)) != probed(None)

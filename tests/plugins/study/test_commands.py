@@ -158,16 +158,7 @@ def test_same_seed_same_numbers(run_cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_all_makes_one_run_of_the_studies_asked_for(run_cli: Cli, tmp_path: Path) -> None:
     result = run_cli(
-        "study",
-        "all",
-        "--quick",
-        "--only",
-        "icc,means",
-        "--seeds",
-        "1",
-        "--run-dir",
-        tmp_path / "run",
-        "--json",
+        "study", "all", "--quick", "--only", "icc,means", "--seeds", "1", "--run-dir", tmp_path / "run", "--json"
     )
     assert result.exit_code == 0, result.stderr
     summary = json.loads(result.stdout)
@@ -247,10 +238,7 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
         (["measure", "{e}/broken.npy"], "not a readable .npy file of numbers"),
         (["measure", "{e}/words.npy"], "it holds text, not numbers"),
         (["measure", "{e}/uniform.npy", "--pairs", "{e}/short.npy"], "two views of the same samples"),
-        (
-            ["measure", "{e}/nan.npy"],
-            "nan.npy: 1 of 600 rows hold NaN or infinite values, the first is row 7",
-        ),
+        (["measure", "{e}/nan.npy"], "nan.npy: 1 of 600 rows hold NaN or infinite values, the first is row 7"),
         (["measure", "{e}/uniform.npy", "--pairs", "{e}/nan.npy"], "nan.npy: 1 of 600 rows hold NaN"),
         (["measure", "{e}/flat.npy"], "flat.npy must be a matrix (N, m)"),
         (["measure", "{e}"], "holds several embeddings"),
@@ -267,12 +255,7 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
     ],
 )
 def test_bad_requests_are_one_sentence(
-    run_cli: Cli,
-    words: Callable[[str], str],
-    tmp_path: Path,
-    embeddings: Path,
-    argv: list[str],
-    fragment: str,
+    run_cli: Cli, words: Callable[[str], str], tmp_path: Path, embeddings: Path, argv: list[str], fragment: str
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

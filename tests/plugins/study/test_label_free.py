@@ -61,15 +61,7 @@ def test_measure_tells_label_free_measures(run_cli: Cli, tmp_path: Path) -> None
     x = normal(200, 6).numpy()
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "views.npy", normal(50, 3, 6).numpy())
-    words = (
-        "study",
-        "measure",
-        tmp_path / "x.npy",
-        "--views",
-        tmp_path / "views.npy",
-        "--run-dir",
-        tmp_path / "run",
-    )
+    words = ("study", "measure", tmp_path / "x.npy", "--views", tmp_path / "views.npy", "--run-dir", tmp_path / "run")
     result = run_cli(*words, "--json")
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
@@ -85,14 +77,7 @@ def test_compare_tells_whether_the_distribution_has_moved(run_cli: Cli, tmp_path
     for seed, (name, shift) in enumerate({"a": 0.0, "b": 0.0, "c": 2.0}.items()):
         np.save(tmp_path / f"{name}.npy", normal(80, 4, seed=seed).numpy() + shift)
     for other, moved in {"b": False, "c": True}.items():
-        words = (
-            "study",
-            "compare",
-            tmp_path / "a.npy",
-            tmp_path / f"{other}.npy",
-            "--run-dir",
-            tmp_path / other,
-        )
+        words = ("study", "compare", tmp_path / "a.npy", tmp_path / f"{other}.npy", "--run-dir", tmp_path / other)
         result = run_cli(*words, "--permutations", "99", "--json")
         assert result.exit_code == 0, result.stderr
         told = json.loads(result.stdout)

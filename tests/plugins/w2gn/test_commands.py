@@ -252,17 +252,7 @@ def test_domain_on_digits(run_cli: RunCli, tmp_path: Path) -> None:
 def test_latent_on_digits_and_a_loaded_autoencoder(run_cli: RunCli, tmp_path: Path) -> None:
     shared = ("--latent", "4", "--filters", "8", "--steps", "20")
     result = summary(
-        run_cli(
-            "w2gn",
-            "latent",
-            *SMALL,
-            *shared,
-            "--autoencoder-steps",
-            "40",
-            "--run-dir",
-            tmp_path / "a",
-            "--json",
-        )
+        run_cli("w2gn", "latent", *SMALL, *shared, "--autoencoder-steps", "40", "--run-dir", tmp_path / "a", "--json")
     )
     assert result["final"]["test/energy_forward"] <= result["final"]["test/energy_before"]
     assert (tmp_path / "a" / "figures" / "samples.png").is_file()

@@ -215,10 +215,7 @@ class Images:
 
 
 def transport_task(refine: str, dropout: float, dual: str, step: int) -> tuple[Task, Any]:
-    x, y = (
-        gaussian_mixture(ring_centers(3).float(), 0.5),
-        gaussian_mixture(2.0 + ring_centers(4).float(), 0.3),
-    )
+    x, y = (gaussian_mixture(ring_centers(3).float(), 0.5), gaussian_mixture(2.0 + ring_centers(4).float(), 0.3))
     settings: dict[str, Any] = {"refine": refine, "l1": 0.01, "cycle_x": 0.5, "dual": dual}
     start = x.draw(100, 0), y.draw(100, 1)
     transport = W2GN.dense(2, hidden=(6, 4), rank=2, dropout=dropout, start=start, **settings).double()

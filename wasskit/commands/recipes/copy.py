@@ -44,9 +44,5 @@ def body(config: RecipesCopy, invocation: Invocation) -> Mapping[str, Any]:
 
 
 command = Command(
-    "recipes copy",
-    RecipesCopy,
-    body,
-    "Copy a recipe to edit it.",
-    ("wasskit recipes copy mrl/imagenet100 mine.toml",),
+    "recipes copy", RecipesCopy, body, "Copy a recipe to edit it.", ("wasskit recipes copy mrl/imagenet100 mine.toml",)
 )

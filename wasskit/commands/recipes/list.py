@@ -14,10 +14,7 @@ class RecipesList(CommandOptions):
     """Options of ``wasskit recipes list``."""
 
     plugin: str | None = option(
-        None,
-        help="Only the recipes of one plugin.",
-        metavar="PLUGIN",
-        complete=lambda typed: _complete(typed),
+        None, help="Only the recipes of one plugin.", metavar="PLUGIN", complete=lambda typed: _complete(typed)
     )
 
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from wasskit.system.readers import Damage, reader
 
-__all__ = ["read_idx"]
-
 LARGEST_UNPACKED = 1 << 28
 """Bytes up to which a packed file is unpacked: MNIST's largest has 47 million, a small file can hold any number."""
 

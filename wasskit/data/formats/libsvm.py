@@ -12,8 +12,6 @@ from torch import Tensor
 
 from wasskit.system.readers import Damage, reader
 
-__all__ = ["read_libsvm"]
-
 LARGEST_TEXT, MOST_ROWS = 1 << 25, 100_000
 """Bytes and rows up to which a LIBSVM file is unpacked: USPS has 7,291 rows in 18 million bytes. Its numbers take up to
 four times as much, and each step of parsing that much again.

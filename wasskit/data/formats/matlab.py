@@ -17,8 +17,6 @@ import numpy as np
 
 from wasskit.system.readers import Damage, reader
 
-__all__ = ["read_mat"]
-
 LARGEST = 1 << 28
 """Bytes of the largest file, and of what it unpacks to: the annotations of 16,185 cars take less than ten million."""
 _DEEPEST = 8

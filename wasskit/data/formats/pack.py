@@ -40,8 +40,6 @@ if typing.TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["CHUNK", "SUFFIX", "Pack", "PackHeader", "open_pack", "read_pack"]
-
 SUFFIX = ".pack"
 CHUNK = 64
 _MAGIC, _VERSION = b"WASSPACK", 1

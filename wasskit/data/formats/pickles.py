@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 
 from wasskit.system.readers import Damage, reader
 
-__all__ = ["read_pickle"]
-
 LARGEST = 1 << 30
 """Bytes of the largest file: that of CIFAR-100 has 155 million."""
 DTYPES = dict.fromkeys(("u1", "|u1", "uint8", "B"), np.uint8) | dict.fromkeys(("i8", "<i8", "int64", "q"), np.int64)
@@ -30,12 +28,7 @@ DTYPES = dict.fromkeys(("u1", "|u1", "uint8", "B"), np.uint8) | dict.fromkeys(("
 _DTYPE_STATES = tuple((3, order, None, None, None, -1, -1, 0) for order in "|<=")
 
 
-@reader(
-    "pickle of plain values and arrays",
-    suffixes=("", ".pkl"),
-    advice="get the data set again",
-    largest=LARGEST,
-)
+@reader("pickle of plain values and arrays", suffixes=("", ".pkl"), advice="get the data set again", largest=LARGEST)
 def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary in a pickle of plain values and arrays of uint8 or int64, keys as str, lists by reference."""
     content = _Unpickler(path.read_bytes()).load()

@@ -49,10 +49,7 @@ def cars(request: Request) -> ImageDataset:
     else:
         file = base / "devkit" / "cars_train_annos.mat"
         rows = [(f"cars_train/{name}", number) for name, number in _annotated(_mat(file), "fname", file)]
-        labelled = [
-            base / "devkit" / "cars_test_annos_withlabels.mat",
-            base / "cars_test_annos_withlabels.mat",
-        ]
+        labelled = [base / "devkit" / "cars_test_annos_withlabels.mat", base / "cars_test_annos_withlabels.mat"]
         with_labels = next((p for p in labelled if p.exists()), None)
         if with_labels is None:
             raise UserError(

@@ -51,15 +51,7 @@ IMAGENET100_WNIDS = (
         files=("train/n02869837", "val"),
         source="https://image-net.org (the whole ImageNet folder will do), or the Hugging Face copy "
         f"{HUGGING_FACE_COPY} with `pip install wasskit[datasets]`",
-        folders=(
-            "imagenet100",
-            "imagenet-100",
-            "ImageNet100",
-            "ImageNet-100",
-            "imagenet",
-            "ImageNet",
-            "ILSVRC2012",
-        ),
+        folders=("imagenet100", "imagenet-100", "ImageNet100", "ImageNet-100", "imagenet", "ImageNet", "ILSVRC2012"),
         alternatives=(
             ("ILSVRC/Data/CLS-LOC/train/n02869837", "ILSVRC/Data/CLS-LOC/val"),
             ("dataset_dict.json",),

@@ -22,11 +22,7 @@ if typing.TYPE_CHECKING:
         image_size=64,
         channels=3,
         tasks=("classification", "ssl"),
-        files=(
-            "tiny-imagenet-200/wnids.txt",
-            "tiny-imagenet-200/train",
-            "tiny-imagenet-200/val/val_annotations.txt",
-        ),
+        files=("tiny-imagenet-200/wnids.txt", "tiny-imagenet-200/train", "tiny-imagenet-200/val/val_annotations.txt"),
         source="http://cs231n.stanford.edu/tiny-imagenet-200.zip (unpack it)",
         folders=("tiny-imagenet", "tiny_imagenet", "TinyImageNet"),
         mean=(0.4802, 0.4481, 0.3975),

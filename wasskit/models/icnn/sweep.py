@@ -27,8 +27,6 @@ from torch.autograd import Function
 
 from wasskit.models.icnn.potential import Activation, activate, relative_curvature
 
-__all__ = ["Form", "Layers", "Monomials", "Products", "Skips", "value", "value_and_gradient"]
-
 
 def _in_place() -> bool:
     """Whether operations may write over what they read: autograd does not look, and no compiler."""

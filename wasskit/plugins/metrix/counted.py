@@ -20,8 +20,6 @@ from wasskit.report import Table
 if TYPE_CHECKING:
     from wasskit.plugins.metrix.counting import Judgement
 
-__all__ = ["Counting", "class_table", "count", "protocol", "query_table", "ranking_table", "remarks", "summary"]
-
 
 @dataclass(frozen=True)
 class Counting:

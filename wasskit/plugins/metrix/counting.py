@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from wasskit.evaluation.embedding import Features
     from wasskit.evaluation.relevance import Hidden, Relevance
 
-__all__ = ["CountingOptions", "Judgement", "read_judgement"]
-
 
 def _convention(help: str) -> Any:
     return option(None, help=help, panel="Conventions", show_default="as --convention says")

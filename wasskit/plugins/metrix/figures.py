@@ -139,11 +139,7 @@ def draw_retrieved(
         right.append([bool(items.labels[i] == label) for _, i in hits])
         titles.append(_short(dataset.classes[int(label)]))
     return draw_neighbours(
-        [picture(dataset, i) for i in chosen.tolist()],
-        found,
-        similarities=scores,
-        right=right,
-        titles=titles,
+        [picture(dataset, i) for i in chosen.tolist()], found, similarities=scores, right=right, titles=titles
     )
 
 

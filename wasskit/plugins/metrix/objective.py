@@ -25,8 +25,6 @@ from wasskit.plugins.metrix.pairs import KINDS, Kind, Mixing, Pairing, draw_mixi
 from wasskit.plugins.metrix.published import PublishedPairing
 from wasskit.system.transfer import to_device
 
-__all__ = ["MetrixLoss", "MetrixTerms"]
-
 
 class MetrixTerms(NamedTuple):
     """``total = clean + weight * mixed``, and what was mixed."""

@@ -39,9 +39,7 @@ class MethodOptions(OptionGroup):
     mix_weight: float = option(0.4, help="Weight w of the mixed loss.", panel="Method", min=0)
     alpha: float = option(2.0, help="lambda is drawn from Beta(alpha, alpha).", panel="Method", above=0)
     pairs: Literal["both", "positive-negative", "anchor-negative"] = option(
-        "both",
-        help="Pairs that are mixed; `both`: one of the two kinds at random, each step.",
-        panel="Method",
+        "both", help="Pairs that are mixed; `both`: one of the two kinds at random, each step.", panel="Method"
     )
     hardest: int | None = option(
         None,
@@ -51,11 +49,7 @@ class MethodOptions(OptionGroup):
         show_default="all; 1 in input mode",
     )
     max_triples: int | None = option(
-        None,
-        help="Draw so many mixed pairs a step, at most.",
-        panel="Method",
-        min=1,
-        show_default="all",
+        None, help="Draw so many mixed pairs a step, at most.", panel="Method", min=1, show_default="all"
     )
     published: bool = option(
         False,
@@ -77,10 +71,7 @@ class MethodOptions(OptionGroup):
         max=2,
     )
     similarity_scales: tuple[float, ...] = option(
-        (18.0, 75.0, 0.77),
-        help="Multi-similarity: beta, gamma and the threshold m.",
-        panel="Method",
-        above=0,
+        (18.0, 75.0, 0.77), help="Multi-similarity: beta, gamma and the threshold m.", panel="Method", above=0
     )
     proxy_scales: tuple[float, ...] = option(
         (32.0, 0.1), help="Proxy-anchor: scale alpha and margin delta.", panel="Method", min=0
@@ -89,11 +80,7 @@ class MethodOptions(OptionGroup):
         (), help="Settings of a loss that have no option of their own: name=number,...", panel="Method"
     )
     embedding_size: int | None = option(
-        None,
-        help="Dimension of the embedding.",
-        panel="Model",
-        min=1,
-        show_default="512; 64 with the tiny backbone",
+        None, help="Dimension of the embedding.", panel="Model", min=1, show_default="512; 64 with the tiny backbone"
     )
     freeze_batch_norm: bool = option(False, help="Keep batch norm at the statistics it starts with.", panel="Model")
 
@@ -160,10 +147,7 @@ class TrainingOptions(RecipeOptions):
         0.3, help="Factor of each drop of the learning rate.", panel="Optimisation", above=0, max=1
     )
     head_epochs: int = option(
-        0,
-        help="First epochs, in which only the embedding layer and the proxies learn.",
-        panel="Optimisation",
-        min=0,
+        0, help="First epochs, in which only the embedding layer and the proxies learn.", panel="Optimisation", min=0
     )
     proxy_lr_factor: float = option(
         100.0, help="Learning rate of the proxies over that of the network.", panel="Optimisation", above=0
@@ -177,11 +161,7 @@ class TrainingOptions(RecipeOptions):
         show_default="random batches",
     )
     validation: float = option(
-        0.0,
-        help="Share of the training classes kept for choosing the best epoch.",
-        panel="Data",
-        min=0,
-        below=1,
+        0.0, help="Share of the training classes kept for choosing the best epoch.", panel="Data", min=0, below=1
     )
     min_crop: float = option(
         0.08,
@@ -192,11 +172,7 @@ class TrainingOptions(RecipeOptions):
     )
     in_memory: bool = option(False, help="Decode all images once, to squares, and keep them in memory.", panel="Data")
     recall: tuple[int, ...] | None = option(
-        None,
-        help="The K of recall@K.",
-        panel="Run",
-        min=1,
-        show_default="as published for the data set",
+        None, help="The K of recall@K.", panel="Run", min=1, show_default="as published for the data set"
     )
     compare: Literal["auto", "yes", "no"] = option(
         "auto",

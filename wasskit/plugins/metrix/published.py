@@ -14,17 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wasskit.plugins.metrix.pairs import (
-    Kind,
-    Pairing,
-    Ragged,
-    Triples,
-    all_negatives,
-    join,
-    positive_negative,
-)
-
-__all__ = ["PublishedPairing", "first_positives", "hardest_as_published"]
+from wasskit.plugins.metrix.pairs import Kind, Pairing, Ragged, Triples, all_negatives, join, positive_negative
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,6 @@ from wasskit.training.series import final_values, over_epochs, over_steps
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["epochs_to_report", "evaluation_report", "search_report", "training_report"]
-
 LABELS = {
     "last": "last epoch",
     "best_by_validation": "best on validation classes",

@@ -82,9 +82,7 @@ class MetrixTask(Task):
     def embedded(self, batch: Any) -> tuple[Tensor, dict[str, Any]]:
         """The embeddings (B, D) of a batch, and what the objective mixes them from, as its keywords."""
         maps, embeddings = self.network.maps_and_embeddings(batch.images)
-        return embeddings, {
-            "maps": maps, "head": self.network.project, "images": batch.images, "network": self.network,
-        }  # fmt: skip
+        return embeddings, {"maps": maps, "head": self.network.project, "images": batch.images, "network": self.network}
 
     def losses(self, batch: Batch, progress: Progress) -> Losses:
         embeddings, sources = self.embedded(batch)
@@ -159,10 +157,7 @@ def build_task(config: TrainingOptions, parts: MetricSplits, device: torch.devic
     names = {"test": parts.test, "val": parts.val, "gallery": parts.gallery}
     loaders = {
         name: EvalLoader(
-            part,
-            min(max(config.loop.batch_size, 256), len(part)),
-            device=device,
-            workers=config.data.workers,
+            part, min(max(config.loop.batch_size, 256), len(part)), device=device, workers=config.data.workers
         )
         for name, part in names.items()
         if part is not None

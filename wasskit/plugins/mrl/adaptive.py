@@ -138,10 +138,7 @@ def cascade_outcome(logits: Tensor, labels: Tensor, dims: Sequence[int], thresho
     predicted = logits.argmax(-1).gather(0, stop[None]).squeeze(0)
     widths = torch.tensor(dims, dtype=torch.float64, device=logits.device)
     paid = (widths if tied else widths.cumsum(0))[stop].mean().item()
-    metrics = {
-        "top1": 100 * (predicted == labels).double().mean().item(),
-        "mean_dim": widths[stop].mean().item(),
-    }
+    metrics = {"top1": 100 * (predicted == labels).double().mean().item(), "mean_dim": widths[stop].mean().item()}
     shares = torch.bincount(stop, minlength=len(dims)).double() / len(labels)
     metrics |= {f"share@{d}": 100 * share for d, share in zip(dims, shares.tolist(), strict=True)}
     return Outcome("cascade", f"{threshold:g}", metrics, paid * logits.shape[-1])

@@ -24,18 +24,10 @@ METRICS = Metrics(
             "share of the k nearest vectors by the whole cosine that stay among the k nearest",
         ),
         Metric(
-            "neighbours",
-            "min",
-            "neighbours",
-            "divergence of the neighbourhoods of prefixes, mean over the dimensions",
+            "neighbours", "min", "neighbours", "divergence of the neighbourhoods of prefixes, mean over the dimensions"
         ),
         Metric("pairs", "min", "pairs", "mean difference of cosines of prefixes and of whole vectors"),
-        Metric(
-            "cosine_ce",
-            "min",
-            "cross entropy by cosine",
-            "of the nested classifiers, mean over the dimensions",
-        ),
+        Metric("cosine_ce", "min", "cross entropy by cosine", "of the nested classifiers, mean over the dimensions"),
         Metric("ranking", "min", "ranking", "listwise loss of queries and documents, mean over the dimensions"),
         Metric("mean_dim", "min", "mean dimension", "coordinates that a cascade of classifiers uses per image"),
     ],

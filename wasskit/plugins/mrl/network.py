@@ -33,11 +33,7 @@ class MatryoshkaNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        features: int,
-        dim: int,
-        embedding: Literal["linear", "identity"] = "linear",
+        self, backbone: nn.Module, features: int, dim: int, embedding: Literal["linear", "identity"] = "linear"
     ) -> None:
         super().__init__()
         if dim > features:

@@ -39,10 +39,7 @@ class ObjectiveOptions(OptionGroup):
     )
     beta: float = option(1.0, help="Weight of the residual coordinates in the cost.", panel="Method", min=0)
     blur: float = option(
-        0.5,
-        help="Square root of the entropic strength (the paper's epsilon).",
-        panel="Method",
-        above=0,
+        0.5, help="Square root of the entropic strength (the paper's epsilon).", panel="Method", above=0
     )
     sinkhorn: Literal["exact", "geomloss"] = option(
         "exact",
@@ -51,11 +48,7 @@ class ObjectiveOptions(OptionGroup):
     )
     label_smoothing: float = option(0.1, help="Label smoothing of the cross entropies.", panel="Method", min=0, below=1)
     ce_weights: tuple[float, ...] | None = option(
-        None,
-        help="Weights w_k of the cross entropies, one per dimension.",
-        panel="Method",
-        min=0,
-        show_default="all 1",
+        None, help="Weights w_k of the cross entropies, one per dimension.", panel="Method", min=0, show_default="all 1"
     )
     tied: bool = option(False, help="One classifier, sliced, for all dimensions (MRL-E).", panel="Method")
 
@@ -77,9 +70,7 @@ class MethodOptions(ObjectiveOptions):
     """The objective on the embedding of a backbone."""
 
     embedding: Literal["linear", "identity"] = option(
-        "linear",
-        help="Layer from the backbone's features to the embedding.",
-        panel="Method",
+        "linear", help="Layer from the backbone's features to the embedding.", panel="Method"
     )
 
     def validate(self) -> None:

@@ -34,18 +34,12 @@ from wasskit.training.series import over_epochs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["cascade_report", "evaluation_report", "retrieval_report", "training_report"]
-
 #: Largest number of learning curves of one panel.
 _CURVES = 8
 
 
 def training_report(
-    dataset: str,
-    images: int,
-    summary: Summary,
-    rows: Callable[[], Sequence[Metric]],
-    paper: Mapping[str, Any],
+    dataset: str, images: int, summary: Summary, rows: Callable[[], Sequence[Metric]], paper: Mapping[str, Any]
 ) -> Report:
     """The accuracies of a finished training at each dimension, beside the published means where there are any.
 
@@ -116,11 +110,7 @@ def evaluation_report(
     table = dimensions_table(title, shown, metrics, split=test.name, headings=headings)
     figures = {"evaluation": lambda: dimensions_figure(drawn, f"{on} (%)")}
     return Report(
-        result,
-        [table],
-        remarks=remarks,
-        files={"evaluation.json": result},
-        figures=figures if len(shown) > 1 else {},
+        result, [table], remarks=remarks, files={"evaluation.json": result}, figures=figures if len(shown) > 1 else {}
     )
 
 
@@ -162,12 +152,7 @@ def retrieval_report(
     found = {
         # Longest lists first: what they searched serves the others.
         strategy: retrieval_outcome(
-            queries.embeddings,
-            queries.labels,
-            gallery.embeddings,
-            gallery.labels,
-            strategy,
-            searched=searched,
+            queries.embeddings, queries.labels, gallery.embeddings, gallery.labels, strategy, searched=searched
         )
         for strategy in sorted(strategies, key=lambda strategy: len(strategy.stages), reverse=True)
     }
@@ -250,9 +235,7 @@ def cascade_report(
             ylabel="top-1 (%)",
         )  # fmt: skip
 
-    return Report(
-        result, [table], remarks=remarks, files={"cascade.json": result}, figures={"cascade": draw}
-    )  # fmt: skip
+    return Report(result, [table], remarks=remarks, files={"cascade.json": result}, figures={"cascade": draw})
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------

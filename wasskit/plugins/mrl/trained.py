@@ -39,11 +39,7 @@ KIND = ModelKind(
     build=build_model,
     weights=lambda model: nn.ModuleDict({"network": model.network, "objective": model.objective}),
     embedder=prefix_embedder,
-    rules={
-        "dims": are_counts,
-        "tied": is_flag,
-        "embedding": lambda value: value in ("linear", "identity"),
-    },
+    rules={"dims": are_counts, "tied": is_flag, "embedding": lambda value: value in ("linear", "identity")},
 )
 
 

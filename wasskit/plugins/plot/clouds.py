@@ -31,12 +31,7 @@ def transport_from(name: str, arrays: Mapping[str, Array]) -> Transport:
     return Transport(name, **points)
 
 
-@reader(
-    "image",
-    suffixes=(".png", ".jpg", ".tif"),
-    advice="name another image",
-    missing="There is no image {path}.",
-)
+@reader("image", suffixes=(".png", ".jpg", ".tif"), advice="name another image", missing="There is no image {path}.")
 def read_colours(path: Path) -> Array:
     """Colours (N, 3) in [0, 1] of an image file: pixels of a copy no larger than 512 on a side.
 

@@ -35,12 +35,7 @@ def page(title: str, header: str, sections: Iterable[tuple[str, str]]) -> str:
     )
     template, style = (_own_file(name) for name in ("page.html", "page.css"))
     return template.format(
-        title=html_text(title),
-        style=style,
-        header=header,
-        links=links,
-        body=body,
-        version=html_text(__version__),
+        title=html_text(title), style=style, header=header, links=links, body=body, version=html_text(__version__)
     )
 
 

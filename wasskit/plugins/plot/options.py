@@ -41,19 +41,13 @@ class FigureOptions(OptionGroup):
 
     files: OverwriteOptions = OverwriteOptions()
     output: Path | None = option(
-        None,
-        help="Folder, or file if there is one figure.",
-        panel="Figure",
-        short="-o",
-        show_default="plots/",
+        None, help="Folder, or file if there is one figure.", panel="Figure", short="-o", show_default="plots/"
     )
     format: tuple[Literal["png", "pdf", "svg"], ...] = option(
         ("png",), help="File formats.", panel="Figure", metavar="png,pdf,svg"
     )
     style: Literal["paper", "screen"] = option(
-        "paper",
-        help="For print (a journal's column widths, no titles), or larger and titled.",
-        panel="Figure",
+        "paper", help="For print (a journal's column widths, no titles), or larger and titled.", panel="Figure"
     )
     width: Literal["single", "double"] | None = option(
         None, help="One or two columns wide.", panel="Figure", show_default="by the number of panels"

@@ -29,13 +29,7 @@ from wasskit.plugins.plot.metrics import (
     recorded,
     values_of,
 )
-from wasskit.plugins.plot.reports import (
-    Axes,
-    costs_report,
-    palette_report,
-    spectrum_report,
-    transport_report,
-)
+from wasskit.plugins.plot.reports import Axes, costs_report, palette_report, spectrum_report, transport_report
 from wasskit.plugins.plot.runs import Run
 from wasskit.report import Report
 from wasskit.system.documents import read_csv_rows, read_json

@@ -223,12 +223,7 @@ def table_report(
     found = [evaluations(groups, choice, by) for choice in choices]
     values: dict[str, Sequence[Mapping[str, Value]]] = {one.which: one.values for one in found}
     table = make_table(groups, values, keys, against_paper=against_paper, digits=digits)
-    result = {
-        "metrics": keys,
-        "rows": records(table),
-        "sources": list(table.sources),
-        "groups": described(groups),
-    }
+    result = {"metrics": keys, "rows": records(table), "sources": list(table.sources), "groups": described(groups)}
     remarks = [remark for one in found for remark in one.remarks]
     if text is not None:
         written = {

@@ -19,8 +19,6 @@ from wasskit.system.files import replace_text, writing
 from wasskit.system.hints import did_you_mean
 from wasskit.text import markdown_text
 
-__all__ = ["Entry", "Plan", "read_plan", "results_report"]
-
 
 @dataclass(frozen=True)
 class Entry:

@@ -133,11 +133,7 @@ def _state(group: Group) -> str:
 
 
 def _add(
-    columns: list[Column],
-    body: list[list[Cell]],
-    column: Column,
-    entries: Sequence[Value | None],
-    digits: int | None,
+    columns: list[Column], body: list[list[Cell]], column: Column, entries: Sequence[Value | None], digits: int | None
 ) -> None:
     """A metric's column; all entries that equal the best one in the decimals shown are bold."""
     order = column.order

@@ -23,13 +23,7 @@ from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Features, encode_batches, extract_features
 from wasskit.evaluation.knn import knn_accuracy
 from wasskit.evaluation.label_free import rankme
-from wasskit.evaluation.linear import (
-    ProbeProtocol,
-    frozen_features,
-    new_classifier,
-    probe_counts,
-    train_probe,
-)
+from wasskit.evaluation.linear import ProbeProtocol, frozen_features, new_classifier, probe_counts, train_probe
 from wasskit.evaluation.uniformity import (
     alignment,
     effective_rank,
@@ -232,12 +226,7 @@ def standard_metrics(
 
 
 def probe_metrics(
-    encoder: Encoder,
-    bank: ImageDataset,
-    test: ImageDataset,
-    views: ViewDistribution,
-    epochs: int,
-    settings: Settings,
+    encoder: Encoder, bank: ImageDataset, test: ImageDataset, views: ViewDistribution, epochs: int, settings: Settings
 ) -> Metrics:
     """The linear probe's columns, and RankMe of the features of the test images."""
     known = features_of(encoder.backbone, test, settings)

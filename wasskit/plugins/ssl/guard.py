@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from wasskit import console
 from wasskit.errors import RunFailed
 
-__all__ = ["check_collapse", "collapse_of"]
-
 #: One point has W2 = sqrt 2; with the trace s of an even spread around it, W2^2 = 2 - 2 sqrt s: here s = 0.001.
 _POINT = 1.39
 #: Share of the dimensions below which the effective rank says collapse, whatever the augmentations leave.

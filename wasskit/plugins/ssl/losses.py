@@ -22,21 +22,6 @@ from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.polar import Method, polar_factor
 from wasskit.ot.precision import full_precision
 
-__all__ = [
-    "KeyQueue",
-    "LogUniformityLoss",
-    "W2UniformityLoss",
-    "barlow_twins_loss",
-    "byol_loss",
-    "info_nce",
-    "moco_loss",
-    "uniformity_weight",
-    "zca_matrix",
-    "zero_cl_feature_loss",
-    "zero_cl_instance_loss",
-    "zero_cl_loss",
-]
-
 ZeroCl = Literal["feature", "instance", "both"]
 Solver = Literal["auto", "eigh", "polar"]
 

@@ -133,9 +133,8 @@ class ViewOptions(OptionGroup):
         show_default="natural 0.2, characters 0",
     )  # fmt: skip
     blur: float | None = option(
-        None, help="Probability of a blur.", panel="Views", min=0, max=1,
-        show_default="natural 0.5, characters 0",
-    )  # fmt: skip
+        None, help="Probability of a blur.", panel="Views", min=0, max=1, show_default="natural 0.5, characters 0"
+    )
     solarise: float | None = option(
         None, help="Probability of a solarisation.", panel="Views", min=0, max=1,
         show_default="natural 0.2, characters 0",

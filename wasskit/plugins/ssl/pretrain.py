@@ -97,9 +97,6 @@ def _untrained(config: PretrainOptions, method: str, dataset: ImageDataset) -> S
     """The model that a configuration trains, with the weights that were asked for."""
     description = describe(config, method, dataset)
     encoder = build_encoder(
-        description,
-        pretrained=config.model.pretrained,
-        weights=config.model.weights,
-        download=config.data.download,
+        description, pretrained=config.model.pretrained, weights=config.model.weights, download=config.data.download
     )
     return SslModel(encoder, description)

@@ -16,19 +16,6 @@ from wasskit.evaluation.gaussianity import sigreg_statistic
 from wasskit.ot.directions import slicing_directions
 from wasskit.plugins.ssl.losses import in_full_precision
 
-__all__ = [
-    "Regulariser",
-    "covariance_term",
-    "invariance_loss",
-    "sigreg_regulariser",
-    "variance_term",
-    "vicreg_regulariser",
-    "visreg_center",
-    "visreg_regulariser",
-    "visreg_scale",
-    "visreg_shape",
-]
-
 _EPS = 1e-4
 
 
@@ -71,10 +58,7 @@ def vicreg_regulariser(*views: Tensor, covariance_weight: float = 2 / 25) -> Ten
 
 @in_full_precision
 def sigreg_regulariser(
-    *views: Tensor,
-    directions: Tensor | None = None,
-    count: int = 256,
-    generator: torch.Generator | None = None,
+    *views: Tensor, directions: Tensor | None = None, count: int = 256, generator: torch.Generator | None = None
 ) -> Tensor:
     """SIGReg (Balestriero and LeCun 2025): mean over directions of the Epps-Pulley statistic against N(0, I).
 
@@ -127,10 +111,7 @@ def visreg_shape(z: Tensor, directions: Tensor) -> Tensor:
 
 @in_full_precision
 def visreg_regulariser(
-    *views: Tensor,
-    directions: Tensor | None = None,
-    count: int = 256,
-    generator: torch.Generator | None = None,
+    *views: Tensor, directions: Tensor | None = None, count: int = 256, generator: torch.Generator | None = None
 ) -> Tensor:
     """Centre, scale and shape with equal weights, mean over the views (Wu et al. 2026, "VISReg")."""
     gathered = [gather_with_grad(z) for z in views]

@@ -40,11 +40,6 @@ from wasskit.training.series import over_epochs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Named", "Probe", "evaluation_report", "knn_report", "linear_report", "pretraining_report", "probed",
-    "probed_features",
-]  # fmt: skip
-
 _SHOWN = ("linear_top1", "linear_top5", "linear_best_top1", "knn", "w2", "lu", "alignment", "effective_rank")
 
 
@@ -270,8 +265,7 @@ def _learning_curves(series: Mapping[str, Mapping[float, float]]) -> Figure:
         curves.Panel.of_run("training loss", terms),
         curves.Panel.of_run("test accuracy (%)", {METRICS[key.partition("/")[2]].heading: series[key] for key in knn}),
         curves.Panel.of_run(
-            "test projections",
-            {heading: series.get(f"test/{key}", {}) for key, heading in uniformity.items()},
+            "test projections", {heading: series.get(f"test/{key}", {}) for key, heading in uniformity.items()}
         ),
     ]
     return curves.draw_curves(panels, Look("paper", "double"))[0]

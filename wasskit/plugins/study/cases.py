@@ -21,8 +21,6 @@ from wasskit.plugins.study.laws import SphereLaw, cloned_instances_lu
 from wasskit.plugins.study.options import Rounding, kept_and_total
 from wasskit.plugins.study.sampling import Expected, root_of_gamma, sphere_excess, sphere_lu_error
 
-__all__ = ["Case", "CaseResult", "Kind", "case_results", "collapsed", "expected", "metrics"]
-
 Kind = Literal["collapse", "dimension", "fcc", "fbc", "icc"]
 
 
@@ -141,9 +139,9 @@ def case_results(
         w2_law_se, lu_law_se = (error / math.sqrt(len(spheres)) for error in (one.w2_error, one.lu_error))
         results.append(
             CaseResult(
-                case, n, pairs, w2, w2_se, w2_law_se, 0 - one.w2, 0 - exact_w2, lu, lu_se, lu_law_se, 0 - exact_lu,
+                case, n, pairs, w2, w2_se, w2_law_se, 0 - one.w2, 0 - exact_w2, lu, lu_se, lu_law_se, 0 - exact_lu
             )
-        )  # fmt: skip
+        )
     return results
 
 

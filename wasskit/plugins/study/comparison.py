@@ -8,8 +8,6 @@ from typing import Any
 from wasskit.evaluation.two_sample import Comparison
 from wasskit.report import Report, Table
 
-__all__ = ["comparison_report"]
-
 #: Over all three tests: each at a third of it (Bonferroni).
 _LEVEL = 0.05
 

@@ -16,8 +16,6 @@ from wasskit.plugins.study import laws
 from wasskit.plugins.study.figures import density_panels, distance_panel, joint_density_panels
 from wasskit.report import Report, Table
 
-__all__ = ["density_report", "gaussian_coordinates", "histogram", "joint_histogram", "sphere_coordinates"]
-
 Array = NDArray[np.float64]
 
 
@@ -58,9 +56,7 @@ def density_report(
     generator = np.random.default_rng(seed)
     panels, rows, curve = _one_coordinate(generator, dims, n, bins)
     joint, joint_rows = _two_coordinates(generator, joint_dims, n_joint, bins)
-    columns = (
-        "m", "TV", "W1", "TV sampled bins", "W1 sampled bins", "TV exact bins", "joint TV", "joint W1",
-    )  # fmt: skip
+    columns = ("m", "TV", "W1", "TV sampled bins", "W1 sampled bins", "TV exact bins", "joint TV", "joint W1")
     distances = {
         "total variation": ([row[1] for row in rows], [row[3] for row in rows]),
         r"$W_1$": ([row[2] for row in rows], None),
@@ -69,8 +65,7 @@ def density_report(
     files = {
         "density.csv": Table(("m", "centre", "sphere", "gauss", "sphere_exact", "gauss_exact"), curve),
         "distances.csv": Table(
-            ("m", "tv", "w1", "tv_sampled_bins", "w1_sampled_bins", "tv_exact_bins", "joint_tv", "joint_w1"),
-            rows,
+            ("m", "tv", "w1", "tv_sampled_bins", "w1_sampled_bins", "tv_exact_bins", "joint_tv", "joint_w1"), rows
         ),
         "joint.csv": Table(("m", "joint_tv", "joint_w1", "joint_tv_sampled_bins"), joint_rows),
     }

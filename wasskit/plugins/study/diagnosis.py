@@ -13,8 +13,6 @@ from wasskit.plugins.study.label_free import LabelFree
 from wasskit.plugins.study.verdict import Measurement, as_mapping, uniform_spectrum, verdict
 from wasskit.report import Report, Table
 
-__all__ = ["measure_report"]
-
 
 def measure_report(x: Measurement, file: str, label_free: LabelFree | None = None) -> Report:
     """The report of measured embeddings: each figure beside what a uniform sample shows, the spectrum, the verdict.

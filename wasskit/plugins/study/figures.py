@@ -115,14 +115,7 @@ def density_panels(panels: Mapping[int, Mapping[str, Array]]) -> Figure:
     grid = np.atleast_1d(axes).reshape(rows, columns)
     for ax, (m, data) in zip(grid.flat, panels.items(), strict=False):
         ax.stairs(data["histogram"], data["edges"], fill=True, color="0.82", label="sphere, sampled", zorder=1)
-        ax.plot(
-            data["y"],
-            data["sphere"],
-            color=COLOURS["blue"],
-            linestyle="-",
-            marker="none",
-            label="sphere, exact",
-        )
+        ax.plot(data["y"], data["sphere"], color=COLOURS["blue"], linestyle="-", marker="none", label="sphere, exact")
         ax.plot(
             data["y"], data["gauss"], color=COLOURS["vermilion"], linestyle="--", marker="none",
             label=r"$\mathcal{N}(0, 1/m)$",

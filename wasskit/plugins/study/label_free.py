@@ -15,8 +15,6 @@ from wasskit.evaluation.uniform_null import NullDistribution, lidar_null, sliced
 from wasskit.ot.directions import slicing_directions
 from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared
 
-__all__ = ["HEADINGS", "LabelFree", "measure_label_free"]
-
 #: Directions of SIGReg's statistic and of sliced W2.
 DIRECTIONS = 128
 _ROWS = 4096

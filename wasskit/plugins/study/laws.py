@@ -17,23 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import integrate, optimize, special
 
-__all__ = [
-    "SphereLaw",
-    "circle_moments",
-    "circle_potential",
-    "cloned_instances_lu",
-    "coordinate_cdf",
-    "coordinate_distances",
-    "gaussian_cdf",
-    "nearest_neighbour_distance",
-    "pair_density_distances",
-    "projected_normal_density",
-    "projected_normal_metrics",
-    "spectral_loss",
-    "sphere_lu",
-    "subspace_w2",
-]
-
 Array = NDArray[np.float64]
 
 

@@ -18,8 +18,6 @@ from wasskit.plugins.study.sampling import projected_normal_sample
 from wasskit.plugins.study.uniformity import agreement, deviations
 from wasskit.report import Report, Table
 
-__all__ = ["means_report"]
-
 _SHOWN = 300
 _COLUMNS = (
     "k", "neg_w2", "neg_w2_se", "neg_w2_law_se", "neg_w2_expected", "neg_w2_exact", "neg_lu", "neg_lu_se",
@@ -33,13 +31,7 @@ _HEADINGS = {
 
 
 def means_report(
-    shifts: Sequence[float],
-    *,
-    n: int,
-    seeds: Sequence[int],
-    t: float,
-    pairs: int | None,
-    device: torch.device,
+    shifts: Sequence[float], *, n: int, seeds: Sequence[int], t: float, pairs: int | None, device: torch.device
 ) -> Report:
     """Both metrics and |mu| over the shift k, and the first 300 points of the first seed."""
     rows = []

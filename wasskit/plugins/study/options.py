@@ -11,15 +11,6 @@ from wasskit.options import OneDeviceOptions, RunFolderOptions
 
 Rounding = Literal["intended", "published"]
 
-__all__ = [
-    "CloningOptions",
-    "MetricOptions",
-    "ReportOptions",
-    "StudyOptions",
-    "UniformityOptions",
-    "kept_and_total",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(RecipeOptions):

@@ -24,8 +24,6 @@ from wasskit.system.files import replace_text
 from wasskit.training.run import RunDirectory
 from wasskit.training.series import evaluation_values, final_values, is_number, over_steps
 
-__all__ = ["Probed", "measured_run", "prediction_report", "probed_runs"]
-
 LEAST = 3
 """Runs that a rank correlation needs."""
 RECORD = "label_free.json"

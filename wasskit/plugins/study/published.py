@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from wasskit.plugins.study.cases import Case
 
-__all__ = ["PUBLISHED_SIZES", "Published", "published"]
-
 #: Points per sample behind each published figure, as its own bias shows.
 PUBLISHED_SIZES = {"collapse": 50_000, "dimension": 50_000, "fcc": 1_000, "fbc": 1_000, "icc": 1_000}
 

@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SphereSample", "draw_normals", "log_potentials", "measure_prefixes", "root_trace"]
-
 _ROWS = 4096
 _COLUMNS = 1024
 _TILE = 512

@@ -22,8 +22,6 @@ from wasskit.plugins.study.laws import (
     sphere_lu,
 )
 
-__all__ = ["Expected", "projected_normal_sample", "root_of_gamma", "sphere_excess", "sphere_lu_error"]
-
 
 @dataclass(frozen=True)
 class Expected:

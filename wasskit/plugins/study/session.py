@@ -16,8 +16,6 @@ from wasskit.training.run import RunDirectory
 
 C = TypeVar("C", bound=ReportOptions)
 
-__all__ = ["finish", "run_study", "study_run", "write_report"]
-
 
 @contextlib.contextmanager
 def study_run(config: ReportOptions, invocation: Invocation, name: str) -> Iterator[tuple[RunDirectory, Any]]:
@@ -46,11 +44,7 @@ def write_report(run: RunDirectory, report: Report) -> list[Path]:
 
 
 def finish(
-    run: RunDirectory,
-    result: Mapping[str, Any],
-    written: Sequence[Path],
-    started: float,
-    following: Sequence[str] = (),
+    run: RunDirectory, result: Mapping[str, Any], written: Sequence[Path], started: float, following: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Write ``summary.json``, say where everything is, and return the summary."""
     summary = {**result, "seconds": round(time.perf_counter() - started, 1)}
@@ -64,11 +58,7 @@ def finish(
 
 
 def run_study(
-    config: C,
-    invocation: Invocation,
-    name: str,
-    study: Callable[[C, Any], Report],
-    following: Sequence[str] = (),
+    config: C, invocation: Invocation, name: str, study: Callable[[C, Any], Report], following: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The body of a command that makes one study: run it, write its report, return the summary."""
     started = time.perf_counter()

@@ -13,8 +13,6 @@ from wasskit.plugins.study.options import CloningOptions, UniformityOptions
 from wasskit.plugins.study.uniformity import percent, run_cases, study_report
 from wasskit.report import Report
 
-__all__ = ["cloning_report", "collapse_report", "dimension_report"]
-
 
 def collapse_report(
     config: UniformityOptions, dims: Sequence[int], levels: Sequence[float], device: torch.device

@@ -21,8 +21,6 @@ from wasskit.report import Report, Table
 if typing.TYPE_CHECKING:
     from wasskit.plugins.study.cases import Sphere
 
-__all__ = ["agreement", "deviations", "run_cases", "study_report"]
-
 _CSV = (
     "m", "eta", "kept", "total", "k", "n", "lu_pairs", "neg_w2", "neg_w2_se", "neg_w2_law_se", "neg_w2_expected",
     "neg_w2_exact", "neg_lu", "neg_lu_se", "neg_lu_law_se", "neg_lu_exact", "published_neg_w2", "published_neg_lu",

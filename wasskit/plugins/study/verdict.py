@@ -26,17 +26,6 @@ from wasskit.plugins.study.laws import nearest_neighbour_distance, spectral_loss
 from wasskit.plugins.study.samples import log_potentials
 from wasskit.plugins.study.sampling import root_of_gamma, sphere_excess
 
-__all__ = [
-    "Finding",
-    "Measurement",
-    "as_mapping",
-    "cautions",
-    "check_embeddings",
-    "measure_embeddings",
-    "uniform_spectrum",
-    "verdict",
-]
-
 #: Below this share of the expected dimensions a representation counts as collapsed.
 _USED = 0.75
 #: |mu|^2 above which the mean counts as shifted, beyond its sampling noise 1/N.

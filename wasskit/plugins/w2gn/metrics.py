@@ -23,13 +23,7 @@ METRICS = Metrics(
         Metric("cycle_x", "min", "cycle loss, source", "mean squared entry of inverse(forward(x)) - x"),
         Metric("cycle_y", "min", "cycle loss, target", "mean squared entry of forward(inverse(y)) - y"),
         Metric("half_w2", None, "W2^2 / 2", "dual estimate of half the squared 2-Wasserstein distance"),
-        Metric(
-            "cycle_error",
-            "min",
-            "cycle error",
-            "mean |inverse(forward(x)) - x|^2 over the variance of x",
-            "%",
-        ),
+        Metric("cycle_error", "min", "cycle error", "mean |inverse(forward(x)) - x|^2 over the variance of x", "%"),
         Metric("energy_before", None, "energy before", f"{_ENERGY}, without a map; {_LEVEL}"),
         Metric("energy_floor", None, "energy floor", f"root mean square between samples of the target; {_LEVEL}"),
         Metric("energy_gaussian", None, "energy Gaussian", f"{_ENERGY}, of a fitted Gaussian; {_LEVEL}"),
@@ -55,13 +49,7 @@ METRICS = Metrics(
         share("near_modes", "points near modes", "mapped points within three deviations of a mode"),
         share("near_modes_target", "target near modes", f"as near_modes, of the target; {_LEVEL}", None),
         *(
-            Metric(
-                f"uvp_{name}",
-                "min",
-                f"L2-UVP {name}",
-                "error of the map over the variance of its target",
-                "%",
-            )
+            Metric(f"uvp_{name}", "min", f"L2-UVP {name}", "error of the map over the variance of its target", "%")
             for name in _WAYS
         ),
         Metric("uvp_inverse_solved", "min", "L2-UVP inverse solved", "as uvp_inverse, conjugates solved", "%"),
@@ -77,11 +65,7 @@ METRICS = Metrics(
         Metric("w2_displacement", None, "displacement", "root mean square of what the forward map moves by"),
         Metric("w2_gaussian", None, "W2 Gaussian", "2-Wasserstein distance of the two Gaussians"),
         Metric("w2_discrete", None, "W2 discrete", "exact 2-Wasserstein distance of samples"),
-        share(
-            "classifier_target",
-            "classifier target",
-            "test images of the target that its classifier gets right",
-        ),
+        share("classifier_target", "classifier target", "test images of the target that its classifier gets right"),
         *(share(f"classifier_{name}", f"classifier {name}", _HEAD) for name in _MAPS),
         Metric("reconstruction", "min", "reconstruction error", "mean squared error of test pixels in [-1, 1]"),
         *(Metric(f"fid_{name}", "min", f"FID {name}", _FID) for name in ("raw", "mapped", "reconstructed")),

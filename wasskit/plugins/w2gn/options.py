@@ -83,11 +83,7 @@ class StepOptions(OptionGroup):
 
     steps: int = option(2000, help="Training steps.", panel="Optimisation", min=1)
     batch_size: int = option(
-        1024,
-        help="Points of each measure per step, over all processes.",
-        panel="Optimisation",
-        min=2,
-        short="-b",
+        1024, help="Points of each measure per step, over all processes.", panel="Optimisation", min=2, short="-b"
     )
     lr: float = option(1e-2, help="Learning rate of Adam (peak).", panel="Optimisation", above=0)
     betas: tuple[float, ...] = option(
@@ -114,12 +110,7 @@ class StepOptions(OptionGroup):
     eval_every: int | None = option(
         None, help="Steps between evaluations.", panel="Run", min=1, show_default="a tenth of the run"
     )
-    compile: bool = option(
-        False,
-        help="Compile the objective with torch.compile.",
-        panel="Machine",
-        runtime=True,
-    )
+    compile: bool = option(False, help="Compile the objective with torch.compile.", panel="Machine", runtime=True)
     cuda_graph: bool = option(
         True,
         help="On CUDA, record a step once and launch it as one graph, instead of its hundreds of operations one by "
@@ -162,9 +153,5 @@ class StagedOptions(TransportOptions):
     """The same on points that a network makes, which may lie in a plane of few dimensions."""
 
     start_floor: float = option(
-        1e-3,
-        help="Smallest variance for the Gaussian start, over the mean one.",
-        panel="Potentials",
-        above=0,
-        below=1,
+        1e-3, help="Smallest variance for the Gaussian start, over the mean one.", panel="Potentials", above=0, below=1
     )

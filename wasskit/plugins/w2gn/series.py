@@ -107,11 +107,7 @@ def series_settings(config: Any, invocation: Invocation, base_name: str) -> tupl
 
 
 def run_one(
-    config: Any,
-    invocation: Invocation,
-    pair: Callable[[Any, int], KnownPair],
-    dim: int,
-    name: str,
+    config: Any, invocation: Invocation, pair: Callable[[Any, int], KnownPair], dim: int, name: str
 ) -> dict[str, Any]:
     """One dimension: its run directory, training, figure and scores."""
     with training_session(config, invocation, name=name) as session:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import wasskit
 from wasskit.errors import UserError
+from wasskit.evaluation.retrieval import nearest
 from wasskit.plugins.mrl.search import calibration
 from wasskit.plugins.mrl.search.codes import CODES
 from wasskit.plugins.mrl.search.index import PrefixIndex
@@ -143,6 +144,25 @@ def test_the_shortlist_is_as_long_as_the_recall_needs(tmp_path: Path, monkeypatc
     assert coarse.found < 0.98
     unmeasured = PrefixIndex.create(tmp_path / "unmeasured", x, recall=0).description
     assert (unmeasured.shortlist, unmeasured.needed(300)) == (200, 300)
+
+
+def test_exact_search_finds_what_a_flat_index_of_faiss_finds(tmp_path: Path) -> None:
+    """Cosines as inner products of rows of unit length; distances likewise, in `nearest`. Nothing ties."""
+    faiss = pytest.importorskip("faiss")
+    x, q = clusters(700), clusters(40, seed=1)
+    units, asked = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, q))
+    flat = faiss.IndexFlatIP(x.shape[1])
+    flat.add(units)
+    similarities, ids = flat.search(asked, 10)
+    found = PrefixIndex.create(tmp_path / "x", x, dim=6).search(q, 10, exact=True)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_allclose(found.similarities, similarities, atol=(x.shape[1] + 4) * 2**-23)
+    flat = faiss.IndexFlatL2(x.shape[1])
+    flat.add(x)
+    squares, ids = flat.search(q, 10)
+    closeness, items = nearest(torch.from_numpy(q), 10, gallery=torch.from_numpy(x), metric="euclidean")
+    np.testing.assert_array_equal(items.numpy(), ids)
+    np.testing.assert_allclose(closeness.numpy() ** 2, squares, rtol=1e-5, atol=(x.shape[1] + 4) * 9 * 2**-22)
 
 
 @pytest.mark.parametrize("method", ["hnsw", "ivf"])
@@ -386,10 +406,7 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
         (lambda: index.add(x, range(5, 15)), r"The id 5 is in the index already \(5 are\)"),
         (lambda: index.add(x[:1], ["a"]), "are whole numbers, not texts such as 'a'"),
         (lambda: named.add(x), "are texts: give one for each new row"),
-        (
-            lambda: index.delete([3, 10, 11]),
-            r"There is no id 10 in the index .*x \(2 of 3 are not there\): noth",
-        ),
+        (lambda: index.delete([3, 10, 11]), r"There is no id 10 in the index .*x \(2 of 3 are not there\): noth"),
         (lambda: named.delete(["c"]), "There is no id 'c' in the index"),
         (lambda: index.search(x[:, :3]), "has vectors of 3 numbers, the index .*x 24"),
         (lambda: index.search(x, 0), "expected at least 1"),

@@ -30,8 +30,6 @@ from wasskit.system.arrays import map_array, read_array, write_header
 from wasskit.system.files import replacing, writing
 from wasskit.system.transfer import to_device
 
-__all__ = ["CachedBatch", "CachedPart", "CachedSource", "as_trained", "cached", "weights_digest"]
-
 BATCH = 32
 Array = np.ndarray[Any, np.dtype[Any]]
 

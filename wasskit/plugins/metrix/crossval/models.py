@@ -38,8 +38,6 @@ from wasskit.training.stepper import Updates
 from wasskit.training.task import Progress, Source
 from wasskit.training.trainer import Trainer
 
-__all__ = ["FoldModel", "FrozenTrunk", "TrainedTrunk", "Trunk"]
-
 
 @dataclass(frozen=True)
 class FoldModel:

@@ -20,8 +20,6 @@ from wasskit.plugins.metrix.crossval.options import CrossvalOptions
 from wasskit.plugins.metrix.losses import find_loss
 from wasskit.plugins.metrix.pair_loss import Range
 
-__all__ = ["Entrant", "Fold", "Settings", "entrants", "fold_count", "folds", "settings", "training"]
-
 LEARNING_RATE = Range(0.1, 10.0, log=True)
 """Factor of ``--lr``."""
 MIX_WEIGHT = Range(0.1, 1.0, log=True)

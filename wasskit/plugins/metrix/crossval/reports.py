@@ -16,8 +16,6 @@ from wasskit.report import Report, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PROTOCOLS", "Protocol", "Result", "Trial", "crossval_report"]
-
 PROTOCOLS = {
     "separate": "each fold's model alone, mean of the folds",
     "concatenated": "joined embeddings of all folds' models",
@@ -226,9 +224,7 @@ def _tidy(rows: Mapping[str, Sequence[Row]]) -> Table:
         for kind, estimates in (("score", row.scores), ("difference", row.differences or {}))
         for metric, e in estimates.items()
     ]
-    return Table(
-        ["protocol", "loss", "mode", "metric", "kind", "mean", "low", "high", "p_holm", "repeats"], lines
-    )  # fmt: skip
+    return Table(["protocol", "loss", "mode", "metric", "kind", "mean", "low", "high", "p_holm", "repeats"], lines)
 
 
 def _repeats(results: Sequence[Result]) -> Table:

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from wasskit.evaluation.per_query import query_metrics
 
-__all__ = ["SCORES", "TestLabels", "joined", "score"]
-
 SCORES = ("map@r", "precision@1", "r_precision")
 
 

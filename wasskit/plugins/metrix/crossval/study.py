@@ -52,8 +52,6 @@ from wasskit.system.files import replace_file, replace_text, writing
 from wasskit.system.signals import Stopped, name_of
 from wasskit.training.run import RunDirectory
 
-__all__ = ["Study", "open_study"]
-
 MAY_GROW = {"losses", "modes", "repeats"}
 """Options that a comparison may be gone on with differently: what is there stays valid."""
 
@@ -227,9 +225,7 @@ class Study:
         if entry is None or not path.is_file():
             model = self.trunk.train(training(self.config, entrant, chosen, fold.seed), fold, test=True)
             arrays: dict[str, Any] = {name: value.numpy() for name, value in model.embeddings.items()}
-            entry = {
-                "epoch": model.epoch, "validation": model.validation, "test": self.labels.score(model.embeddings),
-            }  # fmt: skip
+            entry = {"epoch": model.epoch, "validation": model.validation, "test": self.labels.score(model.embeddings)}
             with writing(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, lambda file: np.savez(file, **arrays))

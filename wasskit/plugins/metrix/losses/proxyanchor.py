@@ -24,10 +24,7 @@ class ProxyAnchor(ProxyLoss, name="proxyanchor"):
     search: ClassVar = {"proxy_scales": (Range(8, 64, log=True), Range(0.0, 0.3))}
 
     def __init__(
-        self,
-        num_classes: int | None,
-        embedding_dim: int | None,
-        proxy_scales: tuple[float, float] = (32.0, 0.1),
+        self, num_classes: int | None, embedding_dim: int | None, proxy_scales: tuple[float, float] = (32.0, 0.1)
     ) -> None:
         super().__init__(num_classes, embedding_dim)
         if len(proxy_scales) != 2:

@@ -105,13 +105,7 @@ class _MixedPool(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        flat: Tensor,
-        x: Tensor,
-        n: Tensor,
-        lam: float,
-        average: bool,
-        window: tuple[int, int] | None,
+        ctx: Any, flat: Tensor, x: Tensor, n: Tensor, lam: float, average: bool, window: tuple[int, int] | None
     ) -> tuple[Tensor, Tensor | None]:
         if window is not None:
             pooled, positions = mixed_maximum(flat, x, n, lam, window)

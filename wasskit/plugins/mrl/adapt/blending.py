@@ -36,12 +36,7 @@ HELD = 0.2
 
 
 def with_blend(
-    config: AdaptTrainingOptions,
-    vectors: Vectors,
-    device: torch.device,
-    *,
-    seed: int,
-    resumed: Path | None = None,
+    config: AdaptTrainingOptions, vectors: Vectors, device: torch.device, *, seed: int, resumed: Path | None = None
 ) -> AdaptTrainingOptions:
     """The configuration with a blend where it has none: that of the checkpoint that is resumed, or a chosen one."""
     if config.blend is not None:

@@ -34,9 +34,6 @@ except ImportError:  # before scikit-learn 1.6
         return estimator._validate_data(*data, **checks)
 
 
-__all__ = ["MatryoshkaAdaptor"]
-
-
 class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Embeddings (N, D) to unit vectors (N, m) whose prefixes serve at every size, as ``wasskit mrl adapt`` makes them.
 

@@ -95,11 +95,7 @@ class AdaptTrainingOptions(OptionGroup):
     near: int = option(4, help="Neighbours drawn for each anchor (neighbours).", panel="Method", min=1)
     pool: int = option(30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1)
     epochs: int | None = option(
-        None,
-        help="Passes over the training set.",
-        panel="Optimisation",
-        min=1,
-        show_default=_depends("epochs"),
+        None, help="Passes over the training set.", panel="Optimisation", min=1, show_default=_depends("epochs")
     )
     batch_size: int | None = option(
         None, help="Vectors (anchors, pairs) per step, over all processes.", panel="Optimisation", min=1, short="-b",
@@ -152,10 +148,7 @@ class AdaptOptions(RecipeOptions):
         complete=complete_local_paths,
     )
     pairs: Path | None = option(
-        None,
-        help="Pairs of rows: a CSV of query,document[,relevance].",
-        panel="Data",
-        complete=complete_local_paths,
+        None, help="Pairs of rows: a CSV of query,document[,relevance].", panel="Data", complete=complete_local_paths
     )
     learn: Literal["auto", "neighbours", "labels", "pairs"] = option(
         "auto",

@@ -77,11 +77,7 @@ class AdaptTask(Task):
     """Trains an :class:`AdaptorModel`."""
 
     def __init__(
-        self,
-        model: AdaptorModel,
-        objective: nn.Module,
-        config: AdaptTrainingOptions,
-        check: Validation | None,
+        self, model: AdaptorModel, objective: nn.Module, config: AdaptTrainingOptions, check: Validation | None
     ) -> None:
         super().__init__()
         self.network = model.network
@@ -138,10 +134,7 @@ class Validation:
         self.vectors, self.bank = held.rows.to(**to), train.rows[kept].to(**to)
         self.labels = self.bank_labels = None
         if held.labels is not None and train.labels is not None:
-            self.labels, self.bank_labels = (
-                held.labels.to(device),
-                train.labels[kept].to(device),
-            )
+            self.labels, self.bank_labels = (held.labels.to(device), train.labels[kept].to(device))
         unit, k = F.normalize(self.bank, dim=1), min(10, len(kept))
         found = nearest_blocks(F.normalize(self.vectors, dim=1), unit, k)
         self.truth = torch.cat([places for _, _, places in found])
@@ -196,12 +189,7 @@ def _relevant(pairs: Pairs, queries: Tensor, documents: Tensor) -> Tensor:
 
 
 def build_adapt_task(
-    config: AdaptTrainingOptions,
-    learns: Learns,
-    parts: Parts,
-    device: torch.device,
-    *,
-    seed: int = 0,
+    config: AdaptTrainingOptions, learns: Learns, parts: Parts, device: torch.device, *, seed: int = 0
 ) -> tuple[AdaptTask, RowSource]:
     """The task of a configuration, started at axes of the training vectors, and its batches."""
     config = config.resolved(learns)

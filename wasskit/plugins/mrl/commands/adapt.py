@@ -43,7 +43,7 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
         )  # fmt: skip
         updates = Updates(
             precision=config.machine.precision, accumulate=chosen.cadence.accumulate, clip_norm=chosen.update.clip_norm
-        )  # fmt: skip
+        )
         trainer = session.trainer(task, source, cadence=cadence, updates=updates)
         summary = trainer.fit(resume=session.checkpoint).as_dict()
         run = session.run

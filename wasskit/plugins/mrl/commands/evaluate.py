@@ -36,9 +36,7 @@ class MrlEvaluate(ModelDataOptions, TrainFileOptions):
         False, help="Also one dimension between each two.", panel="Measures", flag="--interpolate"
     )
     neighbours: bool = option(
-        True,
-        help="Measure k-NN and retrieval, which needs a pass over the training split too.",
-        panel="Measures",
+        True, help="Measure k-NN and retrieval, which needs a pass over the training split too.", panel="Measures"
     )
     k: int = option(20, help="Neighbours of k-NN.", panel="Measures", min=1)
     temperature: float = option(0.07, help="Votes of k-NN are exp(cosine / temperature).", panel="Measures", above=0)

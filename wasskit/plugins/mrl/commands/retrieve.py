@@ -23,10 +23,7 @@ class MrlRetrieve(ModelDataOptions, FileOptions):
     gallery: str = option("train", help="Split, or for a file of embeddings the file, that is searched.", panel="Data")
     gallery_labels: Path | None = vector_file("Labels of the file that is searched.")
     shortlist: int = option(
-        200,
-        help="Items that the first search keeps; a funnel halves it at each step.",
-        panel="Measures",
-        min=10,
+        200, help="Items that the first search keeps; a funnel halves it at each step.", panel="Measures", min=10
     )
 
     def validate(self) -> None:

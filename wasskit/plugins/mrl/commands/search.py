@@ -66,9 +66,7 @@ def body(config: MrlSearch, invocation: Invocation) -> Mapping[str, Any]:
     else:
         queries, names = index.encoder.images(config.queries)
     began = time.perf_counter()
-    found = index.search(
-        queries, config.k, shortlist=config.shortlist, exact=config.exact, probes=config.probes
-    )  # fmt: skip
+    found = index.search(queries, config.k, shortlist=config.shortlist, exact=config.exact, probes=config.probes)
     seconds = time.perf_counter() - began
     names = range(len(queries)) if names is None else names
     return told_neighbours(found, names, seconds, config.output, shown=config.show)

@@ -27,11 +27,7 @@ def body(config: MrlTrain, invocation: Invocation) -> Mapping[str, Any]:
         train, test = session.split("train"), session.split("test")
         task = build_task(config, train, test, session.device)
         source = TrainLoader(
-            train,
-            config.loop.batch_size,
-            device=session.device,
-            seed=config.run.seed,
-            workers=config.data.workers,
+            train, config.loop.batch_size, device=session.device, seed=config.run.seed, workers=config.data.workers
         )
         summary = session.trainer(task, source).fit(resume=session.checkpoint)
         report = training_report(config.data.dataset, len(test), summary, run.metrics, run.paper)

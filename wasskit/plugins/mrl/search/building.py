@@ -20,8 +20,6 @@ from wasskit.plugins.mrl.search.ids import write_ids
 from wasskit.plugins.mrl.search.models import Encoder
 from wasskit.plugins.mrl.search.storage import Change, Method, Segment, streamed
 
-__all__ = ["SAMPLE", "Source", "learn_code", "write_segment"]
-
 SAMPLE = 65_536
 """Rows of the largest sample that a code is learned from."""
 _CHUNK = 8192

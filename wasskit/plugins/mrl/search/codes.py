@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from wasskit.evaluation.codes import encode_binary, encode_int8, int8_ranges
 from wasskit.plugins.mrl.adapt.network import principal_axes
 
-__all__ = ["CODES", "Axes", "CodeName", "PrefixCode"]
-
 CodeName = Literal["float32", "float16", "int8", "binary"]
 CODES: tuple[CodeName, ...] = get_args(CodeName)
 Axes = Literal["principal", "given"]

@@ -18,8 +18,6 @@ from wasskit.plugins.mrl.search.storage import Change, Method
 from wasskit.system.files import replacing
 from wasskit.system.readers import Damage, reader
 
-__all__ = ["LEAST", "check_faiss", "faiss_rows", "read_graph", "write_graph"]
-
 LEAST = 10_000
 """Rows of the smallest segment that gets a graph; in fewer, codes are compared one by one."""
 _CHUNK = 65_536

@@ -13,8 +13,6 @@ from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.storage import Change, Segment, Store
 from wasskit.text import short_text
 
-__all__ = ["IdColumn", "as_ids", "check_new", "named", "write_ids"]
-
 
 @dataclass(frozen=True)
 class IdColumn:

@@ -122,15 +122,14 @@ class PrefixIndex:
         Raises:
             UserError: the vectors or ids cannot be taken, or the place is taken.
         """
+        _check_recall(recall)
         folder = Path(path).expanduser()
         encoder = None if model is None else Encoder.open(Path(model).expanduser())
         source = Source(vectors, encoder)
-        _check_recall(recall)
         dim = min(_DIM, source.width) if dim is None else dim
         if not 1 <= dim <= source.width:
             raise UserError(f"--dim: {dim} is not from 1 to {source.width}, the numbers of the vectors.")
-        if len(source) == 0:
-            raise UserError(f"{source.where} has no rows to make an index of.")
+        _check_rows(source)
         if method != "exhaustive":
             check_faiss()
         given = np.arange(len(source)) if ids is None else as_ids(ids)
@@ -190,13 +189,7 @@ class PrefixIndex:
     # --- Search -------------------------------------------------------------------------------------------------------
 
     def search(
-        self,
-        queries: Any,
-        k: int = 10,
-        *,
-        shortlist: int | None = None,
-        exact: bool = False,
-        probes: int | None = None,
+        self, queries: Any, k: int = 10, *, shortlist: int | None = None, exact: bool = False, probes: int | None = None
     ) -> Neighbours:
         """The ``k`` rows with the largest cosine with each query, or all where there are fewer.
 
@@ -206,8 +199,7 @@ class PrefixIndex:
             exact: compare the whole vectors of all rows.
             probes: lists of an IVF, or candidates of an HNSW, that are looked into.
 
-        Raises:
-            UserError: queries of another width, or with values that are not finite.
+        Raises ``UserError`` for queries of another width, or with values that are not finite.
         """
         if k < 1 or (shortlist is not None and shortlist < 1):
             raise UserError(f"k and shortlist are {k} and {shortlist}: expected at least 1.")
@@ -222,10 +214,8 @@ class PrefixIndex:
         for chunk in source.chunks() if k else ():
             for some in query_blocks(len(chunk), size):
                 x = F.normalize(chunk[some], dim=1)
-                if exact:
-                    rows = shortlist_whole(parts, x, size)
-                else:
-                    rows = shortlist_codes(parts, self._code, x, size, probes=probes)
+                by_codes = None if exact else shortlist_codes(parts, self._code, x, size, probes=probes)
+                rows = shortlist_whole(parts, x, size) if by_codes is None else by_codes
                 end = start + len(x)
                 ids[start:end], similarities[start:end] = rank(parts, x, rows, k, texts=of.text_ids)
                 start = end
@@ -350,6 +340,11 @@ def _check_width(source: Source, of: Description, path: Path) -> None:
 def _check_count(ids: NDArray[Any], source: Source) -> None:
     if len(ids) != len(source):
         raise UserError(f"{len(ids):,} ids do not fit the {len(source):,} rows of {source.where}.")
+
+
+def _check_rows(source: Source) -> None:
+    if not len(source):
+        raise UserError(f"{source.where} has no rows to make an index of.")
 
 
 def _check_recall(recall: float) -> None:

@@ -17,8 +17,6 @@ from wasskit.plugins.mrl.trained import KINDS
 from wasskit.trained.data import open_images
 from wasskit.trained.kind import TrainedModel, load_model
 
-__all__ = ["Encoder"]
-
 
 @dataclass(frozen=True)
 class Encoder:

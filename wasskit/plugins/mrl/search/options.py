@@ -9,8 +9,6 @@ from pathlib import Path
 from wasskit.candidates import complete_local_paths, complete_models
 from wasskit.config import CommandOptions, OptionGroup, argument, option
 
-__all__ = ["FILES", "IndexArgument", "IndexCommandOptions", "complete_indexes", "ids_option", "model_option"]
-
 FILES = ".npy, .npz:KEY, .safetensors:KEY, .parquet:COLUMN, .csv"
 
 

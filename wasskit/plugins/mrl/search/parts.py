@@ -20,8 +20,6 @@ from wasskit.plugins.mrl.search.ids import IdColumn
 from wasskit.plugins.mrl.search.scan import Best, products, tiles
 from wasskit.plugins.mrl.search.storage import Description, Segment, Store
 
-__all__ = ["LiveRows", "Part", "ids_of", "open_parts", "rank", "read_code", "shortlist_codes", "shortlist_whole"]
-
 _RANKED = 1 << 21
 """Numbers of whole vectors of shortlists that are held at once: they stay in the cache."""
 

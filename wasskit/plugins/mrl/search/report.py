@@ -17,8 +17,6 @@ from wasskit.report import Report, Table, tell
 from wasskit.system.files import replacing
 from wasskit.text import csv_cell
 
-__all__ = ["told_change", "told_index", "told_neighbours", "write_neighbours"]
-
 
 def told_index(index: PrefixIndex, *, following: bool = False) -> dict[str, Any]:
     """Print what an index holds. ``following``: and how it is searched."""

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from wasskit.evaluation.ties import blocks
 
-__all__ = ["Best", "has_byte_products", "products", "query_blocks", "tiles"]
-
 _LOWEST_WHOLE = -(1 << 25)
 _ROWS = (1 << 32) - 1
 BLOCK = 16

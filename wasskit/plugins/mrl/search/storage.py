@@ -26,8 +26,6 @@ from wasskit.system.documents import read_json
 from wasskit.system.files import is_leftover, replace_text, replacing, writing
 from wasskit.system.locks import LockHeld, held
 
-__all__ = ["DESCRIPTION", "Description", "Method", "Segment", "Store", "has_others", "is_index", "read_description"]
-
 DESCRIPTION = "index.json"
 LOCK = ".lock"
 FORMAT = 1

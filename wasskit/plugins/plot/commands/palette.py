@@ -31,9 +31,7 @@ def body(config: PlotPalette, invocation: Invocation) -> Mapping[str, Any]:
 
     palettes = named(config.sources, palettes_of)
     return finish(
-        palette_report(palettes, look_of(config.figure), points=config.points),
-        config.figure,
-        json=config.json,
+        palette_report(palettes, look_of(config.figure), points=config.points), config.figure, json=config.json
     )
 
 

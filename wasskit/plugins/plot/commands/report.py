@@ -21,11 +21,7 @@ class PlotReport(CommandOptions):
         None, help="File to write.", panel="Output", short="-o", show_default="RUN/report.html"
     )
     smooth: float = option(
-        0.0,
-        help="Exponential smoothing of curves: the weight of the past.",
-        panel="Axes",
-        min=0,
-        below=1,
+        0.0, help="Exponential smoothing of curves: the weight of the past.", panel="Axes", min=0, below=1
     )
     title: str | None = option(None, help="Title of the page.", panel="Output", show_default="the run's name")
 

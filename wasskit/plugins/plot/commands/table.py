@@ -12,11 +12,7 @@ from wasskit.errors import UserError
 from wasskit.options import OverwriteOptions
 from wasskit.plugins.plot.options import MetricOptions, RunsArgument
 
-_SUFFIXES: dict[str, Literal["latex", "markdown", "csv"]] = {
-    ".tex": "latex",
-    ".md": "markdown",
-    ".csv": "csv",
-}
+_SUFFIXES: dict[str, Literal["latex", "markdown", "csv"]] = {".tex": "latex", ".md": "markdown", ".csv": "csv"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,9 +31,7 @@ def body(config: PlotTransport, invocation: Invocation) -> Mapping[str, Any]:
 
     transports = transports_of(config.sources)
     return finish(
-        transport_report(transports, look_of(config.figure), arrows=config.arrows),
-        config.figure,
-        json=config.json,
+        transport_report(transports, look_of(config.figure), arrows=config.arrows), config.figure, json=config.json
     )
 
 

@@ -34,8 +34,5 @@ command = Command(
     "Pretrain by Barlow Twins: features that agree between the views and are uncorrelated.\n\n"
     "With --w2 the Wasserstein-2 distance of the projections to the uniform distribution is added to the loss, "
     "with a weight that falls from 30 to 0.",
-    (
-        "wasskit ssl barlow --w2",
-        "wasskit ssl barlow --recipe ssl/cifar10-barlow-w2 --data-root DATA --device cuda",
-    ),
+    ("wasskit ssl barlow --w2", "wasskit ssl barlow --recipe ssl/cifar10-barlow-w2 --data-root DATA --device cuda"),
 )

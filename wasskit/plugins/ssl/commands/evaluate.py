@@ -33,9 +33,8 @@ def body(config: Evaluate, invocation: Invocation) -> Mapping[str, Any]:
             None if bank is None else Neighbours.among(bank, config.neighbours.k, config.neighbours.temperature)
         )
         report = evaluation_report(
-            setup.model, bank, test, setup.settings, neighbours=neighbours, probe=probe,
-            named=setup.named,
-        )  # fmt: skip
+            setup.model, bank, test, setup.settings, neighbours=neighbours, probe=probe, named=setup.named
+        )
     finish(report, setup.folder)
     return report.result
 

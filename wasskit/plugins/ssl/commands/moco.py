@@ -22,9 +22,7 @@ class Moco(PretrainOptions):
         0.999, help="Its momentum at the end, reached on a cosine.", panel="Method", min=0, max=1
     )
     shuffle: bool = option(
-        False,
-        help="Compute keys on images dealt anew to the processes, with batch norm local to each.",
-        panel="Method",
+        False, help="Compute keys on images dealt anew to the processes, with batch norm local to each.", panel="Method"
     )
 
     def validate(self) -> None:

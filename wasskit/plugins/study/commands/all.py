@@ -53,9 +53,5 @@ command = Command(
     StudyAll,
     body,
     "All studies into one run directory.\n\nEach with its own sizes, as its command alone.",
-    (
-        "wasskit study all --quick",
-        "wasskit study all",
-        "wasskit study all --only collapse,dimension --repetitions 5",
-    ),
+    ("wasskit study all --quick", "wasskit study all", "wasskit study all --only collapse,dimension --repetitions 5"),
 )

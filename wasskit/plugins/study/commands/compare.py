@@ -25,8 +25,8 @@ class StudyCompare(ReportOptions):
         help="Those to compare with, of the same width.", complete=complete_embedded, metavar="FILE|RUN"
     )
     permutations: int = option(
-        199, help="Random relabellings; p-values are multiples of 1 / (permutations + 1).", panel="Study", min=19,
-    )  # fmt: skip
+        199, help="Random relabellings; p-values are multiples of 1 / (permutations + 1).", panel="Study", min=19
+    )
     directions: int = option(128, help="Directions of the sliced distances.", panel="Study", min=1, max=4096)
 
 

@@ -22,7 +22,7 @@ class StudyDensity(StudyOptions):
     )
     n: int | None = option(
         None, help="Points of the 1-D histograms.", panel="Study", min=100, show_default="200,000; 20,000 with --quick"
-    )  # fmt: skip
+    )
     n_joint: int | None = option(
         None, help="Points of the 2-D histograms.", panel="Study", min=100,
         show_default="2,000,000; 200,000 with --quick",

@@ -20,11 +20,7 @@ class StudyDimension(UniformityOptions):
 
     n: int | None = size_option("50,000", "4,000")
     dims: tuple[int, ...] | None = option(
-        None,
-        help="Dimensions m.",
-        panel="Study",
-        min=2,
-        show_default="2, 4, ..., 4096; up to 512 with --quick",
+        None, help="Dimensions m.", panel="Study", min=2, show_default="2, 4, ..., 4096; up to 512 with --quick"
     )
     levels: tuple[float, ...] = option(
         (0.75, 0.5, 0.25, 0.0), help="Shares of the coordinates that are zero.", panel="Study", min=0, below=1

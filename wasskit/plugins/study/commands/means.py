@@ -16,9 +16,8 @@ class StudyMeans(RepeatedOptions):
 
     n: int | None = size_option("20,000", "4,000")
     shifts: tuple[float, ...] = option(
-        (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), help="Shifts k of both coordinates.", panel="Study", min=0,
-        max=1e4,
-    )  # fmt: skip
+        (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), help="Shifts k of both coordinates.", panel="Study", min=0, max=1e4
+    )
 
     def validate(self) -> None:
         super().validate()

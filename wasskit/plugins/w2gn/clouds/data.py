@@ -24,8 +24,6 @@ from wasskit.plugins.w2gn.core.stages import Points
 from wasskit.plugins.w2gn.core.task import Draw
 from wasskit.system.transfer import to_device
 
-__all__ = ["FEWEST", "Cloud", "Clouds", "Pair", "camera", "divided", "read_pair"]
-
 FEWEST = 20
 """Rows that a cloud must have: four of them are held out, two and two."""
 MOST_HELD = 8192

@@ -25,8 +25,6 @@ from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.trainer import Trainer
 
-__all__ = ["TransportMap"]
-
 
 class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """The optimal transport map from one cloud of rows to another and its inverse, as ``wasskit w2gn fit`` makes them.

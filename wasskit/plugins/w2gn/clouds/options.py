@@ -54,9 +54,8 @@ class CloudStepOptions(StepOptions):
     """Steps whose number and size follow from the clouds."""
 
     steps: int | None = option(  # type: ignore[assignment]
-        None, help="Training steps.", panel="Optimisation", min=1,
-        show_default="200 to 1000, by rows and dimension",
-    )  # fmt: skip
+        None, help="Training steps.", panel="Optimisation", min=1, show_default="200 to 1000, by rows and dimension"
+    )
     batch_size: int | None = option(  # type: ignore[assignment]
         None, help="Points of each cloud per step, over all processes.", panel="Optimisation", min=2, short="-b",
         show_default="all training rows, up to 1024",

@@ -21,8 +21,6 @@ from wasskit.plugins.w2gn.core.frame import unframed
 from wasskit.plugins.w2gn.figures import Drawing, History, draw_history, principal_planes
 from wasskit.report import Report, Table
 
-__all__ = ["fit_report", "measured"]
-
 _DRAWN = 2048
 
 

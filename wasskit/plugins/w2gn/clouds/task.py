@@ -23,8 +23,6 @@ from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.fitting import decides, pretraining
 from wasskit.training.task import Progress, StepSource
 
-__all__ = ["CloudTask", "Fitted", "build_cloud_task", "directions_for", "finished"]
-
 
 class CloudTask(TransportTask):
     """Potentials in training, and those of the evaluation at which they gained most over the Gaussian start.
@@ -85,9 +83,8 @@ def build_cloud_task(config: CloudOptions, clouds: Clouds, device: torch.device)
         _checked(cloud.moments, name) for cloud, name in zip((clouds.source, clouds.target), clouds.names, strict=True)
     )
     transport = dense_transport(
-        config, dim,
-        lambda: balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second)),
-    )  # fmt: skip
+        config, dim, lambda: balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second))
+    )
     transport.to(device)
     seed, (_, size) = config.run.seed, config.training.settled
     x, y = clouds.source.draw(seed, "source"), clouds.target.draw(seed, "target")

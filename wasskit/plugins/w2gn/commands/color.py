@@ -45,11 +45,7 @@ class W2gnColor(TransportOptions):
         max=64,
     )
     save_map: Path | None = option(
-        None,
-        help="Also save the map here.",
-        panel="Output",
-        transient=True,
-        show_default="map.safetensors in the run",
+        None, help="Also save the map here.", panel="Output", transient=True, show_default="map.safetensors in the run"
     )
     test_size: int = option(4096, help="Colours of each image in evaluations and figures.", panel="Run", min=100)
 

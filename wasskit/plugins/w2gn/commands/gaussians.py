@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wasskit.config import Command, Invocation, changed, group, option
-from wasskit.plugins.w2gn.options import (
-    PotentialOptions,
-    SamplingOptions,
-    StepOptions,
-    TransportOptions,
-)
+from wasskit.plugins.w2gn.options import PotentialOptions, SamplingOptions, StepOptions, TransportOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Self

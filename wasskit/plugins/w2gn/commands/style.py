@@ -38,13 +38,7 @@ class W2gnStyle(TransportOptions):
 
 def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.core.stages import Points
-    from wasskit.plugins.w2gn.experiments.style import (
-        Style,
-        batches,
-        conv_transport,
-        image_folders,
-        photograph_patches,
-    )
+    from wasskit.plugins.w2gn.experiments.style import Style, batches, conv_transport, image_folders, photograph_patches
     from wasskit.plugins.w2gn.fitting import conclude, train
     from wasskit.training.session import training_session
 
@@ -63,9 +57,7 @@ def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
         if session.device.type == "cpu":
             advise_gpu(config, seconds_per_image(transport, x(-1, 2), y(-1, 2)))
         about = {"space": "images", "domains": [first.name, second.name]}
-        trained = train(
-            session, transport, x, y, style.scores, about=about, fresh=lambda: Points(style.x, style.y)
-        )  # fmt: skip
+        trained = train(session, transport, x, y, style.scores, about=about, fresh=lambda: Points(style.x, style.y))
         report = style.report(trained.transport, trained.final)
         return conclude(trained, report, ("style", "--images", "FOLDER"), ("apply", trained.map_path, "IMAGE"))
 

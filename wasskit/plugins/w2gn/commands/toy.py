@@ -37,11 +37,7 @@ class W2gnToy(TransportOptions):
         metavar="NAME|PATH",
     )
     source: str = option(
-        "normal",
-        help="Source measure, likewise.",
-        panel="Data",
-        complete=complete_measures,
-        metavar="NAME|PATH",
+        "normal", help="Source measure, likewise.", panel="Data", complete=complete_measures, metavar="NAME|PATH"
     )
     whiten: bool | None = option(
         None,

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from wasskit.plugins.w2gn.core.transport import W2GN, Refine
 
-__all__ = ["FramedTransport", "framed", "unframed"]
-
 
 class FramedTransport(nn.Module):
     """``T(x) = b + B^-1 t(B (x - a))`` and its inverse, for a pair ``t`` fitted to ``B (x - a)`` and ``B (y - b)``.

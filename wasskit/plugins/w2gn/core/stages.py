@@ -54,13 +54,7 @@ class TwoStages(Task):
     """
 
     def __init__(
-        self,
-        first: FirstStage,
-        second: TransportTask,
-        length: int,
-        *,
-        gaussian_start: bool,
-        floor: float = 1e-3,
+        self, first: FirstStage, second: TransportTask, length: int, *, gaussian_start: bool, floor: float = 1e-3
     ) -> None:
         super().__init__()
         self.first = first

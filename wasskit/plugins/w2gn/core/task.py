@@ -89,11 +89,7 @@ class TransportTask(Task):
 
         def adam(module: nn.Module, betas: Sequence[float], lr: float = options.lr) -> torch.optim.Adam:
             return torch.optim.Adam(
-                module.parameters(),
-                lr,
-                betas=(betas[0], betas[1]),
-                weight_decay=options.weight_decay,
-                fused=fused,
+                module.parameters(), lr, betas=(betas[0], betas[1]), weight_decay=options.weight_decay, fused=fused
             )
 
         transport = self.transport

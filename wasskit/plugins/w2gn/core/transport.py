@@ -172,10 +172,7 @@ class W2GN(nn.Module):
         if coordinates is None:
             return self.psi, self.conjugate
         first, second, m, n, scale = coordinates
-        return (
-            AffinePotential(self.psi, first, m, n, scale),
-            AffinePotential(self.conjugate, second, n, m, scale),
-        )
+        return (AffinePotential(self.psi, first, m, n, scale), AffinePotential(self.conjugate, second, n, m, scale))
 
     def half_squared_distance(self, objective: Objective, x: Tensor, y: Tensor) -> Tensor:
         """The estimate of ``1/2 W_2^2(P, Q)`` from the objective on the batch, in plain coordinates."""

@@ -60,11 +60,7 @@ class Decoder(nn.Module):
             nn.ReLU(),
         ]
         for wide, narrow in itertools.pairwise(widths):
-            layers += [
-                nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(narrow),
-                nn.ReLU(),
-            ]
+            layers += [nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()]
         layers += [nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1, bias=False), nn.Tanh()]
         self.features = nn.Sequential(*layers)
         self.fc_in = nn.Sequential(nn.Linear(latent, widths[0]), nn.LeakyReLU(0.2), nn.BatchNorm1d(widths[0]))

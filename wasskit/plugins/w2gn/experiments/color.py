@@ -15,15 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wasskit.data.photographs import (
-    LARGE,
-    Pixels,
-    colours_of,
-    lossless_suffix,
-    map_image,
-    pixel_count,
-    read_pixels,
-)
+from wasskit.data.photographs import LARGE, Pixels, colours_of, lossless_suffix, map_image, pixel_count, read_pixels
 from wasskit.data.toy import Measure, Scheme, normal
 from wasskit.evaluation.transport import gaussian_distance
 from wasskit.ot.energy import energy_distance, random_directions

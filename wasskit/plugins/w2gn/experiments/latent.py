@@ -158,11 +158,7 @@ class LatentQuality:
     def draw_latents(self, transport: W2GN, latents: Tensor, count: int = 2000) -> Figure:
         """The normal before and after the map, and the latents."""
         normal = self.normal[:count]
-        clouds = {
-            "normal": normal,
-            "normal, mapped": transport.forward_map(normal),
-            "latents": latents[:count],
-        }
+        clouds = {"normal": normal, "normal, mapped": transport.forward_map(normal), "latents": latents[:count]}
         return principal_planes(clouds)
 
 
