@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -19,9 +20,7 @@ from wasskit.evaluation.ranking import UNRANKED
 from wasskit.evaluation.relevance import Hidden, Relevance
 from wasskit.evaluation.retrieval import retrieval_metrics
 
-WANTED = Wanted(
-    recall=(1, 3, 8), precision=(1, 5), found=(2, 6), average=(1, 4, 50), ndcg=(3, 10), full=True
-)  # fmt: skip
+WANTED = Wanted(recall=(1, 3, 8), precision=(1, 5), found=(2, 6), average=(1, 4, 50), ndcg=(3, 10), full=True)
 
 
 def integers(n: int, dim: int, seed: int) -> Tensor:
@@ -171,9 +170,8 @@ def test_pytorch_metric_learning_agrees(per_class: bool) -> None:
     include = ("precision_at_1", "mean_average_precision_at_r", "mean_average_precision", "r_precision")
     for k, kept in ((None, include), (20, include[:1] + include[2:3])):
         calculator = AccuracyCalculator(
-            include=kept, k=k, knn_func=CustomKNN(CosineSimilarity()), avg_of_avgs=per_class,
-            device=torch.device("cpu"),
-        )  # fmt: skip
+            include=kept, k=k, knn_func=CustomKNN(CosineSimilarity()), avg_of_avgs=per_class, device=torch.device("cpu")
+        )
         expected = calculator.get_accuracy(x, labels)
         how = replace(LIBRARIES["pytorch-metric-learning"], average="classes" if per_class else "queries")
         means = query_metrics(x, labels, wanted=Wanted(average=(20,), full=True), conventions=how).means(labels)
@@ -199,7 +197,7 @@ def test_torchmetrics_agrees() -> None:
     found = query_metrics(
         x, gallery=y, relevance=relevance, wanted=wanted, metric="dot", conventions=LIBRARIES["torchmetrics"]
     )
-    expected = {
+    expected: dict[str, Callable[[int], Any]] = {
         f"recall@{k}": lambda i: functional.retrieval_hit_rate(scores[i], hit[i], top_k=k),
         f"precision@{k}": lambda i: functional.retrieval_precision(scores[i], hit[i], top_k=k),
         f"found@{k}": lambda i: functional.retrieval_recall(scores[i], hit[i], top_k=k),

@@ -142,12 +142,7 @@ def test_gradients() -> None:
     """In points and weights, by differences; also where points of both clouds coincide."""
     x, y = cloud(9, 2, 0), cloud(6, 2, 1)
     y[:3] = x[:3]
-    inputs = (
-        x.requires_grad_(),
-        y.requires_grad_(),
-        weights(9, 2).requires_grad_(),
-        weights(6, 3).requires_grad_(),
-    )
+    inputs = (x.requires_grad_(), y.requires_grad_(), weights(9, 2).requires_grad_(), weights(6, 3).requires_grad_())
 
     def loss(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return sinkhorn_divergence(x, y, blur=0.7, x_weights=a, y_weights=b, tolerance=1e-13, tile=4).value
