@@ -200,11 +200,17 @@ def _file_table(path: Path, entry: Entry) -> str:
     records = [dict(zip(head, [*row, *[""] * len(head)], strict=False)) for row in rows[1:]]
     records = [record for record in records if all(_holds(record[c], wanted) for c, wanted in entry.where.items())]
     chosen = entry.columns or tuple(column for column in head if column not in (entry.across, *_fields(entry.cell)))
-    lines = [[*chosen], *([record[column] for column in chosen] for record in records)]
+    lines = [[_say(column, entry) for column in chosen]]
     if entry.across:
         lines = _spread(records, chosen, entry)
-    rows = [[entry.names.get(text, _cell(text)) for text in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
+    else:
+        lines += [[_say(record[column], entry) for column in chosen] for record in records]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
+
+
+def _say(text: str, entry: Entry) -> str:
+    """A value or a heading by the name that the entry gives it."""
+    return entry.names.get(text, _cell(text))
 
 
 def _holds(value: str, wanted: str) -> bool:
@@ -219,7 +225,10 @@ def _spread(records: Sequence[Mapping[str, str]], chosen: Sequence[str], entry: 
         key = tuple(record[column] for column in chosen)
         found.setdefault(key, {})[record[entry.across]] = _fill(entry.cell, record)
     across = list(dict.fromkeys(record[entry.across] for record in records))
-    return [[*chosen, *across], *([*key, *(cells.get(one, "") for one in across)] for key, cells in found.items())]
+    lines = [
+        [*(_say(part, entry) for part in key), *(cells.get(one, "") for one in across)] for key, cells in found.items()
+    ]
+    return [[_say(heading, entry) for heading in (*chosen, *across)], *lines]
 
 
 def _fields(cell: str) -> list[str]:

@@ -215,13 +215,7 @@ def build_adapt_task(
         "learned": learns,
     }
     model = build_adaptor(description, dropout=config.dropout or 0.0, input_dropout=config.input_dropout or 0.0)
-    mean, axes = starting_axes(train, dims, seed=seed) if config.start == "discriminant" else principal_axes(train.rows)
-    if config.start == "random":
-        axes = random_rotation(width, seed)
-    # The full centre serves classes best but moves neighbours; half of it has nearly all of the one at little of the
-    # other. Pairs say themselves what belongs together.
-    centre = {"labels": mean, "neighbours": config.centre * mean}.get(learns)
-    model.network.start(axes, centre)
+    centre = _start(model.network, config, learns, train, dims, seed)
     source: RowSource
     objective: nn.Module
     shared = {"device": device, "seed": seed}
@@ -248,6 +242,21 @@ def build_adapt_task(
     held = parts.validation
     check = None if held is None else Validation(train, held, learns, device, seed=seed)
     return AdaptTask(model, objective, config, check), source
+
+
+def _start(
+    network: Adaptor, config: AdaptTrainingOptions, learns: Learns, train: Vectors, dims: tuple[int, ...], seed: int
+) -> Tensor | None:
+    """Set the axes and the centre (D,) that training starts from; the centre, None where there is none."""
+    discriminant = config.start == "discriminant"
+    mean, axes = starting_axes(train, dims, seed=seed) if discriminant else principal_axes(train.rows)
+    if config.start == "random":
+        axes = random_rotation(len(axes), seed)
+    # The full centre serves classes best but moves neighbours; half of it has nearly all of the one at little of the
+    # other. Pairs say themselves what belongs together.
+    centre = {"labels": mean, "neighbours": config.centre * mean}.get(learns)
+    network.start(axes, centre)
+    return centre
 
 
 def _label_loss(config: AdaptTrainingOptions, classes: int, dims: tuple[int, ...]) -> LabelLoss:
