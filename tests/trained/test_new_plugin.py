@@ -17,14 +17,14 @@ from PIL import Image
 from torch import nn
 
 import wasskit
-from wasskit import cli, plugins
+from wasskit import cli, plugin
 from wasskit.config import OptionGroup, option
 from wasskit.data.registry import load_dataset
 from wasskit.errors import UserError
 from wasskit.models.backbones import build_backbone
 from wasskit.models.rebuild import is_count
 from wasskit.options import BackboneOptions
-from wasskit.plugins import Plugin, models
+from wasskit.plugins import Plugin
 from wasskit.trained.files import checkpoint_entry
 from wasskit.trained.kind import ModelKind, describe_images
 from wasskit.training.checkpoint import save_checkpoint
@@ -83,8 +83,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = ModuleType("declared_here")
     vars(module).update(plugin=PLUGIN, KIND=KIND, Choices=Choices)
     monkeypatch.setitem(sys.modules, "declared_here", module)
-    targets = {**plugins.BUILT_IN, "toy": "declared_here:plugin"}
-    for where in (cli, plugins, models):
+    targets = {**plugin.BUILT_IN, "toy": "declared_here:plugin"}
+    for where in (cli, plugin):
         monkeypatch.setattr(where, "plugin_targets", lambda: targets)
     torch.manual_seed(0)
     digits = load_dataset("digits", "train")

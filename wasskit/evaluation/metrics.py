@@ -136,5 +136,6 @@ COMMON = Metrics(
         Metric("lu", "min", "L_U", "log of the mean Gaussian potential exp(-2 |x - y|^2) of pairs of unit embeddings"),
         Metric("alignment", "min", "alignment", "mean |x - y|^2 of positive pairs of unit embeddings"),
         Metric("effective_rank", "max", "effective rank", "exp of the entropy of the covariance's spectrum"),
+        Metric("rankme", "max", "RankMe", "entropy rank of the singular values, not centred"),
     ]
 )

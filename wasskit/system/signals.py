@@ -1,8 +1,8 @@
 """The signals that ask a process to stop: which they are, which processes handle them, and how.
 
 A command that trains notes them and stops between two steps (`handled`); everywhere else they end the command by an
-exception, so that what was being written is cleaned up (`raised`); helper processes block them (`shielded`); while ranks
-wait for each other to form a group they end the process (`unhandled`).
+exception, so that what was being written is cleaned up (`raised`). Helper processes block them (`shielded`). While
+ranks wait for each other to form a group they end the process (`unhandled`).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def raised() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unhandled() -> Iterator[None]:
-    """Inside, a signal that asks to stop ends the process at once: for calls that return to no handler while they wait."""
+    """Inside, a signal that asks to stop ends the process at once: for calls that run no handler while they wait."""
     before = {}
     try:
         if threading.current_thread() is threading.main_thread():

@@ -19,7 +19,6 @@ METRICS = Metrics(
         share("linear_top{k}", "linear top-{k}", f"{_PROBE}; after the last epoch"),
         share("linear_best_top1", "best linear top-1", f"{_PROBE}; at the epoch where it is highest"),
         Metric("linear_best_epoch", None, "best epoch of the probe", _PROBE),
-        Metric("rankme", "max", "RankMe", "entropy rank of the singular values, not centred"),
         share("knn{k}_top{n}_cropped", "{k}-NN top-{n}, cropped", "k-NN of random crops among whole images"),
     ],
     COMMON,

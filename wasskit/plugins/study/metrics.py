@@ -22,7 +22,6 @@ METRICS = Metrics(
         Metric("{name}_spearman", None, "Spearman, {name}", "rank correlation of that measure with an accuracy"),
         Metric("{name}_kendall", None, "Kendall, {name}", "rank correlation of that measure with an accuracy"),
         Metric("{name}_p", None, "p, {name}", "permutation p-value of that distance"),
-        Metric("rankme", "max", "RankMe", "entropy rank of the singular values, not centred"),
         Metric("alpha_req", None, "alpha-ReQ", "decay of the covariance's eigenvalues with their rank"),
         Metric("alpha_req_gap", "min", "|alpha-ReQ - 1|", "distance of alpha-ReQ from 1, where it is said to be best"),
         Metric("sliced_w2", "min", "sliced W2", "sliced W2 distance of unit embeddings to N(0, I / m), by sqrt m"),
