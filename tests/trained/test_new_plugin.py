@@ -115,7 +115,7 @@ def test_it_is_loaded_embedded_and_exported(run: Path, run_cli: Cli, tmp_path: P
     assert said == {"weights": str(tmp_path / "toy.safetensors"), "width": 3}
     assert torch.equal(wasskit.load(said["weights"]).embed(images[:3]), expected)
     with pytest.raises(UserError, match=r"is not a model saved by `wasskit mrl` \(it holds toy\)"):
-        plugins.load_plugin("wasskit.plugins.mrl.trained:KIND").load(Path(said["weights"]))
+        plugin.load_plugin("wasskit.plugins.mrl.trained:KIND").load(Path(said["weights"]))
 
 
 def test_its_help_says_what_is_its_own(run: Path, run_cli: Cli) -> None:
