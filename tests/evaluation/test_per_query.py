@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -201,7 +202,7 @@ def test_torchmetrics_agrees() -> None:
     found = query_metrics(
         x, gallery=y, relevance=relevance, wanted=wanted, metric="dot", conventions=LIBRARIES["torchmetrics"]
     )
-    expected = {
+    expected: dict[str, Callable[[int], Any]] = {
         f"recall@{k}": lambda i: functional.retrieval_hit_rate(scores[i], hit[i], top_k=k),
         f"precision@{k}": lambda i: functional.retrieval_precision(scores[i], hit[i], top_k=k),
         f"found@{k}": lambda i: functional.retrieval_recall(scores[i], hit[i], top_k=k),
