@@ -14,7 +14,7 @@ import scipy.stats
 import torch
 
 from wasskit.evaluation.label_free import rankme
-from wasskit.plugins.study.commands import measure
+from wasskit.trained import files
 from wasskit.training.run import RunDirectory
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             file.write(f"{path.name}\n")
         return features_of(int(path.name))
 
-    monkeypatch.setattr(measure, "_of_run", embed)
+    monkeypatch.setattr(files, "test_embeddings_of", embed)
     return [
         str(
             fabricate(Path("runs/ssl") / str(i), {"digits": {"linear_top1": probe, "alignment": 1 / probe}, "usps": {}})
