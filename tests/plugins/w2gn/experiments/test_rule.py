@@ -35,7 +35,7 @@ def test_settings_change_steadily_with_the_dimension() -> None:
 
 @pytest.mark.parametrize("dim", DIMENSIONS)
 def test_a_training_takes_less_than_twenty_minutes_of_a_core(dim: int) -> None:
-    assert 14 * 60 < seconds(dim) < 16 * 60
+    assert 15 * 60 < seconds(dim) < 18 * 60
 
 
 @pytest.mark.parametrize("dim", DIMENSIONS)

@@ -10,10 +10,9 @@ potential is the mean, side by side. Twice the widths double the time of a step 
 D = 16, ten evaluations leave a tenth of the second network's error, which is as large as that of the finished map, and
 fifteen a hundredth; at D = 2 ten leave nothing.
 
-**Points.** :math:`2048 / \sqrt D` in a batch, down to a power of two, from 256 to 1,024. In many dimensions steps are
-missing, not points: maps that are regressed on the true images, without any noise, are no better after as many steps.
-At D = 2, 1,024 points are better than 256 at equal time and than 512 at equal steps, and 2,048 no better. The rate
-falls to zero, by which the last steps average over many batches.
+**Points.** 1,024 in a batch, and beyond 64 dimensions :math:`2^{16} / D`, down to a power of two. Short runs do as well
+with fewer points and more steps, long ones do not: 8,000 steps at D = 2 end at 0.09 % with 512 points and at 0.05 % with
+1,024, and at D = 64 the error stands at 4 % with 256 points where it falls below 1 % with 1,024.
 
 **Steps.** As many as `SECONDS` of one core hold.
 """
@@ -24,15 +23,15 @@ import itertools
 import math
 from typing import Any
 
-SECONDS = 900.0
-"""Length of a training on one core. It leaves a third of twenty minutes for slower cores, batches and evaluations."""
+SECONDS = 1000.0
+"""Length of a training on one core. It leaves a sixth of twenty minutes for slower cores, batches and evaluations."""
 
 
 def rule(dim: int) -> dict[str, Any]:
     """The settings for pairs in ``dim`` dimensions, by the names of the options."""
     hidden = (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
     evaluations = round(6 + 2 * math.log2(dim))
-    batch = max(256, min(1024, 2 ** int(math.log2(2048 / dim**0.5))))
+    batch = min(1024, 2 ** max(int(math.log2(2**16 / dim)), 0))
     steps = int(SECONDS / (batch * seconds_for(dim, hidden, evaluations)))
     return {
         "hidden": hidden,
