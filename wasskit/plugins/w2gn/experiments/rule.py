@@ -11,8 +11,8 @@ D = 16, ten evaluations leave a tenth of the second network's error, which is as
 fifteen a hundredth; at D = 2 ten leave nothing.
 
 **Points.** 1,024 in a batch, and beyond 64 dimensions :math:`2^{16} / D`, down to a power of two. Short runs do as well
-with fewer points and more steps, long ones do not: 8,000 steps at D = 2 end at 0.09 % with 512 points and at 0.05 % with
-1,024, and at D = 64 the error stands at 4 % with 256 points where it falls below 1 % with 1,024.
+with fewer points and more steps, long ones do not: at D = 2, 8,000 steps end at 0.09 % with 512 points and at 0.05 %
+with 1,024; at D = 64 the error stands at 4 % with 256 points and falls below 1 % with 1,024.
 
 **Steps.** As many as `SECONDS` of one core hold.
 """
