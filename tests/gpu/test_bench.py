@@ -94,7 +94,7 @@ def test_trainings_on_a_logical_device(tmp_path: Path, monkeypatch: pytest.Monke
         bench = Bench(torch.device("cuda"), dry=True, seconds=600.0, out=tmp_path)
         found = {name: case() for name, case in trainings.cases(bench)}
         assert all(finding.passed for finding in found.values()), found
-        assert "0 waits in a steady step of 4" in found["w2gn-toy"].measured
+        assert "0 waits in a steady step of 6" in found["w2gn-toy"].measured
         plain: Callable[..., Any] = UpdateStepper.update
 
         def update(stepper: UpdateStepper, *names: str) -> None:

@@ -30,7 +30,7 @@ MEASURES = [
     ("metrix", "evaluate", "METRIX"), ("metrix", "search", "METRIX", "0"),
     ("metrix", "embed", "METRIX", "photos", "--output", "metrix.npy"),
     ("metrix", "export", "METRIX", "--output", "metrix.safetensors"),
-    ("w2gn", "apply", "W2GN", "plane.npy", "--output", "moved.npy"),
+    ("w2gn", "apply", "W2GN", "vectors.npy", "--output", "moved.npy"),
     ("w2gn", "export", "W2GN", "--output", "w2gn.safetensors"),
     ("study", "measure", "points.npy"), ("study", "measure", "SSL"),
     ("study", "compare", "points.npy", "others.npy", "--permutations", "20"),
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Points, photographs, and a run of each plugin."""
     folder = tmp_path_factory.mktemp("measures")
     draw = np.random.default_rng(0)
-    for name, size in (("points", (60, 6)), ("others", (60, 6)), ("plane", (40, 2))):
+    for name, size in (("points", (60, 6)), ("others", (60, 6)), ("vectors", (40, 16))):
         np.save(folder / f"{name}.npy", draw.standard_normal(size, dtype=np.float32))
     (folder / "photos").mkdir()
     for number in range(3):

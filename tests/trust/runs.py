@@ -67,7 +67,7 @@ def summaries(run: Path) -> dict[str, Any]:
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: clean(entry) for key, entry in value.items() if key not in TIMES}
+            return {key: clean(entry) for key, entry in value.items() if key.removeprefix("run/") not in TIMES}
         if isinstance(value, list):
             return [clean(entry) for entry in value]
         return value.replace(str(run), "RUN") if isinstance(value, str) else value
@@ -77,7 +77,13 @@ def summaries(run: Path) -> dict[str, Any]:
 
 
 def tables(run: Path) -> dict[str, str]:
-    return {str(path.relative_to(run)): path.read_text() for path in sorted(run.rglob("*.csv"))}
+    """Every table below a run, without rows of times."""
+
+    def clean(path: Path) -> str:
+        lines = path.read_text().splitlines()
+        return "\n".join(line for line in lines if not any(f"run/{name}," in line for name in TIMES))
+
+    return {str(path.relative_to(run)): clean(path) for path in sorted(run.rglob("*.csv"))}
 
 
 def files(run: Path) -> set[str]:

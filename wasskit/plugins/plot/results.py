@@ -14,7 +14,7 @@ from wasskit.plugins.plot.groups import Group, group_runs
 from wasskit.plugins.plot.reports import table_report
 from wasskit.plugins.plot.runs import Run, is_run, read_run, read_runs
 from wasskit.report import Report
-from wasskit.system.documents import read_csv_rows, read_toml
+from wasskit.system.documents import read_csv_rows, read_text, read_toml
 from wasskit.system.files import replace_text, writing
 from wasskit.system.hints import did_you_mean
 from wasskit.text import markdown_text
@@ -176,7 +176,7 @@ def _keep(file: Path, copy: Path, runs: Sequence[Run]) -> None:
     seeds = sorted({seed for run in runs for seed in _seeds(run)})
     with writing(copy):
         copy.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(copy, file.read_text(encoding="utf-8"))
+        replace_text(copy, read_text(file))
         replace_text(copy.parent / "environment.json", json.dumps({**told, "seed": seeds}, indent=2) + "\n")
 
 
