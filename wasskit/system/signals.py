@@ -13,6 +13,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import FrameType
 
 #: A signal that comes twice within this time was sent once: to the process and to its group, say.
 ECHO_SECONDS = 0.5
@@ -73,14 +75,23 @@ def name_of(number: int) -> str:
         return f"signal {number}"
 
 
-@contextlib.contextmanager
-def handled(handler: Callable[[int], object]) -> Iterator[None]:
+def handled(handler: Callable[[int], object]) -> AbstractContextManager[None]:
     """Inside, the signals that ask to stop call ``handler(number)``; outside the main thread nothing changes."""
+    return _acting(lambda caught, frame: handler(caught))
+
+
+def unhandled() -> AbstractContextManager[None]:
+    """Inside, a signal that asks to stop ends the process at once: for calls that run no handler while they wait."""
+    return _acting(signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _acting(action: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
     before = {}
     try:
         if threading.current_thread() is threading.main_thread():
             for number in stop_signals():
-                before[number] = signal.signal(number, lambda caught, frame: handler(caught))
+                before[number] = signal.signal(number, action)
         yield
     finally:
         for number, previous in before.items():
@@ -102,19 +113,6 @@ def raised() -> Iterator[None]:
 
     with handled(follow):
         yield
-
-
-@contextlib.contextmanager
-def unhandled() -> Iterator[None]:
-    """Inside, a signal that asks to stop ends the process at once: for calls that run no handler while they wait."""
-    before = {}
-    try:
-        if threading.current_thread() is threading.main_thread():
-            before = {number: signal.signal(number, signal.SIG_DFL) for number in stop_signals()}
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 def shield() -> None:
