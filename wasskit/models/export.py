@@ -57,9 +57,18 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises UserError if the file is not there, damaged, or has no header of ours.
     """
     state, header = read_safetensors(path)
+    return state, _own(path, header)
+
+
+def load_header(path: Path) -> dict[str, Any]:
+    """The header that :func:`load_weights` gives, without reading a tensor. Raises UserError as that."""
+    return _own(path, read_safetensors(path, tensors=False)[1])
+
+
+def _own(path: Path, header: Mapping[str, Any] | None) -> dict[str, Any]:
     if header is None:
         raise UserError(f"{path} has no wasskit header: give it to --weights, or export the run again.")
-    return state, dict(header)
+    return dict(header)
 
 
 @dataclass(frozen=True)

@@ -52,14 +52,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 @reader("safetensors file", suffixes=(".safetensors",), advice=_ADVICE, missing=_MISSING)
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+def read_safetensors(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
     """The tensors, on the CPU, and the header that `wasskit.models.export.save_weights` wrote; None where
-    there is none."""
+    there is none. Without ``tensors`` the header alone is read."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt", device="cpu") as file:
         metadata = file.metadata() or {}
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        state = {key: file.get_tensor(key) for key in (file.keys() if tensors else ())}
     if HEADER_KEY not in metadata:
         return state, None
     try:

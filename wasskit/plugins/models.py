@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from wasskit.errors import UserError
-from wasskit.models.export import load_weights
+from wasskit.models.export import load_header
 from wasskit.plugin import kinds_of
 from wasskit.trained.files import is_exported
 from wasskit.trained.kind import TrainedModel, load_model
@@ -38,7 +38,7 @@ def load(
     """
     path = Path(path).expanduser()
     if is_exported(path):
-        maker = str(load_weights(path)[1].get("kind")).partition("-")[0]
+        maker = str(load_header(path).get("kind")).partition("-")[0]
     else:
         maker = RunDirectory.find(path)[0].command.partition(" ")[0]
     kinds = kinds_of(maker)

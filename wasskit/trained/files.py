@@ -16,7 +16,7 @@ from torch import Tensor
 from wasskit import console
 from wasskit.data.embeddings import is_embeddings
 from wasskit.errors import UserError
-from wasskit.models.export import load_weights
+from wasskit.models.export import load_header, load_weights
 from wasskit.plugin import kinds_of, load_plugin, plugin_of
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
@@ -103,7 +103,7 @@ def kind_of_vectors(model: Path) -> ModelKind[Any] | None:
     """The kind of a trained model, of any plugin, that takes vectors; None: it takes images, or there is none."""
     with contextlib.suppress(UserError):
         if is_exported(model):
-            header = str(load_weights(model)[1].get("kind"))
+            header = str(load_header(model).get("kind"))
             found = [kind for kind in kinds_of(header.partition("-")[0]) if kind.header == header]
         else:
             command = RunDirectory.find(model)[0].command
