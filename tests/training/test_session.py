@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from tests.trust.server import Command, Server
-from wasskit.errors import Interrupted
+from wasskit.errors import Interrupted, UserError
 from wasskit.options import TrainingDeviceOptions
 from wasskit.ot.precision import full_precision
+from wasskit.plugins.mrl.adapt.options import AdaptOptions, AdaptTrainingOptions
 from wasskit.training.checkpoint import load_checkpoint, save_checkpoint
-from wasskit.training.session import tuned
+from wasskit.training.session import saved_config, tuned
 
 QUICK = ("--epochs", "2", "--no-tensorboard", "--batch-size", "256")
 
@@ -114,6 +115,15 @@ def test_runs_older_than_an_option_go_on(
     other = run_cli(*argv, "--resume", "r")
     assert other.exit_code == 2
     assert "--beta 0.2" in words(other.stderr)
+
+
+def test_a_checkpoint_older_than_an_option_stands_for_what_runs_did_then() -> None:
+    """``centre`` came with a default that is not what runs did before it."""
+    before = saved_config(AdaptOptions(adaptor=AdaptTrainingOptions(centre=0.0)))
+    older = {key: value for key, value in before.values.items() if key != "centre"}
+    before.check(older, "last.pt")
+    with pytest.raises(UserError, match="centre"):
+        saved_config(AdaptOptions()).check(older, "last.pt")
 
 
 def test_there_must_be_something_to_resume(run_cli: Callable[..., Any], words: Callable[[str], str]) -> None:

@@ -137,7 +137,7 @@ def saved_config(config: RecipeOptions) -> SavedConfig:
     return SavedConfig(
         values=to_options(config),
         may_differ=set(known) - fixed_keys(kind),
-        defaults=to_options(changed(config, **{n: f.default for n, f in known.items() if not f.required})),
+        defaults=to_options(changed(config, **{n: before_there_was(f) for n, f in known.items() if not f.required})),
         current_names=partial(current_names, kind),
     )
 
