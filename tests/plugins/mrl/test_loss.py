@@ -164,6 +164,9 @@ def test_normalise_and_its_gradient() -> None:
     x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     torch.testing.assert_close(normalise(x), torch.nn.functional.normalize(x, dim=1))
     assert torch.autograd.gradcheck(normalise, x)
+    short = torch.tensor([[3e-13, 4e-13]], dtype=torch.float64, requires_grad=True)  # divided by 1e-12
+    (found,) = torch.autograd.grad(normalise(short), short, torch.tensor([[1.0, 0.0]], dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor([[1e12, 0.0]], dtype=torch.float64))
     assert normalise(torch.zeros(2, 3)).abs().max() == 0
     assert normalise(torch.ones(2, 3, dtype=torch.bfloat16)).dtype == torch.float32
 
