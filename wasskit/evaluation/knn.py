@@ -49,7 +49,8 @@ def knn_ranks(
     num_classes = int(torch.maximum(train_labels.max(), test_labels.max())) + 1
     class_index = torch.arange(num_classes, device=test_labels.device)
     ranks = []
-    for rows, similarities, indices in nearest_blocks(_unit(test_features), _unit(train_features), k):
+    asked, bank = _unit(test_features, train_features), _unit(train_features, test_features)
+    for rows, similarities, indices in nearest_blocks(asked, bank, k):
         true = test_labels[rows]
         voted = train_labels[indices]
         if weights == "uniform":
@@ -61,10 +62,12 @@ def knn_ranks(
         zeros = similarities.new_zeros(len(similarities), num_classes)
         votes = zeros.scatter_add(1, voted, ballots)
         closeness = zeros.scatter_add(1, voted, similarities)
+        named = zeros.scatter(1, voted, 1.0) > 0
         mine, my_closeness = votes.gather(1, true[:, None]), closeness.gather(1, true[:, None])
         nearer = (closeness > my_closeness) | ((closeness == my_closeness) & (class_index < true[:, None]))
-        ahead = (votes > mine) | ((votes == mine) & nearer)
-        chosen = zeros.scatter(1, voted, 1.0).gather(1, true[:, None]).squeeze(1) > 0
+        # A vote may vanish at a low temperature: then classes without any have as many.
+        ahead = named & ((votes > mine) | ((votes == mine) & nearer))
+        chosen = named.gather(1, true[:, None]).squeeze(1)
         ranks.append(torch.where(chosen, ahead.sum(dim=1) + 1, num_classes + 1))
     return torch.cat(ranks)
 
@@ -84,9 +87,10 @@ def knn_accuracy(
     """Accuracy of k-nearest-neighbour classification, in [0, 1].
 
     train_features (N, D), train_labels (N,), test_features (M, D), test_labels (M,), on one device, labels of any
-    integer type; features need not be normalised. ``weights="exp"`` votes with exp(cosine / temperature), the
-    temperature 1 if None; ``"uniform"`` counts heads. Returns float64 (len(topk),), or a scalar for the default top-1:
-    the share of test samples whose true class is among the t classes with the most votes (ties: see :func:`knn_ranks`).
+    integer type; features need not be normalised, and are compared in float32, of float64 in float64.
+    ``weights="exp"`` votes with exp(cosine / temperature), the temperature 1 if None; ``"uniform"`` counts heads.
+    Returns float64 (len(topk),), or a scalar for the default top-1: the share of test samples whose true class is
+    among the t classes with the most votes (ties: see :func:`knn_ranks`).
 
     ``sharded=True``: all processes hold all features, each classifies its share of the test samples, and the
     counts are summed; the result is the same on each. Raises UserError for k > N, a temperature that is not
@@ -117,8 +121,10 @@ def knn_accuracy(
     return accuracy[0] if tuple(topk) == (1,) else accuracy
 
 
-def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=1)
+def _unit(features: Tensor, like: Tensor) -> Tensor:
+    """Unit rows in float32, or in float64 where the features or those ``like`` them are."""
+    dtype = torch.promote_types(torch.promote_types(features.dtype, like.dtype), torch.float32)
+    return F.normalize(features.to(dtype), dim=1)
 
 
 def _is_integer(value: object) -> bool:
