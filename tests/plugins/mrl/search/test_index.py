@@ -387,6 +387,7 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     index = PrefixIndex.create(tmp_path / "x", x)
     named = PrefixIndex.create(tmp_path / "named", x[:2], ids=["a", "b"])
+    last = PrefixIndex.create(tmp_path / "last", x[:1], ids=[2**63 - 2])
     create = PrefixIndex.create
     new = tmp_path / "new"
     cases: list[tuple[Any, str]] = [
@@ -401,6 +402,9 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
         (lambda: create(new, x, ids=range(9)), "9 ids do not fit the 10 rows of the array of vectors"),
         (lambda: create(new, x, ids=[0] * 10), r"The id 0 occurs more than once \(1 do\)"),
         (lambda: create(new, x, ids=[0.5] * 10), "ids are whole numbers, or texts"),
+        (lambda: create(new, x, ids=np.arange(10, dtype=np.uint64) + np.uint64(2**63)), "9223372036854775817 is too l"),
+        (lambda: create(new, x, ids=[*range(9), 2**63 - 1]), "the id 9223372036854775807 is too large"),
+        (lambda: last.add(x), "has used its last id, 9223372036854775806: give ids for the new rows"),
         (lambda: create(new, x, ids=["a\udcff", *"bcdefghij"]), "an id is not valid UTF-8"),
         (lambda: index.add(x[:, :3]), "has vectors of 3 numbers, the index .*x 24"),
         (lambda: index.add(x, range(5, 15)), r"The id 5 is in the index already \(5 are\)"),
@@ -415,6 +419,7 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             call()
     assert len(index) == 10
+    assert len(PrefixIndex(last.path)) == 1
     assert not new.exists()
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
 

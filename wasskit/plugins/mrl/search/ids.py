@@ -13,6 +13,9 @@ from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.storage import Change, Segment, Store
 from wasskit.text import short_text
 
+LARGEST = (1 << 63) - 1
+"""Ids are below it: as int64 it is the next one after the largest."""
+
 
 @dataclass(frozen=True)
 class IdColumn:
@@ -65,6 +68,8 @@ def as_ids(given: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     if values.ndim != 1:
         raise UserError(f"ids have the shape {values.shape}: give one id for each row.")
     if values.dtype.kind in "iu" or not len(values):
+        if len(values) and int(values.max()) >= LARGEST:
+            raise UserError(f"the id {values.max()} is too large: ids are below {LARGEST}; give larger ones as texts.")
         return values.astype(np.int64)
     if values.dtype.kind not in "UO" or not all(isinstance(value, str) for value in values.tolist()):
         raise UserError("ids are whole numbers, or texts: give them all as the one or the other.")

@@ -19,7 +19,7 @@ from wasskit.plugins.mrl.search.building import SAMPLE, Source, learn_code, writ
 from wasskit.plugins.mrl.search.calibration import needed_shortlist
 from wasskit.plugins.mrl.search.codes import Axes, CodeName
 from wasskit.plugins.mrl.search.graphs import check_faiss
-from wasskit.plugins.mrl.search.ids import as_ids, check_new, named
+from wasskit.plugins.mrl.search.ids import LARGEST, as_ids, check_new, named
 from wasskit.plugins.mrl.search.models import Encoder
 from wasskit.plugins.mrl.search.parts import (
     LiveRows,
@@ -367,6 +367,8 @@ def _new_ids(of: Description, path: Path, ids: Sequence[Any] | NDArray[Any] | No
         return _same_kind(of, path, as_ids(ids))
     if of.text_ids:
         raise UserError(f"the ids of {path} are texts: give one for each new row.")
+    if of.next_id + count > LARGEST:
+        raise UserError(f"{path} has used its last id, {of.next_id - 1}: give ids for the new rows.")
     return np.arange(of.next_id, of.next_id + count)
 
 
