@@ -41,6 +41,7 @@ __all__ = [
 BESIDE = ("", "row", "id", "label", "group", "path")
 """Columns of a CSV file of vectors that are no part of them."""
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")
 _CHUNK, _NUMBERS = 65_536, 1 << 24
 """Most rows, and about the most numbers, that are read at a time."""
 
@@ -213,6 +214,9 @@ def read_labelled(*pairs: tuple[Path, Path | None]) -> list[Labelled]:
 def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
     """A value for each row: whole numbers (N,) int64, or texts (N,).
 
+    Texts that are whole numbers, written as such, count as these; ``007`` stays a text, and so do numbers that int64
+    cannot hold.
+
     Args:
         of: the vectors that they belong to.
         what: they are, as sentences name them.
@@ -221,9 +225,11 @@ def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels
         UserError: the file cannot be read, holds no such column, or as many values as ``of`` has rows.
     """
     values = read_values(path, of, what=what)
-    if values.dtype.kind == "U" and len(values) and all(re.fullmatch(r"-?\d{1,18}", value) for value in values):
-        values = values.astype(np.int64)
-    return values if values.dtype.kind == "U" else values.astype(np.int64)
+    if values.dtype.kind == "U":
+        whole = len(values) > 0 and all(map(_WHOLE.fullmatch, values.tolist()))
+    else:
+        whole = not len(values) or int(values.max()) < 1 << 63
+    return values.astype(np.int64 if whole else str)
 
 
 def read_values(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
