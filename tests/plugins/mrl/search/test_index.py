@@ -77,6 +77,17 @@ def test_the_whole_vector_as_its_own_prefix_gives_the_exact_neighbours(tmp_path:
 
 
 @pytest.mark.parametrize("code", CODES)
+def test_a_coordinate_that_no_row_uses_does_not_drown_the_others(tmp_path: Path, code: Any) -> None:
+    """Of a query that does, all rows are as far in this coordinate: the neighbours are those of the others."""
+    x, q = clusters(900), clusters(30, seed=1)
+    x[:, 5], q[:, 5] = 0, 2
+    index = PrefixIndex.create(tmp_path / "x", x, dim=24, axes="given", code=code)
+    found, truth = index.search(q, 10, shortlist=100).ids, index.search(q, 10, exact=True).ids
+    recall = np.mean([len({*a} & {*b}) / 10 for a, b in zip(found.tolist(), truth.tolist(), strict=True)])
+    assert recall > 0.9, "a hundred rows at random hold a ninth"
+
+
+@pytest.mark.parametrize("code", CODES)
 def test_a_shortlist_of_all_rows_gives_the_exact_neighbours(tmp_path: Path, code: Any) -> None:
     x, q = clusters(150), clusters(40, seed=1)
     index = PrefixIndex.create(tmp_path / "x", x, dim=3, code=code)
