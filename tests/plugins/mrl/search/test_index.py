@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from wasskit.plugins.mrl.search import calibration
 from wasskit.plugins.mrl.search.codes import CODES
 from wasskit.plugins.mrl.search.index import PrefixIndex
 from wasskit.plugins.mrl.search.parts import shortlist_codes
-from wasskit.plugins.mrl.search.storage import Change
+from wasskit.plugins.mrl.search.storage import Change, Store
 
 Array = NDArray[Any]
 
@@ -357,6 +359,33 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
         assert len(index.search(x, 20).ids) == 20, "reading needs no lock"
         other.stdin.close()
     assert index.delete([0]) == 1
+
+
+def test_two_threads_do_not_meet(tmp_path: Path) -> None:
+    """A lock is its process's: the files of one thread's change would be leftovers to the other."""
+    x = clusters(20)
+    index = PrefixIndex.create(tmp_path / "x", x)
+    with index._store.changing(), ThreadPoolExecutor(1) as pool:
+        change = pool.submit(PrefixIndex(tmp_path / "x").add, x)
+        with pytest.raises(UserError, match="this one, in another thread.* is changing the index"):
+            change.result()
+    assert len(index.add(x)) == 20
+
+
+def test_who_comes_too_late_leaves_the_lock_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that make an index in one new folder the second must not clean up under the first."""
+    changing, folder = Store.changing, tmp_path / "x"
+    with contextlib.ExitStack() as first, monkeypatch.context() as patch:
+
+        def late(store: Store) -> Any:
+            patch.setattr(Store, "changing", changing)
+            first.enter_context(changing(Store(folder)))
+            return changing(store)
+
+        patch.setattr(Store, "changing", late)
+        with pytest.raises(UserError, match="is changing the index"):
+            PrefixIndex.create(folder, clusters(20))
+        assert (folder / ".lock").exists()
 
 
 def test_an_open_index_goes_on_with_what_others_have_made(tmp_path: Path) -> None:

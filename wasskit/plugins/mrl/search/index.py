@@ -311,7 +311,8 @@ def _gone_unless_made(folder: Path) -> Iterator[None]:
         yield
     finally:
         if new and folder.is_dir() and not is_index(folder):
-            with contextlib.suppress(OSError):
+            # Unless another one, which was faster, is making an index there.
+            with contextlib.suppress(OSError, UserError), Store(folder).changing():
                 (folder / LOCK).unlink(missing_ok=True)
                 folder.rmdir()
 
