@@ -226,6 +226,15 @@ def test_the_validation_part_is_not_trained_on() -> None:
     assert torch.bincount(parts.validation.labels).tolist() == [2] * 4
 
 
+def test_classes_of_one_vector_are_kept_for_validation_by_neighbours_alone() -> None:
+    alone = Vectors(vectors(20), torch.arange(20))
+    with pytest.raises(UserError, match="no class has two vectors; of those, --learn neighbours"):
+        divide(alone, "labels", 0.1, 0)
+    parts = divide(alone, "neighbours", 0.1, 0)
+    assert parts.validation is not None
+    assert (len(parts.train), len(parts.validation)) == (18, 2)
+
+
 def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
     file.write_text("query,document,relevance\n0,3,2\n1,4,1\n0,4,0.5\n2,3,0\n2,4,-1\n")

@@ -52,6 +52,7 @@ def divide(vectors: Vectors, learns: Learns, fraction: float, seed: int) -> Part
     """Keep a part of the vectors (of each class where there are labels) for validation; of pairs, some queries.
 
     With pairs all vectors stay on both sides: it is the judgements of the queries kept that are not trained on.
+    Raises ``UserError`` where labels are learned of which no class has two vectors.
     """
     if learns == "pairs":
         if vectors.pairs is None:
@@ -59,6 +60,10 @@ def divide(vectors: Vectors, learns: Learns, fraction: float, seed: int) -> Part
         train, held = split_pairs(vectors.pairs, fraction, seed)
         return Parts(Vectors(vectors.rows, None, train), Vectors(vectors.rows, None, held))
     rest, part = stratified_split(vectors.labels, fraction, seed, size=len(vectors))
+    if not len(part):  # every class has one vector
+        if learns == "labels":
+            raise UserError("--labels: no class has two vectors; of those, --learn neighbours can learn.")
+        rest, part = stratified_split(None, fraction, seed, size=len(vectors))
     return Parts(*(_chosen(vectors, rows) for rows in (rest, part)))
 
 
