@@ -230,6 +230,11 @@ def test_what_is_no_plain_number_keeps_its_spelling(tmp_path: Path) -> None:
     assert read_column(tmp_path / "padded.txt").tolist() == ["007", "7", "010"]
     assert read_column(tmp_path / "large.npy").tolist() == ["18446744073709551615", "3"]
     assert read_column(tmp_path / "small.npy").tolist() == [2**63 - 1, 3]
+    arrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    column = arrow.array([2**64 - 1, 3], arrow.uint64())
+    arrow.parquet.write_table(arrow.table({"label": column}), tmp_path / "large.parquet")
+    assert read_column(tmp_path / "large.parquet").tolist() == ["18446744073709551615", "3"]
 
 
 @pytest.mark.parametrize(
