@@ -388,6 +388,16 @@ def test_two_ranks_measure_as_one() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
 
 
+def test_joined_moments_stay_as_they_were_joined() -> None:
+    x = features("iso", 60, 8)
+    moments = FeatureMoments()
+    moments.update(x[:20])
+    joined = moments.reduced()
+    before = joined.covariance.clone()
+    moments.update(x[20:])
+    assert torch.equal(joined.covariance, before)
+
+
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(UserError, match="matrix"):
         w2_uniformity(torch.zeros(4))
