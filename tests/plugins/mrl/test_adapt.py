@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from wasskit.config import changed
 from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
 from wasskit.evaluation.compression import neighbours
+from wasskit.plugins.mrl import results
 from wasskit.plugins.mrl.adapt import report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
 from wasskit.plugins.mrl.adapt.data import NeighbourSource, PairSource, Vectors, pairs_of_rows, read_vectors
@@ -26,6 +29,7 @@ from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.starting import RIDGES, discriminant_axes, starting_axes
 from wasskit.plugins.mrl.adapt.task import Parts, build_adapt_task, divide
+from wasskit.plugins.mrl.grid import Point
 from wasskit.sweeps.grid import Grid
 
 
@@ -405,3 +409,20 @@ def test_a_grid_of_adaptors_is_compared_with_its_first_row(
     assert "mwrl has a Wasserstein term" in capsys.readouterr().err
     assert run(["mrl", "adapt-sweep", "method=mwrl", "--learn", "neighbours"]) == 2
     assert "learns from labels" in capsys.readouterr().err
+
+
+def test_what_networks_of_one_dimension_measure_beside_themselves_comes_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def opened(path: Path, plugin: str) -> Any:
+        dim, methods = int(path.name), enumerate(("raw", "adapted"))
+        codes = [(method, code, dim + shift) for shift, method in methods for code in ("float32", "int8")]
+        beside = [{"method": method, "code": code, "dim": dim, "nn1": value} for method, code, value in codes]
+        return SimpleNamespace(summary={"final": {}, "compression": beside})
+
+    monkeypatch.setattr(results.RunDirectory, "open", staticmethod(opened))
+    point: Any = Point({"method": "independent"}, {"4": None, "16": None}, (4, 16))
+    raw, own = {"nn1@4": 4, "nn1@16": 16, "nn1": 10}, {"nn1@4": 5, "nn1@16": 17, "nn1": 11}
+    assert {row.name: row.mean for row in results.collect(Path(), [point])} == {
+        "independent": own, "independent, int8": own, "raw": raw, "raw, int8": raw,
+    }  # fmt: skip
