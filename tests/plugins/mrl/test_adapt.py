@@ -23,12 +23,12 @@ from wasskit.evaluation.compression import neighbours
 from wasskit.plugins.mrl import results
 from wasskit.plugins.mrl.adapt import report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
-from wasskit.plugins.mrl.adapt.data import NeighbourSource, PairSource, Vectors, pairs_of_rows, read_vectors
+from wasskit.plugins.mrl.adapt.data import NeighbourSource, Pairs, PairSource, Vectors, pairs_of_rows, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.starting import RIDGES, discriminant_axes, starting_axes
-from wasskit.plugins.mrl.adapt.task import Parts, build_adapt_task, divide
+from wasskit.plugins.mrl.adapt.task import Parts, Validation, build_adapt_task, divide
 from wasskit.plugins.mrl.grid import Point
 from wasskit.sweeps.grid import Grid
 
@@ -247,6 +247,15 @@ def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     found = source.relevance(torch.tensor([0, 1, 2]), torch.tensor([3, 4]))
     assert found.tolist() == [[2, 0.5], [0, 1], [0, 0]]
     assert source.queries.tolist() == [0, 1, 0]
+
+
+def test_a_query_that_is_a_document_too_does_not_find_itself() -> None:
+    """Pairs told both ways around: each nearest other document is the relevant one."""
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    pairs = Pairs(torch.arange(4), torch.tensor([1, 0, 3, 2]), torch.ones(4))
+    one = Vectors(rows, None, pairs)
+    found = Validation(one, one, "pairs", torch.device("cpu")).metrics(Adaptor(2, hidden=4), (2,))
+    assert (found["recall@1"], found["recall@10"]) == (100, 100)
 
 
 @pytest.mark.parametrize(
