@@ -52,9 +52,7 @@ def gaussian_uniformity(
 
     if sharded and world_size() > 1:
         with torch.no_grad(), full_precision(z):
-            log_sum, _ = _log_potential(
-                z, t, size, bounded=bounded, with_gradient=False, share=(rank(), world_size())
-            )
+            log_sum, _ = _log_potential(z, t, size, bounded=bounded, with_gradient=False, share=(rank(), world_size()))
     else:
         log_sum = known_gradient(compute, z)
     return (log_sum - math.log(n * (n - 1) / 2)).to(features.device, z.dtype)

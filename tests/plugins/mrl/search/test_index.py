@@ -367,7 +367,7 @@ def test_two_threads_do_not_meet(tmp_path: Path) -> None:
     index = PrefixIndex.create(tmp_path / "x", x)
     with index._store.changing(), ThreadPoolExecutor(1) as pool:
         change = pool.submit(PrefixIndex(tmp_path / "x").add, x)
-        with pytest.raises(UserError, match="this one, in another thread.* is changing the index"):
+        with pytest.raises(UserError, match=r"this one, in another thread.* is changing the index"):
             change.result()
     assert len(index.add(x)) == 20
 
