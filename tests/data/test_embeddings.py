@@ -237,6 +237,12 @@ def test_what_is_no_plain_number_keeps_its_spelling(tmp_path: Path) -> None:
     assert read_column(tmp_path / "large.parquet").tolist() == ["18446744073709551615", "3"]
 
 
+def test_the_labels_of_a_parquet_file_are_not_taken_for_its_ids_or_groups() -> None:
+    for what in ("ids", "groups"):
+        with pytest.raises(UserError, match=rf"x\.parquet has no column for {what} alone: name one, .*x\.parquet:COL"):
+            read_column(Path("x.parquet"), what=what)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

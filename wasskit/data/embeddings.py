@@ -245,6 +245,8 @@ def read_values(path: Path, of: Embeddings | None = None, *, what: str = "labels
     elif suffix == ".parquet":
         from wasskit.data.formats.parquet import read_parquet_column
 
+        if key is None and what != "labels":
+            raise UserError(f"{path} has no column for {what} alone: name one, {path}:COLUMN.")
         values = read_parquet_column(file, key or "label")
     elif suffix == ".txt":
         values = np.array(read_text(file).splitlines())
