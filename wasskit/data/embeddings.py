@@ -41,7 +41,6 @@ __all__ = [
 BESIDE = ("", "row", "id", "label", "group", "path")
 """Columns of a CSV file of vectors that are no part of them."""
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")
 _CHUNK, _NUMBERS = 65_536, 1 << 24
 """Most rows, and about the most numbers, that are read at a time."""
 
@@ -203,19 +202,15 @@ def read_labelled(*pairs: tuple[Path, Path | None]) -> list[Labelled]:
             )
     columns = [None if path is None else read_column(path, of) for (_, path), of in zip(pairs, opened, strict=True)]
     numbers, classes = class_numbers(*(column for column in columns if column is not None))
-    found = iter(numbers)
     labels = [
-        next(found) if given is not None else torch.full((len(of),), -1)
+        numbers.pop(0) if given is not None else torch.full((len(of),), -1)
         for given, of in zip(columns, opened, strict=True)
     ]
     return [Labelled(of.whole(), its, classes, of.where) for of, its in zip(opened, labels, strict=True)]
 
 
 def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
-    """A value for each row: whole numbers (N,) int64, or texts (N,).
-
-    Texts that are whole numbers, written as such, count as these; ``007`` stays a text, and so do numbers that int64
-    cannot hold.
+    """A value for each row: whole numbers (N,) int64, or texts (N,), as ``007`` and what int64 cannot hold.
 
     Args:
         of: the vectors that they belong to.
@@ -225,10 +220,8 @@ def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels
         UserError: the file cannot be read, holds no such column, or as many values as ``of`` has rows.
     """
     values = read_values(path, of, what=what)
-    if values.dtype.kind == "U":
-        whole = len(values) > 0 and all(map(_WHOLE.fullmatch, values.tolist()))
-    else:
-        whole = not len(values) or int(values.max()) < 1 << 63
+    spelled = (re.fullmatch("0|-?[1-9][0-9]{0,17}", value) for value in values)
+    whole = all(spelled) if values.dtype.kind == "U" else int(values.max(initial=0)) < 1 << 63
     return values.astype(np.int64 if whole else str)
 
 
