@@ -31,6 +31,7 @@ from wasskit.plugins.mrl.adapt.starting import RIDGES, discriminant_axes, starti
 from wasskit.plugins.mrl.adapt.task import Parts, Validation, build_adapt_task, divide
 from wasskit.plugins.mrl.grid import Point
 from wasskit.sweeps.grid import Grid
+from wasskit.training.run import RunDirectory
 
 
 def vectors(count: int = 60, width: int = 12, seed: int = 0) -> torch.Tensor:
@@ -429,7 +430,7 @@ def test_what_networks_of_one_dimension_measure_beside_themselves_comes_together
         beside = [{"method": method, "code": code, "dim": dim, "nn1": value} for method, code, value in codes]
         return SimpleNamespace(summary={"final": {}, "compression": beside})
 
-    monkeypatch.setattr(results.RunDirectory, "open", staticmethod(opened))
+    monkeypatch.setattr(RunDirectory, "open", staticmethod(opened))
     point: Any = Point({"method": "independent"}, {"4": None, "16": None}, (4, 16))
     raw, own = {"nn1@4": 4, "nn1@16": 16, "nn1": 10}, {"nn1@4": 5, "nn1@16": 17, "nn1": 11}
     assert {row.name: row.mean for row in results.collect(Path(), [point])} == {
