@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
+from wasskit.evaluation.ranking import UNRANKED
 from wasskit.evaluation.rows import all_finite
 from wasskit.evaluation.ties import nearest_blocks
 
@@ -43,10 +44,28 @@ def knn_ranks(
     """
     _check(train_features, train_labels, test_features, test_labels, temperature, weights)
     _check_k(k, len(train_features))
+    ranks = _ranks(train_features, train_labels, test_features, test_labels, k, temperature, weights)
+    classes = max(int(labels.max()) if len(labels) else 0 for labels in (train_labels, test_labels)) + 1
+    return ranks.clamp(max=classes + 1)
+
+
+@torch.no_grad()
+def _ranks(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    k: int,
+    temperature: float | None,
+    weights: Weights,
+) -> Tensor:
+    """`knn_ranks`, those of classes without a vote ``UNRANKED``."""
     if len(test_features) == 0:
         return torch.empty(0, dtype=torch.int64, device=test_labels.device)
-    train_labels, test_labels = train_labels.long(), test_labels.long()
-    num_classes = int(torch.maximum(train_labels.max(), test_labels.max())) + 1
+    sizes = [len(train_labels), len(test_labels)]
+    classes, numbers = torch.cat([train_labels.long(), test_labels.long()]).unique(return_inverse=True)
+    train_labels, test_labels = numbers.split(sizes)
+    num_classes = len(classes)
     class_index = torch.arange(num_classes, device=test_labels.device)
     ranks = []
     asked, bank = _unit(test_features, train_features), _unit(train_features, test_features)
@@ -68,7 +87,7 @@ def knn_ranks(
         # A vote may vanish at a low temperature: then classes without any have as many.
         ahead = named & ((votes > mine) | ((votes == mine) & nearer))
         chosen = named.gather(1, true[:, None]).squeeze(1)
-        ranks.append(torch.where(chosen, ahead.sum(dim=1) + 1, num_classes + 1))
+        ranks.append(torch.where(chosen, ahead.sum(dim=1) + 1, UNRANKED))
     return torch.cat(ranks)
 
 
@@ -108,12 +127,11 @@ def knn_accuracy(
     total = len(test_features)
     if total == 0:
         raise UserError("k-NN needs at least one test sample: is the test split empty?")
+    _check_k(k, len(train_features))
     if sharded:
         mine = torch.as_tensor(shard_indices(total), dtype=torch.int64, device=test_features.device)
         test_features, test_labels = test_features[mine], test_labels[mine]
-    ranks = knn_ranks(
-        train_features, train_labels, test_features, test_labels, k=k, temperature=temperature, weights=weights
-    )
+    ranks = _ranks(train_features, train_labels, test_features, test_labels, k, temperature, weights)
     correct = torch.stack([(ranks <= t).sum() for t in topk])
     if sharded:
         correct = reduce_sum(correct)
