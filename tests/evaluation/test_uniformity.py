@@ -389,7 +389,7 @@ def test_two_ranks_measure_as_one() -> None:
 
 
 def test_joined_moments_stay_as_they_were_joined() -> None:
-    x = features("iso", 60, 8)
+    x = features("isotropic", 60, 8)
     moments = FeatureMoments()
     moments.update(x[:20])
     joined = moments.reduced()
