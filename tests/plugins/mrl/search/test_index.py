@@ -23,6 +23,7 @@ from wasskit.plugins.mrl.search import calibration
 from wasskit.plugins.mrl.search.codes import CODES
 from wasskit.plugins.mrl.search.index import PrefixIndex
 from wasskit.plugins.mrl.search.parts import shortlist_codes
+from wasskit.plugins.mrl.search.scan import QUERIES
 from wasskit.plugins.mrl.search.storage import Change, Store
 
 Array = NDArray[Any]
@@ -370,6 +371,24 @@ def test_two_threads_do_not_meet(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"this one, in another thread.* is changing the index"):
             change.result()
     assert len(index.add(x)) == 20
+
+
+def test_a_search_goes_on_with_what_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another thread adds so many rows between two of its blocks that the code is learned anew."""
+    x, q, codes = clusters(60), clusters(QUERIES + 10, seed=1), []
+    index = PrefixIndex.create(tmp_path / "x", x, dim=6)
+    expected = index.search(q, 10, shortlist=20)
+
+    def shortlist(parts: Any, code: Any, *given: Any, **options: Any) -> Any:
+        codes.append(code)
+        if len(codes) == 1:
+            index.add(clusters(300, seed=2))
+        return shortlist_codes(parts, code, *given, **options)
+
+    monkeypatch.setattr("wasskit.plugins.mrl.search.index.shortlist_codes", shortlist)
+    assert_same(index.search(q, 10, shortlist=20), expected)
+    assert len(codes) == 2
+    assert index._code is not codes[1]
 
 
 def test_who_comes_too_late_leaves_the_lock_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

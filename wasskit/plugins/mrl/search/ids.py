@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,13 @@ def as_ids(given: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind not in "UO" or not all(isinstance(value, str) for value in values.tolist()):
         raise UserError("ids are whole numbers, or texts: give them all as the one or the other.")
     return values.astype(object)
+
+
+def ids_from(first: int, count: int, index: Path) -> NDArray[Any]:
+    """The next ``count`` whole numbers. Raises ``UserError`` where an index has not so many left."""
+    if first + count > LARGEST:
+        raise UserError(f"{index} has used its last id, {first - 1}: give ids for the new rows.")
+    return np.arange(first, first + count)
 
 
 def check_new(new: NDArray[Any], present: Iterable[NDArray[Any]]) -> None:
