@@ -314,6 +314,18 @@ def test_lu_of_distant_points_does_not_underflow() -> None:
     x = torch.tensor([[0.0], [100.0], [300.0]])
     expected = -2 * 100.0**2 - math.log(3)
     torch.testing.assert_close(gaussian_uniformity(x, normalise=False).item(), expected, rtol=1e-6, atol=0)
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
+    value = gaussian_uniformity(opposite, t=30.0)
+    assert value.item() == -120.0
+    (gradient,) = torch.autograd.grad(value, opposite)
+    assert gradient.isfinite().all()
+
+
+def test_lu_does_not_feel_a_common_offset() -> None:
+    """Exponents are at most some t |z_i - z_j|^2 < 4 in size, each of 18 products with roundings of 2^-24: 1e-5."""
+    x = torch.randn(200, 16, generator=torch.Generator().manual_seed(0)) * 0.1 + 300
+    expected = gaussian_uniformity(x.double(), normalise=False)
+    torch.testing.assert_close(gaussian_uniformity(x, normalise=False).double(), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -374,6 +386,16 @@ def test_two_ranks_measure_as_one() -> None:
     torch.testing.assert_close(expected[2], w2_uniformity(x), rtol=1e-12, atol=0)
     for found in run_ranks(on_ranks, 2, x):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_joined_moments_stay_as_they_were_joined() -> None:
+    x = features("isotropic", 60, 8)
+    moments = FeatureMoments()
+    moments.update(x[:20])
+    joined = moments.reduced()
+    before = joined.covariance.clone()
+    moments.update(x[20:])
+    assert torch.equal(joined.covariance, before)
 
 
 def test_wrong_shapes_are_refused() -> None:
