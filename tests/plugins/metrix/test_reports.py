@@ -11,6 +11,7 @@ from wasskit import console
 from wasskit.data.base import ImageDataset
 from wasskit.data.metric_sets import MetricSplits, load_metric_splits
 from wasskit.evaluation.embedding import Features
+from wasskit.plugins.metrix.figures import draw_similarities
 from wasskit.plugins.metrix.measure import retrieval_percent
 from wasskit.plugins.metrix.reports import (
     epochs_to_report,
@@ -120,3 +121,13 @@ def test_a_query_does_not_find_itself() -> None:
         found = search_report("number 7", query, (dataset, x), 5, own=own).result["found"]
         assert [hit["image"] for hit in found] == [f"digits number {i}" for i in expected]
         assert [hit["rank"] for hit in found] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("rest", [[], [0.2, 0.6]])
+def test_equal_items_are_in_the_histogram_of_similarities(rest: list[float]) -> None:
+    """Their cosine in float32 is one step above 1."""
+    above = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0)).item()
+    figure = draw_similarities(torch.tensor([above, above, *rest]), torch.tensor([above, *rest]))
+    (ax,) = figure.axes
+    counts = [patch.get_xy()[:, 1].max() for patch in ax.patches]  # type: ignore[attr-defined]
+    assert counts == [2, 1]
