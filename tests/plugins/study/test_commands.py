@@ -251,6 +251,9 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
         (["fcc", "--t", "1e-8"], "--t: 1e-08 is out of range, expected at least 0.001 and at most 20"),
         (["means", "--shifts", ""], "--shifts is empty"),
         (["all", "--only", "colapse"], "Did you mean 'collapse'?"),
+        (["all", "--only", ""], "--only is empty: give at least one value"),
+        (["all", "--only", "fcc,fbc,fcc"], "--only names a value twice: fcc, fbc, fcc"),
+        (["collapse", "--levels", "0.5,0.5"], "--levels names a value twice: 0.5, 0.5"),
         (["density", "--device", "mps"], "no float64"),
     ],
 )
