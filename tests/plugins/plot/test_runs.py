@@ -42,6 +42,11 @@ def test_published_figures_of_the_settings_of_a_grid_are_of_no_one_run(tmp_path:
     assert read_run(make_run(tmp_path / "a", paper=paper)).paper == {"source": "x", "metrics": {"test/top1": 1.0}}
 
 
+def test_published_figures_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    paper = {"source": "x", "metrics": {"test/top1": 1.0, "test/top5": "94.2 %", "test/w2": math.nan}}
+    assert read_run(make_run(tmp_path / "a", paper=paper)).paper["metrics"] == {"test/top1": 1.0}
+
+
 def test_an_unfinished_run_tells_how_far_it_has_come(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "a", epochs=3, planned=10, finished=False))
     assert run.state.startswith("unfinished, at epoch 3 of 10, step 30, last written")
