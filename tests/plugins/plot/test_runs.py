@@ -132,6 +132,13 @@ def test_repeated_seeds_are_not_joined_and_told_apart_by_name(tmp_path: Path) ->
     assert sorted(group.label for group in groups) == ["lr=0.1, first", f"lr=0.1, {tmp_path.name}/second", "lr=0.3"]
 
 
+def test_runs_are_told_apart_by_as_many_folders_as_that_takes(tmp_path: Path) -> None:
+    for place in ("a/x/digits", "b/x/digits", "c/y/digits", "c/x/stl10"):
+        make_run(tmp_path / place)
+    labels = sorted(group.label for group in group_runs(read_runs([tmp_path])))
+    assert labels == ["a/x/digits", "b/x/digits", "stl10", "y/digits"]
+
+
 def test_without_grouping_each_run_is_named_by_its_seed(tmp_path: Path) -> None:
     for seed in (0, 1):
         make_run(tmp_path / f"a{seed}", seed=seed)
