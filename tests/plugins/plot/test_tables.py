@@ -76,8 +76,10 @@ def test_csv_holds_all_digits_and_deviations_of_their_own(run_cli: Callable[...,
 
 def test_a_mean_over_fewer_seeds_says_so(run_cli: Callable[..., Any], runs: Path, words: Callable[[str], str]) -> None:
     (runs / "a0" / "evaluation.json").write_text(json.dumps({"metrics": {"test/knn": 80.0}}))
-    result = run_cli("plot", "table", runs, "-m", "knn")
-    assert "Only 1 of the 2 runs of lr=0.1, loss-kind=none have test/knn" in words(result.stderr)
+    said = "Only 1 of the 2 runs of lr=0.1, loss-kind=none have test/knn"
+    assert said in words(run_cli("plot", "table", runs, "-m", "knn").stderr)
+    assert said in words(run_cli("plot", "table", runs, "-m", "knn", "--format", "csv").stderr)
+    assert said in words(run_cli("plot", "table", runs, "-m", "knn", "--format", "markdown").stdout)
 
 
 def test_small_numbers_get_more_decimals(run_cli: Callable[..., Any], tmp_path: Path) -> None:

@@ -231,6 +231,8 @@ def table_report(
             "markdown": lambda: to_markdown(table),
             "csv": lambda: to_csv(table),
         }[text]()
+        # The other formats hold them.
+        warnings += table.notes if text == "csv" else ()
         return Report(result, remarks=remarks, warnings=warnings, files={"table": written})
     remarks += [f"Published: {source}" for source in table.sources]
     return Report(result, [table], remarks=remarks, warnings=[*warnings, *table.notes])
