@@ -82,6 +82,18 @@ def test_a_mean_over_fewer_seeds_says_so(run_cli: Callable[..., Any], runs: Path
     assert said in words(run_cli("plot", "table", runs, "-m", "knn", "--format", "markdown").stdout)
 
 
+def test_runs_without_the_metric_that_decides_stand_as_they_ended(
+    run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "a")
+    other = make_run(tmp_path / "b", lr=0.2)
+    log = other / "metrics.csv"
+    log.write_text(log.read_text().replace(",test,top1,", ",test,accuracy,"))
+    result = run_cli("plot", "table", tmp_path, "--which", "best", "--by", "test/top1")
+    assert "The last evaluation of runs that have not recorded it" in (said := words(result.stdout + result.stderr))
+    assert str(other) in said.replace(" ", "")
+
+
 def test_small_numbers_get_more_decimals(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     shown = run_cli("plot", "table", tmp_path / "a", "--format", "csv", "-m", "train/loss", "--digits", "4").stdout
