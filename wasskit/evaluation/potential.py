@@ -41,16 +41,16 @@ def gaussian_uniformity(
     if normalise:
         z = unit_rows(z)
     size = block or (1024 if z.device.type == "cpu" else 8192)
+    # On the unit sphere no exponent is below -4 t: where float32 holds the potential, the largest need not be found.
+    bounded = normalise and t <= 20
 
     def compute(x: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
         with full_precision(x):
-            return _log_potential(x, t, size, bounded=normalise, with_gradient=with_gradient)
+            return _log_potential(x, t, size, bounded=bounded, with_gradient=with_gradient)
 
     if sharded and world_size() > 1:
         with torch.no_grad(), full_precision(z):
-            log_sum, _ = _log_potential(
-                z, t, size, bounded=normalise, with_gradient=False, share=(rank(), world_size())
-            )
+            log_sum, _ = _log_potential(z, t, size, bounded=bounded, with_gradient=False, share=(rank(), world_size()))
     else:
         log_sum = known_gradient(compute, z)
     return (log_sum - math.log(n * (n - 1) / 2)).to(features.device, z.dtype)
@@ -77,7 +77,7 @@ def _log_potential(
         out = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
         return torch.mm(rows, columns.mT, out=out)
 
-    # On the unit sphere no exponent is below -4 t; elsewhere the largest is taken out so that no sum underflows.
+    # The largest is taken out so that no sum underflows.
     top = z.new_zeros(())
     if not bounded:
         top = z.new_full((), -torch.inf)
