@@ -328,6 +328,19 @@ def test_lu_does_not_feel_a_common_offset() -> None:
     torch.testing.assert_close(gaussian_uniformity(x, normalise=False).double(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("t", [20.0, 45.0, 200.0])
+def test_lu_of_a_sharp_potential_does_not_underflow(t: float) -> None:
+    """On the sphere of 256 dimensions most potentials are near e^-2t, in float32 0 from t = 52 on."""
+    x = torch.randn(40, 256, generator=torch.Generator().manual_seed(6)).requires_grad_()
+    z = normalize(x.double())
+    expected = (-t * torch.pdist(z).square()).logsumexp(0) - math.log(40 * 39 / 2)
+    value = gaussian_uniformity(x, t, block=16)
+    # Each of about 2t rounds by a few times 2^-24.
+    torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-6 * t)
+    (gradient,), (exact,) = torch.autograd.grad(value, x), torch.autograd.grad(expected, x)
+    torch.testing.assert_close(gradient, exact, rtol=1e-5 * t, atol=1e-5 * t * exact.abs().max().item())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lu_and_alignment_of_a_single_point(dtype: torch.dtype) -> None:
     x = features("point", 16, 8).to(dtype).requires_grad_()
