@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.trust.server import Command, Server
+from wasskit.config import differing, to_options
 from wasskit.errors import Interrupted, UserError
 from wasskit.options import TrainingDeviceOptions
 from wasskit.ot.precision import full_precision
@@ -124,6 +125,15 @@ def test_a_checkpoint_older_than_an_option_stands_for_what_runs_did_then() -> No
     before.check(older, "last.pt")
     with pytest.raises(UserError, match="centre"):
         saved_config(AdaptOptions()).check(older, "last.pt")
+
+
+def test_a_grid_refuses_runs_older_than_an_option_that_did_otherwise() -> None:
+    """Its finished runs would else be taken for runs with the default of today."""
+    older = {key: value for key, value in to_options(AdaptOptions()).items() if key != "centre"}
+    found = [(f.name, there, now) for f, there, now in differing(AdaptOptions(), older, "config.toml")]
+    assert found == [("centre", 0.0, 0.5)]
+    as_before = AdaptOptions(adaptor=AdaptTrainingOptions(centre=0.0))
+    assert differing(as_before, older, "config.toml") == []
 
 
 def test_there_must_be_something_to_resume(run_cli: Callable[..., Any], words: Callable[[str], str]) -> None:

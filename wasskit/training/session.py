@@ -25,7 +25,6 @@ import torch
 
 from wasskit import console
 from wasskit.config import (
-    Field,
     Invocation,
     RecipeOptions,
     changed,
@@ -37,7 +36,6 @@ from wasskit.config import (
     to_options,
     values_of,
 )
-from wasskit.config.declaration import AS_NOW
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
@@ -137,7 +135,7 @@ def saved_config(config: RecipeOptions) -> SavedConfig:
     return SavedConfig(
         values=to_options(config),
         may_differ=set(known) - fixed_keys(kind),
-        defaults=to_options(changed(config, **{n: before_there_was(f) for n, f in known.items() if not f.required})),
+        defaults=to_options(changed(config, **{n: f.before for n, f in known.items() if not f.required})),
         current_names=partial(current_names, kind),
     )
 
@@ -264,12 +262,6 @@ def _existing(run: RunDirectory, word: str) -> Path:
     raise UserError(f"{run.path} has no checkpoint yet: start it over by --run-dir and --requeue.")
 
 
-def before_there_was(field: Field) -> Any:
-    """The value of an option in runs that were saved without it."""
-    absent = field.option.absent
-    return field.default if absent is AS_NOW else absent
-
-
 def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     """The configuration of the run, with what the command line may change; what it may not is refused by name."""
     if run.command != invocation.command:
@@ -281,7 +273,7 @@ def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     if invocation.recipe is not None:
         asked |= set(check_keys(kind, invocation.recipe.get("options", {}), "the recipe"))
     asked &= set(fields)
-    base = changed(config, **{name: saved.get(name, before_there_was(field)) for name, field in fields.items()})
+    base = changed(config, **{name: saved.get(name, field.before) for name, field in fields.items()})
     wanted, had = values_of(config), values_of(base)
     contradictions = [
         f"{fields[name].flag} {wanted[name]} (the run has {had[name]})"
