@@ -17,6 +17,7 @@ import torch
 from tests.distributed.harness import run_ranks
 from tests.training.toy import ToyTask, make_run, make_trainer, signal_self
 from wasskit.errors import Interrupted, RunFailed, UserError
+from wasskit.training import checkpointing
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
 
@@ -100,6 +101,19 @@ def test_starting_anew_forgets_the_old_metrics(tmp_path: Path, uninterrupted: Pa
     run.log(1, 1, "train", {"loss": 9.0})
     make_trainer(run).fit()
     assert_same_run(run.path, uninterrupted)
+
+
+def test_generators_without_a_saved_state_start_from_the_seed_of_the_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU's, of a run that began without one: all ranks would else draw the same numbers there."""
+    run = make_run(tmp_path / "r")
+    summary = make_trainer(run).fit()
+    seeds: list[int] = []
+    monkeypatch.setattr(checkpointing, "seed_all", seeds.append)
+    trainer = make_trainer(run)
+    trainer.fit(resume=True)
+    assert seeds == [trainer.checkpoints._seed + summary.steps]
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

@@ -190,11 +190,11 @@ class Checkpointing:
         self.state.restore(content["state"])
         self.saved_at = self.state.step
         as_many = content["ranks"] == world_size()
+        seed_all(self._seed + self.state.step)  # the generator of a device of another kind has no state to go on from
         if as_many or task.common_draws:
             place = 0 if task.common_draws else rank()
             set_rng_state({name: value[place] for name, value in content["rng"].items()}, stepper.device)
         else:
-            seed_all(self._seed + self.state.step)
             self._say(f"resumed on {world_size()} ranks instead of {content['ranks']}: random numbers start anew")
         self.meter.load_state_dict(content["meter"], rank() if as_many else None)
         threads = content.get("threads", torch.get_num_threads())
