@@ -74,6 +74,22 @@ def test_resumed_from_any_checkpoint(tmp_path: Path, uninterrupted: Path, name: 
     assert_same_run(run.path, uninterrupted)
 
 
+def test_a_run_that_went_back_goes_on_from_there_whatever_ends_it(tmp_path: Path, uninterrupted: Path) -> None:
+    """What it recorded after that checkpoint is cut off: a later one would not know of it."""
+    run = make_run(tmp_path / "r")
+    make_trainer(run).fit()
+
+    def fail(step: int) -> None:
+        raise RuntimeError("the machine is gone")
+
+    with pytest.raises(RuntimeError, match="is gone"):
+        make_trainer(run, ToyTask(fail)).fit(resume=run.checkpoints / "previous.pt")
+    last, previous = (load_checkpoint(run.checkpoints / f"{name}.pt")["state"]["step"] for name in ("last", "previous"))
+    assert last == previous
+    make_trainer(run).fit(resume=True)
+    assert_same_run(run.path, uninterrupted)
+
+
 def test_killed_between_evaluation_and_checkpoint(tmp_path: Path, uninterrupted: Path) -> None:
     """Rows that no checkpoint knows of are dropped; those of its own step are kept once."""
     run = make_run(tmp_path / "r")

@@ -87,6 +87,13 @@ class Checkpoints:
             self._last_is_whole = True
         return state
 
+    def go_back(self, path: Path) -> None:
+        """Make a checkpoint that has been read the last one: the run goes on from there, whatever ends it before the
+        next is saved. Raises ``UserError`` when the file system refuses."""
+        if path.resolve() != self.last.resolve():
+            _link(path.resolve(), self.last)
+            self._last_is_whole = True
+
 
 def save_checkpoint(
     path: Path, state: Mapping[str, Any], *, before_rename: Callable[[Path], object] | None = None

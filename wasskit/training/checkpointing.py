@@ -87,7 +87,8 @@ class Checkpointing:
             UserError: the checkpoint is missing, damaged or of another configuration.
         """
         if resume:
-            self._restore(self._read(None if resume is True else Path(resume)))
+            path = None if resume is True else Path(resume)
+            self._restore(self._read(path), path)
         else:
             seed_all(self._seed)
         if self.run is None:
@@ -178,7 +179,7 @@ class Checkpointing:
         )
         return content
 
-    def _restore(self, content: dict[str, Any]) -> None:
+    def _restore(self, content: dict[str, Any], path: Path | None) -> None:
         task, stepper = self.task, self.stepper
         task.load_state_dict(content["task"])
         task.load_extra_state(content["extra"])
@@ -200,5 +201,7 @@ class Checkpointing:
         threads = content.get("threads", torch.get_num_threads())
         if stepper.device.type == "cpu" and threads != torch.get_num_threads():
             self._say(f"resumed on {torch.get_num_threads()} threads instead of {threads}: sums may round differently")
-        if self.run is not None:
+        if self.run is not None and self._files is not None:
+            if path is not None and is_main():
+                self._files.go_back(path)  # before the metrics are cut, which are those of a later one
             self.run.keep_metrics(content["metrics_rows"], self.state.step)
