@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shlex
 import signal
 from collections.abc import Iterator, Sequence
@@ -157,7 +158,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
         plugin = invocation.command.split()[0]
         chosen = options.run_dir or Path("runs") / plugin / (options.name or name)
         numbered = options.run_dir is None and options.name is None
-        found = broadcast_object(_find_checkpoint(options, chosen, numbered))
+        found = broadcast_object(_find_checkpoint(options, chosen, numbered, invocation.argv))
         if found is None:
             paper = invocation.recipe.get("paper") if invocation.recipe else None
             run = RunDirectory.create(
@@ -215,7 +216,9 @@ def tuned(device: torch.device, options: DeviceOptions) -> Iterator[None]:
         torch.backends.cudnn.benchmark = measured
 
 
-def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple[Path, Path | None] | None:
+def _find_checkpoint(
+    options: RunOptions, chosen: Path, numbered: bool, argv: Sequence[str]
+) -> tuple[Path, Path | None] | None:
     """The run directory and the checkpoint to resume from; None to start anew.
 
     A requeued run that was stopped before its first checkpoint has a directory but no checkpoint: it starts over there.
@@ -231,7 +234,9 @@ def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple
         run, checkpoint = RunDirectory.find(word)
         if options.run_dir is not None and options.run_dir.resolve() != run.path.resolve():
             raise UserError(f"--resume {word} and --run-dir {options.run_dir} name different runs: give one of them.")
-        return run.path, checkpoint or _existing(run, "last")
+        if checkpoint is None or _is_requeued(run, options, argv):
+            checkpoint = _existing(run, "last")
+        return run.path, checkpoint
     candidates = [chosen]
     if numbered:
         pattern = f"{chosen.name}-*"
@@ -245,8 +250,18 @@ def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple
             f"There is nothing to resume: {chosen} holds no checkpoint. Name the run by --resume PATH, or start "
             "it by --requeue instead."
         )
-    latest = max(begun, key=lambda path: (path / "config.toml").stat().st_mtime)
-    return latest, _existing(RunDirectory.open(latest), word)
+    run = RunDirectory.open(max(begun, key=lambda path: (path / "config.toml").stat().st_mtime))
+    return run.path, _existing(run, "last" if _is_requeued(run, options, argv) else word)
+
+
+def _is_requeued(run: RunDirectory, options: RunOptions, argv: Sequence[str]) -> bool:
+    """Whether SLURM has requeued this job and it was the last to train in the run: it goes on from what it has saved
+    there, not from the checkpoint that it began with."""
+    if not options.requeue or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return False
+    with contextlib.suppress(UserError, TypeError, LookupError):  # whatever lies in environment.json
+        return bool(run.environment["resumed"][-1]["command_line"] == shlex.join(["wasskit", *argv]))
+    return False
 
 
 def _existing(run: RunDirectory, word: str) -> Path:
