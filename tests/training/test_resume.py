@@ -20,6 +20,7 @@ from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.training import checkpointing
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
+from wasskit.training.task import Optimisation, Plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,6 +131,23 @@ def test_generators_without_a_saved_state_start_from_the_seed_of_the_rank(
     trainer = make_trainer(run)
     trainer.fit(resume=True)
     assert seeds == [trainer.checkpoints._seed + summary.steps]
+
+
+def test_optimisers_compute_as_suits_the_device_that_the_run_goes_on_on(tmp_path: Path) -> None:
+    class Fused(ToyTask):
+        def optimisations(self, plan: Plan) -> list[Optimisation]:
+            body, head = super().optimisations(plan)
+            fused = torch.optim.AdamW(self.body.parameters(), lr=0.01, fused=True)
+            return [Optimisation(fused, body.schedule, "body"), head]
+
+    run = make_run(tmp_path / "r")
+    make_trainer(run).fit()
+    task = Fused()
+    trainer = make_trainer(run, task)
+    trainer.fit(resume=True)
+    (group,) = trainer.stepper.optimisations[0].optimizer.param_groups
+    assert group["fused"] is True
+    assert group["lr"] == trainer.stepper.rates[0][0]
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ from wasskit.training.stepper import UpdateStepper
 from wasskit.training.task import Plan, Task
 from wasskit.training.validation import check_content, check_fit
 
+_OF_THE_DEVICE = ("fused", "foreach", "capturable")
+"""Settings by which optimisers compute the same in other ways, each of some devices."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SavedConfig:
@@ -184,7 +187,12 @@ class Checkpointing:
         task.load_state_dict(content["task"])
         task.load_extra_state(content["extra"])
         for o in stepper.optimisations:
-            o.optimizer.load_state_dict(content["optimisers"][o.name])
+            saved = content["optimisers"][o.name]
+            groups = [
+                {**theirs, **{key: ours[key] for key in _OF_THE_DEVICE if key in ours}}
+                for theirs, ours in zip(saved["param_groups"], o.optimizer.param_groups, strict=True)
+            ]
+            o.optimizer.load_state_dict({**saved, "param_groups": groups})
         stepper.rates = content["rates"]
         if stepper.scaler is not None and content["scaler"] is not None:
             stepper.scaler.load_state_dict(content["scaler"])
