@@ -16,7 +16,7 @@ import pytest
 
 from wasskit import __version__
 from wasskit.cli import build_root, validate_recipe
-from wasskit.completion import SCRIPTS, write_scripts
+from wasskit.completion import SCRIPTS, install, write_scripts
 from wasskit.plugins import BUILT_IN, plugin_targets
 from wasskit.recipes import load_recipe, recipe_names
 
@@ -483,6 +483,15 @@ def test_scripts_are_shown(run_cli: Callable[..., Any], shell: str) -> None:
     result = run_cli("completions", "show", shell)
     assert result.exit_code == 0
     assert "_WASSKIT_COMPLETE" in result.stdout
+
+
+def test_an_installed_script_leaves_the_start_up_file_as_it_is(tmp_path: Path) -> None:
+    start_up, own = tmp_path / ".bashrc", b"alias caf\xe9=true"  # Latin-1, without an end of line
+    start_up.write_bytes(own)
+    for _ in range(2):
+        script, loaded = install("bash", tmp_path)
+        assert loaded == start_up
+        assert start_up.read_bytes() == own + f"\nsource '{script}'\n".encode()
 
 
 def test_bash_reads_its_script_and_completes(tmp_path: Path) -> None:

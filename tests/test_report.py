@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from wasskit import console
 from wasskit.errors import UserError
 from wasskit.report import Entry, Report, Table, conclude, finish, published, write
 
@@ -128,3 +129,10 @@ def test_the_end_of_a_training(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_source_of_published_figures() -> None:
     assert published({"metrics": {"test/top1": 1.0}, "source": "A paper"}) == ["Published: A paper"]
     assert published({"source": "A paper"}) == published({"metrics": {"a": 1}}) == published({}) == []
+
+
+@pytest.mark.parametrize("order", ["max", "min"])
+def test_what_is_no_number_is_not_the_best(order: Any) -> None:
+    for rows in ([[float("nan")], [0.5]], [[0.5], [float("nan")]], [[float("nan")], [float("nan")]]):
+        cells = console.make_table(None, ["top1"], rows, best={0: order}).rows
+        assert not any("[bold]nan" in cell for (cell,) in cells)

@@ -117,8 +117,10 @@ def install(shell: str, home: Path) -> tuple[Path, Path | None]:
         line = f"source '{path}'"
         if shell == "zsh":
             line = f"autoload -Uz compinit && compinit && {line}"
-        present = start_up.read_text(encoding="utf-8") if start_up.is_file() else ""
+        present = start_up.read_text(encoding="utf-8", errors="replace") if start_up.is_file() else ""
         if str(path) not in present:
             separator = "" if not present or present.endswith("\n") else "\n"
-            start_up.write_text(f"{present}{separator}{line}\n", encoding="utf-8")
+            # Behind what is there, whatever its encoding: a kill or a full disk costs nothing of it.
+            with start_up.open("a", encoding="utf-8") as file:
+                file.write(f"{separator}{line}\n")
     return path, start_up

@@ -132,7 +132,8 @@ def make_table(
     body = [list(row) for row in rows]
     marked: dict[int, int] = {}
     for column, order in (best or {}).items():
-        numbers = [(row[column], i) for i, row in enumerate(body) if isinstance(row[column], int | float)]
+        values = ((row[column], i) for i, row in enumerate(body))
+        numbers = [(x, i) for x, i in values if isinstance(x, int | float) and x == x]  # NaN is none
         if len(numbers) > 1:
             marked[column] = (max if order == "max" else min)(numbers, key=lambda pair: pair[0])[1]
     cells = [[format_value(value, digits) for value in row] for row in body]

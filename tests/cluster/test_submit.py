@@ -9,7 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ import pytest
 
 from tests.cluster.waiting import PATIENCE_SECONDS, await_, said
 from wasskit.cli import find_command
+from wasskit.cluster import submit
 from wasskit.cluster.job import Job
 from wasskit.cluster.request import free_name, jobs_folder, minutes_of, seeds_of, without_options
-from wasskit.config import fields_of
+from wasskit.cluster.submit import Resources
+from wasskit.config import fields_of, values_of
 from wasskit.errors import UserError
 
 Cli = Callable[..., Any]
@@ -53,6 +55,24 @@ def test_options_are_taken_out_of_a_command_line() -> None:
     line = ["mrl", "train", "--time", "5", "--submit=slurm", "--dry-run", "--lr", "1", "--", "--time", "5"]
     flags = {"--time": True, "--submit": True, "--dry-run": False}
     assert without_options(line, flags) == ["mrl", "train", "--lr", "1", "--", "--time", "5"]
+
+
+def test_a_checkpoint_stands_for_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Resources] = []
+
+    def submitted(resources: Resources, jobs: Sequence[Job]) -> list[str]:
+        asked.append(resources)
+        return ["7"]
+
+    monkeypatch.setattr(submit, "submit", submitted)
+    checkpoint = tmp_path / "r" / "checkpoints" / "best.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    words = ["--resume", str(checkpoint)]
+    config, _, given = find_command("mrl train").parse(["--submit", "slurm", *words])
+    told = submit.submit_training("mrl train", ["mrl", "train", *words], values_of(config), given, {})
+    assert told["runs"] == [str(tmp_path / "r")]
+    assert asked[0].folder == jobs_folder(tmp_path / "r")
 
 
 def test_a_free_name_is_kept_from_others(tmp_path: Path) -> None:

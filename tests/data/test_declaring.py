@@ -17,6 +17,7 @@ from wasskit.data.card import CARDS, DatasetCard, Request, register
 from wasskit.data.domains import load_domain
 from wasskit.data.metric_sets import load_metric_splits
 from wasskit.data.registry import load_dataset
+from wasskit.data.sets.mnist import FILES as MNIST_FILES
 from wasskit.errors import UserError
 
 
@@ -125,6 +126,14 @@ def test_idx_files_are_a_set_in_every_layout(tmp_path: Path, name: str, folder: 
     assert train.images.flatten().tolist() == [i % 256 for i in range(20 * 784)]
     assert train.filled_labels().tolist() == [i % 10 for i in range(20)]
     assert train.notes == (f"{name}/train: 20 of 60,000 images",)
+
+
+def test_folders_that_are_called_as_the_files_of_mnist_are_named(tmp_path: Path) -> None:
+    """As some archives unpack: each file in a folder of its name."""
+    for file in MNIST_FILES:
+        (tmp_path / file / file).mkdir(parents=True)
+    with pytest.raises(UserError, match="t10k-images-idx3-ubyte is not a readable idx file of bytes: it is a folder"):
+        load_dataset("mnist", "test", root=tmp_path)
 
 
 def test_files_of_mnist_are_not_taken_for_those_of_fashion(tmp_path: Path) -> None:

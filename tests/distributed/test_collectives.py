@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.distributed.harness import RankFailed, run_ranks
+from tests.gpu.device import LogicalCuda
 from wasskit.distributed import messages
 from wasskit.distributed.collectives import (
     all_reduce_with_grad,
@@ -20,9 +21,10 @@ from wasskit.distributed.collectives import (
     reduce_sum,
     stack_ranks,
 )
+from wasskit.distributed.gradients import GradientAverage
 from wasskit.distributed.group import rank, world_size
 from wasskit.distributed.shard import map_shards, mean_over_shards, shard_indices, shard_weight
-from wasskit.errors import UserError
+from wasskit.errors import RunFailed, UserError
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 BATCH, WIDTH, CLASSES = 12, 5, 3
@@ -280,3 +282,25 @@ def test_parts_of_different_sizes_give_the_whole(rows: int) -> None:
     expected = unequal(rows)
     for found in run_ranks(unequal, 3, rows):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_gradient_of_some_ranks_only_is_found_out_however_far_behind_the_device_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Event:
+        done = False
+
+        def record(self) -> None: ...
+
+        def query(self) -> bool:
+            return Event.done
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    average, own = GradientAverage([]), [True, False]
+    with LogicalCuda():
+        alone, also = torch.tensor([2.0, 0.0], device="cuda"), torch.tensor([2.0, 1.0], device="cuda")
+        for flags in (alone, also, alone, alone):
+            assert average._anywhere(flags, own) == [True, False]
+        Event.done = True
+        with pytest.raises(RunFailed, match="had a gradient on some ranks only"):
+            average._anywhere(alone, own)

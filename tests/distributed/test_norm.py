@@ -232,6 +232,13 @@ def test_conversion_keeps_parameters_names_and_behaviour() -> None:
     assert [module for module in model.modules() if isinstance(module, SyncBatchNorm)] == norms
 
 
+def test_conversion_reaches_every_name_of_a_norm() -> None:
+    shared = nn.BatchNorm1d(4)
+    model = convert_sync_batchnorm(nn.Sequential(shared, nn.Linear(4, 4), shared))
+    assert isinstance(model[0], SyncBatchNorm)
+    assert model[2] is model[0]
+
+
 def test_conversion_of_a_lone_norm_and_of_torchs_own() -> None:
     norms: list[nn.Module] = [nn.BatchNorm2d(3), nn.SyncBatchNorm(3)]
     for norm in norms:

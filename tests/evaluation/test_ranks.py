@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.distributed.harness import run_ranks
+from tests.gpu.device import LogicalCuda
 from wasskit.data.base import ImageDataset
-from wasskit.data.loaders import EvalLoader
+from wasskit.data.embeddings import Embeddings
+from wasskit.data.loaders import EvalLoader, RowLoader
 from wasskit.distributed.shard import shard_indices
 from wasskit.evaluation.accuracy import RankCounts, class_map_at_k, topk_accuracy
 from wasskit.evaluation.embedding import extract_features, write_embeddings
@@ -60,6 +62,17 @@ def embed(folder: str, samples: int) -> Tensor:
     loader = EvalLoader(dataset(samples), 3, lambda images: images.float())
     write_embeddings(Path(folder, "a.npy"), nn.Flatten(), loader, names=[str(i) for i in range(samples)])
     return extract_features(nn.Flatten(), loader).features
+
+
+def place_of_features() -> str:
+    with LogicalCuda():
+        rows = Embeddings("three rows", torch.arange(6.0).view(3, 2))  # one batch, which is rank 0's
+        return extract_features(nn.Identity(), RowLoader(rows, device="cuda")).features.device.type
+
+
+def test_a_rank_without_a_batch_has_the_result_where_the_others_have_it() -> None:
+    """Elsewhere the ranks would send by different process groups, and wait for each other without end."""
+    assert run_ranks(place_of_features, 2) == ["cuda", "cuda"]
 
 
 def test_counts() -> None:

@@ -233,6 +233,15 @@ def test_an_installed_package_adds_backbones() -> None:
     with pytest.raises(UserError, match="gives features, not feature maps"):
         pooled.feature_maps(images)
     assert {"six", "five"} <= set(catalog.backbone_names())
+
+
+@pytest.mark.usefixtures("registered")
+def test_weights_of_a_backbone_without_convolutions(tmp_path: Path) -> None:
+    saved = build_backbone("five", image_size=8, channels=1)
+    torch.save(saved.net.state_dict(), tmp_path / "five.pt")
+    loaded = build_backbone("five", image_size=8, channels=1, weights=tmp_path / "five.pt")
+    for found, expected in zip(loaded.parameters(), saved.parameters(), strict=True):
+        assert torch.equal(found, expected)
     assert catalog.library_of("resnet18") == ("torchvision", "resnet18")
     assert len(set(catalog.backbone_names())) == len(catalog.backbone_names())
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -80,6 +83,22 @@ def test_onnx_that_differs_is_refused_and_leaves_nothing(tmp_path: Path, monkeyp
     with pytest.raises(RunFailed):
         export_onnx(tmp_path / "network.onnx", nn.Linear(3, 2), torch.zeros(1, 3))
     assert not list(tmp_path.iterdir())
+
+
+def test_onnx_that_gives_no_numbers_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    class Session:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def run(self, _: object, given: dict[str, Any]) -> list[Any]:
+            return [np.full((len(given["images"]), 2), np.nan, np.float32)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    with torch.no_grad():
+        error, _ = export._onnx_error(tmp_path, nn.Linear(3, 2), torch.zeros(3, 3), "images")
+    assert error is not None
+    assert math.isnan(error)
 
 
 @pytest.mark.slow

@@ -23,6 +23,17 @@ def test_axes_are_read_with_the_types_of_the_command() -> None:
     assert parse_axes(["method=a,b", "lr=1"], BYOL, {"method": ["a", "b"]}) == {"method": ["a", "b"], "lr": [1.0]}
 
 
+def test_axes_go_by_flags_and_former_names_too() -> None:
+    moco: Any = find_command("ssl moco").options
+    assert parse_axes(["temperature=0.1,0.2"], moco) == {"moco_temperature": [0.1, 0.2]}
+    assert parse_axes(["batch-norm=sync,local"], BYOL) == {"sync_bn": [True, False]}
+    assert parse_axes(["crop_min+lr=0.1:1,0.2:2"], BYOL) == {"min_crop+lr": [(0.1, 1.0), (0.2, 2.0)]}
+    with pytest.raises(UserError, match="given twice"):
+        parse_axes(["batch_norm=sync", "sync_bn=true"], BYOL)
+    with pytest.raises(UserError, match="'joint' is not one of sync, local"):
+        parse_axes(["batch_norm=joint"], BYOL)
+
+
 def test_keys_that_vary_together() -> None:
     axes = parse_axes(["regulariser+lr=w2:0.1,none:1", "seed=0,1"], BYOL)
     assert axes == {"regulariser+lr": [("w2", 0.1), (None, 1.0)], "seed": [0, 1]}

@@ -294,6 +294,15 @@ def test_preserved_random_numbers() -> None:
         assert draws() == inside
 
 
+def test_the_generator_of_metal_is_preserved_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [torch.tensor([1, 2], dtype=torch.uint8)]
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: now[0].clone())
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: now.__setitem__(0, state))
+    with preserved_rng(torch.device("mps"), 1):
+        now[0] = torch.tensor([0, 0], dtype=torch.uint8)  # which torch.manual_seed does
+    assert now[0].tolist() == [1, 2]
+
+
 def test_same_config_passes() -> None:
     saved = {"lr": 0.1, "dims": [8, 16], "data": {"root": "a", "name": "digits"}}
     check_same_config(saved, {"lr": 0.1, "dims": (8, 16), "data": {"root": "b", "name": "digits"}}, {"data.root"})

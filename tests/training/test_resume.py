@@ -17,8 +17,10 @@ import torch
 from tests.distributed.harness import run_ranks
 from tests.training.toy import ToyTask, make_run, make_trainer, signal_self
 from wasskit.errors import Interrupted, RunFailed, UserError
+from wasskit.training import checkpointing
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
+from wasskit.training.task import Optimisation, Plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +75,22 @@ def test_resumed_from_any_checkpoint(tmp_path: Path, uninterrupted: Path, name: 
     assert_same_run(run.path, uninterrupted)
 
 
+def test_a_run_that_went_back_goes_on_from_there_whatever_ends_it(tmp_path: Path, uninterrupted: Path) -> None:
+    """What it recorded after that checkpoint is cut off: a later one would not know of it."""
+    run = make_run(tmp_path / "r")
+    make_trainer(run).fit()
+
+    def fail(step: int) -> None:
+        raise RuntimeError("the machine is gone")
+
+    with pytest.raises(RuntimeError, match="is gone"):
+        make_trainer(run, ToyTask(fail)).fit(resume=run.checkpoints / "previous.pt")
+    last, previous = (load_checkpoint(run.checkpoints / f"{name}.pt")["state"]["step"] for name in ("last", "previous"))
+    assert last == previous
+    make_trainer(run).fit(resume=True)
+    assert_same_run(run.path, uninterrupted)
+
+
 def test_killed_between_evaluation_and_checkpoint(tmp_path: Path, uninterrupted: Path) -> None:
     """Rows that no checkpoint knows of are dropped; those of its own step are kept once."""
     run = make_run(tmp_path / "r")
@@ -100,6 +118,36 @@ def test_starting_anew_forgets_the_old_metrics(tmp_path: Path, uninterrupted: Pa
     run.log(1, 1, "train", {"loss": 9.0})
     make_trainer(run).fit()
     assert_same_run(run.path, uninterrupted)
+
+
+def test_generators_without_a_saved_state_start_from_the_seed_of_the_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU's, of a run that began without one: all ranks would else draw the same numbers there."""
+    run = make_run(tmp_path / "r")
+    summary = make_trainer(run).fit()
+    seeds: list[int] = []
+    monkeypatch.setattr(checkpointing, "seed_all", seeds.append)
+    trainer = make_trainer(run)
+    trainer.fit(resume=True)
+    assert seeds == [trainer.checkpoints._seed + summary.steps]
+
+
+def test_optimisers_compute_as_suits_the_device_that_the_run_goes_on_on(tmp_path: Path) -> None:
+    class Fused(ToyTask):
+        def optimisations(self, plan: Plan) -> list[Optimisation]:
+            body, head = super().optimisations(plan)
+            fused = torch.optim.AdamW(self.body.parameters(), lr=0.01, fused=True)
+            return [Optimisation(fused, body.schedule, "body"), head]
+
+    run = make_run(tmp_path / "r")
+    make_trainer(run).fit()
+    task = Fused()
+    trainer = make_trainer(run, task)
+    trainer.fit(resume=True)
+    (group,) = trainer.stepper.optimisations[0].optimizer.param_groups
+    assert group["fused"] is True
+    assert group["lr"] == trainer.stepper.rates[0][0]
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ import pytest
 import torch
 
 from tests.trust.server import Command, Server
+from wasskit.config import differing, to_options
 from wasskit.errors import Interrupted, UserError
-from wasskit.options import TrainingDeviceOptions
+from wasskit.options import RunOptions, TrainingDeviceOptions
 from wasskit.ot.precision import full_precision
 from wasskit.plugins.mrl.adapt.options import AdaptOptions, AdaptTrainingOptions
 from wasskit.training.checkpoint import load_checkpoint, save_checkpoint
-from wasskit.training.session import saved_config, tuned
+from wasskit.training.run import RunDirectory
+from wasskit.training.session import _find_checkpoint, saved_config, tuned
 
 QUICK = ("--epochs", "2", "--no-tensorboard", "--batch-size", "256")
 
@@ -124,6 +126,37 @@ def test_a_checkpoint_older_than_an_option_stands_for_what_runs_did_then() -> No
     before.check(older, "last.pt")
     with pytest.raises(UserError, match="centre"):
         saved_config(AdaptOptions()).check(older, "last.pt")
+
+
+def test_a_requeued_job_goes_on_from_what_it_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory.create(tmp_path / "r", command="mrl train", options={})
+    run.checkpoints.mkdir()
+    last, previous, best = (run.checkpoints / f"{name}.pt" for name in ("last", "previous", "best"))
+    for path in (last, previous, best):
+        path.touch()
+    for word, named in ((str(best), best), ("previous", previous)):
+        argv = ("mrl", "train", "--run-dir", str(run.path), "--resume", word, "--requeue")
+        options = RunOptions(run_dir=run.path, resume=word, requeue=True)
+
+        def found(argv: tuple[str, ...] = argv, options: RunOptions = options) -> Path | None:
+            place = _find_checkpoint(options, run.path, False, argv)
+            return None if place is None else place[1]
+
+        monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+        assert found() == named
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        assert found() == named, "requeued before it had begun"
+        run.record_resume(argv=argv)
+        assert found() == last
+
+
+def test_a_grid_refuses_runs_older_than_an_option_that_did_otherwise() -> None:
+    """Its finished runs would else be taken for runs with the default of today."""
+    older = {key: value for key, value in to_options(AdaptOptions()).items() if key != "centre"}
+    found = [(f.name, there, now) for f, there, now in differing(AdaptOptions(), older, "config.toml")]
+    assert found == [("centre", 0.0, 0.5)]
+    as_before = AdaptOptions(adaptor=AdaptTrainingOptions(centre=0.0))
+    assert differing(as_before, older, "config.toml") == []
 
 
 def test_there_must_be_something_to_resume(run_cli: Callable[..., Any], words: Callable[[str], str]) -> None:

@@ -175,6 +175,8 @@ def submit_training(
         run = values["run_dir"] or Path(
             values["resume"] if Path(values["resume"]).exists() else f"runs/{plugin}/{name}"
         )
+        if run.suffix == ".pt" and run.is_file():  # a checkpoint in its run directory
+            run = run.absolute().parent.parent
         runs = {run: [*words, "--requeue"]}
     else:
         words = without_options(words, {"--run-dir": True, "--name": True})

@@ -86,7 +86,6 @@ class Request:
     command: Command[Any]
     axes: Sequence[str]
     base: RecipeOptions
-    paper: Mapping[str, Any] | None
 
 
 def read_words(words: Sequence[str]) -> Request:
@@ -99,12 +98,12 @@ def read_words(words: Sequence[str]) -> Request:
     head, options = list(words[:start]), list(words[start:])
     command = _find(head)
     axes = [word for word in head[2:] if "=" in word]
-    base, recipe, given = command.parse([*(word for word in head[2:] if "=" not in word), *options])
+    base, _, given = command.parse([*(word for word in head[2:] if "=" not in word), *options])
     for f in fields_of(command.options):
         if f.name in given and f.name in _REFUSED:
             raise UserError(f"{f.flag} is not for the trainings of a sweep, which decides it: leave it out after --.")
     assert isinstance(base, RecipeOptions)
-    return Request(command, axes, base, recipe)
+    return Request(command, axes, base)
 
 
 def _options_start(words: Sequence[str]) -> int:

@@ -148,7 +148,7 @@ def differing(config: RecipeOptions, options: Mapping[str, Any], source: str) ->
     saved, fields, now = check_keys(kind, options, source), recipe_fields(kind), values_of(config)
     found = []
     for key in sorted(fixed_keys(kind)):
-        there = saved.get(key, fields[key].default)
+        there = saved.get(key, fields[key].before)
         if there == fields[key].option.former_default:
             there = fields[key].default
         if there != now[key]:

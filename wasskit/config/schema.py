@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config.declaration import METADATA, Changes, Option, OptionGroup, RecipeOptions, groups_of
+from wasskit.config.declaration import AS_NOW, METADATA, Changes, Option, OptionGroup, RecipeOptions, groups_of
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
 from wasskit.text import controls
@@ -94,6 +94,11 @@ class Field:
     @property
     def required(self) -> bool:
         return self.default is dataclasses.MISSING
+
+    @property
+    def before(self) -> Any:
+        """The value of the option in runs that were saved without it."""
+        return self.default if self.option.absent is AS_NOW else self.option.absent
 
     @property
     def flag(self) -> str:

@@ -69,7 +69,7 @@ class GradientAverage:
         self._sent: list[_Sent] = []
         self._hooks: list[Any] = []
         self._patterns: dict[bytes, tuple[Tensor, list[bool]]] = {}
-        self._doubt: tuple[Tensor, torch.cuda.Event] | None = None
+        self._doubt: tuple[Tensor, Tensor, torch.cuda.Event] | None = None
 
     def start(self) -> None:
         """A backward pass begins, the last one of its update for all that this object knows."""
@@ -176,7 +176,7 @@ class GradientAverage:
         """Which parameters have a gradient on at least one rank, the same answer on all of them."""
         if not flags.is_cuda:
             return [flag > 0 for flag in flags.tolist()]
-        if self._doubt is not None and self._doubt[1].query() and bool(self._doubt[0]):
+        if self._doubt is not None and self._doubt[2].query() and bool(self._doubt[1]):
             raise RunFailed(
                 "A parameter had a gradient on some ranks only, where it had one on all or on none before: "
                 "the loss must use the same parameters on every rank."
@@ -185,10 +185,13 @@ class GradientAverage:
         if pattern not in self._patterns:
             self._patterns[pattern] = found, found.tolist()
         else:
-            strange = (found != self._patterns[pattern][0]).any().to("cpu", non_blocking=True)
+            strange = (found != self._patterns[pattern][0]).any()
+            if self._doubt is not None:  # which may not have been read: the device is often steps behind
+                strange = strange | self._doubt[0]
+            told = strange.to("cpu", non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-            self._doubt = strange, event
+            self._doubt = strange, told, event
         return self._patterns[pattern][1]
 
 

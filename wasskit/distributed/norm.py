@@ -191,7 +191,7 @@ def convert_sync_batchnorm(module: M) -> M:
         return cast(M, _synchronised(module))
     replacements: dict[nn.Module, nn.Module] = {}
     for owner in list(module.modules()):
-        for name, child in list(owner.named_children()):
+        for name, child in list(owner._modules.items()):  # named_children passes over a second name of a module
             if isinstance(child, _BatchNorm) and not isinstance(child, SyncBatchNorm):
                 # One module used in two places stays one module.
                 setattr(owner, name, replacements.setdefault(child, _synchronised(child)))

@@ -7,7 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from wasskit.config import Field, RecipeOptions, build, check_keys, coerce, display, recipe_fields, values_of
+from wasskit.config import (
+    Field,
+    RecipeOptions,
+    build,
+    check_keys,
+    coerce,
+    current_names,
+    display,
+    recipe_fields,
+    values_of,
+)
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
 
@@ -47,14 +57,14 @@ def parse_axes(
     axes: dict[str, list[Any]] = {}
     for word in joined:
         key, equals, text = word.partition("=")
-        name = key.strip().lstrip("-").replace("-", "_")
+        typed = key.strip().lstrip("-").replace("-", "_")
         if not equals or not text:
             raise UserError(f"{word!r} is not an axis of a grid: write key=value,value, e.g. seed=0,1,2.")
+        name, values = (_joint if "+" in typed else _values)(typed, text, word, kind, names or {})
         keys = name.split("+")
         for one in keys:
             if keys.count(one) > 1 or any(one in axis.split("+") for axis in axes):
                 raise UserError(f"The axis {one} is given twice: join its values with commas.")
-        values = (_values if len(keys) == 1 else _joint)(name, text, word, kind, names or {})
         if len(set(values)) < len(values):
             raise UserError(f"{word!r} names a value twice.")
         axes[name] = values
@@ -65,33 +75,38 @@ def parse_axes(
 
 def _values(
     name: str, text: str, word: str, kind: type[RecipeOptions], names: Mapping[str, Sequence[str]]
-) -> list[Any]:
+) -> tuple[str, list[Any]]:
+    """The axis by its own name, whether that, its flag or a former one is typed, and its values."""
     values = [value.strip() for value in text.split(",")]
     if name in names:
         for value in values:
             if value not in names[name]:
                 advice = did_you_mean(value, names[name])
                 raise UserError(f"{name}: {value!r} is not one of {', '.join(names[name])}.{advice}")
-        return list(values)
+        return name, list(values)
     known = recipe_fields(kind)
-    if name not in known:
+    present = [(own, value) for each in values for own, value in current_names(kind, {name: each}).items()]
+    own = present[0][0]
+    if own not in known:
         check_keys(kind, {name: text}, "the grid")  # raises, with the nearest key
-    return [_value(known[name], value, word) for value in values]
+    return own, [_value(known[own], value, word) for _, value in present]
 
 
-def _joint(name: str, text: str, word: str, kind: type[RecipeOptions], names: Mapping[str, Sequence[str]]) -> list[Any]:
+def _joint(
+    name: str, text: str, word: str, kind: type[RecipeOptions], names: Mapping[str, Sequence[str]]
+) -> tuple[str, list[Any]]:
     """Values of keys that vary together, in each of them one for each key, joined by colons."""
     keys, found = name.split("+"), []
     for values in text.split(","):
         parts = values.split(":")
         if len(parts) != len(keys):
             raise UserError(f"{word!r}: {values!r} must be a value for each of {', '.join(keys)}, joined by colons.")
-        found.append(tuple(_values(key, part, word, kind, names)[0] for key, part in zip(keys, parts, strict=True)))
-    return found
+        found.append([_values(key, part, word, kind, names) for key, part in zip(keys, parts, strict=True)])
+    return "+".join(own for own, _ in found[0]), [tuple(value for _, (value,) in one) for one in found]
 
 
-def _value(field: Field, text: str, where: str) -> Any:
-    return coerce(field, text.replace(":", ",") if field.kind.sequence else text, where)
+def _value(field: Field, value: Any, where: str) -> Any:
+    return coerce(field, value.replace(":", ",") if field.kind.sequence else value, where)
 
 
 def plan_points(base: C, axes: Axes) -> list[Point[C]]:

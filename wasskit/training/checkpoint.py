@@ -87,6 +87,13 @@ class Checkpoints:
             self._last_is_whole = True
         return state
 
+    def go_back(self, path: Path) -> None:
+        """Make a checkpoint that has been read the last one: the run goes on from there, whatever ends it before the
+        next is saved. Raises ``UserError`` when the file system refuses."""
+        if path.resolve() != self.last.resolve():
+            _link(path.resolve(), self.last)
+            self._last_is_whole = True
+
 
 def save_checkpoint(
     path: Path, state: Mapping[str, Any], *, before_rename: Callable[[Path], object] | None = None
@@ -201,6 +208,8 @@ def rng_state(device: torch.device) -> dict[str, Tensor]:
     }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -221,6 +230,8 @@ def set_rng_state(state: Mapping[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["torch"].clone())
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].clone(), device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"].clone())
 
 
 @contextlib.contextmanager

@@ -24,6 +24,9 @@ from wasskit.training.stepper import UpdateStepper
 from wasskit.training.task import Plan, Task
 from wasskit.training.validation import check_content, check_fit
 
+_OF_THE_DEVICE = ("fused", "foreach", "capturable")
+"""Settings by which optimisers compute the same in other ways, each of some devices."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SavedConfig:
@@ -87,7 +90,8 @@ class Checkpointing:
             UserError: the checkpoint is missing, damaged or of another configuration.
         """
         if resume:
-            self._restore(self._read(None if resume is True else Path(resume)))
+            path = None if resume is True else Path(resume)
+            self._restore(self._read(path), path)
         else:
             seed_all(self._seed)
         if self.run is None:
@@ -178,27 +182,34 @@ class Checkpointing:
         )
         return content
 
-    def _restore(self, content: dict[str, Any]) -> None:
+    def _restore(self, content: dict[str, Any], path: Path | None) -> None:
         task, stepper = self.task, self.stepper
         task.load_state_dict(content["task"])
         task.load_extra_state(content["extra"])
         for o in stepper.optimisations:
-            o.optimizer.load_state_dict(content["optimisers"][o.name])
+            saved = content["optimisers"][o.name]
+            groups = [
+                {**theirs, **{key: ours[key] for key in _OF_THE_DEVICE if key in ours}}
+                for theirs, ours in zip(saved["param_groups"], o.optimizer.param_groups, strict=True)
+            ]
+            o.optimizer.load_state_dict({**saved, "param_groups": groups})
         stepper.rates = content["rates"]
         if stepper.scaler is not None and content["scaler"] is not None:
             stepper.scaler.load_state_dict(content["scaler"])
         self.state.restore(content["state"])
         self.saved_at = self.state.step
         as_many = content["ranks"] == world_size()
+        seed_all(self._seed + self.state.step)  # the generator of a device of another kind has no state to go on from
         if as_many or task.common_draws:
             place = 0 if task.common_draws else rank()
             set_rng_state({name: value[place] for name, value in content["rng"].items()}, stepper.device)
         else:
-            seed_all(self._seed + self.state.step)
             self._say(f"resumed on {world_size()} ranks instead of {content['ranks']}: random numbers start anew")
         self.meter.load_state_dict(content["meter"], rank() if as_many else None)
         threads = content.get("threads", torch.get_num_threads())
         if stepper.device.type == "cpu" and threads != torch.get_num_threads():
             self._say(f"resumed on {torch.get_num_threads()} threads instead of {threads}: sums may round differently")
-        if self.run is not None:
+        if self.run is not None and self._files is not None:
+            if path is not None and is_main():
+                self._files.go_back(path)  # before the metrics are cut, which are those of a later one
             self.run.keep_metrics(content["metrics_rows"], self.state.step)

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
 from wasskit import console
 from wasskit.config import (
-    Field,
     Invocation,
     RecipeOptions,
     changed,
@@ -37,7 +37,6 @@ from wasskit.config import (
     to_options,
     values_of,
 )
-from wasskit.config.declaration import AS_NOW
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
 from wasskit.distributed.group import broadcast_object, group, is_main
@@ -137,7 +136,7 @@ def saved_config(config: RecipeOptions) -> SavedConfig:
     return SavedConfig(
         values=to_options(config),
         may_differ=set(known) - fixed_keys(kind),
-        defaults=to_options(changed(config, **{n: before_there_was(f) for n, f in known.items() if not f.required})),
+        defaults=to_options(changed(config, **{n: f.before for n, f in known.items() if not f.required})),
         current_names=partial(current_names, kind),
     )
 
@@ -159,7 +158,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
         plugin = invocation.command.split()[0]
         chosen = options.run_dir or Path("runs") / plugin / (options.name or name)
         numbered = options.run_dir is None and options.name is None
-        found = broadcast_object(_find_checkpoint(options, chosen, numbered))
+        found = broadcast_object(_find_checkpoint(options, chosen, numbered, invocation.argv))
         if found is None:
             paper = invocation.recipe.get("paper") if invocation.recipe else None
             run = RunDirectory.create(
@@ -217,7 +216,9 @@ def tuned(device: torch.device, options: DeviceOptions) -> Iterator[None]:
         torch.backends.cudnn.benchmark = measured
 
 
-def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple[Path, Path | None] | None:
+def _find_checkpoint(
+    options: RunOptions, chosen: Path, numbered: bool, argv: Sequence[str]
+) -> tuple[Path, Path | None] | None:
     """The run directory and the checkpoint to resume from; None to start anew.
 
     A requeued run that was stopped before its first checkpoint has a directory but no checkpoint: it starts over there.
@@ -233,7 +234,9 @@ def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple
         run, checkpoint = RunDirectory.find(word)
         if options.run_dir is not None and options.run_dir.resolve() != run.path.resolve():
             raise UserError(f"--resume {word} and --run-dir {options.run_dir} name different runs: give one of them.")
-        return run.path, checkpoint or _existing(run, "last")
+        if checkpoint is None or _is_requeued(run, options, argv):
+            checkpoint = _existing(run, "last")
+        return run.path, checkpoint
     candidates = [chosen]
     if numbered:
         pattern = f"{chosen.name}-*"
@@ -247,8 +250,18 @@ def _find_checkpoint(options: RunOptions, chosen: Path, numbered: bool) -> tuple
             f"There is nothing to resume: {chosen} holds no checkpoint. Name the run by --resume PATH, or start "
             "it by --requeue instead."
         )
-    latest = max(begun, key=lambda path: (path / "config.toml").stat().st_mtime)
-    return latest, _existing(RunDirectory.open(latest), word)
+    run = RunDirectory.open(max(begun, key=lambda path: (path / "config.toml").stat().st_mtime))
+    return run.path, _existing(run, "last" if _is_requeued(run, options, argv) else word)
+
+
+def _is_requeued(run: RunDirectory, options: RunOptions, argv: Sequence[str]) -> bool:
+    """Whether SLURM has requeued this job and it was the last to train in the run: it goes on from what it has saved
+    there, not from the checkpoint that it began with."""
+    if not options.requeue or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return False
+    with contextlib.suppress(UserError, TypeError, LookupError):  # whatever lies in environment.json
+        return bool(run.environment["resumed"][-1]["command_line"] == shlex.join(["wasskit", *argv]))
+    return False
 
 
 def _existing(run: RunDirectory, word: str) -> Path:
@@ -264,12 +277,6 @@ def _existing(run: RunDirectory, word: str) -> Path:
     raise UserError(f"{run.path} has no checkpoint yet: start it over by --run-dir and --requeue.")
 
 
-def before_there_was(field: Field) -> Any:
-    """The value of an option in runs that were saved without it."""
-    absent = field.option.absent
-    return field.default if absent is AS_NOW else absent
-
-
 def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     """The configuration of the run, with what the command line may change; what it may not is refused by name."""
     if run.command != invocation.command:
@@ -281,7 +288,7 @@ def resumed_config(config: C, invocation: Invocation, run: RunDirectory) -> C:
     if invocation.recipe is not None:
         asked |= set(check_keys(kind, invocation.recipe.get("options", {}), "the recipe"))
     asked &= set(fields)
-    base = changed(config, **{name: saved.get(name, before_there_was(field)) for name, field in fields.items()})
+    base = changed(config, **{name: saved.get(name, field.before) for name, field in fields.items()})
     wanted, had = values_of(config), values_of(base)
     contradictions = [
         f"{fields[name].flag} {wanted[name]} (the run has {had[name]})"
