@@ -102,7 +102,9 @@ def extract_features(
     width = _width(None if first is None else first[0])
     if width == 0:
         raise UserError("there are no images to embed: is the split empty?")
-    place = device if device is not None or first is None else first[0].device
+    # A process without a batch of its own has its result where the others have theirs.
+    own = getattr(loader, "device", None) if first is None else first[0].device
+    place = own if device is None else device
     rows, filled = torch.empty(getattr(loader, "num_samples", 0), width, device=place), 0
     labels, indices = [torch.empty(0, dtype=torch.int64, device=place) for _ in range(2)]
     known = [(labels, indices)]

@@ -144,9 +144,9 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
             f"{path} holds {len(surplus)} tensors that {name} has not, first '{surplus[0]}': "
             "these are the weights of a larger backbone."
         )
-    first = next(key for key, tensor in wanted.items() if tensor.ndim == 4)
+    first = next((key for key, tensor in wanted.items() if tensor.ndim == 4), None)  # the first convolution, if any
     state = {key: found[key] for key in wanted if key in found}
-    if state[first].ndim == 4 and state[first].shape[1] == 3 and wanted[first].shape[1] == 1:
+    if first is not None and state[first].ndim == 4 and state[first].shape[1] == 3 and wanted[first].shape[1] == 1:
         state[first] = state[first].sum(dim=1, keepdim=True)
     for key, tensor in state.items():
         if tensor.shape != wanted[key].shape:

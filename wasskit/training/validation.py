@@ -35,7 +35,7 @@ def check_content(content: Mapping[str, Any], path: Path, device: torch.device) 
         given = content["rng"].get(name)
         fits = isinstance(given, Tensor) and given.dtype == own.dtype and given.shape == (ranks, *own.shape)
         # The state of a generator of another kind of device cannot be loaded: it starts from the seed.
-        check.require(fits or (name == "cuda" and given is None), f"rng.{name}")
+        check.require(fits or (name == device.type and given is None), f"rng.{name}")
     for name, place in (("python", -1), ("numpy", -2)):
         words = content["rng"][name]
         check.require(bool(((words >= 0) & (words < 1 << 32)).all() and (words[:, place] <= 624).all()), f"rng.{name}")

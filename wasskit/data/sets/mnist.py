@@ -85,8 +85,8 @@ def _load(request: Request, name: str, classes: typing.Sequence[str]) -> ImageDa
     folders = [base / files[0].rpartition("/")[0] for files in layouts]
 
     def read(file: str) -> NDArray[np.uint8]:
-        places = (folder / f"{file}{end}" for folder in folders for end in ("", ".gz"))
-        return read_idx(next(place for place in places if place.is_file()))
+        places = [folder / f"{file}{end}" for folder in folders for end in ("", ".gz")]
+        return read_idx(min(places, key=lambda place: (not place.is_file(), not place.exists())))
 
     images, labels = read(f"{part}-images-idx3-ubyte"), read(f"{part}-labels-idx1-ubyte")
     fits = images.ndim == 3 and images.shape[1:] == (28, 28) and labels.shape == images.shape[:1]
