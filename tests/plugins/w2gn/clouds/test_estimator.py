@@ -169,6 +169,25 @@ def test_bad_arrays_get_one_sentence() -> None:
         maps.transform(draw(5, 3))
 
 
+def test_options_are_those_of_numpy_and_of_scikit_learn() -> None:
+    x, y = draw(60, 2), draw(60, 2, seed=1) * 3
+    plain = TransportMap(**QUICK, keep="end", lr=0.5, random_state=3).fit(x, y)
+    given = {**QUICK, "steps": np.int64(6), "hidden": np.array([8, 5])}
+    other = TransportMap(**given, keep="end", lr=np.float32(0.5), random_state=np.int64(3)).fit(x, y)
+    assert (other.transform(x) == plain.transform(x)).all()
+    drawn = [
+        TransportMap(**QUICK, keep="end", random_state=np.random.RandomState(seed)).fit(x, y).transform(x)
+        for seed in (0, 0, 1)
+    ]
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
+    TransportMap(**QUICK, random_state=None).fit(x, y)
+    with pytest.raises(ValueError, match="inverse: 'exact' is not one of solved, network"):
+        TransportMap(**QUICK, inverse="exact").fit(x, y)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'later' cannot be used to seed"):
+        TransportMap(**QUICK, random_state="later").fit(x, y)  # type: ignore[arg-type]
+
+
 def test_the_start_is_the_affine_map_of_the_training_rows() -> None:
     x, y = draw(2000, 2), draw(2000, 2, seed=1) @ STRETCH[:2, :2] + 1
     maps = TransportMap(**QUICK).fit(x, y)

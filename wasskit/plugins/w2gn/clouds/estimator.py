@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
-from wasskit.config import changed, coerce, fields_of
+from wasskit.config import fields_of
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.clouds.data import FEWEST, Pair, divided
 from wasskit.plugins.w2gn.clouds.options import HIDDEN, CloudOptions, Coordinates
@@ -21,9 +21,12 @@ from wasskit.plugins.w2gn.clouds.task import Fitted, build_cloud_task, finished
 from wasskit.plugins.w2gn.core.frame import FramedTransport
 from wasskit.plugins.w2gn.fitting import pretraining
 from wasskit.plugins.w2gn.maps import load_map, save_map
+from wasskit.trained.estimators import checked, seed_of
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.trainer import Trainer
+
+Inverse = Literal["solved", "network"]
 
 
 class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -47,7 +50,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         inverse: ``"solved"``: the inverse is solved for, so that ``transform`` undoes it; ``"network"``: it is the map
             of the second network, which is faster.
         device: where to train and to map.
-        random_state: seed.
+        random_state: seed; None or a generator: one is drawn.
 
     Attributes:
         maps_: the :class:`wasskit.plugins.w2gn.core.frame.FramedTransport`.
@@ -75,9 +78,9 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         start: Literal["gaussian", "identity", "pretrain"] = "gaussian",
         keep: Literal["better", "end"] = "better",
         discrete_rows: int = 1024,
-        inverse: Literal["solved", "network"] = "solved",
+        inverse: Inverse = "solved",
         device: str = "cpu",
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.coordinates = coordinates
         self.hidden = hidden
@@ -115,22 +118,19 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
 
     def _fitted(self, pair: Pair) -> tuple[Fitted, dict[str, float]]:
         """The command's fit without a run directory."""
-        known = {option.name: option for option in fields_of(CloudOptions)}
+        if self.inverse not in get_args(Inverse):
+            raise ValueError(f"inverse: {self.inverse!r} is not one of {', '.join(get_args(Inverse))}.")
+        known, seed = {option.name for option in fields_of(CloudOptions)}, seed_of(self.random_state)
         given = {name: value for name, value in self.get_params().items() if name in known and name != "device"}
-        try:
-            options = {name: coerce(known[name], value, name) for name, value in given.items()}
-            config: CloudOptions = changed(CloudOptions(), **options, seed=self.random_state)
-            config.validate()
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        config = checked(CloudOptions(), **given, seed=seed)
         device = torch.device(self.device)
-        clouds = divided(pair, config.coordinates, config.held_out, self.random_state, device)
+        clouds = divided(pair, config.coordinates, config.held_out, seed, device)
         config = config.settled(clouds.rows, clouds.dim)
-        with preserved_rng(device, self.random_state):
+        with preserved_rng(device, seed):
             task, batches = build_cloud_task(config, clouds, device)
             steps = config.training.settled[0] + pretraining(config)
             cadence = Cadence(steps=steps, eval_every=max(steps // 10, 1), log_every=10**9)
-            Trainer(task, batches, cadence=cadence, device=device, seed=self.random_state).fit()
+            Trainer(task, batches, cadence=cadence, device=device, seed=seed).fit()
             fitted = finished(task.eval(), clouds)
             return fitted, measured(fitted, clouds, discrete_rows=config.discrete_rows)
 
