@@ -188,6 +188,33 @@ def test_options_are_those_of_numpy_and_of_scikit_learn() -> None:
         TransportMap(**QUICK, random_state="later").fit(x, y)  # type: ignore[arg-type]
 
 
+class Frame:
+    """A table with names of columns."""
+
+    def __init__(self, values: Array, *names: str) -> None:
+        self.values, self.names = values, names
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.values, dtype=dtype)
+
+
+def test_names_of_columns_are_those_of_the_latest_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What scikit-learn reads the names by, of tables whose libraries are not installed here.
+    monkeypatch.setattr(
+        "sklearn.utils.validation._get_feature_names",
+        lambda rows: np.asarray(rows.names, dtype=object) if isinstance(rows, Frame) else None,
+    )
+    x, y = draw(60, 2), draw(60, 2, seed=1) * 3
+    maps = TransportMap(**QUICK).fit(Frame(x, "a", "b"), Frame(y, "c", "d"))
+    assert maps.get_feature_names_out().tolist() == ["a", "b"]
+    assert (maps.transform(Frame(x, "a", "b")) == maps.maps_.forward_map(torch.from_numpy(x)).numpy()).all()
+    with pytest.raises(ValueError, match="feature names should match"):
+        maps.transform(Frame(x[:, ::-1], "b", "a"))
+    maps.inverse_transform(Frame(y, "c", "d"))  # the columns of the target are its own
+    maps.fit(np.hstack([x, x]), np.hstack([y, y]))
+    assert maps.get_feature_names_out().tolist() == ["x0", "x1", "x2", "x3"]
+
+
 def test_the_start_is_the_affine_map_of_the_training_rows() -> None:
     x, y = draw(2000, 2), draw(2000, 2, seed=1) @ STRETCH[:2, :2] + 1
     maps = TransportMap(**QUICK).fit(x, y)
