@@ -215,6 +215,22 @@ def test_names_of_columns_are_those_of_the_latest_fit(monkeypatch: pytest.Monkey
     assert maps.get_feature_names_out().tolist() == ["x0", "x1", "x2", "x3"]
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_rows_of_any_size_that_float32_holds_are_mapped_alike(scale: float) -> None:
+    x, y = draw(60, 2), 1 + 2 * draw(60, 2, seed=1)
+    plain, other = TransportMap(**QUICK).fit(x, y), TransportMap(**QUICK).fit(scale * x, scale * y)
+    assert other.kept_ == plain.kept_ == "start"
+    # Coordinates are those of float32: a few of their roundings.
+    np.testing.assert_allclose(other.transform(scale * x) / scale, plain.transform(x), rtol=1e-5, atol=1e-5)
+    assert other.scores_["w2_dual"] / scale == pytest.approx(plain.scores_["w2_dual"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "word"), [(1e-20, "small"), (1e20, "large"), (1e300, "large")])
+def test_rows_beyond_float32_are_refused(scale: float, word: str) -> None:
+    with pytest.raises(ValueError, match=f"numbers too {word} for float32"):
+        TransportMap(**QUICK).fit(scale * draw(60, 2), scale * draw(60, 2, seed=1))
+
+
 def test_the_start_is_the_affine_map_of_the_training_rows() -> None:
     x, y = draw(2000, 2), draw(2000, 2, seed=1) @ STRETCH[:2, :2] + 1
     maps = TransportMap(**QUICK).fit(x, y)

@@ -100,7 +100,8 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         """Fit the maps from the rows of X (N, D) to those of Y (M, D), each of 20 rows or more.
 
         Raises:
-            ValueError: an array of another shape, or with values that are not finite; an option out of its bounds.
+            ValueError: an array of another shape, or with values that are not finite or beyond float32; an option out
+                of its bounds.
         """
         source = _tensor(validate_data(self, X, dtype=_DTYPES, ensure_min_samples=FEWEST))
         target = self._rows(Y, least=FEWEST)
@@ -125,7 +126,10 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         clouds = divided(pair, config.coordinates, config.held_out, seed, device)
         config = config.settled(clouds.rows, clouds.dim)
         with preserved_rng(device, seed):
-            task, batches = build_cloud_task(config, clouds, device)
+            try:
+                task, batches = build_cloud_task(config, clouds, device)
+            except UserError as error:
+                raise ValueError(str(error)) from None
             steps = config.training.settled[0] + pretraining(config)
             cadence = Cadence(steps=steps, eval_every=max(steps // 10, 1), log_every=10**9)
             Trainer(task, batches, cadence=cadence, device=device, seed=seed).fit()
