@@ -14,6 +14,7 @@ from wasskit.errors import UserError
 from wasskit.plugins.w2gn.core.transport import W2GN, Refine
 from wasskit.plugins.w2gn.experiments.color import ColourTable, colour_function
 from wasskit.plugins.w2gn.maps import load_map
+from wasskit.plugins.w2gn.options import refuse_newton
 from wasskit.system.arrays import write_header
 from wasskit.system.files import replacing, writing
 
@@ -30,7 +31,8 @@ class SavedMap:
         smooth: for maps of colours, see `colour_function`; None: as in the training.
 
     Raises:
-        UserError: there is no map at ``path``; ``smooth`` is given for a map of other points.
+        UserError: there is no map at ``path``; ``smooth`` is given for a map of other points, Newton's method for one
+            of images.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class SavedMap:
         self.path = path / "map.safetensors" if path.is_dir() else path
         self.inverse, self.refine, self.device = inverse, refine, device
         self.transport, self.described = transport.to(device), header["potential"]
+        if "image_size" in self.described:
+            refuse_newton(refine)
         self.colours: ColourTable | None = None
         if header.get("space") == "rgb" and isinstance(self.transport, W2GN):
             width = header.get("smooth", 0.0) if smooth is None else smooth
