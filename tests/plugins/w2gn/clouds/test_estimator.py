@@ -15,6 +15,7 @@ from wasskit import TransportMap
 from wasskit.errors import UserError
 from wasskit.models.export import save_weights
 from wasskit.ot import gaussian_maps
+from wasskit.plugins.w2gn.experiments.apply import SavedMap
 from wasskit.plugins.w2gn.maps import load_map
 
 Array = NDArray[Any]
@@ -115,6 +116,16 @@ def test_a_cloud_far_from_zero_loses_nothing() -> None:
     # In float32 the rows themselves would be multiples of 1.
     assert maps.transform(x).std() == pytest.approx(y.std(), rel=0.3)
     np.testing.assert_allclose(maps.inverse_transform(maps.transform(x)), x, atol=1e-4)
+
+
+def test_files_of_rows_far_from_zero_lose_nothing(tmp_path: Path) -> None:
+    x, y = draw(80, 2) + 1e9, draw(80, 2, seed=1)
+    maps = TransportMap(**QUICK).fit(x, y)
+    np.save(tmp_path / "x.npy", x)
+    SavedMap(maps.save(tmp_path / "map.safetensors")).apply(tmp_path / "x.npy", tmp_path / "mapped.npy")
+    found = np.load(tmp_path / "mapped.npy")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, maps.transform(x), rtol=1e-6, atol=1e-6)
 
 
 def test_fifty_rows_of_many_columns() -> None:

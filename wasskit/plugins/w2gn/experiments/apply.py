@@ -11,6 +11,7 @@ from torch import Tensor
 from wasskit.data.embeddings import is_embeddings, open_embeddings
 from wasskit.data.photographs import map_image, read_pixels, save_pixels
 from wasskit.errors import UserError
+from wasskit.plugins.w2gn.core.frame import FramedTransport
 from wasskit.plugins.w2gn.core.transport import W2GN, Refine
 from wasskit.plugins.w2gn.experiments.color import ColourTable, colour_function
 from wasskit.plugins.w2gn.maps import load_map
@@ -90,10 +91,12 @@ class SavedMap:
             raise UserError(f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}.")
         with writing(destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
+        # Of rows far from zero float32 would leave few digits; the frame takes its centre off them first.
+        wide = isinstance(self.transport, FramedTransport) and torch.device(self.device).type != "mps"
         with replacing(destination) as temporary, temporary.open("wb") as file:
             write_header(file, points.shape, np.float32)
-            for rows in points.chunks(ROWS):
-                file.write(self(rows).cpu().numpy().tobytes())
+            for rows in points.chunks(ROWS, wide=wide):
+                file.write(self(rows).float().cpu().numpy().tobytes())
 
     def _apply_to_image(self, source: Path, destination: Path) -> None:
         size = tuple(self.described["image_size"])
