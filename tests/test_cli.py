@@ -261,6 +261,8 @@ def test_recipes_can_be_listed_shown_copied_and_validated(run_cli: Callable[...,
         ("command = \n", ["not valid TOML", "line 1"]),
         ('command = "plot curves"\n', ["takes no recipe"]),
         ('command = "mrl train"\n[paper]\nmetrics = 3\n', ["'paper.metrics'", "table"]),
+        ('command = "mrl train"\n[paper.metrics]\na = 1\nb = "94 %"\n', ["'paper.metrics'", "numbers: 'b' is '94 %'"]),
+        ('command = "mrl train"\n[paper.metrics.x]\na = true\n', ["'paper.metrics'", "numbers: 'a' is True"]),
         ('command = "mrl train"\n[options]\nbatch-size = 8\nbatch_size = 9\n', ["twice"]),
     ],
 )

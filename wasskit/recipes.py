@@ -128,7 +128,19 @@ def parse_recipe(name: str, path: Path) -> Recipe:
             )
     if not isinstance(document.get("paper", {}).get("metrics", {}), dict):
         raise UserError(f"'paper.metrics' in recipe {path} must be a table of numbers.")
+    _check_published(path, document.get("paper", {}).get("metrics", {}))
     return Recipe(name, path, document)
+
+
+def _check_published(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Refuse published figures that are no numbers; the recipe of a grid has a table of them for each setting."""
+    for name, entry in metrics.items():
+        for key, value in entry.items() if isinstance(entry, dict) else ((name, entry),):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(
+                    f"'paper.metrics' in recipe {path} must be a table of numbers: {short_text(repr(key))} is "
+                    f"{short_text(repr(value))}."
+                )
 
 
 def load_recipe(named: str, *, command: str) -> Recipe:

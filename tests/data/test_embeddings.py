@@ -220,6 +220,29 @@ def test_classes_are_numbered_alike_in_all_files(tmp_path: Path) -> None:
     assert (numbers.tolist(), classes) == ([2, 0, 1], ("-1", "9", "1000000000000"))
 
 
+def test_what_is_no_plain_number_keeps_its_spelling(tmp_path: Path) -> None:
+    """Names such as 007 are others than 7, in labels and in ids, and numbers from 2^63 on are not negative ones."""
+    (tmp_path / "plain.txt").write_text("7\n0\n-12\n")
+    (tmp_path / "padded.txt").write_text("007\n7\n010\n")
+    np.save(tmp_path / "large.npy", np.array([2**64 - 1, 3], np.uint64))
+    np.save(tmp_path / "small.npy", np.array([2**63 - 1, 3], np.uint64))
+    assert read_column(tmp_path / "plain.txt").tolist() == [7, 0, -12]
+    assert read_column(tmp_path / "padded.txt").tolist() == ["007", "7", "010"]
+    assert read_column(tmp_path / "large.npy").tolist() == ["18446744073709551615", "3"]
+    assert read_column(tmp_path / "small.npy").tolist() == [2**63 - 1, 3]
+    arrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    column = arrow.array([2**64 - 1, 3], arrow.uint64())
+    arrow.parquet.write_table(arrow.table({"label": column}), tmp_path / "large.parquet")
+    assert read_column(tmp_path / "large.parquet").tolist() == ["18446744073709551615", "3"]
+
+
+def test_the_labels_of_a_parquet_file_are_not_taken_for_its_ids_or_groups() -> None:
+    for what in ("ids", "groups"):
+        with pytest.raises(UserError, match=rf"x\.parquet has no column for {what} alone: name one, .*x\.parquet:COL"):
+            read_column(Path("x.parquet"), what=what)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -56,6 +56,9 @@ def test_one_repeat_and_equal_repeats_tell_no_deviation() -> None:
     equal = paired_difference([2.0, 3.0], [1.0, 2.0])
     assert (equal.mean, equal.half_width, equal.p) == (1.0, 0.0, None)
     assert paired_difference([2.0], [1.5]).p is None
+    # By the same but for rounding: 0.4 - 0.3 and 0.3 - 0.2 differ by 6e-17.
+    assert paired_difference([0.3, 0.4], [0.2, 0.3]).p is None
+    assert paired_difference([100 * 91 / 97, 100 * 92 / 97], [100 * 89 / 97, 100 * 90 / 97]).p is None
 
 
 def test_holm_by_hand() -> None:

@@ -82,6 +82,35 @@ def test_ties_and_classes_without_votes() -> None:
     assert ranks.tolist() == [1, 2, 5, 5]
     same = torch.ones(3, 2)
     assert knn_ranks(same, labels, query, torch.tensor([0, 1, 2, 3]), k=3).tolist() == [1, 2, 3, 5]
+    # The second vote is exp(-400) = 0, and negative its similarity; the eight classes without a vote stay behind.
+    apart = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    assert knn_ranks(apart, torch.tensor([9, 3]), query[:1], torch.tensor([3]), k=2, temperature=0.005).tolist() == [2]
+
+
+def test_a_class_without_a_vote_never_counts() -> None:
+    """Not among the first t either where there are fewer than t classes, whatever the test samples of one call."""
+    train, labels, query = torch.eye(2), torch.tensor([0, 1]), torch.tensor([[1.0, 0.0]])
+    topk = (1, 2, 3, 5)
+    assert knn_accuracy(train, labels, query, torch.tensor([1]), k=1, topk=topk).tolist() == [0, 0, 0, 0]
+    both = knn_accuracy(train, labels, query.expand(2, 2), torch.tensor([1, 4]), k=1, topk=topk)
+    assert both.tolist() == [0, 0, 0, 0]
+
+
+def test_labels_may_be_any_numbers() -> None:
+    (train, train_labels), (test, test_labels) = blobs(60), blobs(30, seed=1)
+    expected = knn_accuracy(train, train_labels, test, test_labels, k=9, topk=(1, 2))
+    apart = knn_accuracy(train, train_labels * 10**15, test, test_labels * 10**15, k=9, topk=(1, 2))
+    assert torch.equal(apart, expected)
+
+
+def test_float64_features_keep_their_digits() -> None:
+    """Cosines of 1 - 5e-11 and 1 - 5e-10 are both 1 in float32, and 1e100 is infinite."""
+    train = torch.tensor([[1.0, 1e-5], [1.0, -1e-5]], dtype=torch.float64)
+    test = torch.tensor([[1.0, 2e-5], [1.0, -2e-5]], dtype=torch.float64)
+    labels = torch.tensor([1, 0])
+    assert knn_accuracy(train, labels, test, labels, k=1) == 1
+    large = torch.eye(2, dtype=torch.float64) * 1e100
+    assert knn_accuracy(large, labels, large, labels, k=1) == 1
 
 
 def test_wrong_requests() -> None:

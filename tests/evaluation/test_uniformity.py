@@ -314,6 +314,31 @@ def test_lu_of_distant_points_does_not_underflow() -> None:
     x = torch.tensor([[0.0], [100.0], [300.0]])
     expected = -2 * 100.0**2 - math.log(3)
     torch.testing.assert_close(gaussian_uniformity(x, normalise=False).item(), expected, rtol=1e-6, atol=0)
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
+    value = gaussian_uniformity(opposite, t=30.0)
+    assert value.item() == -120.0
+    (gradient,) = torch.autograd.grad(value, opposite)
+    assert gradient.isfinite().all()
+
+
+def test_lu_does_not_feel_a_common_offset() -> None:
+    """Exponents are at most some t |z_i - z_j|^2 < 4 in size, each of 18 products with roundings of 2^-24: 1e-5."""
+    x = torch.randn(200, 16, generator=torch.Generator().manual_seed(0)) * 0.1 + 300
+    expected = gaussian_uniformity(x.double(), normalise=False)
+    torch.testing.assert_close(gaussian_uniformity(x, normalise=False).double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("t", [20.0, 45.0, 200.0])
+def test_lu_of_a_sharp_potential_does_not_underflow(t: float) -> None:
+    """On the sphere of 256 dimensions most potentials are near e^-2t, in float32 0 from t = 52 on."""
+    x = torch.randn(40, 256, generator=torch.Generator().manual_seed(6)).requires_grad_()
+    z = normalize(x.double())
+    expected = (-t * torch.pdist(z).square()).logsumexp(0) - math.log(40 * 39 / 2)
+    value = gaussian_uniformity(x, t, block=16)
+    # Each of about 2t rounds by a few times 2^-24.
+    torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-6 * t)
+    (gradient,), (exact,) = torch.autograd.grad(value, x), torch.autograd.grad(expected, x)
+    torch.testing.assert_close(gradient, exact, rtol=1e-5 * t, atol=1e-5 * t * exact.abs().max().item())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -374,6 +399,16 @@ def test_two_ranks_measure_as_one() -> None:
     torch.testing.assert_close(expected[2], w2_uniformity(x), rtol=1e-12, atol=0)
     for found in run_ranks(on_ranks, 2, x):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_joined_moments_stay_as_they_were_joined() -> None:
+    x = features("isotropic", 60, 8)
+    moments = FeatureMoments()
+    moments.update(x[:20])
+    joined = moments.reduced()
+    before = joined.covariance.clone()
+    moments.update(x[20:])
+    assert torch.equal(joined.covariance, before)
 
 
 def test_wrong_shapes_are_refused() -> None:

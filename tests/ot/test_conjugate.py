@@ -89,6 +89,37 @@ def test_each_row_is_solved_as_if_alone() -> None:
         torch.testing.assert_close(alone.point[0], whole.point[i], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("method", ["newton", "lbfgs"])
+def test_solved_rows_are_left_out_and_the_others_are_solved_as_if_alone(method: Any) -> None:
+    network = convex_network(4)
+    generator = torch.Generator().manual_seed(0)
+    x = 2 * torch.randn(40, 4, generator=generator, dtype=torch.float64)
+    y = network.gradient(x)
+    start = torch.where(torch.arange(40)[:, None] % 4 == 0, torch.zeros_like(x), x)  # most are solved from the start
+    start[1] += 1e-3
+    evaluated: list[int] = []
+
+    def counted(points: Tensor) -> tuple[Tensor, Tensor]:
+        evaluated.append(len(points))
+        return network.value_and_gradient(points)
+
+    settings: dict[str, Any] = {"method": method, "evaluations": 60, "tolerance": 1e-3}
+    if method == "newton":
+        settings["hessian"] = network.hessian
+    found = solve_conjugate(counted, y, start, **settings)
+    assert evaluated[0] == 40
+    assert evaluated[1] <= 11
+    assert evaluated == sorted(evaluated, reverse=True)
+    assert evaluated[-1] < evaluated[1]
+    assert found.residual.max() <= 1e-3
+    torch.testing.assert_close(found.residual, (network.gradient(found.point) - y).norm(dim=1), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.value, (found.point * y).sum(1) - network(found.point), rtol=1e-9, atol=1e-12)
+    assert (found.point[start.eq(x).all(1)] == x[start.eq(x).all(1)]).all()
+    for i in range(40):
+        alone = solve_conjugate(network.value_and_gradient, y[i : i + 1], start[i : i + 1], **settings)
+        torch.testing.assert_close(alone.point[0], found.point[i], rtol=1e-6, atol=1e-8)
+
+
 def test_tolerance_stops_early_and_newton_needs_a_hessian() -> None:
     network = convex_network(2)
     x = torch.randn(5, 2, dtype=torch.float64)

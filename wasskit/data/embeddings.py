@@ -205,16 +205,15 @@ def read_labelled(*pairs: tuple[Path, Path | None]) -> list[Labelled]:
             )
     columns = [None if path is None else read_column(path, of) for (_, path), of in zip(pairs, opened, strict=True)]
     numbers, classes = class_numbers(*(column for column in columns if column is not None))
-    found = iter(numbers)
     labels = [
-        next(found) if given is not None else torch.full((len(of),), -1)
+        numbers.pop(0) if given is not None else torch.full((len(of),), -1)
         for given, of in zip(columns, opened, strict=True)
     ]
     return [Labelled(of.whole(), its, classes, of.where) for of, its in zip(opened, labels, strict=True)]
 
 
 def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
-    """A value for each row: whole numbers (N,) int64, or texts (N,).
+    """A value for each row: whole numbers (N,) int64, or texts (N,), as ``007`` and what int64 cannot hold.
 
     Args:
         of: the vectors that they belong to.
@@ -224,9 +223,9 @@ def read_column(path: Path, of: Embeddings | None = None, *, what: str = "labels
         UserError: the file cannot be read, holds no such column, or as many values as ``of`` has rows.
     """
     values = read_values(path, of, what=what)
-    if values.dtype.kind == "U" and len(values) and all(re.fullmatch(r"-?\d{1,18}", value) for value in values):
-        values = values.astype(np.int64)
-    return values if values.dtype.kind == "U" else values.astype(np.int64)
+    spelled = (re.fullmatch("0|-?[1-9][0-9]{0,17}", value) for value in values)
+    whole = all(spelled) if values.dtype.kind == "U" else int(values.max(initial=0)) < 1 << 63
+    return values.astype(np.int64 if whole else str)
 
 
 def read_values(path: Path, of: Embeddings | None = None, *, what: str = "labels") -> NDArray[Any]:
@@ -242,6 +241,8 @@ def read_values(path: Path, of: Embeddings | None = None, *, what: str = "labels
     elif suffix == ".parquet":
         from wasskit.data.formats.parquet import read_parquet_column
 
+        if key is None and what != "labels":
+            raise UserError(f"{path} has no column for {what} alone: name one, {path}:COLUMN.")
         values = read_parquet_column(file, key or "label")
     elif suffix == ".txt":
         values = np.array(read_text(file).splitlines())

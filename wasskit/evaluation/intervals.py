@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,8 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], level:
     differences = [a - b for a, b in zip(values, baseline, strict=True)]
     found = mean_interval(differences, level)
     deviation = statistics.stdev(differences) if len(differences) > 1 else 0.0
-    if deviation == 0:
+    # Percentages are rounded, and so is each difference of two: equal ones may differ by some units in the last place.
+    if deviation <= 8 * sys.float_info.epsilon * max(abs(x) for x in (*values, *baseline)):
         return found
     t = found.mean * math.sqrt(found.count) / deviation
     return Estimate(found.mean, found.low, found.high, found.count, 2 * float(stdtr(found.count - 1, -abs(t))))

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
+from wasskit.evaluation.ranking import UNRANKED
 from wasskit.evaluation.rows import all_finite
 from wasskit.evaluation.ties import nearest_blocks
 
@@ -43,13 +44,32 @@ def knn_ranks(
     """
     _check(train_features, train_labels, test_features, test_labels, temperature, weights)
     _check_k(k, len(train_features))
+    ranks = _ranks(train_features, train_labels, test_features, test_labels, k, temperature, weights)
+    classes = max(int(labels.max()) if len(labels) else 0 for labels in (train_labels, test_labels)) + 1
+    return ranks.clamp(max=classes + 1)
+
+
+@torch.no_grad()
+def _ranks(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    k: int,
+    temperature: float | None,
+    weights: Weights,
+) -> Tensor:
+    """`knn_ranks`, those of classes without a vote ``UNRANKED``."""
     if len(test_features) == 0:
         return torch.empty(0, dtype=torch.int64, device=test_labels.device)
-    train_labels, test_labels = train_labels.long(), test_labels.long()
-    num_classes = int(torch.maximum(train_labels.max(), test_labels.max())) + 1
+    sizes = [len(train_labels), len(test_labels)]
+    classes, numbers = torch.cat([train_labels.long(), test_labels.long()]).unique(return_inverse=True)
+    train_labels, test_labels = numbers.split(sizes)
+    num_classes = len(classes)
     class_index = torch.arange(num_classes, device=test_labels.device)
     ranks = []
-    for rows, similarities, indices in nearest_blocks(_unit(test_features), _unit(train_features), k):
+    asked, bank = _unit(test_features, train_features), _unit(train_features, test_features)
+    for rows, similarities, indices in nearest_blocks(asked, bank, k):
         true = test_labels[rows]
         voted = train_labels[indices]
         if weights == "uniform":
@@ -61,11 +81,13 @@ def knn_ranks(
         zeros = similarities.new_zeros(len(similarities), num_classes)
         votes = zeros.scatter_add(1, voted, ballots)
         closeness = zeros.scatter_add(1, voted, similarities)
+        named = zeros.scatter(1, voted, 1.0) > 0
         mine, my_closeness = votes.gather(1, true[:, None]), closeness.gather(1, true[:, None])
         nearer = (closeness > my_closeness) | ((closeness == my_closeness) & (class_index < true[:, None]))
-        ahead = (votes > mine) | ((votes == mine) & nearer)
-        chosen = zeros.scatter(1, voted, 1.0).gather(1, true[:, None]).squeeze(1) > 0
-        ranks.append(torch.where(chosen, ahead.sum(dim=1) + 1, num_classes + 1))
+        # A vote may vanish at a low temperature: then classes without any have as many.
+        ahead = named & ((votes > mine) | ((votes == mine) & nearer))
+        chosen = named.gather(1, true[:, None]).squeeze(1)
+        ranks.append(torch.where(chosen, ahead.sum(dim=1) + 1, UNRANKED))
     return torch.cat(ranks)
 
 
@@ -84,9 +106,10 @@ def knn_accuracy(
     """Accuracy of k-nearest-neighbour classification, in [0, 1].
 
     train_features (N, D), train_labels (N,), test_features (M, D), test_labels (M,), on one device, labels of any
-    integer type; features need not be normalised. ``weights="exp"`` votes with exp(cosine / temperature), the
-    temperature 1 if None; ``"uniform"`` counts heads. Returns float64 (len(topk),), or a scalar for the default top-1:
-    the share of test samples whose true class is among the t classes with the most votes (ties: see :func:`knn_ranks`).
+    integer type; features need not be normalised, and are compared in float32, of float64 in float64.
+    ``weights="exp"`` votes with exp(cosine / temperature), the temperature 1 if None; ``"uniform"`` counts heads.
+    Returns float64 (len(topk),), or a scalar for the default top-1: the share of test samples whose true class is
+    among the t classes with the most votes (ties: see :func:`knn_ranks`).
 
     ``sharded=True``: all processes hold all features, each classifies its share of the test samples, and the
     counts are summed; the result is the same on each. Raises UserError for k > N, a temperature that is not
@@ -104,12 +127,11 @@ def knn_accuracy(
     total = len(test_features)
     if total == 0:
         raise UserError("k-NN needs at least one test sample: is the test split empty?")
+    _check_k(k, len(train_features))
     if sharded:
         mine = torch.as_tensor(shard_indices(total), dtype=torch.int64, device=test_features.device)
         test_features, test_labels = test_features[mine], test_labels[mine]
-    ranks = knn_ranks(
-        train_features, train_labels, test_features, test_labels, k=k, temperature=temperature, weights=weights
-    )
+    ranks = _ranks(train_features, train_labels, test_features, test_labels, k, temperature, weights)
     correct = torch.stack([(ranks <= t).sum() for t in topk])
     if sharded:
         correct = reduce_sum(correct)
@@ -117,8 +139,10 @@ def knn_accuracy(
     return accuracy[0] if tuple(topk) == (1,) else accuracy
 
 
-def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=1)
+def _unit(features: Tensor, like: Tensor) -> Tensor:
+    """Unit rows in float32, or in float64 where the features or those ``like`` them are."""
+    dtype = torch.promote_types(torch.promote_types(features.dtype, like.dtype), torch.float32)
+    return F.normalize(features.to(dtype), dim=1)
 
 
 def _is_integer(value: object) -> bool:

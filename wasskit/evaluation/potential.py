@@ -14,6 +14,9 @@ from wasskit.evaluation.rows import shape_of, unit_rows, wide
 from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.precision import full_precision
 
+_STEEPEST = 20.0
+"""The t up to which exp(-4 t), the least potential of unit rows, is a float32 number with all its digits: exp(-87)."""
+
 
 def gaussian_uniformity(
     features: Tensor, t: float = 2.0, *, normalise: bool = True, block: int | None = None, sharded: bool = False
@@ -41,16 +44,15 @@ def gaussian_uniformity(
     if normalise:
         z = unit_rows(z)
     size = block or (1024 if z.device.type == "cpu" else 8192)
+    bounded = normalise and abs(t) <= _STEEPEST
 
     def compute(x: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
         with full_precision(x):
-            return _log_potential(x, t, size, bounded=normalise, with_gradient=with_gradient)
+            return _log_potential(x, t, size, bounded=bounded, with_gradient=with_gradient)
 
     if sharded and world_size() > 1:
         with torch.no_grad(), full_precision(z):
-            log_sum, _ = _log_potential(
-                z, t, size, bounded=normalise, with_gradient=False, share=(rank(), world_size())
-            )
+            log_sum, _ = _log_potential(z, t, size, bounded=bounded, with_gradient=False, share=(rank(), world_size()))
     else:
         log_sum = known_gradient(compute, z)
     return (log_sum - math.log(n * (n - 1) / 2)).to(features.device, z.dtype)
@@ -66,6 +68,8 @@ def _log_potential(
     sum is reduced over ranks.
     """
     n = len(z)
+    if not bounded:  # what all rows share changes no distance, and its square would cost the digits of all
+        z = z - z.mean(dim=0)
     minus = -t * z.square().sum(dim=1, keepdim=True)
     starts = [(i, j) for i in range(0, n, block) for j in range(i, n, block)][share[0] :: share[1]]
     buffer = z.new_empty(min(block, n) ** 2)
@@ -77,7 +81,7 @@ def _log_potential(
         out = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
         return torch.mm(rows, columns.mT, out=out)
 
-    # On the unit sphere no exponent is below -4 t; elsewhere the largest is taken out so that no sum underflows.
+    # Of unit rows no exponent is below -4 t; where that is far, the largest is taken out so that no sum underflows.
     top = z.new_zeros(())
     if not bounded:
         top = z.new_full((), -torch.inf)

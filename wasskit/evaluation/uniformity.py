@@ -247,7 +247,7 @@ class FeatureMoments:
         own = torch.tensor([[self.count, self.roundoff]], dtype=torch.float64, device=self.mean.device)
         means, scatters = gather(self.mean[None]), gather(self.scatter[None])
         for (count, roundoff), mean, scatter in zip(gather(own).tolist(), means, scatters, strict=True):
-            joined._merge(int(count), mean, scatter)
+            joined._merge(int(count), mean, scatter.clone())  # on one rank what is gathered is this object's own
             joined.roundoff = max(joined.roundoff, roundoff)
         return joined
 

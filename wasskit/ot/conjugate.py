@@ -18,6 +18,9 @@ from wasskit.ot.precision import full_precision
 
 Method = Literal["newton", "lbfgs"]
 
+FEWER = 0.75
+"""Rows are left out when at most this share of those that are evaluated is unsolved: to leave some out takes copies."""
+
 
 class Conjugate(NamedTuple):
     """Maximisers (B, D), ``psi*(y)`` (B), the residuals ``|grad psi(x) - y|`` (B), and the number of evaluations."""
@@ -42,9 +45,9 @@ def solve_conjugate(
 ) -> Conjugate:
     """Solve ``grad psi(x) = y`` for every row of ``y`` by minimising the strongly convex ``psi(x) - <x, y>``.
 
-    Every evaluation of the potential serves all points: those whose trial step is accepted take it and get a
-    new direction, the others halve theirs. A step is accepted when the function has decreased sufficiently
-    (Armijo), or when the slope along it is still negative, which for a convex function proves the decrease
+    Every evaluation of the potential serves all points that are not solved: those whose trial step is accepted take
+    it and get a new direction, the others halve theirs. A step is accepted when the function has decreased
+    sufficiently (Armijo), or when the slope along it is still negative, which for a convex function proves the decrease
     even where the values differ only by rounding.
 
     Args:
@@ -54,7 +57,9 @@ def solve_conjugate(
         hessian: ``x`` to ``grad^2 psi(x)`` (B, D, D); needed by ``newton``.
         method: ``newton`` for few dimensions, ``lbfgs`` for many.
         evaluations: how often the potential is evaluated at most.
-        tolerance: stop once every residual is below it; 0 never looks, so that nothing waits for the device.
+        tolerance: rows whose residual is not above it are solved, and left out of further evaluations; 0 never looks,
+            so that nothing waits for the device. Most rows are solved soon, and a few, whose maximisers lie at a crease
+            of the potential, need several times as many evaluations.
         memory: number of pairs that L-BFGS remembers.
 
     All of it is computed in the precision of ``y``, float32 at least, whatever the autocast: a residual of eight bits
@@ -89,17 +94,26 @@ def _solve(
         value, gradient = value_and_gradient(x)
         return value - (x * y).sum(1), gradient - y
 
-    x = best = start
+    x = start
     f, g = objective(x)
-    best_f, best_residual = f, torch.linalg.vector_norm(g, dim=1)
+    found = best = _Best(x, f, torch.linalg.vector_norm(g, dim=1))
+    rows: Tensor | None = None  # those of ``found`` that are still solved for, where these are not all
     directions = _Newton(hessian) if hessian is not None else _LBFGS(g, min(memory, max(evaluations - 1, 1)))
     direction = directions.first(x, g)
     step = torch.ones_like(f)
     slack = 4 * torch.finfo(f.dtype).eps
     used = 1
     while used < evaluations:
-        if tolerance > 0 and bool((best_residual <= tolerance).all()):
-            break
+        if tolerance > 0:
+            unsolved = (best.residual > tolerance).nonzero().squeeze(1)
+            if len(unsolved) == 0:
+                break
+            if len(unsolved) <= FEWER * len(f):
+                found = best if rows is None else found.with_rows(rows, best)
+                rows = unsolved if rows is None else rows[unsolved]
+                best = best.rows(unsolved)
+                x, y, f, g, direction, step = (a.index_select(0, unsolved) for a in (x, y, f, g, direction, step))
+                directions.keep(unsolved)
         trial = torch.addcmul(x, step.unsqueeze(1), direction)
         f_trial, g_trial = objective(trial)
         used += 1
@@ -109,10 +123,9 @@ def _solve(
         accepted = ((f_trial <= bound) | (slope_trial <= 0)) & finite
         g_trial = g_trial.nan_to_num(0.0, 0.0, 0.0)  # of rows that are not accepted
 
-        residual = torch.linalg.vector_norm(g_trial, dim=1)
-        better = accepted & (residual < best_residual)
-        best = torch.lerp(best, trial, better.to(x.dtype).unsqueeze(1))
-        best_f, best_residual = torch.where(better, f_trial, best_f), torch.where(better, residual, best_residual)
+        # A solved row is one whatever the others do, left out or not.
+        seen = _Best(trial, f_trial, torch.linalg.vector_norm(g_trial, dim=1))
+        best = best.or_better(seen, accepted & (best.residual > tolerance))
         if used == evaluations:
             break
         weight = accepted.to(x.dtype).unsqueeze(1)
@@ -122,7 +135,32 @@ def _solve(
         fresh = directions.next(x, g, x_before, g_before)
         direction = torch.lerp(direction, fresh, weight)
         step = torch.where(accepted, 1.0, 0.5 * step)
-    return Conjugate(best, -best_f, best_residual, used)
+    found = best if rows is None else found.with_rows(rows, best)
+    return Conjugate(found.point, -found.value, found.residual, used)
+
+
+class _Best(NamedTuple):
+    """The best points seen, the values of the objective and the residuals there."""
+
+    point: Tensor
+    value: Tensor
+    residual: Tensor
+
+    def rows(self, rows: Tensor) -> _Best:
+        return _Best(*(part.index_select(0, rows) for part in self))
+
+    def with_rows(self, rows: Tensor, others: _Best) -> _Best:
+        """With these rows as they are in ``others``."""
+        return _Best(*(part.index_copy(0, rows, other) for part, other in zip(self, others, strict=True)))
+
+    def or_better(self, others: _Best, allowed: Tensor) -> _Best:
+        """With those rows of ``others`` that are allowed and have a smaller residual."""
+        better = allowed & (others.residual < self.residual)
+        return _Best(
+            torch.lerp(self.point, others.point, better.to(self.point.dtype).unsqueeze(1)),
+            torch.where(better, others.value, self.value),
+            torch.where(better, others.residual, self.residual),
+        )
 
 
 class _Newton:
@@ -140,6 +178,9 @@ class _Newton:
 
     def next(self, x: Tensor, g: Tensor, x_before: Tensor, g_before: Tensor) -> Tensor:
         return self.first(x, g)
+
+    def keep(self, rows: Tensor) -> None:
+        pass
 
 
 class _LBFGS:
@@ -190,6 +231,12 @@ class _LBFGS:
         inverse[:, place] = column
         self.products[place] = product.clamp_min(0.0).unsqueeze(1)
         return self.direction(g, steps, changes, inverse, self.products[:size])
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone."""
+        self.steps, self.changes = self.steps.index_select(1, rows), self.changes.index_select(1, rows)
+        self.inverse, self.products = self.inverse.index_select(2, rows), self.products.index_select(1, rows)
+        self.scale = self.scale.index_select(0, rows)
 
     def direction(self, g: Tensor, steps: Tensor, changes: Tensor, inverse: Tensor, products: Tensor) -> Tensor:
         p = (inverse * (steps * g).sum(2)).sum(1).unsqueeze(2)

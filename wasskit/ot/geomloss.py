@@ -43,5 +43,15 @@ def annealed_nested_sinkhorn_divergences(
             prefix, residual = x[:, :smaller], x[:, smaller:larger]
             padded = torch.cat([prefix, torch.zeros_like(residual)], dim=1)
             stretched = torch.cat([prefix, beta**0.5 * residual], dim=1)
+            # From a diameter of 0, that of a single point, GeomLoss knows no way down to the blur.
+            divergence.diameter = _diameter(padded, stretched) or blur
             values.append(divergence(padded, stretched).reshape(1))
     return torch.cat(values)
+
+
+def _diameter(x: Tensor, y: Tensor) -> float:
+    """Of both clouds together, as GeomLoss estimates it where none is given."""
+    low = torch.stack((x.min(dim=0)[0], y.min(dim=0)[0])).min(dim=0)[0]
+    high = torch.stack((x.max(dim=0)[0], y.max(dim=0)[0])).max(dim=0)[0]
+    diameter: float = (high - low).norm().item()
+    return diameter

@@ -92,9 +92,7 @@ def compared(row: Row, reference: Row) -> Iterator[tuple[str, float, float | Non
         if len(values) != len(others) or len(values) < 2:
             continue
         found = paired_difference(values, others)
-        # Equal but for the rounding of percentages.
-        equal = statistics.stdev(b - a for a, b in zip(others, values, strict=True)) < 1e-9
-        yield name, found.mean, None if equal else found.p
+        yield name, found.mean, found.p
 
 
 def final_metrics(root: Path, point: Point[Any]) -> dict[str, float]:

@@ -240,6 +240,7 @@ def test_wrong_requests(run_cli: Run, trained: Path, tmp_path: Path, words: Call
         (("evaluate", trained, "--dataset", "fake"), "images of 3 channels"),
         (("search", trained, "99999"), "counted from 0"),
         (("search", trained, "no.jpg"), "There is no image no.jpg"),
+        (("search", trained, digits_folder(tmp_path / "photos")), "photos holds 24 images: name one of them"),
         (("embed", trained, tmp_path / "nowhere"), "nowhere; name one that is there"),
         (("search", trained, "0", "--gallery", tmp_path / "nowhere"), "nowhere; name one that is there"),
         (("search", trained, __file__), "(not an image, or damaged at its start); name another file"),

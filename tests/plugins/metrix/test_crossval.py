@@ -112,6 +112,13 @@ def test_a_trial_is_a_training_of_its_own(loss: str, mode: str) -> None:
         assert name not in given or given[name] == chosen[name]
 
 
+def test_proxies_are_mixed_with_negatives_as_embeddings() -> None:
+    config = config_of(losses=("proxyanchor",), pairs="anchor-negative")
+    config.validate()
+    for entrant in entrants(config):
+        assert training(config, entrant, {}, seed=1).method.pairs == "anchor-negative"
+
+
 def test_the_baseline_of_a_loss_comes_first() -> None:
     found = entrants(config_of(losses=("proxyanchor", "contrastive"), modes=("embed", "baseline")))
     assert [entrant.name for entrant in found] == [
@@ -566,7 +573,10 @@ def test_a_trial_that_diverges_is_not_chosen(
         (("--losses", "contrastiv"), "'contrastiv' is not one of"),
         (("--folds", "3"), "5 training classes cannot be divided into 3 folds"),
         (("--frozen",), "--frozen: a trunk that has learned nothing is of no use"),
-        (("--losses", "proxyanchor", "--pairs", "anchor-negative"), "proxies have no image and no feature map"),
+        (
+            ("--losses", "proxyanchor", "--pairs", "anchor-negative", "--modes", "baseline,feature"),
+            "proxies have no image and no feature map to mix in feature mode",
+        ),
         (("--dataset", "cub", "--data-root", "nowhere"), "nowhere"),
     ],
 )

@@ -575,6 +575,27 @@ def test_proxies_of_absent_classes_stay_out_of_the_mixed_loss() -> None:
     assert build("proxyanchor", "feature").kinds == ("positive-negative",)
 
 
+@pytest.mark.parametrize("mode", ["feature", "input"])
+def test_proxies_that_are_no_items_leave_the_mixing_to_positives(mode: Mode) -> None:
+    """Their numbers are not those of items, whatever kind of pairs is asked for."""
+    _, labels = balanced(3)
+    weight = torch.randn(10, 6, generator=torch.Generator().manual_seed(3)).double()
+    maps = torch.randn(len(labels), 6, 2, 2, generator=torch.Generator().manual_seed(4)).double()
+
+    def network(images: Tensor) -> Tensor:
+        return F.normalize(F.linear(images.amax((2, 3)) + images.mean((2, 3)), weight))
+
+    values = [
+        build("proxyanchor", mode).double()(
+            network(maps), labels, mixing=Mixing(0.4, kind), maps=maps, head=lambda pooled: F.linear(pooled, weight),
+            images=maps, network=network,
+        )
+        for kind in KINDS
+    ]  # fmt: skip
+    assert values[0].triples == values[1].triples
+    assert values[0].mixed.item() == values[1].mixed.item()
+
+
 def test_what_cannot_be_computed_is_refused() -> None:
     x, labels = balanced()
     with pytest.raises(ValueError, match="contrastive loss only"):

@@ -131,6 +131,22 @@ def test_maximum_is_the_first_of_several(window: tuple[int, int], lam: float) ->
         assert torch.equal(positions.long(), first)
 
 
+@pytest.mark.parametrize("place", [0, 255, 256, 32_767, 32_768, 35_999])
+@pytest.mark.parametrize("chunk_bytes", [1, 10**9])
+def test_a_maximum_anywhere_on_a_large_map_has_its_gradient_there(place: int, chunk_bytes: int) -> None:
+    maps = torch.zeros(2, 1, 36_000, dtype=torch.float64)
+    maps[:, 0, place] = torch.tensor([1.0, 2.0])
+    maps = maps.view(2, 1, 180, 200).requires_grad_()
+    x, n = torch.tensor([[0, 1], [1, 0]])
+    head = torch.nn.Linear(1, 1).double()
+    found = feature_embeddings(maps, head, x, n, 0.25, average=False, chunk_bytes=chunk_bytes)
+    gradients = torch.autograd.grad(found.sum(), [maps, head.weight])
+    expected = torch.zeros_like(maps).flatten(1)
+    expected[:, place] = head.weight.detach()
+    torch.testing.assert_close(gradients[0].flatten(1), expected)
+    torch.testing.assert_close(gradients[1], torch.tensor([[3.0]], dtype=torch.float64))
+
+
 def test_memory_does_not_grow_with_the_pairs() -> None:
     """What the graph of the mixed embeddings keeps is one byte per pair and channel, besides the embeddings."""
     maps = torch.randn(20, 64, 7, 7, requires_grad=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -134,6 +135,8 @@ def test_what_is_no_field_is_refused() -> None:
         ({"radius": 2.5}, "not 2.5"),
         ({"proxies_per_class": 0}, "proxies_per_class must be a whole number from 1 on, not 0"),
         ({"proxies_per_class": 1.5}, "not 1.5"),
+        ({"proxies_per_class": math.inf}, "not inf"),
+        ({"proxies_per_class": math.nan}, "not nan"),
     ):
         with pytest.raises(ValueError, match=message):
             field(**settings)

@@ -11,6 +11,7 @@ from wasskit import console
 from wasskit.data.base import ImageDataset
 from wasskit.data.metric_sets import MetricSplits, load_metric_splits
 from wasskit.evaluation.embedding import Features
+from wasskit.plugins.metrix.figures import draw_similarities
 from wasskit.plugins.metrix.measure import retrieval_percent
 from wasskit.plugins.metrix.reports import (
     epochs_to_report,
@@ -19,7 +20,7 @@ from wasskit.plugins.metrix.reports import (
     search_report,
     training_report,
 )
-from wasskit.training.run import RunDirectory
+from wasskit.training.run import Metric, RunDirectory
 
 TEST = {1: 50.0, 2: 70.0, 3: 60.0, 4: 70.0}
 VALIDATION = {1: 90.0, 2: 40.0, 3: 80.0, 4: 90.0}
@@ -120,3 +121,22 @@ def test_a_query_does_not_find_itself() -> None:
         found = search_report("number 7", query, (dataset, x), 5, own=own).result["found"]
         assert [hit["image"] for hit in found] == [f"digits number {i}" for i in expected]
         assert [hit["rank"] for hit in found] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("rest", [[], [0.2, 0.6]])
+def test_equal_items_are_in_the_histogram_of_similarities(rest: list[float]) -> None:
+    """Their cosine in float32 is one step above 1."""
+    above = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0)).item()
+    figure = draw_similarities(torch.tensor([above, above, *rest]), torch.tensor([above, *rest]))
+    (ax,) = figure.axes
+    counts = [patch.get_xy()[:, 1].max() for patch in ax.patches]  # type: ignore[attr-defined]
+    assert counts == [2, 1]
+
+
+def test_the_share_of_skipped_steps_counts_every_step_once(tmp_path: Path) -> None:
+    """Logs at steps 20 and 21: the mean of twenty steps and the value of one."""
+    run = recorded(tmp_path / "r", validation=False)
+    rows = [*run.metrics(), Metric(1, 20, "train", "skipped", 0.1), Metric(1, 21, "train", "skipped", 1.0)]
+    queries = ImageDataset("fake", "test", ("a", "b"), images=torch.zeros(9, 1, 1, 1, dtype=torch.uint8))
+    report = training_report("fake", MetricSplits(queries, None, queries, None), {"Metrix": rows}, {}, {})
+    assert report.result["skipped_share"] == pytest.approx(3 / 21)

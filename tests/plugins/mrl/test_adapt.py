@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,18 @@ from wasskit.config import changed
 from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
 from wasskit.evaluation.compression import neighbours
+from wasskit.plugins.mrl import results
 from wasskit.plugins.mrl.adapt import report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
-from wasskit.plugins.mrl.adapt.data import NeighbourSource, PairSource, Vectors, pairs_of_rows, read_vectors
+from wasskit.plugins.mrl.adapt.data import NeighbourSource, Pairs, PairSource, Vectors, pairs_of_rows, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.starting import RIDGES, discriminant_axes, starting_axes
-from wasskit.plugins.mrl.adapt.task import Parts, build_adapt_task, divide
+from wasskit.plugins.mrl.adapt.task import Parts, Validation, build_adapt_task, divide
+from wasskit.plugins.mrl.grid import Point
 from wasskit.sweeps.grid import Grid
+from wasskit.training.run import RunDirectory
 
 
 def vectors(count: int = 60, width: int = 12, seed: int = 0) -> torch.Tensor:
@@ -228,6 +232,15 @@ def test_the_validation_part_is_not_trained_on() -> None:
     assert torch.bincount(parts.validation.labels).tolist() == [2] * 4
 
 
+def test_classes_of_one_vector_are_kept_for_validation_by_neighbours_alone() -> None:
+    alone = Vectors(vectors(20), torch.arange(20))
+    with pytest.raises(UserError, match="no class has two vectors; of those, --learn neighbours"):
+        divide(alone, "labels", 0.1, 0)
+    parts = divide(alone, "neighbours", 0.1, 0)
+    assert parts.validation is not None
+    assert (len(parts.train), len(parts.validation)) == (18, 2)
+
+
 def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
     file.write_text("query,document,relevance\n0,3,2\n1,4,1\n0,4,0.5\n2,3,0\n2,4,-1\n")
@@ -236,6 +249,15 @@ def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     found = source.relevance(torch.tensor([0, 1, 2]), torch.tensor([3, 4]))
     assert found.tolist() == [[2, 0.5], [0, 1], [0, 0]]
     assert source.queries.tolist() == [0, 1, 0]
+
+
+def test_a_query_that_is_a_document_too_does_not_find_itself() -> None:
+    """Pairs told both ways around: each nearest other document is the relevant one."""
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    pairs = Pairs(torch.arange(4), torch.tensor([1, 0, 3, 2]), torch.ones(4))
+    one = Vectors(rows, None, pairs)
+    found = Validation(one, one, "pairs", torch.device("cpu")).metrics(Adaptor(2, hidden=4), (2,))
+    assert (found["recall@1"], found["recall@10"]) == (100, 100)
 
 
 @pytest.mark.parametrize(
@@ -428,3 +450,20 @@ def test_a_grid_of_adaptors_is_compared_with_its_first_row(
     assert "mwrl has a Wasserstein term" in capsys.readouterr().err
     assert run(["mrl", "adapt-sweep", "method=mwrl", "--learn", "neighbours"]) == 2
     assert "learns from labels" in capsys.readouterr().err
+
+
+def test_what_networks_of_one_dimension_measure_beside_themselves_comes_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def opened(path: Path, plugin: str) -> Any:
+        dim, methods = int(path.name), enumerate(("raw", "adapted"))
+        codes = [(method, code, dim + shift) for shift, method in methods for code in ("float32", "int8")]
+        beside = [{"method": method, "code": code, "dim": dim, "nn1": value} for method, code, value in codes]
+        return SimpleNamespace(summary={"final": {}, "compression": beside})
+
+    monkeypatch.setattr(RunDirectory, "open", staticmethod(opened))
+    point: Any = Point({"method": "independent"}, {"4": None, "16": None}, (4, 16))
+    raw, own = {"nn1@4": 4, "nn1@16": 16, "nn1": 10}, {"nn1@4": 5, "nn1@16": 17, "nn1": 11}
+    assert {row.name: row.mean for row in results.collect(Path(), [point])} == {
+        "independent": own, "independent, int8": own, "raw": raw, "raw, int8": raw,
+    }  # fmt: skip

@@ -506,6 +506,8 @@ def test_a_full_disk_loses_nothing(run_cli: Cli, words: Words, tmp_path: Path, m
         (("export", "RUN", "--output", "model.bin"), "must end in .safetensors"),
         (("export", "RUN", "--output", "."), "is a folder"),
         (("evaluate", "RUN", "--device", "meta"), "'meta' is not supported"),
+        (("train", "--alpha", "0", "--dims", "8"), "--alpha 0 leaves nothing to learn of one dimension"),
+        (("sweep", "method=matryoshka", "wasserstein_weight=0,1"), "method: matryoshka has wasserstein_weight 0"),
         (("sweep",), "at least one axis"),
         (("sweep", "bata=1,2"), "Did you mean 'beta'?"),
         (("sweep", "beta=-1"), "out of range"),

@@ -164,6 +164,9 @@ def test_normalise_and_its_gradient() -> None:
     x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     torch.testing.assert_close(normalise(x), torch.nn.functional.normalize(x, dim=1))
     assert torch.autograd.gradcheck(normalise, x)
+    short = torch.tensor([[3e-13, 4e-13]], dtype=torch.float64, requires_grad=True)  # divided by 1e-12
+    (found,) = torch.autograd.grad(normalise(short), short, torch.tensor([[1.0, 0.0]], dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor([[1e12, 0.0]], dtype=torch.float64))
     assert normalise(torch.zeros(2, 3)).abs().max() == 0
     assert normalise(torch.ones(2, 3, dtype=torch.bfloat16)).dtype == torch.float32
 
@@ -188,10 +191,11 @@ def test_objective_by_finite_differences(sinkhorn: Any, tied: bool) -> None:
         assert e.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("sinkhorn", ["exact", "geomloss"])
 @pytest.mark.parametrize("batch", ["one sample", "identical", "zeros", "one class"])
-def test_degenerate_batches_are_finite(batch: str) -> None:
+def test_degenerate_batches_are_finite(batch: str, sinkhorn: Any) -> None:
     torch.manual_seed(0)
-    loss = MatryoshkaWassersteinLoss(10, (8, 16, 32), beta=10.0)
+    loss = MatryoshkaWassersteinLoss(10, (8, 16, 32), beta=10.0, sinkhorn=sinkhorn)
     e = {
         "one sample": torch.randn(1, 32),
         "identical": torch.randn(1, 32).repeat(6, 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.plugins.plot.fabricate import DIMS, make_run, top1_at, write_metrics
+from wasskit.pictures import costs
+from wasskit.pictures.look import Look
 
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
@@ -129,6 +131,17 @@ def test_spectra_of_runs_from_arrays_and_json(run_cli: Callable[..., Any], tmp_p
     assert spectra == {"a": [0.0, -1.0, None], "b untrained": [-1.0, -2.0], "b trained": [-1.0, None]}
 
 
+def test_files_of_one_name_are_all_drawn(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    files = [tmp_path / run / "embeddings" / "test.npy" for run in "abc"]
+    for number, path in enumerate(files):
+        path.parent.mkdir(parents=True)
+        np.save(path, np.random.default_rng(number).normal(size=(20, 3)))
+    result = run_cli("plot", "spectrum", *files, "-o", tmp_path / "s.png", "--json")
+    spectra = json.loads(result.stdout)["spectra"]
+    assert list(spectra) == ["test", "embeddings/test", "c/embeddings/test"]
+    assert len({tuple(values) for values in spectra.values()}) == 3
+
+
 def _maps(tmp_path: Path, dims: int) -> list[Path]:
     rng = np.random.default_rng(0)
     source, target = rng.normal(size=(300, dims)), rng.normal(size=(250, dims)) + 3
@@ -220,6 +233,25 @@ def test_retrieval_of_one_and_several_runs(run_cli: Callable[..., Any], tmp_path
     assert (found["metric"], found["cost"]) == ("map10", "operations")
     result = run_cli("plot", "retrieval", a, b / "retrieval.json", "-m", "top1", "-o", tmp_path / "r.svg", "--json")
     assert json.loads(result.stdout)["metric"] == "top1"
+
+
+def test_results_of_one_name_are_all_drawn(
+    run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [make_run(tmp_path / name) for name in ("a/digits", "b/digits", "c/digits")]
+    for number, run in enumerate(runs):
+        _outcomes(run, number)
+    drawn: list[str] = []
+
+    def draw(series: Mapping[str, Any], look: Look, **settings: Any) -> Any:
+        drawn.extend(series)
+        return look.figure()[0]
+
+    monkeypatch.setattr(costs, "draw_costs", draw)
+    files = [run / "retrieval.json" for run in runs]
+    assert run_cli("plot", "retrieval", *files, "-o", tmp_path / "r.svg").exit_code == 0
+    names = ("retrieval.json", "digits/retrieval.json", "c/digits/retrieval.json")
+    assert drawn == [f"{name} {strategy}" for name in names for strategy in ("single shot", "funnel")]
 
 
 # --- Requests that cannot be met --------------------------------------------------------------------------------------

@@ -135,6 +135,10 @@ def test_a_column_is_spread_over_the_headings(run_cli: Callable[..., Any], runs:
     assert "| d |" not in text
     assert "Seeds 3, 4" in text
     assert {path.name for path in (kept / "grid").iterdir()} == {"table.csv", "environment.json"}
+    (tmp_path / "words.toml").write_text(plan.replace("{mean:.2f}", "{setting}"), encoding="utf-8")
+    words = run_cli("plot", "results", tmp_path / "words.toml", "--runs", runs, "-o", tmp_path / "words.md")
+    assert words.exit_code == 2
+    assert "takes columns of numbers: could not convert string to float: 'a'." in " ".join(words.stderr.split())
     again = run_cli("plot", "results", tmp_path / "plan.toml", "--runs", kept, "-o", tmp_path / "again.md")
     assert again.exit_code == 0, again.output
     table, told = (tmp_path / "again.md").read_text(encoding="utf-8").split("\n\n")[2:4]

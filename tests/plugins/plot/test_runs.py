@@ -42,6 +42,11 @@ def test_published_figures_of_the_settings_of_a_grid_are_of_no_one_run(tmp_path:
     assert read_run(make_run(tmp_path / "a", paper=paper)).paper == {"source": "x", "metrics": {"test/top1": 1.0}}
 
 
+def test_published_figures_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    paper = {"source": "x", "metrics": {"test/top1": 1.0, "test/top5": "94.2 %", "test/w2": math.nan}}
+    assert read_run(make_run(tmp_path / "a", paper=paper)).paper["metrics"] == {"test/top1": 1.0}
+
+
 def test_an_unfinished_run_tells_how_far_it_has_come(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "a", epochs=3, planned=10, finished=False))
     assert run.state.startswith("unfinished, at epoch 3 of 10, step 30, last written")
@@ -125,6 +130,13 @@ def test_repeated_seeds_are_not_joined_and_told_apart_by_name(tmp_path: Path) ->
     make_run(tmp_path / "other" / "second", lr=0.3)
     groups = group_runs(read_runs([tmp_path]))
     assert sorted(group.label for group in groups) == ["lr=0.1, first", f"lr=0.1, {tmp_path.name}/second", "lr=0.3"]
+
+
+def test_runs_are_told_apart_by_as_many_folders_as_that_takes(tmp_path: Path) -> None:
+    for place in ("a/x/digits", "b/x/digits", "c/y/digits", "c/x/stl10"):
+        make_run(tmp_path / place)
+    labels = sorted(group.label for group in group_runs(read_runs([tmp_path])))
+    assert labels == ["a/x/digits", "b/x/digits", "stl10", "y/digits"]
 
 
 def test_without_grouping_each_run_is_named_by_its_seed(tmp_path: Path) -> None:

@@ -76,8 +76,22 @@ def test_csv_holds_all_digits_and_deviations_of_their_own(run_cli: Callable[...,
 
 def test_a_mean_over_fewer_seeds_says_so(run_cli: Callable[..., Any], runs: Path, words: Callable[[str], str]) -> None:
     (runs / "a0" / "evaluation.json").write_text(json.dumps({"metrics": {"test/knn": 80.0}}))
-    result = run_cli("plot", "table", runs, "-m", "knn")
-    assert "Only 1 of the 2 runs of lr=0.1, loss-kind=none have test/knn" in words(result.stderr)
+    said = "Only 1 of the 2 runs of lr=0.1, loss-kind=none have test/knn"
+    assert said in words(run_cli("plot", "table", runs, "-m", "knn").stderr)
+    assert said in words(run_cli("plot", "table", runs, "-m", "knn", "--format", "csv").stderr)
+    assert said in words(run_cli("plot", "table", runs, "-m", "knn", "--format", "markdown").stdout)
+
+
+def test_runs_without_the_metric_that_decides_stand_as_they_ended(
+    run_cli: Callable[..., Any], words: Callable[[str], str], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "a")
+    other = make_run(tmp_path / "b", lr=0.2)
+    log = other / "metrics.csv"
+    log.write_text(log.read_text().replace(",test,top1,", ",test,accuracy,"))
+    result = run_cli("plot", "table", tmp_path, "--which", "best", "--by", "test/top1")
+    assert "The last evaluation of runs that have not recorded it" in (said := words(result.stdout + result.stderr))
+    assert str(other) in said.replace(" ", "")
 
 
 def test_small_numbers_get_more_decimals(run_cli: Callable[..., Any], tmp_path: Path) -> None:

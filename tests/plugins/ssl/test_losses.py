@@ -326,3 +326,13 @@ def test_barlow_twins_has_the_gradient_of_its_formula(kind: str) -> None:
     torch.testing.assert_close(loss, expected)
     for own, other in zip(torch.autograd.grad(loss, views), torch.autograd.grad(expected, views), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_losses_take_their_tensors_by_name(dtype: torch.dtype) -> None:
+    first, second, third, fourth = torch.randn(4, 9, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(barlow_twins_loss(first=first, second=second), barlow_twins_loss(first, second))
+    assert torch.equal(info_nce(first, queue=third, key=second), info_nce(first, second, third))
+    named = byol_loss(prediction1=first, prediction2=second, target1=third, target2=fourth)
+    assert torch.equal(named, byol_loss(first, second, third, fourth))
+    assert named.dtype is torch.promote_types(dtype, torch.float32)

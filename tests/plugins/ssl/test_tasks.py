@@ -18,6 +18,7 @@ from wasskit.distributed.group import rank, world_size
 from wasskit.models.backbones import Backbone
 from wasskit.plugins.ssl.network import Encoder
 from wasskit.plugins.ssl.options import PretrainOptions
+from wasskit.plugins.ssl.regularisers import vicreg_regulariser
 from wasskit.plugins.ssl.tasks import (
     BarlowTask,
     ByolTask,
@@ -195,6 +196,17 @@ def test_term_is_weighted_by_the_epoch() -> None:
         assert losses.terms["w2_weight"] == pytest.approx(weight)
         expected = losses.terms["method"] + weight * losses.terms["w2"]
         torch.testing.assert_close(losses.total, expected)
+
+
+@pytest.mark.parametrize("method", ["moco", "byol", "barlow"])
+def test_later_regularisers_see_projections_that_are_not_normalised(method: str) -> None:
+    """Unit vectors have no coordinate of variance 1, which VICReg and SIGReg ask for."""
+    task = build(method, changed(CONFIG, regulariser="vicreg"))
+    batch = next(Views().batches(0))
+    term = task.losses(batch, progress_at(0)).terms["vicreg"]
+    views = [task.encoder(view) for view in batch.views]
+    torch.testing.assert_close(term, vicreg_regulariser(*views))
+    assert term < vicreg_regulariser(*map(nn.functional.normalize, views)) - 0.01
 
 
 def test_weight_stays_where_it_starts_unless_an_end_is_given() -> None:

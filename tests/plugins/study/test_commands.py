@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import math
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from wasskit.config import changed
 from wasskit.training.run import RunDirectory
 
 Cli = Callable[..., Any]
@@ -251,6 +254,9 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
         (["fcc", "--t", "1e-8"], "--t: 1e-08 is out of range, expected at least 0.001 and at most 20"),
         (["means", "--shifts", ""], "--shifts is empty"),
         (["all", "--only", "colapse"], "Did you mean 'collapse'?"),
+        (["all", "--only", ""], "--only is empty: give at least one value"),
+        (["all", "--only", "fcc,fbc,fcc"], "--only names a value twice: fcc, fbc, fcc"),
+        (["collapse", "--levels", "0.5,0.5"], "--levels names a value twice: 0.5, 0.5"),
         (["density", "--device", "mps"], "no float64"),
     ],
 )
@@ -274,6 +280,18 @@ def test_cloning_studies_of_one_run_keep_their_metrics_apart(run_cli: Cli, tmp_p
     assert {row.split.partition("-")[0] for row in metrics} == {"fbc", "icc"}
     places = [(row.split, row.metric, row.step) for row in metrics]
     assert len(places) == len(set(places))
+
+
+@pytest.mark.parametrize("study", ["fbc", "dimension"])
+def test_levels_within_one_percent_keep_their_metrics_apart(study: str) -> None:
+    """0.125 and 0.13 of 32, and 0.55, whose hundredfold is no whole number in floating point."""
+    module = importlib.import_module(f"wasskit.plugins.study.commands.{study}")
+    sizes: dict[str, Any] = {"copies": 1} if study == "fbc" else {"dims": (32,)}
+    config = changed(module.command.options(), n=20, levels=(0.125, 0.13, 0.55), repetitions=1, **sizes)
+    report = module.report(config, torch.device("cpu"))
+    places = [(step, split, metric) for step, split, values in report.metrics for metric in values]
+    assert len(places) == len(set(places)) == 4 * len(report.metrics)
+    assert {split.rpartition("-")[2] for _, split, _ in places} == {"12.5", "13", "55"}
 
 
 def test_published_table_is_the_papers(reference: Reference) -> None:

@@ -85,6 +85,18 @@ def test_compare_tells_whether_the_distribution_has_moved(run_cli: Cli, tmp_path
         assert (tmp_path / other / "comparison.csv").is_file()
 
 
+def test_compare_says_where_permutations_are_too_few_to_tell(run_cli: Cli, tmp_path: Path) -> None:
+    """Three times the least p-value, 1 / (permutations + 1), must not exceed 5 %."""
+    np.save(tmp_path / "a.npy", normal(80, 4, seed=0).numpy())
+    np.save(tmp_path / "b.npy", normal(80, 4, seed=1).numpy() + 9)
+    for number, moved in ((58, False), (59, True)):
+        words = ("study", "compare", tmp_path / "a.npy", tmp_path / "b.npy", "--run-dir", tmp_path / f"{number}")
+        told = run_cli(*words, "--permutations", str(number)).stdout
+        assert ("The distribution has moved" in told) is moved
+        assert ("take at least --permutations 59" in told) is not moved
+        assert "Nothing shows" not in told
+
+
 def test_compare_refuses_other_widths(run_cli: Cli, tmp_path: Path) -> None:
     for name, width in {"a": 4, "b": 5}.items():
         np.save(tmp_path / f"{name}.npy", normal(20, width).numpy())

@@ -113,6 +113,22 @@ def test_fewer_points_than_dimensions() -> None:
     assert math.sqrt(2 - 2 / 8 * sphere.root_trace) == pytest.approx(float(w2_uniformity(normals)), abs=1e-6)
 
 
+@pytest.mark.parametrize(("d", "near"), [(256, None), (256, 0.7), (256, 0.1), (3, None)])
+def test_powers_of_potentials_beyond_the_range_of_float32(d: int, near: float | None) -> None:
+    """Of 256 dimensions every potential at t = 80 is near e^-160, but for a pair in the last tile."""
+    normals = draw_normals(3, 600, d)
+    if near is not None:
+        normals[599] = normals[598] + near * normals[599]
+    sphere = measure_prefixes(normals, [d], [2.0, 80.0])[d]
+    z = normalize(normals.double())
+    i, j = torch.triu_indices(600, 600, 1)
+    exponents = -(z[i] - z[j]).square().sum(1)
+    for t in (2.0, 80.0):
+        expected = float((t * exponents).logsumexp(0)) - math.log(len(i))
+        # An inner product of float32 is off by about 1e-7, 2t times which is that of the exponent.
+        assert sphere.lu(t) == pytest.approx(expected, abs=2e-6 * t)
+
+
 def test_tiles_cover_every_pair_once() -> None:
     for n in (100, 512, 513, 512 * 2, 512 * 4 + 1, 512 * 5 + 3):
         tiles = list(samples._tiles(n, None))

@@ -145,6 +145,15 @@ def test_zero_rows_are_left_out_and_said() -> None:
     assert any("span at most" in line for line in cautions(measure_embeddings(normal(20, 30))))
 
 
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 30)])
+def test_the_least_w2_of_few_embeddings_is_that_of_a_simplex(n: int, m: int) -> None:
+    """sqrt(2 - 2 sqrt(19/20)) and sqrt(2 - 2 sqrt(19/30)), far below the 0.55 and 0.73 of uniform points."""
+    simplex = torch.nn.functional.pad(torch.eye(n) - 1 / n, (0, m - n))
+    measured = measure_embeddings(simplex.double())
+    assert measured.w2 < measured.w2_expected - 0.05
+    assert f"W2 cannot fall below {measured.w2:.2f} here" in cautions(measured)[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(800, 40), (50, 90), (4000, 2)])
 def test_uniform_spectrum_is_that_of_a_uniform_sample(shape: tuple[int, int]) -> None:

@@ -115,7 +115,7 @@ def open_parquet(path: Path, column: str | None = None) -> ParquetVectors:
 
 @reader(KIND, suffixes=(".parquet",), advice=ADVICE)
 def read_parquet_column(path: Path, column: str) -> NDArray[Any]:
-    """Whole numbers (N,) int64 or texts (N,) of a column."""
+    """Whole numbers (N,), of the type of the column, or texts (N,)."""
     file, kinds = _file(path), _pyarrow().types
     names = file.schema_arrow.names
     if column not in names:
@@ -126,7 +126,7 @@ def read_parquet_column(path: Path, column: str) -> NDArray[Any]:
     if found.null_count:
         raise Damage(f"its column {column!r} lacks {found.null_count:,} values")
     if kinds.is_integer(found.type):
-        return np.asarray(found.to_numpy()).astype(np.int64)
+        return np.asarray(found.to_numpy())
     if kinds.is_string(found.type) or kinds.is_large_string(found.type):
         return np.array(found.to_pylist(), dtype=str)
     raise Damage(f"its column {column!r} holds {found.type}, neither whole numbers nor text")

@@ -88,9 +88,11 @@ def _white(image: Image.Image) -> int:
 def draw_similarities(positive: Tensor, negative: Tensor) -> Figure:
     """Histograms of each query's similarity to its nearest positive and to its nearest negative."""
     fig, ax = figure(width=4.5)
-    low = float(min(positive.min(), negative.min()))
+    # Rounding takes cosines of equal items above 1, where no bin is.
+    kinds = {"nearest positive": positive.clamp(max=1), "nearest negative": negative.clamp(max=1)}
+    low = min(0.98, *(float(values.min()) for values in kinds.values()))
     edges = np.linspace(low, 1.0, 41)
-    for number, (name, values) in enumerate((("nearest positive", positive), ("nearest negative", negative))):
+    for number, (name, values) in enumerate(kinds.items()):
         style = series_style(number)
         ax.hist(
             values.cpu().numpy(), bins=list(edges), histtype="step", label=name, linewidth=1.4,

@@ -122,7 +122,8 @@ class MetrixLoss(nn.Module):
         self.clean = build_loss(loss, given, settings or {})
         self.mode, self.alpha = mode, alpha
         self.kinds = kinds
-        if not self.clean.own_anchors and mode in ("input", "feature"):
+        self._anchors_are_no_items = not self.clean.own_anchors and mode in ("input", "feature")
+        if self._anchors_are_no_items:
             self.kinds = ("positive-negative",)
         chosen = 1 if hardest is None and mode == "input" else hardest
         self.pairing = Pairing(weight, chosen, max_triples, self.clean.needs_positive)
@@ -163,6 +164,8 @@ class MetrixLoss(nn.Module):
             rng = np.random.default_rng(broadcast_object(int(torch.randint(2**62, ()))))
         if mixing is None:
             mixing = draw_mixing(self.alpha, rng, self.kinds)
+        elif self._anchors_are_no_items:
+            mixing = Mixing(mixing.lam, *self.kinds)
         labels = labels.cpu()
         anchors, anchor_labels = self.clean.anchors(embeddings, labels)
         triples, skipped = self.pairing.triples(

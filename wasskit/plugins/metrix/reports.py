@@ -137,9 +137,12 @@ def runs_table(title: str, epochs: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def _skipped_share(rows: Sequence[Metric]) -> float:
-    """Share of the steps that mixed nothing, from the logged means (0 for a run without mixing)."""
-    values = [row.value for row in rows if (row.split, row.metric) == ("train", "skipped")]
-    return sum(values) / len(values) if values else 0.0
+    """Share of the steps that mixed nothing (0 for a run without mixing), from the logged means, each of them over the
+    steps since the log before.
+    """
+    logged = over_steps(rows).get("train/skipped", {})
+    skipped = sum(value * (step - before) for before, (step, value) in zip((0, *logged), logged.items(), strict=False))
+    return skipped / max(logged) if logged else 0.0
 
 
 # --- Evaluation -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wasskit.config import RecipeOptions, build, recipe_fields, values_of
+from wasskit.config import RecipeOptions, build, display, recipe_fields, values_of
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.commands.adapt import MrlAdapt
@@ -79,6 +79,9 @@ def plan_points(
         width: the number of features of a configuration's backbone, or of its vectors. It gives the nested dimensions
             where neither the base nor an axis does; and a network of this dimension, trained alone, has no embedding
             layer, as published.
+
+    Raises:
+        UserError: an axis gives a method what makes it another one.
     """
     values = values_of(base)
     shared = {name: values[name] for name in recipe_fields(subject.options)}
@@ -86,7 +89,14 @@ def plan_points(
     for settings in sweeps.combinations(axes):
         method = settings.get("method", "mwrl")
         given = {key: value for key, value in settings.items() if key != "method"}
-        options = {**shared, **subject.methods[method], **given}
+        fixed = subject.methods[method]
+        other = [key for key, value in given.items() if fixed.get(key, value) != value]
+        if other:
+            raise UserError(
+                f"method: {method} has {other[0]} {display(fixed[other[0]])}, not {display(given[other[0]])}: make a "
+                f"grid of its own for the axis {other[0]}."
+            )
+        options = {**shared, **fixed, **given}
         if method in ("mwrl", "wasserstein") and "method" in settings and not options["wasserstein_weight"]:
             raise UserError(f"method: {method} has a Wasserstein term: give its weight by --wasserstein-weight.")
         if options["dims"] is None:

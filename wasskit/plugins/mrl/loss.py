@@ -227,14 +227,15 @@ class _Normalise(torch.autograd.Function):
         norms: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         scale = norms.clamp_min(1e-12).reciprocal_()
         normalised = x * scale
-        ctx.save_for_backward(normalised, scale)
+        # A row that is divided by 1e-12 is not held on the sphere: nothing of its gradient is radial.
+        ctx.save_for_backward(normalised, scale, norms >= 1e-12)
         return normalised
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        normalised, scale = ctx.saved_tensors
-        radial = torch.linalg.vecdot(grad, normalised, dim=1).unsqueeze(1)
+        normalised, scale, held = ctx.saved_tensors
+        radial = torch.linalg.vecdot(grad, normalised, dim=1).unsqueeze(1) * held
         result: Tensor = torch.addcmul(grad, normalised, radial, value=-1).mul_(scale)
         return result
 

@@ -64,6 +64,11 @@ class ObjectiveOptions(OptionGroup):
                     f"--ce-weights: {len(self.ce_weights)} weights for {len(self.dims)} dimensions; give one each."
                 )
 
+    @property
+    def has_one(self) -> bool:
+        """Whether there is one dimension, and with it no divergence."""
+        return self.dims is not None and len(self.dims) == 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions(ObjectiveOptions):
@@ -77,6 +82,8 @@ class MethodOptions(ObjectiveOptions):
         super().validate()
         if self.alpha == 0 and self.wasserstein_weight == 0:
             raise UserError("--alpha 0 and --wasserstein-weight 0 leave nothing to learn: raise one of them.")
+        if self.alpha == 0 and self.has_one:
+            raise UserError("--alpha 0 leaves nothing to learn of one dimension: raise it, or name several --dims.")
 
 
 @dataclass(frozen=True, kw_only=True)

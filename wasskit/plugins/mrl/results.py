@@ -43,13 +43,14 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
     """The final test metrics of all points, seeds averaged; deviations are those of a sample (n - 1).
 
     After them, for adaptors, the same by their other codes, and what the trainings measured beside themselves, of the
-    first training of each seed.
+    first point of each seed.
     """
     groups: dict[Key, list[dict[str, float]]] = {}
     beside: dict[Key, dict[Any, dict[str, float]]] = {}
     for point in points:
         key = tuple((name, value) for name, value in point.settings.items() if name != "seed")
         metrics: dict[str, float] = {}
+        measured: dict[Key, dict[str, float]] = {}  # each training of a point may have dimensions of its own
         for name in point.trainings:
             summary = RunDirectory.open(root / name, plugin="mrl").summary or {}
             final = summary.get("final", {})
@@ -57,10 +58,10 @@ def collect(root: Path, points: Sequence[Point]) -> list[Row]:
             split = f"{summary.get('measured_on', 'test')}/"
             metrics |= {k.removeprefix(split): v for k, v in final.items() if k.startswith(split) and "@" in k}
             for other, values in _measured(summary.get("compression", ()), key).items():
-                if other == key:
-                    metrics |= values
-                else:
-                    beside.setdefault(other, {}).setdefault(point.settings.get("seed"), _with_means(values, point.dims))
+                measured.setdefault(other, {}).update(values)
+        metrics |= measured.pop(key, {})
+        for other, values in measured.items():
+            beside.setdefault(other, {}).setdefault(point.settings.get("seed"), _with_means(values, point.dims))
         groups.setdefault(key, []).append(_with_means(metrics, point.dims))
     every = [*groups.items(), *((key, list(own.values())) for key, own in beside.items())]
     return [results.row_of(Row, dict(key), found) for key, found in every]

@@ -86,13 +86,15 @@ def group_runs(runs: Sequence[Run], *, join: bool = True, labels: Sequence[str] 
 
 
 def _own_name(group: Group, runs: Sequence[Run]) -> str:
-    """The folder's name, with its parent's where that is needed to tell runs apart."""
+    """The folder's name, with those above it as far as they are needed to tell runs apart."""
     run = group.runs[0]
     if len(group.runs) > 1:
         dataset = run.options.get("dataset")
         return " ".join(filter(None, (run.command, str(dataset) if dataset else ""))) or run.name
-    same = [other for other in runs if other.name == run.name]
-    return run.name if len(same) == 1 else f"{run.path.resolve().parent.name}/{run.name}"
+    paths = [other.path.resolve().parts for other in runs]
+    own = run.path.resolve().parts
+    length = next(n for n in range(1, len(own) + 1) if n == len(own) or sum(p[-n:] == own[-n:] for p in paths) == 1)
+    return "/".join(own[-length:])
 
 
 def _differing(runs: Sequence[Run], *, seeds: bool) -> list[dict[str, Any]]:

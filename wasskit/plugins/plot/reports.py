@@ -75,6 +75,10 @@ def evaluations(groups: Sequence[Group], which: Which, by: str | None) -> Evalua
     """The evaluations that count; the best ones by the metric ``by``, or the one that the runs monitored."""
     chosen = monitored(groups, by) if which == "best" else None
     remarks = [f"Best evaluation of each run by {chosen}."] if chosen is not None else []
+    without = [str(run.path) for group in groups for run in group.runs if chosen and not run.series.get(chosen)]
+    if without:
+        named = ", ".join(without[:4]) + (", ..." if without[4:] else "")
+        remarks.append(f"The last evaluation of runs that have not recorded it: {named}.")
     return Evaluations(which, [values_of(group, which, chosen) for group in groups], remarks)
 
 
@@ -231,6 +235,8 @@ def table_report(
             "markdown": lambda: to_markdown(table),
             "csv": lambda: to_csv(table),
         }[text]()
+        # The other formats hold them.
+        warnings += table.notes if text == "csv" else ()
         return Report(result, remarks=remarks, warnings=warnings, files={"table": written})
     remarks += [f"Published: {source}" for source in table.sources]
     return Report(result, [table], remarks=remarks, warnings=[*warnings, *table.notes])

@@ -202,7 +202,10 @@ def _file_table(path: Path, entry: Entry) -> str:
     chosen = entry.columns or tuple(column for column in head if column not in (entry.across, *_fields(entry.cell)))
     lines = [[_say(column, entry) for column in chosen]]
     if entry.across:
-        lines = _spread(records, chosen, entry)
+        try:
+            lines = _spread(records, chosen, entry)
+        except ValueError as error:
+            raise UserError(f"{path}: cell {entry.cell!r} takes columns of numbers: {error}.") from None
     else:
         lines += [[_say(record[column], entry) for column in chosen] for record in records]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))

@@ -236,7 +236,7 @@ def _paper(document: Mapping[str, Any], summary: Mapping[str, Any] | None) -> Ma
     if not isinstance(metrics, Mapping):
         return {key: value for key, value in paper.items() if key != "metrics"}
     # The recipe of a grid has a table of figures for each of its settings; they are of no one run.
-    numbers = {key: value for key, value in metrics.items() if not isinstance(value, Mapping)}
+    numbers = {key: value for key, value in metrics.items() if is_number(value)}
     return {**paper, "metrics": numbers}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,12 +21,20 @@ _ARRAYS = (".npy", ".npz")
 
 
 def named(sources: Iterable[Path], read: Callable[[Path], Mapping[str, T]]) -> dict[str, T]:
-    """What is found in several sources, by name; where a name comes again, with its folder's."""
+    """What is found in several sources, by name; where a name comes again, with its folders'."""
     found: dict[str, T] = {}
     for source in sources:
         for name, value in read(source).items():
-            found[name if name not in found else f"{source.resolve().parent.name}/{name}"] = value
+            found[other_name(name, source, found)] = value
     return found
+
+
+def other_name(name: str, source: Path, taken: Container[str]) -> str:
+    """A name of what ``source`` holds that is not ``taken``: itself, or with as many folders as that needs."""
+    folder = source.resolve().parent
+    while name in taken:
+        name, folder = f"{folder.name}/{name}", folder.parent
+    return name
 
 
 def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]]:

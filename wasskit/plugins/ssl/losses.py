@@ -34,15 +34,15 @@ Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 def in_full_precision(loss: Loss) -> Loss:
     """Make a loss leave autocast and see half-precision tensors in float32."""
 
+    def wide(value: Any) -> Any:
+        half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+        return value.float() if half else value
+
     @functools.wraps(loss)
     def wrapped(*args: Any, **kwargs: Any) -> Tensor:
-        tensors = [
-            value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value
-            for value in args
-        ]
-        first = next(value for value in args if isinstance(value, Tensor))
+        first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         with full_precision(first):
-            return loss(*tensors, **kwargs)
+            return loss(*map(wide, args), **{name: wide(value) for name, value in kwargs.items()})
 
     return cast(Loss, wrapped)
 

@@ -38,10 +38,11 @@ class UniformityOptions(OptionGroup):
     )  # fmt: skip
     regulariser_weight: float | None = option(
         None, help="Weight of the term at the start.", panel="Uniformity", min=0,
-        show_default="sigreg 0.05, others 1",
+        show_default="w2 and lu: by --w2-weight and --lu-weight; sigreg 0.05; others 1",
     )  # fmt: skip
     regulariser_weight_final: float | None = option(
-        None, help="Weight of the term in the last epoch.", panel="Uniformity", min=0, show_default="that at the start",
+        None, help="Weight of the term in the last epoch.", panel="Uniformity", min=0,
+        show_default="w2 and lu: by --w2-weight-final and --lu-weight-final; others that at the start",
     )  # fmt: skip
     slices: int = option(
         256, help="Random directions per step of sigreg and visreg.", panel="Uniformity", min=1, max=65536

@@ -62,7 +62,7 @@ class Parts(Generic[C]):
 
 
 class Objective(NamedTuple):
-    """A method's loss, a scalar, and the projections (B, m) of both views, on which the uniformity term acts."""
+    """A method's loss, a scalar, and the projections (B, m) of both views, not normalised, on which the term acts."""
 
     loss: Tensor
     first: Tensor
@@ -200,10 +200,11 @@ class MocoTask(PretrainTask):
         self._keys: tuple[Tensor, Tensor] | None = None
 
     def objective(self, first: Tensor, second: Tensor) -> Objective:
-        q1, q2 = (_unit(self.encoder(view)) for view in (first, second))
-        k1, k2 = (_unit(self._key(view)) for view in (first, second))
+        z1, z2 = (_wide(self.encoder(view)) for view in (first, second))
+        k1, k2 = (F.normalize(_wide(self._key(view))) for view in (first, second))
         self._keys = (k1, k2)
-        return Objective(moco_loss(q1, q2, k1, k2, self.queue.keys, self.temperature), q1, q2)
+        loss = moco_loss(F.normalize(z1), F.normalize(z2), k1, k2, self.queue.keys, self.temperature)
+        return Objective(loss, z1, z2)
 
     @property
     def batch_statistics(self) -> str:
@@ -260,9 +261,9 @@ class ZeroClTask(PretrainTask):
         return Objective(zero_cl_loss(z1, z2, self.along, self.solver), z1, z2)
 
 
-def _unit(x: Tensor) -> Tensor:
-    """Rows of unit length, in float32 at least: a float64 model keeps its precision."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)))
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least: a float64 model keeps its precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @torch.no_grad()

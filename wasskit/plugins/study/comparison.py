@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -21,11 +22,17 @@ def comparison_report(found: Comparison, first: str, second: str) -> Report:
     ]
     smallest = min(found.p_values().values())
     moved = 3 * smallest <= _LEVEL
-    sentence = (
-        f"The distribution has moved: the smallest of three p-values is {smallest:.3g}."
-        if moved
-        else f"Nothing shows that the distribution has moved: the smallest of three p-values is {smallest:.3g}."
-    )
+    needed = math.ceil(3 / _LEVEL) - 1
+    if moved:
+        sentence = f"The distribution has moved: the smallest of three p-values is {smallest:.3g}."
+    elif found.permutations < needed:
+        sentence = (
+            f"Whether the distribution has moved cannot be told: the smallest of three p-values is {smallest:.3g}, and "
+            f"{found.permutations} permutations give none below {1 / (found.permutations + 1):.3g}; take at least "
+            f"--permutations {needed}."
+        )
+    else:
+        sentence = f"Nothing shows that the distribution has moved: the smallest of three p-values is {smallest:.3g}."
     of_rows = "" if found.rows == (found.n, found.m) else f", {found.rows[0]:,} and {found.rows[1]:,} rows relabelled"
     return Report(
         result={**asdict(found), "moved": moved, "first": first, "second": second},

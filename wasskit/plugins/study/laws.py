@@ -33,14 +33,16 @@ def sphere_lu(d: int, t: float = 2.0) -> float:
 
     |z - z'|^2 = 2 - 2 z.z', and by symmetry z' may be a pole, so E exp(2t z.z') is the moment generating function of
     one coordinate at 2t: Gamma(d/2) t^(1-d/2) I_{d/2-1}(2t) = 0F1(; d/2; t^2). Zero coordinates change nothing.
-    Summed as its series, whose terms are all positive.
+    Summed as its series, whose terms are all positive, in units that grow with it.
     """
-    term, total, k = 1.0, 1.0, 0
+    term, total, k, unit = 1.0, 1.0, 0, 0.0
     while term > 1e-17 * total:
         term *= t * t / ((k + 1) * (d / 2 + k))
         total += term
         k += 1
-    return -2 * t + math.log(total)
+        if total > 1e200:
+            term, unit, total = term / total, unit + math.log(total), 1.0
+    return -2 * t + unit + math.log(total)
 
 
 def cloned_instances_lu(lu: float, n: int, times: int) -> float:

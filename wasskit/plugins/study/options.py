@@ -148,4 +148,8 @@ def require_distinct(flag: str, values: tuple[Any, ...]) -> None:
     if not values:
         raise UserError(f"{flag} is empty: give at least one value.")
     if len(set(values)) != len(values):
-        raise UserError(f"{flag} names a value twice: {', '.join(f'{v:g}' for v in values)}.")
+        raise UserError(f"{flag} names a value twice: {', '.join(map(_short, values))}.")
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

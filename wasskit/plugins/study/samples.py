@@ -133,6 +133,11 @@ def log_potentials(
     powers = [round(other / t) for other in ts]
     scales = inverse_lengths.to(x.dtype)
     sums = torch.zeros(len(dims), max(powers), dtype=torch.float64, device=x.device)
+    orders = torch.arange(1, max(powers) + 1, dtype=torch.float64, device=x.device)
+    # Where those of pairs that count (of squared distances up to 3: most have 2) would leave the range of x, powers are
+    # in units of those of the nearest pair so far, exp(units * order).
+    far = -3 * t * max(powers) < math.log(torch.finfo(x.dtype).tiny)
+    units = torch.full((len(dims),), -math.inf if far else 0.0, dtype=torch.float64, device=x.device)
     offset = torch.tensor(-2 * t, dtype=x.dtype, device=x.device)
     gram_buffer, potential_buffer, power_buffer = (x.new_empty(min(_TILE, n) ** 2) for _ in range(3))
     visited = 0
@@ -154,15 +159,19 @@ def log_potentials(
             # exp(2t z.z' - 2t), between exp(-4t) and 1.
             torch.mul(gram, 2 * t * scales[i : i + _TILE, place, None], out=potential)
             torch.addcmul(offset, potential, scales[j : j + _TILE, place], out=potential)
-            potential.exp_()
             if i == j:
-                potential.fill_diagonal_(0)
+                potential.fill_diagonal_(-torch.inf)
+            if far:
+                before, units[place] = units[place].clone(), torch.maximum(units[place], potential.amax().double())
+                sums[place] *= (orders * (before - units[place])).exp()
+                potential.sub_(units[place].to(x.dtype))
+            potential.exp_()
             sums[place, 0] += weight * potential.sum()
             for k in range(1, max(powers)):
                 torch.mul(potential if k == 1 else power, potential, out=power)
                 sums[place, k] += weight * power.sum()
         visited += shape[0] * (shape[0] - 1) // 2 if i == j else shape[0] * shape[1]
-    logs = (sums / visited).log()
+    logs = (sums / visited).log() + units[:, None] * orders
     return [[float(row[k - 1]) for k in powers] for row in logs], visited
 
 

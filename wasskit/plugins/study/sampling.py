@@ -71,7 +71,9 @@ def sphere_lu_error(d: int, pairs: int, t: float = 2.0) -> float:
     shared points or not, and Var mean = Var k / pairs with E k = exp L_U(t), E k^2 = exp L_U(2t); the logarithm
     to first order.
     """
-    return math.sqrt(math.expm1(sphere_lu(d, 2 * t) - 2 * sphere_lu(d, t)) / pairs)
+    excess = sphere_lu(d, 2 * t) - 2 * sphere_lu(d, t)
+    # sqrt(e^x - 1), which is representable where e^x no longer is.
+    return math.exp(excess / 2) * math.sqrt(-math.expm1(-excess) / pairs)
 
 
 def projected_normal_sample(shift: float, n: int, pairs: int, t: float = 2.0) -> Expected:

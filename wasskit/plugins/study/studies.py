@@ -45,7 +45,7 @@ def dimension_report(config: UniformityOptions, cells: Sequence[tuple[int, float
     found.sort(key=lambda o: -o.case.eta)
     return study_report(
         "dimension", "Dimension: what either metric sees of a collapse as m grows", found,
-        step=lambda o: 0, split=lambda o: f"collapsed-{percent(o.case.eta)}", metric_suffix=lambda o: f"@{o.case.m}",
+        step=lambda o: 0, split=lambda o: f"collapsed-{100 * o.case.eta:g}", metric_suffix=lambda o: f"@{o.case.m}",
         series=lambda o: rf"$\eta = {100 * o.case.eta:g}\,\%$", x=lambda o: o.case.m, xlabel="dimension $m$",
         log2=True,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def cloning_report(kind: Literal["fcc", "fbc", "icc"], config: CloningOptions, d
 
     return study_report(
         kind, f"{title} (m = {config.dim})", run_cases(kind, cases, config, n, device),
-        step=lambda o: o.case.k, split=lambda o: f"{kind}-collapsed-{percent(o.case.eta)}",
+        step=lambda o: o.case.k, split=lambda o: f"{kind}-collapsed-{100 * o.case.eta:g}",
         metric_suffix=lambda o: "",
         series=level, x=lambda o: o.case.k, xlabel=xlabel,
     )  # fmt: skip

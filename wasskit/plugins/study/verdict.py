@@ -304,8 +304,9 @@ def cautions(x: Measurement) -> list[str]:
     said = []
     if x.n <= x.m:
         said.append(
+            # On n - 1 dimensions tr S^{1/2} is at most sqrt((n - 1) tr S), and |mu|^2 + tr S is 1.
             f"{x.n:,} embeddings in {x.m} dimensions span at most {x.n - 1}: W2 cannot fall below "
-            f"{x.w2_expected:.2f} here. Measure at least {4 * x.m:,}."
+            f"{math.sqrt(2 - 2 * math.sqrt((x.n - 1) / x.m)):.2f} here. Measure at least {4 * x.m:,}."
         )
     if x.zeros:
         said.append(f"{x.zeros:,} zero vectors lie on no sphere and were left out.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from wasskit.plugins.mrl.search import calibration
 from wasskit.plugins.mrl.search.codes import CODES
 from wasskit.plugins.mrl.search.index import PrefixIndex
 from wasskit.plugins.mrl.search.parts import shortlist_codes
-from wasskit.plugins.mrl.search.storage import Change
+from wasskit.plugins.mrl.search.scan import QUERIES
+from wasskit.plugins.mrl.search.storage import Change, Store
 
 Array = NDArray[Any]
 
@@ -74,6 +77,17 @@ def test_the_whole_vector_as_its_own_prefix_gives_the_exact_neighbours(tmp_path:
     index = PrefixIndex.create(tmp_path / "x", x, dim=24, code="float32", axes=axes)
     assert_nearest(index.search(q, 10, shortlist=10), q, x, np.arange(700), 10)
     assert_nearest(index.search(q, 10, exact=True), q, x, np.arange(700), 10)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_coordinate_that_no_row_uses_does_not_drown_the_others(tmp_path: Path, code: Any) -> None:
+    """Of a query that does, all rows are as far in this coordinate: the neighbours are those of the others."""
+    x, q = clusters(900), clusters(30, seed=1)
+    x[:, 5], q[:, 5] = 0, 2
+    index = PrefixIndex.create(tmp_path / "x", x, dim=24, axes="given", code=code)
+    found, truth = index.search(q, 10, shortlist=100).ids, index.search(q, 10, exact=True).ids
+    recall = np.mean([len({*a} & {*b}) / 10 for a, b in zip(found.tolist(), truth.tolist(), strict=True)])
+    assert recall > 0.9, "a hundred rows at random hold a ninth"
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -348,6 +362,51 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
     assert index.delete([0]) == 1
 
 
+def test_two_threads_do_not_meet(tmp_path: Path) -> None:
+    """A lock is its process's: the files of one thread's change would be leftovers to the other."""
+    x = clusters(20)
+    index = PrefixIndex.create(tmp_path / "x", x)
+    with index._store.changing(), ThreadPoolExecutor(1) as pool:
+        change = pool.submit(PrefixIndex(tmp_path / "x").add, x)
+        with pytest.raises(UserError, match=r"this one, in another thread.* is changing the index"):
+            change.result()
+    assert len(index.add(x)) == 20
+
+
+def test_a_search_goes_on_with_what_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another thread adds so many rows between two of its blocks that the code is learned anew."""
+    x, q, codes = clusters(60), clusters(QUERIES + 10, seed=1), []
+    index = PrefixIndex.create(tmp_path / "x", x, dim=6)
+    expected = index.search(q, 10, shortlist=20)
+
+    def shortlist(parts: Any, code: Any, *given: Any, **options: Any) -> Any:
+        codes.append(code)
+        if len(codes) == 1:
+            index.add(clusters(300, seed=2))
+        return shortlist_codes(parts, code, *given, **options)
+
+    monkeypatch.setattr("wasskit.plugins.mrl.search.index.shortlist_codes", shortlist)
+    assert_same(index.search(q, 10, shortlist=20), expected)
+    assert len(codes) == 2
+    assert index._code is not codes[1]
+
+
+def test_who_comes_too_late_leaves_the_lock_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that make an index in one new folder the second must not clean up under the first."""
+    changing, folder = Store.changing, tmp_path / "x"
+    with contextlib.ExitStack() as first, monkeypatch.context() as patch:
+
+        def late(store: Store) -> Any:
+            patch.setattr(Store, "changing", changing)
+            first.enter_context(changing(Store(folder)))
+            return changing(store)
+
+        patch.setattr(Store, "changing", late)
+        with pytest.raises(UserError, match="is changing the index"):
+            PrefixIndex.create(folder, clusters(20))
+        assert (folder / ".lock").exists()
+
+
 def test_an_open_index_goes_on_with_what_others_have_made(tmp_path: Path) -> None:
     x = clusters(40)
     one = PrefixIndex.create(tmp_path / "x", x[:10])
@@ -387,6 +446,7 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     index = PrefixIndex.create(tmp_path / "x", x)
     named = PrefixIndex.create(tmp_path / "named", x[:2], ids=["a", "b"])
+    last = PrefixIndex.create(tmp_path / "last", x[:1], ids=[2**63 - 2])
     create = PrefixIndex.create
     new = tmp_path / "new"
     cases: list[tuple[Any, str]] = [
@@ -401,6 +461,9 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
         (lambda: create(new, x, ids=range(9)), "9 ids do not fit the 10 rows of the array of vectors"),
         (lambda: create(new, x, ids=[0] * 10), r"The id 0 occurs more than once \(1 do\)"),
         (lambda: create(new, x, ids=[0.5] * 10), "ids are whole numbers, or texts"),
+        (lambda: create(new, x, ids=np.arange(10, dtype=np.uint64) + np.uint64(2**63)), "9223372036854775817 is too l"),
+        (lambda: create(new, x, ids=[*range(9), 2**63 - 1]), "the id 9223372036854775807 is too large"),
+        (lambda: last.add(x), "has used its last id, 9223372036854775806: give ids for the new rows"),
         (lambda: create(new, x, ids=["a\udcff", *"bcdefghij"]), "an id is not valid UTF-8"),
         (lambda: index.add(x[:, :3]), "has vectors of 3 numbers, the index .*x 24"),
         (lambda: index.add(x, range(5, 15)), r"The id 5 is in the index already \(5 are\)"),
@@ -415,6 +478,7 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             call()
     assert len(index) == 10
+    assert len(PrefixIndex(last.path)) == 1
     assert not new.exists()
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
 

@@ -55,6 +55,8 @@ def body(config: MetrixSearch, invocation: Invocation) -> Mapping[str, Any]:
         parts = open_parts(model, config) if number is not None or config.gallery is None else None
         if parts is None or number is None:
             query = open_images(path, model.description, name="query")
+            if len(query) != 1:
+                raise UserError(f"IMAGE: {path} holds {len(query):,} images: name one of them.")
         else:
             query = _numbered(parts.test, number)
         if parts is None or config.gallery is not None:

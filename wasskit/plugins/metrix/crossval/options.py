@@ -85,5 +85,9 @@ class CrossvalOptions(RecipeOptions):
         super().validate()
         if self.frozen and not (self.model.pretrained or self.model.weights):
             raise UserError("--frozen: a trunk that has learned nothing is of no use; give --weights or --pretrained.")
-        if self.pairs == "anchor-negative" and "proxyanchor" in self.comparison.losses:
-            raise UserError("--pairs anchor-negative: proxies have no image and no feature map to mix; leave it out.")
+        unmixed = {"input", "feature"} & set(self.comparison.modes)
+        if self.pairs == "anchor-negative" and "proxyanchor" in self.comparison.losses and unmixed:
+            raise UserError(
+                f"--pairs anchor-negative: proxies have no image and no feature map to mix in {min(unmixed)} mode; "
+                "leave it out, or compare --modes baseline,embed."
+            )

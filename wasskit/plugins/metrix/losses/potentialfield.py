@@ -49,7 +49,7 @@ class PotentialField(ProxyLoss, name="potentialfield"):
         radius: float = 0.2,
         proxies_per_class: int = 15,
     ) -> None:
-        if proxies_per_class < 1 or proxies_per_class != int(proxies_per_class):
+        if not (proxies_per_class >= 1 and float(proxies_per_class).is_integer()):
             raise ValueError(f"proxies_per_class must be a whole number from 1 on, not {proxies_per_class}")
         super().__init__(num_classes, embedding_dim, int(proxies_per_class))
         if not 0 < decay <= 10:

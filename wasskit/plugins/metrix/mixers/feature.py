@@ -183,12 +183,14 @@ def mixed_maximum(flat: Tensor, x: Tensor, n: Tensor, lam: float, window: tuple[
     """Maximum over dimension 1 of ``lam * flat[x] + (1 - lam) * flat[n]`` and its position, the first of equals.
 
     ``flat`` (B, H W, C) with ``window`` (H, W); ``x`` and ``n`` (Q,) best on the host and equal x together. Returns
-    (Q, C) twice, the positions as uint8, or int16 for more than 256. The mixtures are formed in tiles: an item
+    (Q, C) twice, the positions in the smallest type that holds them. The mixtures are formed in tiles: an item
     against all others where most of its pairs are wanted, else the pairs alone.
     """
     items, length, channels = flat.shape
     values = flat.new_empty(len(x), channels)
-    positions = torch.empty((len(x), channels), dtype=torch.uint8 if length <= 256 else torch.int16, device=flat.device)
+    kinds = (torch.uint8, torch.int16, torch.int32)
+    kind = next(kind for kind in kinds if length - 1 <= torch.iinfo(kind).max)
+    positions = torch.empty((len(x), channels), dtype=kind, device=flat.device)
     tile = 2**21 if flat.device.type == "cpu" else 2**26
     each = max(1, tile // (length * channels))  # mixtures
     room = flat.new_empty(0)

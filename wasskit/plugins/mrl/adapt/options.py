@@ -114,9 +114,8 @@ class AdaptTrainingOptions(OptionGroup):
     def resolved(self, learns: Learns) -> Self:
         """With a value for everything that depends on what is learned from."""
         objective = self.objective
-        if learns == "labels" and not (
-            objective.alpha or self.cosine_weight or objective.wasserstein_weight or self.keep_weight
-        ):
+        transport = objective.wasserstein_weight and not objective.has_one
+        if learns == "labels" and not (objective.alpha or self.cosine_weight or transport or self.keep_weight):
             raise UserError("--alpha 0 and --cosine-weight 0 leave nothing to learn: raise one of them.")
         if self.start == "discriminant" and (learns != "labels" or self.network == "rotation"):
             raise UserError("--start discriminant needs labels to learn from, and the residual network.")

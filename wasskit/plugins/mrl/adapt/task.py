@@ -52,6 +52,7 @@ def divide(vectors: Vectors, learns: Learns, fraction: float, seed: int) -> Part
     """Keep a part of the vectors (of each class where there are labels) for validation; of pairs, some queries.
 
     With pairs all vectors stay on both sides: it is the judgements of the queries kept that are not trained on.
+    Raises ``UserError`` where labels are learned of which no class has two vectors.
     """
     if learns == "pairs":
         if vectors.pairs is None:
@@ -59,6 +60,10 @@ def divide(vectors: Vectors, learns: Learns, fraction: float, seed: int) -> Part
         train, held = split_pairs(vectors.pairs, fraction, seed)
         return Parts(Vectors(vectors.rows, None, train), Vectors(vectors.rows, None, held))
     rest, part = stratified_split(vectors.labels, fraction, seed, size=len(vectors))
+    if not len(part):  # every class has one vector
+        if learns == "labels":
+            raise UserError("--labels: no class has two vectors; of those, --learn neighbours can learn.")
+        rest, part = stratified_split(None, fraction, seed, size=len(vectors))
     return Parts(*(_chosen(vectors, rows) for rows in (rest, part)))
 
 
@@ -116,7 +121,8 @@ class Validation:
 
     In percent at each prefix and as ``name`` their mean: ``overlap10``, the share of the ten nearest training vectors
     that stay; ``nn1``, the accuracy of the class of the nearest; with pairs ``recall@1`` and ``recall@10``, the share
-    of queries with a relevant document among the nearest of all documents. ``decides`` names what chooses the best.
+    of queries with a relevant document among the nearest of all other documents. ``decides`` names what chooses the
+    best.
     """
 
     def __init__(self, train: Vectors, held: Vectors, learns: Learns, device: torch.device, *, seed: int = 0) -> None:
@@ -127,6 +133,7 @@ class Validation:
             queries, documents = self.pairs.queries.unique(), _documents(train, held)
             self.vectors, self.bank = train.rows[queries].to(**to), train.rows[documents].to(**to)
             self.relevant = _relevant(self.pairs, queries, documents).to(device)
+            self.own = _places(queries, documents).to(device)
             return
         kept = torch.arange(len(train))
         if len(train) > BANK:
@@ -167,8 +174,11 @@ class Validation:
 
     def _ranked(self, queries: Tensor, bank: Tensor, rows: slice) -> dict[str, Tensor]:
         hits = torch.zeros(2, dtype=torch.float64, device=bank.device)
-        for part, _, places in nearest_blocks(queries, bank, min(10, len(bank))):
+        for part, _, places in nearest_blocks(queries, bank, min(11, len(bank))):
             found = self.relevant[rows][part].gather(1, places)
+            # What is no answer goes last: the query itself.
+            itself = (places == self.own[rows][part][:, None]) & ~found
+            found = found.gather(1, itself.int().argsort(dim=1, stable=True))[:, :10]
             hits = hits + torch.stack([found[:, 0], found.any(1)]).sum(1)
         return {"recall@1": hits[0], "recall@10": hits[1]}
 
@@ -177,6 +187,12 @@ def _documents(*parts: Vectors) -> Tensor:
     both = [part.pairs.documents for part in parts if part.pairs is not None]
     documents: Tensor = torch.cat(both).unique()
     return documents
+
+
+def _places(queries: Tensor, documents: Tensor) -> Tensor:
+    """Which of the documents (D,), ascending, each query (Q,) is; -1 where it is none."""
+    place = torch.searchsorted(documents, queries).clamp_max(len(documents) - 1)
+    return torch.where(documents[place] == queries, place, -1)
 
 
 def _relevant(pairs: Pairs, queries: Tensor, documents: Tensor) -> Tensor:

@@ -65,6 +65,9 @@ class PrefixCode:
         prefixes = draft.prefixes(x)
         if kind == "int8":
             low, step = int8_ranges(prefixes)
+            # The widest range of a unit prefix. A constant coordinate, of step 1, would drown all others in the
+            # weights of a query that has another value there.
+            step.clamp_(max=2 / 255)
         elif kind == "binary":
             low = prefixes.double().mean(0).float()
             step = 2 * (prefixes - low).abs().double().mean(0).float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.storage import Change, Segment, Store
 from wasskit.text import short_text
+
+LARGEST = (1 << 63) - 1
+"""Ids are below it: as int64 it is the next one after the largest."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,19 @@ def as_ids(given: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     if values.ndim != 1:
         raise UserError(f"ids have the shape {values.shape}: give one id for each row.")
     if values.dtype.kind in "iu" or not len(values):
+        if len(values) and int(values.max()) >= LARGEST:
+            raise UserError(f"the id {values.max()} is too large: ids are below {LARGEST}; give larger ones as texts.")
         return values.astype(np.int64)
     if values.dtype.kind not in "UO" or not all(isinstance(value, str) for value in values.tolist()):
         raise UserError("ids are whole numbers, or texts: give them all as the one or the other.")
     return values.astype(object)
+
+
+def ids_from(first: int, count: int, index: Path) -> NDArray[Any]:
+    """The next ``count`` whole numbers. Raises ``UserError`` where an index has not so many left."""
+    if first + count > LARGEST:
+        raise UserError(f"{index} has used its last id, {first - 1}: give ids for the new rows.")
+    return np.arange(first, first + count)
 
 
 def check_new(new: NDArray[Any], present: Iterable[NDArray[Any]]) -> None:

@@ -17,9 +17,9 @@ from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.building import SAMPLE, Source, learn_code, write_segment
 from wasskit.plugins.mrl.search.calibration import needed_shortlist
-from wasskit.plugins.mrl.search.codes import Axes, CodeName
+from wasskit.plugins.mrl.search.codes import Axes, CodeName, PrefixCode
 from wasskit.plugins.mrl.search.graphs import check_faiss
-from wasskit.plugins.mrl.search.ids import as_ids, check_new, named
+from wasskit.plugins.mrl.search.ids import as_ids, check_new, ids_from, named
 from wasskit.plugins.mrl.search.models import Encoder
 from wasskit.plugins.mrl.search.parts import (
     LiveRows,
@@ -55,6 +55,14 @@ class Neighbours(NamedTuple):
 
     ids: NDArray[Any]
     similarities: NDArray[np.float32]
+
+
+class _Opened(NamedTuple):
+    """What a description names. In one: a search goes on with what it began with, whatever another thread changes."""
+
+    description: Description
+    code: PrefixCode
+    parts: tuple[Part, ...]
 
 
 class PrefixIndex:
@@ -150,6 +158,18 @@ class PrefixIndex:
 
     # --- What is in it ------------------------------------------------------------------------------------------------
 
+    @property
+    def description(self) -> Description:
+        return self._opened.description
+
+    @property
+    def _code(self) -> PrefixCode:
+        return self._opened.code
+
+    @property
+    def _parts(self) -> tuple[Part, ...]:
+        return self._opened.parts
+
     def __len__(self) -> int:
         return self.description.live
 
@@ -204,17 +224,17 @@ class PrefixIndex:
         if k < 1 or (shortlist is not None and shortlist < 1):
             raise UserError(f"k and shortlist are {k} and {shortlist}: expected at least 1.")
         source = Source(queries, self.encoder, what="the array of queries")
-        of, parts = self.description, self._parts
+        of, code, parts = self._opened
         _check_width(source, of, self.path)
-        k = min(k, len(self))
+        k = min(k, of.live)
         ids: NDArray[Any] = np.empty((len(source), k), object if of.text_ids else np.int64)
         similarities = np.empty((len(source), k), np.float32)
         start = 0
-        size = min(k + 16 if exact else max(k, shortlist or of.needed(k)), len(self))
+        size = min(k + 16 if exact else max(k, shortlist or of.needed(k)), of.live)
         for chunk in source.chunks() if k else ():
             for some in query_blocks(len(chunk), size):
                 x = F.normalize(chunk[some], dim=1)
-                by_codes = None if exact else shortlist_codes(parts, self._code, x, size, probes=probes)
+                by_codes = None if exact else shortlist_codes(parts, code, x, size, probes=probes)
                 rows = shortlist_whole(parts, x, size) if by_codes is None else by_codes
                 end = start + len(x)
                 ids[start:end], similarities[start:end] = rank(parts, x, rows, k, texts=of.text_ids)
@@ -293,10 +313,10 @@ class PrefixIndex:
     def _load(self) -> None:
         """Open what the description names; once more where a writer has replaced it meanwhile."""
         for last in (False, True):
-            self.description = read_description(self.path)
+            of = read_description(self.path)
             try:
-                self._code = read_code(self._store, self.description)
-                self._parts: tuple[Part, ...] = open_parts(self._store, self.description, self._code)
+                code = read_code(self._store, of)
+                self._opened = _Opened(of, code, open_parts(self._store, of, code))
                 return
             except MissingFile:
                 if last:
@@ -311,7 +331,8 @@ def _gone_unless_made(folder: Path) -> Iterator[None]:
         yield
     finally:
         if new and folder.is_dir() and not is_index(folder):
-            with contextlib.suppress(OSError):
+            # Unless another one, which was faster, is making an index there.
+            with contextlib.suppress(OSError, UserError), Store(folder).changing():
                 (folder / LOCK).unlink(missing_ok=True)
                 folder.rmdir()
 
@@ -367,7 +388,7 @@ def _new_ids(of: Description, path: Path, ids: Sequence[Any] | NDArray[Any] | No
         return _same_kind(of, path, as_ids(ids))
     if of.text_ids:
         raise UserError(f"the ids of {path} are texts: give one for each new row.")
-    return np.arange(of.next_id, of.next_id + count)
+    return ids_from(of.next_id, count, path)
 
 
 def _same_kind(of: Description, path: Path, ids: NDArray[Any]) -> NDArray[Any]:

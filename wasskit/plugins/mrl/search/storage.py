@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -182,12 +183,12 @@ class Store:
         """A change of this process alone; without :meth:`Change.commit` nothing has changed.
 
         Raises:
-            UserError: another process is changing the index, or the file system refuses.
+            UserError: another process or thread is changing the index, or the file system refuses.
         """
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with held(self.folder / LOCK):
+            with _alone(self.folder.resolve()), held(self.folder / LOCK):
                 self.clear()
                 change = Change(self)
                 try:
@@ -216,6 +217,23 @@ class Store:
         """A prefix that no file of the folder has."""
         found = [_OURS.fullmatch(path.name) for path in self.folder.iterdir()]
         return f"{max((int(match[1]) for match in found if match), default=0) + 1:06d}"
+
+
+_CHANGING: set[Path] = set()
+_GUARD = threading.Lock()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One thread of this process at a time: a lock on a file is the process's, and falls when any thread closes it."""
+    with _GUARD:
+        if folder in _CHANGING:
+            raise LockHeld("this one, in another thread")
+        _CHANGING.add(folder)
+    try:
+        yield
+    finally:
+        _CHANGING.discard(folder)
 
 
 class Change:

@@ -36,14 +36,16 @@ def body(config: PlotRetrieval, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
     from wasskit.plugins.plot.look import finish, look_of
     from wasskit.plugins.plot.reports import costs_report
-    from wasskit.plugins.plot.sources import costs_of
+    from wasskit.plugins.plot.sources import costs_of, other_name
 
     if config.labels is not None and len(config.labels) != len(config.sources):
         raise UserError(f"--labels names {len(config.labels)} for {len(config.sources)} sources: give one each.")
     found = [costs_of(source, config.cost, config.metric) for source in config.sources]
     table = found[0][0]
     accuracy = config.metric or table.preferred
-    names = config.labels or [source.resolve().name for source in config.sources]
+    names: list[str] = list(config.labels or ())
+    for source in config.sources[len(names) :]:
+        names.append(other_name(source.resolve().name, source, names))
     # One run needs no name beside its strategies, and a run's several results are told apart by their files.
     shown = []
     for name, tables in zip(names, found, strict=True):

@@ -23,8 +23,7 @@ class StudyAll(RepeatedOptions):
 
     def validate(self) -> None:
         super().validate()
-        if not self.only or len(set(self.only)) != len(self.only):
-            require_distinct("--only", ())
+        require_distinct("--only", self.only)
 
 
 def body(config: StudyAll, invocation: Invocation) -> Mapping[str, Any]:
