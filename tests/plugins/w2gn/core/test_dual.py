@@ -85,7 +85,7 @@ def test_the_start_of_networks_for_images_gains_nothing_on_itself() -> None:
     start = W2GN(QuadraticPotential(networks[0]), QuadraticPotential(networks[1]))
     x, y = draw(20, 3, 8, 8), draw(20, 3, 8, 8, seed=1)
     start.center(x.float(), y.float())
-    assert start.psi.gain is not None
+    assert isinstance(start.psi.gain, Tensor)
     assert float(start.psi.gain) < 1
     # Conjugates of a hundred or so are solved until residuals are below 1e-6, whose squares are their errors.
     assert gain(start, x, y).total == pytest.approx(0, abs=1e-9)
