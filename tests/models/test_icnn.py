@@ -103,6 +103,18 @@ def test_derivatives_of_a_sweep_to_third_order(dim: int, hidden: tuple[int, ...]
     assert torch.autograd.gradcheck(lambda *given: sweep.value(form, given[0], given[1:]), (x, *tensors))
 
 
+@pytest.mark.parametrize("dim", [2, 9])
+def test_derivatives_of_a_retained_sweep_do_not_depend_on_their_order(dim: int) -> None:
+    torch.manual_seed(dim)
+    network = DenseICNN(dim, (5, 4), 2).double()
+    x = torch.randn(3, dim, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *network.parameters()]
+    expected = torch.autograd.grad(network(x).sum(), inputs)
+    value, gradient = network.value_and_gradient(x)
+    torch.autograd.grad(gradient.square().sum(), inputs, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(value.sum(), inputs), expected)
+
+
 def test_weights_that_change_before_the_derivative_are_refused() -> None:
     network = DenseICNN(3, (5, 4))
     loss = network.gradient(torch.randn(2, 3)).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -203,3 +204,20 @@ def test_wrong_input() -> None:
     x[2, 1] = torch.nan
     with pytest.raises(ValueError, match="1 of 4 points of the first cloud are not finite"):
         sinkhorn_divergence(x, y, blur=1.0)
+
+
+def test_more_steps_never_lower_the_dual_value() -> None:
+    """Whatever is extrapolated: a small blur, a point of next to no weight."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (7, 5))
+    shares = torch.tensor([1e-200, *[1.0] * 6], dtype=torch.float64)
+    costs = []
+    for steps in (1, 4, 16, 64, 256, 1024):
+        with pytest.warns(RuntimeWarning, match=f"stopped after {steps} sweeps"):
+            found = sinkhorn_divergence(x, y, blur=0.02, x_weights=shares, max_steps=steps)
+        costs.append(float(found.cost))
+    # Potentials are off by some eps of their size, which grows to that of eps log 1e200.
+    assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(costs))
+    # The entropic cost lies between the unregularised one, of 7 by 5 pairs, and that of the independent coupling.
+    largest = 0.5 * torch.cdist(x[1:], y).square().mean()
+    assert 0 < costs[0] <= costs[-1] <= float(largest)

@@ -74,6 +74,8 @@ def test_bad_input() -> None:
         energy_distance(torch.zeros(3, 2), torch.zeros(3, 4))
     with pytest.raises(ValueError, match="two points"):
         energy_distance(torch.zeros(1, 2), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"^the energy distance needs at least a point"):
+        energy_distance(torch.zeros(0, 2), torch.zeros(3, 2), unbiased=False)
 
 
 @pytest.mark.parametrize("dim", [3, 20])

@@ -150,12 +150,16 @@ def test_balanced_coordinates_make_the_optimal_map_the_identity() -> None:
     expected = (x - mean1) @ gaussian_transport_map(first, second) + mean2
     torch.testing.assert_close(b.gaussian_map(x), expected)
     products = (b.source(x) * b.target(y)).sum(1).mean()
-    torch.testing.assert_close(b.inner_products(products, x, y), (x * y).sum(1).mean())
+    torch.testing.assert_close(b.half_squared_distance(products, x, y), 0.5 * (x - y).square().sum(1).mean())
     torch.testing.assert_close(b.source_back(b.source(x)), x)
     images = torch.randn(4, dim, 3, 2, dtype=torch.float64)
     pixels = images.permute(0, 2, 3, 1).reshape(-1, dim)
     torch.testing.assert_close(b.source(images).permute(0, 2, 3, 1).reshape(-1, dim), b.source(pixels))
     torch.testing.assert_close(b.source_back(b.source(images)), images)
+    others = torch.randn(4, dim, 3, 2, dtype=torch.float64)
+    products = (b.source(images) * b.target(others)).flatten(1).sum(1).mean()
+    half = 0.5 * (images - others).square().flatten(1).sum(1).mean()
+    torch.testing.assert_close(b.half_squared_distance(products, images, others), half)
 
 
 def test_balance_of_a_degenerate_cloud_is_finite() -> None:

@@ -97,14 +97,17 @@ class Embeddings:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
+    def chunks(self, rows: int | None = None, *, wide: bool = False) -> Iterator[Tensor]:
         """The vectors in order, (up to ``rows``, D) float32 at a time; None: as many as make 64 MiB.
 
+        Args:
+            wide: leave float64 as it is.
+
         Raises:
-            UserError: a row is not finite in float32: which, and how many of the file are.
+            UserError: a row is not finite in that type: which, and how many of the file are.
         """
         for part in self.stored.split(rows or self._at_a_time):
-            found: Tensor = part.to(torch.float32)
+            found: Tensor = part if wide and part.dtype == torch.float64 else part.to(torch.float32)
             self._refuse(found)
             yield found
 

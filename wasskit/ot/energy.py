@@ -191,4 +191,5 @@ def check_samples(x: Tensor, y: Tensor, unbiased: bool) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"samples of shapes (n, d) and (m, d) are needed, not {tuple(x.shape)} and {tuple(y.shape)}")
     if min(len(x), len(y)) < (2 if unbiased else 1):
-        raise ValueError("the unbiased energy distance needs at least two points of each sample")
+        which, least = ("unbiased ", "two points") if unbiased else ("", "a point")
+        raise ValueError(f"the {which}energy distance needs at least {least} of each sample")

@@ -213,11 +213,15 @@ class Balance(NamedTuple):
         """The same coordinates in the dtype and on the device of ``like``."""
         return Balance(*(t.to(like) for t in self))
 
-    def inner_products(self, products: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """``E <x, y>`` under a coupling from ``E <x', y'>`` of the transformed points and a batch of either measure."""
+    def half_squared_distance(self, products: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """``E |x - y|^2 / 2`` under a coupling, from ``E <x', y'>`` of the transformed points and a batch of either
+        measure. Computed about the two means, so that points far from zero lose no digits.
+        """
         m, n = like_channels(self.source_mean, x), like_channels(self.target_mean, y)
-        x_mean, y_mean = x.mean(0, keepdim=True), y.mean(0, keepdim=True)
-        return products / self.scale + (m * y_mean + n * x_mean - m * n).sum()
+        from_m, from_n = x - m, y - n
+        between = ((m - n) * ((m - n) / 2 + from_m.mean(0, keepdim=True) - from_n.mean(0, keepdim=True))).sum()
+        around = from_m.square().flatten(1).sum(1).mean() + from_n.square().flatten(1).sum(1).mean()
+        return between + 0.5 * around - products / self.scale
 
 
 def along_channels(matrix: Tensor, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -350,6 +351,36 @@ def test_the_estimator_repeats_itself_and_names_its_features() -> None:
     assert np.array_equal(one.transform(x), two.transform(x))
     assert one.transform(x).shape == (60, 8)
     assert one.get_feature_names_out()[:2].tolist() == ["matryoshkaadaptor0", "matryoshkaadaptor1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"learn": "labels"}, "learn='labels' needs y"),
+        ({"learn": "classes"}, "learn: 'classes' is not one of auto, labels, neighbours"),
+        ({"network": "deep"}, "network: 'deep' is not one of residual, rotation"),
+        ({"blend": 2.0}, "blend: 2.0 is out of range"),
+        ({"hidden": 0}, "hidden: 0 is out of range"),
+        ({"epochs": 0}, "epochs: 0 is out of range"),
+        ({"dims": (8, 4)}, "dimensions must increase"),
+    ],
+)
+def test_options_of_the_estimator_out_of_bounds_are_refused(options: dict[str, Any], sentence: str) -> None:
+    import wasskit
+
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        wasskit.MatryoshkaAdaptor(**options).fit(vectors(20).numpy())
+
+
+def test_the_estimator_takes_options_of_numpy() -> None:
+    import wasskit
+
+    x = vectors(20).numpy()
+    plain = wasskit.MatryoshkaAdaptor((4, 8), epochs=1, hidden=8, random_state=2).fit(x)
+    dims, state = np.array([4, 8]), np.int64(2)
+    other = wasskit.MatryoshkaAdaptor(dims, epochs=np.int64(1), hidden=np.int64(8), random_state=state)  # type: ignore[arg-type]
+    assert np.array_equal(other.fit(x).transform(x), plain.transform(x))
+    wasskit.MatryoshkaAdaptor((4, 8), epochs=1, hidden=8, random_state=None).fit(x)
 
 
 def test_the_estimator_is_saved_and_loaded(tmp_path: Path) -> None:

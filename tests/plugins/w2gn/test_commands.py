@@ -16,9 +16,12 @@ from PIL import Image
 from wasskit import TransportMap
 from wasskit.data.registry import load_dataset
 from wasskit.models.export import save_weights
+from wasskit.models.icnn import ConvICNN, QuadraticPotential
+from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.experiments import apply
 from wasskit.plugins.w2gn.experiments.apply import SavedMap
 from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, load_autoencoder
+from wasskit.plugins.w2gn.maps import save_map
 
 RunCli = Callable[..., Any]
 SMALL = ("--hidden", "16,8", "--batch-size", "64", "--device", "cpu", "--eval-every", "20")
@@ -299,6 +302,16 @@ def test_style_on_folders(run_cli: RunCli, tmp_path: Path) -> None:
     assert run_cli("w2gn", "style", *options, *published).exit_code == 0
 
 
+def test_maps_of_images_are_not_solved_by_newton(run_cli: RunCli, tmp_path: Path) -> None:
+    save_map(tmp_path / "map.safetensors", W2GN(*(QuadraticPotential(ConvICNN(8, 3, 2)) for _ in range(2))))
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    back = ("w2gn", "apply", tmp_path / "map.safetensors", tmp_path / "image.png", "--inverse", "--device", "cpu")
+    result = run_cli(*back, "--refine", "newton")
+    assert result.exit_code == 2
+    assert "give --refine lbfgs" in result.stderr
+    assert run_cli(*back, "--refine", "lbfgs").exit_code == 0
+
+
 @pytest.mark.slow
 def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
     # At the published size one step on a processor takes seconds; the estimate comes before the first.
@@ -325,6 +338,7 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
         (("latent", "--image-size", "20"), "8, 16, 32, 64"),
         (("benchmark", "--pairs", "absent.npz"), "no benchmark pair at absent.npz"),
         (("style", "--images", "absent"), "There is no folder"),
+        (("style", "--refine", "newton"), "give --refine lbfgs"),
         (("toy", "--target", "nan.npy"), "nan.npy has 1 rows with NaN or infinite entries (rows 2)"),
         (("toy", "--target", "flat.npy"), "flat.npy must be a matrix (N, m)"),
         (("toy", "--target", "moons", "--source", "cube.npy"), "dimension 3 and --target moons dimension 2"),

@@ -177,3 +177,11 @@ class StagedOptions(TransportOptions):
     start_floor: float = option(
         1e-3, help="Smallest variance for the Gaussian start, over the mean one.", panel="Potentials", above=0, below=1
     )
+
+
+def refuse_newton(refine: str) -> None:
+    """Raises `UserError` for Newton's method, where the networks are those for images."""
+    if refine == "newton":
+        raise UserError(
+            "--refine newton needs second derivatives, which networks for images do not have: give --refine lbfgs."
+        )

@@ -15,6 +15,7 @@ from wasskit import TransportMap
 from wasskit.errors import UserError
 from wasskit.models.export import save_weights
 from wasskit.ot import gaussian_maps
+from wasskit.plugins.w2gn.experiments.apply import SavedMap
 from wasskit.plugins.w2gn.maps import load_map
 
 Array = NDArray[Any]
@@ -117,6 +118,16 @@ def test_a_cloud_far_from_zero_loses_nothing() -> None:
     np.testing.assert_allclose(maps.inverse_transform(maps.transform(x)), x, atol=1e-4)
 
 
+def test_files_of_rows_far_from_zero_lose_nothing(tmp_path: Path) -> None:
+    x, y = draw(80, 2) + 1e9, draw(80, 2, seed=1)
+    maps = TransportMap(**QUICK).fit(x, y)
+    np.save(tmp_path / "x.npy", x)
+    SavedMap(maps.save(tmp_path / "map.safetensors")).apply(tmp_path / "x.npy", tmp_path / "mapped.npy")
+    found = np.load(tmp_path / "mapped.npy")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, maps.transform(x), rtol=1e-6, atol=1e-6)
+
+
 def test_fifty_rows_of_many_columns() -> None:
     x, y = draw(50, 80), 1 + draw(50, 80, seed=1)
     maps = TransportMap(**QUICK).fit(x, y)
@@ -167,6 +178,68 @@ def test_bad_arrays_get_one_sentence() -> None:
     maps = TransportMap(**QUICK).fit(x, x)
     with pytest.raises(ValueError, match="X has 3 features, but TransportMap is expecting 2"):
         maps.transform(draw(5, 3))
+
+
+def test_options_are_those_of_numpy_and_of_scikit_learn() -> None:
+    x, y = draw(60, 2), draw(60, 2, seed=1) * 3
+    plain = TransportMap(**QUICK, keep="end", lr=0.5, random_state=3).fit(x, y)
+    given = {**QUICK, "steps": np.int64(6), "hidden": np.array([8, 5])}
+    other = TransportMap(**given, keep="end", lr=np.float32(0.5), random_state=np.int64(3)).fit(x, y)
+    assert (other.transform(x) == plain.transform(x)).all()
+    drawn = [
+        TransportMap(**QUICK, keep="end", random_state=np.random.RandomState(seed)).fit(x, y).transform(x)
+        for seed in (0, 0, 1)
+    ]
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
+    TransportMap(**QUICK, random_state=None).fit(x, y)
+    with pytest.raises(ValueError, match="inverse: 'exact' is not one of solved, network"):
+        TransportMap(**QUICK, inverse="exact").fit(x, y)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'later' cannot be used to seed"):
+        TransportMap(**QUICK, random_state="later").fit(x, y)  # type: ignore[arg-type]
+
+
+class Frame:
+    """A table with names of columns."""
+
+    def __init__(self, values: Array, *names: str) -> None:
+        self.values, self.names = values, names
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.values, dtype=dtype)
+
+
+def test_names_of_columns_are_those_of_the_latest_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What scikit-learn reads the names by, of tables whose libraries are not installed here.
+    monkeypatch.setattr(
+        "sklearn.utils.validation._get_feature_names",
+        lambda rows: np.asarray(rows.names, dtype=object) if isinstance(rows, Frame) else None,
+    )
+    x, y = draw(60, 2), draw(60, 2, seed=1) * 3
+    maps = TransportMap(**QUICK).fit(Frame(x, "a", "b"), Frame(y, "c", "d"))
+    assert maps.get_feature_names_out().tolist() == ["a", "b"]
+    assert (maps.transform(Frame(x, "a", "b")) == maps.maps_.forward_map(torch.from_numpy(x)).numpy()).all()
+    with pytest.raises(ValueError, match="feature names should match"):
+        maps.transform(Frame(x[:, ::-1], "b", "a"))
+    maps.inverse_transform(Frame(y, "c", "d"))  # the columns of the target are its own
+    maps.fit(np.hstack([x, x]), np.hstack([y, y]))
+    assert maps.get_feature_names_out().tolist() == ["x0", "x1", "x2", "x3"]
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_rows_of_any_size_that_float32_holds_are_mapped_alike(scale: float) -> None:
+    x, y = draw(60, 2), 1 + 2 * draw(60, 2, seed=1)
+    plain, other = TransportMap(**QUICK).fit(x, y), TransportMap(**QUICK).fit(scale * x, scale * y)
+    assert other.kept_ == plain.kept_ == "start"
+    # Coordinates are those of float32: a few of their roundings.
+    np.testing.assert_allclose(other.transform(scale * x) / scale, plain.transform(x), rtol=1e-5, atol=1e-5)
+    assert other.scores_["w2_dual"] / scale == pytest.approx(plain.scores_["w2_dual"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "word"), [(1e-20, "small"), (1e20, "large"), (1e300, "large")])
+def test_rows_beyond_float32_are_refused(scale: float, word: str) -> None:
+    with pytest.raises(ValueError, match=f"numbers too {word} for float32"):
+        TransportMap(**QUICK).fit(scale * draw(60, 2), scale * draw(60, 2, seed=1))
 
 
 def test_the_start_is_the_affine_map_of_the_training_rows() -> None:

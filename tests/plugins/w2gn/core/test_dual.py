@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import wasskit.plugins.w2gn.core.dual as dual
+from wasskit.models.icnn import ConvICNN, QuadraticPotential
 from wasskit.ot.gaussian import balance, bures_wasserstein_squared, gaussian_transport_map
 from wasskit.plugins.w2gn.core.dual import Gain, Mean, better_of, dual_value, gain, gaussian_start
 from wasskit.plugins.w2gn.core.transport import W2GN
@@ -73,6 +74,21 @@ def test_the_start_gains_nothing_on_itself() -> None:
     found = gain(start, draw(50, 2), draw(50, 2, seed=1))
     assert found.total == pytest.approx(0, abs=1e-12)
     assert not found.shown()
+
+
+def test_the_start_of_networks_for_images_gains_nothing_on_itself() -> None:
+    """The strong convexity of a network counts as often as its gain says."""
+    torch.manual_seed(0)
+    networks = [ConvICNN(8, 3, 2, strong_convexity=0.5) for _ in range(2)]
+    for network in networks:
+        network.convexify()
+    start = W2GN(QuadraticPotential(networks[0]), QuadraticPotential(networks[1]))
+    x, y = draw(20, 3, 8, 8), draw(20, 3, 8, 8, seed=1)
+    start.center(x.float(), y.float())
+    assert isinstance(start.psi.gain, Tensor)
+    assert float(start.psi.gain) < 1
+    # Conjugates of a hundred or so are solved until residuals are below 1e-6, whose squares are their errors.
+    assert gain(start, x, y).total == pytest.approx(0, abs=1e-9)
 
 
 def test_few_points_must_show_more() -> None:

@@ -312,6 +312,22 @@ def test_unknown_words_are_refused(wrong: dict[str, Any]) -> None:
         W2GN.dense(2, hidden=(4,), **wrong)
 
 
+def test_the_distance_of_clouds_far_from_zero_keeps_its_digits() -> None:
+    torch.manual_seed(3)
+    # Multiples of 2^-10, which stay exact when 4096 is added in float32.
+    x = (torch.randn(512, 2) * 1024).round() / 1024
+    y = ((1.5 * x + torch.tensor([3.0, 0.0])) * 1024).round() / 1024
+    found = []
+    for far in (0.0, 4096.0):
+        transport = W2GN.dense(2, hidden=(8, 8), start=(x + far, y + far))
+        with torch.no_grad():
+            found.append(float(transport.half_squared_distance(transport(x + far, y + far), x + far, y + far)))
+    # The means are float32 numbers of 4096, each off by 2^-13 at most: the distance, of a gradient of length 3, and the
+    # points about them, of length 2 or so, by a few times as much.
+    assert found[1] == pytest.approx(found[0], abs=20 * 2**-13)
+    assert found[0] == pytest.approx(0.5 * float((x - y).square().sum(1).mean()), rel=1e-3)
+
+
 def test_points_of_a_training_in_bf16_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Points in the coordinates of the potentials, and the solved conjugates: both eight bits short otherwise."""
     torch.manual_seed(0)

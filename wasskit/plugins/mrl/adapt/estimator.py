@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from wasskit.config import changed
 from wasskit.errors import UserError
 from wasskit.models.export import save_weights
 from wasskit.plugins.mrl.adapt.blending import choose_blend
@@ -21,17 +20,13 @@ from wasskit.plugins.mrl.adapt.network import AdaptorModel
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns
 from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
 from wasskit.plugins.mrl.adapt.trained import ADAPTOR
+from wasskit.trained.estimators import checked, seed_of, validate_data
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.stepper import Updates
 from wasskit.training.trainer import Trainer
 
-try:
-    from sklearn.utils.validation import validate_data
-except ImportError:  # before scikit-learn 1.6
-
-    def validate_data(estimator: Any, *data: Any, **checks: Any) -> Any:
-        return estimator._validate_data(*data, **checks)
+Learn = Literal["auto", "labels", "neighbours"]
 
 
 class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -62,7 +57,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         lr: peak of the learning rate; None: by what is learned from.
         weight_decay: of the network's matrices.
         device: where to train.
-        random_state: seed.
+        random_state: seed; None or a generator: one is drawn.
 
     Attributes:
         model_: the trained network, a module.
@@ -81,7 +76,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self,
         dims: tuple[int, ...] | None = None,
         *,
-        learn: Literal["auto", "labels", "neighbours"] = "auto",
+        learn: Learn = "auto",
         network: Literal["residual", "rotation"] = "residual",
         hidden: int = 512,
         blocks: int = 1,
@@ -99,7 +94,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         lr: float | None = None,
         weight_decay: float = 0.01,
         device: str = "cpu",
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.dims = dims
         self.learn = learn
@@ -123,10 +118,18 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> MatryoshkaAdaptor:
-        """Train on vectors (N, D) of at least two rows, with class labels (N,) or without."""
+        """Train on vectors (N, D) of at least two rows, with class labels (N,) or without.
+
+        Raises:
+            ValueError: arrays that cannot be used, or an option out of its bounds.
+        """
+        if self.learn not in get_args(Learn):
+            raise ValueError(f"learn: {self.learn!r} is not one of {', '.join(get_args(Learn))}.")
         learns: Learns = "neighbours"
         if self.learn == "labels" or (self.learn == "auto" and y is not None):
             learns = "labels"
+            if y is None:
+                raise ValueError("learn='labels' needs y, the class labels.")
             X, y = validate_data(self, X, y, dtype=[np.float32, np.float64], ensure_min_samples=2)
             check_classification_targets(y)
         else:
@@ -135,16 +138,15 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         vectors = Vectors(torch.from_numpy(np.array(X)), labels)
         own = {"learn", "device", "random_state"}
         options = {name: value for name, value in self.get_params().items() if name not in own}
-        config = changed(AdaptTrainingOptions(), **options).resolved(learns)
-        config.validate()
-        device = torch.device(self.device)
+        config = checked(AdaptTrainingOptions(), **options).resolved(learns)
+        device, seed = torch.device(self.device), seed_of(self.random_state)
         if config.blend is None:
-            config = replace(config, blend=choose_blend(config, vectors, device, seed=self.random_state))
-        with preserved_rng(device, self.random_state):
-            task, source = build_adapt_task(config, learns, Parts(vectors, None), device, seed=self.random_state)
+            config = replace(config, blend=choose_blend(config, vectors, device, seed=seed))
+        with preserved_rng(device, seed):
+            task, source = build_adapt_task(config, learns, Parts(vectors, None), device, seed=seed)
             updates = Updates(clip_norm=config.update.clip_norm)
             cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
-            Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=self.random_state).fit()
+            Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=seed).fit()
         task.network.cpu().eval()
         return self._with(task.model)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
-from wasskit.config import changed, coerce, fields_of
+from wasskit.config import fields_of
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.clouds.data import FEWEST, Pair, divided
 from wasskit.plugins.w2gn.clouds.options import HIDDEN, CloudOptions, Coordinates
@@ -21,9 +21,13 @@ from wasskit.plugins.w2gn.clouds.task import Fitted, build_cloud_task, finished
 from wasskit.plugins.w2gn.core.frame import FramedTransport
 from wasskit.plugins.w2gn.fitting import pretraining
 from wasskit.plugins.w2gn.maps import load_map, save_map
+from wasskit.trained.estimators import checked, seed_of, validate_data
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.trainer import Trainer
+
+Inverse = Literal["solved", "network"]
+_DTYPES = [np.float64, np.float32]
 
 
 class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -47,7 +51,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         inverse: ``"solved"``: the inverse is solved for, so that ``transform`` undoes it; ``"network"``: it is the map
             of the second network, which is faster.
         device: where to train and to map.
-        random_state: seed.
+        random_state: seed; None or a generator: one is drawn.
 
     Attributes:
         maps_: the :class:`wasskit.plugins.w2gn.core.frame.FramedTransport`.
@@ -75,9 +79,9 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         start: Literal["gaussian", "identity", "pretrain"] = "gaussian",
         keep: Literal["better", "end"] = "better",
         discrete_rows: int = 1024,
-        inverse: Literal["solved", "network"] = "solved",
+        inverse: Inverse = "solved",
         device: str = "cpu",
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.coordinates = coordinates
         self.hidden = hidden
@@ -96,9 +100,11 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         """Fit the maps from the rows of X (N, D) to those of Y (M, D), each of 20 rows or more.
 
         Raises:
-            ValueError: an array of another shape, or with values that are not finite; an option out of its bounds.
+            ValueError: an array of another shape, or with values that are not finite or beyond float32; an option out
+                of its bounds.
         """
-        source, target = self._rows(X, "X", fit=True), self._rows(Y, "Y", fit=True)
+        source = _tensor(validate_data(self, X, dtype=_DTYPES, ensure_min_samples=FEWEST))
+        target = self._rows(Y, least=FEWEST)
         if source.shape[1] != target.shape[1]:
             raise ValueError(
                 f"Y has rows of {target.shape[1]} numbers, X of {source.shape[1]}: a map needs two clouds of the same "
@@ -107,47 +113,50 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         fitted, self.scores_ = self._fitted(Pair(source, target, ("X", "Y")))
         self.maps_ = fitted.framed
         self.kept_ = None if fitted.kept is None else str(fitted.kept.as_dict()["kept"])
-        self.n_features_in_ = int(source.shape[1])
-        names = getattr(X, "columns", None)
-        if names is not None and all(isinstance(name, str) for name in names):
-            self.feature_names_in_ = np.asarray(names, dtype=object)
         return self
 
     def _fitted(self, pair: Pair) -> tuple[Fitted, dict[str, float]]:
         """The command's fit without a run directory."""
-        known = {option.name: option for option in fields_of(CloudOptions)}
+        if self.inverse not in get_args(Inverse):
+            raise ValueError(f"inverse: {self.inverse!r} is not one of {', '.join(get_args(Inverse))}.")
+        known, seed = {option.name for option in fields_of(CloudOptions)}, seed_of(self.random_state)
         given = {name: value for name, value in self.get_params().items() if name in known and name != "device"}
-        try:
-            options = {name: coerce(known[name], value, name) for name, value in given.items()}
-            config: CloudOptions = changed(CloudOptions(), **options, seed=self.random_state)
-            config.validate()
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        config = checked(CloudOptions(), **given, seed=seed)
         device = torch.device(self.device)
-        clouds = divided(pair, config.coordinates, config.held_out, self.random_state, device)
+        clouds = divided(pair, config.coordinates, config.held_out, seed, device)
         config = config.settled(clouds.rows, clouds.dim)
-        with preserved_rng(device, self.random_state):
-            task, batches = build_cloud_task(config, clouds, device)
+        with preserved_rng(device, seed):
+            try:
+                task, batches = build_cloud_task(config, clouds, device)
+            except UserError as error:
+                raise ValueError(str(error)) from None
             steps = config.training.settled[0] + pretraining(config)
             cadence = Cadence(steps=steps, eval_every=max(steps // 10, 1), log_every=10**9)
-            Trainer(task, batches, cadence=cadence, device=device, seed=self.random_state).fit()
+            Trainer(task, batches, cadence=cadence, device=device, seed=seed).fit()
             fitted = finished(task.eval(), clouds)
             return fitted, measured(fitted, clouds, discrete_rows=config.discrete_rows)
 
     def transform(self, X: Any) -> Any:
         """The images (N, D) of rows of X under the map."""
-        check_is_fitted(self)
-        return self._mapped(X, "X", lambda rows: self.maps_.forward_map(rows))
+        check_is_fitted(self, "maps_")
+        rows = _tensor(validate_data(self, X, dtype=_DTYPES, reset=False))
+        return self.maps_.forward_map(rows.to(self.device)).cpu().numpy()
 
     def inverse_transform(self, Y: Any) -> Any:
         """The rows (M, D) that the map takes to those of Y."""
-        check_is_fitted(self)
+        check_is_fitted(self, "maps_")
         refine: Literal["lbfgs", "none"] = "lbfgs" if self.inverse == "solved" else "none"
-        return self._mapped(Y, "Y", lambda rows: self.maps_.inverse_map(rows, refine=refine))
+        rows = self._rows(Y)
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"Y has {rows.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                "features as input"
+            )
+        return self.maps_.inverse_map(rows.to(self.device), refine=refine).cpu().numpy()
 
     def save(self, path: str | Path) -> Path:
         """Write the maps as safetensors, as ``wasskit w2gn apply`` and :meth:`load` take them."""
-        check_is_fitted(self)
+        check_is_fitted(self, "maps_")
         return save_map(Path(path), self.maps_, command="TransportMap", inverse=self.inverse)
 
     @classmethod
@@ -168,19 +177,11 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         found.n_features_in_ = dim
         return found
 
-    def _mapped(self, rows: Any, name: str, function: Any) -> Any:
-        points = self._rows(rows, name)
-        if points.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"{name} has {points.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
-                "features as input"
-            )
-        return function(points.to(self.device)).cpu().numpy()
+    def _rows(self, rows: Any, least: int = 1) -> Tensor:
+        """Rows of the target, whose columns may have other names than those of the source."""
+        return _tensor(check_array(rows, dtype=_DTYPES, ensure_min_samples=least, input_name="Y", estimator=self))
 
-    def _rows(self, rows: Any, name: str, *, fit: bool = False) -> Tensor:
-        """Rows as a tensor of their own, float32 or float64."""
-        least = FEWEST if fit else 1
-        checked = check_array(
-            rows, dtype=[np.float64, np.float32], ensure_min_samples=least, input_name=name, estimator=self
-        )
-        return torch.from_numpy(np.array(checked))
+
+def _tensor(rows: Any) -> Tensor:
+    """A tensor of its own."""
+    return torch.from_numpy(np.array(rows))

@@ -23,6 +23,9 @@ from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.fitting import decides, pretraining
 from wasskit.training.task import Progress, StepSource
 
+_MOST_VARIANCE = 1e28
+"""The variance of a cloud beyond which float32, of up to 3e38, holds no squares of sums, and its reciprocal."""
+
 
 class CloudTask(TransportTask):
     """Potentials in training, and those of the evaluation at which they gained most over the Gaussian start.
@@ -76,12 +79,11 @@ def build_cloud_task(config: CloudOptions, clouds: Clouds, device: torch.device)
     """The task of a settled configuration and its batches.
 
     Raises:
-        UserError: the numbers of a cloud are too large for float32.
+        UserError: the numbers of a cloud are too large for float32, or those of both too small.
     """
     dim = clouds.dim
-    first, second = (
-        _checked(cloud.moments, name) for cloud, name in zip((clouds.source, clouds.target), clouds.names, strict=True)
-    )
+    first, second = clouds.source.moments, clouds.target.moments
+    _check_size(first, second, clouds.names)
     transport = dense_transport(
         config, dim, lambda: balance(first.mean, shrunk_covariance(first), second.mean, shrunk_covariance(second))
     )
@@ -114,7 +116,14 @@ def directions_for(points: Tensor) -> Tensor:
     return random_directions(256, points.shape[1], like=points, generator=generator)
 
 
-def _checked(moments: Moments, name: str) -> Moments:
-    if not bool(torch.isfinite(moments.covariance).all()):
-        raise UserError(f"{name} has numbers too large for float32: divide its columns by a constant first.")
-    return moments
+def _check_size(first: Moments, second: Moments, names: tuple[str, str]) -> None:
+    """Variances and their reciprocals are float32 numbers of the maps (`wasskit.ot.gaussian.Balance`)."""
+    variances = [float(moments.covariance.diagonal().mean()) for moments in (first, second)]
+    for variance, name in zip(variances, names, strict=True):
+        if not variance < _MOST_VARIANCE:
+            raise UserError(f"{name} has numbers too large for float32: divide its columns by a constant first.")
+    if 0 < max(variances) < 1 / _MOST_VARIANCE:
+        raise UserError(
+            f"The rows of {' and of '.join(names)} differ by numbers too small for float32: multiply all columns by a "
+            "constant first."
+        )

@@ -10,7 +10,13 @@ from typing import Any
 
 from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, group, option
-from wasskit.plugins.w2gn.options import ObjectiveOptions, PotentialOptions, StepOptions, TransportOptions
+from wasskit.plugins.w2gn.options import (
+    ObjectiveOptions,
+    PotentialOptions,
+    StepOptions,
+    TransportOptions,
+    refuse_newton,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,10 @@ class W2gnStyle(TransportOptions):
     image_size: int = option(24, help="Side of the images in pixels.", panel="Data", min=8, max=512)
     patches: int = option(2048, help="Patches of each photograph, without --images.", panel="Data", min=16)
     width: int = option(16, help="Channels of the convolutions (128 as published).", panel="Potentials", min=1)
+
+    def validate(self) -> None:
+        super().validate()
+        refuse_newton(self.objective.refine)
 
 
 def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:

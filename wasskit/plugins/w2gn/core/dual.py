@@ -145,7 +145,7 @@ def gain(transport: W2GN, x: Tensor, y: Tensor) -> Gain:
 
     def gained(psi: Potential, guess: Potential, x: Tensor, y: Tensor) -> Mean:
         """Of the potential of ``x``: its value, and that of c/2 |x|^2, whose conjugate is |y|^2 / (2 c)."""
-        curvature = 1.0 + float(getattr(_quadratic(psi).network, "strong_convexity", 0.0))
+        curvature = 1.0 + _least_curvature(_quadratic(psi))
         of_x = map_shards(lambda rows: curvature * _half_square(rows) - _values(psi, rows), x)
         of_y = map_shards(lambda rows: _half_square(rows) / curvature - _conjugates(psi, guess, rows), y)
         return _mean(of_x / scale, of_y / scale)
@@ -192,6 +192,12 @@ def _quadratic(potential: Potential) -> QuadraticPotential:
     return potential
 
 
+def _least_curvature(potential: QuadraticPotential) -> float:
+    """Of what is added to the quadratic form."""
+    gain = 1.0 if potential.gain is None else float(potential.gain)
+    return gain * float(getattr(potential.network, "strong_convexity", 0.0))
+
+
 def _half_square(rows: Tensor) -> Tensor:
     return 0.5 * rows.flatten(1).square().sum(1)
 
@@ -209,7 +215,7 @@ def _conjugates(psi: Potential, guess: Potential, rows: Tensor) -> Tensor:
     least = 0.0
     if isinstance(psi, QuadraticPotential):
         singular = torch.linalg.svdvals(psi.factor) if psi.factor.ndim else psi.factor
-        least = float(singular.min()) ** 2 + float(getattr(psi.network, "strong_convexity", 0.0))
+        least = float(singular.min()) ** 2 + _least_curvature(psi)
     found = []
     for part in _parts(rows):
         solved = solve(psi, part, guess.gradient(part), evaluations=EVALUATIONS, tolerance=TOLERANCE)

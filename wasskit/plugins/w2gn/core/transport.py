@@ -181,10 +181,9 @@ class W2GN(nn.Module):
     def half_squared_distance(self, objective: Objective, x: Tensor, y: Tensor) -> Tensor:
         """The estimate of ``1/2 W_2^2(P, Q)`` from the objective on the batch, in plain coordinates."""
         coordinates = self.coordinates
-        products = (objective.correlation + objective.constant).detach()
-        if coordinates is not None:
-            products = coordinates.inner_products(products, x, y)
-        return 0.5 * (x.square().flatten(1).sum(1).mean() + y.square().flatten(1).sum(1).mean()) - products
+        if coordinates is None:
+            return objective.half_squared_distance(x, y)
+        return coordinates.half_squared_distance((objective.correlation + objective.constant).detach(), x, y)
 
     @torch.no_grad()
     def forward_map(self, x: Tensor, chunk: int = 8192) -> Tensor:

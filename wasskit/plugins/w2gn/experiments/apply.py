@@ -11,9 +11,11 @@ from torch import Tensor
 from wasskit.data.embeddings import is_embeddings, open_embeddings
 from wasskit.data.photographs import map_image, read_pixels, save_pixels
 from wasskit.errors import UserError
+from wasskit.plugins.w2gn.core.frame import FramedTransport
 from wasskit.plugins.w2gn.core.transport import W2GN, Refine
 from wasskit.plugins.w2gn.experiments.color import ColourTable, colour_function
 from wasskit.plugins.w2gn.maps import load_map
+from wasskit.plugins.w2gn.options import refuse_newton
 from wasskit.system.arrays import write_header
 from wasskit.system.files import replacing, writing
 
@@ -30,7 +32,8 @@ class SavedMap:
         smooth: for maps of colours, see `colour_function`; None: as in the training.
 
     Raises:
-        UserError: there is no map at ``path``; ``smooth`` is given for a map of other points.
+        UserError: there is no map at ``path``; ``smooth`` is given for a map of other points, Newton's method for one
+            of images.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class SavedMap:
         self.path = path / "map.safetensors" if path.is_dir() else path
         self.inverse, self.refine, self.device = inverse, refine, device
         self.transport, self.described = transport.to(device), header["potential"]
+        if "image_size" in self.described:
+            refuse_newton(refine)
         self.colours: ColourTable | None = None
         if header.get("space") == "rgb" and isinstance(self.transport, W2GN):
             width = header.get("smooth", 0.0) if smooth is None else smooth
@@ -86,10 +91,12 @@ class SavedMap:
             raise UserError(f"{source} holds points of dimension {points.shape[1]}; the map takes points {shape}.")
         with writing(destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
+        # Of rows far from zero float32 would leave few digits; the frame takes its centre off them first.
+        wide = isinstance(self.transport, FramedTransport) and torch.device(self.device).type != "mps"
         with replacing(destination) as temporary, temporary.open("wb") as file:
             write_header(file, points.shape, np.float32)
-            for rows in points.chunks(ROWS):
-                file.write(self(rows).cpu().numpy().tobytes())
+            for rows in points.chunks(ROWS, wide=wide):
+                file.write(self(rows).float().cpu().numpy().tobytes())
 
     def _apply_to_image(self, source: Path, destination: Path) -> None:
         size = tuple(self.described["image_size"])
