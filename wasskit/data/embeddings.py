@@ -98,10 +98,7 @@ class Embeddings:
         return self.shape[0]
 
     def chunks(self, rows: int | None = None, *, wide: bool = False) -> Iterator[Tensor]:
-        """The vectors in order, (up to ``rows``, D) float32 at a time; None: as many as make 64 MiB.
-
-        Args:
-            wide: leave float64 as it is.
+        """The vectors in order, (up to ``rows``, D) float32 at a time, with ``wide`` float64 as it is; None: 64 MiB.
 
         Raises:
             UserError: a row is not finite in that type: which, and how many of the file are.

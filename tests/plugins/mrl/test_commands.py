@@ -376,7 +376,9 @@ def test_published_figures_of_a_grid_stand_beside_its_rows(
     monkeypatch.setenv("COLUMNS", "200")
     document = load_recipe(f"mrl/{recipe}", command="mrl sweep").document
     metrics = document["paper"]["metrics"]
-    points = plan_points(changed(TrainingOptions(), dims=(8,)), parse_axes(document["options"]["grid"]), lambda c: 2048)
+    points = plan_points(
+        changed(TrainingOptions(), dims=(8, 16)), parse_axes(document["options"]["grid"]), lambda c: 2048
+    )
     found = {"top1": 50.0, "top1@8": 50.0}
     rows = [Row(point.settings, 1, found, dict.fromkeys(found, 0.0)) for point in points]
     published = published_rows(rows, metrics)

@@ -322,6 +322,7 @@ class _Sweep(Function):
         if not layers.k:
             layers.derivative()
         by_k = None
+        skips.direction = None  # that of an earlier derivative, where the graph is retained
         if by_gradient is not None:
             by_k = skips.along(by_gradient)
             by_k = by_k if own is None else by_k * own

@@ -101,7 +101,7 @@ def test_a_shortlist_of_all_rows_gives_the_exact_neighbours(tmp_path: Path, code
 def test_the_shortlist_is_that_of_the_cosines_of_prefixes(tmp_path: Path) -> None:
     x, q = clusters(900), clusters(30, seed=1)
     index = PrefixIndex.create(tmp_path / "x", x, dim=6, code="float32", axes="given")
-    rows = shortlist_codes(index._parts, index._code, torch.from_numpy(q), 50).numpy()
+    rows = shortlist_codes(index._opened.parts, index._opened.code, torch.from_numpy(q), 50).numpy()
     truth = cosines(q[:, :6], x[:, :6])
     np.testing.assert_allclose(
         np.take_along_axis(truth, rows, 1), -np.sort(-truth, axis=1)[:, :50], atol=10 * 2**-23
@@ -388,7 +388,7 @@ def test_a_search_goes_on_with_what_it_began_with(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("wasskit.plugins.mrl.search.index.shortlist_codes", shortlist)
     assert_same(index.search(q, 10, shortlist=20), expected)
     assert len(codes) == 2
-    assert index._code is not codes[1]
+    assert index._opened.code is not codes[1]
 
 
 def test_who_comes_too_late_leaves_the_lock_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

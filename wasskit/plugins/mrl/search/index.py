@@ -162,14 +162,6 @@ class PrefixIndex:
     def description(self) -> Description:
         return self._opened.description
 
-    @property
-    def _code(self) -> PrefixCode:
-        return self._opened.code
-
-    @property
-    def _parts(self) -> tuple[Part, ...]:
-        return self._opened.parts
-
     def __len__(self) -> int:
         return self.description.live
 
@@ -181,14 +173,14 @@ class PrefixIndex:
     def ids(self) -> NDArray[Any]:
         """The ids of all rows, in the order in which they were added."""
         empty = np.empty(0, object if self.description.text_ids else np.int64)
-        return LiveRows(self._parts).ids() if self._parts else empty
+        return LiveRows(self._opened.parts).ids() if self._opened.parts else empty
 
     @property
     def resident_bytes(self) -> int:
         """What a search reads of all rows: their codes, or what faiss made of them."""
         return sum(
             part.codes.nbytes if part.segment.graph is None else (self.path / part.segment.graph).stat().st_size
-            for part in self._parts
+            for part in self._opened.parts
         )
 
     @property
@@ -260,8 +252,8 @@ class PrefixIndex:
             _check_count(given, source)
             if not len(source):
                 return given
-            check_new(given, (part.ids.at(part.live()) for part in self._parts))
-            segment = write_segment(change, source, given, self._code, of.method)
+            check_new(given, (part.ids.at(part.live()) for part in self._opened.parts))
+            segment = write_segment(change, source, given, self._opened.code, of.method)
             after = replace(of, segments=(*of.segments, segment), next_id=_next_id(given, of.next_id))
             change.commit(after)
             self._load()
@@ -279,7 +271,7 @@ class PrefixIndex:
             self._load()
             wanted = np.unique(_same_kind(self.description, self.path, as_ids(ids)))
             missing, segments = wanted, []
-            for part in self._parts:
+            for part in self._opened.parts:
                 found = part.ids.find(wanted)
                 found[part.deleted] = False
                 missing = np.setdiff1d(missing, part.ids.at(found.nonzero()[0]), assume_unique=True)
@@ -302,8 +294,8 @@ class PrefixIndex:
             self._compact(change)
 
     def _compact(self, change: Change) -> None:
-        if self._parts:
-            rows: Any = LiveRows(self._parts)
+        if self._opened.parts:
+            rows: Any = LiveRows(self._opened.parts)
             draft = replace(
                 self.description, segments=(), code_file=f"{change.store.next_name()}-code.npz", learned_from=len(self)
             )
