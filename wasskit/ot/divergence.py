@@ -33,7 +33,7 @@ from wasskit.ot.sinkhorn import RICHARDSON_MOMENTUM, RICHARDSON_STEP
 _TILE = 2048
 #: How many earlier steps the extrapolation remembers.
 _MEMORY = 10
-#: A tenth of 1/2.
+#: A tenth of the half in Pinsker's inequality.
 _ENOUGH = 0.05
 
 
