@@ -332,7 +332,6 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
         (("toy", "--lambda", "0"), "--lambda: 0.0 is out of range, expected above 0"),
         (("toy", "--lambda", "-3"), "expected above 0"),
         (("toy", "--betas", "0.9"), "expected two numbers"),
-        (("toy", "--refine-tolerance", "0.01", "--dropout", "0.1"), "exclude each other"),
         (("color", "one.png"), "Two photographs are needed"),
         (("domain", "--source", "mnist", "--target", "mnist"), "nothing to adapt"),
         (("latent", "--image-size", "20"), "8, 16, 32, 64"),

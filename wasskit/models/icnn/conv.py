@@ -67,10 +67,6 @@ class ConvICNN(Potential):
     def output_layer(self) -> nn.Module:
         return self.convex[-1]
 
-    @property
-    def skip_layers(self) -> list[nn.Module]:
-        return [self.first_linear, self.first_squared]
-
     def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[torch.Size]]:
         squared = self.first_squared(x)
         h = self.first_linear(x) + squared.square()

@@ -112,10 +112,6 @@ class DenseICNN(Potential):
         return self.final_layer
 
     @property
-    def skip_layers(self) -> list[nn.Module]:
-        return list(self.quadratic_layers)
-
-    @property
     def quadratics(self) -> list[ConvexQuadratic]:
         """The quadratic skip layers."""
         return cast("list[ConvexQuadratic]", list(self.quadratic_layers))

@@ -47,11 +47,6 @@ class Potential(nn.Module):
         """The last layer of a network, whose weights make it a sum of its last hidden units."""
         return None
 
-    @property
-    def skip_layers(self) -> list[nn.Module]:
-        """The layers of a network that read its input, whose weights may have either sign."""
-        return []
-
     def hessian(self, x: Tensor) -> Tensor:
         """``grad^2 psi(x)`` of shape (B, D, D)."""
         raise NotImplementedError(f"{type(self).__name__} has no closed-form Hessian")
@@ -114,10 +109,6 @@ class QuadraticPotential(Potential):
             self.outputs = output.in_features
             with torch.no_grad():
                 output.weight.zero_()
-
-    @property
-    def skip_layers(self) -> list[nn.Module]:
-        return self.network.skip_layers
 
     def lift(self, x: Tensor) -> Tensor:
         """``L x``."""

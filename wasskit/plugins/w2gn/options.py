@@ -60,14 +60,6 @@ class ObjectiveOptions(OptionGroup):
     refine_evaluations: int = option(
         10, help="Evaluations of the potential per solved conjugate.", panel="Objective", min=1
     )
-    refine_tolerance: float = option(
-        0.0,
-        help="Residual over the root of the number of coordinates at which a conjugate is solved: such points are left "
-        "out of further evaluations (0: none; none on a GPU, where to look would wait).",
-        panel="Objective",
-        min=0,
-        absent=0.0,
-    )
     cycle: float = option(
         1.0,
         help="Lambda: weight of the mean squared entries of the cycle term on the target side.",
@@ -94,13 +86,6 @@ class StepOptions(OptionGroup):
         1024, help="Points of each measure per step, over all processes.", panel="Optimisation", min=2, short="-b"
     )
     lr: float = option(1e-2, help="Learning rate of Adam (peak).", panel="Optimisation", above=0)
-    skip_lr_factor: float = option(
-        1.0,
-        help="Learning rate of the skip layers from the input over that of the other weights.",
-        panel="Optimisation",
-        above=0,
-        absent=1.0,
-    )
     betas: tuple[float, ...] = option(
         (0.9, 0.99), help="Adam's two decay rates for the potential.", panel="Optimisation", min=0, below=1
     )
@@ -161,13 +146,6 @@ class TransportOptions(RecipeOptions):
     potentials: PotentialOptions = PotentialOptions()
     run: RunOptions = RunOptions()
     machine: TrainingDeviceOptions = TrainingDeviceOptions()
-
-    def validate(self) -> None:
-        super().validate()
-        if self.objective.refine_tolerance and self.potentials.dropout:
-            raise UserError(
-                "--refine-tolerance and --dropout exclude each other: what drops out is drawn for all points."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,21 +168,6 @@ def test_refined_objective_is_the_semi_dual_with_envelope_gradients() -> None:
         assert (up - down) / 2e-5 == pytest.approx(gradient[place].item(), rel=1e-5, abs=1e-9)
 
 
-def test_tolerance_is_over_the_root_of_the_number_of_coordinates() -> None:
-    torch.manual_seed(1)
-    psi, bar = (DenseICNN(4, (6, 5), strong_convexity=0.5).double() for _ in range(2))
-    x, y = torch.randn(2, 30, 4, dtype=torch.float64)
-    evaluated: list[int] = []
-    psi.frozen = lambda: lambda z: evaluated.append(len(z)) or psi.value_and_gradient(z)  # type: ignore[method-assign,func-returns-value]
-    for tolerance, least in ((1e-3, 2e-3), (1e-5, 2e-5)):
-        refined_objective(psi, bar, x, y, evaluations=60, tolerance=tolerance)
-        assert evaluated[0] == 30
-        assert evaluated[-1] < 15
-        point = solve(psi, y, bar.gradient(y).detach(), evaluations=60, tolerance=least).point
-        objective = refined_objective(psi, bar, x, y, evaluations=60, tolerance=tolerance)
-        assert objective.amortisation.item() == (bar.gradient(y) - point).square().mean().item()
-
-
 def gaussian_pair(dim: int, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     first, second = torch.randn(2, dim, dim)
     x, y = torch.randn(2, count, dim)

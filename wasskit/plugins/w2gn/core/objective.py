@@ -101,7 +101,6 @@ def refined_objective(
     *,
     method: Literal["newton", "lbfgs"] = "lbfgs",
     evaluations: int = 10,
-    tolerance: float = 0.0,
     l1: float = 0.0,
 ) -> Objective:
     """The semi-dual objective at the solved conjugate, and the regression of the inverse network on its solution.
@@ -111,13 +110,9 @@ def refined_objective(
 
     Args:
         method, evaluations: of `wasskit.ot.conjugate.solve_conjugate`, started at ``grad conjugate(y)``.
-        tolerance: the same, over the root of the number of coordinates. Points on a GPU, where to look would wait,
-            take all evaluations, and those of a compiled objective.
     """
     guess = conjugate.gradient(y)
-    looks = y.device.type == "cpu" and not torch.compiler.is_compiling()
-    least = tolerance * y[0].numel() ** 0.5 if looks else 0.0
-    solved = solve(psi, y, guess.detach(), method=method, evaluations=evaluations, tolerance=least)
+    solved = solve(psi, y, guess.detach(), method=method, evaluations=evaluations)
     at_x, at_solved = psi(torch.cat([x, solved.point])).split([len(x), len(y)])
     correlation = at_x.mean() - at_solved.mean()
     amortisation = (guess - solved.point).square().mean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wasskit.distributed.group import world_size
 from wasskit.distributed.shard import shard_indices, shard_weight
 from wasskit.errors import UserError
-from wasskit.models.icnn import DenseICNN, Potential
+from wasskit.models.icnn import DenseICNN
 from wasskit.ot.gaussian import Balance
 from wasskit.plugins.w2gn.core.objective import identity_objective
 from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
@@ -87,23 +87,18 @@ class TransportTask(Task):
 
         fused = next(self.transport.parameters()).device.type in ("cpu", "cuda")
 
-        def adam(groups: Iterable[Any], betas: Sequence[float], lr: float = options.lr) -> torch.optim.Adam:
+        def adam(module: nn.Module, betas: Sequence[float], lr: float = options.lr) -> torch.optim.Adam:
             return torch.optim.Adam(
-                groups, lr, betas=(betas[0], betas[1]), weight_decay=options.weight_decay, fused=fused
+                module.parameters(), lr, betas=(betas[0], betas[1]), weight_decay=options.weight_decay, fused=fused
             )
-
-        def rated(potential: Potential) -> list[dict[str, Any]]:
-            return rated_parameters(potential, options.lr, options.skip_lr_factor)
 
         transport = self.transport
         optimisations = [
-            Optimisation(adam(rated(transport.psi), options.betas), schedule, "psi", options.clip_norm),
-            Optimisation(
-                adam(rated(transport.conjugate), options.conjugate_betas), schedule, "conjugate", options.clip_norm
-            ),
+            Optimisation(adam(transport.psi, options.betas), schedule, "psi", options.clip_norm),
+            Optimisation(adam(transport.conjugate, options.conjugate_betas), schedule, "conjugate", options.clip_norm),
         ]
         if self.pretrain:
-            optimisations.append(Optimisation(adam(transport.psi.parameters(), (0.8, 0.9), 1e-3), None, "identity"))
+            optimisations.append(Optimisation(adam(transport.psi, (0.8, 0.9), 1e-3), None, "identity"))
         return optimisations
 
     def in_pretraining(self, progress: Progress) -> bool:
@@ -157,19 +152,6 @@ class TransportTask(Task):
             return {split: dict(values) for split, values in self.scores(self.averaged).items()}
 
 
-def rated_parameters(potential: Potential, lr: float, factor: float) -> list[dict[str, Any]]:
-    """The parameters of a potential in groups of an optimiser, those of its skip layers at ``factor`` times the rate.
-
-    Adam moves every weight by about the rate, whatever its size. The weights of the skip layers are of the size
-    ``1 / sqrt(D)`` and place the bends of the map; the hidden and the output weights are of the size ``1 / width``.
-    """
-    skips = [parameter for layer in potential.skip_layers for parameter in layer.parameters()] if factor != 1.0 else []
-    places = {id(parameter) for parameter in skips}
-    others = [parameter for parameter in potential.parameters() if id(parameter) not in places]
-    groups = [{"params": others, "lr": lr}, {"params": skips, "lr": factor * lr}]
-    return [group for group in groups if group["params"]]
-
-
 def dense_transport(options: TransportOptions, dim: int, coordinates: Callable[[], Balance]) -> W2GN:
     """The pair of dense potentials that the options ask for.
 
@@ -205,7 +187,6 @@ def objective_settings(options: ObjectiveOptions) -> dict[str, Any]:
     return {
         "refine": options.refine,
         "evaluations": options.refine_evaluations,
-        "tolerance": options.refine_tolerance,
         "cycle_x": options.cycle_source,
         "cycle_y": options.cycle,
         "l1": options.l1,

@@ -35,7 +35,7 @@ class W2GN(nn.Module):
         coordinates: where given, the potentials live in its transformed coordinates, and ``forward`` and
             the maps take and give points in the plain ones.
         refine: ``none`` trains by the cycle terms, else the conjugate is solved for by that method.
-        evaluations, tolerance: of the potential per solved conjugate, see `refined_objective`.
+        evaluations: of the potential per solved conjugate.
         cycle_x, cycle_y, l1: see `cyclic_objective`.
         dual: whose potential the dual problem is written in. ``source``: that of P, whose conjugate stands at the
             points of Q; its optimality makes the inverse images of Q follow P. ``target``: that of Q, with the roles
@@ -60,7 +60,6 @@ class W2GN(nn.Module):
         coordinates: Balance | None = None,
         refine: Refine = "lbfgs",
         evaluations: int = 10,
-        tolerance: float = 0.0,
         cycle_x: float = 1.0,
         cycle_y: float = 1.0,
         l1: float = 0.0,
@@ -76,7 +75,6 @@ class W2GN(nn.Module):
         self.conjugate = conjugate
         self.refine = refine
         self.evaluations = evaluations
-        self.tolerance = tolerance
         self.cycle_x, self.cycle_y, self.l1 = cycle_x, cycle_y, l1
         self.source_transform: Tensor | None
         for name in Balance._fields:
@@ -166,9 +164,7 @@ class W2GN(nn.Module):
         """The objective in the potential ``first`` of ``x``; ``second`` gives the inverse map."""
         if self.refine == "none":
             return cyclic_objective(first, second, x, y, cycle_x=cycle_x, cycle_y=cycle_y, l1=self.l1)
-        return refined_objective(
-            first, second, x, y, method=self.refine, evaluations=self.evaluations, tolerance=self.tolerance, l1=self.l1
-        )
+        return refined_objective(first, second, x, y, method=self.refine, evaluations=self.evaluations, l1=self.l1)
 
     def potentials(self) -> tuple[Potential, Potential]:
         """The two potentials in plain coordinates."""
