@@ -308,7 +308,11 @@ def test_two_processes_train_as_one(server: Server, tmp_path: Path) -> None:
         found[count] = result, load_checkpoint(path / "checkpoints" / "last.pt")["task"]
     assert "2 processes; batch norm takes the statistics of all processes together" in done.said
     (alone, state), (together, joined) = found[1], found[2]
-    assert together["final"] == pytest.approx(alone["final"], rel=1e-3)
+    assert together["final"].keys() == alone["final"].keys()
+    for name, number in alone["final"].items():
+        # Of the 359 test images, rounding may carry one over where two classes have about as many votes.
+        one = 100 / 359 + 1e-9 if "_top" in name else 0.0
+        assert together["final"][name] == pytest.approx(number, rel=1e-3, abs=one), name
     for name, value in state.items():
         torch.testing.assert_close(joined[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
