@@ -516,6 +516,44 @@ def test_a_request_to_stop_reaches_every_rank_once(
     assert not any(map(alive, pids(tmp_path)))
 
 
+LEFT = (
+    PROLOGUE
+    + """
+from wasskit.distributed.group import barrier, group
+from wasskit.errors import WasskitError
+from wasskit.system.signals import handled
+
+try:
+    with group("cpu"):
+        if place == LEAVES:
+            signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+            (folder / f"ready{place}").touch()
+            time.sleep(600)
+        with handled(lambda number: None):
+            (folder / f"ready{place}").touch()
+            barrier()
+except WasskitError as error:
+    print(error, file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
+"""
+)
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+@pytest.mark.parametrize("leaves", ["0", "1"])
+def test_a_rank_that_stops_before_the_others_is_no_failure(
+    leaves: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where the one notes the request for a better moment, the other may be where it ends at once."""
+    process = start(tmp_path, f"LEAVES = {leaves!r}\n{LEFT}")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130
+    said = capfd.readouterr().err
+    assert "lost contact" not in said
+    assert ("Stopped by SIGINT." in said) == (leaves == "1")
+
+
 FINALIZED = """
 import os, signal
 from torch.distributed.elastic.multiprocessing import api

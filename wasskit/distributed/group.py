@@ -28,8 +28,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from wasskit.distributed.devices import find_devices
 from wasskit.distributed.launch import join_slurm_step, owns_ranks
-from wasskit.errors import RunFailed, UserError
-from wasskit.system.signals import handled, unhandled
+from wasskit.errors import Interrupted, RunFailed, UserError
+from wasskit.system.signals import first_heard, handled, name_of, unhandled
 
 T = TypeVar("T")
 
@@ -171,12 +171,15 @@ def is_lost_peer(error: RuntimeError) -> bool:
     return world_size() > 1 and any(sign in str(error).lower() for sign in _PEER_LOST)
 
 
-def lost_peer(advice: str = "") -> RunFailed:
+def lost_peer(advice: str = "") -> RunFailed | Interrupted:
     """The error for a rank that lost another one; ``advice`` is a sentence with a space before it.
 
     A rank that its launcher ends meanwhile leaves at once and without a word: the launcher says why the run failed.
+    Where ranks were asked to stop before, the other one has: it was where nothing waits for a better moment.
     """
     if owns_ranks():
+        if (number := first_heard()) is not None:
+            return Interrupted(number, f"Stopped by {name_of(number)}.{advice}")
         # The rank that failed knows why: our launcher must hear of its end before it hears of this one's.
         heard: list[int] = []
         until = time.monotonic() + _PEER_LOST_SECONDS

@@ -85,13 +85,26 @@ def unhandled() -> AbstractContextManager[None]:
     return _acting(signal.SIG_DFL)
 
 
+_HEARD: list[int] = []
+
+
+def first_heard() -> int | None:
+    """The first signal that has asked this process to stop, if one of its handlers has heard any."""
+    return _HEARD[0] if _HEARD else None
+
+
 @contextlib.contextmanager
 def _acting(action: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
+    def hear(number: int, frame: FrameType | None) -> None:
+        _HEARD.append(number)
+        assert not isinstance(action, signal.Handlers)
+        action(number, frame)
+
     before = {}
     try:
         if threading.current_thread() is threading.main_thread():
             for number in stop_signals():
-                before[number] = signal.signal(number, action)
+                before[number] = signal.signal(number, action if isinstance(action, signal.Handlers) else hear)
         yield
     finally:
         for number, previous in before.items():
