@@ -211,6 +211,26 @@ def test_a_foreign_typer_application_is_mounted(
     assert run_cli("foreign", "hello").stdout == "hello from elsewhere\n"
 
 
+def test_a_request_to_stop_that_comes_back_as_another_error_is_one(
+    monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Inside an import of compiled code the exception of a signal becomes an ImportError."""
+    from wasskit import cli
+
+    (tmp_path / "stopped_plugin.py").write_text(
+        "import typer\nfrom wasskit.system.signals import Stopped\nplugin = typer.Typer(help='Stops.')\n"
+        "@plugin.command()\ndef other(): pass\n"
+        "@plugin.command()\ndef draw():\n"
+        "    try:\n        raise Stopped(15)\n"
+        "    except Stopped as stop:\n        raise ImportError('initialization failed') from stop\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(cli, "plugin_targets", lambda: {**BUILT_IN, "foreign": "stopped_plugin:plugin"})
+    result = run_cli("foreign", "draw")
+    assert result.exit_code == 143
+    assert result.stderr.strip() == "Error: Stopped by SIGTERM."
+
+
 def test_ctrl_c_after_the_last_word_is_no_traceback() -> None:
     """The interpreter is being torn down: what is left of torch would print its surprise."""
     program = (

@@ -328,10 +328,19 @@ def _report(error: Exception, argv: Sequence[str]) -> int:
     return code
 
 
+def _stop_behind(error: BaseException | None) -> Stopped | None:
+    """The request to stop that an error follows: one that comes inside an import of compiled code is an ImportError."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def _explain(error: Exception) -> tuple[str | None, int]:
     """The sentence and the exit code of an error; None for an unexpected error."""
     if isinstance(error, WasskitError):
         return str(error), error.exit_code
+    if (stop := _stop_behind(error)) is not None:
+        return str(stop), 128 + stop.signal_number
     if isinstance(error, PARSER_ERRORS):
         return sentence(error), 2
     if isinstance(error, OSError):
