@@ -195,37 +195,37 @@ def test_a_broken_foreign_plugin_is_one_line_and_breaks_nothing(
     assert run_cli("recipes", "list").stderr == ""
 
 
-def test_a_foreign_typer_application_is_mounted(
-    monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any], tmp_path: Path
-) -> None:
+@pytest.fixture
+def mount(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
+    """Make a Typer application of another package the plugin ``foreign``: its module's name and its first command."""
     from wasskit import cli
 
-    (tmp_path / "foreign_plugin.py").write_text(
-        "import typer\nplugin = typer.Typer(help='From elsewhere.')\n"
-        "@plugin.command()\ndef hello(): print('hello from elsewhere')\n"
-        "@plugin.command()\ndef other(): pass\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(cli, "plugin_targets", lambda: {**BUILT_IN, "foreign": "foreign_plugin:plugin"})
+    def mounted(module: str, command: str) -> None:
+        (tmp_path / f"{module}.py").write_text(
+            "import typer\nplugin = typer.Typer(help='From elsewhere.')\n"
+            f"@plugin.command()\n{command}@plugin.command()\ndef other(): pass\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr(cli, "plugin_targets", lambda: {**BUILT_IN, "foreign": f"{module}:plugin"})
+
+    return mounted
+
+
+def test_a_foreign_typer_application_is_mounted(mount: Callable[[str, str], None], run_cli: Callable[..., Any]) -> None:
+    mount("foreign_plugin", "def hello(): print('hello from elsewhere')\n")
     assert "From elsewhere." in run_cli("--help").stdout
     assert run_cli("foreign", "hello").stdout == "hello from elsewhere\n"
 
 
 def test_a_request_to_stop_that_comes_back_as_another_error_is_one(
-    monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Any], tmp_path: Path
+    mount: Callable[[str, str], None], run_cli: Callable[..., Any]
 ) -> None:
     """Inside an import of compiled code the exception of a signal becomes an ImportError."""
-    from wasskit import cli
-
-    (tmp_path / "stopped_plugin.py").write_text(
-        "import typer\nfrom wasskit.system.signals import Stopped\nplugin = typer.Typer(help='Stops.')\n"
-        "@plugin.command()\ndef other(): pass\n"
-        "@plugin.command()\ndef draw():\n"
-        "    try:\n        raise Stopped(15)\n"
-        "    except Stopped as stop:\n        raise ImportError('initialization failed') from stop\n"
+    mount(
+        "stopped_plugin",
+        "def draw():\n    from wasskit.system.signals import Stopped\n    try:\n        raise Stopped(15)\n"
+        "    except Stopped as stop:\n        raise ImportError('initialization failed') from stop\n",
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(cli, "plugin_targets", lambda: {**BUILT_IN, "foreign": "stopped_plugin:plugin"})
     result = run_cli("foreign", "draw")
     assert result.exit_code == 143
     assert result.stderr.strip() == "Error: Stopped by SIGTERM."

@@ -18,6 +18,7 @@ from types import FrameType
 
 #: A signal that comes twice within this time was sent once: to the process and to its group, say.
 ECHO_SECONDS = 0.5
+_HEARD: list[int] = []
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
 
 
@@ -77,15 +78,17 @@ def name_of(number: int) -> str:
 
 def handled(handler: Callable[[int], object]) -> AbstractContextManager[None]:
     """Inside, the signals that ask to stop call ``handler(number)``; outside the main thread nothing changes."""
-    return _acting(lambda caught, frame: handler(caught))
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        _HEARD.append(number)
+        handler(number)
+
+    return _acting(hear)
 
 
 def unhandled() -> AbstractContextManager[None]:
     """Inside, a signal that asks to stop ends the process at once: for calls that run no handler while they wait."""
     return _acting(signal.SIG_DFL)
-
-
-_HEARD: list[int] = []
 
 
 def first_heard() -> int | None:
@@ -95,16 +98,11 @@ def first_heard() -> int | None:
 
 @contextlib.contextmanager
 def _acting(action: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
-    def hear(number: int, frame: FrameType | None) -> None:
-        _HEARD.append(number)
-        assert not isinstance(action, signal.Handlers)
-        action(number, frame)
-
     before = {}
     try:
         if threading.current_thread() is threading.main_thread():
             for number in stop_signals():
-                before[number] = signal.signal(number, action if isinstance(action, signal.Handlers) else hear)
+                before[number] = signal.signal(number, action)
         yield
     finally:
         for number, previous in before.items():
