@@ -268,6 +268,11 @@ def test_a_description_without_a_key_is_refused(name: str, runs: Callable[[str],
         declared.load(tmp_path / "m.safetensors")
     with pytest.raises(UserError, match="holds no trained model: it was made by `wasskit toy`"):
         wasskit.load(tmp_path / "m.safetensors")
+    save_weights(tmp_path / "m.safetensors", declared.weights(model.model), {**model.description, "kind": {"a": 1}})
+    with pytest.raises(UserError, match=r"is not a model saved by"):
+        declared.load(tmp_path / "m.safetensors")
+    with pytest.raises(UserError):
+        wasskit.load(tmp_path / "m.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "bare.safetensors")
     with pytest.raises(UserError, match="has no wasskit header"):
         wasskit.load(tmp_path / "bare.safetensors")

@@ -66,8 +66,9 @@ def read_model(
             or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
         ):
             raise UserError(f"{file} does not describe its model: name another checkpoint.")
-    if described.get("kind") not in (kinds or (plugin,)):
-        other = str(described.get("kind") or "other weights")[:40]
+    kind = described.get("kind")
+    if not isinstance(kind, str) or kind not in (kinds or (plugin,)):
+        other = str(kind or "other weights")[:40]
         if other.partition("-")[0] == plugin:
             raise UserError(f"{file} holds a model of the kind {other}, which this command does not take.")
         raise UserError(f"{file} is not a model saved by `wasskit {plugin}` (it holds {other}).")
