@@ -248,12 +248,17 @@ def measure(name: str | Path) -> Measure:
 def load_points(path: Path) -> Tensor:
     """The points (N, D) in a file of vectors, float32. Raises `UserError` for whatever is wrong with it."""
     opened = open_embeddings(path)
-    if opened.shape[1] > MOST_DIMENSIONS:
+    check_dimensions(opened.shape[1], path)
+    return checked_points(opened.whole(check=False).to(torch.float32), str(path))
+
+
+def check_dimensions(dim: int, name: Path | str) -> None:
+    """Raise `UserError` for a cloud of more dimensions than maps are fitted in, and saved ones are loaded with."""
+    if dim > MOST_DIMENSIONS:
         raise UserError(
-            f"{path} holds points of {opened.shape[1]:,} dimensions; a cloud may have up to {MOST_DIMENSIONS:,}: "
+            f"{name} holds points of {dim:,} dimensions; a cloud may have up to {MOST_DIMENSIONS:,}: "
             "project them first."
         )
-    return checked_points(opened.whole(check=False).to(torch.float32), str(path))
 
 
 def checked_points(points: Tensor, name: str) -> Tensor:

@@ -438,6 +438,16 @@ def test_clouds_of_different_dimension(run_cli: RunCli, tmp_path: Path) -> None:
     assert "same dimension" in " ".join(result.stderr.split())
 
 
+def test_clouds_of_too_many_dimensions_are_refused_before_training(run_cli: RunCli, tmp_path: Path) -> None:
+    """Their maps could not be loaded again, and the covariances of the start would not fit in memory."""
+    np.save(tmp_path / "wide.npy", np.zeros((20, 21_202), dtype=np.float32))
+    run = tmp_path / "run"
+    result = run_cli("w2gn", "fit", tmp_path / "wide.npy", tmp_path / "wide.npy", "--run-dir", run)
+    assert result.exit_code == 2
+    assert "points of 21,202 dimensions; a cloud may have up to 21,201" in " ".join(result.stderr.split())
+    assert not run.exists()
+
+
 def test_clouds_in_space(run_cli: RunCli, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     np.save(tmp_path / "a.npy", generator.normal(size=(400, 3)))

@@ -249,3 +249,9 @@ def test_the_start_is_the_affine_map_of_the_training_rows() -> None:
     affine = gaussian_maps(torch.from_numpy(x), torch.from_numpy(y)).forward
     # Of 1,600 of the rows each, against all: their moments differ by half the error of either.
     np.testing.assert_allclose(maps.transform(x), affine(torch.from_numpy(x)).numpy(), atol=0.15)
+
+
+def test_too_many_dimensions() -> None:
+    wide = np.zeros((20, 21_202), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"X holds points of 21,202 dimensions; a cloud may have up to 21,201"):
+        TransportMap(**QUICK).fit(wide, wide)

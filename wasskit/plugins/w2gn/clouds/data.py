@@ -16,6 +16,7 @@ from wasskit.data.photographs import read_pixels, sample_photographs
 from wasskit.data.samplers import RandomSampler
 from wasskit.data.seeds import derive_seed
 from wasskit.data.splits import stratified_split
+from wasskit.data.toy import check_dimensions
 from wasskit.errors import UserError
 from wasskit.ot.gaussian import Moments, shrunk_covariance, streamed_moments, symmetric_power
 from wasskit.plugins.w2gn.clouds.options import Coordinates
@@ -45,18 +46,23 @@ def read_pair(source: Path | None, target: Path | None) -> Pair:
     """The clouds of two files, or `camera`.
 
     Raises:
-        UserError: a file cannot be read, has too few rows, or they differ in width.
+        UserError: a file cannot be read, has too few rows, or they differ in width or are too wide.
     """
     if source is None or target is None:
         return camera()
     opened = [open_embeddings(path, least=FEWEST) for path in (source, target)]
-    widths = [one.shape[1] for one in opened]
-    if widths[0] != widths[1]:
-        raise UserError(
-            f"{target} has rows of {widths[1]:,} numbers, {source} of {widths[0]:,}: a map needs two clouds of the "
-            "same dimension."
-        )
+    check_widths(opened[0].shape[1], opened[1].shape[1], (source, target))
     return Pair(opened[0].whole(), opened[1].whole(), (source.stem, target.stem))
+
+
+def check_widths(first: int, second: int, names: tuple[Path | str, Path | str]) -> None:
+    """Raise `UserError` for clouds between which there is no map, or of more dimensions than can be fitted."""
+    if first != second:
+        raise UserError(
+            f"{names[1]} has rows of {second:,} numbers, {names[0]} of {first:,}: a map needs two clouds of the same "
+            "dimension."
+        )
+    check_dimensions(first, names[0])
 
 
 def camera() -> Pair:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wasskit.config import fields_of
 from wasskit.errors import UserError
-from wasskit.plugins.w2gn.clouds.data import FEWEST, Pair, divided
+from wasskit.plugins.w2gn.clouds.data import FEWEST, Pair, check_widths, divided
 from wasskit.plugins.w2gn.clouds.options import HIDDEN, CloudOptions, Coordinates
 from wasskit.plugins.w2gn.clouds.report import measured
 from wasskit.plugins.w2gn.clouds.task import Fitted, build_cloud_task, finished
@@ -105,11 +105,10 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         """
         source = _tensor(validate_data(self, X, dtype=_DTYPES, ensure_min_samples=FEWEST))
         target = self._rows(Y, least=FEWEST)
-        if source.shape[1] != target.shape[1]:
-            raise ValueError(
-                f"Y has rows of {target.shape[1]} numbers, X of {source.shape[1]}: a map needs two clouds of the same "
-                "dimension."
-            )
+        try:
+            check_widths(source.shape[1], target.shape[1], ("X", "Y"))
+        except UserError as error:
+            raise ValueError(str(error)) from None
         fitted, self.scores_ = self._fitted(Pair(source, target, ("X", "Y")))
         self.maps_ = fitted.framed
         self.kept_ = None if fitted.kept is None else str(fitted.kept.as_dict()["kept"])
