@@ -71,7 +71,7 @@ def test_what_is_printed_where(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_numbers_stay_whole_in_a_terminal_of_any_width(width: int) -> None:
-    names = [f"recall@{k}" for k in (1, 2, 4, 8, 16, 32, 64)] + ["MFLOPs per query"]
+    names = [f"recall@{k}" for k in (1, 2, 4, 8, 16, 32, 64)] + ["M multiply-adds"]
     rows = [["Metrix/feature", "best on the test set (as published), 2", *(97.0 + i / 100 for i in range(7)), 1e6]]
     file = io.StringIO()
     Console(width=width, force_terminal=True, color_system=None, file=file).print(

@@ -173,7 +173,7 @@ def retrieval_report(
     }
     table = costs_table(
         f"{queries.dataset}: {queries.name} queries, {size:,} {gallery.name} images searched", outcomes,
-        METRICS.headings("precision1", "map10"), "dimensions", unit=("MFLOPs per query", 1e6),
+        METRICS.headings("precision1", "map10"), "dimensions", unit=("M multiply-adds", 1e6),
         reference=outcomes[len(dims) - 1],
     )  # fmt: skip
 
