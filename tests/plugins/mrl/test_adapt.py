@@ -212,6 +212,21 @@ def test_gradients_are_finite_where_vectors_coincide(same: bool) -> None:
     assert bool(gradient.isfinite().all())
 
 
+def test_a_vector_without_a_direction_pulls_on_nothing() -> None:
+    """Dropout may take all coordinates of a narrow vector; dividing by its length twice gave gradients of 1e24."""
+    x, z, labels = vectors(6, 4), vectors(6, 4, 1), torch.tensor([0, 1] * 3)
+    z[0], z[1, :2] = 0, 0
+    z.requires_grad_()
+    for total in (
+        NeighbourLoss((2, 4))(z, x, torch.arange(6), 6).total,
+        LabelLoss(2, (2, 4), keep_weight=0.1)(z, labels, x).total,
+        PairLoss((2, 4))(z, z.flip(0), torch.eye(6)).total,
+    ):
+        (gradient,) = torch.autograd.grad(total, z)
+        assert float(gradient[0].abs().max()) == 0
+        assert 0 < float(gradient.norm()) < 1e4
+
+
 def test_the_gradients_are_right() -> None:
     x, z = vectors(5, 6).double(), vectors(5, 4, 1).double().requires_grad_()
     loss = LabelLoss(3, (2, 4), keep_weight=0.3, wasserstein_weight=0.0).double()
@@ -230,6 +245,12 @@ def test_the_validation_part_is_not_trained_on() -> None:
     assert sorted(held + train) == list(range(40))
     assert parts.validation.labels is not None
     assert torch.bincount(parts.validation.labels).tolist() == [2] * 4
+
+
+@pytest.mark.parametrize(("rows", "labels"), [(3, None), (4, torch.tensor([0, 0, 1, 2])), (3, torch.arange(3))])
+def test_one_vector_alone_is_not_kept_for_validation(rows: int, labels: torch.Tensor | None) -> None:
+    with pytest.raises(UserError, match=rf"--validation: 0\.1 of the {rows} vectors of few leaves one for validation"):
+        divide(Vectors(vectors(rows), labels, name="few"), "neighbours", 0.1, 0)
 
 
 def test_classes_of_one_vector_are_kept_for_validation_by_neighbours_alone() -> None:
@@ -338,7 +359,8 @@ def test_the_estimator_follows_the_conventions() -> None:
 
     import wasskit
 
-    check_estimator(wasskit.MatryoshkaAdaptor(epochs=1, hidden=8, batch_size=16))
+    for batch_size in (16, 32):
+        check_estimator(wasskit.MatryoshkaAdaptor(epochs=1, hidden=8, batch_size=batch_size))
 
 
 def test_the_estimator_repeats_itself_and_names_its_features() -> None:
