@@ -56,7 +56,7 @@ def test_a_rotation_changes_nothing_that_is_told(n: int, m: int) -> None:
     """The directions are drawn by a seed, and turn with the embeddings.
 
     The axes come from float64: gaps of 1e-3 between eigenvalues leave errors of 1e-13. Projections are float32, sums of
-    50 products at most: 50 times 1.2e-7, rounded up to 1e-5. Directions that stay where they are differ by 1e-3 or more.
+    50 products at most: 50 times 1.2e-7, rounded up to 1e-5. Directions that stay where they are differ by 1e-3.
     """
     z = (normal(n, m).exp() * torch.arange(1, m + 1)).double()
     rotation = torch.linalg.qr(normal(m, m, seed=1).double())[0]
