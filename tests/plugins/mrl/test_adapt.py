@@ -22,7 +22,7 @@ from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
 from wasskit.evaluation.compression import neighbours
 from wasskit.plugins.mrl import results
-from wasskit.plugins.mrl.adapt import report
+from wasskit.plugins.mrl.adapt import blending, report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
 from wasskit.plugins.mrl.adapt.data import NeighbourSource, Pairs, PairSource, Vectors, pairs_of_rows, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
@@ -164,6 +164,21 @@ def test_a_blend_is_chosen_on_classes_left_out() -> None:
     assert choose_blend(still, Vectors(x, labels), seed=1) == 1, "nothing is learned: no blend loses"
     few = labels % 9
     assert choose_blend(config, Vectors(x, few), seed=1) == UNCHOSEN, "too few classes to leave some out"
+
+
+@pytest.mark.parametrize(
+    ("blend", "classes", "said"),
+    [(0.0, 10, "Nothing of what is learned will be kept: .* give --blend 1"), (0.25, 10, "Of what is learned 0.25 will"),
+     (UNCHOSEN, 2, "too few classes to try others on")],
+)  # fmt: skip
+def test_it_is_told_what_is_kept_and_why(
+    blend: float, classes: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(blending, "choose_blend", lambda *args, **kwargs: blend)
+    config = AdaptTrainingOptions().resolved("labels")
+    given = Vectors(vectors(20), torch.arange(20) % classes)
+    assert blending.with_blend(config, given, torch.device("cpu"), seed=0).blend == blend
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
 
 
 def test_nothing_is_lost_where_nothing_is_changed() -> None:
