@@ -27,7 +27,7 @@ from wasskit.errors import UserError, WasskitError
 from wasskit.plugins import Plugin, declared_models, load_plugin, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
 from wasskit.system.processes import watch_parent
-from wasskit.system.signals import Stopped, raised
+from wasskit.system.signals import Stopped, raised, stop_behind
 from wasskit.usage import PARSER_ERRORS, HelpFlag, no_such_command, parsing, sentence
 
 GENERAL = Plugin(
@@ -328,18 +328,11 @@ def _report(error: Exception, argv: Sequence[str]) -> int:
     return code
 
 
-def _stop_behind(error: BaseException | None) -> Stopped | None:
-    """The request to stop that an error follows: one that comes inside an import of compiled code is an ImportError."""
-    while error is not None and not isinstance(error, Stopped):
-        error = error.__cause__ or error.__context__
-    return error
-
-
 def _explain(error: Exception) -> tuple[str | None, int]:
     """The sentence and the exit code of an error; None for an unexpected error."""
     if isinstance(error, WasskitError):
         return str(error), error.exit_code
-    if (stop := _stop_behind(error)) is not None:
+    if (stop := stop_behind(error)) is not None:
         return str(stop), 128 + stop.signal_number
     if isinstance(error, PARSER_ERRORS):
         return sentence(error), 2

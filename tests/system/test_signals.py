@@ -97,6 +97,56 @@ def test_the_second_request_ends_the_process_at_once() -> None:
     assert (done.returncode, done.stdout) == (130, "")
 
 
+DROPPED = """
+import signal, sys, threading, weakref
+from wasskit.system import signals
+
+class Held:
+    pass
+
+def {name}(*_):
+    signal.raise_signal(signal.SIGUSR1)
+    print("not reached", flush=True)
+
+{made}
+with signals.raised():
+    try:
+        held = None
+        threading.Event().wait(20)
+        print("never stopped")
+    except signals.Stopped as stop:
+        print(stop)
+print(sys.unraisablehook is before)
+"""
+FINALISERS = {
+    "weakref": ("ask", "held = Held(); watched = weakref.ref(held, ask)"),
+    "del": ("__del__", "Held.__del__ = __del__; held = Held()"),
+}
+
+
+@pytest.mark.parametrize("where", FINALISERS)
+def test_a_request_that_python_drops_is_made_again(where: str) -> None:
+    name, made = FINALISERS[where]
+    code = DROPPED.format(name=name, made=made + "; before = sys.unraisablehook")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("Stopped by SIGUSR1.\nTrue\n", "")
+
+
+def test_other_errors_that_python_drops_are_shown() -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("broken on purpose")
+
+    shown: list[object] = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda dropped: shown.append(str(dropped.exc_value))
+    try:
+        with raised():
+            Broken()
+    finally:
+        sys.unraisablehook = before
+    assert shown == ["broken on purpose"]
+
+
 HEARS = "import signal, sys; print(signal.pthread_sigmask(signal.SIG_BLOCK, []) >= {15, 2, 10, 1})"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,8 +123,42 @@ def raised() -> Iterator[None]:
         if first:
             raise Stopped(number)
 
-    with handled(follow):
-        yield
+    def repeat(dropped: sys.UnraisableHookArgs) -> None:
+        # Python drops what is raised in a finaliser or in the callback of a weak reference, where a signal is heard as
+        # anywhere else: the request is made again. By another thread, after this function: here it would be dropped.
+        stop = stop_behind(dropped.exc_value)
+        if stop is None:
+            otherwise(dropped)
+            return
+        request.number = None
+        ending = threading.Event()
+        threading.Thread(target=_send_after, args=(ending, stop.signal_number), daemon=True).start()
+        ending.set()
+
+    otherwise, sys.unraisablehook = sys.unraisablehook, repeat
+    try:
+        with handled(follow):
+            yield
+    finally:
+        sys.unraisablehook = otherwise
+
+
+def stop_behind(error: BaseException | None) -> Stopped | None:
+    """The request to stop that an error follows: one that comes inside an import of compiled code is an ImportError."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _send_after(event: threading.Event, number: int) -> None:
+    """Send a signal to the main thread of this process once it has set the event and gone on."""
+    event.wait()
+    time.sleep(0.01)
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)
+    else:
+        signal.raise_signal(number)
 
 
 def shield() -> None:

@@ -278,10 +278,10 @@ def test_a_batch_without_positives_says_so(run_cli: Run, tmp_path: Path, words: 
     result = run_cli(
         "metrix", "train", "--dataset", "imagefolder", "--data-root", tmp_path / "data", "--image-size", "16",
         "--in-memory", "--batch-size", "6", "--epochs", "1", "--pairs", "positive-negative", "--run-dir",
-        tmp_path / "r", "--embedding-size", "8",
+        tmp_path / "r", "--embedding-size", "8", "--accumulate", "2",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    assert "2 of 2 steps mixed nothing: no item of the batch has a positive" in words(result.stderr)
+    assert "2 of 2 batches mixed nothing: no item of the batch has a positive" in words(result.stderr)
     summary = RunDirectory.open(tmp_path / "r").summary
     assert summary is not None
     assert summary["skipped_share"] == 1.0

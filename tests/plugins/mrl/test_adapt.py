@@ -249,7 +249,16 @@ def test_the_gradients_are_right() -> None:
     assert torch.autograd.gradcheck(lambda z: loss(z, labels, x).total, z)
     pairs = PairLoss((2, 4))
     relevance = torch.eye(5, dtype=torch.float64)
+    relevance[0, 1] = relevance[3, 2] = torch.nan
     assert torch.autograd.gradcheck(lambda z: pairs(z, z.flip(0), relevance).total, z)
+
+
+def test_documents_that_are_no_candidates_are_not_ranked() -> None:
+    queries, documents = vectors(3, 4).double(), vectors(4, 4, 1).double()
+    relevance = torch.tensor([[1.0, 0.0, 0.5, torch.nan]] * 3, dtype=torch.float64)
+    loss = PairLoss((2, 4))
+    without = loss(queries, documents[:3], relevance[:, :3]).total
+    torch.testing.assert_close(loss(queries, documents, relevance).total, without)
 
 
 def test_the_validation_part_is_not_trained_on() -> None:
@@ -284,6 +293,8 @@ def test_relevance_is_that_of_the_pairs(tmp_path: Path) -> None:
     source = PairSource(vectors(5), pairs, 2, device=torch.device("cpu"), seed=0)
     found = source.relevance(torch.tensor([0, 1, 2]), torch.tensor([3, 4]))
     assert found.tolist() == [[2, 0.5], [0, 1], [0, 0]]
+    own = source.relevance(torch.tensor([3, 0]), torch.tensor([0, 3]))
+    torch.testing.assert_close(own, torch.tensor([[0.0, torch.nan], [torch.nan, 2.0]]), equal_nan=True)
     assert source.queries.tolist() == [0, 1, 0]
 
 
@@ -366,6 +377,23 @@ def test_the_command_makes_a_run(
     assert run(["mrl", "adapt", "--resume", "run", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["compression"] == result["compression"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("--near 3", "--near is a setting of learning from neighbours; this adaptor learns from labels"),
+        ("--learn neighbours --alpha 2", "--alpha is a setting of learning from labels; this adaptor learns"),
+        ("x.npy --pairs p.csv --blur 0.1", "--blur is a setting of learning from labels or neighbours; this adaptor"),
+    ],
+)
+def test_settings_that_would_not_count_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["mrl", "adapt", *asked.split(), "--run-dir", "run"]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not Path("run").exists()
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
 
 
 def _train(session: Session[MetrixTrain], parts: MetricSplits) -> tuple[Summary, dict[str, int]]:
-    """One training in the session's run directory; its summary, and how many steps mixed nothing, by the reason."""
+    """One training in the session's run directory; its summary, and how many batches mixed nothing, by the reason."""
     from wasskit import console
     from wasskit.plugins.metrix.data import train_loader
     from wasskit.plugins.metrix.task import build_task
@@ -69,8 +69,8 @@ def _train(session: Session[MetrixTrain], parts: MetricSplits) -> tuple[Summary,
         source.close()
         for loader in task.loaders.values():
             loader.close()
-    for reason, steps in task.skipped.items():
-        console.warn(f"{steps} of {summary.steps} steps mixed nothing: {reason}.")
+    for reason, batches in task.skipped.items():
+        console.warn(f"{batches} of {summary.steps * config.loop.accumulate} batches mixed nothing: {reason}.")
     return summary, dict(task.skipped)
 
 

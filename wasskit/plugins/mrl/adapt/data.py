@@ -247,10 +247,11 @@ class PairSource(RowSource):
         self.known = pairs.relevance[order]
 
     def relevance(self, queries: Tensor, documents: Tensor) -> Tensor:
-        """(Q,), (D,) rows to (Q, D): as the pairs say, 0 where none does."""
+        """(Q,), (D,) rows to (Q, D): as the pairs say; where none does 0, and NaN for a query as its own document."""
         wanted = queries[:, None] * len(self.rows) + documents[None]
         place = torch.searchsorted(self.keys, wanted).clamp_max(len(self.keys) - 1)
-        return torch.where(self.keys[place] == wanted, self.known[place], 0.0)
+        unknown = torch.where(queries[:, None] == documents[None], torch.nan, 0.0)
+        return torch.where(self.keys[place] == wanted, self.known[place], unknown)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[PairBatch]:
         for _, chosen in self.chosen(epoch, start):

@@ -187,7 +187,8 @@ class PairLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, queries: Tensor, documents: Tensor, relevance: Tensor) -> AdaptLosses:
-        """queries (Q_r, m), documents (D_r, m): this rank's shares; relevance (Q, D) of all, no row zero."""
+        """queries (Q_r, m), documents (D_r, m): this rank's shares; relevance (Q, D) of all, no row zero, NaN where a
+        document is no candidate for a query."""
         with full_precision(queries):
             queries, documents = gather_with_grad(_raised(queries)), gather_with_grad(_raised(documents))
             losses = self._losses(queries, documents, relevance)
@@ -195,11 +196,13 @@ class PairLoss(nn.Module):
         return AdaptLosses(losses.sum(), {**terms, "ranking": losses.detach().mean()})
 
     def _losses(self, queries: Tensor, documents: Tensor, relevance: Tensor) -> Tensor:
+        candidates, relevance = ~relevance.isnan(), relevance.nan_to_num(0.0)
         target = relevance / relevance.sum(1, keepdim=True)
         values = []
         for d in self.dims:
             cosines = _unit(queries[:, :d]) @ _unit(documents[:, :d]).mT
-            values.append(-(target * (cosines / self.temperature).log_softmax(1)).sum(1).mean())
+            logits = (cosines / self.temperature).where(candidates, -torch.inf)
+            values.append(-(target * logits.log_softmax(1).where(candidates, 0.0)).sum(1).mean())
         return torch.stack(values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +40,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """What an option stands for that depends on what is learned from."""
+
+SETTINGS_OF: dict[str, tuple[Learns, ...]] = {
+    **dict.fromkeys(("alpha", "label_smoothing", "ce_weights", "tied", "sinkhorn", "head_lr"), ("labels",)),
+    **dict.fromkeys(("cosine_weight", "keep_weight"), ("labels",)),
+    **dict.fromkeys(("pair_weight", "centre", "near", "pool"), ("neighbours",)),
+    **dict.fromkeys(("wasserstein_weight", "beta", "blur"), ("labels", "neighbours")),
+}
+"""Options of one objective -> what is learned from where they count."""
 
 
 def _depends(name: str) -> str:
@@ -188,6 +197,16 @@ class AdaptOptions(RecipeOptions):
             raise UserError("--labels and --pairs: say by --learn which of them to learn from.")
         if self.test_labels is not None and self.test is None:
             raise UserError("--test-labels belong to the vectors of --test.")
+
+    def refuse_idle_settings(self, given: Iterable[str]) -> None:
+        """Raises ``UserError`` where the command line sets up (``given``: names of fields) what is not learned from."""
+        for name in sorted(given):
+            takes = SETTINGS_OF.get(name, (self.learns,))
+            if self.learns not in takes:
+                raise UserError(
+                    f"--{name.replace('_', '-')} is a setting of learning from {' or '.join(takes)}; this adaptor "
+                    f"learns from {self.learns}: leave it out, or choose by --learn."
+                )
 
     def resolved(self) -> Self:
         """With a value for everything that depends on what is learned from."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasskit.config import Command, Invocation
 from wasskit.plugins.mrl.adapt.options import AdaptOptions
+
+if TYPE_CHECKING:
+    from wasskit.plugins.mrl.adapt.data import Vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +28,7 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.training.session import training_session
     from wasskit.training.stepper import Updates
 
-    # Before there is a run directory, so that a file that is not there leaves none behind.
-    new = config.run.resume is None and not config.run.requeue
-    data = read_vectors_of(config) if new else None
+    data = _first_read(config, invocation)
     name = config.train.stem if config.train is not None else "digits-adapted"
     config = config.resolved()
     with training_session(config, invocation, name=name) as session:
@@ -55,6 +56,16 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     told = tell(report, written)
     console.log(f"Trained in {summary['wall_seconds']:.1f} s.")
     return content | {"run": str(run.path), "figures": told["figures"]}
+
+
+def _first_read(config: MrlAdapt, invocation: Invocation) -> tuple[Vectors, Vectors | None] | None:
+    """The vectors of a new run, read before there is a run directory: a wrong request leaves none behind."""
+    from wasskit.plugins.mrl.adapt.report import read_vectors_of
+
+    if config.run.resume is not None or config.run.requeue:
+        return None
+    config.refuse_idle_settings(invocation.given)
+    return read_vectors_of(config)
 
 
 command = Command(
