@@ -140,7 +140,7 @@ def _bad_files(folder: Path) -> None:
         ("text.npy", "it holds text, not numbers"),
         ("short.npy", "it ends before the 5 numbers that it announces"),
         ("two.npz", r"one array of shape \(points, coordinates\); it holds 2 \(a, b\): name one, .*two\.npz:NAME"),
-        ("two.npz:c", "two.npz .* it lacks c"),
+        ("two.npz:c", "two.npz .* it lacks c and holds a, b"),
         ("objects.npz:a", "it holds Python objects, not numbers"),
         ("two.safetensors:c", r"two\.safetensors holds no 'c'; it holds a, b"),
         ("two.safetensors", "it holds 2"),
@@ -207,6 +207,35 @@ def test_labels_come_from_a_column(tmp_path: Path, suffix: str, name: str, label
     assert classes == tuple(label.format(i) for i in range(3))
 
 
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [(["dog", "cat", "dog"], ("cat", "dog")), ([True, False, True], ("0", "1")), ([7.0, -2.0, 7.0], ("-2", "7"))],
+)
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+def test_classes_are_whole_numbers_of_any_type_or_texts(
+    tmp_path: Path, suffix: str, values: list[Any], classes: tuple[str, ...]
+) -> None:
+    file, array = tmp_path / f"y{suffix}", np.array(values)
+    if suffix == ".safetensors":
+        if array.dtype.kind == "U":
+            pytest.skip("holds no texts")
+        save_file({"y": torch.from_numpy(array), "x": torch.ones(3, 2)}, file)
+    else:
+        np.save(file, array) if suffix == ".npy" else np.savez(file, y=array, x=np.ones((3, 2)))
+    for named in (file, Path(f"{file}:y")) if suffix != ".npy" else (file,):
+        (numbers,), found = class_numbers(read_column(named))
+        assert (numbers.tolist(), found) == ([1, 0, 1], classes)
+
+
+def test_an_array_of_texts_with_impossible_characters_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "y.npy", np.array(["dog", "cat"]))
+    data = bytearray((tmp_path / "y.npy").read_bytes())
+    data[-4:] = b"\xff\xff\xff\x7f"
+    (tmp_path / "y.npy").write_bytes(data)
+    with pytest.raises(UserError, match=r"y\.npy is not a readable .* its texts hold what is no character"):
+        read_column(tmp_path / "y.npy")
+
+
 def test_classes_are_numbered_alike_in_all_files(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", ROWS[:3])
     np.save(tmp_path / "y.npy", ROWS[:2])
@@ -247,13 +276,15 @@ def test_the_labels_of_a_parquet_file_are_not_taken_for_its_ids_or_groups() -> N
     ("name", "content", "said"),
     [
         ("y.npy", np.arange(5), r"y\.npy has 5 labels for the 3 vectors of .*x\.npy"),
-        ("y.npy", np.zeros(3), r"y\.npy has float64 of shape \(3,\): expected one integer per vector"),
+        ("y.npy", np.full(3, 0.5), r"y\.npy has float64 of shape \(3,\): expected one whole number or text per vector"),
+        ("y.npy", np.full(3, np.nan), "expected one whole number or text per vector"),
+        ("y.npy", np.zeros((3, 1)), r"shape \(3, 1\): expected one whole number or text per vector"),
         ("y.npy", np.array([{}] * 3, dtype=object), "it holds Python objects"),
         ("y.txt", "a\nb\n", r"y\.txt has 2 labels for the 3 vectors"),
         ("y.csv:kind", "id,label\n1,2\n", r"y\.csv has no column 'kind'; it has id, label"),
         ("y.csv", "id,kind\n1,2\n", r"y\.csv has the columns id, kind: name one, .*y\.csv:COLUMN"),
         ("y.csv:label", "id,label\n1,2\n3\n", r"y\.csv: row 2 has no column 'label'"),
-        ("y.jpg", "", "labels are read from .npy, .npz, .csv, .parquet or .txt files"),
+        ("y.jpg", "", "labels are read from .npy, .npz, .safetensors, .csv, .parquet or .txt files"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path: Path, name: str, content: Any, said: str) -> None:

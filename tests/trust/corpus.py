@@ -185,7 +185,7 @@ def _of_readers(folder: Path) -> Iterator[Case]:
         "data.formats.matlab.read_mat": ("mat", "x.mat", (_mat(),)),
         "system.arrays.read_array": ("npy", "x.npy", (_npy(numbers), _npy(np.zeros(3, bool)), _npy(numbers.T))),
         "system.arrays.map_array": ("npy", "x.npy", (_npy(numbers), _npy(numbers.astype(np.float16).T))),
-        "data.embeddings.read_csv_vectors": ("text", "x.csv", (b"id,a,b\nx,1,2.5\ny,3,-4e1\n", b"1,2\n3,4\n")),
+        "data.formats.csv_vectors.read_csv_vectors": ("text", "x.csv", (b"id,a,b\nx,1,2.5\ny,3,-4e1\n", b"1,2\n3,4\n")),
         "system.arrays.read_archive": ("npz", "x.npz", (_npz(a=numbers, b=np.int64(3)),)),
         "data.sets.stl10._read_stl10_labels": ("bytes", "x.bin", (b"\1\2\3",)),
         "data.sets.stl10._read_stl10_images": ("bytes", "x.bin", (b"\1" * 27648,)),
@@ -300,6 +300,10 @@ def _read_set(path: Path) -> object:
     return dataset.packed.rows(torch.arange(min(len(dataset), 4)))
 
 
+def _columns() -> tuple[bytes, ...]:
+    return tuple(_npy(np.array(values)) for values in ([3, 1, 3], [3.0, 1.0, 3.0], ["dog", "cat", "\U0001f408"]))
+
+
 def _of_tables() -> Iterator[Case]:
     from wasskit.data.embeddings import class_numbers, open_embeddings, read_column
     from wasskit.data.folder import read_csv
@@ -335,6 +339,7 @@ def _of_tables() -> Iterator[Case]:
         lambda path: open_embeddings(path).rows([3, 0]),
     )
     yield Case("labels", "text", "x.csv", (_TABLE, b"label\n1\n2\n"), lambda path: class_numbers(read_column(path)))
+    yield Case("labels of an array", "npy", "x.npy", _columns(), lambda path: class_numbers(read_column(path)))
     yield Case("rows", "npy", "x.npy", (_npy(points),), read_rows)
     yield Case("costs", "json", "x.json", (_JSON,), lambda path: [t.series(t.accuracies[0]) for t in cost_tables(path)])
     yield Case("spectrum", "json", "x.json", (_JSON,), spectra_of)

@@ -10,7 +10,6 @@ value per line.
 
 from __future__ import annotations
 
-import csv
 import mmap
 import re
 from collections.abc import Iterator, Sequence
@@ -23,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wasskit.data.formats.csv_vectors import BESIDE, is_number, read_csv_vectors
 from wasskit.errors import UserError
+from wasskit.system.arrays import NUMBERS, map_array, read_archive
 from wasskit.system.arrays import VECTORS as SUFFIXES
-from wasskit.system.arrays import map_array, read_archive
-from wasskit.system.documents import LARGEST_TEXT, read_csv_rows, read_text
-from wasskit.system.readers import Damage, reader
+from wasskit.system.documents import read_csv_rows, read_text
 from wasskit.text import short_text
 
 if TYPE_CHECKING:
@@ -38,9 +37,8 @@ __all__ = [
     "read_labelled", "read_tensor", "read_values",
 ]  # fmt: skip
 
-BESIDE = ("", "row", "id", "label", "group", "path")
-"""Columns of a CSV file of vectors that are no part of them."""
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COLUMNS = f"{NUMBERS}U"
 _CHUNK, _NUMBERS = 65_536, 1 << 24
 """Most rows, and about the most numbers, that are read at a time."""
 
@@ -229,10 +227,8 @@ def read_values(path: Path, of: Embeddings | None = None, *, what: str = "labels
     """The same as they are stored: whole numbers of any type, or texts, also where these are all numbers."""
     file, key = _parted(path)
     suffix = file.suffix.lower()
-    if suffix in (".npy", ".npz"):
-        values = map_array(file) if suffix == ".npy" else _one(file, key, _archive(file, key), 1)
-        if values.ndim != 1 or values.dtype.kind not in "iu":
-            raise UserError(f"{path} has {values.dtype} of shape {values.shape}: expected one integer per vector.")
+    if suffix in (".npy", ".npz", ".safetensors"):
+        values = _whole_or_text(_column_array(file, key), path)
     elif suffix == ".csv":
         values = np.array(_column(file, key, what))
     elif suffix == ".parquet":
@@ -244,10 +240,36 @@ def read_values(path: Path, of: Embeddings | None = None, *, what: str = "labels
     elif suffix == ".txt":
         values = np.array(read_text(file).splitlines())
     else:
-        raise UserError(f"{path}: {what} are read from .npy, .npz, .csv, .parquet or .txt files.")
+        raise UserError(f"{path}: {what} are read from .npy, .npz, .safetensors, .csv, .parquet or .txt files.")
     if of is not None and len(values) != len(of):
         raise UserError(f"{path} has {len(values):,} {what} for the {len(of):,} vectors of {of.where}.")
     return values
+
+
+def _column_array(file: Path, key: str | None) -> NDArray[Any]:
+    """The one array (N,) of a file, or that of a name: numbers or texts."""
+    suffix = file.suffix.lower()
+    if suffix == ".npy":
+        return map_array(file, kinds=_COLUMNS)
+    if suffix == ".npz":
+        found: NDArray[Any] = _one(file, key, _archive(file, key, _COLUMNS), 1)
+        return found
+    from wasskit.models.weights import read_safetensors
+
+    tensor: Tensor = _one(file, key, read_safetensors(file)[0], 1)
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _whole_or_text(values: NDArray[Any], path: Path) -> NDArray[Any]:
+    """A column as whole numbers or texts: classes often come as truth values, or as 3.0 from a table with gaps."""
+    whole = values.dtype.kind in "iub" or (
+        values.dtype.kind == "f" and bool((np.isfinite(values) & (np.abs(values) < 1 << 53) & (values % 1 == 0)).all())
+    )
+    if values.ndim != 1 or not (whole or values.dtype.kind == "U"):
+        raise UserError(
+            f"{path} has {values.dtype} of shape {values.shape}: expected one whole number or text per vector."
+        )
+    return values.astype(np.int64) if values.dtype.kind in "bf" else values
 
 
 def class_numbers(*columns: NDArray[Any]) -> tuple[list[Tensor], tuple[str, ...]]:
@@ -276,7 +298,7 @@ def _column(path: Path, key: str | None, what: str) -> list[str]:
     if short is not None:
         raise UserError(f"{path}: row {short} has no column {key!r}.")
     first, second = (entries[place].strip() for entries in (rows * 2)[:2]) if rows else ("", "")
-    named = key is not None or first in BESIDE or (_is_number(second) and not _is_number(first))
+    named = key is not None or first in BESIDE or (is_number(second) and not is_number(first))
     return [row[place].strip() for row in rows[1 if named else 0 :]]
 
 
@@ -336,8 +358,8 @@ def _loaded(stored: Tensor | MappedVectors | ParquetVectors) -> Tensor:
     return stored if isinstance(stored, Tensor) else torch.cat([*stored.split(_CHUNK)])
 
 
-def _archive(file: Path, key: str | None) -> dict[str, NDArray[Any]]:
-    return read_archive(file, None if key is None else [key])
+def _archive(file: Path, key: str | None, kinds: str = NUMBERS) -> dict[str, NDArray[Any]]:
+    return read_archive(file, None if key is None else [key], kinds=kinds)
 
 
 def _one(file: Path, key: str | None, found: dict[str, Any], dims: int) -> Any:
@@ -360,41 +382,3 @@ def _floating(array: NDArray[Any]) -> Tensor:
     if array.dtype not in (np.float16, np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
     return torch.from_numpy(array)
-
-
-@reader("CSV file of vectors", suffixes=(".csv",), advice="write one vector per line", largest=LARGEST_TEXT)
-def read_csv_vectors(path: Path) -> NDArray[np.float64]:
-    """The vectors (N, D) of a CSV file: its columns of numbers, but for those that a heading names row, id, label,
-    group or path."""
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        lines = csv.reader(stream)
-        first = next(lines, [])
-        second = next(lines, first)
-    named = [not _is_number(a) and _is_number(b) for a, b in zip(first, second, strict=False)]
-    headed = any(named) or not any(map(_is_number, first)) or any(x.strip() in BESIDE[1:] for x in first)
-    columns = [
-        place
-        for place, entry in enumerate(second if headed else first)
-        if _is_number(entry) and not (headed and first[place : place + 1] and first[place].strip() in BESIDE)
-    ]
-    if not columns:
-        raise Damage("it has no column of numbers")
-    try:
-        found: NDArray[np.float64] = np.loadtxt(
-            path, np.float64, delimiter=",", usecols=columns, skiprows=int(headed), ndmin=2, comments=None,
-            quotechar='"', encoding="utf-8-sig",
-        )  # fmt: skip
-    except ValueError as error:
-        place = re.search(r"at row (\d+)(, column)?", str(error))
-        # Counted from 0 where an entry is no number, from 1 where a line is short.
-        row = "" if place is None else f": row {int(place[1]) - (place[2] is None)} is not"
-        raise Damage(f"its rows are not all of {len(columns):,} numbers{row}") from error
-    return found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

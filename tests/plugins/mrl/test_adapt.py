@@ -22,7 +22,7 @@ from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
 from wasskit.evaluation.compression import neighbours
 from wasskit.plugins.mrl import results
-from wasskit.plugins.mrl.adapt import report
+from wasskit.plugins.mrl.adapt import blending, report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
 from wasskit.plugins.mrl.adapt.data import NeighbourSource, Pairs, PairSource, Vectors, pairs_of_rows, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
@@ -166,6 +166,21 @@ def test_a_blend_is_chosen_on_classes_left_out() -> None:
     assert choose_blend(config, Vectors(x, few), seed=1) == UNCHOSEN, "too few classes to leave some out"
 
 
+@pytest.mark.parametrize(
+    ("blend", "classes", "said"),
+    [(0.0, 10, "Nothing of what is learned will be kept: .* give --blend 1"),
+     (0.25, 10, "Of what is learned 0.25 will be kept"), (UNCHOSEN, 2, "too few classes to try others on")],
+)  # fmt: skip
+def test_it_is_told_what_is_kept_and_why(
+    blend: float, classes: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(blending, "choose_blend", lambda *args, **kwargs: blend)
+    config = AdaptTrainingOptions().resolved("labels")
+    given = Vectors(vectors(20), torch.arange(20) % classes)
+    assert blending.with_blend(config, given, torch.device("cpu"), seed=0).blend == blend
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+
+
 def test_nothing_is_lost_where_nothing_is_changed() -> None:
     x, ids = vectors(20).double(), torch.arange(20)
     losses = NeighbourLoss((4, 12), floor=1.0, pair_weight=1.0)(x, x, ids, 8)
@@ -212,6 +227,21 @@ def test_gradients_are_finite_where_vectors_coincide(same: bool) -> None:
     assert bool(gradient.isfinite().all())
 
 
+def test_a_vector_without_a_direction_pulls_on_nothing() -> None:
+    """Dropout may take all coordinates of a narrow vector; dividing by its length twice gave gradients of 1e24."""
+    x, z, labels = vectors(6, 4), vectors(6, 4, 1), torch.tensor([0, 1] * 3)
+    z[0], z[1, :2] = 0, 0
+    z.requires_grad_()
+    for total in (
+        NeighbourLoss((2, 4))(z, x, torch.arange(6), 6).total,
+        LabelLoss(2, (2, 4), keep_weight=0.1)(z, labels, x).total,
+        PairLoss((2, 4))(z, z.flip(0), torch.eye(6)).total,
+    ):
+        (gradient,) = torch.autograd.grad(total, z)
+        assert float(gradient[0].abs().max()) == 0
+        assert 0 < float(gradient.norm()) < 1e4
+
+
 def test_the_gradients_are_right() -> None:
     x, z = vectors(5, 6).double(), vectors(5, 4, 1).double().requires_grad_()
     loss = LabelLoss(3, (2, 4), keep_weight=0.3, wasserstein_weight=0.0).double()
@@ -239,6 +269,12 @@ def test_the_validation_part_is_not_trained_on() -> None:
     assert sorted(held + train) == list(range(40))
     assert parts.validation.labels is not None
     assert torch.bincount(parts.validation.labels).tolist() == [2] * 4
+
+
+@pytest.mark.parametrize(("rows", "labels"), [(3, None), (4, torch.tensor([0, 0, 1, 2])), (3, torch.arange(3))])
+def test_one_vector_alone_is_not_kept_for_validation(rows: int, labels: torch.Tensor | None) -> None:
+    with pytest.raises(UserError, match=rf"--validation: 0\.1 of the {rows} vectors of few leaves one for validation"):
+        divide(Vectors(vectors(rows), labels, name="few"), "neighbours", 0.1, 0)
 
 
 def test_classes_of_one_vector_are_kept_for_validation_by_neighbours_alone() -> None:
@@ -366,7 +402,8 @@ def test_the_estimator_follows_the_conventions() -> None:
 
     import wasskit
 
-    check_estimator(wasskit.MatryoshkaAdaptor(epochs=1, hidden=8, batch_size=16))
+    for batch_size in (16, 32):
+        check_estimator(wasskit.MatryoshkaAdaptor(epochs=1, hidden=8, batch_size=batch_size))
 
 
 def test_the_estimator_repeats_itself_and_names_its_features() -> None:

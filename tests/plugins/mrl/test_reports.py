@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from wasskit.plugins.mrl.evaluation import classify_prefixes, neighbour_metrics
 from wasskit.plugins.mrl.network import MrlModel, build_model
 from wasskit.plugins.mrl.reports import cascade_report, evaluation_report, retrieval_report
 from wasskit.plugins.mrl.trained import Split
+from wasskit.report import Table
 
 CLASSES = ("a", "b", "c")
 
@@ -52,6 +54,15 @@ def test_evaluation(
     assert len(report.figures["evaluation"]().axes[0].containers) == 6
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_vectors_are_not_called_images() -> None:
+    test, train = (replace(split(name, n), things="vectors") for name, n in (("test", 30), ("train", 12)))
+    report = evaluation_report(None, test, train, dims=(2, 5), k=50)
+    (table,) = report.tables
+    assert isinstance(table, Table)
+    assert table.title == "digits/test, 30 vectors (percent)"
+    assert report.remarks == ["There are 12 training vectors: k-NN takes them all."]
 
 
 def test_other_classes(model: MrlModel) -> None:

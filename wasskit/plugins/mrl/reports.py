@@ -85,8 +85,8 @@ def evaluation_report(
     """
     voting = k if train is None else min(k, len(train))
     values, remarks = _measured(model, test, train, dims if neighbours else (), voting, temperature)
-    if voting < k:
-        remarks.append(f"There are {voting} training images: k-NN takes them all.")
+    if train is not None and voting < k:
+        remarks.append(f"There are {voting} training {train.things}: k-NN takes them all.")
     metrics = {f"{test.name}/{metric}": value for metric, value in values.items()}
     shown = sorted({*dims, *(model.dims if model is not None and trained_dims else ())})
     headings = {key: heading for key, heading in (CLASSIFICATION | NEIGHBOURS).items() if key in values}
@@ -106,7 +106,7 @@ def evaluation_report(
     }
     on = f"{test.dataset}/{test.name}"
     drawn = {heading: _by_dimension(shown, values, key) for key, heading in headings.items()}
-    title = f"{on}, {len(test):,} images (percent)"
+    title = f"{on}, {len(test):,} {test.things} (percent)"
     table = dimensions_table(title, shown, metrics, split=test.name, headings=headings)
     figures = {"evaluation": lambda: dimensions_figure(drawn, f"{on} (%)")}
     return Report(
@@ -172,7 +172,7 @@ def retrieval_report(
         for strategy in dict.fromkeys(o.name for o in outcomes)
     }
     table = costs_table(
-        f"{queries.dataset}: {queries.name} queries, {size:,} {gallery.name} images searched", outcomes,
+        f"{queries.dataset}: {queries.name} queries, {size:,} {gallery.name} {gallery.things} searched", outcomes,
         METRICS.headings("precision1", "map10"), "dimensions", unit=("M multiply-adds", 1e6),
         reference=outcomes[len(dims) - 1],
     )  # fmt: skip
@@ -224,7 +224,7 @@ def cascade_report(
         "cascade, by threshold": [(o.metrics["mean_dim"], o.metrics["top1"], o.text) for o in cascades],
     }
     table = costs_table(
-        f"{test.dataset}/{test.name}, {len(test):,} images", [*single, *cascades],
+        f"{test.dataset}/{test.name}, {len(test):,} {test.things}", [*single, *cascades],
         METRICS.headings("top1", "mean_dim"), "dimension or threshold", unit=("kFLOPs per image", 1e3),
         reference=single[-1],
     )  # fmt: skip

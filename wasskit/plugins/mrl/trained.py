@@ -48,13 +48,17 @@ KINDS = (KIND, ADAPTOR)
 
 @dataclass(frozen=True)
 class Split:
-    """Normalised embeddings (N, D) of a split of a data set, and labels (N,), numbers of its classes."""
+    """Normalised embeddings (N, D) of a split of a data set, and labels (N,), numbers of its classes.
+
+    ``things``: what is embedded, as reports name it.
+    """
 
     dataset: str
     name: str
     classes: tuple[str, ...]
     embeddings: Tensor
     labels: Tensor
+    things: str = "images"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,7 +86,9 @@ def given_splits(config: FileOptions, device: torch.device) -> GivenSplits:
     """The embeddings of a command's files or adaptor. Raises as ``read_features``."""
     given = read_features(config, device)
     test, train = (
-        None if found is None else Split(given.name, split, given.classes, normalise(found.features), found.labels)
+        None
+        if found is None
+        else Split(given.name, split, given.classes, normalise(found.features), found.labels, things="vectors")
         for split, found in (("test", given.first), ("train", given.second))
     )
     assert test is not None

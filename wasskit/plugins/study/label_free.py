@@ -79,11 +79,15 @@ def measure_label_free(
     values = {"rankme": float(rank), "alpha_req": float(decay)}
     nulls = spectral_nulls(n, m, seed=seed) | sliced_nulls(n, m, count=DIRECTIONS, seed=seed) if compared else {}
     scaled = torch.empty(n, m, dtype=torch.float32, device=device)
+    second = torch.zeros(m, m, dtype=torch.float64, device=features.device)
     for rows, place in zip(features.split(_ROWS), scaled.split(_ROWS), strict=True):
         wide = rows.double()
         wide = wide / wide.abs().amax(1, keepdim=True)
-        place.copy_(wide * (m**0.5 / torch.linalg.vector_norm(wide, dim=1, keepdim=True)))
+        wide = wide * (m**0.5 / torch.linalg.vector_norm(wide, dim=1, keepdim=True))
+        second.addmm_(wide.mT, wide)
+        place.copy_(wide)
     axes = slicing_directions(DIRECTIONS, m, like=scaled, generator=torch.Generator().manual_seed(seed))
+    axes = axes @ _frame(scaled, second)
     values["sigreg"] = float(sigreg_statistic(scaled, directions=axes))
     values["sliced_w2"] = float(sliced_gaussian_wasserstein_squared(scaled, directions=axes)) ** 0.5
     if views is not None:
@@ -93,6 +97,19 @@ def measure_label_free(
         if null is not None:
             nulls["lidar"] = null
     return LabelFree(values, nulls)
+
+
+def _frame(x: Tensor, second: Tensor) -> Tensor:
+    """Axes (m, m), as rows, that turn with the rows of x (N, m): the eigenvectors of their second moments, on the side
+    of their third moment.
+
+    Directions uniform on the sphere stay so in any frame that does not depend on them; in this one the directions
+    drawn from a seed see the same of embeddings that are rotated.
+    """
+    vectors = torch.linalg.eigh(second).eigenvectors.to(x)
+    third = torch.stack([(rows @ vectors).pow(3).sum(0) for rows in x.split(_ROWS)]).sum(0)
+    axes: Tensor = vectors * torch.where(third < 0, -1.0, 1.0)
+    return axes.mT
 
 
 def _check_views(views: Tensor, m: int) -> None:

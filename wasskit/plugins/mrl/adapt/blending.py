@@ -44,8 +44,20 @@ def with_blend(
     if resumed is not None:
         return replace(config, blend=read_model(resumed, "mrl", kinds=(HEADER,))[1]["blend"])
     blend = choose_blend(config, vectors, device, seed=seed)
-    console.log(f"Of what is learned {blend:g} will be kept (--blend), as it serves classes left out.")
+    console.log(_told(blend, vectors))
     return replace(config, blend=blend)
+
+
+def _told(blend: float, vectors: Vectors) -> str:
+    assert vectors.labels is not None
+    if len(vectors.labels.unique()) < FEWEST:
+        return f"Of what is learned {blend:g} will be kept (--blend): there are too few classes to try others on."
+    if blend == 0:
+        return (
+            "Nothing of what is learned will be kept: in a trial it serves classes left out less than principal "
+            "components do. Where no other classes are to come, give --blend 1."
+        )
+    return f"Of what is learned {blend:g} will be kept (--blend), as it serves classes left out."
 
 
 def choose_blend(

@@ -80,7 +80,7 @@ class NeighbourLoss(nn.Module):
         adapted (B_r, m): this rank's consecutive share of the rows; vectors (B, D) and ids (B,) int64 of all rows.
         """
         with full_precision(adapted):
-            return self._losses(gather_with_grad(normalise(adapted)), vectors, ids, anchors)
+            return self._losses(gather_with_grad(normalise(_directed(adapted))), vectors, ids, anchors)
 
     def _losses(self, z: Tensor, vectors: Tensor, ids: Tensor, anchors: int) -> AdaptLosses:
         unit = about(vectors, self.centre)
@@ -90,7 +90,7 @@ class NeighbourLoss(nn.Module):
         weight = target.exp()
         kept, pairs = [], []
         for d in self.dims:
-            prefix = F.normalize(z[:, :d], dim=1)
+            prefix = _unit(z[:, :d])
             found = prefix[:anchors] @ prefix.mT
             log_q = (found / self.temperature).masked_fill(same, _FAR).log_softmax(1)
             kept.append((weight * (target - log_q)).sum(1).mean())
@@ -145,7 +145,7 @@ class LabelLoss(nn.Module):
 
     def forward(self, adapted: Tensor, labels: Tensor, vectors: Tensor) -> AdaptLosses:
         """Losses of this rank's adapted vectors (B, m) with labels (B,) int64, adapted from vectors (B, D)."""
-        objective = self.objective
+        objective, adapted = self.objective, _directed(adapted)
         losses = objective(adapted, labels)
         total = losses.total
         terms = {f"ce@{d}": ce for d, ce in zip(objective.dims, losses.cross_entropy, strict=True)}
@@ -166,7 +166,7 @@ class LabelLoss(nn.Module):
 
     def _cosine(self, adapted: Tensor, labels: Tensor, dim: int) -> Tensor:
         weight, _ = self.objective.classifiers.weight_at(dim)
-        logits = F.linear(F.normalize(adapted[:, :dim], dim=1), F.normalize(weight, dim=1))
+        logits = F.linear(_unit(adapted[:, :dim]), F.normalize(weight, dim=1))
         return F.cross_entropy(logits / self.cosine_temperature, labels, label_smoothing=self.objective.label_smoothing)
 
 
@@ -200,7 +200,7 @@ class PairLoss(nn.Module):
         target = relevance / relevance.sum(1, keepdim=True)
         values = []
         for d in self.dims:
-            cosines = F.normalize(queries[:, :d], dim=1) @ F.normalize(documents[:, :d], dim=1).mT
+            cosines = _unit(queries[:, :d]) @ _unit(documents[:, :d]).mT
             logits = (cosines / self.temperature).where(candidates, -torch.inf)
             values.append(-(target * logits.log_softmax(1).where(candidates, 0.0)).sum(1).mean())
         return torch.stack(values)
@@ -210,6 +210,19 @@ def about(vectors: Tensor, centre: Tensor | None) -> Tensor:
     """Unit vectors (N, D) in the directions of the unit ``vectors`` as seen from a centre (D,), zero where None."""
     unit = normalise(vectors)
     return unit if centre is None else normalise(unit - centre)
+
+
+def _directed(x: Tensor) -> Tensor:
+    """The rows of x, those without a direction as the constant zero.
+
+    Dividing them by their length would multiply their gradient by 1e12, twice over to infinity. Dropout may take all
+    coordinates of a narrow vector, and a vector may lie at the centre.
+    """
+    return x.masked_fill(torch.linalg.vector_norm(x.detach(), dim=1, keepdim=True) < 1e-12, 0)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(_directed(x), dim=1)
 
 
 def _raised(x: Tensor) -> Tensor:

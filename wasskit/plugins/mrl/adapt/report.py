@@ -48,17 +48,20 @@ def read_vectors_of(config: AdaptOptions) -> tuple[Vectors, Vectors | None]:
 
 
 @torch.no_grad()
-def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.device, config: AdaptOptions) -> Report:
+def compare(
+    task: AdaptTask, vectors: Vectors, parts: Parts, test: Vectors | None, device: torch.device, config: AdaptOptions
+) -> Report:
     """The table that decides, on the test vectors, or without any on the validation part; called by all ranks.
 
-    The training vectors are the bank in which the nearest is looked up for ``nn1``; where none of its labels is one of
-    the set's (classes never trained on) that has no meaning, and is left out, as the classifiers are.
+    The bank in which nearest vectors are looked up are all of ``vectors``, the validation part among them unless it is
+    what is measured; where none of its labels is one of the set's (classes never trained on) ``nn1`` has no meaning and
+    is left out, as the classifiers are.
     """
     measured = test or parts.validation or parts.train
     where = "validation" if test is None else "test"
     own, labels = _sample(measured, device)
-    train, bank_labels = _sample(parts.train, device)
-    mean, axes = principal_axes(train)
+    mean, axes = principal_axes(_sample(parts.train, device)[0])
+    bank, bank_labels = _sample(vectors if test is not None else parts.train, device)
     if labels is not None and bank_labels is not None and not bool(torch.isin(labels, bank_labels).any()):
         bank_labels = None
 
@@ -69,7 +72,7 @@ def compare(task: AdaptTask, parts: Parts, test: Vectors | None, device: torch.d
     dims, adapted = task.model.dims, methods(own)
     found = compression_rows(
         adapted, between(dims) if config.interpolate else dims, reference=own, labels=labels,
-        bank=Bank(methods(train), bank_labels), codes=config.codes,
+        bank=Bank(methods(bank), bank_labels), codes=config.codes,
     )  # fmt: skip
     beside: dict[str, dict[str, float]] = {name: {} for name in adapted}
     for one in found:

@@ -52,7 +52,8 @@ def divide(vectors: Vectors, learns: Learns, fraction: float, seed: int) -> Part
     """Keep a part of the vectors (of each class where there are labels) for validation; of pairs, some queries.
 
     With pairs all vectors stay on both sides: it is the judgements of the queries kept that are not trained on.
-    Raises ``UserError`` where labels are learned of which no class has two vectors.
+    Raises ``UserError`` where labels are learned of which no class has two vectors, or one vector alone is kept, which
+    has no neighbour.
     """
     if learns == "pairs":
         if vectors.pairs is None:
@@ -64,6 +65,11 @@ def divide(vectors: Vectors, learns: Learns, fraction: float, seed: int) -> Part
         if learns == "labels":
             raise UserError("--labels: no class has two vectors; of those, --learn neighbours can learn.")
         rest, part = stratified_split(None, fraction, seed, size=len(vectors))
+    if len(part) < 2:
+        raise UserError(
+            f"--validation: {fraction:g} of the {len(vectors)} vectors of {vectors.name} leaves one for validation, "
+            "which has no neighbours; name a larger share, or more vectors."
+        )
     return Parts(*(_chosen(vectors, rows) for rows in (rest, part)))
 
 

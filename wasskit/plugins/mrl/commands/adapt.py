@@ -48,7 +48,7 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
         trainer = session.trainer(task, source, cadence=cadence, updates=updates)
         summary = trainer.fit(resume=session.checkpoint).as_dict()
         run = session.run
-        report = compare(task, parts, test, session.device, config)
+        report = compare(task, vectors, parts, test, session.device, config)
         final = summary["final"] | report.result["final"]
         content = summary | {"blend": task.model.description["blend"]} | dict(report.result) | {"final": final}
         run.write_summary(content)
