@@ -151,10 +151,13 @@ def test_a_training_that_another_process_is_at_is_waited_for(
 def test_a_folder_of_runs_keeps_what_its_members_are_writing(tmp_path: Path) -> None:
     """A training of a killed series may be saving below the folder that the next series claims."""
     draft = tmp_path / "a" / "checkpoints" / ".last.pt.1.tmp"
-    draft.parent.mkdir(parents=True)
-    draft.touch()
+    own = [tmp_path / ".table.csv.1.tmp", tmp_path / "figures" / ".sweep.png.1.tmp"]
+    for path in (draft, *own):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     with RunDirectory(tmp_path, {}).claimed(alone=False):
         assert draft.exists()
+        assert not any(path.exists() for path in own), "what a killed series was writing itself"
 
 
 def test_reasons_that_cannot_be_kept_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,9 +88,10 @@ def replace_text(path: Path, text: str) -> None:
     replace_file(path, lambda file: file.write(content))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove, at any depth, the temporary files of writers that were killed. The folder is this process's alone."""
-    for leftover in folder.rglob(f".*{_SUFFIX}"):
+def remove_leftovers(folder: Path, *, below: bool = True) -> None:
+    """Remove the temporary files of writers that were killed, with ``below`` at any depth. All that is looked through
+    is this process's alone."""
+    for leftover in folder.rglob(f".*{_SUFFIX}") if below else folder.glob(f".*{_SUFFIX}"):
         with contextlib.suppress(OSError):
             leftover.unlink()
 

@@ -21,8 +21,8 @@ def claimed(path: Path, writes: bool, *, alone: bool = True) -> Iterator[None]:
 
     Args:
         writes: whether this process writes in the directory.
-        alone: no other process writes below the directory, so that temporary files there are leftovers. Not so for a
-            folder of many runs, which have claims of their own.
+        alone: no other process writes below the directory, so that temporary files there are leftovers. In a folder of
+            many runs, which have claims of their own, only those beside the runs are.
 
     Raises:
         UserError: another process has the claim.
@@ -42,6 +42,7 @@ def claimed(path: Path, writes: bool, *, alone: bool = True) -> Iterator[None]:
         refusal = broadcast_object(refusal)
         if refusal is not None:
             raise UserError(refusal)
-        if alone and writes:
-            remove_leftovers(path)
+        if writes:
+            for own in (path,) if alone else (path, path / "figures", path / "logs"):
+                remove_leftovers(own, below=alone)
         yield
