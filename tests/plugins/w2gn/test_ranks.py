@@ -46,6 +46,8 @@ SMALL = {
     "--autoencoder-steps": "4", "--autoencoder-batch-size": "33", "--latent": "4", "--filters": "4",
     "--discrete-rows": "64", "--keep": "end",
 }  # fmt: skip
+REFUSED = {"style": {"--hidden", "--start-samples"}}
+"""What an experiment has by its groups of options, and refuses."""
 DROPOUT = "toy --dropout 0.1 --sampling random --refine newton"
 VARIANTS = [
     *(name for name in EXPERIMENTS),
@@ -78,7 +80,7 @@ def train(words: str, folder: Path, interrupt_at: int | None = None) -> tuple[in
         interrupt_at: rank 0 gets a Ctrl-C after so many steps of optimisers.
     """
     name, *extra = words.split()
-    known = {field.flag for field in fields_of(OPTIONS[name])}
+    known = {field.flag for field in fields_of(OPTIONS[name])} - REFUSED.get(name, set())
     given = [word for pair in SMALL.items() if pair[0] in known - set(extra) for word in pair]
     gradients: dict[torch.optim.Optimizer, Tensor] = {}
     steps = itertools.count(1)
