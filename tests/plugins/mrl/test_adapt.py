@@ -164,11 +164,14 @@ def test_a_blend_is_chosen_on_classes_left_out() -> None:
     assert choose_blend(still, Vectors(x, labels), seed=1) == 1, "nothing is learned: no blend loses"
     few = labels % 9
     assert choose_blend(config, Vectors(x, few), seed=1) == UNCHOSEN, "too few classes to leave some out"
+    assert choose_blend(config, Vectors(x, few), known=True, seed=1) > UNCHOSEN, "none is left out"
+    alone = Vectors(x[:12], torch.arange(12) // 2)
+    assert choose_blend(config, alone, known=True, seed=1) == 1, "no vector of two can be kept"
 
 
 @pytest.mark.parametrize(
     ("blend", "classes", "said"),
-    [(0.0, 10, "Nothing of what is learned will be kept: .* give --blend 1"),
+    [(0.0, 10, "Nothing of what is learned will be kept: .* give --classes known"),
      (0.25, 10, "Of what is learned 0.25 will be kept"), (UNCHOSEN, 2, "too few classes to try others on")],
 )  # fmt: skip
 def test_it_is_told_what_is_kept_and_why(
@@ -177,8 +180,29 @@ def test_it_is_told_what_is_kept_and_why(
     monkeypatch.setattr(blending, "choose_blend", lambda *args, **kwargs: blend)
     config = AdaptTrainingOptions().resolved("labels")
     given = Vectors(vectors(20), torch.arange(20) % classes)
-    assert blending.with_blend(config, given, torch.device("cpu"), seed=0).blend == blend
+    assert blending.with_blend(config, given, None, torch.device("cpu"), seed=0).blend == blend
     assert re.search(said, " ".join(capsys.readouterr().err.split()))
+
+
+@pytest.mark.parametrize(
+    ("classes", "test", "known"),
+    [("auto", [0, 1], True), ("auto", [0, 9], False), ("auto", None, False), ("new", [0], False), ("known", [9], True)],
+)  # fmt: skip
+def test_the_blend_is_chosen_for_the_classes_to_come(
+    classes: str, test: list[int] | None, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def choose(*args: object, known: bool, **kwargs: object) -> float:
+        asked.append(known)
+        return 0.5
+
+    monkeypatch.setattr(blending, "choose_blend", choose)
+    config = changed(AdaptTrainingOptions(), classes=classes).resolved("labels")
+    given = Vectors(vectors(20), torch.arange(20) % 4)
+    others = None if test is None else Vectors(vectors(len(test)), torch.tensor(test))
+    assert blending.with_blend(config, given, others, torch.device("cpu"), seed=0).blend == 0.5
+    assert asked == [known]
 
 
 def test_nothing_is_lost_where_nothing_is_changed() -> None:

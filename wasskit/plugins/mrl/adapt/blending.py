@@ -1,7 +1,8 @@
-"""Where between its start and what it learned an adaptor lies best: chosen by a first training that leaves classes out.
+"""Where between its start and what it learned an adaptor lies best: chosen by a first training.
 
 Labels say how the classes of the training are told apart, which others, met later, may not want. The weights between
-the start and the end of the training have most of both (see :class:`Adaptor`); how far to go depends on the data.
+the start and the end of the training have most of both (see :class:`Adaptor`); how far to go depends on the data, and
+on whose classes the vectors to come are.
 """
 
 from __future__ import annotations
@@ -36,32 +37,56 @@ HELD = 0.2
 
 
 def with_blend(
-    config: AdaptTrainingOptions, vectors: Vectors, device: torch.device, *, seed: int, resumed: Path | None = None
+    config: AdaptTrainingOptions,
+    vectors: Vectors,
+    test: Vectors | None,
+    device: torch.device,
+    *,
+    seed: int,
+    resumed: Path | None = None,
 ) -> AdaptTrainingOptions:
-    """The configuration with a blend where it has none: that of the checkpoint that is resumed, or a chosen one."""
+    """The configuration with a blend where it has none: that of the checkpoint that is resumed, or a chosen one.
+
+    Of ``test`` nothing is looked at but whose labels there are.
+    """
     if config.blend is not None:
         return config
     if resumed is not None:
         return replace(config, blend=read_model(resumed, "mrl", kinds=(HEADER,))[1]["blend"])
-    blend = choose_blend(config, vectors, device, seed=seed)
-    console.log(_told(blend, vectors))
+    known = config.classes == "known" or (config.classes == "auto" and _among(test, vectors))
+    blend = choose_blend(config, vectors, device, known=known, seed=seed)
+    console.log(_told(blend, vectors, known))
     return replace(config, blend=blend)
 
 
-def _told(blend: float, vectors: Vectors) -> str:
+def _among(test: Vectors | None, vectors: Vectors) -> bool:
+    """Whether all classes of the test vectors are those of others; False where that is not said."""
+    if test is None or test.labels is None or vectors.labels is None:
+        return False
+    return bool(torch.isin(test.labels, vectors.labels).all())
+
+
+def _told(blend: float, vectors: Vectors, known: bool) -> str:
     assert vectors.labels is not None
+    if known:
+        return f"Of what is learned {blend:g} will be kept (--blend), as it serves the same classes (--classes known)."
     if len(vectors.labels.unique()) < FEWEST:
         return f"Of what is learned {blend:g} will be kept (--blend): there are too few classes to try others on."
     if blend == 0:
         return (
             "Nothing of what is learned will be kept: in a trial it serves classes left out less than principal "
-            "components do. Where no other classes are to come, give --blend 1."
+            "components do. Where no other classes are to come, give --classes known."
         )
     return f"Of what is learned {blend:g} will be kept (--blend), as it serves classes left out."
 
 
 def choose_blend(
-    config: AdaptTrainingOptions, vectors: Vectors, device: torch.device | str = "cpu", *, seed: int = 0
+    config: AdaptTrainingOptions,
+    vectors: Vectors,
+    device: torch.device | str = "cpu",
+    *,
+    known: bool = False,
+    seed: int = 0,
 ) -> float:
     r"""The blend that serves known and new classes best together, and new ones no worse than principal components.
 
@@ -69,16 +94,19 @@ def choose_blend(
     one is of another class, among the other half of the classes, and :math:`k_d` that of vectors kept from the
     training among those of it; :math:`e_d^0` and :math:`k_d^0` are those of principal components. Of the blends with
     :math:`\overline{\log (e_d / e_d^0)} \le 0`, means over the prefixes, the one with the least
-    :math:`\overline{\log (e_d / e_d^0)} + \overline{\log (k_d / k_d^0)}` is taken. ``config`` learns from the labels of
-    ``vectors``. The global random numbers are left as they were.
+    :math:`\overline{\log (e_d / e_d^0)} + \overline{\log (k_d / k_d^0)}` is taken. Where only ``known`` classes are to
+    come, the first training learns all of them, and the blend with the least
+    :math:`\overline{\log (k_d / k_d^0)}` is taken.
+    ``config`` learns from the labels of ``vectors``. The global random numbers are left as they were.
     """
     assert vectors.labels is not None
     labels, device = vectors.labels, torch.device(device)
     classes = labels.unique()
-    if len(classes) < FEWEST:
+    if len(classes) < FEWEST and not known:
         return UNCHOSEN
     generator = torch.Generator().manual_seed(derive_seed(seed, "blend"))
-    learned = torch.isin(labels, classes[torch.randperm(len(classes), generator=generator)[: len(classes) // 2]])
+    taught = len(classes) if known else len(classes) // 2
+    learned = torch.isin(labels, classes[torch.randperm(len(classes), generator=generator)[:taught]])
     both, others = some(vectors, learned, ROWS, generator), some(vectors, ~learned, MEASURED, generator)
     rest, part = stratified_split(both.labels, HELD, seed)
     train, held = (some(both, torch.isin(torch.arange(len(both)), rows), ROWS, generator) for rows in (rest, part))
@@ -88,11 +116,14 @@ def choose_blend(
         updates = Updates(clip_norm=config.update.clip_norm)
         Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=seed).fit()
 
-    def errors(embed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Of new classes, and of known ones."""
-        dims, bank = task.model.dims, embed(train.rows)
-        new = prefix_errors(embed(others.rows), others.labels, dims)
-        return new, prefix_errors(embed(held.rows), held.labels, dims, bank, train.labels) if len(held) else new
+    def errors(embed: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Of new classes, and of known ones, where there are any."""
+        dims, found = task.model.dims, []
+        if not known:
+            found.append(prefix_errors(embed(others.rows), others.labels, dims))
+        if len(held):
+            found.append(prefix_errors(embed(held.rows), held.labels, dims, embed(train.rows), train.labels))
+        return found
 
     mean, axes = principal_axes(train.rows)
     first = errors(lambda rows: projected(rows, mean, axes))
@@ -100,7 +131,7 @@ def choose_blend(
     for blend in BLENDS:
         task.network.blend = blend
         found = errors(lambda rows: adapt(task.network, rows, device))
-        new, known = (float((one / other).log().mean()) for one, other in zip(found, first, strict=True))
-        if new <= 0:
-            scores[blend] = new + known
+        changes = [float((one / other).log().mean()) for one, other in zip(found, first, strict=True)]
+        if known or changes[0] <= 0:
+            scores[blend] = sum(changes)
     return max(scores, key=lambda blend: (-scores[blend], blend), default=BLENDS[0])

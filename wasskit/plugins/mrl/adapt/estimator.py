@@ -44,6 +44,8 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         hidden: width of a residual block.
         blocks: number of residual blocks.
         blend: where the result lies between the start (0) and what was learned (1); None: as the command chooses.
+        classes: ``"new"``: vectors to come may be of other classes than ``y``, and the blend is chosen for them too;
+            ``"known"``: they are of these.
         dropout: of hidden units; None: by what is learned from.
         input_dropout: of input coordinates; None: by what is learned from.
         alpha: weight of the cross entropies of the classifiers.
@@ -81,6 +83,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         hidden: int = 512,
         blocks: int = 1,
         blend: float | None = None,
+        classes: Literal["known", "new"] = "new",
         dropout: float | None = None,
         input_dropout: float | None = None,
         alpha: float = 1.0,
@@ -102,6 +105,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.hidden = hidden
         self.blocks = blocks
         self.blend = blend
+        self.classes = classes
         self.dropout = dropout
         self.input_dropout = input_dropout
         self.alpha = alpha
@@ -141,7 +145,9 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         config = checked(AdaptTrainingOptions(), **options).resolved(learns)
         device, seed = torch.device(self.device), seed_of(self.random_state)
         if config.blend is None:
-            config = replace(config, blend=choose_blend(config, vectors, device, seed=seed))
+            config = replace(
+                config, blend=choose_blend(config, vectors, device, known=self.classes == "known", seed=seed)
+            )
         with preserved_rng(device, seed):
             task, source = build_adapt_task(config, learns, Parts(vectors, None), device, seed=seed)
             updates = Updates(clip_norm=config.update.clip_norm)

@@ -43,7 +43,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 SETTINGS_OF: dict[str, tuple[Learns, ...]] = {
     **dict.fromkeys(("alpha", "label_smoothing", "ce_weights", "tied", "sinkhorn", "head_lr"), ("labels",)),
-    **dict.fromkeys(("cosine_weight", "keep_weight"), ("labels",)),
+    **dict.fromkeys(("cosine_weight", "keep_weight", "classes"), ("labels",)),
     **dict.fromkeys(("pair_weight", "centre", "near", "pool"), ("neighbours",)),
     **dict.fromkeys(("wasserstein_weight", "beta", "blur"), ("labels", "neighbours")),
 }
@@ -84,7 +84,11 @@ class AdaptTrainingOptions(OptionGroup):
     )  # fmt: skip
     blend: float | None = option(
         None, help="Where the adaptor lies between its start (0) and what it learned (1), by its weights.",
-        panel="Model", min=0, max=1, show_default="1 (neighbours, pairs), chosen on classes left out (labels)",
+        panel="Model", min=0, max=1, show_default="1 (neighbours, pairs), chosen by a first training (labels)",
+    )  # fmt: skip
+    classes: Literal["auto", "known", "new"] = option(
+        "auto", help="Whose classes the vectors to come are of: those of the labels (known), or others too (new), "
+        "which bear less of what labels teach; auto: as --test-labels say, new without.", panel="Model", absent="new",
     )  # fmt: skip
     cosine_weight: float = option(1.0, help="Weight of the cross entropies by cosine (labels).", panel="Method", min=0)
     keep_weight: float = option(

@@ -36,7 +36,7 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
         chosen, seed = config.adaptor, config.run.seed
         vectors, test = data or read_vectors_of(config)
         parts = divide(vectors, config.learns, config.validation, seed)
-        chosen = with_blend(chosen, parts.train, session.device, seed=seed, resumed=session.checkpoint)
+        chosen = with_blend(chosen, parts.train, test, session.device, seed=seed, resumed=session.checkpoint)
         task, source = build_adapt_task(chosen, config.learns, parts, session.device, seed=seed)
         cadence = Cadence(
             epochs=chosen.epochs, eval_every=chosen.cadence.eval_every,
