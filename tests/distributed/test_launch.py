@@ -778,13 +778,13 @@ from wasskit.system.signals import raised
 def ready():
     (folder / f"ready{place}").touch()
 
-form = group.dist.init_process_group
+meet = group.rendezvous
 
-def init_process_group(*args, **kwargs):
+def rendezvous(*args):  # here torch 2.4 waits already, later versions while they make the group
     ready()
-    form(*args, **kwargs)
+    return meet(*args)
 
-group.dist.init_process_group = init_process_group
+group.rendezvous = rendezvous
 if place == "0":
     with raised():
         group.init_group("cpu")

@@ -4,9 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 from scipy import stats
 
 from wasskit.evaluation.intervals import Estimate, holm, mean_interval, paired_difference
+
+
+#: Quantiles of older versions of SciPy (1.11, say) are off by up to 1e-8.
+EXACT = tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 17)
 
 
 def test_an_interval_by_hand() -> None:
@@ -25,12 +30,18 @@ def test_intervals_and_tests_are_those_of_scipy(n: int, level: float) -> None:
     a, b = rng.normal(60, 2, (2, n))
     found = mean_interval(a.tolist(), level)
     low, high = stats.t.interval(level, n - 1, a.mean(), stats.sem(a))
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
+    if EXACT:
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
+    assert found.half_width is not None
+    # The distribution function, which every version has to the last places, takes the quantile back to the level.
+    reached = 2 * stats.t.cdf(found.half_width / stats.sem(a), n - 1) - 1
+    assert reached == pytest.approx(level, rel=1e-12)
     difference = paired_difference(a.tolist(), b.tolist(), level)
     test = stats.ttest_rel(a, b)
     ends = test.confidence_interval(level)
     assert difference.p == pytest.approx(test.pvalue, rel=1e-9)
-    assert (difference.low, difference.high) == pytest.approx((ends.low, ends.high), rel=1e-9)
+    if EXACT:
+        assert (difference.low, difference.high) == pytest.approx((ends.low, ends.high), rel=1e-9)
 
 
 def test_pairing_takes_out_what_repeats_share() -> None:

@@ -37,14 +37,17 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
 
     Raises ``ValueError`` without any value, and for a level outside (0, 1).
     """
-    from scipy.special import stdtrit
+    from scipy.special import betaincinv
 
     if not values or not 0 < level < 1:
         raise ValueError(f"an interval needs a value or more and a level in (0, 1), not {len(values)} and {level}")
     n, mean = len(values), statistics.fmean(values)
     if n == 1:
         return Estimate(mean, None, None, 1)
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * statistics.stdev(values) / math.sqrt(n)
+    # T^2 / (T^2 + n - 1) follows the beta distribution of (1/2, (n - 1) / 2), whose quantiles every version of SciPy
+    # has to the last place.
+    share = float(betaincinv(0.5, (n - 1) / 2, level))
+    half = math.sqrt((n - 1) * share / (1 - share)) * statistics.stdev(values) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
 
 

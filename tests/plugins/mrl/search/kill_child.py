@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import pathlib
 import shutil
 import signal
 import sys
@@ -101,6 +102,9 @@ def _kill_at(step: int) -> None:
     places: list[tuple[Any, str]] = [(os, "replace"), (os, "fsync"), (os, "unlink"), (os, "mkdir"), (io, "open")]
     for module, name in places:
         setattr(module, name, counting(getattr(module, name)))
+        accessor = getattr(pathlib, "_NormalAccessor", None)  # by which the paths of Python 3.10 call them
+        if accessor is not None and hasattr(accessor, name):
+            setattr(accessor, name, staticmethod(getattr(module, name)))
 
 
 if __name__ == "__main__":

@@ -211,10 +211,12 @@ class Frame:
 
 def test_names_of_columns_are_those_of_the_latest_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     # What scikit-learn reads the names by, of tables whose libraries are not installed here.
-    monkeypatch.setattr(
-        "sklearn.utils.validation._get_feature_names",
-        lambda rows: np.asarray(rows.names, dtype=object) if isinstance(rows, Frame) else None,
-    )
+    for module in ("sklearn.utils.validation", "sklearn.base"):  # before version 1.6 the latter
+        monkeypatch.setattr(
+            f"{module}._get_feature_names",
+            lambda rows: np.asarray(rows.names, dtype=object) if isinstance(rows, Frame) else None,
+            raising=False,
+        )
     x, y = draw(60, 2), draw(60, 2, seed=1) * 3
     maps = TransportMap(**QUICK).fit(Frame(x, "a", "b"), Frame(y, "c", "d"))
     assert maps.get_feature_names_out().tolist() == ["a", "b"]
