@@ -9,7 +9,6 @@ from scipy import stats
 
 from wasskit.evaluation.intervals import Estimate, holm, mean_interval, paired_difference
 
-
 #: Quantiles of older versions of SciPy (1.11, say) are off by up to 1e-8.
 EXACT = tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 17)
 
