@@ -266,6 +266,7 @@ def clutter(tmp_path: Path) -> Path:
     (tmp_path / "text.png").write_text("nothing")
     (tmp_path / "bad.json").write_text("{")
     np.save(tmp_path / "two.npy", np.zeros((9, 2)))
+    np.save(tmp_path / "none.npy", np.zeros((0, 3)))
     np.save(tmp_path / "three.npy", np.zeros((9, 3)))
     np.save(tmp_path / "fewer.npy", np.zeros((8, 2)))
     np.save(tmp_path / "nan.npy", np.array([[0.0, 1.0], [np.nan, 1.0], [0.0, 2.0]]))
@@ -309,6 +310,7 @@ def clutter(tmp_path: Path) -> Path:
         ("palette text.png", "text.png is not a readable image"),
         ("palette clear.png", "no visible pixel"),
         ("palette two.npy", "expected colours of shape (N, 3)"),
+        ("palette none.npy", "none.npy has shape (0, 3): expected colours of shape (N, 3)"),
         ("palette nowhere.png", "There is no file or run directory nowhere.png"),
         ("retrieval run", "holds no results against cost"),
         ("retrieval bad.json", "bad.json is not a readable JSON file"),

@@ -61,7 +61,7 @@ def read_colours(path: Path) -> Array:
 
 def as_colours(array: Array, where: str) -> Array:
     """Colours (N, 3) in [0, 1] from bytes or fractions. Raises ``UserError`` for other shapes or values."""
-    if array.ndim < 2 or array.shape[-1] != 3:
+    if array.ndim < 2 or array.shape[-1] != 3 or not array.size:
         raise UserError(f"{where} has shape {array.shape}: expected colours of shape (N, 3).")
     values = array.reshape(-1, 3).astype(np.float64)
     if array.dtype == np.uint8 or (np.isfinite(values).all() and values.max() > 8):
