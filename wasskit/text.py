@@ -112,13 +112,18 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
+def is_number(text: str) -> bool:
+    """Whether a text spells a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_formula(text: str) -> bool:
     # Full-width signs begin a formula too, in spreadsheets set to some languages.
     text = text.lstrip(" ")
     if len(text) < 2 or unicodedata.normalize("NFKC", text[0]) not in _FORMULA:
         return False
-    try:
-        float(text)
-    except ValueError:
-        return True
-    return False
+    return not is_number(text)

@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wasskit.data.formats.csv_vectors import BESIDE, is_number, read_csv_vectors
+from wasskit.data.formats.csv_vectors import BESIDE, read_csv_vectors
 from wasskit.errors import UserError
 from wasskit.system.arrays import NUMBERS, map_array, read_archive
 from wasskit.system.arrays import VECTORS as SUFFIXES
 from wasskit.system.documents import read_csv_rows, read_text
-from wasskit.text import short_text
+from wasskit.text import is_number, short_text
 
 if TYPE_CHECKING:
     from wasskit.data.formats.parquet import ParquetVectors

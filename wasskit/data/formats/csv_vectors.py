@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wasskit.system.documents import LARGEST_TEXT
 from wasskit.system.readers import Damage, reader
+from wasskit.text import is_number
 
 BESIDE = ("", "row", "id", "label", "group", "path")
 """Columns of a CSV file of vectors that are no part of them."""
@@ -44,12 +45,3 @@ def read_csv_vectors(path: Path) -> NDArray[np.float64]:
         row = "" if place is None else f": row {int(place[1]) - (place[2] is None)} is not"
         raise Damage(f"its rows are not all of {len(columns):,} numbers{row}") from error
     return found
-
-
-def is_number(text: str) -> bool:
-    """Whether a text spells a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
