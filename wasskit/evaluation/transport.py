@@ -18,6 +18,9 @@ from wasskit.errors import UserError
 from wasskit.models.weights import load_state, read_state
 from wasskit.ot.gaussian import Moments, bures_wasserstein_squared, streamed_moments
 
+#: Numbers that are taken into float64 at a time.
+_BLOCK = 1 << 24
+
 
 def l2_uvp(mapped: Tensor, target: Tensor, variance: float | Tensor | None = None) -> float:
     """Unexplained variance percentage of a map, ``100 E|T(x) - T*(x)|^2 / Var(T* # P)``, in percent.
@@ -88,7 +91,8 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
 
 def gaussian_distance(x: Tensor, y: Tensor) -> float:
     """Squared Bures-Wasserstein distance between the moments of two samples (N, D) and (M, D)."""
-    first, second = streamed_moments([x]), streamed_moments([y])
+    # Moments are taken in float64: of large samples in parts.
+    first, second = (streamed_moments(sample.split(max(1, _BLOCK // sample.shape[1]))) for sample in (x, y))
     return float(bures_wasserstein_squared(first.mean, first.covariance, second.mean, second.covariance))
 
 

@@ -34,10 +34,10 @@ class Comparison:
 
     Args:
         frechet: squared Bures-Wasserstein distance of the samples' means and covariances, of all rows.
-        sliced_w2: squared sliced W2 distance, of all rows; ``energy``: sliced energy distance, unbiased (may be
-        below 0). frechet_p, sliced_w2_p, energy_p: their permutation p-values, of at most ``rows`` rows of each
-        sample; that of
-            the Frechet distance in the leading ``coordinates`` of the pooled rows.
+        sliced_w2: squared sliced W2 distance, of all rows.
+        energy: sliced energy distance, unbiased (may be below 0), of all rows.
+        frechet_p, sliced_w2_p, energy_p: their permutation p-values, of at most ``rows`` rows of each sample; that
+            of the Frechet distance in the leading ``coordinates`` of the pooled rows.
     """
 
     n: int
@@ -68,7 +68,7 @@ def compare_samples(
     """
     _check(x, y)
     generator = torch.Generator().manual_seed(seed)
-    axes = slicing_directions(directions, x.shape[1], like=x.double(), generator=generator)
+    axes = slicing_directions(directions, x.shape[1], like=x.new_empty(0, dtype=torch.float64), generator=generator)
     parts = []
     for sample in (x, y):
         chosen = torch.randperm(len(sample), generator=generator)[:rows].to(sample.device)

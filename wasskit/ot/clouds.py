@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Numbers that are checked at a time: the check copies them.
+_BLOCK = 1 << 24
+
 
 def check_clouds(x: Tensor, y: Tensor) -> None:
     """Raises ``ValueError`` unless both are matrices (n, d) and (m, d) of at least one finite row, on one device."""
@@ -18,7 +21,7 @@ def check_clouds(x: Tensor, y: Tensor) -> None:
     for name, cloud in (("first", x), ("second", y)):
         if not cloud.is_floating_point():
             raise ValueError(f"points are floating point numbers, but the {name} cloud holds {cloud.dtype}")
-        bad = int((~torch.isfinite(cloud).all(1)).sum())
+        bad = sum(int((~torch.isfinite(rows).all(1)).sum()) for rows in cloud.split(max(1, _BLOCK // cloud.shape[1])))
         if bad:
             raise ValueError(f"{bad} of {len(cloud)} points of the {name} cloud are not finite")
 

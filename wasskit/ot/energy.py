@@ -57,13 +57,14 @@ def energy_distance(
         tensor(0.5000, dtype=torch.float64)
     """
     check_samples(x, y, unbiased)
-    x, y = x.double(), y.double()
+    like = x.new_empty(0, dtype=torch.float64)
     if directions is None:
-        directions = random_directions(count, x.shape[1], like=x, generator=generator)
-    directions = directions.to(x)
+        directions = random_directions(count, x.shape[1], like=like, generator=generator)
+    directions = directions.to(like)
     directions = directions / directions.norm(dim=1, keepdim=True)
     n, m = len(x), len(y)
-    values, order = (torch.cat([x, y]) @ directions.T).T.sort(dim=1)
+    # One sample at a time: both in float64 would be the most memory that a comparison of large files takes.
+    values, order = torch.cat([directions @ sample.double().T for sample in (x, y)], 1).sort(dim=1)
     from_x = (order < n).to(values.dtype)
     f = from_x.cumsum(1)[:, :-1] / n
     g = (1.0 - from_x).cumsum(1)[:, :-1] / m

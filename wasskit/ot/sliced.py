@@ -100,7 +100,7 @@ def normal_bin_means(n: int, like: Tensor) -> Tensor:
 
 def _units(directions: Tensor | None, x: Tensor, count: int, kind: Kind, generator: torch.Generator | None) -> Tensor:
     """Unit directions (k, d) in float64."""
-    wide = x.detach().double()
+    wide = x.new_empty(0, dtype=torch.float64)
     if directions is None:
         return slicing_directions(count, x.shape[1], like=wide, kind=kind, generator=generator)
     if directions.ndim != 2 or directions.shape[1] != x.shape[1] or len(directions) == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from wasskit import console
 from wasskit.cli import run
 from wasskit.config import changed
 from wasskit.data.embeddings import Embeddings
-from wasskit.errors import UserError
+from wasskit.errors import Interrupted, UserError
 from wasskit.evaluation.compression import neighbours
 from wasskit.plugins.mrl import results
 from wasskit.plugins.mrl.adapt import blending, report
@@ -203,6 +204,22 @@ def test_the_blend_is_chosen_for_the_classes_to_come(
     others = None if test is None else Vectors(vectors(len(test)), torch.tensor(test))
     assert blending.with_blend(config, given, others, torch.device("cpu"), seed=0).blend == 0.5
     assert asked == [known]
+
+
+def test_a_stop_while_the_blend_is_chosen_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wasskit.training.loop import Loop
+
+    plain = Loop._update
+
+    def update(self: Loop, batches: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return plain(self, batches)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Loop, "_update", update)
+    config = AdaptTrainingOptions().resolved("labels")
+    given = Vectors(vectors(200), torch.arange(200) % 10)
+    with pytest.raises(Interrupted, match=r"SIGTERM while the blend was being chosen .* nothing was there to save"):
+        blending.with_blend(config, given, None, torch.device("cpu"), seed=0)
 
 
 def test_nothing_is_lost_where_nothing_is_changed() -> None:

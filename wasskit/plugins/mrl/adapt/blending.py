@@ -7,6 +7,7 @@ on whose classes the vectors to come are.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,14 @@ from torch import Tensor
 from wasskit import console
 from wasskit.data.seeds import derive_seed
 from wasskit.data.splits import stratified_split
+from wasskit.errors import Interrupted
 from wasskit.plugins.mrl.adapt.data import Vectors
 from wasskit.plugins.mrl.adapt.network import principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.starting import FEWEST, MEASURED, ROWS, prefix_errors, projected, some
 from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
 from wasskit.plugins.mrl.adapt.trained import HEADER
+from wasskit.system.signals import Stopped, name_of
 from wasskit.trained.files import read_model
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
@@ -54,7 +57,16 @@ def with_blend(
     if resumed is not None:
         return replace(config, blend=read_model(resumed, "mrl", kinds=(HEADER,))[1]["blend"])
     known = config.classes == "known" or (config.classes == "auto" and _among(test, vectors))
-    blend = choose_blend(config, vectors, device, known=known, seed=seed)
+    try:
+        blend = choose_blend(config, vectors, device, known=known, seed=seed)
+    except (Interrupted, Stopped, KeyboardInterrupt) as error:
+        # The first training has no run directory: its steps are none of the run's.
+        number = getattr(error, "signal_number", int(signal.SIGINT))
+        raise Interrupted(
+            number,
+            f"Stopped by {name_of(number)} while the blend was being chosen (--blend), before the training itself: "
+            "nothing was there to save. Start the command again.",
+        ) from None
     console.log(_told(blend, vectors, known))
     return replace(config, blend=blend)
 
