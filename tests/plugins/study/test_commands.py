@@ -39,6 +39,7 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "short.npy", x[:5])
     np.save(folder / "nan.npy", np.where(np.arange(600)[:, None] == 7, np.nan, x))
     np.save(folder / "flat.npy", x.ravel())
+    np.save(folder / "narrow.npy", x[:, :9])
     (folder / "broken.npy").write_bytes(b"\x93NUMPY nonsense")
     (folder / "table.csv").write_text("1,2\n")
     (folder / "table.txt").write_text("1,2\n")
@@ -244,6 +245,7 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
         (["measure", "{e}/nan.npy"], "nan.npy: 1 of 600 rows hold NaN or infinite values, the first is row 7"),
         (["measure", "{e}/uniform.npy", "--pairs", "{e}/nan.npy"], "nan.npy: 1 of 600 rows hold NaN"),
         (["measure", "{e}/flat.npy"], "flat.npy must be a matrix (N, m)"),
+        (["compare", "{e}/uniform.npy", "{e}/narrow.npy"], "narrow.npy has vectors of 9 numbers, "),
         (["measure", "{e}"], "holds several embeddings"),
         (["measure", "{empty}"], "holds no embeddings"),
         (["collapse", "--levels", "1"], "--levels: 1.0 is out of range, expected at least 0 and below 1"),
