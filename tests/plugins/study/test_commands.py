@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 import torch
 
 from wasskit.config import changed
+from wasskit.report import Report
+from wasskit.system.signals import Stopped
 from wasskit.training.run import RunDirectory
 
 Cli = Callable[..., Any]
@@ -272,6 +275,18 @@ def test_bad_requests_are_one_sentence(
     assert result.exit_code == 2
     assert fragment in words(result.stderr)
     assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_study_that_is_stopped_leaves_no_empty_folder(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stopped(*_: Any) -> Report:
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr("wasskit.plugins.study.commands.icc.report", stopped)
+    result = run_cli("study", "all", "--only", "icc", "--run-dir", tmp_path / "run")
+    assert (result.exit_code, result.stdout) == (130, "")
     assert not (tmp_path / "run").exists()
 
 
