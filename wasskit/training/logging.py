@@ -58,9 +58,9 @@ class PlainReporter:
         self._total, self._first = total_steps, step
         self._began = self._said = time.monotonic()
         self._by_epoch = steps_per_epoch is not None
-        length = _counted(total_steps, "step")
+        length = counted(total_steps, "step")
         if steps_per_epoch is not None:
-            length = f"{_counted(total_steps / steps_per_epoch, 'epoch')}, {length}"
+            length = f"{counted(total_steps / steps_per_epoch, 'epoch')}, {length}"
         self.message(f"training for {length}" + (f", from step {step}" if step else ""))
 
     def advance(self, step: int, rate: float | None, waiting: float) -> None:
@@ -161,7 +161,8 @@ def _listed(values: Mapping[str, float], most: int = 8) -> str:
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
-def _counted(number: float, noun: str) -> str:
+def counted(number: float, noun: str) -> str:
+    """``1 epoch``, ``2 epochs``, ``1.5 epochs``."""
     return f"{number:.4g} {noun}" + ("" if number == 1 else "s") if number < 1e4 else f"{number:.0f} {noun}s"
 
 

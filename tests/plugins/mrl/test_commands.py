@@ -208,7 +208,8 @@ def test_foreign_checkpoints_are_refused_in_a_sentence(
 def test_what_comes_next_can_be_pasted(run_cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "a [b] c"
     result = run_cli("mrl", "train", *FAST, "--run-dir", path, "--data-root", tmp_path, "--epochs", "1")
-    assert f"wasskit mrl evaluate '{path}' --data-root {tmp_path}" in result.stdout
+    assert f"wasskit mrl evaluate '{path}'\n" in result.stdout
+    assert "after 1 epoch (percent)" in result.stdout
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS, NEIGHBOURS
 from wasskit.plugins.mrl.network import MrlModel
 from wasskit.plugins.mrl.trained import Split
 from wasskit.report import Report, Table, published
+from wasskit.training.logging import counted
 from wasskit.training.metrics_csv import Metric
 from wasskit.training.records import Summary
 from wasskit.training.series import over_epochs
@@ -49,7 +50,7 @@ def training_report(
     """
     final = summary.final
     dims = sorted(int(key.partition("@")[2]) for key in final if key.startswith("test/top1@"))
-    title = f"{dataset}/test, {images:,} images, after {summary.epochs:g} epochs (percent)"
+    title = f"{dataset}/test, {images:,} images, after {counted(summary.epochs, 'epoch')} (percent)"
     figures = {"learning_curves": lambda: _learning_curves(over_epochs(rows()), dims)}
     if len(dims) > 1:
         shown = {heading: _by_dimension(dims, final, f"test/{name}") for name, heading in CLASSIFICATION.items()}

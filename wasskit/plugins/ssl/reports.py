@@ -33,6 +33,7 @@ from wasskit.plugins.ssl.evaluation import (
 from wasskit.plugins.ssl.metrics import METRICS
 from wasskit.plugins.ssl.network import Encoder, SslModel
 from wasskit.report import Entry, Report, Table, published
+from wasskit.training.logging import counted
 from wasskit.training.metrics_csv import Metric
 from wasskit.training.records import Summary
 from wasskit.training.series import over_epochs
@@ -92,7 +93,7 @@ def pretraining_report(
     told = {"last": _of_test(summary.final)}
     if summary.best is not None:
         told[f"best (epoch {summary.best.epoch})"] = _of_test(summary.best.metrics)
-    tables = [metrics_table(f"{measured_on}, after {summary.epochs:g} epochs", told, paper)]
+    tables = [metrics_table(f"{measured_on}, after {counted(summary.epochs, 'epoch')}", told, paper)]
     files: dict[str, Any] = {"spectrum.npz": _arrays(found)}
     figures = {
         "learning_curves": lambda: _learning_curves(over_epochs(rows())),

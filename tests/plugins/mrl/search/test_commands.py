@@ -55,6 +55,7 @@ def test_from_a_file_to_neighbours(run_cli: Cli) -> None:
     np.testing.assert_allclose([float(row[3]) for row in rows[1:]], expected.similarities.reshape(-1), rtol=1e-6)
     again = run_cli("mrl", "search", "train.index", "test.npy", "-k", "3", "--output", "n.npz", "--exact")
     assert "7 queries, 3 neighbours of each" in again.stdout
+    assert again.stdout.count("n.npz") == 1
     with np.load("n.npz") as archive:
         np.testing.assert_array_equal(archive["ids"], PrefixIndex("train.index").search(np.load("test.npy"), 3,
                                                                                          exact=True).ids)  # fmt: skip

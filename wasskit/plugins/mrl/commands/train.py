@@ -32,8 +32,7 @@ def body(config: MrlTrain, invocation: Invocation) -> Mapping[str, Any]:
         summary = session.trainer(task, source).fit(resume=session.checkpoint)
         report = training_report(config.data.dataset, len(test), summary, run.metrics, run.paper)
         written = write(report, run.path)
-    data = ["--data-root", config.data.data_root] if config.data.data_root is not None else []
-    following = [(f"mrl {name}", *data) for name in ("evaluate", "retrieve", "classify")]
+    following = [(f"mrl {name}",) for name in ("evaluate", "retrieve", "classify")]
     return conclude(run, summary, report, written, following)
 
 

@@ -79,7 +79,7 @@ def told_neighbours(
     ]
     notes = [f"{count:,} queries, {k} neighbours of each, in {seconds:.2f} s."]
     if count > shown > 0:
-        notes.append(f"All of them: {output}")
+        notes[0] += f" Those of the first {shown} are above."
     result = {"queries": count, "k": k, "seconds": seconds, "output": str(output), "neighbours": first}
     tables = [Table(("query", "rank", "id", "cosine"), rows, digits=4)] if rows else []
     told = tell(Report(result, tables=tables, notes=notes), [output])
