@@ -32,7 +32,7 @@ from wasskit.config.resolution import (
     to_options,
     values_of,
 )
-from wasskit.config.schema import Field, bounds_phrase, coerce, display, fields_of, kind_of
+from wasskit.config.schema import Field, bounds_phrase, coerce, condition_phrase, display, fields_of, kind_of
 
 __all__ = [
     "ByCommand",
@@ -49,6 +49,7 @@ __all__ = [
     "changed",
     "check_keys",
     "coerce",
+    "condition_phrase",
     "current_names",
     "differing",
     "display",
