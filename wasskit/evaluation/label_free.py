@@ -68,17 +68,14 @@ def spectral_metrics(features: Tensor, ranks: tuple[int, int] | None = None) -> 
 
     Raises ``UserError`` for anything but a matrix (N, m) with N, m >= 1.
     """
-    if features.ndim != 2 or 0 in features.shape:
-        raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
-    wide = [float(rows.abs().amax()) for rows in features.split(_ROWS)]
-    largest = max(wide)
+    shape_of(features)
+    largest = max(float(rows.abs().amax()) for rows in features.split(_ROWS))
     moments = FeatureMoments(normalise=False, dtype=features.dtype)
     for rows in features.split(_ROWS):  # both metrics are blind to scale, which may be too large to square
         moments.update(rows.double() / (largest or 1.0))
     covariance = moments.covariance
     second = covariance + torch.outer(moments.mean, moments.mean)
-    rank = min(features.shape)
-    singular = torch.linalg.eigvalsh(second).clamp_min(0).sqrt().flip(0)[:rank]
+    singular = torch.linalg.eigvalsh(second).clamp_min(0).sqrt().flip(0)[: min(features.shape)]
     eigenvalues = torch.linalg.eigvalsh(covariance).flip(0)[: min(len(features) - 1, features.shape[1])]
     return entropy_rank(singular), power_law_decay(eigenvalues, ranks)
 

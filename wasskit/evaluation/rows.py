@@ -11,9 +11,6 @@ __all__ = ["all_finite", "shape_of", "unit_rows", "unit_rows_and_lengths", "wide
 
 _SHORTEST = 1e-12
 
-#: The square is 2^-44, or 256 times the machine epsilon of float64: what a sum of products and an eigen-solver may lose
-#: in an eigenvalue, of the largest one.
-
 
 def all_finite(x: Tensor) -> bool:
     """Whether no number is NaN or infinite: one pass, in which NaN wins over any other."""
