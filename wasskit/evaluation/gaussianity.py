@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from wasskit.errors import UserError
+from wasskit.evaluation.rows import shape_of
 from wasskit.ot.directions import slicing_directions
 
 KNOTS = 17
@@ -100,8 +100,7 @@ def sigreg_statistic(
         >>> bool(wasskit.sigreg_statistic(gaussian) < wasskit.sigreg_statistic(gaussian.sign()))
         True
     """
-    if features.ndim != 2 or 0 in features.shape:
-        raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
+    shape_of(features)
     x = features if features.dtype in (torch.float32, torch.float64) else features.float()
     if directions is None:
         directions = slicing_directions(count, x.shape[1], like=x.detach(), generator=generator)

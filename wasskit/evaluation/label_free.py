@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
+from wasskit.evaluation.rows import shape_of, unit_rows
 from wasskit.evaluation.uniformity import FeatureMoments
 from wasskit.ot.directions import slicing_directions
 from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared
@@ -177,13 +178,9 @@ def sliced_uniformity(
         >>> bool(wasskit.sliced_uniformity(even) < wasskit.sliced_uniformity(collapsed))
         True
     """
-    if features.ndim != 2 or 0 in features.shape:
-        raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
+    _, m = shape_of(features)
     x = features if features.dtype in (torch.float32, torch.float64) else features.float()
-    m = x.shape[1]
-    if normalise:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        x = x / torch.where(length > 1e-12, length, torch.inf)
+    x = unit_rows(x) if normalise else x
     if directions is None:
         directions = slicing_directions(count, m, like=x.detach(), generator=generator)
     return sliced_gaussian_wasserstein_squared(x * m**0.5, directions=directions).sqrt()
