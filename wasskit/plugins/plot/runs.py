@@ -18,6 +18,7 @@ from typing import Any
 from wasskit.errors import UserError
 from wasskit.system.documents import LARGEST_TEXT, read_json, read_toml
 from wasskit.system.readers import UnreadableFile, reader
+from wasskit.text import counted
 from wasskit.training.run import Metric, to_metric
 from wasskit.training.series import evaluation_values, final_values, is_number, over_steps, steps_per_epoch
 
@@ -167,7 +168,7 @@ def read_run(path: Path) -> Run:
     if rows is None:
         problems.append("it has no metrics.csv")
     elif unreadable:
-        problems.append(f"{count_of(unreadable, 'line')} of metrics.csv cannot be read")
+        problems.append(f"{counted(unreadable, 'line')} of metrics.csv cannot be read")
     rows = rows or []
     gone = sorted({f"{row.split}/{row.metric}" for row in rows if not math.isfinite(row.value)})
     if gone:
@@ -247,9 +248,5 @@ def _age(path: Path) -> str:
         return "an unknown time"
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
-            return count_of(int(seconds // size), unit)
-    return count_of(int(seconds), "second")
-
-
-def count_of(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+            return counted(int(seconds // size), unit)
+    return counted(int(seconds), "second")
