@@ -22,9 +22,9 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.uniformity import FeatureMoments
+from wasskit.plugins.study.expectations import root_of_gamma, sphere_excess
 from wasskit.plugins.study.laws import nearest_neighbour_distance, spectral_loss, sphere_lu
 from wasskit.plugins.study.samples import log_potentials
-from wasskit.plugins.study.sampling import root_of_gamma, sphere_excess
 
 #: Below this share of the expected dimensions a representation counts as collapsed.
 _USED = 0.75
