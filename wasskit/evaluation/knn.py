@@ -145,12 +145,8 @@ def _unit(features: Tensor, like: Tensor) -> Tensor:
     return F.normalize(features.to(dtype), dim=1)
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral)
-
-
 def _check_k(k: int, samples: int) -> None:
-    if not _is_integer(k) or not 1 <= k <= samples:
+    if not isinstance(k, Integral) or not 1 <= k <= samples:
         raise UserError(f"k-NN asks for {k} neighbours among {samples} training samples: choose 1 to {samples}.")
 
 
