@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from wasskit.evaluation.rows import shape_of
 from wasskit.ot.directions import slicing_directions
+from wasskit.ot.precision import at_least_float32
 
 KNOTS = 17
 LAST_KNOT = 3.0
@@ -101,7 +102,7 @@ def sigreg_statistic(
         True
     """
     shape_of(features)
-    x = features if features.dtype in (torch.float32, torch.float64) else features.float()
+    x = at_least_float32(features)
     if directions is None:
         directions = slicing_directions(count, x.shape[1], like=x.detach(), generator=generator)
     parts = [

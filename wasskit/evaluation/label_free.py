@@ -19,6 +19,7 @@ from wasskit.errors import UserError
 from wasskit.evaluation.rows import shape_of, unit_rows
 from wasskit.evaluation.uniformity import FeatureMoments
 from wasskit.ot.directions import slicing_directions
+from wasskit.ot.precision import at_least_float32
 from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared
 
 _ROWS = 4096
@@ -179,7 +180,7 @@ def sliced_uniformity(
         True
     """
     _, m = shape_of(features)
-    x = features if features.dtype in (torch.float32, torch.float64) else features.float()
+    x = at_least_float32(features)
     x = unit_rows(x) if normalise else x
     if directions is None:
         directions = slicing_directions(count, m, like=x.detach(), generator=generator)

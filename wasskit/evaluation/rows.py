@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
+from wasskit.ot.precision import at_least_float32
 
 __all__ = ["all_finite", "shape_of", "unit_rows", "unit_rows_and_lengths", "wide"]
 
@@ -41,4 +42,4 @@ def wide(features: Tensor) -> Tensor:
         raise UserError(f"Features must be real numbers, got {features.dtype}.")
     if features.device.type == "mps":
         features = features.cpu()
-    return features if features.dtype == torch.float64 else features.float()
+    return at_least_float32(features)
