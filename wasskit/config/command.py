@@ -159,10 +159,11 @@ class Command(Generic[C]):
         given = given_by_name(self.options, given)
         config, recipe = resolve(self.options, self.path, given)
         values = values_of(config)
-        if values.get("resume") is None:  # a run that is resumed has saved what its settings count with
+        alone = "jobs" not in values  # of commands that train many times the trainings are jobs and have ranks
+        # What settings count with, a run that is resumed has saved, and axes of a grid may say.
+        if alone and values.get("resume") is None:
             refuse_idle(config, given, self.path)
         if "RANK" not in os.environ:
-            alone = "jobs" not in values  # of commands that train many times the trainings are jobs and have ranks
             if alone and values.get("submit") is not None:
                 self._submit(argv, values, frozenset(given))
                 return
