@@ -141,9 +141,10 @@ def _section(name: str, about: Mapping[str, str], sizes: Sequence[tuple[str, dic
             memory = [", ".join(f"{way} {mib:.0f}" for way, mib in row.get("memory", {}).items()) or "-"] * kept
             lines.append([size, str(threads), f"{1e3 * row['seconds']:.4g}", *ratios, *floor, *memory])
         first = next(iter(rows.values()))
-        again = f" Measured again on {first['date'][:10]}." if "date" in first else ""
-        if first["note"] or again:
-            notes.append(f"- {size}: {first['note']}.{again}\n")
+        said = [first["note"]] if first["note"] else []
+        said += [f"measured again on {first['date'][:10]}"] if "date" in first else []
+        if said:
+            notes.append(f"- {size}: {'; '.join(said)}.\n")
     title = about["title"]
     parts = [f"## {title[0].upper()}{title[1:]}\n", _filled(" ".join(words)) + "\n", _table(heading, lines)]
     return [*parts, "".join(notes)] if notes else parts
