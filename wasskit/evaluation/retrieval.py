@@ -27,7 +27,6 @@ leaves such queries out of the average.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -38,6 +37,7 @@ from wasskit.evaluation.ranking import Lone as Lone
 from wasskit.evaluation.ranking import Similarity as Similarity
 from wasskit.evaluation.ranking import Ties as Ties
 from wasskit.evaluation.ranking import average_precisions, best_ranks, faiss_rankings, prepare, similarity_factors
+from wasskit.evaluation.rows import is_positive_integer
 from wasskit.evaluation.ties import nearest_blocks
 
 Backend = Literal["exact", "faiss"]
@@ -218,6 +218,6 @@ def _check_choices(ties: str, lone: str = "zero") -> None:
 
 
 def _positive_numbers(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    if not all(isinstance(value, Integral) and value >= 1 for value in values):
+    if not all(map(is_positive_integer, values)):
         raise ValueError(f"{name} must be whole numbers of at least 1, not {list(values)}")
     return tuple(values)

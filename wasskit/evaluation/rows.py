@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.ot.precision import at_least_float32
 
-__all__ = ["all_finite", "shape_of", "unit_rows", "unit_rows_and_lengths", "wide"]
+__all__ = ["all_finite", "is_positive_integer", "shape_of", "unit_rows", "unit_rows_and_lengths", "wide"]
 
 _SHORTEST = 1e-12
 
@@ -16,6 +18,11 @@ _SHORTEST = 1e-12
 def all_finite(x: Tensor) -> bool:
     """Whether no number is NaN or infinite: one pass, in which NaN wins over any other."""
     return x.numel() == 0 or bool(torch.stack(x.detach().aminmax()).isfinite().all())
+
+
+def is_positive_integer(value: object) -> bool:
+    """Whether it is a whole number from 1 on, of Python or of numpy."""
+    return isinstance(value, Integral) and int(value) >= 1
 
 
 def shape_of(features: Tensor) -> tuple[int, int]:
