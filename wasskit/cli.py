@@ -372,7 +372,7 @@ def main() -> None:
     watch_parent()
     with raised():
         code = run(sys.argv[1:])
-    # All is done and said. From here a Ctrl-C ends the process at once, where Python would print a traceback of
+    # The command has finished. From here a Ctrl-C ends the process at once, where Python would print a traceback of
     # whatever it is tearing down.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

@@ -53,7 +53,7 @@ def alpha_req(features: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
             eigenvalues above 0. The published ranges differ between data sets.
 
     Raises:
-        UserError: no matrix of at least one row, or ranks that are none.
+        UserError: no matrix of at least one row, or invalid ranks.
 
     Example:
         >>> import torch, wasskit

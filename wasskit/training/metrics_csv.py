@@ -83,7 +83,7 @@ def _parse_metrics(path: Path) -> list[MetricRow]:
 
 
 def metric_row(fields: Sequence[str]) -> MetricRow:
-    """A row of ``metrics.csv`` from its five fields. Raises ``ValueError`` where they are none."""
+    """A row of ``metrics.csv`` from its five fields. Raises ``ValueError`` for invalid ones."""
     epoch, step, split, metric, value = fields
     row = MetricRow(int(epoch), int(step), split, metric, float(value))
     if max(abs(row.epoch), abs(row.step)) >= 1 << 63:

@@ -114,7 +114,7 @@ class Run:
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
-    """The runs at ``paths``; a folder that is none itself stands for those below it.
+    """The runs at ``paths``; a folder that is no run itself stands for those below it.
 
     Raises:
         UserError: a path is not there, or there is no run in it.

@@ -47,7 +47,7 @@ class Probed:
 
 
 def probed_runs(paths: Sequence[Path], accuracy: str) -> list[Probed]:
-    """The runs at ``paths``, a folder that is none standing for those right below it, with their accuracy.
+    """The runs at ``paths``, a folder that is no run standing for those right below it, with their accuracy.
 
     Raises:
         UserError: a path holds no run, a run lacks the accuracy, or they are fewer than three.
