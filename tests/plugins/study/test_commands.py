@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import math
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from wasskit.config import changed
+from wasskit.plugins.study import plugin
 from wasskit.training.run import RunDirectory
 
 Cli = Callable[..., Any]
@@ -285,10 +285,10 @@ def test_cloning_studies_of_one_run_keep_their_metrics_apart(run_cli: Cli, tmp_p
 @pytest.mark.parametrize("study", ["fbc", "dimension"])
 def test_levels_within_one_percent_keep_their_metrics_apart(study: str) -> None:
     """0.125 and 0.13 of 32, and 0.55, whose hundredfold is no whole number in floating point."""
-    module = importlib.import_module(f"wasskit.plugins.study.commands.{study}")
+    command = plugin.find(study)
     sizes: dict[str, Any] = {"copies": 1} if study == "fbc" else {"dims": (32,)}
-    config = changed(module.command.options(), n=20, levels=(0.125, 0.13, 0.55), repetitions=1, **sizes)
-    report = module.report(config, torch.device("cpu"))
+    config = changed(command.options(), n=20, levels=(0.125, 0.13, 0.55), repetitions=1, **sizes)
+    report = command.report(config, torch.device("cpu"))
     places = [(step, split, metric) for step, split, values in report.metrics for metric in values]
     assert len(places) == len(set(places)) == 4 * len(report.metrics)
     assert {split.rpartition("-")[2] for _, split, _ in places} == {"12.5", "13", "55"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
@@ -58,7 +57,7 @@ _CLONING = {
 }
 
 
-def cloning_report(kind: Literal["fcc", "fbc", "icc"], config: CloningOptions, device: torch.device) -> Report:
+def cloning_report(kind: str, config: CloningOptions, device: torch.device) -> Report:
     """Both metrics over the number k of clones: of features, of blocks of zeros, or of instances."""
     copies = range(config.copies + 1)
     cases: list[Case] = [
