@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from wasskit.plugins.study.command import study_command
-from wasskit.plugins.study.options import CloningOptions, size_option
+from wasskit.plugins.study.options import Cloning, CloningOptions, size_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +17,14 @@ class StudyIcc(CloningOptions):
     n: int | None = size_option("1,000")
 
 
-def report(kind: str, config: CloningOptions, device: Any) -> Any:
+def report(kind: Cloning, config: CloningOptions, device: Any) -> Any:
     """Both metrics over the number of clones, of the ``kind`` fcc, fbc or icc."""
     from wasskit.plugins.study.studies import cloning_report
 
     return cloning_report(kind, config, device)
 
 
-_HELP = {
+_HELP: dict[Cloning, str] = {
     "fcc": "Feature cloning: the features repeated k times.\n\n"
     "Redundant features add nothing, so a metric of uniformity should fall: -W2 does, -L_U "
     "rises. The cloned features are not divided by their new length, as in the paper.",
@@ -33,7 +33,7 @@ _HELP = {
     "icc": "Instance cloning: the sample repeated k times.\n\n"
     "Repeating all instances leaves their distribution as it was: -W2 stays, -L_U falls.",
 }
-_NEXT = {"fcc": "fbc", "fbc": "icc", "icc": "fcc"}
+_NEXT: dict[Cloning, Cloning] = {"fcc": "fbc", "fbc": "icc", "icc": "fcc"}
 
 commands = {
     name: study_command(
