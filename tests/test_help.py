@@ -107,6 +107,21 @@ def test_the_default_shown_is_the_one_a_run_saves(
             assert display(tuple(value) if isinstance(value, list) else value) == display(f.default)
 
 
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_narrow_terminal_cuts_nothing_off(
+    path: str, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer import rich_utils
+
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 80)
+    words = path.split(" ") if not path.startswith("wasskit ") else path.split(" ")[1:]
+    shown = run_cli(*words, "--help").stdout
+    assert max(map(len, shown.splitlines())) == 80
+    assert "…" not in shown
+    for f in fields_of(COMMANDS[path].options):
+        assert f.option.positional or f.option.hidden or re.search(rf"^│ [* ]*{f.flag} ", shown, re.MULTILINE), f.flag
+
+
 def test_words_for_a_default_are_not_kept_beside_a_value() -> None:
     """A command that gives an inherited option a value of its own must not go on showing the group's words for it."""
     for path, command in COMMANDS.items():

@@ -125,7 +125,7 @@ class RunDirectory:
             if not (run / "config.toml").is_file():
                 raise UserError(
                     f"{path} lies in no run directory: name a checkpoint where it was written, as "
-                    f"RUN/checkpoints/{path.name}."
+                    f"RUN/checkpoints/{path.name}. Embeddings are read from .npy and other files, not from .pt."
                 )
             return cls.open(run, plugin=plugin), path
         return cls.open(path, plugin=plugin), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 
 from wasskit.config import changed
 from wasskit.plugins.study import plugin
+from wasskit.report import Report
+from wasskit.system.signals import Stopped
 from wasskit.training.run import RunDirectory
 
 Cli = Callable[..., Any]
@@ -39,6 +42,7 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "short.npy", x[:5])
     np.save(folder / "nan.npy", np.where(np.arange(600)[:, None] == 7, np.nan, x))
     np.save(folder / "flat.npy", x.ravel())
+    np.save(folder / "narrow.npy", x[:, :9])
     (folder / "broken.npy").write_bytes(b"\x93NUMPY nonsense")
     (folder / "table.csv").write_text("1,2\n")
     (folder / "table.txt").write_text("1,2\n")
@@ -244,6 +248,7 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
         (["measure", "{e}/nan.npy"], "nan.npy: 1 of 600 rows hold NaN or infinite values, the first is row 7"),
         (["measure", "{e}/uniform.npy", "--pairs", "{e}/nan.npy"], "nan.npy: 1 of 600 rows hold NaN"),
         (["measure", "{e}/flat.npy"], "flat.npy must be a matrix (N, m)"),
+        (["compare", "{e}/uniform.npy", "{e}/narrow.npy"], "narrow.npy has vectors of 9 numbers, "),
         (["measure", "{e}"], "holds several embeddings"),
         (["measure", "{empty}"], "holds no embeddings"),
         (["collapse", "--levels", "1"], "--levels: 1.0 is out of range, expected at least 0 and below 1"),
@@ -270,6 +275,18 @@ def test_bad_requests_are_one_sentence(
     assert result.exit_code == 2
     assert fragment in words(result.stderr)
     assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_study_that_is_stopped_leaves_no_empty_folder(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stopped(*_: Any) -> Report:
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr("wasskit.plugins.study.commands.icc.report", stopped)
+    result = run_cli("study", "all", "--only", "icc", "--run-dir", tmp_path / "run")
+    assert (result.exit_code, result.stdout) == (130, "")
     assert not (tmp_path / "run").exists()
 
 
