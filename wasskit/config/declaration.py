@@ -54,6 +54,7 @@ class Option:
     show_default: str | None = None
     optional_value: str | None = None
     hidden: bool = False
+    idle: bool = False
     former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     absent: Any = AS_NOW
     former_default: Any = AS_NOW
@@ -179,6 +180,7 @@ class Changes:
     help: Mapping[str, str] = field(default_factory=dict)
     show_default: Mapping[str, str] = field(default_factory=dict)
     hidden: bool = False
+    idle: Sequence[str] = ()
 
 
 def group(
@@ -187,14 +189,16 @@ def group(
     help: Mapping[str, str] | None = None,
     show_default: Mapping[str, str] | None = None,
     hidden: bool = False,
+    idle: Sequence[str] = (),
 ) -> G:
     """A group as a field of a command, where more than its defaults differs.
 
     Args:
         help, show_default: the help and the words for a computed default, by the names of options.
         hidden: its options are accepted, but of no effect and not shown.
+        idle: names of options that have no effect in this command, which refuses them.
     """
-    changes = Changes(help or {}, show_default or {}, hidden)
+    changes = Changes(help or {}, show_default or {}, hidden, idle)
     declared: Any = field(default=default, metadata={METADATA: changes})
     return declared  # type: ignore[no-any-return]
 

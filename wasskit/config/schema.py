@@ -159,7 +159,7 @@ def _changed(declared: Option, f: dataclasses.Field[Any], value: Any, changes: C
     words = None if value is not None and value != f.default else declared.show_default
     help, words = changes.help.get(f.name, declared.help), changes.show_default.get(f.name, words)
     hidden = declared.hidden or changes.hidden
-    return dataclasses.replace(declared, help=help, show_default=words, hidden=hidden)
+    return dataclasses.replace(declared, help=help, show_default=words, hidden=hidden, idle=f.name in changes.idle)
 
 
 def coerce(f: Field, value: Any, where: str) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wasskit.candidates import complete_local_paths
-from wasskit.config import Command, Invocation, group, option
+from wasskit.config import Command, Invocation, fields_of, group, option
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.options import (
     ObjectiveOptions,
@@ -32,6 +32,7 @@ class W2gnStyle(TransportOptions):
             "start": "Start at the optimal transport between the Gaussians of the colours, at the identity, or "
             "pre-train the published networks to the identity."
         },
+        idle=("hidden", "rank", "activation", "dropout", "start_samples"),
     )
 
     images: Path | None = option(
@@ -74,10 +75,11 @@ def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
         return conclude(trained, report, ("style", "--images", "FOLDER"), ("apply", trained.map_path, "IMAGE"))
 
 
-def refuse_dense_settings(given: Iterable[str]) -> None:
+def refuse_dense_settings(given: Collection[str]) -> None:
     """Raises ``UserError`` where the command line sets up (``given``: fields) networks without convolutions."""
-    for name in sorted({"hidden", "rank", "activation", "dropout", "start_samples"} & set(given)):
-        raise UserError(f"--{name.replace('_', '-')} has no effect on maps of images: leave it out, or set --width.")
+    for f in fields_of(W2gnStyle):
+        if f.option.idle and f.name in given:
+            raise UserError(f"{f.flag} has no effect on maps of images: leave it out, or set --width.")
 
 
 def seconds_per_image(transport: Any, x: Any, y: Any) -> float:
