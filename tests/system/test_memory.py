@@ -92,6 +92,6 @@ def test_an_option_without_an_effect_is_not_advised() -> None:
     assert "a smaller --width" in said
     assert "--hidden" not in said
     assert "--start-samples" not in said
-    export = load_command(load_plugin(plugin_targets()["mrl"]), "export").options  # type: ignore[arg-type]
+    export = load_command(load_plugin(plugin_targets()["mrl"]), "export").options
     assert [f.flag for f in fields_of(export) if f.name == "precision" and f.option.hidden] == ["--precision"]
     assert "precision" not in values_of_effect(build(export, {"model": "runs/x"}))
