@@ -20,6 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from wasskit.errors import UserError
+from wasskit.evaluation.rows import inner_products
 from wasskit.ot.directions import slicing_directions
 
 KNOTS = 17
@@ -105,7 +106,6 @@ def sigreg_statistic(
     x = features if features.dtype in (torch.float32, torch.float64) else features.float()
     if directions is None:
         directions = slicing_directions(count, x.shape[1], like=x.detach(), generator=generator)
-    parts = [
-        epps_pulley(x @ some.to(x).mT).sum(dtype=torch.float64) for some in directions.split(max(1, _BLOCK // len(x)))
-    ]
+    some = directions.to(x).split(max(1, _BLOCK // len(x)))
+    parts = [epps_pulley(inner_products(x, part)).sum(dtype=torch.float64) for part in some]
     return (torch.stack(parts).sum() / len(directions)).to(x.dtype)
