@@ -34,7 +34,7 @@ class HelpFlag:
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from typer import rich_utils
 
-        rich_utils.Table = _whole_names()  # type: ignore[misc, attr-defined]
+        rich_utils.Table = _whole_names()  # type: ignore[attr-defined]
         super().format_help(ctx, formatter)  # type: ignore[misc]
 
 

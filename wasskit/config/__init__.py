@@ -31,6 +31,7 @@ from wasskit.config.resolution import (
     recipe_fields,
     to_options,
     values_of,
+    values_of_effect,
 )
 from wasskit.config.schema import Field, bounds_phrase, coerce, condition_phrase, display, fields_of, kind_of
 
@@ -63,4 +64,5 @@ __all__ = [
     "same",
     "to_options",
     "values_of",
+    "values_of_effect",
 ]

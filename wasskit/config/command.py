@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from wasskit.config.declaration import ByCommand, ByWords
-from wasskit.config.resolution import C, given_by_name, refuse_idle, resolve, values_of
+from wasskit.config.resolution import C, given_by_name, refuse_idle, resolve, values_of, values_of_effect
 from wasskit.config.schema import Field, bounds_phrase, condition_phrase, display, fields_of
 from wasskit.errors import Interrupted, UserError
 from wasskit.system.memory import out_of_memory
@@ -198,7 +198,7 @@ class Command(Generic[C]):
         except Stopped as stop:
             raise Interrupted(stop.signal_number, str(stop)) from None
         except RuntimeError as error:
-            lacking = out_of_memory(error, values)
+            lacking = out_of_memory(error, values_of_effect(config))
             if lacking is None:
                 raise
             raise lacking from error

@@ -101,6 +101,12 @@ def values_of(config: OptionGroup) -> dict[str, Any]:
     return {f.name: getattr(functools.reduce(getattr, f.path, config), f.name) for f in fields_of(type(config))}
 
 
+def values_of_effect(config: OptionGroup) -> dict[str, Any]:
+    """`values_of`, but for options that are accepted or refused without an effect."""
+    without = {f.name for f in fields_of(type(config)) if f.option.hidden}
+    return {name: value for name, value in values_of(config).items() if name not in without}
+
+
 def part(config: OptionGroup, kind: type[G]) -> G:
     """The group of a kind in a configuration, which has it as a field, in one of its groups, or by inheritance.
 

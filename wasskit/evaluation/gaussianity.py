@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from wasskit.evaluation.rows import shape_of
+from wasskit.evaluation.rows import inner_products, shape_of
 from wasskit.ot.directions import slicing_directions
 from wasskit.ot.precision import at_least_float32
 
@@ -105,7 +105,6 @@ def sigreg_statistic(
     x = at_least_float32(features)
     if directions is None:
         directions = slicing_directions(count, x.shape[1], like=x.detach(), generator=generator)
-    parts = [
-        epps_pulley(x @ some.to(x).mT).sum(dtype=torch.float64) for some in directions.split(max(1, _BLOCK // len(x)))
-    ]
+    some = directions.to(x).split(max(1, _BLOCK // len(x)))
+    parts = [epps_pulley(inner_products(x, part)).sum(dtype=torch.float64) for part in some]
     return (torch.stack(parts).sum() / len(directions)).to(x.dtype)

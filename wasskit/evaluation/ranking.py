@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import are_integers
-from wasskit.evaluation.rows import all_finite
+from wasskit.evaluation.rows import all_finite, inner_products
 from wasskit.evaluation.ties import Equals, blocks, equal_rows, product_blocks, top_entries
 
 Similarity = Literal["cosine", "dot", "euclidean"]
@@ -81,7 +81,7 @@ def _best_positives(sets: Sets, number: int) -> tuple[Tensor, Tensor]:
         columns = sets.columns(rows)
         found = min(number, columns.stop - columns.start)
         if found > 0:
-            similarities = sets.queries[rows] @ sets.gallery[columns].T
+            similarities = inner_products(sets.queries[rows], sets.gallery[columns])
             top = sets.positive_similarities(rows, similarities).topk(found, dim=1)
             best[rows, :found], which[rows, :found] = top.values, top.indices + columns.start
     return best, which
@@ -115,7 +115,7 @@ def _negatives_before(
             tile += 1
             if tile % shares != share:
                 continue
-            similarities = sets.queries[rows] @ sets.gallery[columns].T
+            similarities = inner_products(sets.queries[rows], sets.gallery[columns])
             if (
                 query_ends[rows.start] <= gallery_ends[columns.stop - 1]
                 and gallery_ends[columns.start] <= query_ends[rows.stop - 1]

@@ -8,9 +8,17 @@ import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
-from wasskit.ot.precision import at_least_float32
+from wasskit.ot.precision import at_least_float32, full_precision
 
-__all__ = ["all_finite", "is_positive_integer", "shape_of", "unit_rows", "unit_rows_and_lengths", "wide"]
+__all__ = [
+    "all_finite",
+    "inner_products",
+    "is_positive_integer",
+    "shape_of",
+    "unit_rows",
+    "unit_rows_and_lengths",
+    "wide",
+]
 
 _SHORTEST = 1e-12
 
@@ -29,6 +37,13 @@ def shape_of(features: Tensor) -> tuple[int, int]:
     if features.dim() != 2 or 0 in features.shape:
         raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
     return features.shape[0], features.shape[1]
+
+
+def inner_products(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """``x y^T`` (N, M) of rows (N, D) and (M, D), in their dtype, whatever less is allowed: by TF32, similarities
+    of 1 would be off by 1e-3, and ranks with them."""
+    with full_precision(x):
+        return torch.mm(x, y.mT, out=out)
 
 
 def unit_rows(features: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from wasskit.config import (
     recipe_fields,
     to_options,
     values_of,
+    values_of_effect,
 )
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
@@ -138,6 +139,7 @@ def saved_config(config: RecipeOptions) -> SavedConfig:
         may_differ=set(known) - fixed_keys(kind),
         defaults=to_options(changed(config, **{n: f.before for n, f in known.items() if not f.required})),
         current_names=partial(current_names, kind),
+        options=values_of_effect(config),
     )
 
 
