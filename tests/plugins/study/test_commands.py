@@ -284,7 +284,7 @@ def test_a_study_that_is_stopped_leaves_no_empty_folder(
     def stopped(*_: Any) -> Report:
         raise Stopped(signal.SIGINT)
 
-    monkeypatch.setattr("wasskit.plugins.study.commands.icc.report", stopped)
+    monkeypatch.setattr("wasskit.plugins.study.studies.cloning_report", stopped)
     result = run_cli("study", "all", "--only", "icc", "--run-dir", tmp_path / "run")
     assert (result.exit_code, result.stdout) == (130, "")
     assert not (tmp_path / "run").exists()
