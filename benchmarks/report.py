@@ -16,6 +16,9 @@ PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
 
+OURS = ("Python", "wasskit", "torch", "numpy", "scipy")
+"""Packages that each measurement depends on; other packages are told where one is compared with them."""
+
 Run = dict[str, Any]
 Row = dict[str, Any]
 
@@ -25,8 +28,12 @@ def read_history(path: Path = HISTORY) -> list[Run]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def latest(history: Sequence[Run]) -> Run | None:
-    """The last run of all benchmarks, with what later runs of some have measured anew in its place."""
+def latest(history: Sequence[Run], titles: Mapping[str, str] | None = None) -> Run | None:
+    """The last run of all benchmarks, with what later runs of some have measured anew in its place.
+
+    Args:
+        titles: of all benchmarks that there are, by name: those without a result are named in the tables.
+    """
     if not history:
         return None
     whole = max((place for place, run in enumerate(history) if run["complete"]), default=0)
@@ -36,7 +43,9 @@ def latest(history: Sequence[Run]) -> Run | None:
         kept = [row for row in joined["results"] if row["benchmark"] not in renewed]
         again = [{**row, "date": run["date"]} for row in run["results"]]
         joined = {**joined, "results": kept + again, "benchmarks": joined["benchmarks"] | run["benchmarks"]}
-    return joined
+    return joined | {
+        "unmeasured": [title for name, title in (titles or {}).items() if name not in joined["benchmarks"]]
+    }
 
 
 def _by_size(rows: Iterable[Row]) -> list[tuple[str, str, dict[int, Row]]]:
@@ -72,7 +81,12 @@ def _filled(text: str) -> str:
 def conditions(run: Run) -> str:
     """Where, when and with what, in a sentence."""
     machine = run["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    compared = tuple({name.lower() for row in run["results"] for name in row["ratios"]})
+    versions = ", ".join(
+        f"{name} {version}"
+        for name, version in run["versions"].items()
+        if name in OURS or name.lower().startswith(compared)
+    )
     threads = " / ".join(map(str, run["threads"]))
     return _filled(
         f"Measured on {run['date'][:10]} on {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
@@ -96,6 +110,9 @@ def readme_of(run: Run) -> str:
         "medians of paired turns, for one number of threads after the other. More than 1: `wasskit` is faster. "
         "`make bench` repeats it; spreads, floors and memory are in [the whole table](docs/reference/benchmarks.md)."
     )
+    lacking = run.get("unmeasured", ())
+    if lacking:
+        words += f" {len(lacking)} more benchmarks, named there, have no figure of this version."
     return f"{_filled(words)}\n\n{_table(['', 'plain form', 'packages'], lines)}\n{conditions(run)}\n"
 
 
@@ -113,15 +130,17 @@ def page_of(run: Run) -> str:
     parts = ["# Speed and memory\n", f"{_filled(words)}\n", f"{conditions(run)}\n"]
     if run["missing"]:
         parts.append(f"Not installed, and so not compared: {', '.join(run['missing'])}.\n")
+    if run.get("unmeasured"):
+        parts.append(_filled(f"Without a figure of this version: {'; '.join(run['unmeasured'])}.") + "\n")
     by_name: dict[str, list[tuple[str, dict[int, Row]]]] = {}
     for name, size, rows in _by_size(run["results"]):
         by_name.setdefault(name, []).append((size, rows))
     for name, sizes in by_name.items():
-        parts += _section(name, run["benchmarks"][name], sizes)
+        parts += _section(name, run["benchmarks"][name], sizes, run["date"][:10])
     return "\n".join(parts)
 
 
-def _section(name: str, about: Mapping[str, str], sizes: Sequence[tuple[str, dict[int, Row]]]) -> list[str]:
+def _section(name: str, about: Mapping[str, str], sizes: Sequence[tuple[str, dict[int, Row]]], day: str) -> list[str]:
     words = [f"`--only {name}`, in {about['dtype']}."]
     words += [f"Plain form: {about['plain']}."] if about["plain"] else []
     words += [f"Floor: {about['floor']}."] if about["floor"] else []
@@ -141,17 +160,18 @@ def _section(name: str, about: Mapping[str, str], sizes: Sequence[tuple[str, dic
             memory = [", ".join(f"{way} {mib:.0f}" for way, mib in row.get("memory", {}).items()) or "-"] * kept
             lines.append([size, str(threads), f"{1e3 * row['seconds']:.4g}", *ratios, *floor, *memory])
         first = next(iter(rows.values()))
-        again = f" Measured again on {first['date'][:10]}." if "date" in first else ""
-        if first["note"] or again:
-            notes.append(f"- {size}: {first['note']}.{again}\n")
+        later = first.get("date", day)[:10]
+        said = [first["note"]] * bool(first["note"]) + [f"measured on {later}"] * (later != day)
+        if said:
+            notes.append(f"- {size}: {'; '.join(said)}.\n")
     title = about["title"]
     parts = [f"## {title[0].upper()}{title[1:]}\n", _filled(" ".join(words)) + "\n", _table(heading, lines)]
     return [*parts, "".join(notes)] if notes else parts
 
 
-def write_tables(history: Sequence[Run]) -> None:
+def write_tables(history: Sequence[Run], titles: Mapping[str, str]) -> None:
     """The page and the part of the README between its marks."""
-    run = latest(history)
+    run = latest(history, titles)
     if run is None:
         return
     PAGE.write_text(page_of(run), encoding="utf-8")

@@ -50,6 +50,11 @@ def declared() -> dict[str, Any]:
     return found
 
 
+def titles() -> dict[str, str]:
+    """What each benchmark of this folder measures."""
+    return {name: one.title for name, one in declared().items()}
+
+
 def measured(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Results of this process's number of threads, each printed as it comes."""
     from benchmarks.harness import Settings, line_of, measure, peaks
@@ -132,7 +137,7 @@ def main() -> None:
         return
     arguments = _arguments()
     if arguments.tables:
-        report.write_tables(report.read_history(arguments.history))
+        report.write_tables(report.read_history(arguments.history), titles())
         return
     if arguments.results is not None:
         with os.fdopen(arguments.results, "w", encoding="utf-8") as lines:
@@ -153,7 +158,7 @@ def main() -> None:
     with arguments.history.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(run) + "\n")
     if arguments.history == report.HISTORY:
-        report.write_tables(report.read_history())
+        report.write_tables(report.read_history(), titles())
 
 
 def _arguments() -> argparse.Namespace:

@@ -114,6 +114,8 @@ def test_wrong_requests_exit_2_with_a_hint(
             "`wasskit recipes show`: Got unexpected extra argument(s) (b). `wasskit recipes show --help` lists what it "
             "takes.",
         ),
+        (["mrl", "train", "--dims", "8", "16"], "--dims takes a list separated by commas: --dims 8,16."),
+        (["mrl", "train", "--dims", "8,", "16"], "--dims takes a list separated by commas: --dims 8,16."),
     ],
 )
 @pytest.mark.parametrize("json", [False, True])

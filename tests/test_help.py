@@ -85,6 +85,10 @@ def test_the_default_shown_is_the_one_a_run_saves(
         shown = re.search(r"\[default: ([^\]]*)\]", text)
         bounds = bounds_phrase(f.option)
         assert not bounds or f"({bounds})" in text, f"{path} {f.flag}: bounds"
+        for other, values in (f.option.counts_with or {}).items():
+            choices = next(g for g in fields_of(command.options) if g.name == other).choices
+            assert set(values) <= set(choices or ()), f"{path} {f.flag} counts with {other} {values}"
+            assert f"(with --{other.replace('_', '-')} {', '.join(values)})" in text, f"{path} {f.flag}"
         if f.option.show_default is not None:
             assert shown is not None, f"{path} {f.flag} says nothing of its default"
             assert shown[1] == f.option.show_default, f"{path} {f.flag}"
@@ -101,6 +105,21 @@ def test_the_default_shown_is_the_one_a_run_saves(
         if f.name in saved:
             value = saved[f.name]
             assert display(tuple(value) if isinstance(value, list) else value) == display(f.default)
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_narrow_terminal_cuts_nothing_off(
+    path: str, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer import rich_utils
+
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 80)
+    words = path.split(" ") if not path.startswith("wasskit ") else path.split(" ")[1:]
+    shown = run_cli(*words, "--help").stdout
+    assert max(map(len, shown.splitlines())) == 80
+    assert "…" not in shown
+    for f in fields_of(COMMANDS[path].options):
+        assert f.option.positional or f.option.hidden or re.search(rf"^│ [* ]*{f.flag} ", shown, re.MULTILINE), f.flag
 
 
 def test_words_for_a_default_are_not_kept_beside_a_value() -> None:

@@ -7,6 +7,7 @@ not by their class, as newer versions of Typer hold a Click of their own that is
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ PARSER_ERRORS: tuple[type[Exception], ...] = (typer.BadParameter.__mro__[2],)
 
 
 class HelpFlag:
-    """A command whose ``--help`` is False, not None, where it is not given.
+    """A command whose help is whole in any terminal, and whose ``--help`` is False, not None, where it is not given.
 
     Typer converts the None by pydantic, which takes as long to import as a help page takes to show.
     """
@@ -29,6 +30,33 @@ class HelpFlag:
         if flag is not None:
             flag.default = False
         return flag
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from typer import rich_utils
+
+        rich_utils.Table = _whole_names()  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+
+@functools.cache
+def _whole_names() -> Any:
+    """A table of options that cuts nothing off in a narrow terminal.
+
+    Half a name cannot be typed, so columns of names keep their width; long words of the help go on in the next line.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    class WholeNames(Table):
+        def add_row(self, *cells: Any, **more: Any) -> None:
+            super().add_row(*cells, **more)
+            for column, cell in zip(self.columns, cells, strict=False):
+                for text in getattr(cell, "renderables", [cell]):
+                    if isinstance(text, Text):
+                        text.overflow = "fold"
+                        column.no_wrap = column.no_wrap or text.plain.startswith("-")
+
+    return WholeNames
 
 
 @contextlib.contextmanager
@@ -51,7 +79,7 @@ def sentence(error: Any) -> str:
     advice = f"`{where} --help` lists what it takes."
     unknown = getattr(error, "option_name", None)
     if unknown is not None and hasattr(error, "possibilities"):
-        near = did_you_mean(unknown, _flags(context), otherwise=f" {advice}")
+        near = did_you_mean(unknown, _flags(context), otherwise=f" {advice}") + getattr(context.command, "stray", "")
         return f"No such option {unknown!r} of `{where}`.{near}"
     if unknown is not None:
         if any(unknown in p.opts and getattr(p, "is_flag", False) for p in context.command.params):

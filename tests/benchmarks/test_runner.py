@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.harness import Case, Seconds, Settings, Work, benchmark, in_turns, measure, spread
+from benchmarks.run import titles
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "benchmarks" / "run.py"
@@ -103,7 +104,7 @@ def a_run(**changes: Any) -> dict[str, Any]:
     about = {"title": "a | b", "plain": "a loop", "floor": "a product", "dtype": "float64"}
     run: dict[str, Any] = {
         "date": "2026-01-02T03:04:05+00:00", "complete": True, "threads": [1, 2], "missing": ["absent"],
-        "machine": {"processor": "P", "cores": 2, "system": "S"}, "versions": {"torch": "9"},
+        "machine": {"processor": "P", "cores": 2, "system": "S"}, "versions": {"torch": "9", "kornia": "1"},
         "benchmarks": {"one": about, "two": about},
         "results": [row("one", 1, 3.0), row("one", 2, 4.0), row("two", 1, 5.0)],
     }  # fmt: skip
@@ -117,6 +118,14 @@ def test_tables_show_what_is_recorded() -> None:
     assert "| (8, 4) | 2 | 2 | 4.00 [1.00, 9.00] | 0.50 [0.40, 0.60] | 1.50 |" in page
     assert "2026-01-02" in page
     assert "Not installed, and so not compared: absent." in page
+    assert "torch 9." in page, "versions of packages that nothing is compared with are left out"
+
+
+def test_what_has_no_figure_is_named() -> None:
+    run = report.latest([a_run()], {"one": "a | b", "three": "a product", "four": "a sum"})
+    assert run is not None
+    assert "Without a figure of this version: a product; a sum." in report.page_of(run)
+    assert "2 more benchmarks, named there, have no figure of this version." in " ".join(report.readme_of(run).split())
 
 
 def test_a_run_of_some_renews_theirs_alone() -> None:
@@ -127,12 +136,13 @@ def test_a_run_of_some_renews_theirs_alone() -> None:
     assert [(row["benchmark"], row["size"]) for row in joined["results"]] == [
         ("one", "(8, 4)"), ("one", "(8, 4)"), ("two", "(9, 9)"),
     ]  # fmt: skip
-    assert "Measured again on 2026-02-02" in report.page_of(joined)
+    assert "- (9, 9): measured on 2026-02-02." in report.page_of(joined)
+    assert report.page_of(joined).count("measured on") == 1
     assert report.latest([]) is None
 
 
 def test_page_and_readme_are_those_of_the_history() -> None:
-    run = report.latest(report.read_history())
+    run = report.latest(report.read_history(), titles())
     assert run is not None
     assert report.PAGE.read_text(encoding="utf-8") == report.page_of(run), "run `benchmarks/run.py --tables`"
     text = report.README.read_text(encoding="utf-8")

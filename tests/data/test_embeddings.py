@@ -148,6 +148,7 @@ def _bad_files(folder: Path) -> None:
         ("ragged.csv", "its rows are not all of 2 numbers: row 2 is not"),
         ("word.csv", "its rows are not all of 2 numbers: row 1 is not"),
         ("x.jpg", "embeddings are read from .npy, .npz"),
+        ("x.pt", r"embeddings are read from .npy, .* files\. Write a tensor to one by `numpy\.save`\."),
         ("absent.npy", "There is no file .*absent.npy"),
         ("absent.safetensors", "There is no file .*absent.safetensors"),
         ("flat.npy:a", "holds one matrix: name it without"),

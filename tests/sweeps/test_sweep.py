@@ -104,7 +104,11 @@ def test_nothing_finished_is_no_table(run_cli: Cli, words: Words, tmp_path: Path
     [
         (("sweep",), "Say which command trains"),
         (("sweep", "ssl", "byol"), "Name at least one axis"),
-        (("sweep", "ssl", "byol", "w2=true,false", "--epochs", "3"), "--epochs"),
+        (
+            ("sweep", "ssl", "byol", "w2=true,false", "--epochs", "3"),
+            "No such option '--epochs' of `wasskit sweep`. `wasskit sweep --help` lists what it takes. Options of the "
+            "trainings come last, after --.",
+        ),
         (("sweep", "ssl", "byol", "seed=0", "--", "--lrr", "3"), "--lrr"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,11 +33,24 @@ def test_saved_and_loaded_it_embeds_the_same(run: Path, tmp_path: Path) -> None:
     expected = wasskit.load(run).embed(images)
     assert torch.equal(wasskit.HubModel.from_pretrained(folder).embed(images), expected)
     assert torch.equal(wasskit.HubModel.from_pretrained(folder).embed(images, dim=4), expected[:, :4])
+    assert torch.equal(wasskit.HubModel.from_pretrained(folder).embed(images.numpy()), expected)
     # The file is an export like any other.
     assert torch.equal(wasskit.load(folder / "model.safetensors").embed(images), expected)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "A model of wasskit mrl" in card
     assert "library_name: wasskit" in card
+    assert "license" not in card, "under which licence a trained model is shared, its owner says"
+
+
+def test_the_card_of_a_model_of_vectors_says_what_it_takes(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    adaptor = wasskit.MatryoshkaAdaptor(dims=(2, 4), epochs=1).fit(rows)
+    adaptor.save(tmp_path / "adaptor.safetensors")
+    wasskit.HubModel(tmp_path / "adaptor.safetensors").save_pretrained(tmp_path / "model")
+    model = wasskit.HubModel.from_pretrained(tmp_path / "model")
+    expected = wasskit.load(tmp_path / "adaptor.safetensors").embed(torch.from_numpy(rows))
+    assert torch.equal(model.embed(rows), expected)
+    assert "model.embed(vectors)  # (N, D), or a file" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_is_uploaded_is_the_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +68,7 @@ def test_what_is_uploaded_is_the_folder(run: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(HfApi, "create_repo", lambda self, **more: Created())
     monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
     wasskit.HubModel(str(run)).push_to_hub("me/mine")
-    assert uploaded == {"me/mine": ["README.md", "model.safetensors"]}
+    assert uploaded == {"me/mine": ["README.md", "config.json", "model.safetensors"]}
 
 
 def test_nothing_is_fetched_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

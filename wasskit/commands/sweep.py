@@ -164,4 +164,5 @@ command = Command(
         "wasskit sweep metrix train loss=contrastive,multisimilarity -- --epochs 10 --no-tensorboard",
         "wasskit sweep w2gn toy lr=0.0003,0.001 --submit slurm --array 0-4 --time 30",
     ),
+    " Options of the trainings come last, after --.",
 )

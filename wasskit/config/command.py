@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from wasskit.config.declaration import ByCommand, ByWords
-from wasskit.config.resolution import C, given_by_name, resolve, values_of, values_of_effect
-from wasskit.config.schema import Field, bounds_phrase, display, fields_of
+from wasskit.config.resolution import C, given_by_name, refuse_idle, resolve, values_of, values_of_effect
+from wasskit.config.schema import Field, bounds_phrase, condition_phrase, display, fields_of
 from wasskit.errors import Interrupted, UserError
 from wasskit.system.memory import out_of_memory
 from wasskit.system.signals import Stopped
@@ -47,6 +47,7 @@ class Command(Generic[C]):
             It imports what it runs.
         help: first line: what it does; further paragraphs are shown by ``--help``.
         examples: worked command lines, shown at the end of ``--help``.
+        stray: said, after a space, of an option that the command does not have.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Command(Generic[C]):
     body: Callable[[C, Invocation], Mapping[str, Any] | None]
     help: str
     examples: tuple[str, ...] = ()
+    stray: str = ""
 
     @property
     def name(self) -> str:
@@ -96,6 +98,20 @@ class Command(Generic[C]):
             if f is not None and f.name in seen:
                 raise UserError(f"{f.flag} is given more than once: it takes {f.kind.phrase}, as in {f.flag} A,B.")
             seen.add(parameter.name)
+
+    def refuse_spaced_lists(self, args: Sequence[str]) -> None:
+        """Refuse ``--dims 8 16`` by a sentence on lists, where the command takes no arguments that 16 could be.
+
+        Raises:
+            UserError: names the option.
+        """
+        fields = fields_of(self.options)
+        if any(f.option.positional for f in fields):
+            return
+        lists = {f.flag for f in fields if f.kind.sequence}
+        for flag, value, following in zip(args, args[1:], args[2:], strict=False):
+            if flag in lists and not following.startswith("-"):
+                raise UserError(f"{flag} takes a list separated by commas: {flag} {value.rstrip(',')},{following}.")
 
     def _function(self) -> Callable[..., None]:
         import typer
@@ -158,9 +174,12 @@ class Command(Generic[C]):
         )
         given = given_by_name(self.options, given)
         config, recipe = resolve(self.options, self.path, given)
+        values = values_of(config)
+        alone = "jobs" not in values  # of commands that train many times the trainings are jobs and have ranks
+        # What settings count with, a run that is resumed has saved, and axes of a grid may say.
+        if alone and values.get("resume") is None:
+            refuse_idle(config, given, self.path)
         if "RANK" not in os.environ:
-            values = values_of(config)
-            alone = "jobs" not in values  # of commands that train many times the trainings are jobs and have ranks
             if alone and values.get("submit") is not None:
                 self._submit(argv, values, frozenset(given))
                 return
@@ -209,14 +228,20 @@ def _given(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
 def _command_class(declared: Command[Any]) -> Any:
     from typer.core import TyperCommand
 
-    from wasskit.usage import HelpFlag, parsing
+    from wasskit.usage import PARSER_ERRORS, HelpFlag, parsing
 
     class DeclaredCommand(HelpFlag, TyperCommand):
+        stray = declared.stray
+
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             filled = declared.fill_optional_values(args)
             # First, so that --help wins over the checks below.
             with parsing(ctx):
-                rest: list[str] = super().parse_args(ctx, list(filled))
+                try:
+                    rest: list[str] = super().parse_args(ctx, list(filled))
+                except PARSER_ERRORS:
+                    declared.refuse_spaced_lists(filled)
+                    raise
             if not ctx.resilient_parsing:
                 declared.refuse_repeated_lists(self.make_parser(ctx).parse_args(args=filled)[2])
             return rest
@@ -260,9 +285,9 @@ def _typer_parameter(f: Field, command: str) -> Any:
     o = f.option
     completion = _completion(f, command)
     help_text = o.help
-    bounds = bounds_phrase(o)
-    if bounds:
-        help_text = f"{help_text} [dim]({bounds})[/dim]"
+    condition = condition_phrase(o)
+    for note in (bounds_phrase(o), condition and f"with {condition}"):
+        help_text += f" [dim]({note})[/dim]" if note else ""
     metavar = o.metavar or f.kind.metavar
     if o.choices and not o.metavar:
         metavar = "|".join(o.choices)

@@ -329,7 +329,8 @@ def _parted(path: Path) -> tuple[Path, str | None]:
 def _opened(file: Path, key: str | None) -> Tensor | MappedVectors | ParquetVectors:
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UserError(f"{file}: embeddings are read from {', '.join(SUFFIXES)} files.")
+        advice = " Write a tensor to one by `numpy.save`." if suffix in (".pt", ".pth") else ""
+        raise UserError(f"{file}: embeddings are read from {', '.join(SUFFIXES)} files.{advice}")
     if not file.exists():
         raise UserError(f"There is no file {file}; name one that is there.")
     if suffix == ".parquet":

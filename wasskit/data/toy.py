@@ -20,6 +20,7 @@ from wasskit.data.catalog import MEASURES
 from wasskit.data.embeddings import is_embeddings, open_embeddings
 from wasskit.data.seeds import derive_seed
 from wasskit.errors import UserError
+from wasskit.system.hints import did_you_mean
 from wasskit.system.transfer import Constant, to_device
 
 Scheme = Literal["random", "sobol"]
@@ -241,7 +242,10 @@ def measure(name: str | Path) -> Measure:
         return made
     path = Path(name)
     if not is_embeddings(path):
-        raise UserError(f"{str(name)!r} is not one of {', '.join(MEASURES)}, nor a file of points (.npy, ...).")
+        raise UserError(
+            f"{str(name)!r} is not one of {', '.join(MEASURES)}, nor a file of points (.npy, ...)."
+            f"{did_you_mean(str(name), MEASURES)}"
+        )
     return cloud(load_points(path))
 
 

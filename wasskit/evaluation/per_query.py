@@ -25,7 +25,7 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.conventions import Conventions, TieRule
-from wasskit.evaluation.ranking import UNRANKED, Metric, shard_of, similarity_factors, sum_over_ranks
+from wasskit.evaluation.ranking import UNRANKED, Similarity, shard_of, similarity_factors, sum_over_ranks
 from wasskit.evaluation.relevance import Hidden, Relevance
 from wasskit.evaluation.rows import inner_products
 from wasskit.evaluation.ties import Equals, blocks, equal_rows, largest, rows_for, top_entries
@@ -121,7 +121,7 @@ def query_metrics(
     names: Sequence[str] | None = None,
     wanted: Wanted = Wanted(),
     conventions: Conventions = _OURS,
-    metric: Metric = "cosine",
+    metric: Similarity = "cosine",
     sharded: bool = False,
 ) -> QueryMetrics:
     """The metrics of every query.

@@ -14,7 +14,7 @@ from wasskit.evaluation.accuracy import are_integers
 from wasskit.evaluation.rows import all_finite, inner_products
 from wasskit.evaluation.ties import Equals, blocks, equal_rows, product_blocks, top_entries
 
-Metric = Literal["cosine", "dot", "euclidean"]
+Similarity = Literal["cosine", "dot", "euclidean"]
 Ties = Literal["pessimistic", "optimistic"]
 Lone = Literal["zero", "skip"]
 
@@ -285,7 +285,7 @@ def faiss_rankings(sets: Sets, recall: Sequence[int], map_k: Sequence[int], at_r
 
 
 def prepare(
-    embeddings: Tensor, labels: Tensor, gallery: Tensor | None, gallery_labels: Tensor | None, metric: Metric
+    embeddings: Tensor, labels: Tensor, gallery: Tensor | None, gallery_labels: Tensor | None, metric: Similarity
 ) -> Sets:
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels go together: give both or neither")
@@ -312,7 +312,7 @@ def prepare(
     return Sets(queries, items, query_labels, item_labels, first, last, order, equals, own, symmetric)
 
 
-def similarity_factors(x: Tensor, y: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
+def similarity_factors(x: Tensor, y: Tensor, metric: Similarity) -> tuple[Tensor, Tensor]:
     """Factors whose product ``x @ y.T`` ranks as ``metric`` does, most similar largest.
 
     Euclidean distance is ranked by <x, y> - |y|^2 / 2, one more coordinate, about the gallery's mean so that

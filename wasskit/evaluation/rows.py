@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
-from wasskit.ot.precision import full_precision
+from wasskit.ot.precision import at_least_float32, full_precision
 
-__all__ = ["all_finite", "inner_products", "shape_of", "unit_rows", "unit_rows_and_lengths", "wide"]
+__all__ = [
+    "all_finite",
+    "inner_products",
+    "is_positive_integer",
+    "shape_of",
+    "unit_rows",
+    "unit_rows_and_lengths",
+    "wide",
+]
 
 _SHORTEST = 1e-12
-
-#: The square is 2^-44, or 256 times the machine epsilon of float64: what a sum of products and an eigen-solver may lose
-#: in an eigenvalue, of the largest one.
 
 
 def all_finite(x: Tensor) -> bool:
     """Whether no number is NaN or infinite: one pass, in which NaN wins over any other."""
     return x.numel() == 0 or bool(torch.stack(x.detach().aminmax()).isfinite().all())
+
+
+def is_positive_integer(value: object) -> bool:
+    """Whether it is a whole number from 1 on, of Python or of numpy."""
+    return isinstance(value, Integral) and int(value) >= 1
 
 
 def shape_of(features: Tensor) -> tuple[int, int]:
@@ -52,4 +64,4 @@ def wide(features: Tensor) -> Tensor:
         raise UserError(f"Features must be real numbers, got {features.dtype}.")
     if features.device.type == "mps":
         features = features.cpu()
-    return features if features.dtype == torch.float64 else features.float()
+    return at_least_float32(features)

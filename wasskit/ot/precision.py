@@ -25,6 +25,16 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=_REDUCED.get(precision), enabled=precision in _REDUCED)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """The numbers in float32, those in float64 as they are."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """The numbers in float64, or in float32 on a device that has no float64."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[None]:
     """Products and convolutions are taken in the dtype of their factors, in full, on the device of ``x``.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wasskit.errors import UserError
@@ -29,18 +30,17 @@ Trained by `wasskit {{ plugin | default("") }}`. To use it:
 from wasskit import HubModel
 
 model = HubModel.from_pretrained("{{ repo_id | default("folder or repository") }}")
-embeddings = model.embed(images)  # images (N, C, H, W) as uint8, a folder, or a file
+embeddings = model.embed({{ inputs | default("images)  # (N, C, H, W) as uint8, a folder, or a file") }}
 ```
 """
 
 
-class HubModel(
-    ModelHubMixin, library_name="wasskit", tags=["wasserstein", "embeddings"], model_card_template=CARD, license="mit"
-):  # type: ignore[misc, unused-ignore]
+class HubModel(ModelHubMixin, library_name="wasskit", tags=["wasserstein", "embeddings"], model_card_template=CARD):  # type: ignore[misc, unused-ignore]
     """A trained model that can be saved as a repository of the hub, and loaded from one or from a folder.
 
     ``push_to_hub("user/name")`` uploads it, and ``from_pretrained("user/name")`` downloads what is not there yet; it
-    uses a network in no other way. A repository holds ``model.safetensors`` (weights and description) and a card.
+    uses a network in no other way. A repository holds ``model.safetensors`` (weights and description), the plugin's
+    name in ``config.json``, and a card, in which no licence is claimed for what the user has trained.
 
     Args:
         model: a trained model, or a path that `wasskit.load` takes.
@@ -53,15 +53,16 @@ class HubModel(
         >>> import torch, wasskit
         >>> wasskit.HubModel("runs/mrl/digits").save_pretrained("my-model")
         >>> model = wasskit.HubModel.from_pretrained("my-model")
-        >>> model.embed(torch.rand(2, 1, 8, 8)).shape
+        >>> model.embed(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape
         torch.Size([2, 256])
     """
 
     def __init__(self, model: TrainedModel[Any] | str | Path, device: torch.device | str = "cpu") -> None:
-        self._hub_mixin_config = None  # the arguments hold paths of this machine
         self.model = model if isinstance(model, TrainedModel) else load(model, device)
+        # Not the arguments, which hold paths of this machine. The hub counts downloads by the file.
+        self._hub_mixin_config = {"plugin": self.model.kind.name}
 
-    def embed(self, inputs: Tensor | str | Path, **options: Any) -> Tensor:
+    def embed(self, inputs: Tensor | NDArray[Any] | str | Path, **options: Any) -> Tensor:
         """Embeddings (N, D), as `wasskit.load(...).embed` gives them."""
         return self.model.embed(inputs, **options)
 
@@ -97,5 +98,7 @@ class HubModel(
         return cls(load(file, device))
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
-        """The card of the repository, with the plugin's name."""
+        """The card of the repository, with the plugin's name and what the model takes."""
+        if not self.model.kind.takes_images:
+            kwargs["inputs"] = "vectors)  # (N, D), or a file"
         return super().generate_model_card(*args, plugin=self.model.kind.name, **kwargs)

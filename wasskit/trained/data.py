@@ -12,6 +12,7 @@ from torch import Tensor
 from wasskit import console
 from wasskit.data.base import ImageDataset, UnreadableImage, read_image
 from wasskit.data.catalog import CARDS
+from wasskit.data.embeddings import is_embeddings
 from wasskit.data.folder import load_folder
 from wasskit.data.loaders import EvalLoader
 from wasskit.data.registry import Corrupt, load_dataset
@@ -85,6 +86,8 @@ def open_images(
     shape = {key: description[key] for key in ("image_size", "channels")}
     if path.is_dir() or path.suffix.lower() == ".csv" or not path.is_file():
         return fitted(load_folder(path, corrupt=corrupt, name=name, **shape), description)
+    if is_embeddings(path):
+        raise UserError(f"{path} holds vectors, but the model embeds images: name images, or a model of vectors.")
     try:
         read_image(path)
     except UnreadableImage as error:

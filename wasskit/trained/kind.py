@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
@@ -59,6 +61,11 @@ class ImageDescription(TypedDict):
     in_memory: bool
 
 
+def backbone_name(config: BackboneOptions, image_size: int, large: str) -> str:
+    """The backbone that was asked for; else ``tiny`` for images up to 64 pixels and ``large`` for larger ones."""
+    return config.backbone or (TINY if image_size <= SMALL_IMAGE else large)
+
+
 def describe_images(kind: str, config: BackboneOptions, dataset: ImageDataset, *, large: str) -> ImageDescription:
     """The common part of the description of the model that a configuration trains on a data set.
 
@@ -69,7 +76,7 @@ def describe_images(kind: str, config: BackboneOptions, dataset: ImageDataset, *
     """
     return {
         "kind": kind,
-        "backbone": config.backbone or (TINY if dataset.image_size <= SMALL_IMAGE else large),
+        "backbone": backbone_name(config, dataset.image_size, large),
         "stem": config.stem if not (config.pretrained and config.stem == "auto") else "standard",
         "dataset": dataset.name,
         "classes": list(dataset.classes),
@@ -167,13 +174,16 @@ class TrainedModel(Generic[M]):
         """What the networks are and what they were trained on."""
         return self.model.description
 
-    def embed(self, inputs: Tensor | str | Path, *, batch_size: int = 256, workers: int = 0, **choices: Any) -> Tensor:
+    def embed(
+        self, inputs: Tensor | NDArray[Any] | str | Path, *, batch_size: int = 256, workers: int = 0, **choices: Any
+    ) -> Tensor:
         """Embeddings (N, D) float32, on the device of the model, without gradients.
 
         Args:
             inputs: images, of any size: uint8 (N, C, H, W), or a path as that of ``embed`` on the command line. They
                 are prepared as in the evaluation of the training, so that equal pixels have equal embeddings. Or floats
-                (N, ...), which go into the network as they are. A model of vectors takes these or a file of vectors.
+                (N, ...), which go into the network as they are, so that images must be normalised. A model of vectors
+                takes these or a file of vectors. Arrays of numpy are taken as tensors.
             batch_size: inputs that the network sees at once.
             workers: processes that read files.
             choices: the options of the plugin's ``embed``: ``dim`` and ``unit`` of mrl, ``what`` of ssl.
@@ -184,7 +194,8 @@ class TrainedModel(Generic[M]):
         kind, description = self.kind, self.description
         network = kind.embedder(self.model, **choices)
         device = next(kind.weights(self.model).parameters()).device
-        if isinstance(inputs, Tensor):
+        if not isinstance(inputs, str | PathLike):
+            inputs = torch.as_tensor(inputs)
             pixels = kind.takes_images and inputs.dtype == torch.uint8
             if not pixels and not inputs.is_floating_point():
                 raise UserError(f"the model takes floating-point inputs (images also uint8), not {inputs.dtype}.")

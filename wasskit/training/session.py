@@ -270,7 +270,7 @@ def _is_requeued(run: RunDirectory, options: RunOptions, argv: Sequence[str]) ->
     there, not from the checkpoint that it began with."""
     if not options.requeue or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
         return False
-    with contextlib.suppress(UserError, TypeError, LookupError):  # whatever lies in environment.json
+    with contextlib.suppress(UserError, TypeError, LookupError):  # environment.json may hold anything
         return bool(run.environment["resumed"][-1]["command_line"] == shlex.join(["wasskit", *argv]))
     return False
 

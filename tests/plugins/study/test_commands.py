@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ import pytest
 import torch
 
 from wasskit.config import changed
+from wasskit.plugins.study import plugin
+from wasskit.report import Report
+from wasskit.system.signals import Stopped
 from wasskit.training.run import RunDirectory
 
 Cli = Callable[..., Any]
@@ -39,6 +42,7 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "short.npy", x[:5])
     np.save(folder / "nan.npy", np.where(np.arange(600)[:, None] == 7, np.nan, x))
     np.save(folder / "flat.npy", x.ravel())
+    np.save(folder / "narrow.npy", x[:, :9])
     (folder / "broken.npy").write_bytes(b"\x93NUMPY nonsense")
     (folder / "table.csv").write_text("1,2\n")
     (folder / "table.txt").write_text("1,2\n")
@@ -244,6 +248,7 @@ def test_measure_embeds_the_test_images_of_a_run(run_cli: Cli, tmp_path: Path, t
         (["measure", "{e}/nan.npy"], "nan.npy: 1 of 600 rows hold NaN or infinite values, the first is row 7"),
         (["measure", "{e}/uniform.npy", "--pairs", "{e}/nan.npy"], "nan.npy: 1 of 600 rows hold NaN"),
         (["measure", "{e}/flat.npy"], "flat.npy must be a matrix (N, m)"),
+        (["compare", "{e}/uniform.npy", "{e}/narrow.npy"], "narrow.npy has vectors of 9 numbers, "),
         (["measure", "{e}"], "holds several embeddings"),
         (["measure", "{empty}"], "holds no embeddings"),
         (["collapse", "--levels", "1"], "--levels: 1.0 is out of range, expected at least 0 and below 1"),
@@ -273,6 +278,18 @@ def test_bad_requests_are_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_study_that_is_stopped_leaves_no_empty_folder(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stopped(*_: Any) -> Report:
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr("wasskit.plugins.study.studies.cloning_report", stopped)
+    result = run_cli("study", "all", "--only", "icc", "--run-dir", tmp_path / "run")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_cloning_studies_of_one_run_keep_their_metrics_apart(run_cli: Cli, tmp_path: Path) -> None:
     run_cli("study", "all", "--quick", "--only", "fbc,icc", "--seeds", "1", "--run-dir", tmp_path / "run", "-q")
@@ -285,10 +302,10 @@ def test_cloning_studies_of_one_run_keep_their_metrics_apart(run_cli: Cli, tmp_p
 @pytest.mark.parametrize("study", ["fbc", "dimension"])
 def test_levels_within_one_percent_keep_their_metrics_apart(study: str) -> None:
     """0.125 and 0.13 of 32, and 0.55, whose hundredfold is no whole number in floating point."""
-    module = importlib.import_module(f"wasskit.plugins.study.commands.{study}")
+    command = plugin.find(study)
     sizes: dict[str, Any] = {"copies": 1} if study == "fbc" else {"dims": (32,)}
-    config = changed(module.command.options(), n=20, levels=(0.125, 0.13, 0.55), repetitions=1, **sizes)
-    report = module.report(config, torch.device("cpu"))
+    config = changed(command.options(), n=20, levels=(0.125, 0.13, 0.55), repetitions=1, **sizes)
+    report = command.report(config, torch.device("cpu"))
     places = [(step, split, metric) for step, split, values in report.metrics for metric in values]
     assert len(places) == len(set(places)) == 4 * len(report.metrics)
     assert {split.rpartition("-")[2] for _, split, _ in places} == {"12.5", "13", "55"}

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 from wasskit import console
 from wasskit.config import Invocation, to_options
+from wasskit.errors import UserError
 from wasskit.plugins.study.options import ReportOptions
 from wasskit.report import Report, show, write
+from wasskit.system.signals import Stopped
 from wasskit.training.run import RunDirectory
 
 C = TypeVar("C", bound=ReportOptions)
@@ -19,7 +21,10 @@ C = TypeVar("C", bound=ReportOptions)
 
 @contextlib.contextmanager
 def study_run(config: ReportOptions, invocation: Invocation, name: str) -> Iterator[tuple[RunDirectory, Any]]:
-    """A new run directory runs/study/<name>, numbered if taken, and the device to compute on."""
+    """A new run directory runs/study/<name>, numbered if taken, and the device to compute on.
+
+    A request that is wrong, or withdrawn before there is a result, leaves nothing behind.
+    """
     from wasskit.distributed.group import group
 
     with group(config.machine.device) as device:
@@ -31,7 +36,11 @@ def study_run(config: ReportOptions, invocation: Invocation, name: str) -> Itera
             resumable=False,
         )  # fmt: skip
         console.log(f"Run directory: {console.escape(str(run.path))}")
-        yield run, device
+        try:
+            yield run, device
+        except (UserError, KeyboardInterrupt, Stopped):
+            run.remove_if_empty()
+            raise
 
 
 def write_report(run: RunDirectory, report: Report) -> list[Path]:

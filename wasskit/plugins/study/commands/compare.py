@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.config import Command, Invocation, argument, option
+from wasskit.errors import UserError
 from wasskit.plugins.study.commands.measure import complete_embedded
 from wasskit.plugins.study.options import ReportOptions
 
@@ -37,6 +38,8 @@ def body(config: StudyCompare, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.study.session import run_study
 
     (x, first), (y, second) = (embeddings_of(path, config.machine.device) for path in (config.first, config.second))
+    if x.shape[1] != y.shape[1]:
+        raise UserError(f"{second} has vectors of {y.shape[1]} numbers, {first} of {x.shape[1]}.")
     return run_study(
         config, invocation, f"compare-{first.resolve().stem}-{second.resolve().stem}",
         lambda config, device: comparison_report(
