@@ -243,7 +243,12 @@ def _find_checkpoint(
     if numbered:
         pattern = f"{chosen.name}-*"
         candidates += [path for path in chosen.parent.glob(pattern) if path.name[len(chosen.name) + 1 :].isdigit()]
-    begun = [path for path in candidates if (path / "config.toml").is_file() and RunDirectory.open(path).has_checkpoint]
+    made = [path for path in candidates if (path / "config.toml").is_file()]
+    if made and is_restarted() and not options.requeue and options.resume is None:
+        # By the ranks of which one has died, where another launcher than ours has started them.
+        run = RunDirectory.open(max(made, key=_made_at))
+        return run.path, _existing(run, "last") if run.has_checkpoint else None
+    begun = [path for path in made if RunDirectory.open(path).has_checkpoint]
     if not begun:
         if options.requeue or is_restarted():
             stopped_early = not numbered and (chosen / "config.toml").is_file()
@@ -252,8 +257,12 @@ def _find_checkpoint(
             f"There is nothing to resume: {chosen} holds no checkpoint. Name the run by --resume PATH, or start "
             "it by --requeue instead."
         )
-    run = RunDirectory.open(max(begun, key=lambda path: (path / "config.toml").stat().st_mtime))
+    run = RunDirectory.open(max(begun, key=_made_at))
     return run.path, _existing(run, "last" if _is_requeued(run, options, argv) else word)
+
+
+def _made_at(path: Path) -> float:
+    return (path / "config.toml").stat().st_mtime
 
 
 def _is_requeued(run: RunDirectory, options: RunOptions, argv: Sequence[str]) -> bool:
