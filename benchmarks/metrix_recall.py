@@ -3,8 +3,7 @@
 Embeddings of 512 dimensions in classes of about 6. The loop sorts the similarities of one query at a time; of the
 packages, pytorch-metric-learning's calculator searches with faiss (``IndexFlatL2`` of unit vectors) for as many
 neighbours as its metrics need; of small sets, open-metric-learning with its own batched search, and torchmetrics with
-all similarities at once. The floor is half of the similarities, which are symmetric, in blocks that
-fit the cache.
+all similarities at once. The floor is half of the similarities, which are symmetric, in blocks that fit the cache.
 
     python benchmarks/metrix_recall.py [--threads 2] [--device cpu] [--sizes 10000 60000] [--loop-queries 500]
         [--no-calculator] [--peers]

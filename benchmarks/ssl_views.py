@@ -22,7 +22,7 @@ from wasskit.data import views
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.transforms import Normalise, PerImage
-from wasskit.data.views import PerImageViews, TwoViews, ViewDistribution
+from wasskit.data.views import PerImageViews, RandomViews, ViewDistribution
 
 
 class Reader:
@@ -89,7 +89,7 @@ def ssl_views(
         views.colour_jitter = jitter
         yield Case(
             f"{images:,} images of {size} pixels{name}",
-            epochs(TrainLoader(memory, batch_size, TwoViews(normalise), device=device)),
+            epochs(TrainLoader(memory, batch_size, RandomViews(normalise, [ViewDistribution()] * 2), device=device)),
             epochs(baseline),
             {"kornia": kornia},
             items=images,

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from wasskit.cli import GENERAL, GROUPS, load_command
-from wasskit.config import Command, fields_of
+from wasskit.config import Command, condition_phrase, fields_of
 from wasskit.config.schema import Field
 from wasskit.evaluation.metrics import COMMON, Metric
 from wasskit.plugin import Plugin, load_plugin, plugin_targets
@@ -118,6 +118,7 @@ def _meaning(f: Field) -> str:
     choices = f": {', '.join(f.choices)}" if f.choices else ""
     bounds = {"at least": f.option.min, "above": f.option.above, "at most": f.option.max, "below": f.option.below}
     limits = [f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None]
+    limits += [f"with {condition}"] if (condition := condition_phrase(f.option)) else []
     return prose(f.option.help.rstrip(".") + choices + (f" ({', '.join(limits)})" if limits else "") + ".")
 
 

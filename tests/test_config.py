@@ -177,6 +177,55 @@ def test_a_hidden_group_is_accepted_and_not_shown() -> None:
     assert build(Hiding, {"nproc": 2}).machine.nproc == 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conditional(OptionGroup):
+    margin: float = option(0.5, help="Margin.", counts_with={"loss": ("pairs",)})
+    width: int = option(8, help="Width.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions(CommandOptions):
+    """``loss`` may be left to ``fast``; in this command the width of the group counts nowhere."""
+
+    group: Conditional = group(Conditional(), counts_with={"width": {}})
+    loss: Literal["auto", "pairs", "proxies"] = option("auto", help="Loss.")
+    fast: bool = option(False, help="Proxies.")
+    resume: str | None = option(None, help="Resume.")
+
+    def in_effect(self, name: str) -> Any:
+        if name == "loss" and self.loss == "auto":
+            return "proxies" if self.fast else "pairs"
+        return super().in_effect(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionsOfMany(Conditions):
+    jobs: int = option(1, help="Jobs.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "refusal"),
+    [
+        (Conditions, "--margin 1", ""),
+        (Conditions, "--margin 1 --loss pairs --fast", ""),
+        (Conditions, "--fast", ""),
+        (Conditions, "--margin 1 --fast", "--margin counts with --loss pairs only; here is --loss proxies"),
+        (Conditions, "--loss proxies --margin 0.5", "--margin counts with --loss pairs only; here is --loss proxies"),
+        (Conditions, "--width 8", "--width has no effect in `wasskit test conditions`"),
+        (Conditions, "--margin 1 --fast --resume run", ""),
+        (ConditionsOfMany, "--margin 1 --fast", ""),
+    ],
+)
+def test_an_option_that_would_not_count_is_refused(kind: type[Conditions], given: str, refusal: str) -> None:
+    """Beside what is in effect, by whichever option; not where a saved run or the axes of a grid decide that."""
+    command = Command("test conditions", kind, lambda config, invocation: None, "A command.")
+    if not refusal:
+        command.build().main(given.split(), standalone_mode=False)
+        return
+    with pytest.raises(UserError, match=f"{refusal}.*: leave it out"):
+        command.build().main(given.split(), standalone_mode=False)
+
+
 def test_unsupported_types_fail_when_declared() -> None:
     with pytest.raises(TypeError):
         kind_of(dict[str, int])

@@ -7,7 +7,6 @@ options. ``--help`` of a level costs the names and one-line helps of the next.
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import os
 import signal
@@ -165,10 +164,7 @@ def load_command(plugin: Plugin, name: str) -> Command[Any]:
 
         choices = load_plugin(plugin.choices) if plugin.choices else OptionGroup
         return standard_command(plugin.name, name, plugin.commands[name], lambda: declared_models(plugin), choices)
-    module = importlib.import_module(plugin.module_of(name))
-    commands = getattr(module, "commands", None)
-    command = commands[name] if commands is not None else module.command
-    return typing.cast("Command[Any]", command)
+    return typing.cast("Command[Any]", plugin.find(name))
 
 
 def plugin_group(plugin: Plugin) -> Any:
@@ -372,7 +368,7 @@ def main() -> None:
     watch_parent()
     with raised():
         code = run(sys.argv[1:])
-    # All is done and said. From here a Ctrl-C ends the process at once, where Python would print a traceback of
+    # The command has finished. From here a Ctrl-C ends the process at once, where Python would print a traceback of
     # whatever it is tearing down.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

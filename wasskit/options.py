@@ -58,8 +58,9 @@ class TrainingDeviceOptions(SubmitOptions, MachinesOptions, DeviceOptions):
     """Where and how a training computes."""
 
     tf32: bool = option(
-        False, help="On NVIDIA GPUs, products of float32 matrices in TF32: faster, with 10 bits after the point "
-        "instead of 23. Losses and conjugates are computed in full.", panel="Machine",
+        False, help="On NVIDIA GPUs, products of float32 matrices in TF32, as torch takes convolutions in any case: "
+        "faster, with 10 bits after the point instead of 23. Losses and conjugates are computed in full.",
+        panel="Machine",
     )  # fmt: skip
 
     @property

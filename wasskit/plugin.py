@@ -55,6 +55,11 @@ class Plugin:
         """The module that declares a command; ``aliases`` let several commands share one."""
         return self.aliases.get(command, f"{self.package}.{command.replace('-', '_').replace(' ', '_')}")
 
+    def find(self, command: str) -> Any:
+        """The declaration of a command, a :class:`wasskit.config.Command`, from its module."""
+        module = importlib.import_module(self.module_of(command))
+        return module.commands[command] if hasattr(module, "commands") else module.command
+
 
 def plugin_targets() -> dict[str, str]:
     """Every plugin's name and where its object lives, ``module:attribute``, our own first."""

@@ -112,6 +112,11 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 step``, ``2 steps``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def is_number(text: str) -> bool:
     """Whether a text spells a number."""
     try:

@@ -18,6 +18,8 @@ from wasskit.training.loop import Loop
 
 __all__ = ["cases", "command", "named"]
 
+NOT_RECORDED = "not recorded as CUDA graphs"
+
 WARM = 1
 """First steps of a training that are not counted: they make what later ones keep."""
 
@@ -62,6 +64,9 @@ def _train(bench: Bench, training: Training, flags: tuple[str, ...]) -> Finding:
         code, said = command(bench, [*training.briefly(folder, bench.device.type), *flags])
     if code:
         return Finding(False, f"exit {code}: {said.strip()[-300:]}", "exit 0")
+    if NOT_RECORDED in said and "fp16" not in flags:
+        why = said[said.index(NOT_RECORDED) :]
+        return Finding(False, f"exit 0, but not by graphs: {why[:300]}", "exit 0, steps of w2gn by CUDA graphs")
     return steps.finding(training)
 
 

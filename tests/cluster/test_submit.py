@@ -182,6 +182,8 @@ def test_a_grid_is_an_array_of_what_is_missing(
     monkeypatch.chdir(tmp_path)
     text = script(run_cli, *argv)
     assert "#SBATCH --array=0-3%3" in text
+    command = "mrl sweep" if argv[0] == "mrl" else "sweep"
+    assert f"# wasskit {command} --recipe grid/config.toml --run-dir grid --table-only" in text.splitlines()
     name = "alpha-2__seed-1"
     assert text.splitlines()[-1] == (
         f"# 3: wasskit mrl train --recipe grid/logs/{name}.toml --run-dir grid/{name} --requeue --quiet --nproc 1"

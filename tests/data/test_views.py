@@ -39,7 +39,6 @@ from wasskit.data.views import (
     PerImageViews,
     RandomCrops,
     RandomViews,
-    TwoViews,
     ViewDistribution,
     ViewParameters,
     _box,
@@ -48,6 +47,7 @@ from wasskit.data.views import (
 )
 
 PLAIN = Normalise((0.0,), (1.0,))
+TWO = [ViewDistribution()] * 2
 
 
 def images(n: int = 6, size: int = 32, channels: int = 3, seed: int = 0) -> Tensor:
@@ -58,7 +58,7 @@ def images(n: int = 6, size: int = 32, channels: int = 3, seed: int = 0) -> Tens
 
 
 def uniform(n: int, seed: int = 0) -> Tensor:
-    return TwoViews(PLAIN).draw(n, torch.Generator().manual_seed(seed))["uniform"][:, 0]
+    return RandomViews(PLAIN, TWO).draw(n, torch.Generator().manual_seed(seed))["uniform"][:, 0]
 
 
 def parameters_of(transform: v2.Transform, *inputs: Tensor) -> dict[str, Any]:
@@ -321,7 +321,7 @@ def test_probabilities_and_blur_have_their_distributions() -> None:
 
 def test_views_are_independent_and_each_images_own() -> None:
     batch = images(40)
-    augment = TwoViews(PLAIN)
+    augment = RandomViews(PLAIN, TWO)
     generator = torch.Generator().manual_seed(3)
     first, second = augment(batch, generator)
     assert first.shape == second.shape == batch.shape
@@ -342,7 +342,7 @@ def test_views_are_independent_and_each_images_own() -> None:
 def test_view_statistics_are_torchvisions() -> None:
     """Mean, spread and high frequencies of whole views, batched in float against the per-image pipeline in 8 bits."""
     batch = images(1).repeat(2000, 1, 1, 1)
-    ours, _ = TwoViews(PLAIN)(batch, torch.Generator().manual_seed(0))
+    ours, _ = RandomViews(PLAIN, TWO)(batch, torch.Generator().manual_seed(0))
     pipeline = PerImage(PerImageViews(32, [ViewDistribution()]))
     picture = Image.fromarray(batch[0].permute(1, 2, 0).numpy())
     theirs = torch.stack([pipeline(picture, torch.Generator().manual_seed(seed))[0] for seed in range(400)]).float()
@@ -361,7 +361,7 @@ def test_view_statistics_are_torchvisions() -> None:
 
 def test_small_grey_digits() -> None:
     digits = images(20, size=8, channels=1)
-    first, second = TwoViews(Normalise((0.3,), (0.4,)), ViewDistribution(scale=(0.4, 1.0)))(
+    first, second = RandomViews(Normalise((0.3,), (0.4,)), [ViewDistribution(scale=(0.4, 1.0))] * 2)(
         digits, torch.Generator().manual_seed(0)
     )
     assert first.shape == second.shape == (20, 1, 8, 8)
@@ -370,12 +370,14 @@ def test_small_grey_digits() -> None:
 
 def test_views_may_differ_in_distribution_and_size() -> None:
     never = ViewDistribution(scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grey=0, blur=0, solarise=0)
-    first, second = TwoViews(PLAIN, never, ViewDistribution(), size=16)(images(5), torch.Generator().manual_seed(0))
+    first, second = RandomViews(PLAIN, [never, ViewDistribution()], size=16)(
+        images(5), torch.Generator().manual_seed(0)
+    )
     expected = torch.nn.functional.interpolate(images(5) / 255, (16, 16), mode="bicubic", antialias=True)
     torch.testing.assert_close(first, expected.clamp(0, 1), rtol=0, atol=1e-5)
     assert second.shape == (5, 3, 16, 16)
     with pytest.raises(ValueError, match="1 or 3 channels"):
-        TwoViews(PLAIN)(torch.zeros(2, 4, 8, 8, dtype=torch.uint8), torch.Generator())
+        RandomViews(PLAIN, TWO)(torch.zeros(2, 4, 8, 8, dtype=torch.uint8), torch.Generator())
 
 
 def test_loader_gives_two_views_from_memory_and_from_files() -> None:

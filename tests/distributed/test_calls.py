@@ -184,6 +184,37 @@ def test_two_backward_passes_before_one_average() -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=16 * torch.finfo(torch.float32).eps)
 
 
+def accumulated(order: list[int]) -> list[Tensor]:
+    """Gradients of two updates of three batches each; the parameters are given in an order of the layers."""
+    messages.BUCKET_BYTES, size = 1, messages.BUCKET_BYTES
+    try:
+        torch.manual_seed(0)
+        layers = [nn.Linear(3, 3) for _ in range(4)]
+        parameters = [parameter for place in order for parameter in layers[place].parameters()]
+        network = nn.Sequential(*layers)
+        average = GradientAverage(parameters)
+        found: list[Tensor] = []
+        for update in range(2):
+            for batch in range(3):
+                if batch == 2:
+                    average.start()
+                network(torch.ones(2, 3) * (rank() + update + 0.5 * batch)).sin().mean().backward()
+            average.finish()
+            found += [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+            network.zero_grad()
+        return found
+    finally:
+        messages.BUCKET_BYTES = size
+
+
+def test_nothing_is_sent_before_the_last_of_several_batches() -> None:
+    """Whichever gradients of a batch before it come first."""
+    expected, _ = run_ranks(accumulated, 2, [0, 1, 2, 3])
+    for order in ([3, 2, 1, 0], [1, 3, 0, 2]):
+        for found in run_ranks(accumulated, 2, order):
+            assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True)), order
+
+
 # ---- signals ----
 
 

@@ -131,6 +131,25 @@ def test_nothing_but_the_kernels_passes_over_the_activations() -> None:
         assert large == []
 
 
+def of_another_layout(last: bool) -> Tensor:
+    """The gradient by activations of one layout, from a gradient of the other."""
+    formats = torch.contiguous_format, torch.channels_last
+    with LogicalCuda():
+        norm = SyncBatchNorm(3).to("cuda")
+        x, cotangent = data((10, 3, 4, 2), torch.float64)
+        x = x.to("cuda").contiguous(memory_format=formats[last]).requires_grad_()
+        norm(x).backward(cotangent.to("cuda").contiguous(memory_format=formats[not last]))
+        assert x.grad is not None
+        return x.grad.cpu().contiguous()
+
+
+@pytest.mark.distributed
+def test_a_gradient_gets_the_layout_of_its_activations() -> None:
+    first, last = (run_ranks(of_another_layout, 2, last)[0] for last in (False, True))
+    # The sums of eighty numbers in another order.
+    torch.testing.assert_close(first, last, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wasskit.evaluation.retrieval import (
     UNRANKED,
-    Metric,
+    Similarity,
     Ties,
     best_positive_rank,
     map_at_r,
@@ -29,7 +29,14 @@ def clustered(n: int, dim: int, classes: int, seed: int, dtype: torch.dtype = to
 
 
 def by_sorting(
-    x: Tensor, labels: Tensor, y: Tensor, y_labels: Tensor, own: bool, metric: Metric, k: int | None, pessimistic: bool
+    x: Tensor,
+    labels: Tensor,
+    y: Tensor,
+    y_labels: Tensor,
+    own: bool,
+    metric: Similarity,
+    k: int | None,
+    pessimistic: bool,
 ) -> tuple[list[float], list[float]]:
     """The measures of every query, one by one: the rank of its best positive, and AP@k (k = None: AP@R)."""
     ranks, precisions = [], []
@@ -80,7 +87,7 @@ def test_reference_recalls(reference: Reference) -> None:
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
 @pytest.mark.parametrize("separate", [False, True])
-def test_equals_sorting_one_query_at_a_time(metric: Metric, separate: bool) -> None:
+def test_equals_sorting_one_query_at_a_time(metric: Similarity, separate: bool) -> None:
     x, labels = clustered(90, 6, 12, seed=1)
     y, y_labels = clustered(130, 6, 14, seed=2) if separate else (x, labels)
     gallery: dict[str, Any] = {"gallery": y, "gallery_labels": y_labels} if separate else {}
@@ -235,7 +242,7 @@ def test_faiss_gives_the_same() -> None:
     x, labels = clustered(300, 12, 30, seed=13, dtype=torch.float32)
     y, y_labels = clustered(500, 12, 30, seed=14, dtype=torch.float32)
     galleries: list[dict[str, Any]] = [{}, {"gallery": y, "gallery_labels": y_labels}]
-    metrics: list[Metric] = ["cosine", "euclidean"]
+    metrics: list[Similarity] = ["cosine", "euclidean"]
     for gallery in galleries:
         for metric in metrics:
             exact = retrieval_metrics(x, labels, map_k=(10,), metric=metric, **gallery)
@@ -287,7 +294,7 @@ def test_unknown_choices_are_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["dot", "cosine", "euclidean"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
-def test_one_repeated_point_scores_nothing(metric: Metric, dtype: torch.dtype) -> None:
+def test_one_repeated_point_scores_nothing(metric: Similarity, dtype: torch.dtype) -> None:
     """Sizes that no tile divides; more positives than are counted, and fewer."""
     generator = torch.Generator().manual_seed(16)
     point = torch.randn(1, 128, generator=generator, dtype=torch.float64).to(dtype)
@@ -303,7 +310,7 @@ def test_one_repeated_point_scores_nothing(metric: Metric, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("metric", ["dot", "cosine", "euclidean"])
 @pytest.mark.parametrize("ties", ["pessimistic", "optimistic"])
-def test_duplicates_across_classes_tie(metric: Metric, ties: Ties) -> None:
+def test_duplicates_across_classes_tie(metric: Similarity, ties: Ties) -> None:
     """Each of 700 points is there three times, twice in one class and once in another, in a random order."""
     generator = torch.Generator().manual_seed(17)
     points = torch.randn(700, 67, generator=generator)
@@ -322,7 +329,7 @@ def test_duplicates_across_classes_tie(metric: Metric, ties: Ties) -> None:
 
 @pytest.mark.parametrize("metric", ["dot", "euclidean"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
-def test_exact_numbers_tie_exactly(metric: Metric, dtype: torch.dtype) -> None:
+def test_exact_numbers_tie_exactly(metric: Similarity, dtype: torch.dtype) -> None:
     """Small integers, a third of them repeated: all similarities are exact, and so is every rank."""
     generator = torch.Generator().manual_seed(18)
     x = torch.randint(-2, 3, (1301, 5), generator=generator).to(dtype)

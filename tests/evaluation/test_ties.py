@@ -13,7 +13,7 @@ from tests.distributed.harness import run_ranks
 from wasskit.evaluation import ranking, ties
 from wasskit.evaluation.knn import knn_ranks
 from wasskit.evaluation.retrieval import (
-    Metric,
+    Similarity,
     Ties,
     best_positive_rank,
     map_at_r,
@@ -43,7 +43,7 @@ def crowded(seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, torch.randint(60, (1201,), generator=generator)
 
 
-def by_comparing(x: Tensor, labels: Tensor, metric: Metric, rule: Ties) -> dict[str, float]:
+def by_comparing(x: Tensor, labels: Tensor, metric: Similarity, rule: Ties) -> dict[str, float]:
     """recall@1, recall@8 and mAP@R from the sorted list of each query, in whole numbers."""
     rows = [[int(v) for v in row] for row in x.tolist()]
     classes = labels.tolist()
@@ -77,7 +77,7 @@ def by_comparing(x: Tensor, labels: Tensor, metric: Metric, rule: Ties) -> dict[
 
 @pytest.mark.parametrize("metric", ["dot", "euclidean"])
 @pytest.mark.parametrize("rule", ["pessimistic", "optimistic"])
-def test_order_tiles_and_blocks_do_not_show(metric: Metric, rule: Ties, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_tiles_and_blocks_do_not_show(metric: Similarity, rule: Ties, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against whole numbers; recalls are counts, so they are equal to the last bit."""
     x, labels = crowded()
     x, labels = x[:401], labels[:401]
@@ -96,7 +96,7 @@ def test_order_tiles_and_blocks_do_not_show(metric: Metric, rule: Ties, monkeypa
 
 @pytest.mark.parametrize("metric", ["dot", "cosine", "euclidean"])
 @pytest.mark.parametrize("width", [3, 7, 64, 513])
-def test_equal_points_rank_alike_in_any_order(metric: Metric, width: int) -> None:
+def test_equal_points_rank_alike_in_any_order(metric: Similarity, width: int) -> None:
     """Points with all their digits, each there four times, in two classes: equal queries of a class, equal ranks."""
     generator = torch.Generator().manual_seed(2)
     points = torch.randn(150, width, generator=generator)

@@ -459,6 +459,7 @@ def _patch_kernels(device: LogicalCuda) -> None:
         return ((w - m) * s * (1.0 if a is None else a) + (0.0 if b is None else b)).to(x.dtype)
 
     def reduce(gradient: Any, x: Any, mean: Any, inverse_std: Any, weight: Any, *wanted: bool) -> Any:
+        assert gradient.stride() == x.stride()  # or the kernels read number by number
         (g,), (w, m) = wide(gradient), wide(x, mean)
         sums = g.sum(dims(x)), (g * (w - m)).sum(dims(x))
         kind = x.dtype if weight is None else weight.dtype
@@ -469,6 +470,7 @@ def _patch_kernels(device: LogicalCuda) -> None:
         gradient: Any, x: Any, mean: Any, inverse_std: Any, weight: Any, g_sum: Any, gx_sum: Any, count: Any
     ) -> Any:
         assert count.dtype == torch.int32
+        assert gradient.stride() == x.stride()
         n = count.sum()
         (g,) = wide(gradient)
         w, m, s, a, first, second = wide(x, mean, inverse_std, weight, g_sum / n, gx_sum / n)

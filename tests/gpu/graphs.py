@@ -44,24 +44,38 @@ def install(device: LogicalCuda) -> None:
         before = device.counts.waits.total() + device.counts.copies.total()
         numbers = torch.get_rng_state()
         recorder = _Recorder(device, graph.operations)
+        outside, streams[0] = streams[0], Stream()
         try:
             with recorder:
                 yield
+                if device.counts.waits.total() + device.counts.copies.total() > before:
+                    raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        except RuntimeError as error:  # the end of a capture that has failed raises, before it gives the stream back
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from error
         finally:
             recorder.restore()
             torch.set_rng_state(numbers)
-        if device.counts.waits.total() + device.counts.copies.total() > before:
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        streams[0] = outside
 
     class Stream:
         def wait_stream(self, other: Any) -> None:
             pass
 
+    streams = [Stream()]
+
+    @contextlib.contextmanager
+    def stream(chosen: Stream) -> Iterator[None]:
+        outside, streams[0] = streams[0], chosen
+        try:
+            yield
+        finally:
+            streams[0] = outside
+
     device.patch(torch.cuda, "CUDAGraph", Graph)
     device.patch(torch.cuda, "graph", record)
     device.patch(torch.cuda, "Stream", Stream)
-    device.patch(torch.cuda, "current_stream", lambda *_: Stream())
-    device.patch(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    device.patch(torch.cuda, "current_stream", lambda *_: streams[0])
+    device.patch(torch.cuda, "stream", stream)
 
 
 class _Recorder(TorchDispatchMode):

@@ -94,6 +94,7 @@ def test_replays_are_the_steps_that_they_stand_for(device: LogicalCuda, form: st
     replayed = Run(graph=True, **FORMS[form]).finish()
     assert not replayed.said
     assert len(replayed.steps._recorded) == (2 if "pretrain" in FORMS[form] else 1)
+    assert not any(recorded.losses.total.requires_grad for recorded in replayed.steps._recorded.values())
     plain = Run(graph=True, **FORMS[form])
     plain.steps._next = lambda kind, batch: plain.steps._aside(batch)  # type: ignore[method-assign]
     assert_same(replayed, plain.finish())
@@ -155,7 +156,9 @@ def test_what_cannot_be_recorded_is_said_once_and_trains_on(
         return losses
 
     monkeypatch.setattr(TransportTask, "step", stumbling)
+    stream = torch.cuda.current_stream()
     run = Run(graph=True).finish()
+    assert torch.cuda.current_stream() is stream
     assert len(run.said) == 1
     assert reason in run.said[0]
     assert not run.steps.enabled

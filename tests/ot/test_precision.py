@@ -38,7 +38,7 @@ def settings() -> list[Any]:
         except RuntimeError:
             found.append("mixed")
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        chains = [precision._chain(kind) for kind in KINDS]
+        chains = [chain for kind in KINDS for chain in precision._chains(kind)]
         found += [place.fp32_precision for chain in chains for place in chain]
         # A change of what all inherit from shows which of them do.
         kept = backends.fp32_precision
@@ -54,15 +54,32 @@ def restored() -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
         for kind in KINDS:
-            for place in precision._chain(kind):
+            for place in (place for chain in precision._chains(kind) for place in chain):
                 place.fp32_precision = "none"
+        backends.cudnn.allow_tf32 = True  # as it is to begin with
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def in_force(kind: str) -> str:
+def in_force(kind: str, convolutions: bool = False) -> str:
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        return str(precision._chain(kind)[0].fp32_precision)
+        return str(precision._chains(kind)[convolutions][0].fp32_precision)
+    if convolutions:
+        return "tf32" if kind == "cuda" and torch.backends.cudnn.allow_tf32 else "ieee"
     return {"highest": "ieee"}.get(torch.get_float32_matmul_precision(), "tf32")
+
+
+def test_convolutions_which_take_tf32_unless_told_otherwise_are_guarded_and_restored() -> None:
+    assert in_force("cuda", convolutions=True) == "tf32"
+    before = settings()
+    with full_precision(On("cuda")), full_precision(On("cuda")):  # type: ignore[arg-type]
+        assert in_force("cuda", convolutions=True) == "ieee"
+        assert in_force("cuda") in ("ieee", "none")
+    assert in_force("cuda", convolutions=True) == "tf32"
+    assert settings() == before
+    torch.backends.cudnn.allow_tf32 = False
+    with full_precision(On("cuda")):  # type: ignore[arg-type]
+        assert in_force("cuda", convolutions=True) in ("ieee", "none")
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -87,12 +104,15 @@ def test_the_function_is_guarded_and_restored(kind: str, word: str) -> None:
     [("cuda", words) for words in itertools.product(WORDS, repeat=3)]
     + [("cpu", words) for words in itertools.product(WORDS, repeat=2)],
 )
-def test_every_level_of_the_backends_is_guarded_and_restored(kind: str, words: tuple[str, ...]) -> None:
-    for place, word in zip(precision._chain(kind), words, strict=True):
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_every_level_of_the_backends_is_guarded_and_restored(
+    kind: str, words: tuple[str, ...], convolutions: bool
+) -> None:
+    for place, word in zip(precision._chains(kind)[convolutions], words, strict=True):
         place.fp32_precision = word
     before = settings()
     with full_precision(On(kind)):  # type: ignore[arg-type]
-        assert in_force(kind) in ("ieee", "none")
+        assert in_force(kind, convolutions) in ("ieee", "none")
     assert settings() == before
     with pytest.raises(KeyError), full_precision(On(kind)), full_precision(On(kind)):  # type: ignore[arg-type]
         raise KeyError
@@ -111,7 +131,7 @@ def test_guarded_losses_run_after_either_form_of_the_newer_interface(level: int)
 
     expected = values()
     for kind in KINDS:
-        precision._chain(kind)[level].fp32_precision = "tf32"
+        precision._chains(kind)[0][level].fp32_precision = "tf32"
     with pytest.raises(RuntimeError):
         torch.get_float32_matmul_precision()
     for found, known in zip(values(), expected, strict=True):

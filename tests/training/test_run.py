@@ -14,7 +14,7 @@ import pytest
 
 from tests.distributed.harness import run_ranks
 from wasskit.errors import UserError
-from wasskit.training.run import Metric, RunDirectory, read_metrics
+from wasskit.training.run import MetricRow, RunDirectory, read_metrics
 
 
 def create(path: Path, **changes: object) -> RunDirectory:
@@ -97,7 +97,7 @@ def test_metrics_are_appended_and_read(tmp_path: Path) -> None:
     run.log(1, 10, "train", {"loss": 0.1 + 0.2, "lr": 1e-3})
     run.log(1, 10, "test", {"top1@64": 97.5, "bad": math.nan})
     assert (run.path / "metrics.csv").read_text().splitlines()[1] == "1,10,train,loss,0.30000000000000004"
-    assert run.metrics("train") == [Metric(1, 10, "train", "loss", 0.1 + 0.2), Metric(1, 10, "train", "lr", 1e-3)]
+    assert run.metrics("train") == [MetricRow(1, 10, "train", "loss", 0.1 + 0.2), MetricRow(1, 10, "train", "lr", 1e-3)]
     assert run.metrics(metric="top1@64")[0].value == 97.5
     assert math.isnan(run.metrics(metric="bad")[0].value)
     assert run.rows == RunDirectory.open(run.path).rows == 4
@@ -135,7 +135,7 @@ def test_moved_elsewhere(tmp_path: Path) -> None:
     assert moved.path == tmp_path / "there" / "r"
     assert checkpoint == moved.checkpoints / "previous.pt"
     assert moved.has_checkpoint
-    assert moved.metrics() == [Metric(1, 1, "train", "loss", 1.0)]
+    assert moved.metrics() == [MetricRow(1, 1, "train", "loss", 1.0)]
     assert moved.summary == {"command": "mrl train", "steps": 1, "final": {"x": None}}
     assert str(tmp_path / "here") not in "".join(p.read_text() for p in moved.path.glob("*.*"))
 

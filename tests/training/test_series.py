@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from wasskit.training.metrics_csv import Metric
+from wasskit.training.metrics_csv import MetricRow
 from wasskit.training.series import final_values, over_epochs, over_steps, steps_per_epoch
 
 ROWS = [
-    Metric(0, 5, "train", "loss", 3.0),
-    Metric(1, 10, "train", "loss", 2.0),
-    Metric(1, 10, "test", "top1", 50.0),
-    Metric(2, 20, "test", "top1", float("nan")),
-    Metric(0, 5, "train", "loss", 4.0),
-    Metric(3, 30, "test", "top1", 60.0),
-    Metric(3, 30, "test", "w2", float("inf")),
+    MetricRow(0, 5, "train", "loss", 3.0),
+    MetricRow(1, 10, "train", "loss", 2.0),
+    MetricRow(1, 10, "test", "top1", 50.0),
+    MetricRow(2, 20, "test", "top1", float("nan")),
+    MetricRow(0, 5, "train", "loss", 4.0),
+    MetricRow(3, 30, "test", "top1", 60.0),
+    MetricRow(3, 30, "test", "w2", float("inf")),
 ]
 
 
@@ -21,7 +21,7 @@ def test_over_steps() -> None:
     found = over_steps(ROWS)
     assert found == {"train/loss": {5: 4.0, 10: 2.0}, "test/top1": {10: 50.0, 30: 60.0}, "test/w2": {}}
     assert list(found["train/loss"]) == [5, 10]
-    assert over_steps([ROWS[2], Metric(1, 10, "test", "top1", float("nan"))]) == {"test/top1": {}}
+    assert over_steps([ROWS[2], MetricRow(1, 10, "test", "top1", float("nan"))]) == {"test/top1": {}}
 
 
 def test_over_epochs() -> None:

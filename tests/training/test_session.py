@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -148,6 +149,23 @@ def test_a_requeued_job_goes_on_from_what_it_saved(tmp_path: Path, monkeypatch: 
         assert found() == named, "requeued before it had begun"
         run.record_resume(argv=argv)
         assert found() == last
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_ranks_that_are_started_again_go_on_with_their_own_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    """By torchrun, which does not know where it lies; not with an older one of its name that had come further."""
+    chosen = tmp_path / "train"
+    for age, path in ((60, chosen), (0, tmp_path / "train-2")):
+        run = RunDirectory.create(path, command="mrl train", options={})
+        os.utime(path / "config.toml", (time.time() - age,) * 2)
+        if age or saved:
+            run.checkpoints.mkdir()
+            (run.checkpoints / "last.pt").touch()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    found = _find_checkpoint(RunOptions(), chosen, True, ("mrl", "train"))
+    assert found == (run.path, run.checkpoints / "last.pt" if saved else None)
 
 
 def test_a_grid_refuses_runs_older_than_an_option_that_did_otherwise() -> None:

@@ -45,7 +45,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "wasskit.cluster.submit.submit",
         "wasskit.sweeps.cluster.submit",
         "wasskit.plugins.study.session.RunDirectory.create",
-        "wasskit.plugins.plot.look.save_figure",
+        "wasskit.plugins.plot.output.save_figure",
         "wasskit.distributed.launch.launch",
     ):
         monkeypatch.setattr(place, _begun)

@@ -66,15 +66,21 @@ def submit(resources: Resources, jobs: Sequence[Job]) -> list[str]:
             raise UserError(f"SLURM refused the job: {_reason(error)}") from None
 
 
-def script_of(resources: Resources, jobs: Sequence[Job]) -> str:
-    """The batch script that ``submit`` would hand to SLURM, with the command of each task."""
+def script_of(resources: Resources, jobs: Sequence[Job], last: Job | None = None) -> str:
+    """The batch script that ``submit`` would hand to SLURM, with the command of each task, and that of a ``last`` job
+    of its own, which begins when all have ended."""
     executor = _executor(resources, dry=True)
     if len(jobs) > 1:
         executor.parameters["map_count"] = len(jobs)
     command = executor._submitit_command_str
     text: str = executor._make_submission_file_text(command, "")
     tasks = [f"# {place}: wasskit {shlex.join(job.argv)}" for place, job in enumerate(jobs)]
-    return "\n".join([text.rstrip(), "", "# What the command above runs, by task:", *tasks])
+    then = (
+        []
+        if last is None
+        else ["# Another job, when all of this one have ended:", f"# wasskit {shlex.join(last.argv)}"]
+    )
+    return "\n".join([text.rstrip(), "", *then, "# What the command above runs, by task:", *tasks])
 
 
 def _executor(resources: Resources, *, dry: bool = False) -> Any:
@@ -216,9 +222,9 @@ def resources_of(values: Mapping[str, Any], *, name: str, run: Path, nproc: int)
     )  # fmt: skip
 
 
-def dry_run(resources: Resources, jobs: Sequence[Job]) -> dict[str, Any]:
-    """Print the script, and submit nothing."""
-    script = script_of(resources, jobs)
+def dry_run(resources: Resources, jobs: Sequence[Job], last: Job | None = None) -> dict[str, Any]:
+    """Print the script, and submit nothing. ``last``: see `script_of`."""
+    script = script_of(resources, jobs, last)
     if not console.is_json():
         sys.stdout.write(script + "\n")
     return {"script": script}

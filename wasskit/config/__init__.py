@@ -31,8 +31,9 @@ from wasskit.config.resolution import (
     recipe_fields,
     to_options,
     values_of,
+    values_of_effect,
 )
-from wasskit.config.schema import Field, bounds_phrase, coerce, display, fields_of, kind_of
+from wasskit.config.schema import Field, bounds_phrase, coerce, condition_phrase, display, fields_of, kind_of
 
 __all__ = [
     "ByCommand",
@@ -49,6 +50,7 @@ __all__ = [
     "changed",
     "check_keys",
     "coerce",
+    "condition_phrase",
     "current_names",
     "differing",
     "display",
@@ -62,4 +64,5 @@ __all__ = [
     "same",
     "to_options",
     "values_of",
+    "values_of_effect",
 ]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from wasskit.config.declaration import ByCommand, ByWords
-from wasskit.config.resolution import C, given_by_name, resolve, values_of
-from wasskit.config.schema import Field, bounds_phrase, display, fields_of
+from wasskit.config.resolution import C, given_by_name, refuse_idle, resolve, values_of, values_of_effect
+from wasskit.config.schema import Field, bounds_phrase, condition_phrase, display, fields_of
 from wasskit.errors import Interrupted, UserError
 from wasskit.system.memory import out_of_memory
 from wasskit.system.signals import Stopped
@@ -174,9 +174,12 @@ class Command(Generic[C]):
         )
         given = given_by_name(self.options, given)
         config, recipe = resolve(self.options, self.path, given)
+        values = values_of(config)
+        alone = "jobs" not in values  # of commands that train many times the trainings are jobs and have ranks
+        # What settings count with, a run that is resumed has saved, and axes of a grid may say.
+        if alone and values.get("resume") is None:
+            refuse_idle(config, given, self.path)
         if "RANK" not in os.environ:
-            values = values_of(config)
-            alone = "jobs" not in values  # of commands that train many times the trainings are jobs and have ranks
             if alone and values.get("submit") is not None:
                 self._submit(argv, values, frozenset(given))
                 return
@@ -195,7 +198,7 @@ class Command(Generic[C]):
         except Stopped as stop:
             raise Interrupted(stop.signal_number, str(stop)) from None
         except RuntimeError as error:
-            lacking = out_of_memory(error, values_of(config))
+            lacking = out_of_memory(error, values_of_effect(config))
             if lacking is None:
                 raise
             raise lacking from error
@@ -282,9 +285,9 @@ def _typer_parameter(f: Field, command: str) -> Any:
     o = f.option
     completion = _completion(f, command)
     help_text = o.help
-    bounds = bounds_phrase(o)
-    if bounds:
-        help_text = f"{help_text} [dim]({bounds})[/dim]"
+    condition = condition_phrase(o)
+    for note in (bounds_phrase(o), condition and f"with {condition}"):
+        help_text += f" [dim]({note})[/dim]" if note else ""
     metavar = o.metavar or f.kind.metavar
     if o.choices and not o.metavar:
         metavar = "|".join(o.choices)

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 G = TypeVar("G", bound="OptionGroup")
 Completer = Callable[[str], Iterable[str | tuple[str, str]]]
+CountsWith = Mapping[str, Sequence[str]]
+"""Names of options -> their values with any of which an option counts; empty: it counts nowhere in the command."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Option:
     show_default: str | None = None
     optional_value: str | None = None
     hidden: bool = False
+    counts_with: CountsWith | None = None
     former: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     absent: Any = AS_NOW
     former_default: Any = AS_NOW
@@ -78,6 +81,7 @@ def option(
     show_default: str | None = None,
     optional_value: str | None = None,
     hidden: bool = False,
+    counts_with: CountsWith | None = None,
     former: str | Mapping[str, Mapping[str, Any]] = "",
     absent: Any = AS_NOW,
     former_default: Any = AS_NOW,
@@ -99,6 +103,8 @@ def option(
         show_default: words for a default that is computed.
         optional_value: what the option means when it is given without a value.
         hidden: accepted as in earlier versions, but of no effect and not shown.
+        counts_with: the values of another option that it counts with, ``{"start": ("pretrain",)}``: on the command line
+            of a new run it is refused beside others (`OptionGroup.in_effect`).
         former: the name that the option had in earlier versions, which recipes, saved runs and command lines may still
             use; with what its values meant where they were other ones, ``{"batch_norm": {"sync": True}}``.
         absent: what runs did before there was the option, where that is not the default: its value when a run that was
@@ -113,7 +119,7 @@ def option(
             help=help, panel=panel, min=min, max=max, above=above, below=below,
             choices=tuple(choices) if choices is not None else None, complete=complete, short=short, flag=flag,
             metavar=metavar, transient=transient, runtime=runtime, show_default=show_default,
-            optional_value=optional_value, hidden=hidden, former=former, absent=absent,
+            optional_value=optional_value, hidden=hidden, counts_with=counts_with, former=former, absent=absent,
             former_default=former_default,
         )
     }  # fmt: skip
@@ -154,6 +160,10 @@ class OptionGroup:
             if isinstance(part, OptionGroup):
                 part.validate()
 
+    def in_effect(self, name: str) -> Any:
+        """The value that counts of one of its own options: for ``counts_with``, where another option decides it too."""
+        return getattr(self, name)
+
 
 def groups_of(kind: type[OptionGroup]) -> dict[str, type[OptionGroup]]:
     """The fields of a class that are groups, with their types."""
@@ -178,6 +188,7 @@ class Changes:
 
     help: Mapping[str, str] = field(default_factory=dict)
     show_default: Mapping[str, str] = field(default_factory=dict)
+    counts_with: Mapping[str, CountsWith] = field(default_factory=dict)
     hidden: bool = False
 
 
@@ -186,15 +197,16 @@ def group(
     *,
     help: Mapping[str, str] | None = None,
     show_default: Mapping[str, str] | None = None,
+    counts_with: Mapping[str, CountsWith] | None = None,
     hidden: bool = False,
 ) -> G:
     """A group as a field of a command, where more than its defaults differs.
 
     Args:
-        help, show_default: the help and the words for a computed default, by the names of options.
+        help, show_default, counts_with: as of `option`, by the names of options.
         hidden: its options are accepted, but of no effect and not shown.
     """
-    changes = Changes(help or {}, show_default or {}, hidden)
+    changes = Changes(help or {}, show_default or {}, counts_with or {}, hidden)
     declared: Any = field(default=default, metadata={METADATA: changes})
     return declared  # type: ignore[no-any-return]
 

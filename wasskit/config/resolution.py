@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from wasskit.config.declaration import CommandOptions, G, OptionGroup, RecipeOptions, groups_of
-from wasskit.config.schema import NONE, Field, coerce, fields_of
+from wasskit.config.schema import NONE, Field, coerce, condition_phrase, display, fields_of
 from wasskit.errors import UserError
 from wasskit.system.hints import did_you_mean
 from wasskit.text import short_text
@@ -101,6 +101,12 @@ def values_of(config: OptionGroup) -> dict[str, Any]:
     return {f.name: getattr(functools.reduce(getattr, f.path, config), f.name) for f in fields_of(type(config))}
 
 
+def values_of_effect(config: OptionGroup) -> dict[str, Any]:
+    """`values_of`, but for options that are accepted or refused without an effect."""
+    without = {f.name for f in fields_of(type(config)) if f.option.hidden}
+    return {name: value for name, value in values_of(config).items() if name not in without}
+
+
 def part(config: OptionGroup, kind: type[G]) -> G:
     """The group of a kind in a configuration, which has it as a field, in one of its groups, or by inheritance.
 
@@ -178,6 +184,27 @@ def resolve(config_class: type[C], command: str, given: Mapping[str, Any]) -> tu
         f = by_name[name]
         values[name] = coerce(f, value, f.flag)
     return build(config_class, values), recipe.document if recipe else None
+
+
+def refuse_idle(config: CommandOptions, given: Collection[str], command: str) -> None:
+    """Refuse options of the command line (``given``: names of fields) that would not count beside the others.
+
+    Raises:
+        UserError: names the first, and what it counts with.
+    """
+    fields = {f.name: f for f in fields_of(type(config))}
+    for f in fields.values():
+        needed = f.option.counts_with
+        if f.name not in given or needed is None:
+            continue
+        if not needed:
+            raise UserError(f"{f.flag} has no effect in `wasskit {command}`: leave it out.")
+        here = {name: functools.reduce(getattr, fields[name].path, config).in_effect(name) for name in needed}
+        if not any(here[name] in values for name, values in needed.items()):
+            now = ", ".join(f"{fields[name].flag} {display(value)}" for name, value in here.items())
+            raise UserError(
+                f"{f.flag} counts with {condition_phrase(f.option)} only; here is {now}: leave it out or change that."
+            )
 
 
 def given_by_name(config_class: type[CommandOptions], given: Mapping[str, Any]) -> dict[str, Any]:

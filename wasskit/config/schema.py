@@ -158,8 +158,9 @@ def _changed(declared: Option, f: dataclasses.Field[Any], value: Any, changes: C
     """A group's option as its command has it. Words for a computed default do not hold for one that is a value."""
     words = None if value is not None and value != f.default else declared.show_default
     help, words = changes.help.get(f.name, declared.help), changes.show_default.get(f.name, words)
-    hidden = declared.hidden or changes.hidden
-    return dataclasses.replace(declared, help=help, show_default=words, hidden=hidden)
+    counts_with = changes.counts_with.get(f.name, declared.counts_with)
+    hidden = declared.hidden or changes.hidden or counts_with == {}
+    return dataclasses.replace(declared, help=help, show_default=words, counts_with=counts_with, hidden=hidden)
 
 
 def coerce(f: Field, value: Any, where: str) -> Any:
@@ -234,6 +235,13 @@ def _check(f: Field, value: Any, where: str) -> Any:
         ):
             raise UserError(f"{where}: {value} is out of range, expected {bounds_phrase(o)}.")
     return value
+
+
+def condition_phrase(o: Option) -> str:
+    """What an option counts with, as it would be typed; empty if nothing is asked for."""
+    return " or ".join(
+        f"--{name.replace('_', '-')} {', '.join(values)}" for name, values in (o.counts_with or {}).items()
+    )
 
 
 def bounds_phrase(o: Option) -> str:

@@ -291,7 +291,7 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
     image = image.convert("L" if channels == 1 else "RGB")
     if turn is not None:
         image = image.transpose(turn)
-    # The notes of the camera go with copies: who reads them next would turn the image again.
+    # Copies keep the EXIF tags, by which the next reader would turn the image again.
     image.info = {}
     return image
 
@@ -312,6 +312,6 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
     """What sets an image upright that its camera stored as the sensor lay; None where nothing has to be done."""
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    # Notes of the camera that cannot be read leave the pixels as good as they are.
+    # Unreadable EXIF tags leave the pixels as they are.
     except Exception:
         return None

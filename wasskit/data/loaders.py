@@ -135,12 +135,6 @@ class TrainLoader:
             return count // self.batch_size
         return count // self.batch_size + (count % self.batch_size >= self.world_size)
 
-    @property
-    def images_per_epoch(self) -> int:
-        """Samples seen in an epoch by all ranks together."""
-        count = min(len(self.sampler), self.steps_per_epoch * self.batch_size)
-        return count if self.uneven else count - count % self.world_size
-
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch from batch ``start`` on, on the device."""
         order = self.sampler.order(epoch)

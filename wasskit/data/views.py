@@ -209,20 +209,6 @@ class RandomViews(RandomAugment):
         return torch.where(p.flip[:, None, None, None], x.flip(3), x)
 
 
-class TwoViews(RandomViews):
-    """Two views of each image; ``second`` is the distribution of the second where it differs from the first."""
-
-    def __init__(
-        self,
-        normalise: Normalise,
-        first: ViewDistribution = ViewDistribution(),
-        second: ViewDistribution | None = None,
-        *,
-        size: int | None = None,
-    ) -> None:
-        super().__init__(normalise, (first, second or first), size=size)
-
-
 def make_view(images: Tensor, parameters: ViewParameters, size: int) -> Tensor:
     """One view of uint8 images (B, C, H, W) under given parameters, float32 (B, C, size, size) in [0, 1]."""
     p = parameters

@@ -1,10 +1,9 @@
 """Sums and concatenations over the ranks, with and without gradients.
 
-Parity rule. Let each of N ranks hold an equal share of the batch and compute a loss L_r, either from gathered
-tensors of the whole batch (then L_r = L on every rank) or as a mean over its own share (then L = mean_r L_r).
-The backward of ``gather_with_grad`` and ``all_reduce_with_grad`` is that of the sum of all ranks' losses;
-dividing by N in ``average_gradients`` then gives the gradient of L: what one rank with the whole batch
-computes.
+Parity rule. Let each of N ranks hold an equal share of the batch and compute a loss L_r, either from gathered tensors
+of the whole batch (then L_r = L on every rank) or as a mean over its own share (then L = mean_r L_r). The backward of
+``gather_with_grad`` and ``all_reduce_with_grad`` is that of the sum of all ranks' losses; dividing by N in
+``average_gradients`` then gives the gradient of L: what one rank with the whole batch computes.
 
 A collective is called by all ranks or by none, in the same order, and so is its backward: a gathered tensor
 that requires a gradient must take part in the loss on every rank.

@@ -61,6 +61,7 @@ class GradientAverage:
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self._parameters = list(dict.fromkeys(parameters))
+        self._open = False  # between start and finish: passes before are of micro-batches, whose sums are not complete
         self._required: list[bool] | None = None
         self._absent: set[nn.Parameter] = set()
         self._settled = False
@@ -82,12 +83,14 @@ class GradientAverage:
             self._listen()
         for bucket in self._buckets:
             bucket.missing = len(bucket.parameters)
+        self._open = True
 
     @torch.no_grad()
     def finish(self) -> None:
         """Make every gradient the mean over the ranks."""
         if world_size() == 1:
             return
+        self._open = False
         self._follow_frozen()
         if not self._order:
             return
@@ -144,8 +147,10 @@ class GradientAverage:
 
         def arrived(parameter: Tensor, bucket: _Bucket) -> None:
             average = owner()
+            if average is None or not average._open:
+                return
             bucket.missing -= 1
-            while average is not None and len(average._sent) < len(average._buckets) - 1:
+            while len(average._sent) < len(average._buckets) - 1:
                 following = average._buckets[len(average._sent)]
                 if following.missing:
                     return

@@ -48,7 +48,7 @@ class SyncBatchNorm(_BatchNorm):
             return super().forward(input)
         self._check_input_dim(input)
         if input.is_cuda:
-            input = _packed(input)
+            input = input.contiguous(memory_format=_layout(input))
         mean, variance, count = joint_moments(input)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             self._update_running(mean, variance, count)
@@ -159,7 +159,7 @@ def _native_gradients(
     gradient: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor, count: Tensor, weight: Tensor | None
 ) -> Gradients:
     """The same by torch's kernels: two passes over the activations."""
-    gradient, affine = _packed(gradient), weight is not None
+    gradient, affine = gradient.contiguous(memory_format=_layout(x)), weight is not None
     along_bias, along_weight, by_weight, by_bias = torch.batch_norm_backward_reduce(
         gradient, x, mean, inverse_std, weight, True, affine, affine
     )
@@ -171,10 +171,11 @@ def _native_gradients(
     return (by_x, by_weight, by_bias) if affine else (by_x, None, None)
 
 
-def _packed(x: Tensor) -> Tensor:
-    """As the kernels read it: channels first or last, without gaps."""
+def _layout(x: Tensor) -> torch.memory_format:
+    """In which the kernels read ``x`` fast: channels last where it has them there without gaps, else channels first.
+    Of two tensors in different ones they read every number by itself."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
-    return x if last is not None and x.is_contiguous(memory_format=last) else x.contiguous()
+    return last if last is not None and x.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 def _all_but_channels(x: Tensor) -> list[int]:

@@ -74,7 +74,7 @@ def _check_measure(logits: Tensor, labels: Tensor, k: int) -> None:
 
 
 def are_integers(labels: Tensor) -> bool:
-    """Whether a tensor is of an integer type, so that its entries can be labels; bool is none."""
+    """Whether a tensor is of an integer type, so that its entries can be labels; bool does not count."""
     return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from wasskit.errors import UserError
+from wasskit.evaluation.rows import inner_products, shape_of
 from wasskit.ot.directions import slicing_directions
+from wasskit.ot.precision import at_least_float32
 
 KNOTS = 17
 LAST_KNOT = 3.0
@@ -100,12 +101,10 @@ def sigreg_statistic(
         >>> bool(wasskit.sigreg_statistic(gaussian) < wasskit.sigreg_statistic(gaussian.sign()))
         True
     """
-    if features.ndim != 2 or 0 in features.shape:
-        raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
-    x = features if features.dtype in (torch.float32, torch.float64) else features.float()
+    shape_of(features)
+    x = at_least_float32(features)
     if directions is None:
         directions = slicing_directions(count, x.shape[1], like=x.detach(), generator=generator)
-    parts = [
-        epps_pulley(x @ some.to(x).mT).sum(dtype=torch.float64) for some in directions.split(max(1, _BLOCK // len(x)))
-    ]
+    some = directions.to(x).split(max(1, _BLOCK // len(x)))
+    parts = [epps_pulley(inner_products(x, part)).sum(dtype=torch.float64) for part in some]
     return (torch.stack(parts).sum() / len(directions)).to(x.dtype)

@@ -8,7 +8,6 @@ Self-Supervised Learning", with T = 0.07 that of Wu et al. (2018).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Literal
 
 import torch
@@ -19,7 +18,7 @@ from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
 from wasskit.evaluation.ranking import UNRANKED
-from wasskit.evaluation.rows import all_finite
+from wasskit.evaluation.rows import all_finite, is_positive_integer
 from wasskit.evaluation.ties import nearest_blocks
 
 Weights = Literal["exp", "uniform"]
@@ -145,12 +144,8 @@ def _unit(features: Tensor, like: Tensor) -> Tensor:
     return F.normalize(features.to(dtype), dim=1)
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral)
-
-
 def _check_k(k: int, samples: int) -> None:
-    if not _is_integer(k) or not 1 <= k <= samples:
+    if not is_positive_integer(k) or k > samples:
         raise UserError(f"k-NN asks for {k} neighbours among {samples} training samples: choose 1 to {samples}.")
 
 

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
+from wasskit.evaluation.rows import shape_of, unit_rows
 from wasskit.evaluation.uniformity import FeatureMoments
 from wasskit.ot.directions import slicing_directions
+from wasskit.ot.precision import at_least_float32
 from wasskit.ot.sliced import sliced_gaussian_wasserstein_squared
 
 _ROWS = 4096
@@ -51,7 +53,7 @@ def alpha_req(features: Tensor, ranks: tuple[int, int] | None = None) -> Tensor:
             eigenvalues above 0. The published ranges differ between data sets.
 
     Raises:
-        UserError: no matrix of at least one row, or ranks that are none.
+        UserError: no matrix of at least one row, or invalid ranks.
 
     Example:
         >>> import torch, wasskit
@@ -68,17 +70,14 @@ def spectral_metrics(features: Tensor, ranks: tuple[int, int] | None = None) -> 
 
     Raises ``UserError`` for anything but a matrix (N, m) with N, m >= 1.
     """
-    if features.ndim != 2 or 0 in features.shape:
-        raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
-    wide = [float(rows.abs().amax()) for rows in features.split(_ROWS)]
-    largest = max(wide)
+    shape_of(features)
+    largest = max(float(rows.abs().amax()) for rows in features.split(_ROWS))
     moments = FeatureMoments(normalise=False, dtype=features.dtype)
     for rows in features.split(_ROWS):  # both metrics are blind to scale, which may be too large to square
         moments.update(rows.double() / (largest or 1.0))
     covariance = moments.covariance
     second = covariance + torch.outer(moments.mean, moments.mean)
-    rank = min(features.shape)
-    singular = torch.linalg.eigvalsh(second).clamp_min(0).sqrt().flip(0)[:rank]
+    singular = torch.linalg.eigvalsh(second).clamp_min(0).sqrt().flip(0)[: min(features.shape)]
     eigenvalues = torch.linalg.eigvalsh(covariance).flip(0)[: min(len(features) - 1, features.shape[1])]
     return entropy_rank(singular), power_law_decay(eigenvalues, ranks)
 
@@ -180,13 +179,9 @@ def sliced_uniformity(
         >>> bool(wasskit.sliced_uniformity(even) < wasskit.sliced_uniformity(collapsed))
         True
     """
-    if features.ndim != 2 or 0 in features.shape:
-        raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
-    x = features if features.dtype in (torch.float32, torch.float64) else features.float()
-    m = x.shape[1]
-    if normalise:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        x = x / torch.where(length > 1e-12, length, torch.inf)
+    _, m = shape_of(features)
+    x = at_least_float32(features)
+    x = unit_rows(x) if normalise else x
     if directions is None:
         directions = slicing_directions(count, m, like=x.detach(), generator=generator)
     return sliced_gaussian_wasserstein_squared(x * m**0.5, directions=directions).sqrt()

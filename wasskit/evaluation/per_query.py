@@ -25,8 +25,9 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.conventions import Conventions, TieRule
-from wasskit.evaluation.ranking import UNRANKED, Metric, shard_of, similarity_factors, sum_over_ranks
+from wasskit.evaluation.ranking import UNRANKED, Similarity, shard_of, similarity_factors, sum_over_ranks
 from wasskit.evaluation.relevance import Hidden, Relevance
+from wasskit.evaluation.rows import inner_products
 from wasskit.evaluation.ties import Equals, blocks, equal_rows, largest, rows_for, top_entries
 
 
@@ -120,7 +121,7 @@ def query_metrics(
     names: Sequence[str] | None = None,
     wanted: Wanted = Wanted(),
     conventions: Conventions = _OURS,
-    metric: Metric = "cosine",
+    metric: Similarity = "cosine",
     sharded: bool = False,
 ) -> QueryMetrics:
     """The metrics of every query.
@@ -190,7 +191,7 @@ class _Search:
 
     def _block(self, chosen: Tensor, equals: Equals) -> tuple[Tensor, Tensor, Tensor]:
         """Values (r, names), ranks of the best positive (r,) and numbers of positives (r,) of some queries."""
-        similarities = equals.level(self.queries[chosen] @ self.gallery.T)
+        similarities = equals.level(inner_products(self.queries[chosen], self.gallery))
         self.hidden.hide(similarities, chosen)
         columns, gains = self.relevance.of(chosen)
         gains = torch.where(similarities.gather(1, columns) > -torch.inf, gains, 0.0)

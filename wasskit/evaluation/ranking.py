@@ -11,10 +11,10 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import are_integers
-from wasskit.evaluation.rows import all_finite
+from wasskit.evaluation.rows import all_finite, inner_products
 from wasskit.evaluation.ties import Equals, blocks, equal_rows, product_blocks, top_entries
 
-Metric = Literal["cosine", "dot", "euclidean"]
+Similarity = Literal["cosine", "dot", "euclidean"]
 Ties = Literal["pessimistic", "optimistic"]
 Lone = Literal["zero", "skip"]
 
@@ -81,7 +81,7 @@ def _best_positives(sets: Sets, number: int) -> tuple[Tensor, Tensor]:
         columns = sets.columns(rows)
         found = min(number, columns.stop - columns.start)
         if found > 0:
-            similarities = sets.queries[rows] @ sets.gallery[columns].T
+            similarities = inner_products(sets.queries[rows], sets.gallery[columns])
             top = sets.positive_similarities(rows, similarities).topk(found, dim=1)
             best[rows, :found], which[rows, :found] = top.values, top.indices + columns.start
     return best, which
@@ -115,7 +115,7 @@ def _negatives_before(
             tile += 1
             if tile % shares != share:
                 continue
-            similarities = sets.queries[rows] @ sets.gallery[columns].T
+            similarities = inner_products(sets.queries[rows], sets.gallery[columns])
             if (
                 query_ends[rows.start] <= gallery_ends[columns.stop - 1]
                 and gallery_ends[columns.start] <= query_ends[rows.stop - 1]
@@ -285,7 +285,7 @@ def faiss_rankings(sets: Sets, recall: Sequence[int], map_k: Sequence[int], at_r
 
 
 def prepare(
-    embeddings: Tensor, labels: Tensor, gallery: Tensor | None, gallery_labels: Tensor | None, metric: Metric
+    embeddings: Tensor, labels: Tensor, gallery: Tensor | None, gallery_labels: Tensor | None, metric: Similarity
 ) -> Sets:
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels go together: give both or neither")
@@ -312,7 +312,7 @@ def prepare(
     return Sets(queries, items, query_labels, item_labels, first, last, order, equals, own, symmetric)
 
 
-def similarity_factors(x: Tensor, y: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
+def similarity_factors(x: Tensor, y: Tensor, metric: Similarity) -> tuple[Tensor, Tensor]:
     """Factors whose product ``x @ y.T`` ranks as ``metric`` does, most similar largest.
 
     Euclidean distance is ranked by <x, y> - |y|^2 / 2, one more coordinate, about the gallery's mean so that

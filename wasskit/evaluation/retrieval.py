@@ -27,7 +27,6 @@ leaves such queries out of the average.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -35,9 +34,10 @@ from torch import Tensor
 
 from wasskit.evaluation.ranking import UNRANKED as UNRANKED
 from wasskit.evaluation.ranking import Lone as Lone
-from wasskit.evaluation.ranking import Metric as Metric
+from wasskit.evaluation.ranking import Similarity as Similarity
 from wasskit.evaluation.ranking import Ties as Ties
 from wasskit.evaluation.ranking import average_precisions, best_ranks, faiss_rankings, prepare, similarity_factors
+from wasskit.evaluation.rows import is_positive_integer
 from wasskit.evaluation.ties import nearest_blocks
 
 Backend = Literal["exact", "faiss"]
@@ -50,7 +50,7 @@ def recall_at_k(
     *,
     gallery: Tensor | None = None,
     gallery_labels: Tensor | None = None,
-    metric: Metric = "cosine",
+    metric: Similarity = "cosine",
     ties: Ties = "pessimistic",
     lone: Lone = "zero",
     sharded: bool = False,
@@ -92,7 +92,7 @@ def map_at_r(
     *,
     gallery: Tensor | None = None,
     gallery_labels: Tensor | None = None,
-    metric: Metric = "cosine",
+    metric: Similarity = "cosine",
     ties: Ties = "pessimistic",
     lone: Lone = "zero",
     sharded: bool = False,
@@ -121,7 +121,7 @@ def retrieval_metrics(
     map_r: bool = True,
     gallery: Tensor | None = None,
     gallery_labels: Tensor | None = None,
-    metric: Metric = "cosine",
+    metric: Similarity = "cosine",
     ties: Ties = "pessimistic",
     lone: Lone = "zero",
     sharded: bool = False,
@@ -160,7 +160,7 @@ def best_positive_rank(
     *,
     gallery: Tensor | None = None,
     gallery_labels: Tensor | None = None,
-    metric: Metric = "cosine",
+    metric: Similarity = "cosine",
     ties: Ties = "pessimistic",
     sharded: bool = False,
 ) -> Tensor:
@@ -176,7 +176,7 @@ def best_positive_rank(
 
 
 def nearest(
-    queries: Tensor, k: int, *, gallery: Tensor | None = None, metric: Metric = "cosine"
+    queries: Tensor, k: int, *, gallery: Tensor | None = None, metric: Similarity = "cosine"
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` most similar gallery items of each query: similarities and indices, both (N, min(k, items)),
     best first.
@@ -218,10 +218,6 @@ def _check_choices(ties: str, lone: str = "zero") -> None:
 
 
 def _positive_numbers(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    if not all(_is_positive_integer(value) for value in values):
+    if not all(map(is_positive_integer, values)):
         raise ValueError(f"{name} must be whole numbers of at least 1, not {list(values)}")
     return tuple(values)
-
-
-def _is_positive_integer(value: object) -> bool:
-    return isinstance(value, Integral) and int(value) >= 1

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
+from wasskit.ot.precision import at_least_float32, full_precision
 
-__all__ = ["all_finite", "shape_of", "unit_rows", "unit_rows_and_lengths", "wide"]
+__all__ = [
+    "all_finite",
+    "inner_products",
+    "is_positive_integer",
+    "shape_of",
+    "unit_rows",
+    "unit_rows_and_lengths",
+    "wide",
+]
 
 _SHORTEST = 1e-12
-
-#: The square is 2^-44, or 256 times the machine epsilon of float64: what a sum of products and an eigen-solver may lose
-#: in an eigenvalue, of the largest one.
 
 
 def all_finite(x: Tensor) -> bool:
@@ -20,10 +28,22 @@ def all_finite(x: Tensor) -> bool:
     return x.numel() == 0 or bool(torch.stack(x.detach().aminmax()).isfinite().all())
 
 
+def is_positive_integer(value: object) -> bool:
+    """Whether it is a whole number from 1 on, of Python or of numpy."""
+    return isinstance(value, Integral) and int(value) >= 1
+
+
 def shape_of(features: Tensor) -> tuple[int, int]:
     if features.dim() != 2 or 0 in features.shape:
         raise UserError(f"Features must be a matrix (N, m) of at least one row, got {tuple(features.shape)}.")
     return features.shape[0], features.shape[1]
+
+
+def inner_products(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """``x y^T`` (N, M) of rows (N, D) and (M, D), in their dtype, whatever less is allowed: by TF32, similarities
+    of 1 would be off by 1e-3, and ranks with them."""
+    with full_precision(x):
+        return torch.mm(x, y.mT, out=out)
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -44,4 +64,4 @@ def wide(features: Tensor) -> Tensor:
         raise UserError(f"Features must be real numbers, got {features.dtype}.")
     if features.device.type == "mps":
         features = features.cpu()
-    return features if features.dtype == torch.float64 else features.float()
+    return at_least_float32(features)

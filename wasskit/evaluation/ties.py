@@ -14,6 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from wasskit.evaluation.rows import inner_products
+
 
 @dataclass(frozen=True)
 class Equals:
@@ -152,7 +154,7 @@ def product_blocks(queries: Tensor, gallery: Tensor, share: int = 0, shares: int
     for number, rows in enumerate(blocks(len(queries), size)):
         if number % shares != share:
             continue
-        yield rows, torch.mm(queries[rows], gallery.T, out=buffer[: rows.stop - rows.start])
+        yield rows, inner_products(queries[rows], gallery, buffer[: rows.stop - rows.start])
 
 
 def blocks(length: int, size: int) -> Iterator[slice]:

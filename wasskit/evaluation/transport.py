@@ -33,7 +33,7 @@ def l2_uvp(mapped: Tensor, target: Tensor, variance: float | Tensor | None = Non
         variance: total variance of the target measure; that of ``target`` when absent.
 
     Raises:
-        ValueError: the shapes differ, or are none of at least one point.
+        ValueError: the shapes differ, or there are no points.
 
     Example:
         >>> import torch, wasskit

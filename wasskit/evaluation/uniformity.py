@@ -193,7 +193,7 @@ def effective_rank(features: Tensor, *, normalise: bool = True) -> Tensor:
     where all features are one point.
     """
     eigenvalues, _ = _covariance_eigenvalues(features, normalise)
-    return _entropy_rank(eigenvalues)
+    return effective_rank_of(eigenvalues)
 
 
 class FeatureMoments:
@@ -271,7 +271,7 @@ class FeatureMoments:
 
     def effective_rank(self) -> Tensor:
         """As the function ``effective_rank``."""
-        return _entropy_rank(self._eigenvalues())
+        return effective_rank_of(self._eigenvalues())
 
     def _eigenvalues(self) -> Tensor:
         """Eigenvalues of the covariance, descending; those that are noise are 0. Found once."""
@@ -307,7 +307,8 @@ def _covariance_eigenvalues(features: Tensor, normalise: bool) -> tuple[Tensor, 
     return functional.pad(singular.square() / n, (0, m - len(singular))), n
 
 
-def _entropy_rank(eigenvalues: Tensor) -> Tensor:
+def effective_rank_of(eigenvalues: Tensor) -> Tensor:
+    """`effective_rank` from the eigenvalues (k,) of the covariance, none below 0."""
     singular = eigenvalues.sqrt()
     total = singular.sum()
     shares = singular / torch.where(total > 0, total, 1.0)

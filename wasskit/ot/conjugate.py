@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from wasskit.ot.precision import full_precision
+from wasskit.ot.precision import at_least_float32, full_precision
 
 Method = Literal["newton", "lbfgs"]
 
@@ -67,7 +67,7 @@ def solve_conjugate(
     """
     if method == "newton" and hessian is None:
         raise ValueError("Newton's method needs the Hessian of the potential")
-    y = y if y.dtype == torch.float64 else y.float()
+    y = at_least_float32(y)
     with full_precision(y):
         return _solve(
             value_and_gradient, y, start.to(y.dtype), hessian if method == "newton" else None, evaluations,

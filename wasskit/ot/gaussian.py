@@ -154,10 +154,9 @@ def shrunk_covariance(moments: Moments) -> Tensor:
     """The covariance shrunk towards a multiple of the identity, where samples are few for the dimension.
 
     The weight is the one that is optimal for Gaussian data (Chen, Wiesel, Eldar and Hero, 2010, the "oracle
-    approximating shrinkage"), close to 1 when samples are fewer than dimensions. From 20 samples per
-    dimension on
-    the covariance is kept as it is: the weight, of the order 1/n, would still lift small eigenvalues, which
-    transport maps divide by.
+    approximating shrinkage"), close to 1 when samples are fewer than dimensions. From 20 samples per dimension on the
+    covariance is kept as it is: the weight, of the order 1/n, would still lift small eigenvalues, which transport maps
+    divide by.
     """
     _, covariance, size = moments
     dim = len(covariance)

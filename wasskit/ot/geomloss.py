@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wasskit.ot.nesting import check_dims
-from wasskit.ot.precision import full_precision
+from wasskit.ot.precision import at_least_float32, full_precision
 
 
 def annealed_nested_sinkhorn_divergences(
@@ -35,7 +35,7 @@ def annealed_nested_sinkhorn_divergences(
     from geomloss import SamplesLoss
 
     checked = check_dims(dims, embeddings.shape[-1])
-    x = embeddings if embeddings.dtype in (torch.float32, torch.float64) else embeddings.float()
+    x = at_least_float32(embeddings)
     divergence = SamplesLoss("sinkhorn", p=2, blur=blur, scaling=scaling, debias=True, backend="tensorized")
     values = [x.new_zeros(0)]
     with full_precision(x):

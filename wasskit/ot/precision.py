@@ -25,8 +25,18 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=_REDUCED.get(precision), enabled=precision in _REDUCED)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """The numbers in float32, those in float64 as they are."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """The numbers in float64, or in float32 on a device that has no float64."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[None]:
-    """Products are taken in the dtype of their factors, in full, on the device of ``x``.
+    """Products and convolutions are taken in the dtype of their factors, in full, on the device of ``x``.
 
     TF32 and bfloat16 products are allowed by either of two interfaces: ``torch.set_float32_matmul_precision``, and,
     from torch 2.9 on, ``fp32_precision`` of the backends, after which the former raises. Afterwards what was set by
@@ -63,50 +73,71 @@ def _full_products(kind: str) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _by_function() -> Iterator[None]:
-    precision = torch.get_float32_matmul_precision()
-    if precision == "highest":
+    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    if precision == "highest" and not convolutions:
         yield
         return
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextlib.contextmanager
 def _by_backend(kind: str) -> Iterator[None]:
-    chain = _chain(kind)
-    if chain[0].fp32_precision in ("none", "ieee"):
-        yield
-        return
-    precision = _own_setting(chain)
-    chain[0].fp32_precision = "ieee"
+    changed: list[tuple[Any, str]] = []
+    for chain in _chains(kind):
+        if chain[0].fp32_precision not in ("none", "ieee"):
+            place, own = _deciding(chain)
+            changed.append((place, own))
+            place.fp32_precision = "ieee"
     try:
         yield
     finally:
-        chain[0].fp32_precision = precision
+        for place, own in reversed(changed):
+            place.fp32_precision = own
 
 
-def _chain(kind: str) -> list[Any]:
-    """What says how products are taken on such a device, then what it inherits from, step by step."""
+def _chains(kind: str) -> list[list[Any]]:
+    """What says how products of matrices, and convolutions, are taken on such a device, each with what it inherits
+    from, step by step. On CUDA, torch allows TF32 to convolutions unless it is told otherwise."""
     backends: Any = torch.backends
-    # The setting of all of CUDA is cudnn's attribute; that of mkldnn sets what all backends inherit.
-    own = [backends.cuda.matmul, backends.cudnn] if kind == "cuda" else [backends.mkldnn.matmul]
-    return [*own, backends]
+    if kind == "cpu":  # the setting of mkldnn is the one that all backends inherit
+        return [[backends.mkldnn.matmul, backends], [backends.mkldnn.conv, backends]]
+    # The setting of all of CUDA is cudnn's attribute.
+    return [[backends.cuda.matmul, backends.cudnn, backends], [backends.cudnn.conv, backends.cudnn, backends]]
+
+
+def _deciding(chain: list[Any]) -> tuple[Any, str]:
+    """What to change for the first of the chain, and its own setting: the first, or the next where that is followed.
+
+    Convolutions, which read TF32 where nothing is set at all, would keep a setting of their own if they were given one.
+    """
+    first, *rest = chain
+    found: str = first.fp32_precision
+    if rest:
+        kept = _own_setting(rest)
+        if _follows(first, rest[0], kept):
+            return rest[0], kept
+    return first, found
 
 
 def _own_setting(chain: list[Any]) -> str:
-    """The setting of the first of the chain itself, ``none`` where it inherits; reading it gives what is in force.
-
-    Where its parent's is the same, whether the value follows a change of the parent tells the two cases apart.
-    """
-    first, rest = chain[0], chain[1:]
+    """The setting of the first of the chain itself, ``none`` where it inherits; reading it gives what is in force."""
+    first, *rest = chain
     found: str = first.fp32_precision
     if not rest or rest[0].fp32_precision != found:
         return found
-    kept = _own_setting(rest)
-    rest[0].fp32_precision = "ieee"
-    inherits = first.fp32_precision != found
-    rest[0].fp32_precision = kept
-    return "none" if inherits else found
+    return "none" if _follows(first, rest[0], _own_setting(rest)) else found
+
+
+def _follows(first: Any, parent: Any, kept: str) -> bool:
+    """Whether what is in force for the first follows a change of its parent, whose own setting is ``kept``."""
+    found = first.fp32_precision
+    parent.fp32_precision = "ieee" if found != "ieee" else "tf32"
+    follows: bool = first.fp32_precision != found
+    parent.fp32_precision = kept
+    return follows

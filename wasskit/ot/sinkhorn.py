@@ -50,7 +50,7 @@ import torch
 from torch import Tensor
 
 from wasskit.ot.nesting import check_dims
-from wasskit.ot.precision import full_precision
+from wasskit.ot.precision import at_least_float32, full_precision
 
 # Optimal step and momentum for a spectrum in [l, L] = [1, 2] (Polyak 1964): 4 / (sqrt L + sqrt l)^2 and
 # ((sqrt L - sqrt l) / (sqrt L + sqrt l))^2.
@@ -114,7 +114,7 @@ def nested_sinkhorn_divergences(
         raise ValueError(f"beta must be zero or positive, not {beta}")
     if reduction not in ("none", "sum"):
         raise ValueError(f"reduction must be 'none' or 'sum', not {reduction!r}")
-    x = embeddings if embeddings.dtype in _STEPS else embeddings.float()
+    x = at_least_float32(embeddings)
     problems = _nested_problems(checked, beta, telescope=reduction == "sum")
     if not problems.outputs:
         values = x.new_zeros(0)

@@ -48,7 +48,7 @@ def submit_grid(grid: Grid, options: SubmitOptions) -> Mapping[str, Any]:
     first = [whole] if options.submit == "local" else trainings or [table]
     resources = replace(resources, parallel=grid.jobs if grid.jobs > 1 else None)
     if options.dry_run:
-        return dry_run(resources, first)
+        return dry_run(resources, first, table if first is trainings else None)
     numbers = submit(resources, first)
     console.log(f"{len(missing)} of {len(grid.trainings)} trainings are to be made.")
     tell_submitted(resources, numbers, len(first))

@@ -46,7 +46,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """JSON as :func:`read_json` takes it. Raises ``ValueError`` for what is none, `Damage` for what is refused."""
+    """JSON as :func:`read_json` takes it. Raises ``ValueError`` for invalid JSON, `Damage` for what is refused."""
     content = json.loads(text)
     _check_values(content)
     return content

@@ -16,6 +16,7 @@ _HELP = {
     "precision": "--precision bf16",
     "image_size": "a smaller --image-size",
     "hidden": "a smaller --hidden",
+    "width": "a smaller --width",
     "test_size": "a smaller --test-size",
     "start_samples": "fewer --start-samples",
 }
@@ -36,7 +37,7 @@ def out_of_memory(error: Exception, options: Mapping[str, Any], where: str = "Th
         if name in options and not (name == "precision" and options[name] != "fp32")
     ]
     if "batch_size" in options and "accumulate" in options:
-        helping[0] += " (with --accumulate an update takes as many images)"
+        helping[0] += " (with --accumulate an update takes as many samples)"
     advice = f"try {', or '.join(helping)}" if helping else "free some of it, or take another device"
     line = next(iter(str(error).strip().splitlines()), "")
     # torch's first line goes on with what the allocator holds.

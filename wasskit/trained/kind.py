@@ -61,6 +61,11 @@ class ImageDescription(TypedDict):
     in_memory: bool
 
 
+def backbone_name(config: BackboneOptions, image_size: int, large: str) -> str:
+    """The backbone that was asked for; else ``tiny`` for images up to 64 pixels and ``large`` for larger ones."""
+    return config.backbone or (TINY if image_size <= SMALL_IMAGE else large)
+
+
 def describe_images(kind: str, config: BackboneOptions, dataset: ImageDataset, *, large: str) -> ImageDescription:
     """The common part of the description of the model that a configuration trains on a data set.
 
@@ -71,7 +76,7 @@ def describe_images(kind: str, config: BackboneOptions, dataset: ImageDataset, *
     """
     return {
         "kind": kind,
-        "backbone": config.backbone or (TINY if dataset.image_size <= SMALL_IMAGE else large),
+        "backbone": backbone_name(config, dataset.image_size, large),
         "stem": config.stem if not (config.pretrained and config.stem == "auto") else "standard",
         "dataset": dataset.name,
         "classes": list(dataset.classes),

@@ -36,12 +36,14 @@ class SavedConfig:
         may_differ: keys of ``values`` that may differ all the same.
         defaults: what keys of ``values`` stand for that an older checkpoint does not know.
         current_names: brings the configuration of an older checkpoint to the keys and values of today.
+        options: the values of all options that have an effect, for advice; None: ``values``.
     """
 
     values: Mapping[str, Any]
     may_differ: Iterable[str] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     current_names: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    options: Mapping[str, Any] | None = None
 
     def check(self, saved: Mapping[str, Any], where: str) -> None:
         """Refuse the configuration of a checkpoint that contradicts this one, with a ``UserError``."""

@@ -105,7 +105,9 @@ class GraphedSteps:
                 self._recorded[kind] = self._record(batch)
         except RuntimeError as error:
             self.stepper.forget_gradients()
-            self._give_up(str(error).strip().split("\n")[0])
+            # Leaving a recording that has failed raises as well, and says less.
+            cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            self._give_up(str(cause).strip().split("\n")[0])
             return self.task.step(batch, self.stepper)
         return self._aside(batch) if warm else self._recorded[kind]
 
@@ -128,13 +130,20 @@ class GraphedSteps:
         graph = torch.cuda.CUDAGraph()
         generators = [(generator, generator.clone_state()) for generator in torch.cuda.default_generators]
         try:
+            # A recording that fails does not give the stream back that it has taken: the outermost block does.
             # Threads that load data may use the device meanwhile.
-            with self.stepper.recording(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                self.stepper.recording(),
+                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+            ):
                 losses = self.task.step(tree_unflatten(inputs, form), self.stepper)
         except RuntimeError:
             for generator, state in generators:  # which a failed recording leaves as if it went on
                 generator.graphsafe_set_state(state)
             raise
+        # Without the nodes of autograd, which would keep the stream of the recording for parameters' gradients.
+        losses = Losses(losses.total.detach(), {name: _detached(value) for name, value in losses.terms.items()})
         return _Recorded(graph, inputs, losses, dict(self.stepper.norms), tuple(self.stepper.stepped))
 
     def _replay(self, recorded: _Recorded, batch: Any) -> Losses:
@@ -148,3 +157,7 @@ class GraphedSteps:
         self.enabled = False
         self._recorded.clear()
         self.say(f"Steps are not recorded as CUDA graphs, but taken one operation at a time: {reason}.")
+
+
+def _detached(value: Tensor | float) -> Tensor | float:
+    return value.detach() if isinstance(value, Tensor) else value

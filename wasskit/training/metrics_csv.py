@@ -17,7 +17,7 @@ from wasskit.text import csv_text
 _HEADER = ("epoch", "step", "split", "metric", "value")
 
 
-class Metric(NamedTuple):
+class MetricRow(NamedTuple):
     """One row of ``metrics.csv``."""
 
     epoch: int
@@ -63,29 +63,29 @@ class MetricsFile:
         self._rows = len(kept)
 
 
-def read_metrics(path: Path) -> list[Metric]:
+def read_metrics(path: Path) -> list[MetricRow]:
     """The rows of a ``metrics.csv``. A line that a kill cut short is left out; a missing file has no rows."""
     return _parse_metrics(path) if path.is_file() else []
 
 
 @reader("record of metrics", suffixes=(".csv",), advice="repair that line or remove the file", largest=LARGEST_TEXT)
-def _parse_metrics(path: Path) -> list[Metric]:
+def _parse_metrics(path: Path) -> list[MetricRow]:
     text = path.read_text(encoding="utf-8")
     rows = []
     lines = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))
     for fields in lines:
         if len(fields) == len(_HEADER) and fields[0] != "epoch":
             try:
-                rows.append(to_metric(fields))
+                rows.append(metric_row(fields))
             except ValueError as error:
                 raise Damage(f"it is damaged in line {lines.line_num}") from error
     return rows
 
 
-def to_metric(fields: Sequence[str]) -> Metric:
-    """A row of ``metrics.csv`` from its five fields. Raises ``ValueError`` where they are none."""
+def metric_row(fields: Sequence[str]) -> MetricRow:
+    """A row of ``metrics.csv`` from its five fields. Raises ``ValueError`` for invalid ones."""
     epoch, step, split, metric, value = fields
-    row = Metric(int(epoch), int(step), split, metric, float(value))
+    row = MetricRow(int(epoch), int(step), split, metric, float(value))
     if max(abs(row.epoch), abs(row.step)) >= 1 << 63:
         raise ValueError("a number of more than 64 bits")
     return row

@@ -31,9 +31,9 @@ from wasskit.system.files import is_leftover, numbered_names, replace_text, writ
 from wasskit.system.locks import holder
 from wasskit.training.claim import LOCK, claimed
 from wasskit.training.environment import describe_environment
-from wasskit.training.metrics_csv import Metric, MetricsFile, read_metrics, to_metric
+from wasskit.training.metrics_csv import MetricRow, MetricsFile, metric_row, read_metrics
 
-__all__ = ["Metric", "RunDirectory", "numbered_names", "read_configuration", "read_metrics", "to_metric"]
+__all__ = ["MetricRow", "RunDirectory", "metric_row", "numbered_names", "read_configuration", "read_metrics"]
 
 
 class RunDirectory:
@@ -173,7 +173,7 @@ class RunDirectory:
         path = self.path / "summary.json"
         return _read_json(path) if path.is_file() else None
 
-    def metrics(self, split: str | None = None, metric: str | None = None) -> list[Metric]:
+    def metrics(self, split: str | None = None, metric: str | None = None) -> list[MetricRow]:
         """The rows of ``metrics.csv``, of one split or metric where given."""
         rows = read_metrics(self._metrics.path)
         return [row for row in rows if split in (None, row.split) and metric in (None, row.metric)]

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wasskit.training.metrics_csv import Metric
+from wasskit.training.metrics_csv import MetricRow
 
 
-def over_steps(rows: Sequence[Metric]) -> dict[str, dict[int, float]]:
+def over_steps(rows: Sequence[MetricRow]) -> dict[str, dict[int, float]]:
     """Each metric, named ``split/metric``, as finite values over the steps. Later rows replace earlier ones."""
     found: dict[str, dict[int, float]] = {}
     for row in rows:
@@ -20,7 +20,7 @@ def over_steps(rows: Sequence[Metric]) -> dict[str, dict[int, float]]:
     return {key: dict(sorted(values.items())) for key, values in found.items()}
 
 
-def over_epochs(rows: Sequence[Metric]) -> dict[str, dict[float, float]]:
+def over_epochs(rows: Sequence[MetricRow]) -> dict[str, dict[float, float]]:
     """Each metric, named ``split/metric``, as finite values over the epochs, of which steps are fractions."""
     per_epoch = steps_per_epoch(rows) or 1.0
     return {
@@ -28,7 +28,7 @@ def over_epochs(rows: Sequence[Metric]) -> dict[str, dict[float, float]]:
     }
 
 
-def steps_per_epoch(rows: Sequence[Metric]) -> float | None:
+def steps_per_epoch(rows: Sequence[MetricRow]) -> float | None:
     """From the evaluations, which happen at whole epochs; None where there is none."""
     ratios = [row.step / row.epoch for row in rows if row.split != "train" and row.epoch > 0]
     return ratios[-1] if ratios else None
@@ -49,11 +49,11 @@ def evaluation_values(evaluation: Mapping[str, Any] | None, options: Any) -> dic
     own = options.get("dataset") if isinstance(options, Mapping) else None
     for name, values in (evaluation or {}).items():
         for key, value in values.items() if isinstance(values, Mapping) else ():
-            if is_number(value):
+            if is_finite_number(value):
                 found[str(key) if "/" in str(key) else f"{'test' if name == own else name}/{key}"] = float(value)
     return found
 
 
-def is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
     """Whether a value from a file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

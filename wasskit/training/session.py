@@ -36,6 +36,7 @@ from wasskit.config import (
     recipe_fields,
     to_options,
     values_of,
+    values_of_effect,
 )
 from wasskit.data.base import ImageDataset
 from wasskit.data.registry import load_dataset
@@ -138,6 +139,7 @@ def saved_config(config: RecipeOptions) -> SavedConfig:
         may_differ=set(known) - fixed_keys(kind),
         defaults=to_options(changed(config, **{n: f.before for n, f in known.items() if not f.required})),
         current_names=partial(current_names, kind),
+        options=values_of_effect(config),
     )
 
 
@@ -241,7 +243,12 @@ def _find_checkpoint(
     if numbered:
         pattern = f"{chosen.name}-*"
         candidates += [path for path in chosen.parent.glob(pattern) if path.name[len(chosen.name) + 1 :].isdigit()]
-    begun = [path for path in candidates if (path / "config.toml").is_file() and RunDirectory.open(path).has_checkpoint]
+    made = [path for path in candidates if (path / "config.toml").is_file()]
+    if made and is_restarted() and not options.requeue and options.resume is None:
+        # By the ranks of which one has died, where another launcher than ours has started them.
+        run = RunDirectory.open(max(made, key=_made_at))
+        return run.path, _existing(run, "last") if run.has_checkpoint else None
+    begun = [path for path in made if RunDirectory.open(path).has_checkpoint]
     if not begun:
         if options.requeue or is_restarted():
             stopped_early = not numbered and (chosen / "config.toml").is_file()
@@ -250,8 +257,12 @@ def _find_checkpoint(
             f"There is nothing to resume: {chosen} holds no checkpoint. Name the run by --resume PATH, or start "
             "it by --requeue instead."
         )
-    run = RunDirectory.open(max(begun, key=lambda path: (path / "config.toml").stat().st_mtime))
+    run = RunDirectory.open(max(begun, key=_made_at))
     return run.path, _existing(run, "last" if _is_requeued(run, options, argv) else word)
+
+
+def _made_at(path: Path) -> float:
+    return (path / "config.toml").stat().st_mtime
 
 
 def _is_requeued(run: RunDirectory, options: RunOptions, argv: Sequence[str]) -> bool:
@@ -259,7 +270,7 @@ def _is_requeued(run: RunDirectory, options: RunOptions, argv: Sequence[str]) ->
     there, not from the checkpoint that it began with."""
     if not options.requeue or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
         return False
-    with contextlib.suppress(UserError, TypeError, LookupError):  # whatever lies in environment.json
+    with contextlib.suppress(UserError, TypeError, LookupError):  # environment.json may hold anything
         return bool(run.environment["resumed"][-1]["command_line"] == shlex.join(["wasskit", *argv]))
     return False
 

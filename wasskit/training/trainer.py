@@ -99,11 +99,13 @@ class Trainer:
             RunFailed: a loss was not finite, or the device ran out of memory.
             Interrupted: a signal asked to stop; the state is saved.
         """
-        loop, checkpoints = self.loop, self.checkpoints
+        loop, checkpoints, config = self.loop, self.checkpoints, self.checkpoints.config
         checkpoints.start(resume)
         with (
             self.records.recording(resumed=bool(resume)),
-            explained(self.stepper.device, lambda: loop.state.step, checkpoints.config.values, checkpoints.advice),
+            explained(
+                self.stepper.device, lambda: loop.state.step, config.options or config.values, checkpoints.advice
+            ),
             StopSignals() as stop,
         ):
             loop.run(stop)

@@ -50,7 +50,7 @@ def linear(monkeypatch: pytest.MonkeyPatch) -> type[PairLoss]:
 
 @pytest.mark.parametrize("mode", ["baseline", "input", "feature", "embed"])
 def test_a_declared_loss_is_mixed_in_every_mode(linear: type[PairLoss], mode: Mode) -> None:
-    assert loss_names() == ("contrastive", "linear", "multisimilarity", "potentialfield", "proxyanchor")
+    assert set(loss_names()) >= {"contrastive", "linear", "multisimilarity", "potentialfield", "proxyanchor"}
     generator = torch.Generator().manual_seed(0)
     x = F.normalize(torch.randn(6, 3, generator=generator, dtype=torch.float64)).requires_grad_()
     leaf, labels = x, torch.tensor([0, 0, 1, 1, 2, 2])

@@ -20,7 +20,7 @@ from wasskit.plugins.metrix.reports import (
     search_report,
     training_report,
 )
-from wasskit.training.run import Metric, RunDirectory
+from wasskit.training.run import MetricRow, RunDirectory
 
 TEST = {1: 50.0, 2: 70.0, 3: 60.0, 4: 70.0}
 VALIDATION = {1: 90.0, 2: 40.0, 3: 80.0, 4: 90.0}
@@ -136,7 +136,7 @@ def test_equal_items_are_in_the_histogram_of_similarities(rest: list[float]) -> 
 def test_the_share_of_skipped_steps_counts_every_step_once(tmp_path: Path) -> None:
     """Logs at steps 20 and 21: the mean of twenty steps and the value of one."""
     run = recorded(tmp_path / "r", validation=False)
-    rows = [*run.metrics(), Metric(1, 20, "train", "skipped", 0.1), Metric(1, 21, "train", "skipped", 1.0)]
+    rows = [*run.metrics(), MetricRow(1, 20, "train", "skipped", 0.1), MetricRow(1, 21, "train", "skipped", 1.0)]
     queries = ImageDataset("fake", "test", ("a", "b"), images=torch.zeros(9, 1, 1, 1, dtype=torch.uint8))
     report = training_report("fake", MetricSplits(queries, None, queries, None), {"Metrix": rows}, {}, {})
     assert report.result["skipped_share"] == pytest.approx(3 / 21)

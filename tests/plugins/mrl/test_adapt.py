@@ -423,9 +423,9 @@ def test_the_command_makes_a_run(
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("--near 3", "--near is a setting of learning from neighbours; this adaptor learns from labels"),
-        ("--learn neighbours --alpha 2", "--alpha is a setting of learning from labels; this adaptor learns"),
-        ("x.npy --pairs p.csv --blur 0.1", "--blur is a setting of learning from labels or neighbours; this adaptor"),
+        ("--near 3", "--near counts with --learn neighbours only; here is --learn labels: leave it out"),
+        ("--learn neighbours --alpha 2", "--alpha counts with --learn labels only; here is --learn neighbours"),
+        ("x.npy --pairs p.csv --blur 0.1", "--blur counts with --learn labels, neighbours only; here"),
     ],
 )
 def test_settings_that_would_not_count_are_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from wasskit.cli import run
 from wasskit.errors import RunFailed, UserError
 from wasskit.evaluation.uniformity import effective_rank, w2_uniformity
 from wasskit.plugins.ssl.guard import check_collapse, collapse_of
@@ -60,9 +61,16 @@ def test_former_spellings_are_the_same_term() -> None:
 def test_contradictions_are_refused() -> None:
     with pytest.raises(UserError, match="--lu is another term than --regulariser vicreg"):
         UniformityOptions(lu=True, regulariser="vicreg").validate()
-    with pytest.raises(UserError, match="--slices is a setting of sigreg, visreg"):
-        UniformityOptions(regulariser="vicreg").refuse_idle_settings({"slices"})
-    with pytest.raises(UserError, match="--regulariser-weight is a setting of w2, lu, vicreg, sigreg, visreg"):
-        UniformityOptions().refuse_idle_settings({"regulariser_weight"})
-    with pytest.raises(UserError, match="--w2-weight is a setting of the W2 term"):
-        UniformityOptions(regulariser="visreg").refuse_idle_settings({"w2_weight"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("--regulariser vicreg --slices 8", "--slices counts with --regulariser sigreg, visreg only; here is"),
+        ("--regulariser-weight 2", "with --regulariser w2, lu, vicreg, sigreg, visreg only; here is --regulariser"),
+        ("--lu --w2-weight 2", "--w2-weight counts with --regulariser w2 only; here is --regulariser lu: leave it"),
+    ],
+)
+def test_settings_of_other_terms_are_refused(asked: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ssl", "barlow", *asked.split()]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

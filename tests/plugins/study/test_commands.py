@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import math
 import signal
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from wasskit.config import changed
+from wasskit.plugins.study import plugin
 from wasskit.report import Report
 from wasskit.system.signals import Stopped
 from wasskit.training.run import RunDirectory
@@ -284,7 +284,7 @@ def test_a_study_that_is_stopped_leaves_no_empty_folder(
     def stopped(*_: Any) -> Report:
         raise Stopped(signal.SIGINT)
 
-    monkeypatch.setattr("wasskit.plugins.study.commands.icc.report", stopped)
+    monkeypatch.setattr("wasskit.plugins.study.studies.cloning_report", stopped)
     result = run_cli("study", "all", "--only", "icc", "--run-dir", tmp_path / "run")
     assert (result.exit_code, result.stdout) == (130, "")
     assert not (tmp_path / "run").exists()
@@ -302,10 +302,10 @@ def test_cloning_studies_of_one_run_keep_their_metrics_apart(run_cli: Cli, tmp_p
 @pytest.mark.parametrize("study", ["fbc", "dimension"])
 def test_levels_within_one_percent_keep_their_metrics_apart(study: str) -> None:
     """0.125 and 0.13 of 32, and 0.55, whose hundredfold is no whole number in floating point."""
-    module = importlib.import_module(f"wasskit.plugins.study.commands.{study}")
+    command = plugin.find(study)
     sizes: dict[str, Any] = {"copies": 1} if study == "fbc" else {"dims": (32,)}
-    config = changed(module.command.options(), n=20, levels=(0.125, 0.13, 0.55), repetitions=1, **sizes)
-    report = module.report(config, torch.device("cpu"))
+    config = changed(command.options(), n=20, levels=(0.125, 0.13, 0.55), repetitions=1, **sizes)
+    report = command.report(config, torch.device("cpu"))
     places = [(step, split, metric) for step, split, values in report.metrics for metric in values]
     assert len(places) == len(set(places)) == 4 * len(report.metrics)
     assert {split.rpartition("-")[2] for _, split, _ in places} == {"12.5", "13", "55"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from wasskit.plugins.study import laws, sampling
+from wasskit.plugins.study import expectations, laws
 from wasskit.plugins.study.density import gaussian_coordinates, sphere_coordinates
 
 Reference = Callable[[str], dict[str, Any]]
@@ -42,7 +42,7 @@ def test_sphere_lu_at_the_largest_t_of_cloned_features(d: int, t: float) -> None
     """0F1(; d/2; t^2) = Gamma(d/2) t^(1-d/2) I_{d/2-1}(2t), beyond float64 here: by the scaled Bessel function."""
     expected = math.lgamma(d / 2) + (1 - d / 2) * math.log(t) + math.log(special.ive(d / 2 - 1, 2 * t))
     assert laws.sphere_lu(d, t) == pytest.approx(expected, abs=1e-9)
-    assert 0 < sampling.sphere_lu_error(d, 10**8, t) < math.inf
+    assert 0 < expectations.sphere_lu_error(d, 10**8, t) < math.inf
 
 
 def test_two_points_and_the_circle_by_hand() -> None:

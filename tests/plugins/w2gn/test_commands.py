@@ -338,7 +338,7 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
         (("benchmark", "--pairs", "absent.npz"), "no benchmark pair at absent.npz"),
         (("style", "--images", "absent"), "There is no folder"),
         (("style", "--refine", "newton"), "give --refine lbfgs"),
-        (("style", "--hidden", "8,8"), "--hidden has no effect on maps of images"),
+        (("style", "--hidden", "8,8"), "--hidden has no effect in `wasskit w2gn style`: leave it out"),
         (("toy", "--target", "nan.npy"), "nan.npy has 1 rows with NaN or infinite entries (rows 2)"),
         (("toy", "--target", "flat.npy"), "flat.npy must be a matrix (N, m)"),
         (("toy", "--target", "moons", "--source", "cube.npy"), "dimension 3 and --target moons dimension 2"),

@@ -22,6 +22,7 @@ def body(config: RecipesValidate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.cli import validate_recipe
     from wasskit.errors import UserError
     from wasskit.recipes import recipe_names
+    from wasskit.text import counted
 
     valid, faults = [], []
     for named in config.recipes or recipe_names():
@@ -34,7 +35,7 @@ def body(config: RecipesValidate, invocation: Invocation) -> Mapping[str, Any]:
     if faults:
         raise UserError(faults[-1])
     if not config.json:
-        console.result(f"{len(valid)} recipe{'s' if len(valid) != 1 else ''} valid.")
+        console.result(f"{counted(len(valid), 'recipe')} valid.")
     return {"valid": valid}
 
 

@@ -12,7 +12,7 @@ import torch
 from wasskit.evaluation.conventions import Conventions
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.per_query import QueryMetrics, Wanted, query_metrics
-from wasskit.evaluation.ranking import UNRANKED, Metric
+from wasskit.evaluation.ranking import UNRANKED, Similarity
 from wasskit.evaluation.relevance import Hidden
 from wasskit.plugins.metrix.metrics import METRICS
 from wasskit.report import Table
@@ -36,7 +36,7 @@ class Counting:
     at: Sequence[int] = ()
     full: bool = False
     conventions: Conventions = Conventions()
-    similarity: Metric = "cosine"
+    similarity: Similarity = "cosine"
     judgement: Judgement | None = None
     classes: Sequence[str] = ()
     per_query: Path | None = None

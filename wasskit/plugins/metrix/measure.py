@@ -25,6 +25,7 @@ from wasskit.distributed.collectives import gather
 from wasskit.distributed.shard import shard_indices
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.retrieval import Backend, nearest, retrieval_metrics
+from wasskit.evaluation.rows import inner_products
 from wasskit.evaluation.uniformity import gaussian_uniformity
 
 
@@ -123,7 +124,7 @@ def nearest_of_each_kind(
     y = F.normalize(items.features, dim=1)
     positives, negatives = [], []
     for rows in order.split(256):
-        similarity = F.normalize(queries.features[rows], dim=1) @ y.T
+        similarity = inner_products(F.normalize(queries.features[rows], dim=1), y)
         same = queries.labels[rows, None] == items.labels[None, :]
         if gallery is None:
             similarity.scatter_(1, rows[:, None], -torch.inf)

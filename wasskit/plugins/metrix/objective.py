@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.distributed.group import broadcast_object
 from wasskit.evaluation.accuracy import are_integers
-from wasskit.ot.precision import full_precision
+from wasskit.ot.precision import at_least_float32, full_precision
 from wasskit.plugins.metrix.losses import build_loss
 from wasskit.plugins.metrix.mixers import MIXERS, Mode, Sources
 from wasskit.plugins.metrix.pairs import KINDS, Kind, Mixing, Pairing, draw_mixing
@@ -154,7 +154,7 @@ class MetrixLoss(nn.Module):
         if self.mode != "baseline":
             mixer = MIXERS[self.mode](embeddings, Sources(maps, head, images, network))
         device = embeddings.device
-        embeddings = gather_with_grad(embeddings if embeddings.dtype == torch.float64 else embeddings.float())
+        embeddings = gather_with_grad(at_least_float32(embeddings))
         labels = gather_with_grad(labels.long())
         with full_precision(embeddings):
             clean: Tensor = self.clean(embeddings, to_device(labels, device))

@@ -30,7 +30,7 @@ from wasskit.plugins.metrix.figures import draw_neighbours, draw_retrieved, draw
 from wasskit.plugins.metrix.measure import Geometry, geometry, nearest_of_each_kind, retrieval_percent
 from wasskit.plugins.metrix.metrics import METRICS
 from wasskit.report import Content, Report, Table, published
-from wasskit.training.run import Metric
+from wasskit.training.run import MetricRow
 from wasskit.training.series import final_values, over_epochs, over_steps
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ PROTOCOL = (
 def training_report(
     dataset: str,
     parts: MetricSplits,
-    runs: Mapping[str, Sequence[Metric]],
+    runs: Mapping[str, Sequence[MetricRow]],
     skipped: Mapping[str, int],
     paper: Mapping[str, Any],
 ) -> Report:
@@ -102,7 +102,7 @@ def _no_difference(epochs: Mapping[str, Mapping[str, Any]], first: str, other: s
     )
 
 
-def epochs_to_report(rows: Sequence[Metric]) -> dict[str, dict[str, Any]]:
+def epochs_to_report(rows: Sequence[MetricRow]) -> dict[str, dict[str, Any]]:
     """Test metrics of the last epoch, of the best on validation classes (if any were kept), and of the best on the
     test set itself, each ``{"epoch": ..., "metrics": {...}}``.
 
@@ -136,7 +136,7 @@ def runs_table(title: str, epochs: Mapping[str, Mapping[str, Mapping[str, Any]]]
     return Table(["run", "epoch", *METRICS.headings(*columns).values()], rows, title)
 
 
-def _skipped_share(rows: Sequence[Metric]) -> float:
+def _skipped_share(rows: Sequence[MetricRow]) -> float:
     """Share of the steps that mixed nothing (0 for a run without mixing), from the logged means, each of them over the
     steps since the log before.
     """
@@ -347,7 +347,7 @@ def _recall_figure(series: Mapping[str, Mapping[int, float]]) -> Figure:
     return dimensions.draw_dims(list(series), [panel], Look("paper", "single"))
 
 
-def _learning_curves(runs: Mapping[str, Sequence[Metric]]) -> Figure:
+def _learning_curves(runs: Mapping[str, Sequence[MetricRow]]) -> Figure:
     """Training loss and recall@1 over the epochs."""
     series = {name: over_epochs(rows) for name, rows in runs.items()}
     losses = [_line(values, "train/loss", name, i) for i, (name, values) in enumerate(series.items())]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.ot.geomloss import annealed_nested_sinkhorn_divergences
 from wasskit.ot.nesting import check_dims
-from wasskit.ot.precision import full_precision
+from wasskit.ot.precision import at_least_float32, full_precision
 from wasskit.ot.sinkhorn import nested_sinkhorn_divergences
 
 PUBLISHED_DIMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -202,9 +202,7 @@ class NestedClassifiers(nn.Module):
 
 def normalise(embeddings: Tensor) -> Tensor:
     """Rows divided by their norm, or by 1e-12 where it is smaller; (B, D), float32 at least."""
-    if embeddings.dtype not in (torch.float32, torch.float64):
-        embeddings = embeddings.float()
-    normalised: Tensor = _Normalise.apply(embeddings)
+    normalised: Tensor = _Normalise.apply(at_least_float32(embeddings))
     return normalised
 
 

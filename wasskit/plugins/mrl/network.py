@@ -16,6 +16,9 @@ from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
 from wasskit.plugins.mrl.options import TrainingOptions, default_dims
 from wasskit.trained.kind import ImageDescription, describe_images
 
+LARGE = "resnet50"
+"""The backbone for images larger than those of ``tiny``, where none is named."""
+
 
 class Description(ImageDescription):
     """What says how to build a model again and what it was trained on."""
@@ -91,7 +94,7 @@ class MrlModel:
 def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
     """The description of the model that a configuration trains on a data set (``dims`` None: by its width)."""
     return {
-        **describe_images("mrl", config.model, dataset, large="resnet50"),
+        **describe_images("mrl", config.model, dataset, large=LARGE),
         "embedding": config.method.embedding,
         "dims": list(config.method.dims) if config.method.dims is not None else None,
         "tied": config.method.tied,

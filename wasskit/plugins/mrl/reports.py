@@ -28,7 +28,7 @@ from wasskit.plugins.mrl.network import MrlModel
 from wasskit.plugins.mrl.trained import Split
 from wasskit.report import Report, Table, published
 from wasskit.training.logging import counted
-from wasskit.training.metrics_csv import Metric
+from wasskit.training.metrics_csv import MetricRow
 from wasskit.training.records import Summary
 from wasskit.training.series import over_epochs
 
@@ -40,7 +40,7 @@ _CURVES = 8
 
 
 def training_report(
-    dataset: str, images: int, summary: Summary, rows: Callable[[], Sequence[Metric]], paper: Mapping[str, Any]
+    dataset: str, images: int, summary: Summary, rows: Callable[[], Sequence[MetricRow]], paper: Mapping[str, Any]
 ) -> Report:
     """The accuracies of a finished training at each dimension, beside the published means where there are any.
 

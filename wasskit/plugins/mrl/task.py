@@ -16,12 +16,12 @@ from wasskit.distributed.norm import convert_sync_batchnorm, joint_norm
 from wasskit.evaluation.accuracy import RankCounts
 from wasskit.evaluation.embedding import LabelledImages, encode_batches
 from wasskit.models.backbones import build_backbone
-from wasskit.models.catalog import SMALL_IMAGE, TINY
 from wasskit.ot.precision import Precision
 from wasskit.plugins.mrl.evaluation import rank_metrics
-from wasskit.plugins.mrl.network import MrlModel, build_model, describe
+from wasskit.plugins.mrl.network import LARGE, MrlModel, build_model, describe
 from wasskit.plugins.mrl.options import TrainingOptions
 from wasskit.trained.files import checkpoint_entry
+from wasskit.trained.kind import backbone_name
 from wasskit.training.optim import build_optimizer, parameter_groups
 from wasskit.training.schedules import cosine, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
@@ -86,16 +86,11 @@ def classification_metrics(
     return rank_metrics(counts.reduce(), model.dims)
 
 
-def backbone_name(config: TrainingOptions, image_size: int) -> str:
-    """The backbone that was asked for; else ``tiny`` for images up to 64 pixels and ResNet-50 for larger ones."""
-    return config.model.backbone or (TINY if image_size <= SMALL_IMAGE else "resnet50")
-
-
 def backbone_width(config: TrainingOptions) -> int:
     """The number of features of the configuration's backbone, without reading the data set."""
     card = CARDS[config.data.dataset]
     size = config.data.image_size or card.image_size
-    return _width(backbone_name(config, size), size, card.channels, config.model.stem)
+    return _width(backbone_name(config.model, size, LARGE), size, card.channels, config.model.stem)
 
 
 @functools.lru_cache

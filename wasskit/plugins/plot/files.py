@@ -29,6 +29,7 @@ from typing import Any
 from wasskit.errors import UserError
 from wasskit.system.arrays import read_archive, read_array
 from wasskit.system.documents import read_json
+from wasskit.training.series import is_finite_number
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -79,7 +80,7 @@ class CostTable:
         """The points of each series, by rising cost."""
         found: dict[str, list[Point]] = {}
         for row in self.rows:
-            if _number(row.get(self.cost)) and _number(row.get(accuracy)) and row[self.cost] > 0:
+            if is_finite_number(row.get(self.cost)) and is_finite_number(row.get(accuracy)) and row[self.cost] > 0:
                 name, label = (next((str(row[k]) for k in keys if k in row), "") for keys in (_NAMES, _LABELS))
                 found.setdefault(name, []).append(Point(row[self.cost], row[accuracy], label.split(" > ")[0]))
         return {name: sorted(points, key=lambda p: p.cost) for name, points in found.items()}
@@ -115,7 +116,7 @@ def cost_tables(path: Path, cost: str | None = None) -> list[CostTable]:
             [cost] if cost is not None else [k for word in _COSTS for k in keys if k == word or k.endswith("_" + word)]
         )
         for key in costs[:1]:
-            if sum(_number(row.get(key)) for row in rows) > 1:
+            if sum(is_finite_number(row.get(key)) for row in rows) > 1:
                 table = CostTable(path, key, rows)
                 found += [table] if table.accuracies else []
     return found
@@ -148,10 +149,6 @@ def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in entry.items():
         flat |= {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {str(key): value}
     return flat
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_list_of_numbers(value: Any) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
-from wasskit.plugins.plot.runs import Run, count_of
+from wasskit.plugins.plot.runs import Run
+from wasskit.text import counted
 
 #: Settings that change neither what is learned nor what is measured, besides those declared ``runtime``.
 _IRRELEVANT = {"log_every", "eval_every", "checkpoint_every", "tensorboard"}
@@ -166,4 +167,4 @@ def _frozen(options: Mapping[str, Any]) -> str:
 
 
 def _are(number: int, noun: str) -> str:
-    return ("is " if number == 1 else "are ") + count_of(number, noun)
+    return ("is " if number == 1 else "are ") + counted(number, noun)

@@ -10,7 +10,6 @@ from wasskit.errors import UserError
 from wasskit.pictures import bars, clouds, costs, curves, dimensions, maps, spectra
 from wasskit.pictures.bars import Value
 from wasskit.pictures.look import Look
-from wasskit.plugins.plot.draw import bar_panels, cost_series, curve_panels, dimension_panels, labelled
 from wasskit.plugins.plot.files import CostTable
 from wasskit.plugins.plot.groups import Group
 from wasskit.plugins.plot.metrics import (
@@ -25,6 +24,7 @@ from wasskit.plugins.plot.metrics import (
     tabulated,
     values_of,
 )
+from wasskit.plugins.plot.panels import bar_panels, cost_series, curve_panels, dimension_panels, labelled
 from wasskit.plugins.plot.tables import make_table, records, to_csv, to_latex, to_markdown
 from wasskit.report import Report
 

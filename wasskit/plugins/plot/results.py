@@ -17,7 +17,7 @@ from wasskit.report import Report
 from wasskit.system.documents import read_csv_rows, read_text, read_toml
 from wasskit.system.files import replace_text, writing
 from wasskit.system.hints import did_you_mean
-from wasskit.text import markdown_text
+from wasskit.text import counted, markdown_text
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def _machine(environment: Mapping[str, Any]) -> str:
         return ""
     ranks, threads = device.get("ranks", 1), device.get("threads")
     parts = [str(device.get("name", "")), f"{ranks} ranks" if ranks != 1 else ""]
-    parts += [f"{threads} thread" + ("s" if threads != 1 else "")] if device.get("type") == "cpu" and threads else []
+    parts += [counted(threads, "thread")] if device.get("type") == "cpu" and threads else []
     return ", ".join(part for part in parts if part)
 
 

@@ -18,8 +18,9 @@ from typing import Any
 from wasskit.errors import UserError
 from wasskit.system.documents import LARGEST_TEXT, read_json, read_toml
 from wasskit.system.readers import UnreadableFile, reader
-from wasskit.training.run import Metric, to_metric
-from wasskit.training.series import evaluation_values, final_values, is_number, over_steps, steps_per_epoch
+from wasskit.text import counted
+from wasskit.training.run import MetricRow, metric_row
+from wasskit.training.series import evaluation_values, final_values, is_finite_number, over_steps, steps_per_epoch
 
 _FILES = ("config.toml", "metrics.csv", "summary.json")
 
@@ -34,7 +35,7 @@ class Run:
     paper: Mapping[str, Any]
     environment: Mapping[str, Any]
     summary: Mapping[str, Any] | None
-    rows: Sequence[Metric]
+    rows: Sequence[MetricRow]
     measured: Mapping[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -93,10 +94,10 @@ class Run:
         recorded = summary.get("final")
         if isinstance(recorded, Mapping):
             for key, value in recorded.items():
-                if is_number(value):
+                if is_finite_number(value):
                     values.setdefault(str(key), float(value))
         for key in ("wall_seconds", "samples_per_second"):
-            if is_number(summary.get(key)):
+            if is_finite_number(summary.get(key)):
                 values[f"run/{key}"] = float(summary[key])
         return values
 
@@ -113,7 +114,7 @@ class Run:
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
-    """The runs at ``paths``; a folder that is none itself stands for those below it.
+    """The runs at ``paths``; a folder that is no run itself stands for those below it.
 
     Raises:
         UserError: a path is not there, or there is no run in it.
@@ -167,7 +168,7 @@ def read_run(path: Path) -> Run:
     if rows is None:
         problems.append("it has no metrics.csv")
     elif unreadable:
-        problems.append(f"{count_of(unreadable, 'line')} of metrics.csv cannot be read")
+        problems.append(f"{counted(unreadable, 'line')} of metrics.csv cannot be read")
     rows = rows or []
     gone = sorted({f"{row.split}/{row.metric}" for row in rows if not math.isfinite(row.value)})
     if gone:
@@ -175,7 +176,7 @@ def read_run(path: Path) -> Run:
             "values that are not finite are left out of " + ", ".join(gone[:4]) + (" ..." if gone[4:] else "")
         )
     summary = _read_json(path / "summary.json", problems)
-    if summary is not None and rows and is_number(summary.get("steps")) and rows[-1].step > summary["steps"]:
+    if summary is not None and rows and is_finite_number(summary.get("steps")) and rows[-1].step > summary["steps"]:
         summary = None  # of an earlier, shorter training that has since been resumed
     options = document.get("options", {})
     return Run(
@@ -191,7 +192,7 @@ def read_run(path: Path) -> Run:
     )
 
 
-def _read_metrics(path: Path) -> tuple[list[Metric] | None, int]:
+def _read_metrics(path: Path) -> tuple[list[MetricRow] | None, int]:
     """The rows that can be read, and how many cannot; None where there is no such file, or none that is text."""
     try:
         return _parse_metrics(path)
@@ -200,7 +201,7 @@ def _read_metrics(path: Path) -> tuple[list[Metric] | None, int]:
 
 
 @reader("record of metrics", suffixes=(".csv",), advice="repair or remove it", largest=LARGEST_TEXT)
-def _parse_metrics(path: Path) -> tuple[list[Metric], int]:
+def _parse_metrics(path: Path) -> tuple[list[MetricRow], int]:
     """A last line without its end is one still being written."""
     text = path.read_text(encoding="utf-8", errors="replace")
     rows, unreadable = [], 0
@@ -209,7 +210,7 @@ def _parse_metrics(path: Path) -> tuple[list[Metric], int]:
             # Line by line: a quotation mark too many spoils its own line only.
             fields = next(csv.reader([line])) if '"' in line else line.split(",")
             if fields[0] != "epoch":
-                rows.append(to_metric(fields))
+                rows.append(metric_row(fields))
         except (ValueError, csv.Error):
             unreadable += bool(line.strip())
     return rows, unreadable
@@ -236,7 +237,7 @@ def _paper(document: Mapping[str, Any], summary: Mapping[str, Any] | None) -> Ma
     if not isinstance(metrics, Mapping):
         return {key: value for key, value in paper.items() if key != "metrics"}
     # The recipe of a grid has a table of figures for each of its settings; they are of no one run.
-    numbers = {key: value for key, value in metrics.items() if is_number(value)}
+    numbers = {key: value for key, value in metrics.items() if is_finite_number(value)}
     return {**paper, "metrics": numbers}
 
 
@@ -247,9 +248,5 @@ def _age(path: Path) -> str:
         return "an unknown time"
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
-            return count_of(int(seconds // size), unit)
-    return count_of(int(seconds), "second")
-
-
-def count_of(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+            return counted(int(seconds // size), unit)
+    return counted(int(seconds), "second")

@@ -10,9 +10,9 @@ from wasskit import console
 from wasskit.errors import UserError
 from wasskit.pictures.maps import Array, Transport
 from wasskit.plugins.plot.clouds import as_colours, read_colours, transport_from
-from wasskit.plugins.plot.common import read_each
 from wasskit.plugins.plot.files import CostTable, cost_tables, read_arrays, read_rows, result_files, spectra_in
 from wasskit.plugins.plot.metrics import choose
+from wasskit.plugins.plot.opening import read_each
 from wasskit.system.documents import read_json
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from wasskit.distributed.collectives import gather_with_grad
 from wasskit.evaluation.uniformity import gaussian_uniformity, w2_uniformity
 from wasskit.ot.known_gradient import known_gradient
 from wasskit.ot.polar import Method, polar_factor
-from wasskit.ot.precision import full_precision
+from wasskit.ot.precision import at_least_float32, full_precision
 
 ZeroCl = Literal["feature", "instance", "both"]
 Solver = Literal["auto", "eigh", "polar"]
@@ -34,15 +34,14 @@ Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 def in_full_precision(loss: Loss) -> Loss:
     """Make a loss leave autocast and see half-precision tensors in float32."""
 
-    def wide(value: Any) -> Any:
-        half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
-        return value.float() if half else value
+    def raised(value: Any) -> Any:
+        return at_least_float32(value) if isinstance(value, Tensor) and value.is_floating_point() else value
 
     @functools.wraps(loss)
     def wrapped(*args: Any, **kwargs: Any) -> Tensor:
         first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         with full_precision(first):
-            return loss(*map(wide, args), **{name: wide(value) for name, value in kwargs.items()})
+            return loss(*map(raised, args), **{name: raised(value) for name, value in kwargs.items()})
 
     return cast(Loss, wrapped)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from wasskit.config import OptionGroup, RecipeOptions, group, option
 from wasskit.errors import UserError
@@ -20,12 +19,12 @@ from wasskit.options import (
 )
 from wasskit.trained.options import ModelDataOptions
 
-_TERMS = {"w2": "W2", "lu": "L_U"}
-
 #: Default weights: VICReg's and VISReg's loss up to a factor where the method is the invariance, LeJEPA's about.
 _WEIGHTS = {"w2": 1.0, "lu": 1.0, "vicreg": 1.0, "sigreg": 0.05, "visreg": 1.0}
 
 Term = Literal["w2", "lu", "vicreg", "sigreg", "visreg"]
+_ANY = {"regulariser": tuple(_WEIGHTS)}
+_W2, _LU = {"regulariser": ("w2",)}, {"regulariser": ("lu",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,31 +37,39 @@ class UniformityOptions(OptionGroup):
     )  # fmt: skip
     regulariser_weight: float | None = option(
         None, help="Weight of the term at the start.", panel="Uniformity", min=0,
-        show_default="w2 and lu: by --w2-weight and --lu-weight; sigreg 0.05; others 1",
+        show_default="w2 and lu: by --w2-weight and --lu-weight; sigreg 0.05; others 1", counts_with=_ANY,
     )  # fmt: skip
     regulariser_weight_final: float | None = option(
         None, help="Weight of the term in the last epoch.", panel="Uniformity", min=0,
         show_default="w2 and lu: by --w2-weight-final and --lu-weight-final; others that at the start",
+        counts_with=_ANY,
     )  # fmt: skip
     slices: int = option(
-        256, help="Random directions per step of sigreg and visreg.", panel="Uniformity", min=1, max=65536
-    )
+        256, help="Random directions per step.", panel="Uniformity", min=1, max=65536,
+        counts_with={"regulariser": ("sigreg", "visreg")},
+    )  # fmt: skip
     stop_on_collapse: bool = option(
         False, help="End the run where the metrics of an epoch show a collapse; else it is only said.",
         panel="Uniformity", flag="--stop-on-collapse",
     )  # fmt: skip
     w2: bool = option(False, help="The same as --regulariser w2.", panel="Uniformity")
-    w2_weight: float = option(1.0, help="The same as --regulariser-weight, of W2.", panel="Uniformity", min=0)
+    w2_weight: float = option(
+        1.0, help="The same as --regulariser-weight, of W2.", panel="Uniformity", min=0, counts_with=_W2
+    )
     w2_weight_final: float | None = option(
         None, help="The same as --regulariser-weight-final, of W2.", panel="Uniformity", min=0,
-        show_default="that at the start",
+        show_default="that at the start", counts_with=_W2,
     )  # fmt: skip
-    w2_ridge: float = option(0.0, help="Multiple of the identity added to the covariance.", panel="Uniformity", min=0)
+    w2_ridge: float = option(
+        0.0, help="Multiple of the identity added to the covariance.", panel="Uniformity", min=0, counts_with=_W2
+    )
     lu: bool = option(False, help="The same as --regulariser lu.", panel="Uniformity")
-    lu_weight: float = option(1.0, help="The same as --regulariser-weight, of L_U.", panel="Uniformity", min=0)
+    lu_weight: float = option(
+        1.0, help="The same as --regulariser-weight, of L_U.", panel="Uniformity", min=0, counts_with=_LU
+    )
     lu_weight_final: float | None = option(
         None, help="The same as --regulariser-weight-final, of L_U.", panel="Uniformity", min=0,
-        show_default="that at the start",
+        show_default="that at the start", counts_with=_LU,
     )  # fmt: skip
     solver: Literal["auto", "eigh", "polar"] = option(
         "auto",
@@ -78,19 +85,8 @@ class UniformityOptions(OptionGroup):
         if self.regulariser is not None and former not in (None, self.regulariser):
             raise UserError(f"--{former} is another term than --regulariser {self.regulariser}: give one of them.")
 
-    def refuse_idle_settings(self, given: Iterable[str]) -> None:
-        """Raises ``UserError`` where the command line sets up a term (names of fields in ``given``) that is not on."""
-        for name in sorted({"regulariser_weight", "regulariser_weight_final", "slices"} & set(given)):
-            takes = ("sigreg", "visreg") if name == "slices" else tuple(_WEIGHTS)
-            if self.term not in takes:
-                raise UserError(
-                    f"--{name.replace('_', '-')} is a setting of {', '.join(takes)}: give one as --regulariser."
-                )
-        for name in sorted(given):
-            term, _, setting = name.partition("_")
-            if setting and term in _TERMS and term != self.term:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} is a setting of the {_TERMS[term]} term: add --{term} for it to count.")
+    def in_effect(self, name: str) -> Any:
+        return self.term if name == "regulariser" else super().in_effect(name)
 
     @property
     def term(self) -> Term | None:

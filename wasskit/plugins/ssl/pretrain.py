@@ -35,8 +35,6 @@ def pretrain(config: C, invocation: Invocation, make_task: Callable[[Parts[C]], 
     """Train, evaluate, compare with raw pixels and the untrained backbone, draw, report."""
     method = invocation.command.split()[-1]
     name = "-".join(part for part in (method, config.uniformity.term, config.data.dataset) if part)
-    if config.run.resume is None:
-        config.uniformity.refuse_idle_settings(invocation.given)
     with training_session(config, invocation, name=name) as session:
         config, run, term = session.config, session.run, session.config.uniformity.term
         train, bank, test = splits_of(session)

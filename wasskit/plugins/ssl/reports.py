@@ -34,7 +34,7 @@ from wasskit.plugins.ssl.metrics import METRICS
 from wasskit.plugins.ssl.network import Encoder, SslModel
 from wasskit.report import Entry, Report, Table, published
 from wasskit.training.logging import counted
-from wasskit.training.metrics_csv import Metric
+from wasskit.training.metrics_csv import MetricRow
 from wasskit.training.records import Summary
 from wasskit.training.series import over_epochs
 
@@ -71,7 +71,7 @@ def pretraining_report(
     settings: Settings,
     *,
     summary: Summary,
-    rows: Callable[[], Sequence[Metric]],
+    rows: Callable[[], Sequence[MetricRow]],
     title: str = "",
     paper: Mapping[str, Any] | None = None,
 ) -> Report:

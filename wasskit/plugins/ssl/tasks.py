@@ -16,6 +16,7 @@ from wasskit.data.loaders import Batch
 from wasskit.distributed.group import world_size
 from wasskit.distributed.norm import convert_sync_batchnorm, joint_norm, shuffle, unshuffle
 from wasskit.models.heads import MLP
+from wasskit.ot.precision import at_least_float32
 from wasskit.plugins.ssl.guard import check_collapse
 from wasskit.plugins.ssl.losses import (
     KeyQueue,
@@ -200,8 +201,8 @@ class MocoTask(PretrainTask):
         self._keys: tuple[Tensor, Tensor] | None = None
 
     def objective(self, first: Tensor, second: Tensor) -> Objective:
-        z1, z2 = (_wide(self.encoder(view)) for view in (first, second))
-        k1, k2 = (F.normalize(_wide(self._key(view))) for view in (first, second))
+        z1, z2 = (at_least_float32(self.encoder(view)) for view in (first, second))
+        k1, k2 = (F.normalize(at_least_float32(self._key(view))) for view in (first, second))
         self._keys = (k1, k2)
         loss = moco_loss(F.normalize(z1), F.normalize(z2), k1, k2, self.queue.keys, self.temperature)
         return Objective(loss, z1, z2)
@@ -259,11 +260,6 @@ class ZeroClTask(PretrainTask):
     def objective(self, first: Tensor, second: Tensor) -> Objective:
         z1, z2 = self.encoder(first), self.encoder(second)
         return Objective(zero_cl_loss(z1, z2, self.along, self.solver), z1, z2)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In float32 at least: a float64 model keeps its precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @torch.no_grad()

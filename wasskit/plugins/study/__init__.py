@@ -19,5 +19,6 @@ plugin = Plugin(
         "all": "All studies into one run directory.",
     },
     package="wasskit.plugins.study.commands",
+    aliases=dict.fromkeys(("fcc", "fbc", "icc"), "wasskit.plugins.study.commands.cloning"),
     metrics="wasskit.plugins.study.metrics:METRICS",
 )

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from wasskit.plugins.study.expectations import Expected, root_of_gamma, sphere_excess, sphere_lu_error
 from wasskit.plugins.study.laws import SphereLaw, cloned_instances_lu
 from wasskit.plugins.study.options import Rounding, kept_and_total
-from wasskit.plugins.study.sampling import Expected, root_of_gamma, sphere_excess, sphere_lu_error
 
 Kind = Literal["collapse", "dimension", "fcc", "fbc", "icc"]
 
@@ -104,7 +104,7 @@ def metrics(case: Case, sphere: Sphere, n: int, t: float = 2.0) -> tuple[float, 
 
 
 def expected(case: Case, n: int, pairs: int, t: float = 2.0) -> Expected:
-    """What one sample of ``n`` points is to show of a case, with L_U over ``pairs`` pairs; see ``sampling``.
+    """What one sample of ``n`` points is to show of a case, with L_U over ``pairs`` pairs; see `expectations.py`.
 
     With r = sqrt(d / total), W2^2 = clones + 1 - 2 r + r (2 - 2 tr S^{1/2} / sqrt d).
     """

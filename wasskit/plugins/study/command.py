@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from wasskit.config import Command, Invocation
 from wasskit.plugins.study.options import StudyOptions
 
 C = TypeVar("C", bound=StudyOptions)
+
+
+@dataclass(frozen=True)
+class StudyCommand(Command[C]):
+    """A command that makes one report, in its run directory or in one that several studies share."""
+
+    report: Callable[[C, Any], Any] = field(kw_only=True)
 
 
 def study_command(
@@ -19,7 +27,7 @@ def study_command(
     examples: tuple[str, ...],
     *,
     following: tuple[str, ...],
-) -> Command[C]:
+) -> StudyCommand[C]:
     """A command that makes ``report(config, device)`` in a run directory and names the commands ``following``."""
 
     def body(config: C, invocation: Invocation) -> Mapping[str, Any]:
@@ -27,4 +35,4 @@ def study_command(
 
         return run_study(config, invocation, name, report, following=following)
 
-    return Command(f"study {name}", options, body, help, examples)
+    return StudyCommand(f"study {name}", options, body, help, examples, report=report)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
+from wasskit.evaluation.uniformity import effective_rank_of
 from wasskit.pictures.look import Look
 from wasskit.pictures.spectra import draw_spectra
 from wasskit.plugins.study.label_free import LabelFree
@@ -31,7 +32,7 @@ def measure_report(x: Measurement, file: str, label_free: LabelFree | None = Non
         (f"L_U (t = {x.t:g})", x.lu, x.lu_uniform),
         ("length of the mean", x.mean_norm, x.n**-0.5),
         ("dimensions in use", x.used_dims, x.used_dims_expected),
-        ("effective rank", x.effective_rank, _entropy_rank(ideal)),
+        ("effective rank", x.effective_rank, float(effective_rank_of(torch.from_numpy(ideal).exp()))),
         ("numerical rank", x.numerical_rank, min(x.m, x.n - 1)),
         ("distinct embeddings", x.distinct, x.n),
         (nearest, x.neighbour, x.neighbour_expected),
@@ -84,10 +85,3 @@ def measure_report(x: Measurement, file: str, label_free: LabelFree | None = Non
 def _label_free_table(x: LabelFree) -> Table:
     columns = ("label-free measure", "measured", "uniform sample", "standard deviation")
     return Table(columns, x.rows(), digits=4)
-
-
-def _entropy_rank(log_eigenvalues: NDArray[np.float64]) -> float:
-    """Effective rank of a spectrum of log eigenvalues."""
-    singular = np.exp(log_eigenvalues / 2)
-    shares = singular[singular > 0] / singular.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from wasskit.evaluation.uniformity import w2_uniformity
+from wasskit.plugins.study.expectations import projected_normal_sample
 from wasskit.plugins.study.figures import circle_panels, shift_panels
 from wasskit.plugins.study.laws import projected_normal_metrics
 from wasskit.plugins.study.samples import log_potentials
-from wasskit.plugins.study.sampling import projected_normal_sample
 from wasskit.plugins.study.uniformity import agreement, deviations
 from wasskit.report import Report, Table
 

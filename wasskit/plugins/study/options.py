@@ -106,6 +106,10 @@ class UniformityOptions(RepeatedOptions):
         return self.n or (quick if self.quick else full)
 
 
+Cloning = Literal["fcc", "fbc", "icc"]
+"""What is cloned: features, blocks of zeros, or instances."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CloningOptions(UniformityOptions):
     """A study of clones: dimension, degrees of collapse, number of copies."""

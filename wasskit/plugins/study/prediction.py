@@ -22,7 +22,7 @@ from wasskit.report import Report, Table
 from wasskit.system.documents import read_json
 from wasskit.system.files import replace_text
 from wasskit.training.run import RunDirectory
-from wasskit.training.series import evaluation_values, final_values, is_number, over_steps
+from wasskit.training.series import evaluation_values, final_values, is_finite_number, over_steps
 
 LEAST = 3
 """Runs that a rank correlation needs."""
@@ -47,7 +47,7 @@ class Probed:
 
 
 def probed_runs(paths: Sequence[Path], accuracy: str) -> list[Probed]:
-    """The runs at ``paths``, a folder that is none standing for those right below it, with their accuracy.
+    """The runs at ``paths``, a folder that is no run standing for those right below it, with their accuracy.
 
     Raises:
         UserError: a path holds no run, a run lacks the accuracy, or they are fewer than three.
@@ -116,7 +116,7 @@ def measured_run(
     if not recompute and path.is_file():
         kept = read_json(path)
         values = kept.get("measures") if isinstance(kept, Mapping) else None
-        if isinstance(values, Mapping) and kept.get("of") == state and all(map(is_number, values.values())):
+        if isinstance(values, Mapping) and kept.get("of") == state and all(map(is_finite_number, values.values())):
             return {str(name): float(value) for name, value in values.items()}
     from wasskit.plugins.study.label_free import measure_label_free
     from wasskit.plugins.study.verdict import check_embeddings, measure_embeddings

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
 from wasskit.plugins.study.cases import Case, CaseResult, collapsed
 from wasskit.plugins.study.laws import sphere_lu, subspace_w2
-from wasskit.plugins.study.options import CloningOptions, UniformityOptions
+from wasskit.plugins.study.options import Cloning, CloningOptions, UniformityOptions
 from wasskit.plugins.study.uniformity import percent, run_cases, study_report
 from wasskit.report import Report
 
@@ -58,7 +57,7 @@ _CLONING = {
 }
 
 
-def cloning_report(kind: Literal["fcc", "fbc", "icc"], config: CloningOptions, device: torch.device) -> Report:
+def cloning_report(kind: Cloning, config: CloningOptions, device: torch.device) -> Report:
     """Both metrics over the number k of clones: of features, of blocks of zeros, or of instances."""
     copies = range(config.copies + 1)
     cases: list[Case] = [

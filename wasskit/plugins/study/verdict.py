@@ -22,9 +22,9 @@ from torch import Tensor
 
 from wasskit.errors import UserError
 from wasskit.evaluation.uniformity import FeatureMoments
+from wasskit.plugins.study.expectations import root_of_gamma, sphere_excess
 from wasskit.plugins.study.laws import nearest_neighbour_distance, spectral_loss, sphere_lu
 from wasskit.plugins.study.samples import log_potentials
-from wasskit.plugins.study.sampling import root_of_gamma, sphere_excess
 
 #: Below this share of the expected dimensions a representation counts as collapsed.
 _USED = 0.75
@@ -45,7 +45,7 @@ class Measurement:
     """Everything that is measured of (N, m) embeddings, each row divided by its length.
 
     Args:
-        zeros: rows of length 0, which lie on no sphere and are left out (of the alignment, pairs with such a row).
+        zeros: rows of length 0, which have no direction and are left out (of the alignment, pairs with such a row).
         w2_expected, lu_uniform: what N uniform points would show.
         used_dims, used_dims_expected: d* and its value for N uniform points.
         location, spread: the shares |mu|^2 and the covariance's part of W2^2.

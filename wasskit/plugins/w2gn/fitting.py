@@ -14,6 +14,7 @@ from wasskit import console
 from wasskit.config import part
 from wasskit.data.toy import Measure
 from wasskit.distributed.group import is_main
+from wasskit.ot.precision import full_precision
 from wasskit.plugins.w2gn.core.dual import Kept, better_of
 from wasskit.plugins.w2gn.core.evaluation import flat
 from wasskit.plugins.w2gn.core.stages import FirstStage, Points, TwoStages
@@ -178,7 +179,10 @@ def saved(
     if decides(session.config):
         maps, kept = better_of(maps, *fresh())
         if not kept.trained:
-            with torch.no_grad(), preserved_rng(session.device, session.config.run.seed):
+            with (
+                torch.no_grad(), preserved_rng(session.device, session.config.run.seed),
+                full_precision(next(maps.parameters())),
+            ):  # fmt: skip
                 summary = dataclasses.replace(summary, final=flat(scores(maps)))
         session.run.write_summary(summary.as_dict() | kept.as_dict())
         console.log(kept.note())

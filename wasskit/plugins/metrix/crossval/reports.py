@@ -112,7 +112,7 @@ def crossval_report(
 
 
 def unfinished(results: Sequence[Result], last: int) -> list[str]:
-    """A sentence on those of which most models were best at the last epoch; none where there are none."""
+    """A sentence on those of which most models were best at the last epoch; empty without such."""
     found = [
         f"{r.loss}/{r.mode} ({r.epochs.count(last)} of {len(r.epochs)})"
         for r in results

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from wasskit.distributed.collectives import gather_with_grad
+from wasskit.ot.precision import at_least_float32
 from wasskit.plugins.metrix.mixers.base import Sources, pair_cosines
 from wasskit.plugins.metrix.pairs import Mixing, Triples
 from wasskit.system.transfer import to_device
@@ -38,7 +39,7 @@ class FeatureMixer:
         self.maps, self.head = maps, sources.head
 
     def cosines(self, anchors: Tensor, embeddings: Tensor, triples: Triples, mixing: Mixing) -> Tensor:
-        maps = gather_with_grad(self.maps if self.maps.dtype == torch.float64 else self.maps.float())
+        maps = gather_with_grad(at_least_float32(self.maps))
         return pair_cosines(
             lambda x, n: feature_embeddings(maps, self.head, x, n, mixing.lam), anchors, triples, len(maps)
         )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from wasskit.distributed.collectives import gather_with_grad
 from wasskit.ot.nesting import check_dims
-from wasskit.ot.precision import full_precision
+from wasskit.ot.precision import at_least_float32, full_precision
 from wasskit.ot.sinkhorn import nested_sinkhorn_divergences
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
 
@@ -154,7 +154,7 @@ class LabelLoss(nn.Module):
             terms["wasserstein"] = losses.wasserstein
         if self.cosine_weight:
             with full_precision(adapted):
-                values = torch.stack([self._cosine(_raised(adapted), labels, d) for d in objective.dims])
+                values = torch.stack([self._cosine(at_least_float32(adapted), labels, d) for d in objective.dims])
                 total = total + self.cosine_weight * (objective.ce_weights @ values)
             terms["cosine_ce"] = values.detach().mean()
         if self.keep_weight:
@@ -190,7 +190,7 @@ class PairLoss(nn.Module):
         """queries (Q_r, m), documents (D_r, m): this rank's shares; relevance (Q, D) of all, no row zero, NaN where a
         document is no candidate for a query."""
         with full_precision(queries):
-            queries, documents = gather_with_grad(_raised(queries)), gather_with_grad(_raised(documents))
+            queries, documents = (gather_with_grad(at_least_float32(share)) for share in (queries, documents))
             losses = self._losses(queries, documents, relevance)
         terms = {f"ranking@{d}": v for d, v in zip(self.dims, losses.detach(), strict=True)}
         return AdaptLosses(losses.sum(), {**terms, "ranking": losses.detach().mean()})
@@ -223,8 +223,3 @@ def _directed(x: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     return F.normalize(_directed(x), dim=1)
-
-
-def _raised(x: Tensor) -> Tensor:
-    """Float32 at least."""
-    return x if x.dtype == torch.float64 else x.float()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,13 +40,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """What an option stands for that depends on what is learned from."""
 
-SETTINGS_OF: dict[str, tuple[Learns, ...]] = {
-    **dict.fromkeys(("alpha", "label_smoothing", "ce_weights", "tied", "sinkhorn", "head_lr"), ("labels",)),
-    **dict.fromkeys(("cosine_weight", "keep_weight", "classes"), ("labels",)),
-    **dict.fromkeys(("pair_weight", "centre", "near", "pool"), ("neighbours",)),
-    **dict.fromkeys(("wasserstein_weight", "beta", "blur"), ("labels", "neighbours")),
-}
-"""Options of one objective -> what is learned from where they count."""
+_LABELS, _NEIGHBOURS = {"learn": ("labels",)}, {"learn": ("neighbours",)}
+_LABELS_OR_NEIGHBOURS = {"learn": ("labels", "neighbours")}
 
 
 def _depends(name: str) -> str:
@@ -62,6 +56,10 @@ class AdaptTrainingOptions(OptionGroup):
         ObjectiveOptions(wasserstein_weight=0.0),
         help={"dims": "Nested dimensions, increasing; the largest is the adapted vectors'."},
         show_default={"dims": "8, 16, 32, ... and the whole width"},
+        counts_with={
+            **dict.fromkeys(("alpha", "label_smoothing", "ce_weights", "tied", "sinkhorn"), _LABELS),
+            **dict.fromkeys(("wasserstein_weight", "beta", "blur"), _LABELS_OR_NEIGHBOURS),
+        },
     )
     update: UpdateOptions = UpdateOptions(optimizer="adamw", weight_decay=0.01, clip_norm=1.0, warmup_epochs=1)
     cadence: CadenceOptions = CadenceOptions()
@@ -89,24 +87,29 @@ class AdaptTrainingOptions(OptionGroup):
     classes: Literal["auto", "known", "new"] = option(
         "auto", help="Whose classes the vectors to come are of: those of the labels (known), or others too (new), "
         "which bear less of what labels teach; auto: as --test-labels say, new without.", panel="Model", absent="new",
+        counts_with=_LABELS,
     )  # fmt: skip
-    cosine_weight: float = option(1.0, help="Weight of the cross entropies by cosine (labels).", panel="Method", min=0)
+    cosine_weight: float = option(
+        1.0, help="Weight of the cross entropies by cosine.", panel="Method", min=0, counts_with=_LABELS
+    )
     keep_weight: float = option(
-        0.1, help="Weight of the neighbours as they were, within the batch (labels).", panel="Method", min=0
+        0.1, help="Weight of the neighbours as they were, within the batch.", panel="Method", min=0, counts_with=_LABELS
     )
     temperature: float | None = option(
         None, help="Temperature of cosines in the objective.", panel="Method", above=0,
         show_default=_depends("temperature"),
     )  # fmt: skip
     pair_weight: float = option(
-        0.0, help="Weight of the similarities of global pairs (neighbours).", panel="Method", min=0
+        0.0, help="Weight of the similarities of global pairs.", panel="Method", min=0, counts_with=_NEIGHBOURS
     )
     centre: float = option(
-        0.5, help="Share of the mean vector that is taken off before similarities are compared (neighbours).",
-        panel="Method", min=0, max=1, absent=0.0,
+        0.5, help="Share of the mean vector that is taken off before similarities are compared.",
+        panel="Method", min=0, max=1, absent=0.0, counts_with=_NEIGHBOURS,
     )  # fmt: skip
-    near: int = option(4, help="Neighbours drawn for each anchor (neighbours).", panel="Method", min=1)
-    pool: int = option(30, help="Nearest vectors that they are drawn from (neighbours).", panel="Method", min=1)
+    near: int = option(4, help="Neighbours drawn for each anchor.", panel="Method", min=1, counts_with=_NEIGHBOURS)
+    pool: int = option(
+        30, help="Nearest vectors that they are drawn from.", panel="Method", min=1, counts_with=_NEIGHBOURS
+    )
     epochs: int | None = option(
         None, help="Passes over the training set.", panel="Optimisation", min=1, show_default=_depends("epochs")
     )
@@ -117,7 +120,9 @@ class AdaptTrainingOptions(OptionGroup):
     lr: float | None = option(
         None, help="Learning rate (peak).", panel="Optimisation", above=0, show_default=_depends("lr")
     )
-    head_lr: float = option(1e-2, help="Learning rate of the classifiers (peak).", panel="Optimisation", above=0)
+    head_lr: float = option(
+        1e-2, help="Learning rate of the classifiers (peak).", panel="Optimisation", above=0, counts_with=_LABELS
+    )
 
     def validate(self) -> None:
         super().validate()
@@ -202,15 +207,8 @@ class AdaptOptions(RecipeOptions):
         if self.test_labels is not None and self.test is None:
             raise UserError("--test-labels belong to the vectors of --test.")
 
-    def refuse_idle_settings(self, given: Iterable[str]) -> None:
-        """Raises ``UserError`` where the command line sets up (``given``: names of fields) what is not learned from."""
-        for name in sorted(given):
-            takes = SETTINGS_OF.get(name, (self.learns,))
-            if self.learns not in takes:
-                raise UserError(
-                    f"--{name.replace('_', '-')} is a setting of learning from {' or '.join(takes)}; this adaptor "
-                    f"learns from {self.learns}: leave it out, or choose by --learn."
-                )
+    def in_effect(self, name: str) -> Any:
+        return self.learns if name == "learn" else super().in_effect(name)
 
     def resolved(self) -> Self:
         """With a value for everything that depends on what is learned from."""

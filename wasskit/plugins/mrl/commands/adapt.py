@@ -28,7 +28,7 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.training.session import training_session
     from wasskit.training.stepper import Updates
 
-    data = _first_read(config, invocation)
+    data = _first_read(config)
     name = config.train.stem if config.train is not None else "digits-adapted"
     config = config.resolved()
     with training_session(config, invocation, name=name) as session:
@@ -58,13 +58,12 @@ def body(config: MrlAdapt, invocation: Invocation) -> Mapping[str, Any]:
     return content | {"run": str(run.path), "figures": told["figures"]}
 
 
-def _first_read(config: MrlAdapt, invocation: Invocation) -> tuple[Vectors, Vectors | None] | None:
+def _first_read(config: MrlAdapt) -> tuple[Vectors, Vectors | None] | None:
     """The vectors of a new run, read before there is a run directory: a wrong request leaves none behind."""
     from wasskit.plugins.mrl.adapt.report import read_vectors_of
 
     if config.run.resume is not None or config.run.requeue:
         return None
-    config.refuse_idle_settings(invocation.given)
     return read_vectors_of(config)
 
 

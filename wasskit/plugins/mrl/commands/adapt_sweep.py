@@ -33,7 +33,7 @@ class MrlAdaptSweep(JobOptions, AdaptOptions):
 def body(config: MrlAdaptSweep, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.mrl.adapt.data import vector_width
     from wasskit.plugins.mrl.grid import ADAPTORS
-    from wasskit.plugins.mrl.series import run_grid, whole_grid
+    from wasskit.plugins.mrl.sweeping import run_grid, whole_grid
 
     config, axes = whole_grid(config, ADAPTORS)
     if "method" in axes and config.learns != "labels":

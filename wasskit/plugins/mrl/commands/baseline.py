@@ -21,7 +21,7 @@ class MrlBaseline(GridOptions):
 
 
 def body(config: MrlBaseline, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.mrl.series import run_grid
+    from wasskit.plugins.mrl.sweeping import run_grid
     from wasskit.plugins.mrl.task import backbone_width
 
     if config.machine.array and not config.seeds:

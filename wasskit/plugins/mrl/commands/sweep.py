@@ -28,7 +28,7 @@ class MrlSweep(GridOptions):
 
 
 def body(config: MrlSweep, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.mrl.series import run_grid, whole_grid
+    from wasskit.plugins.mrl.sweeping import run_grid, whole_grid
     from wasskit.plugins.mrl.task import backbone_width
 
     config, axes = whole_grid(config)

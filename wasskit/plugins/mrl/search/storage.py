@@ -113,7 +113,7 @@ def is_index(path: Path) -> bool:
 
 
 def has_others(folder: Path) -> bool:
-    """Whether a folder holds files that no index has; those of an index that was never finished are none."""
+    """Whether a folder holds files that no index has; those of an unfinished index do not count."""
     return not all(
         path.name in (LOCK, DESCRIPTION) or _OURS.fullmatch(path.name) or is_leftover(path) for path in folder.iterdir()
     )
@@ -201,7 +201,7 @@ class Store:
             ) from None
 
     def clear(self) -> None:
-        """Remove files that the description does not name. Only for who holds the lock."""
+        """Remove files that the description does not name. Only for the holder of the lock."""
         named: set[str] = set()
         if is_index(self.folder):
             try:

@@ -26,8 +26,8 @@ class PlotCompare(CommandOptions):
 
 
 def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.plot.common import open_groups
-    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.opening import open_groups
+    from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import Axes, compare_report
 
     report = compare_report(

@@ -21,8 +21,8 @@ class PlotCurves(CommandOptions):
 
 
 def body(config: PlotCurves, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.plot.common import open_groups
-    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.opening import open_groups
+    from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import Axes, curves_report
 
     axes = Axes(**vars(config.axes))

@@ -22,8 +22,8 @@ class PlotDims(CommandOptions):
 
 
 def body(config: PlotDims, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.plot.common import open_groups
-    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.opening import open_groups
+    from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import dims_report
 
     report = dims_report(

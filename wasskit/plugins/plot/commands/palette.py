@@ -25,7 +25,7 @@ class PlotPalette(CommandOptions):
 
 
 def body(config: PlotPalette, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import palette_report
     from wasskit.plugins.plot.sources import named, palettes_of
 

@@ -29,8 +29,8 @@ class PlotReport(CommandOptions):
 def body(config: PlotReport, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.errors import UserError
-    from wasskit.plugins.plot.common import warn_of_problems
-    from wasskit.plugins.plot.report import write_report
+    from wasskit.plugins.plot.opening import warn_of_problems
+    from wasskit.plugins.plot.page import write_report
     from wasskit.plugins.plot.runs import read_runs
 
     runs = read_runs([config.source.run])

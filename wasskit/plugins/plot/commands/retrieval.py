@@ -34,7 +34,7 @@ class PlotRetrieval(CommandOptions):
 
 def body(config: PlotRetrieval, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
-    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import costs_report
     from wasskit.plugins.plot.sources import costs_of, other_name
 

@@ -30,7 +30,7 @@ class PlotSpectrum(CommandOptions):
 
 def body(config: PlotSpectrum, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
-    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import spectrum_report
     from wasskit.plugins.plot.sources import named, spectra_of
 

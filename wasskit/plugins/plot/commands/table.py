@@ -56,7 +56,7 @@ class PlotTable(CommandOptions):
 
 def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
-    from wasskit.plugins.plot.common import open_groups
+    from wasskit.plugins.plot.opening import open_groups
     from wasskit.plugins.plot.reports import table_report
     from wasskit.report import show
     from wasskit.system.files import replace_text, writing

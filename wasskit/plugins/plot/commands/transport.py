@@ -25,7 +25,7 @@ class PlotTransport(CommandOptions):
 
 
 def body(config: PlotTransport, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.plot.look import finish, look_of
+    from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import transport_report
     from wasskit.plugins.plot.sources import transports_of
 

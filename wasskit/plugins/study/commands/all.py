@@ -27,20 +27,20 @@ class StudyAll(RepeatedOptions):
 
 
 def body(config: StudyAll, invocation: Invocation) -> Mapping[str, Any]:
-    import importlib
     import time
 
+    from wasskit.plugins.study import plugin
     from wasskit.plugins.study.session import finish, study_run, write_report
 
     started = time.perf_counter()
     with study_run(config, invocation, "all") as (run, device):
         results, written = {}, []
         for name in config.only:
-            module = importlib.import_module(f"wasskit.plugins.study.commands.{name}")
-            kind = module.command.options
+            command = plugin.find(name)
+            kind = command.options
             shared = {f.name for f in fields(kind)} & {f.name for f in fields(StudyAll)}
             settings = kind(**{key: getattr(config, key) for key in shared})
-            report = module.report(settings, device)
+            report = command.report(settings, device)
             results[name] = report.result
             written += write_report(run, report)
         result = results[config.only[0]] if len(config.only) == 1 else results

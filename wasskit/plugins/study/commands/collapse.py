@@ -32,7 +32,7 @@ class StudyCollapse(UniformityOptions):
 
 
 def report(config: StudyCollapse, device: Any) -> Any:
-    """The study itself."""
+    """The report of the study, which `study all` makes too."""
     from wasskit.plugins.study.studies import collapse_report
 
     return collapse_report(config, config.dims, config.levels, device)

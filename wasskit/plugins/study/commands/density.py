@@ -36,7 +36,7 @@ class StudyDensity(StudyOptions):
 
 
 def report(config: StudyDensity, device: Any) -> Any:
-    """The study itself."""
+    """The report of the study, which `study all` makes too."""
     from wasskit.plugins.study.density import density_report
 
     n = config.n or (20_000 if config.quick else 200_000)

@@ -43,7 +43,7 @@ class StudyDimension(UniformityOptions):
 
 
 def report(config: StudyDimension, device: Any) -> Any:
-    """The study itself."""
+    """The report of the study, which `study all` makes too."""
     from wasskit.plugins.study.studies import dimension_report
 
     return dimension_report(config, config.cells, device)

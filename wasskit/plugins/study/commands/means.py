@@ -25,7 +25,7 @@ class StudyMeans(RepeatedOptions):
 
 
 def report(config: StudyMeans, device: Any) -> Any:
-    """The study itself."""
+    """The report of the study, which `study all` makes too."""
     from wasskit.plugins.study.means import means_report
 
     return means_report(

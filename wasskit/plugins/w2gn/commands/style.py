@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, group, option
-from wasskit.errors import UserError
 from wasskit.plugins.w2gn.options import (
     ObjectiveOptions,
     PotentialOptions,
@@ -32,6 +31,7 @@ class W2gnStyle(TransportOptions):
             "start": "Start at the optimal transport between the Gaussians of the colours, at the identity, or "
             "pre-train the published networks to the identity."
         },
+        counts_with={key: {} for key in ("hidden", "rank", "activation", "dropout", "start_samples")},
     )
 
     images: Path | None = option(
@@ -53,7 +53,6 @@ def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.w2gn.fitting import conclude, train
     from wasskit.training.session import training_session
 
-    refuse_dense_settings(invocation.given)
     with training_session(config, invocation, name="style") as session:
         config = session.config
         if config.images is not None:
@@ -72,12 +71,6 @@ def body(config: W2gnStyle, invocation: Invocation) -> Mapping[str, Any]:
         trained = train(session, transport, x, y, style.scores, about=about, fresh=lambda: Points(style.x, style.y))
         report = style.report(trained.transport, trained.final)
         return conclude(trained, report, ("style", "--images", "FOLDER"), ("apply", trained.map_path, "IMAGE"))
-
-
-def refuse_dense_settings(given: Iterable[str]) -> None:
-    """Raises ``UserError`` where the command line sets up (``given``: fields) networks without convolutions."""
-    for name in sorted({"hidden", "rank", "activation", "dropout", "start_samples"} & set(given)):
-        raise UserError(f"--{name.replace('_', '-')} has no effect on maps of images: leave it out, or set --width.")
 
 
 def seconds_per_image(transport: Any, x: Any, y: Any) -> float:

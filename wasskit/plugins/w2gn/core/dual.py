@@ -33,6 +33,7 @@ from torch import Tensor
 
 from wasskit.distributed.shard import map_shards
 from wasskit.models.icnn import Potential, QuadraticPotential
+from wasskit.ot.precision import in_float64
 from wasskit.plugins.w2gn.core.objective import solve
 from wasskit.plugins.w2gn.core.transport import W2GN
 
@@ -181,9 +182,8 @@ def dual_value(transport: W2GN, x: Tensor, y: Tensor, *, offset: Tensor | None =
 
 
 def _wide(transport: W2GN, *points: Tensor) -> tuple[W2GN, Tensor, Tensor]:
-    dtype = torch.float32 if points[0].device.type == "mps" else torch.float64
-    x, y = (sample.to(dtype) for sample in points)
-    return copy.deepcopy(transport).requires_grad_(False).eval().to(x.device, dtype), x, y
+    x, y = map(in_float64, points)
+    return copy.deepcopy(transport).requires_grad_(False).eval().to(x.device, x.dtype), x, y
 
 
 def _quadratic(potential: Potential) -> QuadraticPotential:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wasskit.ot.precision import in_float64
 from wasskit.plugins.w2gn.core.transport import W2GN, Refine
 
 
@@ -58,20 +59,15 @@ class FramedTransport(nn.Module):
         return torch.cat(parts) if parts else points.clone()
 
 
-def wide(points: Tensor) -> Tensor:
-    """The points in float64, where their device has it."""
-    return points.float() if points.device.type == "mps" else points.double()
-
-
 def framed(points: Tensor, centre: Tensor, matrix: Tensor | None) -> Tensor:
     """``B (x - a)`` for points (N, D), in float64."""
-    moved = wide(points) - wide(centre)
-    return moved if matrix is None else moved @ wide(matrix).mT
+    moved = in_float64(points) - in_float64(centre)
+    return moved if matrix is None else moved @ in_float64(matrix).mT
 
 
 def unframed(points: Tensor, centre: Tensor, matrix: Tensor | None) -> Tensor:
     """``a + B^-1 x``, what `framed` undoes, in float64."""
-    moved = wide(points)
+    moved = in_float64(points)
     if matrix is not None:
-        moved = torch.linalg.solve(wide(matrix), moved.mT).mT
-    return moved + wide(centre)
+        moved = torch.linalg.solve(in_float64(matrix), moved.mT).mT
+    return moved + in_float64(centre)

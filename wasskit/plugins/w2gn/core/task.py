@@ -13,6 +13,7 @@ from wasskit.distributed.shard import shard_indices, shard_weight
 from wasskit.errors import UserError
 from wasskit.models.icnn import DenseICNN
 from wasskit.ot.gaussian import Balance
+from wasskit.ot.precision import full_precision
 from wasskit.plugins.w2gn.core.objective import identity_objective
 from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
 from wasskit.plugins.w2gn.options import ObjectiveOptions, StepOptions, TransportOptions
@@ -148,7 +149,7 @@ class TransportTask(Task):
         torch._foreach_lerp_(averages, weights, 1.0 - decay)
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(next(self.averaged.parameters())):  # as the maps are saved
             return {split: dict(values) for split, values in self.scores(self.averaged).items()}
 
 

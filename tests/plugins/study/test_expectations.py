@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import special
 
-from wasskit.plugins.study import sampling
+from wasskit.plugins.study import expectations
 from wasskit.plugins.study.cases import Case, collapsed, expected, metrics
 from wasskit.plugins.study.laws import projected_normal_metrics, spectral_loss, sphere_lu
 
@@ -47,14 +47,14 @@ def assert_law(values: list[float], mean: float, error: float, slack: float = 0.
 
 def test_root_of_a_gamma_variable() -> None:
     # A chi-squared variable with one degree of freedom is the square of a normal, whose |x| has the mean sqrt(2/pi).
-    assert sampling.root_of_gamma(1.0, 2.0) == pytest.approx(
+    assert expectations.root_of_gamma(1.0, 2.0) == pytest.approx(
         (math.sqrt(2 / math.pi), math.sqrt(1 - 2 / math.pi)), abs=1e-12
     )
     # The series and the logarithms meet.
-    below, above = (sampling.root_of_gamma(1.0, 1 / shape) for shape in (0.9999e4, 1.0001e4))
+    below, above = (expectations.root_of_gamma(1.0, 1 / shape) for shape in (0.9999e4, 1.0001e4))
     assert below == pytest.approx(above, rel=1.1e-4)
-    assert sampling.root_of_gamma(2.0, 0.0) == (math.sqrt(2.0), 0.0)
-    assert sampling.root_of_gamma(0.0, 0.0) == (0.0, 0.0)
+    assert expectations.root_of_gamma(2.0, 0.0) == (math.sqrt(2.0), 0.0)
+    assert expectations.root_of_gamma(0.0, 0.0) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(("kept", "total", "n"), [(1, 1, 100), (1, 2, 100), (2, 2, 100), (5, 5, 200), (20, 40, 400)])
@@ -71,7 +71,7 @@ def test_what_the_limit_leaves_out() -> None:
     generator, n, d = np.random.default_rng(1), 400, 100
     values = [w2_of(sphere(generator, n, d), d) ** 2 for _ in range(300)]
     error = statistics.stdev(values) / math.sqrt(300)
-    mean, variance = sampling.sphere_excess(d, n)
+    mean, variance = expectations.sphere_excess(d, n)
     assert abs(statistics.fmean(values) - mean) < 3 * error
     assert abs(statistics.fmean(values) - (2 - 2 * spectral_loss(d, n))) > 3 * error
     assert statistics.stdev(values) == pytest.approx(math.sqrt(variance), rel=0.2)
@@ -84,7 +84,7 @@ def test_fewer_points_than_dimensions(n: int, d: int, count: int) -> None:
     generator = np.random.default_rng(2)
     values = [w2_of(sphere(generator, n, d), d) ** 2 for _ in range(count)]
     spread = statistics.stdev(values)
-    mean, variance = sampling.sphere_excess(d, n)
+    mean, variance = expectations.sphere_excess(d, n)
     assert abs(statistics.fmean(values) - mean) < 4 * spread / math.sqrt(count)
     assert spread == pytest.approx(math.sqrt(variance), rel=0.25)
 
@@ -94,7 +94,7 @@ def test_fewer_points_than_dimensions(n: int, d: int, count: int) -> None:
 def test_lu_of_samples_of_spheres(d: int, t: float) -> None:
     generator, n = np.random.default_rng(3), 300
     values = [lu_of(sphere(generator, n, d), t) for _ in range(800)]
-    error = sampling.sphere_lu_error(d, n * (n - 1) // 2, t)
+    error = expectations.sphere_lu_error(d, n * (n - 1) // 2, t)
     # The logarithm of a mean is lower by half its relative variance.
     assert_law(values, sphere_lu(d, t) - error**2 / 2, error)
 
@@ -162,7 +162,7 @@ def test_samples_of_projected_normals(shift: float) -> None:
         z = x / np.linalg.norm(x, axis=1, keepdims=True)
         w2.append(w2_of(z, 2))
         lu.append(lu_of(z))
-    law = sampling.projected_normal_sample(shift, n, n * (n - 1) // 2)
+    law = expectations.projected_normal_sample(shift, n, n * (n - 1) // 2)
     assert_law(w2, law.w2, law.w2_error, slack=2e-3 * law.w2)
     exact = projected_normal_metrics(shift)[1]
     assert_law(lu, exact - law.lu_error**2 / 2, law.lu_error)
@@ -171,7 +171,7 @@ def test_samples_of_projected_normals(shift: float) -> None:
 def test_no_shift_is_the_uniform_circle() -> None:
     n, pairs = 1000, 10**5
     (case,) = collapsed("collapse", 2, 0.0)
-    circle, law = expected(case, n, pairs), sampling.projected_normal_sample(0.0, n, pairs)
+    circle, law = expected(case, n, pairs), expectations.projected_normal_sample(0.0, n, pairs)
     assert law.w2 == pytest.approx(circle.w2, rel=1e-3)
     assert law.w2_error == pytest.approx(circle.w2_error, rel=3e-3)
     assert law.lu_error == pytest.approx(circle.lu_error, rel=1e-9)
@@ -182,7 +182,7 @@ def test_no_shift_is_the_uniform_circle() -> None:
 
 @pytest.mark.slow
 def test_points_that_are_nearly_one() -> None:
-    law = sampling.projected_normal_sample(1e4, 100, 4950)
+    law = expectations.projected_normal_sample(1e4, 100, 4950)
     assert law.w2 == pytest.approx(math.sqrt(2), abs=1e-4)
     assert 0 < law.w2_error < 1e-4
     assert 0 < law.lu_error < 1e-6

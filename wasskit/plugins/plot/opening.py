@@ -1,4 +1,4 @@
-"""What several commands do: open runs and name those that are not whole."""
+"""Runs and files of the command line, opened; what is not whole about them is named."""
 
 from __future__ import annotations
 

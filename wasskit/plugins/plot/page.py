@@ -15,8 +15,6 @@ from wasskit.errors import UserError
 from wasskit.pictures import dimensions
 from wasskit.pictures.look import Look
 from wasskit.plugins.plot import html
-from wasskit.plugins.plot.common import read_each
-from wasskit.plugins.plot.draw import dimension_panels
 from wasskit.plugins.plot.files import cost_tables, read_arrays, result_files, tables_in
 from wasskit.plugins.plot.groups import Group, group_runs
 from wasskit.plugins.plot.metrics import (
@@ -29,6 +27,8 @@ from wasskit.plugins.plot.metrics import (
     recorded,
     values_of,
 )
+from wasskit.plugins.plot.opening import read_each
+from wasskit.plugins.plot.panels import dimension_panels
 from wasskit.plugins.plot.reports import Axes, costs_report, palette_report, spectrum_report, transport_report
 from wasskit.plugins.plot.runs import Run
 from wasskit.report import Report
