@@ -187,39 +187,45 @@ class Settings:
 
 def measure(declared: Benchmark, settings: Settings, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The result of each case; ``ratios`` are the times of the others by ours, ``floor`` is ours by the floor's."""
+    known = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
+    try:
+        for case in declared.cases(**arguments):
+            yield _measured(case, declared, settings)
+    finally:
+        torch.set_num_threads(known)
+
+
+def _measured(case: Case, declared: Benchmark, settings: Settings) -> dict[str, Any]:
     clock = clock_of(declared.clock, settings.threads, settings.device)
-    for case in declared.cases(**arguments):
-        missing: dict[str, str] = {}
-        ways = _ways(case, settings.peers, missing)
-        results: dict[str, object] = {}
-        first: dict[str, float] = {}
-        for name, work in ways.items():
-            began = time.perf_counter()
-            results[name] = work()
-            first[name] = time.perf_counter() - began
-        if case.agree is not None:
-            for name in results.keys() - {"ours", "floor"}:
-                case.agree(results["ours"], results[name])
-        results.clear()
-        cuda = settings.device != "cpu"
-        times = in_turns(ways, clock, settings.seconds, settings.turns, first=first, cuda=cuda)
-        times["plain"] = [value / case.plain_share for value in times.get("plain", [])]
-        ours = times.pop("ours")
-        ratios = {
-            name: spread(b / a for a, b in zip(ours, other, strict=True)) for name, other in times.items() if other
-        }
-        yield {
-            "benchmark": declared.name,
-            "size": case.size,
-            "threads": settings.threads,
-            "seconds": spread(ours)[0],
-            "rate": case.items / spread(ours)[0],
-            "floor": float(f"{1 / ratios.pop('floor')[0]:.4g}") if "floor" in ratios else None,
-            "ratios": ratios,
-            "missing": missing,
-            "note": case.note() if case.note else "",
-        }
+    missing: dict[str, str] = {}
+    ways = _ways(case, settings.peers, missing)
+    results: dict[str, object] = {}
+    first: dict[str, float] = {}
+    for name, work in ways.items():
+        began = time.perf_counter()
+        results[name] = work()
+        first[name] = time.perf_counter() - began
+    if case.agree is not None:
+        for name in results.keys() - {"ours", "floor"}:
+            case.agree(results["ours"], results[name])
+    results.clear()
+    cuda = settings.device != "cpu"
+    times = in_turns(ways, clock, settings.seconds, settings.turns, first=first, cuda=cuda)
+    times["plain"] = [value / case.plain_share for value in times.get("plain", [])]
+    ours = times.pop("ours")
+    ratios = {name: spread(b / a for a, b in zip(ours, other, strict=True)) for name, other in times.items() if other}
+    return {
+        "benchmark": declared.name,
+        "size": case.size,
+        "threads": settings.threads,
+        "seconds": spread(ours)[0],
+        "rate": case.items / spread(ours)[0],
+        "floor": float(f"{1 / ratios.pop('floor')[0]:.4g}") if "floor" in ratios else None,
+        "ratios": ratios,
+        "missing": missing,
+        "note": case.note() if case.note else "",
+    }
 
 
 def _ways(case: Case, peers: bool, missing: dict[str, str]) -> dict[str, Work]:

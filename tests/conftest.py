@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         return 0
     return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else min(8, cores())
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """No test leaves another number of threads behind, by which the sums of those after it would round differently."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    yield
+    assert not torch or torch.get_num_threads() == before
 
 
 REFERENCE = Path(__file__).parent / "reference"
