@@ -248,9 +248,20 @@ def peak_memory(declared: Benchmark, settings: Settings, arguments: Mapping[str,
     torch.set_num_threads(settings.threads)
     case = next(case for number, case in enumerate(declared.cases(**arguments)) if number == place)
     work = _ways(case, settings.peers, {})[way]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_kib()
     work()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_peak_kib() - before) / 1024
+
+
+def _peak_kib() -> int:
+    """The most KiB that this process has had resident.
+
+    Where Linux says so not by ``ru_maxrss``, which counts what the process that started this one had.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def peaks(declared: Benchmark, settings: Settings, arguments: Mapping[str, Any], place: int) -> dict[str, float]:

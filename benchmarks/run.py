@@ -73,8 +73,9 @@ def measured(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield result | {"about": one.described()}
 
 
-def in_processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Results of a process for each number of threads: libraries read theirs when they are loaded."""
+def in_processes(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
+    """Results of a process for each number of threads (libraries read theirs when they are loaded), and the exit code
+    of the first that failed, after which none is started."""
     results: list[dict[str, Any]] = []
     for threads in arguments.threads:
         limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
@@ -85,8 +86,10 @@ def in_processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             with os.fdopen(reading, encoding="utf-8") as lines:
                 results += [json.loads(line) for line in lines]
         if process.returncode:
-            sys.exit(process.returncode)
-    return results
+            last = f"after {results[-1]['benchmark']} " if results else ""
+            print(f"The process of {threads} thread(s) ended {last}with code {process.returncode}.", file=sys.stderr)
+            return results, process.returncode
+    return results, 0
 
 
 def machine() -> dict[str, Any]:
@@ -142,7 +145,7 @@ def main() -> None:
     if arguments.results is not None:
         with os.fdopen(arguments.results, "w", encoding="utf-8") as lines:
             for result in measured(arguments):
-                lines.write(json.dumps(result) + "\n")
+                print(json.dumps(result), file=lines, flush=True)
         return
     unknown = set(arguments.only) - declared().keys() if arguments.only else set()
     if unknown:
@@ -150,15 +153,20 @@ def main() -> None:
             f"--only: there is no benchmark {', '.join(sorted(unknown))}, but {', '.join(declared())}.", file=sys.stderr
         )
         sys.exit(2)
-    run = record(in_processes(arguments), arguments)
+    results, code = in_processes(arguments)
+    if not results:
+        sys.exit(code)
+    run = record(results, arguments)
+    run["complete"] &= not code  # what was measured before a failure is kept
     if run["missing"]:
         print(f"Not installed, and left out: {', '.join(run['missing'])}; pip install -e '.[bench]' has them.")
     if arguments.quick:
-        return
+        sys.exit(code)
     with arguments.history.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(run) + "\n")
     if arguments.history == report.HISTORY:
         report.write_tables(report.read_history(), titles())
+    sys.exit(code)
 
 
 def _arguments() -> argparse.Namespace:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report
+from benchmarks import report, run
 from benchmarks.harness import Case, Seconds, Settings, Work, benchmark, in_turns, measure, spread
 from benchmarks.run import titles
 
@@ -147,6 +147,19 @@ def test_page_and_readme_are_those_of_the_history() -> None:
     assert report.PAGE.read_text(encoding="utf-8") == report.page_of(run), "run `benchmarks/run.py --tables`"
     text = report.README.read_text(encoding="utf-8")
     assert text.partition(report.BEGIN)[2].partition(report.END)[0] == f"\n{report.readme_of(run)}"
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history, whole = tmp_path / "history.jsonl", a_run()
+    result = whole["results"][0] | {"about": whole["benchmarks"]["one"], "missing": {}}
+    monkeypatch.setattr(run, "in_processes", lambda _: ([result], 137))
+    monkeypatch.setattr(sys, "argv", ["run.py", "--history", str(history)])
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    assert ended.value.code == 137
+    (kept,) = report.read_history(history)
+    assert not kept["complete"]
+    assert [row["benchmark"] for row in kept["results"]] == ["one"]
 
 
 def runner(*words: str) -> subprocess.CompletedProcess[str]:
