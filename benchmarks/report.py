@@ -31,17 +31,21 @@ def read_history(path: Path = HISTORY) -> list[Run]:
 def latest(history: Sequence[Run], titles: Mapping[str, str] | None = None) -> Run | None:
     """The last run of all benchmarks, with what later runs of some have measured anew in its place.
 
+    Its conditions are the last one's where none was complete. Results of other days bear their date.
+
     Args:
         titles: of all benchmarks that there are, by name: those without a result are named in the tables.
     """
     if not history:
         return None
-    whole = max((place for place, run in enumerate(history) if run["complete"]), default=0)
-    joined = {**history[whole], "results": [dict(row) for row in history[whole]["results"]]}
-    for run in history[whole + 1 :]:
+    whole = max((place for place, run in enumerate(history) if run["complete"]), default=None)
+    base = history[-1 if whole is None else whole]
+    joined: Run = {**base, "results": [], "benchmarks": {}}
+    for run in history[whole or 0 :]:
         renewed = {row["benchmark"] for row in run["results"]}
         kept = [row for row in joined["results"] if row["benchmark"] not in renewed]
-        again = [{**row, "date": run["date"]} for row in run["results"]]
+        dated = {} if run["date"][:10] == base["date"][:10] else {"date": run["date"]}
+        again = [{**row, **dated} for row in run["results"]]
         joined = {**joined, "results": kept + again, "benchmarks": joined["benchmarks"] | run["benchmarks"]}
     return joined | {
         "unmeasured": [title for name, title in (titles or {}).items() if name not in joined["benchmarks"]]
@@ -112,7 +116,8 @@ def readme_of(run: Run) -> str:
     )
     lacking = run.get("unmeasured", ())
     if lacking:
-        words += f" {len(lacking)} more benchmarks, named there, have no figure of this version."
+        more = "1 more benchmark, named there, has" if len(lacking) == 1 else f"{len(lacking)} more, named there, have"
+        words += f" {more} no figure of this version."
     return f"{_filled(words)}\n\n{_table(['', 'plain form', 'packages'], lines)}\n{conditions(run)}\n"
 
 

@@ -125,7 +125,7 @@ def test_what_has_no_figure_is_named() -> None:
     run = report.latest([a_run()], {"one": "a | b", "three": "a product", "four": "a sum"})
     assert run is not None
     assert "Without a figure of this version: a product; a sum." in report.page_of(run)
-    assert "2 more benchmarks, named there, have no figure of this version." in " ".join(report.readme_of(run).split())
+    assert "2 more, named there, have no figure of this version." in " ".join(report.readme_of(run).split())
 
 
 def test_a_run_of_some_renews_theirs_alone() -> None:
@@ -139,6 +139,10 @@ def test_a_run_of_some_renews_theirs_alone() -> None:
     assert "- (9, 9): measured on 2026-02-02." in report.page_of(joined)
     assert report.page_of(joined).count("measured on") == 1
     assert report.latest([]) is None
+    joined = report.latest([a_run(complete=False), later])
+    assert joined is not None
+    assert joined["date"][:10] == "2026-02-02"
+    assert [row.get("date", "")[:10] for row in joined["results"]] == ["2026-01-02", "2026-01-02", ""]
 
 
 def test_page_and_readme_are_those_of_the_history() -> None:
