@@ -13,7 +13,6 @@ import json
 import math
 import multiprocessing
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from tests.trust.memory import peak_memory as resident_peak
 
 __all__ = ["Benchmark", "Case", "Seconds", "Work", "benchmark", "epochs", "main", "measure"]
 
@@ -248,20 +249,9 @@ def peak_memory(declared: Benchmark, settings: Settings, arguments: Mapping[str,
     torch.set_num_threads(settings.threads)
     case = next(case for number, case in enumerate(declared.cases(**arguments)) if number == place)
     work = _ways(case, settings.peers, {})[way]
-    before = _peak_kib()
+    before = resident_peak()
     work()
-    return (_peak_kib() - before) / 1024
-
-
-def _peak_kib() -> int:
-    """The most KiB that this process has had resident.
-
-    Where Linux says so not by ``ru_maxrss``, which counts what the process that started this one had.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (resident_peak() - before) / 2**20
 
 
 def peaks(declared: Benchmark, settings: Settings, arguments: Mapping[str, Any], place: int) -> dict[str, float]:

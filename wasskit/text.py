@@ -112,9 +112,9 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 step``, ``2 steps``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def counted(number: float, noun: str) -> str:
+    """``1 epoch``, ``2 epochs``, ``1.5 epochs``."""
+    return f"{number:.4g} {noun}" + ("" if number == 1 else "s") if number < 1e4 else f"{number:.0f} {noun}s"
 
 
 def is_number(text: str) -> bool:

@@ -100,14 +100,14 @@ def normal_bin_means(n: int, like: Tensor) -> Tensor:
 
 def _units(directions: Tensor | None, x: Tensor, count: int, kind: Kind, generator: torch.Generator | None) -> Tensor:
     """Unit directions (k, d) in float64."""
-    wide = x.new_empty(0, dtype=torch.float64)
+    like = x.new_empty(0, dtype=torch.float64)
     if directions is None:
-        return slicing_directions(count, x.shape[1], like=wide, kind=kind, generator=generator)
+        return slicing_directions(count, x.shape[1], like=like, kind=kind, generator=generator)
     if directions.ndim != 2 or directions.shape[1] != x.shape[1] or len(directions) == 0:
         raise ValueError(
             f"directions must be a matrix (k, {x.shape[1]}) of at least one, not {tuple(directions.shape)}"
         )
-    given = directions.detach().to(wide)
+    given = directions.detach().to(like)
     lengths = given.norm(dim=1, keepdim=True)
     if not bool((torch.isfinite(lengths) & (lengths > 0)).all()):
         raise ValueError("a direction is a finite vector that is not zero")

@@ -69,6 +69,11 @@ def forwarded(number: int) -> int:
     return int(signal.SIGTERM) if number == getattr(signal, "SIGHUP", None) else number
 
 
+def number_of(error: BaseException) -> int:
+    """The signal that an ``Interrupted``, a `Stopped` or a ``KeyboardInterrupt`` stands for."""
+    return int(getattr(error, "signal_number", signal.SIGINT))
+
+
 def name_of(number: int) -> str:
     """``SIGTERM`` for 15; the number of a signal without a name."""
     try:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
+from wasskit.text import counted
+
 
 class Reporter(Protocol):
     """Where the loop reports. Values are means on the host; nothing here waits for a device."""
@@ -159,11 +161,6 @@ def make_reporter(*, quiet: bool = False, console: Any = None) -> Reporter:
 def _listed(values: Mapping[str, float], most: int = 8) -> str:
     listed = [f"{name} {value:.4g}" for name, value in values.items()]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
-
-
-def counted(number: float, noun: str) -> str:
-    """``1 epoch``, ``2 epochs``, ``1.5 epochs``."""
-    return f"{number:.4g} {noun}" + ("" if number == 1 else "s") if number < 1e4 else f"{number:.0f} {noun}s"
 
 
 def _clock(seconds: float) -> str:

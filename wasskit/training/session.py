@@ -15,7 +15,6 @@ import contextlib
 import functools
 import os
 import shlex
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,7 +44,7 @@ from wasskit.distributed.launch import is_restarted, read_saved
 from wasskit.errors import Interrupted, UserError
 from wasskit.options import DataOptions, DeviceOptions, LoopOptions, OptimizerOptions, RunOptions, TrainingDeviceOptions
 from wasskit.ot.precision import tf32_products
-from wasskit.system.signals import Stopped, name_of
+from wasskit.system.signals import Stopped, name_of, number_of
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import seed_all
 from wasskit.training.checkpointing import SavedConfig
@@ -188,7 +187,7 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
             if found is None and is_main():
                 run.remove_if_empty()
             if isinstance(error, KeyboardInterrupt | Stopped) and run.has_checkpoint:
-                number = getattr(error, "signal_number", signal.SIGINT)
+                number = number_of(error)
                 raise Interrupted(
                     number,
                     f"Stopped by {name_of(number)}; what is trained is saved, go on with --resume "

@@ -27,7 +27,7 @@ from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS, NEIGHBOURS
 from wasskit.plugins.mrl.network import MrlModel
 from wasskit.plugins.mrl.trained import Split
 from wasskit.report import Report, Table, published
-from wasskit.training.logging import counted
+from wasskit.text import counted
 from wasskit.training.metrics_csv import MetricRow
 from wasskit.training.records import Summary
 from wasskit.training.series import over_epochs

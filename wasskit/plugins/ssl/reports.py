@@ -33,7 +33,7 @@ from wasskit.plugins.ssl.evaluation import (
 from wasskit.plugins.ssl.metrics import METRICS
 from wasskit.plugins.ssl.network import Encoder, SslModel
 from wasskit.report import Entry, Report, Table, published
-from wasskit.training.logging import counted
+from wasskit.text import counted
 from wasskit.training.metrics_csv import MetricRow
 from wasskit.training.records import Summary
 from wasskit.training.series import over_epochs

@@ -16,7 +16,6 @@ import contextlib
 import json
 import shlex
 import shutil
-import signal
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -49,7 +48,7 @@ from wasskit.plugins.metrix.data import load_parts
 from wasskit.system.arrays import read_archive
 from wasskit.system.documents import read_json
 from wasskit.system.files import replace_file, replace_text, writing
-from wasskit.system.signals import Stopped, name_of
+from wasskit.system.signals import Stopped, name_of, number_of
 from wasskit.training.run import RunDirectory
 
 MAY_GROW = {"losses", "modes", "repeats"}
@@ -81,7 +80,7 @@ def open_study(config: CrossvalOptions, invocation: Invocation, device: torch.de
         try:
             yield study
         except (Interrupted, Stopped, KeyboardInterrupt) as error:
-            stop = getattr(error, "signal_number", int(signal.SIGINT))
+            stop = number_of(error)
             raise Interrupted(
                 stop,
                 f"Stopped by {name_of(stop)}; {study.done} of {study.total} fold models are done and kept in "

@@ -7,7 +7,6 @@ on whose classes the vectors to come are.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.starting import FEWEST, MEASURED, ROWS, prefix_errors, projected, some
 from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
 from wasskit.plugins.mrl.adapt.trained import HEADER
-from wasskit.system.signals import Stopped, name_of
+from wasskit.system.signals import Stopped, name_of, number_of
 from wasskit.trained.files import read_model
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
@@ -61,7 +60,7 @@ def with_blend(
         blend = choose_blend(config, vectors, device, known=known, seed=seed)
     except (Interrupted, Stopped, KeyboardInterrupt) as error:
         # The first training has no run directory: its steps are none of the run's.
-        number = getattr(error, "signal_number", int(signal.SIGINT))
+        number = number_of(error)
         raise Interrupted(
             number,
             f"Stopped by {name_of(number)} while the blend was being chosen (--blend), before the training itself: "
