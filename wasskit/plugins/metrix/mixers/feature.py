@@ -89,8 +89,9 @@ def _embed_chunk(
 
 
 class _MixedPool(Function):
-    """Pooled mixtures (Q, C) of ``flat`` (B, H W, C), ``window`` being H and W, and the positions of their maxima (Q, C),
-    which are all that is kept for the backward pass.
+    """Pooled mixtures (Q, C) of ``flat`` (B, H W, C) with ``window`` (H, W), and the positions of their maxima (Q, C).
+
+    The positions are all that is kept for the backward pass.
     """
 
     @staticmethod
