@@ -15,7 +15,7 @@ from wasskit.distributed.devices import find_devices
 from wasskit.errors import RunFailed, UserError
 from wasskit.report import Report, finish
 from wasskit.sweeps.axes import Point
-from wasskit.system.files import replace_text, writing
+from wasskit.system.files import replace_text, write_text
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedule import Schedule, last_line, log_path
 
@@ -187,6 +187,4 @@ class Grid:
     def _write_recipe(self, path: Path, name: str) -> None:
         import tomli_w
 
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, tomli_w.dumps({"command": self.trains, "options": to_options(self.trainings[name])}))
+        write_text(path, tomli_w.dumps({"command": self.trains, "options": to_options(self.trainings[name])}))

@@ -88,6 +88,13 @@ def replace_text(path: Path, text: str) -> None:
     replace_file(path, lambda file: file.write(content))
 
 
+def write_text(path: Path, text: str) -> None:
+    """`replace_text`, in a folder that is made where it is not there."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, text)
+
+
 def remove_leftovers(folder: Path, *, below: bool = True) -> None:
     """Remove the temporary files of writers that were killed, with ``below`` at any depth. All that is looked through
     is this process's alone."""

@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from wasskit import console
 from wasskit.errors import UserError
-from wasskit.plugins.plot.runs import Run
+from wasskit.plugins.plot.options import RunsArgument
+from wasskit.plugins.plot.runs import Run, read_runs
 from wasskit.text import counted
 
 #: Settings that change neither what is learned nor what is measured, besides those declared ``runtime``.
@@ -44,6 +46,21 @@ class Group:
         if unfinished:
             notes.append("unfinished" if count == unfinished else f"{unfinished} unfinished")
         return f"{self.label} ({', '.join(notes)})" if notes else self.label
+
+
+def open_groups(config: RunsArgument) -> list[Group]:
+    """The runs of the command line in groups; the unfinished and the damaged are named on stderr."""
+    runs = read_runs(config.runs)
+    for run in runs:
+        warn_of_problems(run)
+    return group_runs(runs, join=config.group, labels=config.labels)
+
+
+def warn_of_problems(run: Run) -> None:
+    """Say what is not whole about a run."""
+    notes = [*([] if run.finished else [run.state]), *run.problems]
+    if notes:
+        console.warn(f"{run.path}: {'; '.join(notes)}.")
 
 
 def group_runs(runs: Sequence[Run], *, join: bool = True, labels: Sequence[str] | None = None) -> list[Group]:

@@ -27,14 +27,14 @@ from wasskit.plugins.plot.metrics import (
     recorded,
     values_of,
 )
-from wasskit.plugins.plot.opening import read_each
 from wasskit.plugins.plot.options import AxisOptions
 from wasskit.plugins.plot.panels import dimension_panels
 from wasskit.plugins.plot.reports import costs_report, curves_of, palette_report, spectrum_report, transport_report
 from wasskit.plugins.plot.runs import Run
+from wasskit.plugins.plot.sources import palettes_of, read_each, spectra_of, transport_from
 from wasskit.report import Report
 from wasskit.system.documents import read_csv_rows, read_json
-from wasskit.system.files import replace_text, writing
+from wasskit.system.files import write_text
 from wasskit.text import html_text
 
 if typing.TYPE_CHECKING:
@@ -55,9 +55,7 @@ def write_report(run: Run, path: Path, *, smooth: float = 0.0, title: str | None
     """
     page = _Page(run, smooth)
     text = page.html(title or run.name)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, text)
+    write_text(path, text)
     return page.notes
 
 
@@ -159,9 +157,6 @@ class _Page:
         return bool(numbers) and set(numbers) <= names
 
     def _drawn_files(self) -> str:
-        from wasskit.plugins.plot.clouds import transport_from
-        from wasskit.plugins.plot.sources import palettes_of, spectra_of
-
         folder = self.run.path
         figures: list[tuple[str, Report]] = []
         try:

@@ -15,7 +15,7 @@ from wasskit.plugins.plot.reports import table_report
 from wasskit.plugins.plot.runs import Run, is_run, read_run, read_runs
 from wasskit.report import Report
 from wasskit.system.documents import read_csv_rows, read_text, read_toml
-from wasskit.system.files import replace_text, writing
+from wasskit.system.files import write_text
 from wasskit.system.hints import did_you_mean
 from wasskit.text import counted, markdown_text
 
@@ -174,10 +174,8 @@ def _keep(file: Path, copy: Path, runs: Sequence[Run]) -> None:
     last = max(runs, key=lambda run: str(run.environment.get("started", "")))
     told = {key: last.environment[key] for key in ("started", "versions", "device") if key in last.environment}
     seeds = sorted({seed for run in runs for seed in _seeds(run)})
-    with writing(copy):
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(copy, read_text(file))
-        replace_text(copy.parent / "environment.json", json.dumps({**told, "seed": seeds}, indent=2) + "\n")
+    write_text(copy, read_text(file))
+    write_text(copy.parent / "environment.json", json.dumps({**told, "seed": seeds}, indent=2) + "\n")
 
 
 def _runs_table(entry: Entry, groups: Sequence[Group]) -> str:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 from wasskit import console
 from wasskit.errors import UserError
 from wasskit.pictures.maps import Array, Transport
-from wasskit.plugins.plot.clouds import as_colours, read_colours, transport_from
 from wasskit.plugins.plot.files import CostTable, cost_tables, read_arrays, read_rows, result_files, spectra_in
 from wasskit.plugins.plot.metrics import choose
-from wasskit.plugins.plot.opening import read_each
+from wasskit.system.arrays import check_rows
 from wasskit.system.documents import read_json
+from wasskit.system.readers import reader
 
 T = TypeVar("T")
 
 _ARRAYS = (".npy", ".npz")
+
+
+def read_each(paths: Iterable[Path], read: Callable[[Path], T]) -> tuple[list[T], list[str]]:
+    """What can be read of several files, and a sentence on each that cannot."""
+    found, troubles = [], []
+    for path in paths:
+        try:
+            found.append(read(path))
+        except UserError as error:
+            troubles.append(str(error))
+    return found, troubles
 
 
 def named(sources: Iterable[Path], read: Callable[[Path], Mapping[str, T]]) -> dict[str, T]:
@@ -96,8 +110,6 @@ def _spectra_in_file(path: Path) -> dict[str, list[float]]:
 
 
 def _flat(path: Path) -> dict[str, list[float]]:
-    import numpy as np
-
     found = {}
     for key, array in read_arrays(path).items():
         if array.ndim == 1 and array.size > 1:
@@ -135,7 +147,7 @@ def transports_of(sources: Sequence[Path]) -> list[Transport]:
             if not maps:
                 raise UserError(troubles[0])
             _warn(troubles)
-            found += [_named(m, name if len(maps) == 1 else f"{name} {m.name}") for m in maps]
+            found += [replace(m, name=name if len(maps) == 1 else f"{name} {m.name}") for m in maps]
         else:
             _must_exist(source)
             if source.suffix != ".npz":
@@ -144,10 +156,22 @@ def transports_of(sources: Sequence[Path]) -> list[Transport]:
     return found
 
 
-def _named(transport: Transport, name: str) -> Transport:
-    import dataclasses
+def transport_from(name: str, arrays: Mapping[str, Array]) -> Transport:
+    """A transport from the arrays of a ``transport*.npz``.
 
-    return dataclasses.replace(transport, name=name)
+    Raises:
+        UserError: there is no ``source``, or the arrays do not fit together.
+    """
+    if "source" not in arrays or not ({"forward", "target"} & set(arrays)):
+        raise UserError(f"{name} must hold 'source' and 'forward' or 'target'; it holds {', '.join(arrays)}.")
+    points = {k: arrays[k].astype(np.float64) for k in ("source", "forward", "target", "inverse") if k in arrays}
+    for key, cloud in points.items():
+        check_rows(cloud, f"{key!r} of {name}")
+    grids = {key: arrays[key].astype(np.float64) for key in ("grid", "grid_forward") if key in arrays}
+    shapes = {grid.shape for grid in grids.values()}
+    if len(grids) == 2 and len(shapes) == 1 and len(next(iter(shapes))) == 3 and next(iter(shapes))[2] == 2:
+        return Transport(name, **points, **grids)
+    return Transport(name, **points)
 
 
 def palettes_of(source: Path) -> dict[str, Array]:
@@ -179,6 +203,45 @@ def _palettes_in(path: Path) -> dict[str, Array]:
         raise UserError(f"{path} holds no colours of shape (N, 3).")
     order = sorted(colours, key=lambda key: {"source": 0, "forward": 1, "target": 2, "inverse": 3}.get(key, 4))
     return {names.get(key, key.replace("_", " ")): as_colours(colours[key], f"{key!r} in {path}") for key in order}
+
+
+@reader("image", suffixes=(".png", ".jpg", ".tif"), advice="name another image", missing="There is no image {path}.")
+def read_colours(path: Path) -> Array:
+    """Colours (N, 3) in [0, 1] of an image file: pixels of a copy no larger than 512 on a side.
+
+    Grey images are read as RGB, transparent pixels left out, 16-bit values scaled.
+
+    Raises:
+        UserError: the file is missing or no image, or has no visible pixel.
+    """
+    from PIL import Image, ImageFile
+
+    from wasskit.data.images import opened
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    with opened(path) as image:
+        image.draft("RGB", (512, 512))
+        if image.mode.startswith("I") or image.mode == "F":
+            values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+            top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
+            image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
+        image.thumbnail((512, 512))
+        rgba = np.asarray(image.convert("RGBA"), dtype=np.float64).reshape(-1, 4) / 255
+    visible = rgba[rgba[:, 3] > 0.5, :3]
+    if len(visible) == 0:
+        raise UserError(f"{path} has no visible pixel: it is transparent throughout.")
+    return visible
+
+
+def as_colours(array: Array, where: str) -> Array:
+    """Colours (N, 3) in [0, 1] from bytes or fractions. Raises ``UserError`` for other shapes or values."""
+    if array.ndim < 2 or array.shape[-1] != 3 or not array.size:
+        raise UserError(f"{where} has shape {array.shape}: expected colours of shape (N, 3).")
+    values = array.reshape(-1, 3).astype(np.float64)
+    if array.dtype == np.uint8 or (np.isfinite(values).all() and values.max() > 8):
+        values = values / 255
+    check_rows(values, where)
+    return values.clip(0, 1)
 
 
 def costs_of(source: Path, cost: str | None, metric: str | None) -> list[CostTable]:

@@ -47,7 +47,7 @@ from wasskit.plugins.metrix.crossval.scores import SCORES, TestLabels, joined
 from wasskit.plugins.metrix.data import load_parts
 from wasskit.system.arrays import read_archive
 from wasskit.system.documents import read_json
-from wasskit.system.files import replace_file, replace_text, writing
+from wasskit.system.files import replace_file, write_text, writing
 from wasskit.system.signals import Stopped, name_of, number_of
 from wasskit.training.run import RunDirectory
 
@@ -239,10 +239,8 @@ class Study:
         return entry if isinstance(entry, dict) and entry.get("settings") == _plain(chosen) else None
 
     def _keep(self, place: str, chosen: Settings, values: Mapping[str, Any]) -> None:
-        path = self.run.path / f"{place}.json"
-        with writing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, json.dumps({"settings": _plain(chosen), **values}, indent=1) + "\n")
+        text = json.dumps({"settings": _plain(chosen), **values}, indent=1) + "\n"
+        write_text(self.run.path / f"{place}.json", text)
 
     def _say(self, words: str) -> None:
         console.log(f"[{self.done}] {words}".replace("[", "\\["))

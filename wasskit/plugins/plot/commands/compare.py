@@ -26,7 +26,7 @@ class PlotCompare(CommandOptions):
 
 
 def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.plot.opening import open_groups
+    from wasskit.plugins.plot.groups import open_groups
     from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import compare_report
 

@@ -21,7 +21,7 @@ class PlotCurves(CommandOptions):
 
 
 def body(config: PlotCurves, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.plot.opening import open_groups
+    from wasskit.plugins.plot.groups import open_groups
     from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import curves_report
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, CommandOptions, Invocation, option
-from wasskit.plugins.plot.options import FigureOptions, MetricOptions, RunsArgument, WhichOptions
+from wasskit.config import Command, CommandOptions, Invocation, same
+from wasskit.plugins.plot.options import AxisOptions, FigureOptions, MetricOptions, RunsArgument, WhichOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,11 @@ class PlotDims(CommandOptions):
     metrics: MetricOptions = MetricOptions()
     evaluation: WhichOptions = WhichOptions()
     figure: FigureOptions = FigureOptions()
-    log_y: bool = option(False, help="Logarithmic vertical axis.", panel="Axes", flag="--log-y")
+    log_y: bool = same(AxisOptions, "log_y")
 
 
 def body(config: PlotDims, invocation: Invocation) -> Mapping[str, Any]:
-    from wasskit.plugins.plot.opening import open_groups
+    from wasskit.plugins.plot.groups import open_groups
     from wasskit.plugins.plot.output import finish, look_of
     from wasskit.plugins.plot.reports import dims_report
 

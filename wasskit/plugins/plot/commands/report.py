@@ -29,7 +29,7 @@ class PlotReport(CommandOptions):
 def body(config: PlotReport, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.errors import UserError
-    from wasskit.plugins.plot.opening import warn_of_problems
+    from wasskit.plugins.plot.groups import warn_of_problems
     from wasskit.plugins.plot.page import write_report
     from wasskit.plugins.plot.runs import read_runs
 

@@ -34,16 +34,14 @@ def body(config: PlotResults, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.errors import UserError
     from wasskit.plugins.plot.results import read_plan, results_report
     from wasskit.report import show
-    from wasskit.system.files import replace_text, writing
+    from wasskit.system.files import write_text
 
     config.files.refuse_existing(config.output)
     if not config.runs.is_dir():
         raise UserError(f"--runs: there is no folder {config.runs}.")
     report = results_report(read_plan(config.plan), config.runs, config.keep)
     show(report)
-    with writing(config.output):
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(config.output, str(report.files["results"]))
+    write_text(config.output, str(report.files["results"]))
     if not config.json:
         console.result(f"Results: {console.escape(str(config.output))}")
     return {**report.result, "output": str(config.output)}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wasskit.config import Command, CommandOptions, Invocation, option
+from wasskit.config import Command, CommandOptions, Invocation, option, same
 from wasskit.errors import UserError
 from wasskit.options import OverwriteOptions
-from wasskit.plugins.plot.options import MetricOptions, RunsArgument
+from wasskit.plugins.plot.options import MetricOptions, RunsArgument, WhichOptions
 
 _SUFFIXES: dict[str, Literal["latex", "markdown", "csv"]] = {".tex": "latex", ".md": "markdown", ".csv": "csv"}
 
@@ -25,10 +25,7 @@ class PlotTable(CommandOptions):
     which: Literal["final", "best", "both"] = option(
         "final", help="The last evaluation, the best one by --by, or both.", panel="Metrics"
     )
-    by: str | None = option(
-        None, help="Metric that decides which evaluation is the best.", panel="Metrics", metavar="METRIC",
-        show_default="the one the run monitored",
-    )  # fmt: skip
+    by: str | None = same(WhichOptions, "by")
     against_paper: bool = option(
         False,
         help="Published figures of the runs' recipes and the difference beside.",
@@ -56,10 +53,10 @@ class PlotTable(CommandOptions):
 
 def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
-    from wasskit.plugins.plot.opening import open_groups
+    from wasskit.plugins.plot.groups import open_groups
     from wasskit.plugins.plot.reports import table_report
     from wasskit.report import show
-    from wasskit.system.files import replace_text, writing
+    from wasskit.system.files import write_text
 
     if config.output is not None:
         config.files.refuse_existing(config.output)
@@ -71,9 +68,7 @@ def body(config: PlotTable, invocation: Invocation) -> Mapping[str, Any]:
     show(report)
     text = report.files.get("table")
     if isinstance(text, str) and config.output is not None:
-        with writing(config.output):
-            config.output.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(config.output, text)
+        write_text(config.output, text)
         if not config.json:
             console.result(f"Table: {console.escape(str(config.output))}")
     elif isinstance(text, str) and not config.json:
