@@ -91,7 +91,11 @@ class LazyGroup(HelpFlag, TyperGroup):
 
     def set_entries(self, entries: Mapping[str, Entry]) -> None:
         self.entries = entries
-        self.commands = {name: TyperCommand(name, help=entry.help) for name, entry in entries.items()}
+        # TAB shows `short_help`, and cuts `help` to 45 characters without it.
+        self.commands = {
+            name: TyperCommand(name, help=entry.help, short_help=" ".join(entry.help.partition("\n\n")[0].split()))
+            for name, entry in entries.items()
+        }
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if self._resolving and cmd_name in self.entries:
