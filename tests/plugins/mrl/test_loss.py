@@ -259,7 +259,7 @@ def test_embedding_narrower_than_the_dimensions() -> None:
 
 
 def test_divergences_of_class_means() -> None:
-    """Those of the points that stand for the classes, each as often as it occurs; of one vector a class, as published."""
+    """Those of one point per vector, the mean of its class; with a vector a class, those of the embeddings."""
     x = torch.randn(7, 8, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([2, 0, 2, 1, 0, 2, 2])
     losses = [

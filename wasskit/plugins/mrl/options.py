@@ -48,7 +48,7 @@ class ObjectiveOptions(OptionGroup):
     )
     wasserstein_points: Literal["embeddings", "means"] = option(
         "embeddings",
-        help="What the divergences compare: the embeddings, as published, or the mean of each one's class in the batch.",
+        help="What the divergences compare: the embeddings, as published, or each one's class mean in the batch.",
         panel="Method",
     )
     label_smoothing: float = option(0.1, help="Label smoothing of the cross entropies.", panel="Method", min=0, below=1)
