@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
+import select
+import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -346,7 +352,8 @@ def test_the_completion_scripts_in_the_checkout_are_fresh(tmp_path: Path) -> Non
         )
 
 
-SHELLS = ("bash", "zsh", "fish")
+SHELLS = ("bash", "fish")
+"""The protocols; zsh speaks that of fish."""
 
 
 @pytest.fixture
@@ -357,15 +364,11 @@ def complete(run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Ca
         words = line.split(" ")
         asked = {
             "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
-            "zsh": {"_TYPER_COMPLETE_ARGS": line},
             "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
         }[shell]
         for name, value in {"_WASSKIT_COMPLETE": f"complete_{shell}", **asked}.items():
             monkeypatch.setenv(name, value)
-        said = run_cli().stdout
-        if shell == "zsh":
-            return re.findall(r'"([^":]+)(?::[^"]*)?"', said)
-        return [entry.split("\t")[0] for entry in said.split("\n") if entry]
+        return [entry.split("\t")[0] for entry in run_cli().stdout.split("\n") if entry]
 
     return candidates
 
@@ -526,6 +529,66 @@ def test_bash_reads_its_script_and_completes(tmp_path: Path) -> None:
     assert done.stdout.split() == ["train"]
 
 
+TYPED = {
+    "wasskit mrl tra": ["train"],
+    "wasskit mrl train --epoc": ["--epochs"],
+    "wasskit mrl sweep --recipe mrl/ablation-lam": ["--recipe", "mrl/ablation-lambda"],
+    "wasskit mrl evaluate runs/mrl/it": ['runs/mrl/it\'s $1: a "run"'],
+    "wasskit mrl embed x own": ["x", "own photos/ending"],
+}
+"""What is typed before TAB, and the last words of the line that comes of it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_tab_completes_in_a_terminal(tmp_path: Path, shell: str) -> None:
+    """With the script as it is installed, in a terminal of its own; ``printf`` then shows what the words became."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"needs {shell}")
+    install(shell, tmp_path)
+    (tmp_path / "own photos").mkdir()
+    (tmp_path / 'runs/mrl/it\'s $1: a "run"/checkpoints').mkdir(parents=True)
+    (tmp_path / 'runs/mrl/it\'s $1: a "run"/config.toml').write_text('command = "mrl train"\n')
+    (tmp_path / "wasskit").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m wasskit "$@"\n')
+    (tmp_path / "wasskit").chmod(0o700)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}", "TERM": "xterm"}
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(tmp_path)
+        os.execvpe(shell, [shell, "-i"], environment)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 50, 200, 0, 0))
+    try:
+        _read_until(terminal, b"\x1b[?2004h")  # pasting is possible: the line editor waits for keys
+        for typed, expected in TYPED.items():
+            more = "ending" if expected[-1].endswith("ending") else ""
+            os.write(terminal, f"{typed}\t{more}\x01printf '<%s>' \x05; echo 'E'ND\r".encode())
+            said = _read_until(terminal, b"END\r\n").decode().rpartition("<wasskit>")[2]
+            assert re.findall("<(.*?)>", said)[-len(expected) :] == expected, said
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)
+
+
+def _read_until(terminal: int, mark: bytes) -> bytes:
+    """What a terminal says up to a mark, within a minute between two pieces."""
+    said = b""
+    while mark not in said:
+        assert select.select([terminal], [], [], 60)[0], said
+        said += os.read(terminal, 65536)
+    return said
+
+
+def test_tab_tells_commands_in_whole_sentences(run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "_WASSKIT_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": "wasskit mrl ",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    told = dict(line.split("\t") for line in run_cli().stdout.splitlines())
+    assert told == {name: entry.help for name, entry in build_root().entries["mrl"].load().entries.items()}
+
+
 def test_bash_puts_no_space_behind_a_folder(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     script = (
@@ -601,13 +664,13 @@ def test_python_dash_m_is_the_same_command() -> None:
     assert done.stdout == f"wasskit {__version__}\n"
 
 
-def test_an_interrupt_while_importing_is_quiet(tmp_path: Path) -> None:
-    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+def test_an_interrupt_while_importing_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = subprocess.run(
         [sys.executable, "-m", "wasskit", "--version"],
         capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped by SIGINT.\n")
 
 
 def test_waiting_threads_sleep_unless_told_otherwise(tmp_path: Path) -> None:

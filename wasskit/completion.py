@@ -17,6 +17,10 @@ _wasskit_complete() {
     local IFS=$'\\n'
     COMPREPLY=($(COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD="$COMP_CWORD" _WASSKIT_COMPLETE=complete_bash "$1"))
     [[ ${COMPREPLY[0]} != */ ]] || compopt -o nospace 2>/dev/null  # a folder is gone on with
+    case "${COMP_WORDS[COMP_CWORD]}" in
+        [\\"\\']*) ;;
+        *) [[ ! ${COMPREPLY[0]} ]] || COMPREPLY=($(printf '%q\\n' "${COMPREPLY[@]}")) ;;  # spaces, quotes
+    esac
 }
 complete -o default -F _wasskit_complete wasskit
 """
@@ -24,11 +28,19 @@ complete -o default -F _wasskit_complete wasskit
 _ZSH = """\
 #compdef wasskit
 # Tab completion of wasskit for zsh. Put this file as _wasskit into a folder of $fpath, or source it after compinit.
+# Candidates come one a line, with their help behind a tab: the format that fish reads needs no quoting.
 _wasskit_complete() {
-    local reply="$(_TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" _WASSKIT_COMPLETE=complete_zsh wasskit)"
-    local -a nospace=(-S '')
-    [[ "$reply" != *'/"'* ]] || reply="${reply/#_arguments/_arguments -O nospace}"  # a folder is gone on with
-    eval "$reply"
+    local entry value
+    local -a found plain folders
+    found=("${(@f)$(_TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" _TYPER_COMPLETE_FISH_ACTION=get-args \\
+        _WASSKIT_COMPLETE=complete_fish wasskit)}")
+    for entry in ${found:#}; do
+        value="${entry%%$'\\t'*}"
+        entry="${${value//\\\\/\\\\\\\\}//:/\\\\:}:${${entry#"$value"}#$'\\t'}"
+        [[ "$value" == */ ]] && folders+=("${entry%:}") || plain+=("${entry%:}")
+    done
+    (( ${#plain} + ${#folders} )) || { _files; return }
+    _describe candidate plain -- folders -S ''  # a folder is gone on with
 }
 if [[ "$funcstack[1]" == "_wasskit" ]]; then
     _wasskit_complete "$@"
