@@ -14,7 +14,7 @@ from torch import Tensor
 from wasskit.errors import UserError
 from wasskit.evaluation import ties
 from wasskit.evaluation.knn import knn_accuracy, knn_ranks
-from wasskit.evaluation.retrieval import nearest
+from wasskit.evaluation.retrieval import UNRANKED, nearest
 
 
 @pytest.mark.parametrize("case", ["ssl_knn_0", "ssl_knn_1"])
@@ -79,9 +79,9 @@ def test_ties_and_classes_without_votes() -> None:
     labels = torch.tensor([2, 1, 0])
     query = torch.tensor([[1.0, 0.0]]).expand(4, 2)
     ranks = knn_ranks(train, labels, query, torch.tensor([2, 1, 0, 3]), k=2, weights="uniform")
-    assert ranks.tolist() == [1, 2, 5, 5]
+    assert ranks.tolist() == [1, 2, UNRANKED, UNRANKED]
     same = torch.ones(3, 2)
-    assert knn_ranks(same, labels, query, torch.tensor([0, 1, 2, 3]), k=3).tolist() == [1, 2, 3, 5]
+    assert knn_ranks(same, labels, query, torch.tensor([0, 1, 2, 3]), k=3).tolist() == [1, 2, 3, UNRANKED]
     # The second vote is exp(-400) = 0, and negative its similarity; the eight classes without a vote stay behind.
     apart = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     assert knn_ranks(apart, torch.tensor([9, 3]), query[:1], torch.tensor([3]), k=2, temperature=0.005).tolist() == [2]

@@ -97,3 +97,8 @@ class ClassBalancedSampler:
 
         place = before[:, None] * self.images_per_class + torch.arange(self.images_per_class)
         return rings[self.starts[drawn, None] + place % self.sizes[drawn, None]].reshape(-1)
+
+
+def some_rows(count: int, most: int, seed: int) -> Tensor:
+    """Up to ``most`` of ``count`` rows at random, int64, ascending; always the same of one seed."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values

@@ -112,11 +112,7 @@ class RankCounts:
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: logits (..., N, C), labels (N,)."""
-        self.update_ranks(class_ranks(logits, labels))
-
-    def update_ranks(self, ranks: Tensor) -> None:
-        """Add ranks (..., N), int64, from 1."""
-        bins = ranks.clamp(max=self.depth + 1) - 1
+        bins = class_ranks(logits, labels).clamp(max=self.depth + 1) - 1
         self.counts.scatter_add_(-1, bins, torch.ones_like(bins))
 
     def reduce(self) -> RankCounts:

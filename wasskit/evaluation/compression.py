@@ -85,7 +85,8 @@ def compression_rows(
                     recalls = recall_at_k(queries, labels, (1, 10), metric="dot")
                     metrics |= {f"recall@{n}": 100 * float(r) for n, r in zip((1, 10), recalls, strict=True)}
                     if items is not None and bank is not None and bank.labels is not None:
-                        found = _nearest_label(queries, factors(items, code), bank.labels)
+                        nearest = nearest_blocks(queries, factors(items, code), 1)
+                        found = torch.cat([bank.labels[places[:, 0]] for _, _, places in nearest])
                         metrics["nn1"] = 100 * float((found == labels).double().mean())
                 rows.append(Measured(method, code, d, code_bytes(code, d), metrics))
     return rows
@@ -117,7 +118,3 @@ def baselines(x: Tensor, axes: Tensor, mean: Tensor, *, seed: int = 0) -> Iterat
     normal = torch.randn(x.shape[1], x.shape[1], generator=generator, dtype=torch.float64)
     yield "random rotation", unit @ torch.linalg.qr(normal)[0].to(unit)
     yield "principal components", (unit - mean) @ axes.mT
-
-
-def _nearest_label(queries: Tensor, items: Tensor, labels: Tensor) -> Tensor:
-    return torch.cat([labels[places[:, 0]] for _, _, places in nearest_blocks(queries, items, 1)])

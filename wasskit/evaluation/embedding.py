@@ -64,19 +64,19 @@ def evaluating(*modules: object) -> Iterator[None]:
 
 
 def encode_batches(
-    encoder: Embedder, loader: Iterable[LabelledImages], *, precision: Precision = "fp32", channels_last: bool = True
+    encoder: Embedder, loader: Iterable[LabelledImages], *, precision: Precision = "fp32"
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Features (B, D) float32, labels and indices of each batch of this process's share, on the device.
 
     ``encoder`` maps images (B, C, H, W) to (B, D), without gradients and in ``precision``, by autocast for ``bf16``
     and ``fp16``. A module, or a method of one, is run in evaluation mode; around any other callable use
-    :func:`evaluating`. ``channels_last`` lays the images out as convolutions on most devices run fastest.
+    :func:`evaluating`. Images are laid out channels last, as convolutions on most devices run fastest.
     Raises ValueError for an unknown precision.
     """
     precision = "fp32" if precision == "float32" else precision  # type: ignore[comparison-overlap]  # its former name
     for batch in loader:
         images = batch.images
-        if channels_last and images.ndim == 4:
+        if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         with evaluating(encoder, getattr(encoder, "__self__", None)), autocast(images.device, precision):
             features = encoder(images)
@@ -88,7 +88,6 @@ def extract_features(
     loader: Iterable[LabelledImages],
     *,
     precision: Precision = "fp32",
-    channels_last: bool = True,
     device: torch.device | str | None = None,
 ) -> Features:
     """The features of a whole data set, in its order, on every process.
@@ -97,7 +96,7 @@ def extract_features(
     loader knows its ``num_samples`` and gives them in order, a process holds no more than the result and a batch.
     Raises UserError if there is no sample at all.
     """
-    batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
+    batches = encode_batches(encoder, loader, precision=precision)
     first = next(batches, None)
     width = _width(None if first is None else first[0])
     if width == 0:
@@ -142,7 +141,6 @@ def write_embeddings(
     classes: Sequence[str] = (),
     precision: Precision = "fp32",
     dtype: Literal["float32", "float16"] = "float32",
-    channels_last: bool = True,
 ) -> tuple[Path, Path, int]:
     """Embed a data set straight to disk: ``path`` (.npy, (N, D), row i for sample i) and a CSV beside it.
 
@@ -157,10 +155,11 @@ def write_embeddings(
     def beside() -> None:
         _write_table(table, names, labels, classes)
 
-    return path, table, write_vectors(
-        path, encoder, loader, len(names), beside, what="images", precision=precision, dtype=dtype,
-        channels_last=channels_last,
-    )  # fmt: skip
+    return (
+        path,
+        table,
+        write_vectors(path, encoder, loader, len(names), beside, what="images", precision=precision, dtype=dtype),
+    )
 
 
 def write_vectors(
@@ -173,7 +172,6 @@ def write_vectors(
     what: str = "vectors",
     precision: Precision = "fp32",
     dtype: Literal["float32", "float16"] = "float32",
-    channels_last: bool = True,
 ) -> int:
     """The first file of :func:`write_embeddings` alone, for ``count`` samples; returns D.
 
@@ -182,7 +180,7 @@ def write_vectors(
         beside: writes what belongs beside it, before it appears.
         what: the samples are, as sentences name them.
     """
-    batches = encode_batches(encoder, loader, precision=precision, channels_last=channels_last)
+    batches = encode_batches(encoder, loader, precision=precision)
     try:
         first = next(batches, None)
         width = _width(None if first is None else first[0])
@@ -193,7 +191,8 @@ def write_vectors(
             if is_main():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = stack.enter_context(replacing(path))
-                _create_npy(temporary, count, width, dtype)
+                with temporary.open("wb") as file:
+                    write_header(file, (count, width), dtype)
             temporary = broadcast_object(temporary)
             written = 0
             with temporary.open("r+b") as file:
@@ -215,11 +214,6 @@ def write_vectors(
 def _width(features: Tensor | None) -> int:
     """The width of the features, also for a process whose share is empty; 0 if all are."""
     return int(gather(torch.tensor([0 if features is None else features.shape[1]])).max())
-
-
-def _create_npy(path: Path, rows: int, width: int, dtype: str) -> None:
-    with path.open("wb") as file:
-        write_header(file, (rows, width), dtype)
 
 
 def _write_rows(file: BinaryIO, indices: NDArray[np.int64], values: NDArray[np.floating], rows: int) -> None:

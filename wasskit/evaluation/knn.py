@@ -30,35 +30,16 @@ def knn_ranks(
     train_labels: Tensor,
     test_features: Tensor,
     test_labels: Tensor,
-    *,
-    k: int = 200,
+    k: int,
     temperature: float | None = None,
     weights: Weights = "exp",
 ) -> Tensor:
     """Rank of each test sample's true class among the classes ordered by their votes.
 
-    Shapes as in :func:`knn_accuracy`; returns int64 (M,), from 1. Of two classes with equal votes that with
-    the larger sum of similarities comes first, then that with the smaller label. A class without a vote is
-    not predicted: its rank is larger than the number of classes.
+    Arguments as :func:`knn_accuracy`, which checks them; returns int64 (M,), from 1. Of two classes with equal votes
+    that with the larger sum of similarities comes first, then that with the smaller label. A class without a vote is
+    not predicted: its rank is ``UNRANKED``.
     """
-    _check(train_features, train_labels, test_features, test_labels, temperature, weights)
-    _check_k(k, len(train_features))
-    ranks = _ranks(train_features, train_labels, test_features, test_labels, k, temperature, weights)
-    classes = max(int(labels.max()) if len(labels) else 0 for labels in (train_labels, test_labels)) + 1
-    return ranks.clamp(max=classes + 1)
-
-
-@torch.no_grad()
-def _ranks(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
-    k: int,
-    temperature: float | None,
-    weights: Weights,
-) -> Tensor:
-    """`knn_ranks`, those of classes without a vote ``UNRANKED``."""
     if len(test_features) == 0:
         return torch.empty(0, dtype=torch.int64, device=test_labels.device)
     sizes = [len(train_labels), len(test_labels)]
@@ -130,7 +111,7 @@ def knn_accuracy(
     if sharded:
         mine = torch.as_tensor(shard_indices(total), dtype=torch.int64, device=test_features.device)
         test_features, test_labels = test_features[mine], test_labels[mine]
-    ranks = _ranks(train_features, train_labels, test_features, test_labels, k, temperature, weights)
+    ranks = knn_ranks(train_features, train_labels, test_features, test_labels, k, temperature, weights)
     correct = torch.stack([(ranks <= t).sum() for t in topk])
     if sharded:
         correct = reduce_sum(correct)

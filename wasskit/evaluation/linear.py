@@ -102,11 +102,7 @@ def train_probe(
 
 
 def frozen_features(
-    encoder: Embedder,
-    batches: Callable[[int], Iterable[LabelledImages]],
-    *,
-    precision: Precision = "fp32",
-    channels_last: bool = True,
+    encoder: Embedder, batches: Callable[[int], Iterable[LabelledImages]], *, precision: Precision = "fp32"
 ) -> FeatureBatches:
     """``batches`` for :func:`train_probe` from batches of augmented images seen through a frozen backbone.
 
@@ -115,9 +111,7 @@ def frozen_features(
     """
 
     def encoded(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for features, labels, _ in encode_batches(
-            encoder, batches(epoch), precision=precision, channels_last=channels_last
-        ):
+        for features, labels, _ in encode_batches(encoder, batches(epoch), precision=precision):
             yield features, labels
 
     return encoded

@@ -23,9 +23,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from wasskit.distributed.collectives import reduce_sum
 from wasskit.errors import UserError
 from wasskit.evaluation.conventions import Conventions, TieRule
-from wasskit.evaluation.ranking import UNRANKED, Similarity, shard_of, similarity_factors, sum_over_ranks
+from wasskit.evaluation.ranking import UNRANKED, Similarity, shard_of, similarity_factors
 from wasskit.evaluation.relevance import Hidden, Relevance
 from wasskit.evaluation.rows import inner_products
 from wasskit.evaluation.ties import Equals, blocks, equal_rows, largest, rows_for, top_entries
@@ -185,7 +186,7 @@ class _Search:
                 chosen = order[rows]
                 values[chosen], ranks[chosen], positives[chosen] = self._block(chosen, equals)
         if shares > 1:
-            values, ranks, positives = (sum_over_ranks(x) for x in (values, ranks, positives))
+            values, ranks, positives = (reduce_sum(x) for x in (values, ranks, positives))
         ranks = torch.where(positives > 0, ranks, UNRANKED)
         return QueryMetrics(self.wanted.names, values, ranks, positives, self.relevance.judged, self.conventions)
 

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wasskit.distributed.collectives import reduce_sum
+from wasskit.distributed.group import rank, world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.accuracy import are_integers
 from wasskit.evaluation.rows import all_finite, inner_products
@@ -128,7 +130,7 @@ def _negatives_before(
             for dim, of, items in sides:
                 for j in _open(before, most, of):
                     before[j, of] += count(dim, items, levels[j, of], points[j, of])
-    return (sum_over_ranks(before) if shares > 1 else before).T
+    return (reduce_sum(before) if shares > 1 else before).T
 
 
 def _open(before: Tensor, most: Tensor | None, rows: slice) -> list[int]:
@@ -230,7 +232,7 @@ def _ranked_by_sorting(
         before = torch.searchsorted(-negatives, -positives, right=ties == "pessimistic")
         total += _sum_of_precisions(before, counts[rows], map_k, at_r)
     if shares > 1:
-        ranks, total = sum_over_ranks(ranks), sum_over_ranks(total)
+        ranks, total = reduce_sum(ranks), reduce_sum(total)
     return ranks, total
 
 
@@ -347,14 +349,7 @@ def similarity_factors(x: Tensor, y: Tensor, metric: Similarity) -> tuple[Tensor
 
 
 def shard_of(sharded: bool) -> tuple[int, int]:
+    """This rank's number and how many ranks share the work; 0 of 1 where it is not shared."""
     if not sharded:
         return 0, 1
-    from wasskit.distributed.group import rank, world_size
-
     return rank(), world_size()
-
-
-def sum_over_ranks(x: Tensor) -> Tensor:
-    from wasskit.distributed.collectives import reduce_sum
-
-    return reduce_sum(x)

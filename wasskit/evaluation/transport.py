@@ -6,7 +6,7 @@ All distances are computed in float64.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,12 +184,6 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-@torch.no_grad()
-def feature_moments(batches: Iterable[Tensor], features: Callable[[Tensor], Tensor]) -> Moments:
-    """Moments of the features of a stream of image batches."""
-    return streamed_moments(features(batch) for batch in batches)
-
-
 def frechet_inception_distance(generated: Moments, real: Moments) -> float:
-    """FID of two sets of images from the moments of their features, ``feature_moments``."""
+    """FID of two sets of images from the moments of their features (`streamed_moments`)."""
     return frechet_distance(generated.mean, generated.covariance, real.mean, real.covariance)

@@ -5,6 +5,7 @@ Free of torch until one of them runs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import make_dataclass
 from typing import TYPE_CHECKING, Any
@@ -117,19 +118,11 @@ def _embed_images(
     for bad in dataset.skipped:
         console.warn(f"left out {bad}")
     loader = EvalLoader(dataset, config.batch_size, device=device, workers=config.reading.workers)
-    try:
+    with contextlib.closing(loader):
         path, table, dim = write_embeddings(
-            config.output,
-            network,
-            loader,
-            names=dataset.paths or [],
-            labels=dataset.labels,
-            classes=dataset.classes,
-            precision=config.machine.precision,
-            dtype=config.dtype,
-        )
-    finally:
-        loader.close()
+            config.output, network, loader, names=dataset.paths or [], labels=dataset.labels, classes=dataset.classes,
+            precision=config.machine.precision, dtype=config.dtype,
+        )  # fmt: skip
     if not config.json:
         console.result(f"{len(dataset):,} embeddings of {dim} numbers: {console.escape(str(path))}")
         console.result(f"Their images: {console.escape(str(table))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,10 +99,8 @@ def open_images(
 def embed_dataset(network: Embedder, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Features:
     """The embeddings (N, D) of all images and their labels, from one pass of the network, on every rank."""
     loader = EvalLoader(dataset, min(config.batch_size, len(dataset)), device=device, workers=config.data.workers)
-    try:
+    with contextlib.closing(loader):
         return extract_features(network, loader, precision=config.machine.precision)
-    finally:
-        loader.close()
 
 
 def images_of(pixels: Tensor, description: Mapping[str, Any]) -> ImageDataset:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from wasskit.trained.kind import ModelKind
 
 __all__ = [
-    "checkpoint_entry", "data_root_of", "exported_file", "is_exported", "kind_of_vectors", "name_of", "read_model",
-    "results_folder", "test_embeddings_of",
+    "checkpoint_entry", "data_root_of", "embeddings_of_run", "exported_file", "is_exported", "kind_of_vectors",
+    "name_of", "read_model", "results_folder",
 ]  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def kind_of_vectors(model: Path) -> ModelKind[Any] | None:
     return None
 
 
-def test_embeddings_of(run: Path, device: str) -> Tensor | None:
+def embeddings_of_run(run: Path, device: str) -> Tensor | None:
     """The embeddings (N, m) of a run's test images or vectors; None: it is no run, or one of a method without such."""
     if not (run / "config.toml").is_file():
         return None

@@ -9,6 +9,7 @@ needed to rebuild a model, neither the data set nor the run directory it came fr
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -213,10 +214,8 @@ class TrainedModel(Generic[M]):
         else:
             return self.embed_rows(open_embeddings(Path(inputs).expanduser()), **choices)
         loader = EvalLoader(dataset, min(batch_size, len(dataset)), device=device, workers=workers)
-        try:
+        with contextlib.closing(loader):
             return extract_features(network, loader).features
-        finally:
-            loader.close()
 
     def embed_rows(self, rows: Embeddings, **choices: Any) -> Tensor:
         """Embeddings (N, m) float32 of vectors, which are read as they are used. Raises as :meth:`embed`."""

@@ -27,11 +27,12 @@ from wasskit.plugins.mrl.adapt import blending, report
 from wasskit.plugins.mrl.adapt.blending import UNCHOSEN, choose_blend
 from wasskit.plugins.mrl.adapt.data import NeighbourSource, Pairs, PairSource, Vectors, pairs_of_rows, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
-from wasskit.plugins.mrl.adapt.network import Adaptor, PrefixAdaptor, principal_axes
+from wasskit.plugins.mrl.adapt.network import Adaptor, principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.starting import RIDGES, discriminant_axes, starting_axes
 from wasskit.plugins.mrl.adapt.task import Parts, Validation, build_adapt_task, divide
 from wasskit.plugins.mrl.grid import Point
+from wasskit.plugins.mrl.network import PrefixEmbedder
 from wasskit.sweeps.grid import Grid
 from wasskit.training.run import RunDirectory
 
@@ -125,7 +126,7 @@ def changed_adaptor(shape: str, blend: float) -> Adaptor:
 @pytest.mark.parametrize("shape", ["residual", "rotation"])
 def test_prefixes_are_those_of_the_network(shape: str) -> None:
     network, x = changed_adaptor(shape, 0.3), vectors()
-    found = PrefixAdaptor(network.train(), 3, unit=True)(x)
+    found = PrefixEmbedder(network.train().fixed(), 3, unit=True)(x)
     assert network.training, "it is left as it was"
     torch.testing.assert_close(found, F.normalize(network.eval().normalised(x)[:, :3], dim=1))
 

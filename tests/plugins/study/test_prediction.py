@@ -49,7 +49,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             file.write(f"{path.name}\n")
         return features_of(int(path.name))
 
-    monkeypatch.setattr(files, "test_embeddings_of", embed)
+    monkeypatch.setattr(files, "embeddings_of_run", embed)
     return [
         str(
             fabricate(Path("runs/ssl") / str(i), {"digits": {"linear_top1": probe, "alignment": 1 / probe}, "usps": {}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -13,7 +13,7 @@ from wasskit.errors import UserError
 from wasskit.models.backbones import described_backbone
 from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
-from wasskit.plugins.mrl.options import TrainingOptions, default_dims
+from wasskit.plugins.mrl.options import TrainingOptions, check_weights, default_dims
 from wasskit.trained.kind import ImageDescription, describe_images
 
 LARGE = "resnet50"
@@ -60,18 +60,27 @@ class MatryoshkaNetwork(nn.Module):
 
 
 class PrefixEmbedder(nn.Module):
-    """Images -> the first ``dim`` coordinates of the unit embedding, scaled to unit length again with ``unit``."""
+    """The first ``dim`` coordinates of a network's unit embedding, scaled to unit length again with ``unit``."""
 
-    def __init__(self, network: MatryoshkaNetwork, dim: int, *, unit: bool = False) -> None:
+    def __init__(self, network: nn.Module, dim: int, *, unit: bool = False) -> None:
         super().__init__()
         self.network = network
         self.dim = dim
         self.unit = unit
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         # Not `normalise`, whose hand-made gradient ONNX cannot express.
-        prefix = nn.functional.normalize(self.network(images), dim=1)[:, : self.dim]
+        prefix = nn.functional.normalize(self.network(inputs), dim=1)[:, : self.dim]
         return nn.functional.normalize(prefix, dim=1) if self.unit else prefix
+
+
+def prefix_length(dims: Sequence[int], dim: int | None, whole: str) -> int:
+    """``dim``, None: all. Raises ``UserError`` where the ``whole`` vectors, as the sentence names them, are shorter."""
+    if dim is None:
+        return dims[-1]
+    if not 0 < dim <= dims[-1]:
+        raise UserError(f"--dim: {dim} is larger than {whole.format(dims[-1])}.")
+    return dim
 
 
 @dataclass(frozen=True)
@@ -113,11 +122,6 @@ def build_model(description: Mapping[str, Any], objective: Mapping[str, Any] | N
     dims = check_dims(description["dims"] or default_dims(backbone.num_features))
     network = MatryoshkaNetwork(backbone, backbone.num_features, dims[-1], description["embedding"])
     settings = dict(objective or {})
-    given = settings.get("ce_weights")
-    if given is not None and len(given) != len(dims):
-        raise UserError(
-            f"--ce-weights: {len(given)} weights for {len(dims)} dimensions ({', '.join(map(str, dims))}); "
-            "give one each."
-        )
+    check_weights(settings.get("ce_weights"), dims)
     loss = MatryoshkaWassersteinLoss(len(description["classes"]), dims, tied=description["tied"], **settings)
     return MrlModel(network, loss, cast(Description, {**description, "dims": list(dims)}))

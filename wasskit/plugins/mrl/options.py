@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wasskit.config import OptionGroup, RecipeOptions, option
+from wasskit.config import OptionGroup, RecipeOptions, argument, option
 from wasskit.errors import UserError
 from wasskit.options import (
     BackboneOptions,
@@ -64,10 +64,7 @@ class ObjectiveOptions(OptionGroup):
                 check_dims(self.dims)
             except ValueError as error:
                 raise UserError(f"--dims: {error}; write them as in --dims 8,16,32.") from None
-            if self.ce_weights is not None and len(self.ce_weights) != len(self.dims):
-                raise UserError(
-                    f"--ce-weights: {len(self.ce_weights)} weights for {len(self.dims)} dimensions; give one each."
-                )
+            check_weights(self.ce_weights, self.dims)
 
     @property
     def has_one(self) -> bool:
@@ -149,6 +146,15 @@ class ModelDataOptions(trained.ModelDataOptions):
     split: str = option("test", help="Split to measure on.", panel="Data")
 
 
+def check_weights(weights: Sequence[float] | None, dims: Sequence[int]) -> None:
+    """Raises ``UserError`` unless there is a weight of the cross entropies for each dimension, or none at all."""
+    if weights is not None and len(weights) != len(dims):
+        raise UserError(
+            f"--ce-weights: {len(weights)} weights for {len(dims)} dimensions ({', '.join(map(str, dims))}); give one "
+            "each."
+        )
+
+
 def default_dims(width: int) -> tuple[int, ...]:
     """A backbone's width halved up to eight times, to no less than 2: 8, 16, ..., 2048 for 2048."""
     dims = [width]
@@ -157,11 +163,18 @@ def default_dims(width: int) -> tuple[int, ...]:
     return tuple(dims)
 
 
-def axes_of(options: type[RecipeOptions], typed: str) -> Iterable[str]:
-    """Candidates for an axis of a sweep over the options of a command: ``key=``."""
-    from wasskit.sweeps.axes import complete_axis
+def axes_argument(command: str, options: type[RecipeOptions]) -> tuple[str, ...]:
+    """The axes of a sweep over the options of a command, with candidates ``key=``."""
 
-    return complete_axis(typed, options, {"method": list(methods())})
+    def complete(typed: str) -> Iterable[str]:
+        from wasskit.sweeps.axes import complete_axis
+
+        return complete_axis(typed, options, {"method": list(methods())})
+
+    found: tuple[str, ...] = argument(
+        (), help=f"Axes of the grid: key=value,value for any option of `{command}`.", complete=complete
+    )
+    return found
 
 
 def methods() -> Mapping[str, Mapping[str, Any]]:

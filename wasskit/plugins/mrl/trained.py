@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +14,23 @@ from wasskit.data.base import ImageDataset
 from wasskit.distributed.group import group
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, is_flag
+from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.adapt.options import adapted_dims
 from wasskit.plugins.mrl.adapt.report import read_vectors_of
 from wasskit.plugins.mrl.adapt.task import adapt
 from wasskit.plugins.mrl.adapt.trained import ADAPTOR, options_of
 from wasskit.plugins.mrl.loss import normalise
-from wasskit.plugins.mrl.network import MrlModel, PrefixEmbedder, build_model
+from wasskit.plugins.mrl.network import MrlModel, PrefixEmbedder, build_model, prefix_length
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.data import embed_dataset, open_split
 from wasskit.trained.kind import ModelKind, load_model
-from wasskit.trained.vectors import FileOptions, read_features
+from wasskit.trained.vectors import read_features
 from wasskit.training.run import RunDirectory
 
 
 def prefix_embedder(model: MrlModel, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
     """The network of the first ``dim`` coordinates (None: all). Raises ``UserError`` where it has fewer."""
-    dim = model.dims[-1] if dim is None else dim
-    if not 0 < dim <= model.dims[-1]:
-        raise UserError(f"--dim: {dim} is larger than the embedding, which has {model.dims[-1]} coordinates.")
+    dim = prefix_length(model.dims, dim, "the embedding, which has {} coordinates")
     return PrefixEmbedder(model.network, dim, unit=unit)
 
 
@@ -74,25 +74,56 @@ def embedded(model: MrlModel, config: ModelDataOptions, dataset: ImageDataset, d
 
 @dataclass(frozen=True)
 class GivenSplits:
-    """Embeddings of vectors: what is measured, what votes or is searched, and prefixes to measure by default."""
+    """What a command measures.
+
+    Args:
+        test: what is measured; ``train``: what votes or is searched, where there is such.
+        dims: the prefixes to measure.
+        other: what ``train`` is, as sentences name it.
+        model: that has embedded images, with its classifiers; None: the embeddings are those of vectors.
+    """
 
     test: Split
     train: Split | None
     dims: tuple[int, ...]
-    other: str
+    other: str = ""
+    model: MrlModel | None = None
 
 
-def given_splits(config: FileOptions, device: torch.device) -> GivenSplits:
-    """The embeddings of a command's files or adaptor. Raises as ``read_features``."""
-    given = read_features(config, device)
-    test, train = (
-        None
-        if found is None
-        else Split(given.name, split, given.classes, normalise(found.features), found.labels, things="vectors")
-        for split, found in (("test", given.first), ("train", given.second))
-    )
-    assert test is not None
-    return GivenSplits(test, train, given.dims or adapted_dims(test.embeddings.shape[1]), given.other)
+def given_splits(
+    config: Any, device: torch.device, second: str | None = "train", *, dims: tuple[int, ...] | None = None
+) -> GivenSplits:
+    """Splits of a data set as the model of a command embeds them, or the vectors of its files or adaptor.
+
+    Args:
+        config: options of a model and its data (``ModelDataOptions``) and of files (``FileOptions``).
+        second: the split that votes or is searched, of a model on images; None: there is none.
+        dims: the prefixes that were asked for; None: the trained ones.
+
+    Raises:
+        UserError: ``dims`` do not fit the embeddings; as ``read_features`` or ``embedded``.
+    """
+    if config.of_vectors:
+        given = read_features(config, device)
+        test, *others = (
+            Split(given.name, name, given.classes, normalise(found.features), found.labels, things="vectors")
+            for name, found in (("test", given.first), ("train", given.second))
+            if found is not None
+        )
+        dims = _checked(dims, given.dims or adapted_dims(test.embeddings.shape[1]))
+        return GivenSplits(test, others[0] if others else None, dims, given.other)
+    model = KIND.load(config.trained.model, device, config.trained.checkpoint)
+    dims = _checked(dims, model.dims)
+    opened = [open_split(model, config, name) for name in (config.split, second) if name is not None]
+    test, *others = (embedded(model, config, dataset, device) for dataset in opened)
+    return GivenSplits(test, others[0] if others else None, dims, model=model)
+
+
+def _checked(dims: tuple[int, ...] | None, trained: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        return check_dims(trained if dims is None else dims, trained[-1])
+    except ValueError as error:
+        raise UserError(f"--dims: {error}.") from None
 
 
 def test_embeddings(run: Path, device: str) -> Tensor:

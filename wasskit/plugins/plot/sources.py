@@ -68,11 +68,11 @@ def spectra_of(source: Path, *, normalise: bool = True) -> dict[str, list[float]
         name = source.resolve().name
         if not found:
             from wasskit.evaluation.uniformity import singular_spectrum
-            from wasskit.trained.files import test_embeddings_of
+            from wasskit.trained.files import embeddings_of_run
 
             none = f"{source} holds no spectrum (no spectrum*.npz, no JSON file with a list `spectrum`)"
             try:
-                rows = test_embeddings_of(source, "cpu")
+                rows = embeddings_of_run(source, "cpu")
             except UserError as error:
                 raise UserError(f"{none}, and its test images cannot be embedded: {error}") from None
             if rows is None:

@@ -22,14 +22,10 @@ from wasskit.plugins.mrl.adapt.data import Vectors
 from wasskit.plugins.mrl.adapt.network import principal_axes
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions
 from wasskit.plugins.mrl.adapt.starting import FEWEST, MEASURED, ROWS, prefix_errors, projected, some
-from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
+from wasskit.plugins.mrl.adapt.task import adapt, trained_alone
 from wasskit.plugins.mrl.adapt.trained import HEADER
 from wasskit.system.signals import Stopped, name_of, number_of
 from wasskit.trained.files import read_model
-from wasskit.training.cadence import Cadence
-from wasskit.training.checkpoint import preserved_rng
-from wasskit.training.stepper import Updates
-from wasskit.training.trainer import Trainer
 
 BLENDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 UNCHOSEN = 0.5
@@ -121,11 +117,7 @@ def choose_blend(
     both, others = some(vectors, learned, ROWS, generator), some(vectors, ~learned, MEASURED, generator)
     rest, part = stratified_split(both.labels, HELD, seed)
     train, held = (some(both, torch.isin(torch.arange(len(both)), rows), ROWS, generator) for rows in (rest, part))
-    with preserved_rng(device, seed):
-        task, source = build_adapt_task(replace(config, blend=1.0), "labels", Parts(train, None), device, seed=seed)
-        cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
-        updates = Updates(clip_norm=config.update.clip_norm)
-        Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=seed).fit()
+    task = trained_alone(replace(config, blend=1.0), "labels", train, device, seed=seed)
 
     def errors(embed: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Of new classes, and of known ones, where there are any."""

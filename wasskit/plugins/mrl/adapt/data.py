@@ -12,15 +12,16 @@ from torch import Tensor
 
 from wasskit.data.embeddings import Embeddings, class_numbers, open_embeddings, read_column
 from wasskit.data.pairs import Named, read_pairs, rows_of_pairs
-from wasskit.data.samplers import RandomSampler
+from wasskit.data.samplers import RandomSampler, some_rows
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.group import rank, world_size
 from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
 from wasskit.evaluation.compression import neighbours
-from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss, about
+from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss, about
 from wasskit.plugins.mrl.adapt.network import Adaptor
 from wasskit.system.transfer import to_device
+from wasskit.training.task import Losses
 
 POOL = 50_000
 """Vectors among which nearest pairs are looked for; of more, as many are drawn."""
@@ -122,7 +123,7 @@ class LabelBatch(NamedTuple):
     vectors: Tensor
     classes: Tensor
 
-    def losses(self, network: Adaptor, objective: LabelLoss) -> AdaptLosses:
+    def losses(self, network: Adaptor, objective: LabelLoss) -> Losses:
         return objective(network(self.vectors), self.classes, self.vectors)  # type: ignore[no-any-return]
 
 
@@ -133,7 +134,7 @@ class NeighbourBatch(NamedTuple):
     ids: Tensor
     anchors: int
 
-    def losses(self, network: Adaptor, objective: NeighbourLoss) -> AdaptLosses:
+    def losses(self, network: Adaptor, objective: NeighbourLoss) -> Losses:
         own = shard_indices(len(self.vectors))
         adapted = network(self.vectors[own.start : own.stop])
         return objective(adapted, self.vectors, self.ids, self.anchors)  # type: ignore[no-any-return]
@@ -146,7 +147,7 @@ class PairBatch(NamedTuple):
     documents: Tensor
     relevance: Tensor
 
-    def losses(self, network: Adaptor, objective: PairLoss) -> AdaptLosses:
+    def losses(self, network: Adaptor, objective: PairLoss) -> Losses:
         own = shard_indices(len(self.queries))
         queries, documents = (x[own.start : own.stop] for x in (self.queries, self.documents))
         return objective(network(queries), network(documents), self.relevance)  # type: ignore[no-any-return]
@@ -218,8 +219,7 @@ class NeighbourSource(RowSource):
         seed: int,
     ) -> None:
         if len(rows) > POOL:
-            generator = torch.Generator().manual_seed(derive_seed(seed, "pool"))
-            rows = rows[torch.randperm(len(rows), generator=generator)[:POOL].sort().values]
+            rows = rows[some_rows(len(rows), POOL, derive_seed(seed, "pool"))]
         super().__init__(rows, len(rows), batch_size, device=device, seed=seed)
         self.near = min(near, len(rows) - 1)
         unit = about(rows.to(device, torch.float32), None if centre is None else centre.to(device))

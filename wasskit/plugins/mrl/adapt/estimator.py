@@ -18,13 +18,9 @@ from wasskit.plugins.mrl.adapt.blending import choose_blend
 from wasskit.plugins.mrl.adapt.data import Vectors
 from wasskit.plugins.mrl.adapt.network import AdaptorModel
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns
-from wasskit.plugins.mrl.adapt.task import Parts, adapt, build_adapt_task
+from wasskit.plugins.mrl.adapt.task import adapt, trained_alone
 from wasskit.plugins.mrl.adapt.trained import ADAPTOR
 from wasskit.trained.estimators import checked, seed_of, validate_data
-from wasskit.training.cadence import Cadence
-from wasskit.training.checkpoint import preserved_rng
-from wasskit.training.stepper import Updates
-from wasskit.training.trainer import Trainer
 
 Learn = Literal["auto", "labels", "neighbours"]
 
@@ -148,11 +144,7 @@ class MatryoshkaAdaptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             config = replace(
                 config, blend=choose_blend(config, vectors, device, known=self.classes == "known", seed=seed)
             )
-        with preserved_rng(device, seed):
-            task, source = build_adapt_task(config, learns, Parts(vectors, None), device, seed=seed)
-            updates = Updates(clip_norm=config.update.clip_norm)
-            cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
-            Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=seed).fit()
+        task = trained_alone(config, learns, vectors, device, seed=seed)
         task.network.cpu().eval()
         return self._with(task.model)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,9 @@ from wasskit.ot.nesting import check_dims
 from wasskit.ot.precision import at_least_float32, full_precision
 from wasskit.ot.sinkhorn import nested_sinkhorn_divergences
 from wasskit.plugins.mrl.loss import MatryoshkaWassersteinLoss, normalise
+from wasskit.training.task import Losses
 
 _FAR = -1e9
-
-
-class AdaptLosses(NamedTuple):
-    """An objective and its parts, by name, detached."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
 
 
 class NeighbourLoss(nn.Module):
@@ -74,7 +68,7 @@ class NeighbourLoss(nn.Module):
         self.beta = beta
         self.blur = blur
 
-    def forward(self, adapted: Tensor, vectors: Tensor, ids: Tensor, anchors: int) -> AdaptLosses:
+    def forward(self, adapted: Tensor, vectors: Tensor, ids: Tensor, anchors: int) -> Losses:
         """Losses of a batch of which the first ``anchors`` rows are anchors.
 
         adapted (B_r, m): this rank's consecutive share of the rows; vectors (B, D) and ids (B,) int64 of all rows.
@@ -82,7 +76,7 @@ class NeighbourLoss(nn.Module):
         with full_precision(adapted):
             return self._losses(gather_with_grad(normalise(_directed(adapted))), vectors, ids, anchors)
 
-    def _losses(self, z: Tensor, vectors: Tensor, ids: Tensor, anchors: int) -> AdaptLosses:
+    def _losses(self, z: Tensor, vectors: Tensor, ids: Tensor, anchors: int) -> Losses:
         unit = about(vectors, self.centre)
         same = ids[:anchors, None] == ids[None]
         wanted = unit[:anchors] @ unit.mT
@@ -97,7 +91,9 @@ class NeighbourLoss(nn.Module):
             pairs.append((found - wanted).abs().mean() if self.pair_weight else found.new_zeros(()))
         divergence, gaps = torch.stack(kept), torch.stack(pairs)
         total = torch.log(self.floor + divergence.clamp_min(0)).sum()
-        terms = {f"neighbours@{d}": v for d, v in zip(self.dims, divergence.detach(), strict=True)}
+        terms: dict[str, Tensor | float] = {
+            f"neighbours@{d}": v for d, v in zip(self.dims, divergence.detach(), strict=True)
+        }
         terms["neighbours"] = divergence.detach().mean()
         if self.pair_weight:
             total = total + self.pair_weight * gaps.sum()
@@ -106,7 +102,7 @@ class NeighbourLoss(nn.Module):
             transport = nested_sinkhorn_divergences(z, self.dims, beta=self.beta, blur=self.blur, reduction="sum")
             total = total + self.wasserstein_weight * transport
             terms["wasserstein"] = transport.detach()
-        return AdaptLosses(total, terms)
+        return Losses(total, terms)
 
 
 class LabelLoss(nn.Module):
@@ -143,12 +139,14 @@ class LabelLoss(nn.Module):
         self.keep_weight = keep_weight
         self.keep = NeighbourLoss(dims)
 
-    def forward(self, adapted: Tensor, labels: Tensor, vectors: Tensor) -> AdaptLosses:
+    def forward(self, adapted: Tensor, labels: Tensor, vectors: Tensor) -> Losses:
         """Losses of this rank's adapted vectors (B, m) with labels (B,) int64, adapted from vectors (B, D)."""
         objective, adapted = self.objective, _directed(adapted)
         losses = objective(adapted, labels)
         total = losses.total
-        terms = {f"ce@{d}": ce for d, ce in zip(objective.dims, losses.cross_entropy, strict=True)}
+        terms: dict[str, Tensor | float] = {
+            f"ce@{d}": ce for d, ce in zip(objective.dims, losses.cross_entropy, strict=True)
+        }
         terms["ce"] = losses.cross_entropy.mean()
         if objective.wasserstein_weight != 0:
             terms["wasserstein"] = losses.wasserstein
@@ -162,7 +160,7 @@ class LabelLoss(nn.Module):
             kept = self.keep(adapted, whole, torch.arange(len(whole), device=whole.device), len(whole))
             total = total + self.keep_weight * kept.total
             terms["neighbours"] = kept.terms["neighbours"]
-        return AdaptLosses(total, terms)
+        return Losses(total, terms)
 
     def _cosine(self, adapted: Tensor, labels: Tensor, dim: int) -> Tensor:
         weight, _ = self.objective.classifiers.weight_at(dim)
@@ -186,14 +184,14 @@ class PairLoss(nn.Module):
         self.dims = check_dims(dims)
         self.temperature = temperature
 
-    def forward(self, queries: Tensor, documents: Tensor, relevance: Tensor) -> AdaptLosses:
+    def forward(self, queries: Tensor, documents: Tensor, relevance: Tensor) -> Losses:
         """queries (Q_r, m), documents (D_r, m): this rank's shares; relevance (Q, D) of all, no row zero, NaN where a
         document is no candidate for a query."""
         with full_precision(queries):
             queries, documents = (gather_with_grad(at_least_float32(share)) for share in (queries, documents))
             losses = self._losses(queries, documents, relevance)
         terms = {f"ranking@{d}": v for d, v in zip(self.dims, losses.detach(), strict=True)}
-        return AdaptLosses(losses.sum(), {**terms, "ranking": losses.detach().mean()})
+        return Losses(losses.sum(), {**terms, "ranking": losses.detach().mean()})
 
     def _losses(self, queries: Tensor, documents: Tensor, relevance: Tensor) -> Tensor:
         candidates, relevance = ~relevance.isnan(), relevance.nan_to_num(0.0)

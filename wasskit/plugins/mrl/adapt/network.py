@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wasskit.data.seeds import derive_seed
-from wasskit.evaluation.embedding import evaluating
 from wasskit.evaluation.ties import blocks
 from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.loss import normalise
@@ -69,7 +69,7 @@ class Adaptor(nn.Module):
             raise ValueError(f"an adaptor of {width} numbers gives 1 to {width}, not {dim}")
         if shape not in ("residual", "rotation"):
             raise ValueError(f"shape must be 'residual' or 'rotation', not {shape!r}")
-        self.shape = shape
+        self.shape: Shape = shape
         self.dim = dim
         self.blend = blend
         self.register_buffer("centre", torch.zeros(width))
@@ -116,38 +116,21 @@ class Adaptor(nn.Module):
         """Adapted vectors of unit length."""
         return normalise(self(x))
 
+    def fixed(self) -> Adaptor:
+        """A copy for evaluation alone, its matrix a constant: a solve has no place in an exported graph."""
+        found = copy.deepcopy(self).eval()
+        with torch.no_grad():
+            found.axes = found.rotation().clone()
+        found.change = nn.Parameter(torch.zeros_like(found.axes), requires_grad=False)
+        found.shape = "residual"
+        return found
+
 
 def _block(dim: int, hidden: int, dropout: float) -> nn.Module:
     last = nn.Linear(hidden, dim)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), last)
-
-
-class PrefixAdaptor(nn.Module):
-    """Vectors (N, D) -> the first ``dim`` coordinates of the adapted unit vector; with ``unit`` of unit length."""
-
-    centre: Tensor
-    matrix: Tensor
-
-    def __init__(self, network: Adaptor, dim: int, *, unit: bool = False) -> None:
-        super().__init__()
-        self.dim = dim
-        self.unit = unit
-        self.root = math.sqrt(network.dim)
-        self.weight = network.blend
-        # A constant: a solve has no place in an exported graph.
-        with evaluating(network):
-            self.register_buffer("matrix", network.rotation().clone())
-        self.register_buffer("centre", network.centre.clone())
-        self.blocks = network.blocks
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.linear(F.normalize(x, dim=1) - self.centre, self.matrix)
-        for block in self.blocks:
-            h = h + block(F.normalize(h, dim=1) * self.root) * (self.weight / self.root)
-        prefix = F.normalize(h, dim=1)[:, : self.dim]
-        return F.normalize(prefix, dim=1) if self.unit else prefix
 
 
 @dataclass(frozen=True)

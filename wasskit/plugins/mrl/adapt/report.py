@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from wasskit.data.samplers import some_rows
 from wasskit.data.seeds import derive_seed
+from wasskit.errors import UserError
 from wasskit.evaluation.compression import Bank, Measured, baselines, compression_rows
 from wasskit.plugins.mrl.adapt.data import Vectors, digits, read_vectors
 from wasskit.plugins.mrl.adapt.losses import LabelLoss
@@ -39,8 +41,6 @@ def read_vectors_of(config: AdaptOptions) -> tuple[Vectors, Vectors | None]:
         return vectors, None
     test = read_vectors(config.test, config.test_labels, also=config.labels)
     if test.rows.shape[1] != vectors.rows.shape[1]:
-        from wasskit.errors import UserError
-
         raise UserError(
             f"{config.test} has vectors of {test.rows.shape[1]} numbers, {config.train} of {vectors.rows.shape[1]}."
         )
@@ -92,10 +92,7 @@ def compare(
 
 def _sample(vectors: Vectors, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Up to ``MEASURED`` vectors and their labels, in their order; files are often sorted, their first rows alike."""
-    rows = torch.arange(len(vectors))
-    if len(rows) > MEASURED:
-        generator = torch.Generator().manual_seed(derive_seed(0, "measured"))
-        rows = torch.randperm(len(rows), generator=generator)[:MEASURED].sort().values
+    rows = some_rows(len(vectors), MEASURED, derive_seed(0, "measured"))
     labels = None if vectors.labels is None else vectors.labels[rows].to(device)
     return vectors.rows[rows].to(device, torch.float32), labels
 

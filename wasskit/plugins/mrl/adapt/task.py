@@ -26,15 +26,20 @@ from wasskit.plugins.mrl.adapt.data import (
     Vectors,
     split_pairs,
 )
-from wasskit.plugins.mrl.adapt.losses import AdaptLosses, LabelLoss, NeighbourLoss, PairLoss
+from wasskit.plugins.mrl.adapt.losses import LabelLoss, NeighbourLoss, PairLoss
 from wasskit.plugins.mrl.adapt.network import Adaptor, AdaptorModel, build_adaptor, principal_axes, random_rotation
 from wasskit.plugins.mrl.adapt.options import AdaptTrainingOptions, Learns, adapted_dims
 from wasskit.plugins.mrl.adapt.starting import starting_axes
 from wasskit.plugins.mrl.adapt.trained import HEADER
+from wasskit.plugins.mrl.options import check_weights
 from wasskit.plugins.mrl.task import published_schedule
 from wasskit.trained.files import checkpoint_entry
+from wasskit.training.cadence import Cadence
+from wasskit.training.checkpoint import preserved_rng
 from wasskit.training.optim import build_optimizer, parameter_groups
+from wasskit.training.stepper import Updates
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
+from wasskit.training.trainer import Trainer
 
 BANK = 20_000
 """Training vectors, at most, among which the validation looks for neighbours during training."""
@@ -81,7 +86,7 @@ def _chosen(vectors: Vectors, rows: Tensor) -> Vectors:
 class Batch(Protocol):
     """What a source of this package gives."""
 
-    def losses(self, network: Adaptor, objective: Any) -> AdaptLosses: ...
+    def losses(self, network: Adaptor, objective: Any) -> Losses: ...
 
 
 class AdaptTask(Task):
@@ -112,8 +117,7 @@ class AdaptTask(Task):
         return [Optimisation(optimizer, published_schedule(plan, config.update.warmup_epochs))]
 
     def losses(self, batch: Batch, progress: Progress) -> Losses:
-        losses = batch.losses(self.network, self.objective)
-        return Losses(losses.total, losses.terms)
+        return batch.losses(self.network, self.objective)
 
     def evaluate(self, progress: Progress) -> dict[str, dict[str, float]]:
         return {} if self.check is None else {"val": self.check.metrics(self.network, self.model.dims, self.precision)}
@@ -283,12 +287,7 @@ def _start(
 
 def _label_loss(config: AdaptTrainingOptions, classes: int, dims: tuple[int, ...]) -> LabelLoss:
     settings = {name: value for name, value in vars(config.objective).items() if name != "dims"}
-    weights = config.objective.ce_weights
-    if weights is not None and len(weights) != len(dims):
-        raise UserError(
-            f"--ce-weights: {len(weights)} weights for {len(dims)} dimensions "
-            f"({', '.join(map(str, dims))}); give one each."
-        )
+    check_weights(config.objective.ce_weights, dims)
     return LabelLoss(
         classes,
         dims,
@@ -297,6 +296,18 @@ def _label_loss(config: AdaptTrainingOptions, classes: int, dims: tuple[int, ...
         keep_weight=config.keep_weight,
         **settings,
     )
+
+
+def trained_alone(
+    config: AdaptTrainingOptions, learns: Learns, train: Vectors, device: torch.device, *, seed: int
+) -> AdaptTask:
+    """The task after a training without a run directory. The global random numbers are left as they were."""
+    with preserved_rng(device, seed):
+        task, source = build_adapt_task(config, learns, Parts(train, None), device, seed=seed)
+        cadence = Cadence(epochs=config.epochs, eval_every=0, log_every=10**9)
+        updates = Updates(clip_norm=config.update.clip_norm)
+        Trainer(task, source, cadence=cadence, updates=updates, device=device, seed=seed).fit()
+    return task
 
 
 @torch.no_grad()

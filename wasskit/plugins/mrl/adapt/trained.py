@@ -11,8 +11,9 @@ from wasskit.config import build, check_keys
 from wasskit.data.embeddings import Labelled, read_labelled
 from wasskit.errors import UserError
 from wasskit.models.rebuild import are_counts, check_entries, is_count
-from wasskit.plugins.mrl.adapt.network import AdaptorModel, PrefixAdaptor, Shape, build_adaptor
+from wasskit.plugins.mrl.adapt.network import AdaptorModel, Shape, build_adaptor
 from wasskit.plugins.mrl.adapt.options import AdaptOptions, Learns
+from wasskit.plugins.mrl.network import PrefixEmbedder, prefix_length
 from wasskit.trained.kind import ModelKind
 
 HEADER = "mrl-adaptor"
@@ -30,12 +31,10 @@ RULES = {
 """What a description must hold besides its ``kind``."""
 
 
-def prefix_adaptor(model: AdaptorModel, *, dim: int | None = None, unit: bool = False) -> PrefixAdaptor:
+def prefix_adaptor(model: AdaptorModel, *, dim: int | None = None, unit: bool = False) -> PrefixEmbedder:
     """The network of the first ``dim`` coordinates (None: all). Raises ``UserError`` where it has fewer."""
-    dim = model.dims[-1] if dim is None else dim
-    if not 0 < dim <= model.dims[-1]:
-        raise UserError(f"--dim: {dim} is larger than the adapted vectors, which have {model.dims[-1]} numbers.")
-    return PrefixAdaptor(model.network, dim, unit=unit)
+    dim = prefix_length(model.dims, dim, "the adapted vectors, which have {} numbers")
+    return PrefixEmbedder(model.network.fixed(), dim, unit=unit)
 
 
 def options_of(saved: Mapping[str, Any]) -> AdaptOptions:

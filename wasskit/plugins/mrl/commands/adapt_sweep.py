@@ -8,21 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.candidates import complete_local_paths
-from wasskit.config import Command, Invocation, argument, option
+from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.adapt.options import AdaptOptions
-from wasskit.plugins.mrl.options import JobOptions, axes_of
+from wasskit.plugins.mrl.options import JobOptions, axes_argument
 
 
 @dataclass(frozen=True, kw_only=True)
 class MrlAdaptSweep(JobOptions, AdaptOptions):
     """Options of ``wasskit mrl adapt-sweep``."""
 
-    axes: tuple[str, ...] = argument(
-        (),
-        help="Axes of the grid: key=value,value for any option of `mrl adapt`.",
-        complete=lambda typed: axes_of(AdaptOptions, typed),
-    )
+    axes: tuple[str, ...] = axes_argument("mrl adapt", AdaptOptions)
     grid: tuple[str, ...] = option((), help="Further axes, for recipes.", panel="Method", metavar="AXES")
     train: Path | None = option(
         None, help="Vectors (N, D) to train on, the TRAIN of `mrl adapt`.", panel="Data",

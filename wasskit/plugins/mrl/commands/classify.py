@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
-from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
 
@@ -88,13 +87,9 @@ def _of_vectors(config: MrlClassify, device: torch.device) -> Report:
     from wasskit.plugins.mrl.reports import cascade_report
     from wasskit.plugins.mrl.trained import given_splits
 
-    given = given_splits(config, device)
-    test, train = given.test, given.train
+    given = given_splits(config, device, dims=config.dims)
+    test, train, dims = given.test, given.train, given.dims
     assert train is not None
-    try:
-        dims = check_dims(config.dims or given.dims, test.embeddings.shape[1])
-    except ValueError as error:
-        raise UserError(f"--dims: {error}.") from None
     unseen = int((~torch.isin(test.labels, train.labels)).sum())
     said = [f"{unseen:,} of {len(test):,} vectors are of classes that {given.other} lacks."] if unseen else []
     logits = prefix_logits(train.embeddings, train.labels, test.embeddings, dims, ridge=config.ridge)

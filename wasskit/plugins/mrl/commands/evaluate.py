@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
 from wasskit.ot.nesting import check_dims
 from wasskit.plugins.mrl.options import ModelDataOptions
 from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
-
-if TYPE_CHECKING:
-    import torch
-
-    from wasskit.plugins.mrl.network import MrlModel
-    from wasskit.plugins.mrl.trained import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,43 +50,20 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
     from wasskit.plugins.mrl.evaluation import between
     from wasskit.plugins.mrl.reports import evaluation_report
-    from wasskit.plugins.mrl.trained import KIND, given_splits
+    from wasskit.plugins.mrl.trained import given_splits
     from wasskit.report import finish
     from wasskit.trained.data import results_of
 
     with group(config.machine.device) as device:
         folder = results_of(config, "mrl", "evaluation.json", "figures/evaluation.png")
-        model, given = None, None
-        if config.of_vectors:
-            given = given_splits(config, device)
-            trained = given.dims
-        else:
-            model = KIND.load(config.trained.model, device, config.trained.checkpoint)
-            trained = model.dims
-        dims = config.dims or trained
-        try:
-            check_dims(dims, trained[-1])
-        except ValueError as error:
-            raise UserError(f"--dims: {error}.") from None
-        test, train = _of_model(model, config, device) if given is None else (given.test, given.train)
+        voting = "train" if config.neighbours and config.split != "train" else None
+        given = given_splits(config, device, voting, dims=config.dims)
         report = evaluation_report(
-            model, test, train, dims=between(dims) if config.interpolate else tuple(dims),
+            given.model, given.test, given.train, dims=between(given.dims) if config.interpolate else given.dims,
             neighbours=config.neighbours, k=config.k, temperature=config.temperature,
             trained_dims=config.dims is None, name=str(config.trained.model),
         )  # fmt: skip
     return finish(report, folder)
-
-
-def _of_model(model: MrlModel | None, config: MrlEvaluate, device: torch.device) -> tuple[Split, Split | None]:
-    """The split that is measured and, where k-NN is and the split is another one, that of training."""
-    from wasskit.plugins.mrl.trained import embedded
-    from wasskit.trained.data import open_split
-
-    assert model is not None
-    test = embedded(model, config, open_split(model, config, config.split), device)
-    if not config.neighbours or config.split == "train":
-        return test, None
-    return test, embedded(model, config, open_split(model, config, "train"), device)
 
 
 command = Command(

@@ -11,7 +11,8 @@ from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, CommandOptions, Invocation, argument, option
 from wasskit.errors import UserError
 from wasskit.options import OverwriteOptions
-from wasskit.plugins.mrl.search.options import FILES, IndexCommandOptions, ids_option, model_option
+from wasskit.plugins.mrl.search.options import IndexCommandOptions, ids_option, model_option
+from wasskit.trained.vectors import FILES
 
 if TYPE_CHECKING:
     from wasskit.plugins.mrl.search.index import PrefixIndex

@@ -39,22 +39,17 @@ class MrlRetrieve(ModelDataOptions, FileOptions):
 def body(config: MrlRetrieve, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
     from wasskit.plugins.mrl.reports import retrieval_report
-    from wasskit.plugins.mrl.trained import KIND, embedded, given_splits
+    from wasskit.plugins.mrl.trained import given_splits
     from wasskit.report import finish
-    from wasskit.trained.data import open_split, results_of
+    from wasskit.trained.data import results_of
 
     with group(config.machine.device) as device:
         folder = results_of(config, "mrl", "retrieval.json", "figures/retrieval.png")
-        if config.of_vectors:
-            given = given_splits(config, device)
-            assert given.train is not None
-            queries, gallery, dims = given.test, given.train, given.dims
-        else:
-            model = KIND.load(config.trained.model, device, config.trained.checkpoint)
-            opened = [open_split(model, config, name) for name in (config.split, config.gallery)]
-            queries, gallery = (embedded(model, config, dataset, device) for dataset in opened)
-            dims = model.dims
-        report = retrieval_report(queries, gallery, dims, shortlist=config.shortlist, name=str(config.trained.model))
+        given = given_splits(config, device, config.gallery)
+        assert given.train is not None
+        report = retrieval_report(
+            given.test, given.train, given.dims, shortlist=config.shortlist, name=str(config.trained.model)
+        )
     return finish(report, folder)
 
 

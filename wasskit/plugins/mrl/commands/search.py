@@ -11,7 +11,8 @@ from wasskit.candidates import complete_local_paths
 from wasskit.config import Command, Invocation, argument, option
 from wasskit.errors import UserError
 from wasskit.options import OverwriteOptions
-from wasskit.plugins.mrl.search.options import FILES, IndexCommandOptions, model_option
+from wasskit.plugins.mrl.search.options import IndexCommandOptions, model_option
+from wasskit.trained.vectors import FILES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasskit.config import Command, Invocation, argument, option
-from wasskit.plugins.mrl.options import JobOptions, TrainingOptions, axes_of
+from wasskit.config import Command, Invocation, option
+from wasskit.plugins.mrl.options import JobOptions, TrainingOptions, axes_argument
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,7 @@ class GridOptions(JobOptions, TrainingOptions):
 class MrlSweep(GridOptions):
     """Options of ``wasskit mrl sweep``."""
 
-    axes: tuple[str, ...] = argument(
-        (),
-        help="Axes of the grid: key=value,value for any option of `mrl train`.",
-        complete=lambda typed: axes_of(TrainingOptions, typed),
-    )
+    axes: tuple[str, ...] = axes_argument("mrl train", TrainingOptions)
     grid: tuple[str, ...] = option((), help="Further axes, for recipes.", panel="Method", metavar="AXES")
 
 

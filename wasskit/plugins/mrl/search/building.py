@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wasskit.data.embeddings import Embeddings, MappedVectors, open_embeddings
+from wasskit.data.samplers import some_rows
 from wasskit.errors import UserError
-from wasskit.plugins.mrl.search.codes import Axes, CodeName, PrefixCode
+from wasskit.plugins.mrl.search.codes import PrefixCode
 from wasskit.plugins.mrl.search.graphs import LEAST, write_graph
 from wasskit.plugins.mrl.search.ids import write_ids
 from wasskit.plugins.mrl.search.models import Encoder
@@ -66,7 +67,7 @@ class Source:
         size = min(SAMPLE, max(_CHUNK, _NUMBERS // self.width))
         if len(self) <= size:
             return torch.cat([*self.chunks()])
-        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:size].sort().values
+        drawn = some_rows(len(self), size, 0)
         return torch.cat([self._through(self._rows.rows(some)) for some in drawn.split(_CHUNK)])
 
     def _through(self, chunk: Tensor) -> Tensor:
@@ -88,21 +89,18 @@ def _embeddings(vectors: Any, what: str) -> Embeddings:
     return Embeddings(what, MappedVectors(Path(), x))
 
 
-def learn_code(source: Source, dim: int, kind: CodeName, axes: Axes) -> PrefixCode:
-    """A code for the vectors of a source, from a sample of them."""
-    return PrefixCode.learn(source.sample(), dim, kind, axes)
-
-
 def write_segment(change: Change, source: Source, ids: NDArray[Any], code: PrefixCode, method: Method) -> Segment:
     """Write vectors, codes, ids and, of a large segment, what faiss makes of them; nothing names the files yet."""
     name = change.store.next_name()
     folder, rows = change.folder, len(source)
     with contextlib.ExitStack() as stack:
-        vectors = stack.enter_context(streamed(folder / f"{name}-vectors.npy", (rows, source.width), source.dtype))
-        codes = stack.enter_context(streamed(folder / f"{name}-codes.npy", (rows, code.width), code.dtype))
+        write_vectors = stack.enter_context(
+            streamed(folder / f"{name}-vectors.npy", (rows, source.width), source.dtype)
+        )
+        write_codes = stack.enter_context(streamed(folder / f"{name}-codes.npy", (rows, code.width), code.dtype))
         for chunk in source.chunks():
-            vectors.write(chunk.numpy())
-            codes.write(code.encode(chunk))
+            write_vectors(chunk.numpy())
+            write_codes(code.encode(chunk))
     write_ids(change, name, ids)
     graph, checksum = None, 0
     if method != "exhaustive" and rows >= LEAST:

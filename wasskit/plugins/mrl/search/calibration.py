@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wasskit.data.samplers import some_rows
 from wasskit.plugins.mrl.search.codes import PrefixCode
 from wasskit.plugins.mrl.search.parts import LiveRows, Part, shortlist_codes, shortlist_whole
 from wasskit.plugins.mrl.search.scan import query_blocks
@@ -50,7 +51,7 @@ def needed_shortlist(parts: Sequence[Part], code: PrefixCode, target: float) -> 
     if k < 1:
         return Shortlist(SHORTEST, 1.0)
     most = max(64, min(_QUERIES, _QUERIES * _ROWS // count))
-    asked = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
+    asked = some_rows(count, most, 0)
     longest = min(LONGEST, count - 1)
     exhaustive = all(part.graph is None for part in parts)
     # faiss finds other rows where it is asked for more of them.

@@ -57,10 +57,7 @@ class IdColumn:
 
     def find(self, wanted: NDArray[Any]) -> NDArray[np.bool_]:
         """Which rows (N,) have an id that is among ``wanted``."""
-        if self.offsets is None:
-            return np.isin(self.values, wanted)
-        among = set(wanted.tolist())
-        return np.fromiter((text in among for text in self.whole().tolist()), bool, len(self))
+        return among(self.values if self.offsets is None else self.whole(), wanted)
 
 
 def as_ids(given: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
@@ -91,7 +88,7 @@ def check_new(new: NDArray[Any], present: Iterable[NDArray[Any]]) -> None:
         repeated = values[counts > 1]
         raise UserError(f"The id {named(repeated[0])} occurs more than once ({len(repeated):,} do): ids are distinct.")
     for ids in present:
-        known = np.isin(new, ids) if new.dtype != object else _among(new, ids)
+        known = among(new, ids)
         if known.any():
             raise UserError(
                 f"The id {named(new[known][0])} is in the index already ({int(known.sum()):,} are): delete it first, "
@@ -113,9 +110,12 @@ def write_ids(change: Change, name: str, ids: NDArray[Any]) -> None:
     change.save(f"{name}-offsets.npy", offsets)
 
 
-def _among(new: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.bool_]:
-    known = set(ids.tolist())
-    return np.fromiter((text in known for text in new.tolist()), bool, len(new))
+def among(ids: NDArray[Any], known: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which ids (N,) are among the ``known``, both numbers or both texts."""
+    if ids.dtype != object:
+        return np.isin(ids, known)
+    texts = set(known.tolist())
+    return np.fromiter((text in texts for text in ids.tolist()), bool, len(ids))
 
 
 def named(value: Any) -> str:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from wasskit.data.embeddings import Embeddings
 from wasskit.errors import UserError
-from wasskit.plugins.mrl.search.building import SAMPLE, Source, learn_code, write_segment
+from wasskit.plugins.mrl.search.building import SAMPLE, Source, write_segment
 from wasskit.plugins.mrl.search.calibration import needed_shortlist
 from wasskit.plugins.mrl.search.codes import Axes, CodeName, PrefixCode
 from wasskit.plugins.mrl.search.graphs import check_faiss
@@ -331,7 +331,7 @@ def _gone_unless_made(folder: Path) -> Iterator[None]:
 
 def _commit_anew(change: Change, draft: Description, source: Source, ids: NDArray[Any]) -> None:
     """Write all rows of an index as its only segment, with a new code."""
-    code = learn_code(source, draft.dim, draft.code, draft.axes)
+    code = PrefixCode.learn(source.sample(), draft.dim, draft.code, draft.axes)
     change.save_archive(draft.code_file, code.arrays())
     segment = write_segment(change, source, ids, code, draft.method)
     made = replace(draft, segments=(segment,), next_id=_next_id(ids, draft.next_id))

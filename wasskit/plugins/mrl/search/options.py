@@ -9,8 +9,6 @@ from pathlib import Path
 from wasskit.candidates import complete_local_paths, complete_models
 from wasskit.config import CommandOptions, OptionGroup, argument, option
 
-FILES = ".npy, .npz:KEY, .safetensors:KEY, .parquet:COLUMN, .csv"
-
 
 def complete_indexes(typed: str) -> Iterable[str]:
     """Indexes, and folders that one may lie in."""

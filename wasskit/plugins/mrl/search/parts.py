@@ -19,6 +19,7 @@ from wasskit.plugins.mrl.search.graphs import faiss_rows, read_graph
 from wasskit.plugins.mrl.search.ids import IdColumn
 from wasskit.plugins.mrl.search.scan import Best, products, tiles
 from wasskit.plugins.mrl.search.storage import Description, Segment, Store
+from wasskit.system.arrays import read_archive, read_array
 
 _RANKED = 1 << 21
 """Numbers of whole vectors of shortlists that are held at once: they stay in the cache."""
@@ -48,7 +49,7 @@ class Part:
         vectors = store.array(f"{segment.name}-vectors.npy")
         # Tensors are made of codes without a copy, which torch warns of where they cannot be written to.
         codes = store.array(f"{segment.name}-codes.npy", own=True)
-        deleted = np.empty(0, np.int64) if segment.deleted is None else store.small(segment.deleted)
+        deleted = np.empty(0, np.int64) if segment.deleted is None else read_array(store.folder / segment.deleted)
         expected = ((segment.rows, of.width), (segment.rows, code.width), (segment.gone,))
         sound = (vectors.shape, codes.shape, deleted.shape) == expected and vectors.dtype in (np.float16, np.float32)
         if not sound or codes.dtype != code.dtype or deleted.dtype != np.int64 or not _are_rows(deleted, segment.rows):
@@ -73,7 +74,7 @@ class Part:
 
 def read_code(store: Store, of: Description) -> PrefixCode:
     """The code of an index. Raises ``UserError`` where its file does not fit the description."""
-    arrays = store.archive(of.code_file)
+    arrays = read_archive(store.folder / of.code_file)
     shapes = {"low": (of.dim,), "step": (of.dim,)} | ({"axes": (of.dim, of.width)} if of.axes == "principal" else {})
     if {name: array.shape for name, array in arrays.items()} != shapes or any(
         array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays.values()

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from wasskit.errors import UserError
 from wasskit.plugins.mrl.search.codes import CODES, Axes, CodeName
-from wasskit.system.arrays import map_array, read_archive, read_array, write_header
+from wasskit.system.arrays import map_array, write_header
 from wasskit.system.documents import read_json
-from wasskit.system.files import is_leftover, replace_text, replacing, writing
+from wasskit.system.files import is_leftover, replace_file, replace_text, replacing, writing
 from wasskit.system.locks import LockHeld, held
 
 DESCRIPTION = "index.json"
@@ -172,12 +172,6 @@ class Store:
         """An array, mapped into memory; ``own``: it may be written to, which changes no file."""
         return map_array(self.folder / name, own=own)
 
-    def small(self, name: str) -> NDArray[Any]:
-        return read_array(self.folder / name)
-
-    def archive(self, name: str) -> dict[str, NDArray[Any]]:
-        return read_archive(self.folder / name)
-
     @contextlib.contextmanager
     def changing(self) -> Iterator[Change]:
         """A change of this process alone; without :meth:`Change.commit` nothing has changed.
@@ -249,14 +243,11 @@ class Change:
         replace_text(self.folder / DESCRIPTION, json.dumps(content, indent=1) + "\n")
 
     def save(self, name: str, array: NDArray[Any]) -> str:
-        with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
+        replace_file(self.folder / name, lambda file: np.save(file, array, allow_pickle=False))
         return name
 
-    def save_archive(self, name: str, arrays: Mapping[str, Any]) -> str:
-        with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
-            np.savez(file, **dict(arrays))
-        return name
+    def save_archive(self, name: str, arrays: Mapping[str, Any]) -> None:
+        replace_file(self.folder / name, lambda file: np.savez(file, **arrays))
 
     def delete(self, segment: Segment, rows: NDArray[np.int64]) -> Segment | None:
         """The segment without so many of its rows, ascending; None where none is left."""
@@ -267,19 +258,8 @@ class Change:
 
 
 @contextlib.contextmanager
-def streamed(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> Iterator[Rows]:
-    """A ``.npy`` file that is written some rows at a time, and appears when it is complete."""
+def streamed(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> Iterator[Callable[[NDArray[Any]], object]]:
+    """A ``.npy`` file that appears when it is complete: a function that writes its next rows."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         write_header(file, shape, dtype)
-        yield Rows(file, dtype)
-
-
-class Rows:
-    """Writes rows to a file, in their order."""
-
-    def __init__(self, file: Any, dtype: np.dtype[Any]) -> None:
-        self._file = file
-        self._dtype = dtype
-
-    def write(self, rows: NDArray[Any]) -> None:
-        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        yield lambda rows: file.write(np.ascontiguousarray(rows, dtype).data)

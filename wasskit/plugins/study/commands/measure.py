@@ -89,9 +89,9 @@ def body(config: StudyMeasure, invocation: Invocation) -> Mapping[str, Any]:
 def embeddings_of(path: Path, device: str) -> tuple[Tensor, Path]:
     """The embeddings of a run's test images, or of a file, and the path they come from."""
     from wasskit.data.embeddings import open_embeddings
-    from wasskit.trained.files import test_embeddings_of
+    from wasskit.trained.files import embeddings_of_run
 
-    features = test_embeddings_of(path, device)
+    features = embeddings_of_run(path, device)
     if features is not None:
         return features, path
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wasskit.data.embeddings import open_embeddings
 from wasskit.data.photographs import read_pixels, sample_photographs
-from wasskit.data.samplers import RandomSampler
+from wasskit.data.samplers import RandomSampler, some_rows
 from wasskit.data.seeds import derive_seed
 from wasskit.data.splits import stratified_split
 from wasskit.data.toy import check_dimensions
@@ -129,7 +129,8 @@ class Cloud:
     @cached_property
     def moments(self) -> Moments:
         """Of the training rows, or of 262,144 of them."""
-        return streamed_moments(self.batches(_some(self.train, MOST_FOR_MOMENTS, "moments")))
+        some = some_rows(len(self.train), MOST_FOR_MOMENTS, derive_seed(0, "moments"))
+        return streamed_moments(self.batches(self.train[some]))
 
     def draw(self, seed: int, side: str) -> Draw:
         """Batches of training rows by number: the rows in one random order after another."""
@@ -235,11 +236,3 @@ def _scales(first: Moments, second: Moments, coordinates: Coordinates) -> Tensor
     floor = _FLOOR * float(pooled.diagonal().mean())
     values, vectors = torch.linalg.eigh(pooled)
     return symmetric_power((vectors * values.clamp_min(floor or 1.0)) @ vectors.mT, -0.5)
-
-
-def _some(rows: Tensor, most: int, purpose: str) -> Tensor:
-    """The rows, or so many of them at random, in order."""
-    if len(rows) <= most:
-        return rows
-    generator = torch.Generator().manual_seed(derive_seed(0, purpose))
-    return rows[torch.randperm(len(rows), generator=generator)[:most].sort().values]

@@ -15,12 +15,7 @@ from wasskit.data.folder import list_images
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.shard import map_shards
 from wasskit.errors import UserError
-from wasskit.evaluation.transport import (
-    InceptionFeatures,
-    feature_moments,
-    frechet_inception_distance,
-    gaussian_distance,
-)
+from wasskit.evaluation.transport import InceptionFeatures, frechet_inception_distance, gaussian_distance
 from wasskit.ot.energy import energy_distance, random_directions
 from wasskit.ot.gaussian import square_root_factor, streamed_moments
 from wasskit.plugins.w2gn.core.evaluation import flat
@@ -182,14 +177,15 @@ def fid_scores(
             yield stage.decode(part)
 
     everything = torch.arange(len(stage.images))
-    real = feature_moments(images(everything, False), features)
+    real = streamed_moments(map(features, images(everything, False)))
     streams = {
         "fid_reconstructed": images(everything[:count], True),
         "fid_raw": decoded(normal),
         "fid_mapped": decoded(transport.forward_map(normal)),
     }
     scores = {
-        name: frechet_inception_distance(feature_moments(stream, features), real) for name, stream in streams.items()
+        name: frechet_inception_distance(streamed_moments(map(features, stream)), real)
+        for name, stream in streams.items()
     }
     return scores, features.label
 
