@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,9 +156,18 @@ def children() -> set[int]:
     return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
 
 
+@pytest.fixture
+def spawning() -> Iterator[None]:
+    """Processes are not forked, as on macOS and Windows."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
 @pytest.mark.slow
-def test_spawned_workers(on_disk: ImageDataset) -> None:
-    loader = EvalLoader(on_disk, 8, workers=1, start_method="spawn")
+def test_spawned_workers(on_disk: ImageDataset, spawning: None) -> None:
+    loader = EvalLoader(on_disk, 8, workers=1)
     batches = list(loader)
     loader.close()
     plain = list(EvalLoader(on_disk, 8, workers=0))

@@ -56,7 +56,61 @@ class Batch:
         return len(self.indices)
 
 
-class TrainLoader:
+class _Loader:
+    """What loaders of images share: whose part of a batch or a set is read, where it goes, what decodes it.
+
+    ``wait_seconds`` adds up the time the caller waited for batches.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batch_size: int,
+        device: torch.device | str,
+        workers: int | None,
+        rank: int | None,
+        world_size: int | None,
+    ) -> None:
+        self.rank = group.rank() if rank is None else rank
+        self.world_size = group.world_size() if world_size is None else world_size
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank {self.rank} of {self.world_size}")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.device = torch.device(device)
+        self.wait_seconds = 0.0
+        self._asked = workers
+        self._workers: Workers | None = None
+
+    def close(self) -> None:
+        """End the worker processes; a later epoch starts new ones."""
+        if self._workers is not None:
+            self._workers.close()
+
+    def _decode_by(self, decode: PerImage, views: int = 1) -> None:
+        """Have worker processes decode the images, each once for all views."""
+        self._workers = Workers(self.dataset, decode, views, self.device, self._asked, self.world_size)
+
+    def _unpacked(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The packed images (B, C, S, S) uint8 of each batch of indices (B,), on the device, read ahead by threads."""
+        packed, pin, threads = self.dataset.packed, self.device.type == "cuda", self._asked
+        assert packed is not None
+        if threads is None:  # copying takes little of a core, waiting for a disk more
+            threads = min(4, max(1, cores() // self.world_size))
+        for images in ahead(lambda index: packed.rows(index, pin=pin), batches, min(threads, 8)):
+            yield images.to(self.device, non_blocking=pin)
+
+    def _timed(self, source: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            begun = time.perf_counter()
+            batch = next(source, None)
+            self.wait_seconds += time.perf_counter() - begun
+            if batch is None:
+                return
+            yield batch
+
+
+class TrainLoader(_Loader):
     """Shuffled, augmented batches without end.
 
     ``batch_size`` is that of all ranks together; each takes its equal, consecutive share. ``augment``: see
@@ -67,8 +121,6 @@ class TrainLoader:
     multiple of the ranks. ``uneven``: batches need not divide, shares differ by one sample at most and nothing is cut,
     for losses that weigh them. ``workers``: processes for sets on disk (None: as many as there are cores, at most 8 per
     rank; 0: none), or threads that read packed images ahead; sets in memory are augmented on ``device`` without any.
-
-    ``wait_seconds`` adds up the time the caller waited for batches.
     """
 
     def __init__(
@@ -87,19 +139,14 @@ class TrainLoader:
         decode: PerImage | None = None,
         rank: int | None = None,
         world_size: int | None = None,
-        start_method: str | None = None,
     ) -> None:
-        self.rank, self.world_size = _place(rank, world_size)
-        self.dataset = dataset
-        self.batch_size = batch_size
+        super().__init__(dataset, batch_size, device, workers, rank, world_size)
         self.augment = train_transform(dataset) if augment is None else augment
-        self.device = torch.device(device)
         self.seed = seed
         self.drop_last = drop_last
         self.uneven = uneven
         self.sampler: Sampler = RandomSampler(len(dataset), seed) if sampler is None else sampler
         self.repeats = views
-        self.wait_seconds = 0.0
         if uneven and batch_size < self.world_size:
             raise UserError(
                 f"a batch of {batch_size} cannot be shared by {self.world_size} processes; take a larger batch or "
@@ -117,8 +164,6 @@ class TrainLoader:
                 f"{dataset.name}/{dataset.split} has {len(self.sampler)} images, fewer than one batch of "
                 f"{batch_size}; take a smaller batch"
             )
-        self._workers: Workers | None = None
-        self._threads = _threads(workers, self.world_size)
         if not dataset.in_batches or isinstance(self.augment, PerImage):
             if isinstance(self.augment, PerImage):
                 decode = self.augment
@@ -126,7 +171,7 @@ class TrainLoader:
                 decode = getattr(self.augment, "decode", None)
             if decode is None:
                 decode = PerImage(ResizeCrop(with_margin(dataset.image_size)))
-            self._workers = Workers(dataset, decode, views, self.device, workers, self.world_size, start_method)
+            self._decode_by(decode, views)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -139,12 +184,7 @@ class TrainLoader:
         """This rank's batches of an epoch from batch ``start`` on, on the device."""
         order = self.sampler.order(epoch)
         source = self._in_batches if self._workers is None else self._decoded
-        return _timed(self, source(order, epoch, start))
-
-    def close(self) -> None:
-        """End the worker processes; a later epoch starts new ones."""
-        if self._workers is not None:
-            self._workers.close()
+        return self._timed(source(order, epoch, start))
 
     def _share(self, step: int, count: int) -> tuple[int, int, int, int]:
         """The batch's first position in the order, this rank's first and last position in the batch, and its size."""
@@ -167,7 +207,7 @@ class TrainLoader:
             images = self.dataset.images_on(self.device)
             stored = (images[places[rows]] for rows in chosen)
         else:
-            stored = _unpacked(self.dataset, (order[rows] for rows in chosen), self.device, self._threads)
+            stored = self._unpacked(order[rows] for rows in chosen)
         for step, batch in enumerate(stored, start):
             _, low, _, size = shares[step - start]
             rows = chosen[step - start]
@@ -215,7 +255,7 @@ class TrainLoader:
             yield Batch(views, to_device(chosen, self.device), to_device(index, self.device), chosen)
 
 
-class EvalLoader:
+class EvalLoader(_Loader):
     """This rank's part of a data set, each sample once, in order.
 
     Rank r of R takes the samples from ``r N // R`` to ``(r + 1) N // R``: without padding, so that counts are exact,
@@ -233,35 +273,24 @@ class EvalLoader:
         *,
         rank: int | None = None,
         world_size: int | None = None,
-        start_method: str | None = None,
     ) -> None:
-        rank, world_size = _place(rank, world_size)
+        super().__init__(dataset, batch_size, device, workers, rank, world_size)
         if batch_size < 1:
             raise UserError(f"the batch must hold at least one image, not {batch_size}")
-        self.dataset = dataset
-        self.batch_size = batch_size
         self.transform = eval_transform(dataset) if transform is None else transform
-        self.device = torch.device(device)
-        self.low, self.high = rank * len(dataset) // world_size, (rank + 1) * len(dataset) // world_size
-        self.wait_seconds = 0.0
-        self._workers: Workers | None = None
-        self._threads = _threads(workers, world_size)
+        self.low, self.high = (place * len(dataset) // self.world_size for place in (self.rank, self.rank + 1))
         if not dataset.in_batches or isinstance(self.transform, PerImage):
             decode = self.transform
             if not isinstance(decode, PerImage):
                 decode = PerImage(ResizeCrop(dataset.image_size, with_margin(dataset.image_size)))
-            self._workers = Workers(dataset, decode, 1, self.device, workers, world_size, start_method)
+            self._decode_by(decode)
 
     def __len__(self) -> int:
         """The number of this rank's batches."""
         return -(-(self.high - self.low) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _timed(self, self._in_batches() if self._workers is None else self._decoded())
-
-    def close(self) -> None:
-        if self._workers is not None:
-            self._workers.close()
+        return self._timed(self._in_batches() if self._workers is None else self._decoded())
 
     def _in_batches(self) -> Iterator[Batch]:
         assert not isinstance(self.transform, PerImage)
@@ -272,7 +301,7 @@ class EvalLoader:
             images = self.dataset.images_on(self.device)
             stored = (images[low:high] for low, high in bounds)
         else:
-            stored = _unpacked(self.dataset, (torch.arange(*ends) for ends in bounds), self.device, self._threads)
+            stored = self._unpacked(torch.arange(*ends) for ends in bounds)
         for (low, high), batch in zip(bounds, stored, strict=True):
             with torch.no_grad():
                 out = self.transform(batch)
@@ -313,35 +342,3 @@ class RowLoader:
             start += len(rows)
             if number % group.world_size() == group.rank():
                 yield Batch(to_device(rows, self.device), torch.full_like(indices, -1), indices)
-
-
-def _threads(workers: int | None, world_size: int) -> int:
-    """How many threads read packed images ahead: copying them takes little of a core, waiting for a disk more."""
-    return min(4, max(1, cores() // world_size)) if workers is None else min(workers, 8)
-
-
-def _unpacked(dataset: ImageDataset, batches: Iterable[Tensor], device: torch.device, threads: int) -> Iterator[Tensor]:
-    """The packed images (B, C, S, S) uint8 of each batch of indices (B,), on a device."""
-    packed, pin = dataset.packed, device.type == "cuda"
-    assert packed is not None
-    for images in ahead(lambda index: packed.rows(index, pin=pin), batches, threads):
-        yield images.to(device, non_blocking=pin)
-
-
-def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """This process's rank and the number of ranks, from the process group unless given."""
-    rank = group.rank() if rank is None else rank
-    world_size = group.world_size() if world_size is None else world_size
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} of {world_size}")
-    return rank, world_size
-
-
-def _timed(loader: TrainLoader | EvalLoader, source: Iterator[Batch]) -> Iterator[Batch]:
-    while True:
-        begun = time.perf_counter()
-        batch = next(source, None)
-        loader.wait_seconds += time.perf_counter() - begun
-        if batch is None:
-            return
-        yield batch

@@ -141,7 +141,6 @@ class Workers:
         device: torch.device,
         workers: int | None,
         world_size: int,
-        start_method: str | None,
     ) -> None:
         if workers is not None and workers < 0:
             raise UserError(f"the number of workers must be 0 or more, not {workers}")
@@ -149,7 +148,6 @@ class Workers:
         self.finish = transform.finish
         self.device = device
         self.workers = min(8, max(1, cores() // world_size)) if workers is None else workers
-        self.start_method = start_method if self.workers else None
         self.plan = _Plan()
         self.loader: DataLoader[Any] | None = None
         # Held from outside, and without a way from it to here: the collector would close the connections of an iterator
@@ -169,7 +167,6 @@ class Workers:
                 worker_init_fn=_start_worker if self.workers else None,
                 persistent_workers=self.workers > 0,
                 prefetch_factor=4 if self.workers else None,
-                multiprocessing_context=self.start_method,
                 # The loader draws a seed for its workers, which must not come from the global generator.
                 generator=torch.Generator(),
             )
