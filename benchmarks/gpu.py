@@ -49,13 +49,20 @@ def main() -> int:
         if lacking:
             print(f"benchmarks/gpu.py needs {', '.join(lacking)}: install what is missing.", file=sys.stderr)
             return 2
-        for module, use in OPTIONAL.items():
-            if not _is_there(module):
-                print(
-                    f"Without {module} there is no check of {use}; a wheel of it in runs/wheels would do.", flush=True
-                )
+        _tell_absent()
         _find_the_checkout()
         return _run(arguments)
+
+
+def _tell_absent() -> None:
+    """Say in one sentence which checks need what is not installed."""
+    absent: dict[str, list[str]] = {}
+    for module, use in OPTIONAL.items():
+        if not _is_there(module):
+            absent.setdefault(use, []).append(module)
+    if absent:
+        words = "; ".join(f"of {use} without {', '.join(modules)}" for use, modules in absent.items())
+        print(f"There is no check {words}: wheels in runs/wheels would do.", flush=True)
 
 
 def _is_there(module: str) -> bool:

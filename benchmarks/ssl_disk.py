@@ -19,11 +19,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.harness import Case, benchmark, epochs, main
+from benchmarks.ssl_views import TorchvisionViews
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.standard import train_transform
 from wasskit.data.transforms import Augment, Normalise, PerImage
-from wasskit.data.views import PerImageViews, ViewDistribution, random_views
+from wasskit.data.views import ViewDistribution, random_views
 
 
 def write_jpegs(folder: Path, count: int, width: int, height: int) -> list[Path]:
@@ -67,7 +68,7 @@ def ssl_disk(
         def loader(augment: Augment | PerImage) -> TrainLoader:
             return TrainLoader(dataset, batch_size, augment, workers=workers)
 
-        plain = loader(PerImage(PerImageViews(size, two), finish=Normalise(dataset.mean, dataset.std)))
+        plain = loader(PerImage(TorchvisionViews(size, two), finish=Normalise(dataset.mean, dataset.std)))
         ways: dict[str, Augment | PerImage] = {
             "one decoding, batched": ours,
             "its workers alone": ours.decode,

@@ -9,7 +9,7 @@ of batches. kornia makes views of the same kind of whole batches, in float32. Th
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -21,8 +21,36 @@ from benchmarks.harness import Case, Work, benchmark, epochs, main
 from wasskit.data import views
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
-from wasskit.data.transforms import Normalise, PerImage
-from wasskit.data.views import PerImageViews, RandomViews, ViewDistribution
+from wasskit.data.pixels import BLUR_RADIUS
+from wasskit.data.transforms import Normalise, PerImage, to_uint8
+from wasskit.data.views import RandomViews, ViewDistribution
+
+
+class TorchvisionViews:
+    """PIL image -> uint8 views (C, size, size), one per distribution, by torchvision's transforms: for `PerImage`."""
+
+    def __init__(self, size: int, distributions: Sequence[ViewDistribution]) -> None:
+        self.pipelines = [_torchvision_pipeline(size, view) for view in distributions]
+
+    def __call__(self, image: Image.Image) -> tuple[Tensor, ...]:
+        return tuple(to_uint8(pipeline(image)) for pipeline in self.pipelines)
+
+
+def _torchvision_pipeline(size: int, view: ViewDistribution) -> Callable[[Image.Image], Image.Image]:
+    from torchvision.transforms import v2
+
+    radius = min(BLUR_RADIUS, size - 1)
+    pipeline: Callable[[Image.Image], Image.Image] = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, view.scale, view.ratio, v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(view.flip),
+            v2.RandomApply([v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)], view.jitter),
+            v2.RandomGrayscale(view.grey),
+            v2.RandomApply([v2.GaussianBlur(2 * radius + 1, view.sigma)], view.blur),
+            v2.RandomSolarize(128, view.solarise),
+        ]
+    )
+    return pipeline
 
 
 class Reader:
@@ -59,7 +87,7 @@ def ssl_views(
     normalise = Normalise((0.5,) * 3, (0.25,) * 3)
     memory = ImageDataset("random", "train", ("a",), labels=labels, images=pixels)
     files = ImageDataset("random", "train", ("a",), labels=labels, reader=Reader(pixels), image_size=size)
-    per_image = PerImage(PerImageViews(size, [ViewDistribution()] * 2), finish=normalise)
+    per_image = PerImage(TorchvisionViews(size, [ViewDistribution()] * 2), finish=normalise)
     baseline = TrainLoader(files, batch_size, per_image, device=device, workers=workers)
 
     def kornia() -> Work:

@@ -131,7 +131,7 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
             if (o.dim, o.minutes) == (dim, longest)
         ]
         panels.append(Panel(f"D = {dim}", lines, "minutes of one core", "unexplained variance (%)", f"D = {dim}"))
-    figure, _ = draw_curves(panels, Look(), log_x=True, log_y=True)
+    figure = draw_curves(panels, Look(), log_x=True, log_y=True)
     save_figure(figure, path)
 
 

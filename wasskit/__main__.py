@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import signal
 
 
 def main() -> None:
@@ -13,12 +13,20 @@ def main() -> None:
     # Sleeping at once would cost the small operations of an idle machine a third of their speed.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    try:
-        from wasskit.cli import main as command_line
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    from wasskit.cli import main as command_line
 
-        command_line()
-    except KeyboardInterrupt:  # nothing has started; later ones are handled by the command
-        sys.exit(130)
+    command_line()
+
+
+def _leave(number: int, frame: object) -> None:
+    """End at a Ctrl-C while the command is imported: nothing has begun. Later ones are handled by the command.
+
+    An exception would come out wherever an import is, as a traceback of Python's or of compiled code's.
+    """
+    os.write(2, b"Stopped by SIGINT.\n")
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 from wasskit.config import Command, OptionGroup, RecipeOptions, build, check_keys
 from wasskit.distributed.launch import owns_ranks
 from wasskit.errors import UserError, WasskitError
-from wasskit.plugins import Plugin, declared_models, load_plugin, plugin_targets
+from wasskit.plugin import Plugin, declared_models, load_plugin, plugin_of, plugin_targets
 from wasskit.recipes import find_recipe, parse_recipe
 from wasskit.system.processes import watch_parent
 from wasskit.system.signals import Stopped, raised, stop_behind
@@ -199,9 +199,8 @@ def find_command(path: str) -> Command[Any]:
     if path in GENERAL.commands:
         return load_command(GENERAL, path)
     plugin_name, _, name = path.partition(" ")
-    target = plugin_targets().get(plugin_name)
-    plugin = load_plugin(target) if target else None
-    if not isinstance(plugin, Plugin) or name not in plugin.commands:
+    plugin = plugin_of(plugin_name)
+    if plugin is None or name not in plugin.commands:
         raise UserError(f"There is no command `wasskit {path}`.")
     return load_command(plugin, name)
 

@@ -164,12 +164,11 @@ def load_recipe(named: str, *, command: str) -> Recipe:
 
 
 def _is_command(path: str) -> bool:
-    from wasskit.plugin import Plugin, load_plugin, plugin_targets
+    from wasskit.plugin import plugin_of
 
     plugin_name, _, name = path.partition(" ")
-    target = plugin_targets().get(plugin_name)
-    plugin = load_plugin(target) if target else None
-    return isinstance(plugin, Plugin) and name in plugin.commands
+    plugin = plugin_of(plugin_name)
+    return plugin is not None and name in plugin.commands
 
 
 def complete_recipes(typed: str, command: str | None = None) -> Iterable[tuple[str, str]]:

@@ -168,6 +168,19 @@ def test_on_one_machine_the_command_takes_the_place_of_the_script(
     assert [line.split()[0] for line in lines if "submitit.core._submit" in line] == ["srun"]
 
 
+def test_defaults_of_sbatch_hold_where_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """sbatch takes its environment before what the script says: only what the command line leaves open stays there."""
+    pytest.importorskip("submitit")
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    for name in ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, "1")
+    resources = Resources("slurm", "mine", tmp_path, 5, partition="long", sbatch={"qos": "high"})
+    with submit._as_a_new_job(resources):
+        kept = [name for name in os.environ if name.startswith(("SBATCH_", "SLURM_"))]
+    assert kept == ["SBATCH_ACCOUNT"]
+    assert os.environ["SLURM_JOB_ID"] == "1"
+
+
 @pytest.mark.parametrize(
     "argv",
     [

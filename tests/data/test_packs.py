@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from wasskit.data import packing
 from wasskit.data.base import ImageDataset
 from wasskit.data.folder import folder_splits, load_folder
 from wasskit.data.formats.pack import CHUNK, PackHeader, read_pack
@@ -261,6 +262,25 @@ def test_a_pack_is_not_mixed_with_another(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"train\.pack exists already, of other images or settings.*--overwrite"):
             pack_split(other, tmp_path, side=side, workers=0)
     assert pack_split(relabelled, tmp_path, side=10, workers=0, overwrite=True).made == COUNT
+
+
+def test_a_changed_image_of_the_same_name_is_noticed(tmp_path: Path) -> None:
+    """By size and time. A pack of an earlier version, whose digest is of the names alone, is still the same pack."""
+    source, folder = tmp_path / "source", tmp_path / "packs"
+    (source / "a").mkdir(parents=True)
+    for place in range(3):
+        pictures().image(place).save(source / "a" / f"{place}.png")
+    data = load_folder(source)
+    path = pack_split(data, folder, side=9, workers=0).path
+    assert pack_split(data, folder, side=9, workers=0).made == 0
+    whole, found = path.read_bytes(), read_pack(path)
+    older = replace(found.header, images=packing._digest(data, files=False))
+    path.write_bytes(older.encoded() + whole[found.pixels_at :])
+    assert pack_split(data, folder, side=9, workers=0).made == 0
+    path.write_bytes(whole)
+    pictures().image(7).save(source / "a" / "1.png")
+    with pytest.raises(UserError, match=r"all\.pack exists already, of other images or settings"):
+        pack_split(data, folder, side=9, workers=0)
 
 
 def test_packing_what_cannot_be_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
+from benchmarks.ssl_views import TorchvisionViews
 from wasskit.data.base import ImageDataset
 from wasskit.data.loaders import TrainLoader
 from wasskit.data.pixels import (
@@ -36,14 +37,13 @@ from wasskit.data.pixels import (
 )
 from wasskit.data.transforms import Normalise, PerImage, to_uint8
 from wasskit.data.views import (
-    PerImageViews,
     RandomCrops,
     RandomViews,
     ViewDistribution,
     ViewParameters,
     _box,
-    make_view,
     random_views,
+    recoloured,
 )
 
 PLAIN = Normalise((0.0,), (1.0,))
@@ -55,6 +55,12 @@ def images(n: int = 6, size: int = 32, channels: int = 3, seed: int = 0) -> Tens
     coarse = torch.rand(n, channels, 5, 5, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
     return (smooth * 200 + torch.rand(n, channels, size, size, generator=generator) * 55).to(torch.uint8)
+
+
+def make_view(images: Tensor, p: ViewParameters, size: int) -> Tensor:
+    """One view of uint8 images (B, C, H, W) under given parameters, float32 (B, C, size, size) in [0, 1]."""
+    cropped = resized_crop(images, p.top, p.left, p.height, p.width, p.flip, size)
+    return recoloured(cropped, p, ViewDistribution())
 
 
 def uniform(n: int, seed: int = 0) -> Tensor:
@@ -343,7 +349,7 @@ def test_view_statistics_are_torchvisions() -> None:
     """Mean, spread and high frequencies of whole views, batched in float against the per-image pipeline in 8 bits."""
     batch = images(1).repeat(2000, 1, 1, 1)
     ours, _ = RandomViews(PLAIN, TWO)(batch, torch.Generator().manual_seed(0))
-    pipeline = PerImage(PerImageViews(32, [ViewDistribution()]))
+    pipeline = PerImage(TorchvisionViews(32, [ViewDistribution()]))
     picture = Image.fromarray(batch[0].permute(1, 2, 0).numpy())
     theirs = torch.stack([pipeline(picture, torch.Generator().manual_seed(seed))[0] for seed in range(400)]).float()
     statistics: dict[str, Callable[[Tensor], Tensor]] = {

@@ -6,12 +6,13 @@ from typing import Any
 
 from matplotlib.colors import to_hex
 
-from wasskit.pictures.forest import Interval, Panel, draw_forest
+from wasskit.evaluation.intervals import Estimate
+from wasskit.pictures.forest import Panel, draw_forest
 from wasskit.pictures.look import Look
 
 GROUPS = [("one", ["baseline", "embed"]), ("two", ["baseline", "embed"])]
-SCORES = [Interval(60, 58, 62), Interval(61, 60, 62), Interval(50), Interval(52, 51, 53)]
-DIFFERENCES = [None, Interval(1.0, -0.5, 2.5), None, Interval(2.0, 0.5, 3.5)]
+SCORES = [Estimate(60, 58, 62, 5), Estimate(61, 60, 62, 5), Estimate(50, None, None, 1), Estimate(52, 51, 53, 5)]
+DIFFERENCES = [None, Estimate(1.0, -0.5, 2.5, 5), None, Estimate(2.0, 0.5, 3.5, 5)]
 
 
 def lines(ax: Any) -> list[Any]:

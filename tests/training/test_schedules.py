@@ -60,7 +60,6 @@ def test_ends_are_kept_beyond_the_run() -> None:
 
 def test_step_decay() -> None:
     assert [step_decay(3, 0.5)(step) for step in range(7)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
-    assert [step_decay([2, 3], 0.5)(step) for step in range(5)] == [1, 1, 0.5, 0.25, 0.25]
 
 
 def test_delayed_and_warmup() -> None:

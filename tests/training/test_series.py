@@ -33,3 +33,5 @@ def test_over_epochs() -> None:
 
 def test_final_values() -> None:
     assert final_values(over_steps(ROWS)) == {"train/loss": 2.0, "test/top1": 60.0}
+    measured = {"test/top1": 61.0, "test/w2": 0.5}  # the training's own come first
+    assert final_values(over_steps(ROWS), measured) == {"train/loss": 2.0, "test/top1": 60.0, "test/w2": 0.5}

@@ -21,7 +21,7 @@ from tests.training.toy import DIM, OPTIONS, Shuffled, ToyTask, make_run, make_t
 from wasskit.errors import Interrupted, RunFailed, UserError
 from wasskit.ot.precision import Precision
 from wasskit.system.signals import Stopped, raised
-from wasskit.training.logging import SilentReporter
+from wasskit.training.logging import Reporter
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedules import cosine
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, StepSource, Task
@@ -209,7 +209,7 @@ def test_best_is_kept(tmp_path: Path) -> None:
 def test_a_monitor_that_no_evaluation_gives_is_said(tmp_path: Path) -> None:
     said: list[str] = []
 
-    class Listening(SilentReporter):
+    class Listening(Reporter):
         def message(self, text: str) -> None:
             said.append(text)
 

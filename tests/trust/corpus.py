@@ -200,7 +200,6 @@ def _of_readers(folder: Path) -> Iterator[Case]:
             (b"query,document,relevance\na,b,2\nc,d,0.5\n", b"document,query\n1,2\n"),
         ),
         "plugins.plot.clouds.read_colours": ("bytes", "x.png", _pictures()),
-        "plugins.plot.runs._parse_metrics": ("text", "metrics.csv", (_METRICS,)),
         "plugins.plot.html.read_image": ("bytes", "x.png", _pictures()),
         "data.photographs.read_pixels": ("bytes", "x.tif", _pictures()),
         "data.photographs.pixel_count": ("bytes", "x.tif", _pictures()),

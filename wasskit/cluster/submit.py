@@ -19,6 +19,8 @@ from wasskit.system.files import writing
 
 _WARNING_SECONDS = 120
 _REQUEUES = 1000
+_DEFAULTS = ("account", "partition", "qos", "reservation", "constraint", "clusters")
+"""Options of sbatch that a user's environment may give, as ``SBATCH_ACCOUNT``, where the command line does not."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def submit(resources: Resources, jobs: Sequence[Job]) -> list[str]:
         UserError: submitit or SLURM is missing; sbatch refuses what is asked for.
     """
     executor = _executor(resources)
-    with writing(resources.folder), _as_a_new_job():
+    with writing(resources.folder), _as_a_new_job(resources):
         try:
             with contextlib.nullcontext() if len(jobs) == 1 else executor.batch():
                 submitted = [executor.submit(job) for job in jobs]
@@ -133,11 +135,16 @@ def _executor(resources: Resources, *, dry: bool = False) -> Any:
 
 
 @contextlib.contextmanager
-def _as_a_new_job() -> Iterator[None]:
-    """Inside, nothing in the environment says that this is a job, a task or a child of ours."""
+def _as_a_new_job(resources: Resources) -> Iterator[None]:
+    """Inside, nothing in the environment says that this is a job, a task or a child of ours.
+
+    For sbatch its environment goes before what a script says: what the command line asks for is not left there.
+    """
     from submitit.helpers import clean_env
 
-    where = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    asked = {*resources.sbatch, *(("partition",) if resources.partition else ())}
+    defaults = [f"SBATCH_{name.upper()}" for name in _DEFAULTS if name not in asked]
+    where = {name: os.environ[name] for name in ("SLURM_CONF", *defaults) if name in os.environ}
     with clean_env(extra_names=("WASSKIT_PARENT",)):
         os.environ.update(where)
         yield

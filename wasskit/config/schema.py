@@ -40,20 +40,25 @@ class Kind:
     def metavar(self) -> str:
         if self.choices:
             return "|".join(self.choices)
-        word = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH", bool: "BOOL"}[self.base]
+        word = _WORDS[self.base][0]
         return f"{word},..." if self.sequence else word
 
     @property
     def phrase(self) -> str:
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        word = {int: "a whole number", float: "a number", str: "a text", Path: "a path", bool: "true or false"}[
-            self.base
-        ]
-        if self.sequence:
-            plural = {int: "whole numbers", float: "numbers", str: "texts", Path: "paths", bool: "truth values"}
-            return f"a list of {plural[self.base]} separated by commas"
-        return word
+        _, one, several = _WORDS[self.base]
+        return f"a list of {several} separated by commas" if self.sequence else one
+
+
+_WORDS = {
+    int: ("INTEGER", "a whole number", "whole numbers"),
+    float: ("NUMBER", "a number", "numbers"),
+    str: ("TEXT", "a text", "texts"),
+    Path: ("PATH", "a path", "paths"),
+    bool: ("BOOL", "true or false", "truth values"),
+}
+"""What help and messages call a value of each type, one and several."""
 
 
 def kind_of(annotation: Any) -> Kind:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from wasskit.data.base import BadImage, ImageDataset
-from wasskit.data.decode import bad_images_message, drop_bad_images, without_bad_images
+from wasskit.data.decode import drop_bad_images, without_bad_images
 from wasskit.data.images import IMAGE_SUFFIXES
 from wasskit.data.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from wasskit.data.splits import stratified_split
@@ -377,8 +377,6 @@ def _sorted_names(names: Iterable[str]) -> list[str]:
 def _without_missing(dataset: ImageDataset, corrupt: str) -> ImageDataset:
     assert dataset.paths is not None
     missing = {i: BadImage(str(p), "no such file") for i, p in enumerate(dataset.paths) if not p.is_file()}
-    if missing and corrupt == "refuse":
-        raise UserError(bad_images_message(list(missing.values()), len(dataset)))
     return drop_bad_images(dataset, missing, corrupt)
 
 

@@ -6,13 +6,14 @@ and the chunks whose pixels have their checksum are kept.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,8 @@ def pack_split(
     try:
         with held(folder / ".pack.lock"):
             if path.exists() and not overwrite:
-                return _finished(path, header, labels)
-            begun = _begin(draft, header, labels, overwrite=overwrite)
+                return _finished(path, header, labels, dataset)
+            begun = _begin(draft, header, labels, dataset, overwrite=overwrite)
             kept = _whole_until(begun)
             if kept:
                 say(f"{dataset.split}: {kept:,} of {header.count:,} images are packed already")
@@ -91,14 +92,10 @@ def pack_split(
 
 
 def _header(dataset: ImageDataset, side: int) -> PackHeader:
-    digest = hashlib.blake2b(digest_size=16)
-    for place in range(len(dataset)):
-        name = f"{place}" if dataset.paths is None else str(dataset.paths[place])
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
     return PackHeader(
         source=_text(dataset.name),
         split=dataset.split,
-        images=digest.hexdigest(),
+        images=_digest(dataset, files=True),
         count=len(dataset),
         channels=dataset.channels,
         side=side,
@@ -111,25 +108,45 @@ def _header(dataset: ImageDataset, side: int) -> PackHeader:
     )
 
 
+def _digest(dataset: ImageDataset, *, files: bool) -> str:
+    """A digest of the names of the images, with ``files`` also of the sizes and times of change of their files."""
+    digest = hashlib.blake2b(digest_size=16)
+    for place in range(len(dataset)):
+        name = f"{place}" if dataset.paths is None else str(dataset.paths[place])
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        if files and dataset.paths is not None:
+            with contextlib.suppress(OSError):  # of one that is gone its decoding says so
+                found = dataset.paths[place].stat()
+                digest.update(f"{found.st_size} {found.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def _is_of(found: Pack, header: PackHeader, labels: bytes, dataset: ImageDataset) -> bool:
+    """Whether a pack or a draft is of these images and settings. Those of earlier versions know their names alone."""
+    if replace(found.header, images=header.images) != header or found.labels.astype("<i8").tobytes() != labels:
+        return False
+    return found.header.images == header.images or found.header.images == _digest(dataset, files=False)
+
+
 def _text(name: str) -> str:
     """A name as JSON in UTF-8 can hold it."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _finished(path: Path, header: PackHeader, labels: bytes) -> Packed:
+def _finished(path: Path, header: PackHeader, labels: bytes, dataset: ImageDataset) -> Packed:
     """A pack that is there already, of the same images."""
     found = read_pack(path)
-    if found.header != header or found.labels.astype("<i8").tobytes() != labels:
+    if not _is_of(found, header, labels, dataset):
         raise UserError(f"{path} exists already, of other images or settings: replace it by --overwrite")
     return Packed(path, header.count, header.count)
 
 
-def _begin(draft: Path, header: PackHeader, labels: bytes, *, overwrite: bool) -> Pack:
+def _begin(draft: Path, header: PackHeader, labels: bytes, dataset: ImageDataset, *, overwrite: bool) -> Pack:
     """The draft, as it was left or new."""
     if draft.exists() and not overwrite:
         # Of a draft that ends before its time, or whose first bytes were never written, nothing is kept.
         found = _or_none(draft)
-        if found is not None and found.header == header and found.labels.astype("<i8").tobytes() == labels:
+        if found is not None and _is_of(found, header, labels, dataset):
             return found
         if found is not None:
             raise UserError(

@@ -20,6 +20,7 @@ from wasskit.data.catalog import MEASURES
 from wasskit.data.embeddings import is_embeddings, open_embeddings
 from wasskit.data.seeds import derive_seed
 from wasskit.errors import UserError
+from wasskit.ot.precision import in_float64
 from wasskit.system.hints import did_you_mean
 from wasskit.system.transfer import Constant, to_device
 
@@ -154,7 +155,7 @@ def cloud(points: Tensor) -> Measure:
     all_points = Constant(points)
 
     def transform(u: Tensor) -> Tensor:
-        return all_points.on(u.device)[(u[:, 0].double() * count).long().clamp_(max=count - 1)]
+        return all_points.on(u.device)[(in_float64(u[:, 0]) * count).long().clamp_(max=count - 1)]
 
     return Measure(points.shape[1], 1, transform)
 

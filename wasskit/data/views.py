@@ -4,15 +4,14 @@ A view is a random resized crop, a flip, a colour jitter, a conversion to grey, 
 each with its own probability and parameters per image. `RandomViews` makes them for a whole batch at once, on
 the batch's device, each operation with torchvision's distribution and arithmetic (in floating point: values
 are not rounded to 8 bits between operations). Of images on disk, which differ in size, a worker decodes each once
-and cuts the crops of all views out of it (`RandomCrops`); all else is done on the device. `PerImageViews` is the
-whole of it for one PIL image, by torchvision itself, which the others are measured against.
+and cuts the crops of all views out of it (`RandomCrops`); all else is done on the device.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from wasskit.data.base import ImageDataset
 from wasskit.data.pixels import (
-    BLUR_RADIUS,
     adjust_hue,
     blend_coefficients,
     blend_colours,
@@ -199,7 +197,7 @@ class RandomViews(RandomAugment):
         if images.device.type == "cpu":
             part = max(1, _CPU_PIXELS // max(height * width, size * size))
         rows = [slice(low, low + part) for low in range(0, len(images), part)]
-        made = (_recoloured(self._crop(images[r], parameters[r], size), parameters[r], view) for r in rows)
+        made = (recoloured(self._crop(images[r], parameters[r], size), parameters[r], view) for r in rows)
         return torch.cat([self.normalise(x) for x in made])
 
     def _crop(self, images: Tensor, p: ViewParameters, size: int) -> Tensor:
@@ -209,21 +207,15 @@ class RandomViews(RandomAugment):
         return torch.where(p.flip[:, None, None, None], x.flip(3), x)
 
 
-def make_view(images: Tensor, parameters: ViewParameters, size: int) -> Tensor:
-    """One view of uint8 images (B, C, H, W) under given parameters, float32 (B, C, size, size) in [0, 1]."""
-    p = parameters
-    return _recoloured(resized_crop(images, p.top, p.left, p.height, p.width, p.flip, size), p)
-
-
-def _recoloured(x: Tensor, p: ViewParameters, view: ViewDistribution | None = None) -> Tensor:
-    """Everything behind the crop, but for what ``view`` never does."""
-    if view is None or view.jitter > 0:
+def recoloured(x: Tensor, p: ViewParameters, view: ViewDistribution) -> Tensor:
+    """Everything behind the crop, but for what ``view`` never does: images (B, C, S, S) in [0, 1] as float32 views."""
+    if view.jitter > 0:
         x = colour_jitter(x, p)
-    if view is None or view.grey > 0:
+    if view.grey > 0:
         x = to_grey(x, p.grey)
-    if view is None or view.blur > 0:
+    if view.blur > 0:
         x = gaussian_blur(x, p.sigma)
-    return solarise(x, p.solarise) if view is None or view.solarise > 0 else x
+    return solarise(x, p.solarise) if view.solarise > 0 else x
 
 
 def colour_jitter(x: Tensor, p: ViewParameters) -> Tensor:
@@ -275,33 +267,6 @@ def _box(view: ViewDistribution, width: int, height: int) -> tuple[int, int, int
     elif width / height > view.ratio[1]:
         w = round(height * view.ratio[1])
     return (width - w) // 2, (height - h) // 2, w, h
-
-
-class PerImageViews:
-    """PIL image -> uint8 views (C, size, size), one per distribution, by torchvision's transforms: for `PerImage`."""
-
-    def __init__(self, size: int, distributions: Sequence[ViewDistribution]) -> None:
-        self.pipelines = [_torchvision_pipeline(size, view) for view in distributions]
-
-    def __call__(self, image: Image.Image) -> tuple[Tensor, ...]:
-        return tuple(to_uint8(pipeline(image)) for pipeline in self.pipelines)
-
-
-def _torchvision_pipeline(size: int, view: ViewDistribution) -> Callable[[Image.Image], Image.Image]:
-    from torchvision.transforms import v2
-
-    radius = min(BLUR_RADIUS, size - 1)
-    pipeline: Callable[[Image.Image], Image.Image] = v2.Compose(
-        [
-            v2.RandomResizedCrop(size, view.scale, view.ratio, v2.InterpolationMode.BICUBIC, antialias=True),
-            v2.RandomHorizontalFlip(view.flip),
-            v2.RandomApply([v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)], view.jitter),
-            v2.RandomGrayscale(view.grey),
-            v2.RandomApply([v2.GaussianBlur(2 * radius + 1, view.sigma)], view.blur),
-            v2.RandomSolarize(128, view.solarise),
-        ]
-    )
-    return pipeline
 
 
 def random_views(dataset: ImageDataset, *distributions: ViewDistribution) -> RandomViews:

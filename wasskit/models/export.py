@@ -11,7 +11,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from wasskit import __version__
 from wasskit.errors import RunFailed, UserError
 from wasskit.models.weights import HEADER_KEY, read_safetensors
-from wasskit.system.files import replacing
+from wasskit.system.files import replace_file, replacing, writing
 
 
 def save_weights(path: Path, weights: nn.Module | Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -34,10 +33,9 @@ def save_weights(path: Path, weights: nn.Module | Mapping[str, Tensor], header: 
     The header may hold anything JSON can; ``version`` is added. The file appears only when it is complete. Tensors keep
     their dtype and are stored contiguously, shared ones once per name. Raises UserError if the file cannot be written.
     """
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(weights_bytes(weights, header))
+        replace_file(path, lambda file: file.write(weights_bytes(weights, header)))
 
 
 def weights_bytes(weights: nn.Module | Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
@@ -107,7 +105,7 @@ def export_onnx(
     inputs = example[rows].to(device).contiguous()
     module.eval()
     try:
-        with torch.no_grad(), _writing(path):
+        with torch.no_grad(), writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 _write_onnx(temporary, module, inputs, input_name, output_name)
@@ -167,15 +165,3 @@ def _quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Say in one sentence that a file could not be written."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise UserError(f"{path} could not be written: {reason}.") from error

@@ -102,12 +102,8 @@ def draw_curves(
     log_y: bool = False,
     columns: int | None = None,
     title: str = "",
-) -> tuple[Figure, list[str]]:
-    """One panel beside the other; a deviation is a band around its mean.
-
-    Returns:
-        The figure, and what could not be drawn as asked for, in words.
-    """
+) -> Figure:
+    """One panel beside the other; a deviation is a band around its mean. See :func:`remarks`."""
     fig, places = look.figure(len(panels), columns=columns)
     for ax, panel in zip(places, panels, strict=True):
         _draw_panel(ax, panel)
@@ -125,7 +121,7 @@ def draw_curves(
             room = 72 * fig.get_size_inches()[0] / axes.columns_of(ax)
             legend_above(ax, columns=max(1, int(room / (4.6 * longest + 40))))
     shared = [ax for ax, panel in zip(places, panels, strict=True) if panel.shaded is None and not panel.apart]
-    return look.finish(fig, title=title, legend_from=shared), remarks(panels, log_y=log_y)
+    return look.finish(fig, title=title, legend_from=shared)
 
 
 def remarks(panels: Sequence[Panel], *, log_y: bool) -> list[str]:

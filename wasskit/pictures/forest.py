@@ -6,6 +6,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wasskit.evaluation.intervals import Estimate
 from wasskit.pictures import axes
 from wasskit.pictures.look import Look, style_of
 from wasskit.text import figure_text
@@ -16,31 +17,18 @@ if typing.TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate; ``low`` and ``high`` are None where there is no interval."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    def holds(self, value: float) -> bool:
-        """Whether the interval holds a value; one that is not there might hold any."""
-        return self.low is None or self.high is None or self.low <= value <= self.high
-
-
-@dataclass(frozen=True)
 class Panel:
     """One quantity of all rows, None where a row has none; ``reference``: where to draw a line, 0 for differences."""
 
     xlabel: str
-    intervals: Sequence[Interval | None]
+    estimates: Sequence[Estimate | None]
     reference: float | None = None
 
 
 def draw_forest(
     groups: Sequence[tuple[str, Sequence[str]]], panels: Sequence[Panel], look: Look, *, title: str = ""
 ) -> Figure:
-    """Rows from the top down in groups, each with a heading: ``(heading, captions)``. Panels have an interval for each
+    """Rows from the top down in groups, each with a heading: ``(heading, captions)``. Panels have an estimate for each
     caption, in order.
 
     A row has the colour and marker of its place in the group. The marker is filled where the interval leaves out the
@@ -54,9 +42,9 @@ def draw_forest(
     for number, (ax, panel) in enumerate(zip(drawn, panels, strict=True)):
         if panel.reference is not None:
             ax.axvline(panel.reference, color="0.4", linewidth=0.9, zorder=1)
-        for height, place, interval in zip(heights, places, panel.intervals, strict=True):
-            if interval is not None:
-                _draw(ax, height, place, interval, panel.reference)
+        for height, place, estimate in zip(heights, places, panel.estimates, strict=True):
+            if estimate is not None:
+                _draw(ax, height, place, estimate, panel.reference)
         ax.set_ylim(len(captions) - 0.4, -0.6)
         shown = [axes.wrapped(text) if number == 0 else "" for text, _ in captions]
         ax.set_yticks(range(len(captions)), shown)
@@ -69,13 +57,14 @@ def draw_forest(
     return look.finish(fig, title=title)
 
 
-def _draw(ax: Axes, height: int, place: int, interval: Interval, reference: float | None) -> None:
+def _draw(ax: Axes, height: int, place: int, estimate: Estimate, reference: float | None) -> None:
     style = style_of(place)
-    if interval.low is not None and interval.high is not None:
-        ends = [interval.low, interval.high]
+    hollow = reference is not None
+    if estimate.low is not None and estimate.high is not None:
+        ends = [estimate.low, estimate.high]
+        hollow = reference is not None and ends[0] <= reference <= ends[1]
         ax.plot(ends, [height] * 2, color=style["color"], linestyle="-", linewidth=1.3, marker="|", markersize=6)
-    hollow = reference is not None and interval.holds(reference)
     ax.plot(
-        [interval.value], [height], color=style["color"], linestyle="", marker=style["marker"], markersize=5,
+        [estimate.mean], [height], color=style["color"], linestyle="", marker=style["marker"], markersize=5,
         markerfacecolor="white" if hollow else style["color"], zorder=3,
     )  # fmt: skip

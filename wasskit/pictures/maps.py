@@ -92,14 +92,6 @@ def view_of(transport: Transport) -> View:
     return View(flat, grids, ("The image of the grid is interpolated between the points.",) if interpolated else ())
 
 
-def draw_transport(
-    transport: Transport, look: Look, *, arrows: bool = True, title: str = ""
-) -> tuple[Figure, tuple[str, ...]]:
-    """The figure of a transport (:func:`draw_view`), and remarks on what it shows."""
-    view = view_of(transport)
-    return draw_view(view, look, arrows=arrows, title=title), view.remarks
-
-
 def draw_view(view: View, look: Look, *, arrows: bool = True, title: str = "") -> Figure:
     """Panels: source onto target with arrows, the warped grid, and the inverse map where it is known."""
     flat, grids = view.flat, view.grids

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from wasskit.text import counted
 
 
-class Reporter(Protocol):
-    """Where the loop reports. Values are means on the host; nothing here waits for a device."""
+class Reporter:
+    """Where the loop reports; this one says nothing. Values are means on the host; nothing here waits for a device."""
 
     def start(self, total_steps: int, step: int, steps_per_epoch: int | None) -> None:
         """The run begins, or goes on at ``step``. ``steps_per_epoch`` is None for a run that is counted in steps."""
@@ -32,23 +32,7 @@ class Reporter(Protocol):
         """The run has ended, in whatever way."""
 
 
-class SilentReporter:
-    """Says nothing."""
-
-    def start(self, total_steps: int, step: int, steps_per_epoch: int | None) -> None: ...
-
-    def advance(self, step: int, rate: float | None, waiting: float) -> None: ...
-
-    def losses(self, epoch: int, step: int, values: Mapping[str, float]) -> None: ...
-
-    def evaluation(self, epoch: int, step: int, results: Mapping[str, Mapping[str, float]]) -> None: ...
-
-    def message(self, text: str) -> None: ...
-
-    def stop(self) -> None: ...
-
-
-class PlainReporter:
+class PlainReporter(Reporter):
     """Plain lines: evaluations and messages as they come, progress at most every ``interval`` seconds."""
 
     def __init__(self, stream: TextIO | None = None, *, interval: float = 10.0) -> None:
@@ -89,10 +73,8 @@ class PlainReporter:
     def message(self, text: str) -> None:
         print(text, file=self._stream or sys.stderr, flush=True)
 
-    def stop(self) -> None: ...
 
-
-class RichReporter:
+class RichReporter(Reporter):
     """A progress bar with rate and remaining time, evaluations above it."""
 
     def __init__(self, console: Any = None) -> None:
@@ -153,7 +135,7 @@ class RichReporter:
 def make_reporter(*, quiet: bool = False, console: Any = None) -> Reporter:
     """A bar where stderr is a terminal, plain lines elsewhere, silence when asked for."""
     if quiet:
-        return SilentReporter()
+        return Reporter()
     terminal = console.is_terminal if console is not None else sys.stderr.isatty()
     return RichReporter(console) if terminal else PlainReporter()
 

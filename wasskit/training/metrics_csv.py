@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,25 +64,38 @@ class MetricsFile:
 
 def read_metrics(path: Path) -> list[MetricRow]:
     """The rows of a ``metrics.csv``. A line that a kill cut short is left out; a missing file has no rows."""
-    return _parse_metrics(path) if path.is_file() else []
+    return _parse_metrics(path)[0] if path.is_file() else []
+
+
+def salvage_metrics(path: Path) -> tuple[list[MetricRow], int]:
+    """The rows that can be read, and how many lines cannot. Raises ``UnreadableFile`` where there is no such file."""
+    return _parse_metrics(path, damaged=True)
 
 
 @reader("record of metrics", suffixes=(".csv",), advice="repair that line or remove the file", largest=LARGEST_TEXT)
-def _parse_metrics(path: Path) -> list[MetricRow]:
-    text = path.read_text(encoding="utf-8")
-    rows = []
-    lines = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))
-    for fields in lines:
-        if len(fields) == len(_HEADER) and fields[0] != "epoch":
-            try:
-                rows.append(metric_row(fields))
-            except ValueError as error:
-                raise Damage(f"it is damaged in line {lines.line_num}") from error
-    return rows
+def _parse_metrics(path: Path, *, damaged: bool = False) -> tuple[list[MetricRow], int]:
+    """The rows, and the number of lines that hold none; unless ``damaged``, five fields that are no row are refused.
+
+    A last line without its end is one still being written.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace" if damaged else "strict")
+    rows, unreadable = [], 0
+    for number, line in enumerate(text[: text.rfind("\n") + 1].replace("\0", "").split("\n"), start=1):
+        fields: Sequence[str] = ()
+        try:
+            # Line by line: a quotation mark too many spoils its own line only.
+            fields = next(csv.reader([line])) if '"' in line else line.split(",")
+            if fields[0] != "epoch":
+                rows.append(_row(fields))
+        except (ValueError, csv.Error) as error:
+            if len(fields) == len(_HEADER) and not damaged:
+                raise Damage(f"it is damaged in line {number}") from error
+            unreadable += bool(line.strip())
+    return rows, unreadable
 
 
-def metric_row(fields: Sequence[str]) -> MetricRow:
-    """A row of ``metrics.csv`` from its five fields. Raises ``ValueError`` for invalid ones."""
+def _row(fields: Sequence[str]) -> MetricRow:
+    """A row from its five fields. Raises ``ValueError`` for invalid ones."""
     epoch, step, split, metric, value = fields
     row = MetricRow(int(epoch), int(step), split, metric, float(value))
     if max(abs(row.epoch), abs(row.step)) >= 1 << 63:

@@ -31,9 +31,9 @@ from wasskit.system.files import is_leftover, numbered_names, replace_text, writ
 from wasskit.system.locks import holder
 from wasskit.training.claim import LOCK, claimed
 from wasskit.training.environment import describe_environment
-from wasskit.training.metrics_csv import MetricRow, MetricsFile, metric_row, read_metrics
+from wasskit.training.metrics_csv import MetricRow, MetricsFile, read_metrics
 
-__all__ = ["MetricRow", "RunDirectory", "metric_row", "numbered_names", "read_configuration", "read_metrics"]
+__all__ = ["MetricRow", "RunDirectory", "numbered_names", "read_configuration", "read_metrics"]
 
 
 class RunDirectory:

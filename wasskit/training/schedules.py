@@ -7,7 +7,7 @@ and after ``total`` a schedule keeps its end values.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 Schedule = Callable[[int], float]
 
@@ -57,14 +57,11 @@ def warmup_cosine(total: int, warmup_steps: int, *, end: float = 0.0) -> Schedul
     return warmup(warmup_steps, cosine(max(total - warmup_steps, 1), end=end))
 
 
-def step_decay(every: int | Sequence[int], gamma: float = 0.1) -> Schedule:
-    """``gamma`` to the number of drops so far: one each ``every`` steps, or one at each step that is listed."""
-    if isinstance(every, int):
-        if every < 1:
-            raise ValueError(f"a drop every {every} steps")
-        return lambda step: gamma ** (step // every)
-    milestones = tuple(every)
-    return lambda step: gamma ** sum(step >= milestone for milestone in milestones)
+def step_decay(every: int, gamma: float = 0.1) -> Schedule:
+    """``gamma`` to the number of drops so far: one each ``every`` steps."""
+    if every < 1:
+        raise ValueError(f"a drop every {every} steps")
+    return lambda step: gamma ** (step // every)
 
 
 def delayed(start: int, schedule: Schedule) -> Schedule:

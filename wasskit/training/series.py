@@ -34,9 +34,15 @@ def steps_per_epoch(rows: Sequence[MetricRow]) -> float | None:
     return ratios[-1] if ratios else None
 
 
-def final_values(series: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
-    """The last value of each metric."""
-    return {key: values[max(values)] for key, values in series.items() if values}
+def final_values(
+    series: Mapping[str, Mapping[int, float]], measured: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The last value of each metric, and what was ``measured`` after the training of those that have none.
+
+    The training's own comes first: all its metrics are then of one protocol and one step, whatever was measured
+    since with other options, or before the training went on.
+    """
+    return {**(measured or {}), **{key: values[max(values)] for key, values in series.items() if values}}
 
 
 def evaluation_values(evaluation: Mapping[str, Any] | None, options: Any) -> dict[str, float]:

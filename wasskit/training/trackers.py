@@ -81,8 +81,8 @@ class MlflowTracker:
         experiment = self._client.get_experiment_by_name(PROJECT)
         place = experiment.experiment_id if experiment is not None else self._client.create_experiment(PROJECT)
         if known is None:
-            started = self._client.create_run(place, run_name=run.path.name, tags={"command": _command(run)})
-            params = [Param(key, str(value)[:500]) for key, value in _options(run).items()]
+            started = self._client.create_run(place, run_name=run.path.name, tags={"command": run.command})
+            params = [Param(key, str(value)[:500]) for key, value in run.options.items()]
             for first in range(0, len(params), 100):  # as many as a call may have
                 self._client.log_batch(started.info.run_id, params=params[first : first + 100])
             known = started.info.run_id
@@ -109,7 +109,7 @@ class WandbTracker:
         self.key = known or uuid.uuid4().hex[:12]
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT), id=self.key, name=run.path.name, dir=str(run.path),
-            config={"command": _command(run), **_options(run)}, resume="allow",
+            config={"command": run.command, **run.options}, resume="allow",
             mode=os.environ.get("WANDB_MODE", "offline"), settings=wandb.Settings(silent=True, console="off"),
         )  # fmt: skip
         # A resumed run repeats steps, which its own counter would refuse.
@@ -133,7 +133,7 @@ class TrackioTracker:
         self.key = known or f"{run.path.name}-{uuid.uuid4().hex[:6]}"
         self._run = trackio.init(
             project=os.environ.get("TRACKIO_PROJECT", PROJECT), name=self.key,
-            config={"command": _command(run), **_options(run)}, resume="allow", embed=False,
+            config={"command": run.command, **run.options}, resume="allow", embed=False,
         )  # fmt: skip
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -224,11 +224,3 @@ class Trackers:
         except (OSError, UnreadableFile):
             return {}
         return {name: key for name, key in known.items() if isinstance(key, str)} if isinstance(known, dict) else {}
-
-
-def _command(run: RunDirectory) -> str:
-    return str(run.document.get("command", ""))
-
-
-def _options(run: RunDirectory) -> dict[str, Any]:
-    return dict(run.document.get("options", {}))

@@ -14,7 +14,7 @@ from wasskit.training.cadence import Cadence
 from wasskit.training.checkpointing import Checkpointing, SavedConfig
 from wasskit.training.failures import explained
 from wasskit.training.graphs import GraphedSteps
-from wasskit.training.logging import Reporter, SilentReporter
+from wasskit.training.logging import Reporter
 from wasskit.training.loop import Loop
 from wasskit.training.meters import LossMeter
 from wasskit.training.records import Records, State, Summary
@@ -75,7 +75,7 @@ class Trainer:
         if compile:
             for network in task.networks():
                 network.compile()
-        reporter = reporter if reporter is not None and is_main() else SilentReporter()
+        reporter = reporter if reporter is not None and is_main() else Reporter()
         state, meter = State(), LossMeter(device)
         self.records = Records(
             run, reporter, state, self.plan, by_epoch=cadence.epochs is not None,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wasskit.errors import UserError
+from wasskit.models.rebuild import is_text
 from wasskit.models.weights import difference
 from wasskit.training.checkpoint import rng_state
 
@@ -201,13 +202,9 @@ def _rates(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(rates, list) and all(map(_number, rates)) for rates in value)
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 _SCALER = frozenset(("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"))
 _CONTENT: Rules = {
-    "command": _text, "config": _table, "steps_per_epoch": _count, "accumulate": _count, "state": _table,
+    "command": is_text, "config": _table, "steps_per_epoch": _count, "accumulate": _count, "state": _table,
     "task": _table, "extra": _table, "optimisers": _table, "rates": _rates,
     "scaler": lambda value: value is None or (_numbers(value) and set(value) >= _SCALER),
     "ranks": lambda value: _count(value) and value > 0,
@@ -218,9 +215,9 @@ _STATE: Rules = {
     "step": _count, "epoch": _count, "batch": _count, "evaluated_at": lambda value: value == -1 or _count(value),
     "results": _numbers, "best": lambda value: value is None or _table(value), "clock": _table,
 }  # fmt: skip
-_BEST: Rules = {"metric": _text, "value": _number, "step": _count, "epoch": _count, "metrics": _numbers}
+_BEST: Rules = {"metric": is_text, "value": _number, "step": _count, "epoch": _count, "metrics": _numbers}
 _METER: Rules = {
-    "names": lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(_text, value)),
+    "names": lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(is_text, value)),
     "watched": _count,
     "steps": lambda value: isinstance(value, list | tuple) and all(map(_count, value)),
     "rows": lambda value: isinstance(value, Tensor) and value.is_floating_point(),

@@ -86,10 +86,9 @@ def test_opposite_items_mix_to_nothing() -> None:
     assert items.grad.isfinite().all()
 
 
-@pytest.mark.parametrize(("average", "maximum"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("few", [True, False])
 @pytest.mark.parametrize("chunk_bytes", [1, 1500, 10**9])
-def test_feature_maps_mix_as_if_stored(average: bool, maximum: bool, few: bool, chunk_bytes: int) -> None:
+def test_feature_maps_mix_as_if_stored(few: bool, chunk_bytes: int) -> None:
     generator = torch.Generator().manual_seed(3)
     maps = torch.randn(9, 5, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     head = torch.nn.Linear(5, 7).double()
@@ -97,9 +96,9 @@ def test_feature_maps_mix_as_if_stored(average: bool, maximum: bool, few: bool, 
     if few:
         chosen = torch.randperm(81, generator=generator)[:11]
         x, n = x[chosen], n[chosen]
-    found = feature_embeddings(maps, head, x, n, 0.35, average=average, maximum=maximum, chunk_bytes=chunk_bytes)
+    found = feature_embeddings(maps, head, x, n, 0.35, chunk_bytes=chunk_bytes)
     mixed = (0.35 * maps[x] + 0.65 * maps[n]).flatten(2)
-    expected = head(average * mixed.mean(2) + maximum * mixed.amax(2))
+    expected = head(mixed.mean(2) + mixed.amax(2))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     weights = torch.randn(found.shape, generator=generator, dtype=found.dtype)
     parameters = [maps, *head.parameters()]
@@ -139,12 +138,13 @@ def test_a_maximum_anywhere_on_a_large_map_has_its_gradient_there(place: int, ch
     maps = maps.view(2, 1, 180, 200).requires_grad_()
     x, n = torch.tensor([[0, 1], [1, 0]])
     head = torch.nn.Linear(1, 1).double()
-    found = feature_embeddings(maps, head, x, n, 0.25, average=False, chunk_bytes=chunk_bytes)
+    found = feature_embeddings(maps, head, x, n, 0.25, chunk_bytes=chunk_bytes)
     gradients = torch.autograd.grad(found.sum(), [maps, head.weight])
-    expected = torch.zeros_like(maps).flatten(1)
-    expected[:, place] = head.weight.detach()
+    # The average spreads an equal share over all positions.
+    expected = head.weight.detach().expand(2, 36_000) / 36_000
+    expected = expected.index_add(1, torch.tensor([place]), head.weight.detach().expand(2, 1))
     torch.testing.assert_close(gradients[0].flatten(1), expected)
-    torch.testing.assert_close(gradients[1], torch.tensor([[3.0]], dtype=torch.float64))
+    torch.testing.assert_close(gradients[1], torch.tensor([[3.0 + 3.0 / 36_000]], dtype=torch.float64))
 
 
 def test_memory_does_not_grow_with_the_pairs() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -258,7 +258,28 @@ def test_embedding_narrower_than_the_dimensions() -> None:
         MatryoshkaWassersteinLoss(10, (8, 16))(torch.randn(4, 12), torch.zeros(4, dtype=torch.int64))
 
 
-def value_and_gradients(sinkhorn: Any, tied: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+def test_divergences_of_class_means() -> None:
+    """Those of one point per vector, the mean of its class; with a vector a class, those of the embeddings."""
+    x = torch.randn(7, 8, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([2, 0, 2, 1, 0, 2, 2])
+    losses = [
+        MatryoshkaWassersteinLoss(7, (2, 4, 8), alpha=0.0, wasserstein_points=points).double()
+        for points in ("embeddings", "means")
+    ]
+    plain, ours = losses
+    unit = torch.nn.functional.normalize(x)
+    means = torch.stack([unit[labels == label].mean(0) for label in labels])
+    torch.testing.assert_close(ours(x, labels).wasserstein, plain.divergences(means, "sum"), rtol=1e-12, atol=0)
+    (found,) = torch.autograd.grad(ours(x, labels).total, x)
+    (expected,) = torch.autograd.grad(plain.divergences(means, "sum"), x)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+    alone = torch.arange(7)
+    torch.testing.assert_close(ours(x, alone).wasserstein, plain(x, alone).wasserstein, rtol=1e-12, atol=0)
+
+
+def value_and_gradients(
+    sinkhorn: Any, tied: bool, points: Literal["embeddings", "means"] = "embeddings"
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """One step of this rank's share of a batch of 12: mean loss, gradients of a network before and of the
     classifiers."""
     generator = torch.Generator().manual_seed(5)
@@ -266,7 +287,7 @@ def value_and_gradients(sinkhorn: Any, tied: bool) -> tuple[Tensor, Tensor, list
     torch.manual_seed(0)
     network = torch.nn.Linear(6, 10).double()
     loss = MatryoshkaWassersteinLoss(
-        4, (2, 5, 10), wasserstein_weight=7.0, beta=3.0, sinkhorn=sinkhorn, tied=tied
+        4, (2, 5, 10), wasserstein_weight=7.0, beta=3.0, sinkhorn=sinkhorn, tied=tied, wasserstein_points=points
     ).double()
     mine = torch.tensor(list(shard_indices(12)))
     losses = loss(network(images[mine]), labels[mine])
@@ -281,10 +302,11 @@ def value_and_gradients(sinkhorn: Any, tied: bool) -> tuple[Tensor, Tensor, list
 @pytest.mark.distributed
 @pytest.mark.parametrize("sinkhorn", ["exact", "geomloss"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_two_ranks_equal_one(sinkhorn: Any, tied: bool) -> None:
+@pytest.mark.parametrize("points", ["embeddings", "means"])
+def test_two_ranks_equal_one(sinkhorn: Any, tied: bool, points: Any) -> None:
     """With different samples on each: loss, divergences of the whole batch, and averaged gradients."""
-    expected = value_and_gradients(sinkhorn, tied)
-    for found in run_ranks(value_and_gradients, 2, sinkhorn, tied):
+    expected = value_and_gradients(sinkhorn, tied, points)
+    for found in run_ranks(value_and_gradients, 2, sinkhorn, tied, points):
         for ours, theirs in zip(found[:2], expected[:2], strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
         assert len(found[2]) == len(expected[2]) == 4
@@ -296,6 +318,7 @@ def test_two_ranks_equal_one(sinkhorn: Any, tied: bool) -> None:
     ("settings", "message"),
     [
         ({"sinkhorn": "annealed"}, "sinkhorn must be"),
+        ({"wasserstein_points": "classes"}, "wasserstein_points must be"),
         ({"beta": -1.0}, "beta must be"),
         ({"blur": 0.0}, "blur must be"),
         ({"num_classes": 0}, "num_classes must be"),

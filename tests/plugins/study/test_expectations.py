@@ -143,8 +143,6 @@ def lu_of_any(z: Array, t: float = 2.0) -> float:
 class Law:
     """The uniform circle, for ``metrics``."""
 
-    second_moment = 1.0
-
     def __init__(self, d: int) -> None:
         self.d = d
         self.root_trace = math.sqrt(d)

@@ -56,7 +56,8 @@ class PackHeader:
 
     Args:
         source: the name of the data set that was packed, ``split`` which of its splits.
-        images: a digest of the names of its images, in order: a pack that is begun is finished with the same ones.
+        images: a digest of its images' names, sizes in bytes and times of change, in order: a pack that is begun is
+            finished with the same ones. Earlier versions took the names alone.
         count, channels, side: N, C and S.
         image_size: the side in pixels that the set is used at, less than S where evaluation crops a margin.
         mean, std: the normalisation, one number per channel, in [0, 1].

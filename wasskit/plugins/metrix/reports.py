@@ -362,7 +362,7 @@ def _learning_curves(runs: Mapping[str, Sequence[MetricRow]]) -> Figure:
         curves.Panel("loss", losses, "epoch", ylabel, apart=True),
         curves.Panel("recall@1", recalls, "epoch", "recall@1 (%), unseen classes", apart=True),
     ]
-    return curves.draw_curves(panels, Look("paper", "double"))[0]
+    return curves.draw_curves(panels, Look("paper", "double"))
 
 
 def _line(values: Mapping[str, Mapping[float, float]], key: str, label: str, number: int) -> curves.Line:

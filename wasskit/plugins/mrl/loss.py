@@ -8,7 +8,7 @@ the prefixes :math:`\hat e_i[:d_k]` are classified as they are, not normalised a
     \mathrm{CE}_k = \overline{\mathrm{CE}\bigl(W_k\, \hat e[:d_k] + b_k,\ y\bigr)},
 
 CE with label smoothing, and :math:`S_k` the Sinkhorn divergence between prefix k and prefix k + 1 of
-the batch (:mod:`wasskit.ot.sinkhorn`).
+the batch (:mod:`wasskit.ot.sinkhorn`); or, which the paper has not, of its class means (`class_means`).
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class MatryoshkaWassersteinLoss(nn.Module):
         ce_weights: K weights of the cross entropies; all one by default.
         tied: one classifier for all dimensions, sliced (MRL-E), instead of one each.
         sinkhorn: ``"exact"`` for the converged divergences, ``"geomloss"`` for the annealed ones as published.
+        wasserstein_points: what the divergences compare, ``"embeddings"`` as published or their ``"means"`` by class.
 
     Raises:
         ValueError: dimensions that are not strictly increasing, parameters out of range, a wrong number of weights.
@@ -81,6 +82,7 @@ class MatryoshkaWassersteinLoss(nn.Module):
         ce_weights: Sequence[float] | None = None,
         tied: bool = False,
         sinkhorn: Literal["exact", "geomloss"] = "exact",
+        wasserstein_points: Literal["embeddings", "means"] = "embeddings",
     ) -> None:
         super().__init__()
         self.dims = check_dims(dims)
@@ -97,12 +99,15 @@ class MatryoshkaWassersteinLoss(nn.Module):
             raise ValueError(f"blur must be positive, not {blur}")
         if sinkhorn not in ("exact", "geomloss"):
             raise ValueError(f"sinkhorn must be 'exact' or 'geomloss', not {sinkhorn!r}")
+        if wasserstein_points not in ("embeddings", "means"):
+            raise ValueError(f"wasserstein_points must be 'embeddings' or 'means', not {wasserstein_points!r}")
         self.alpha = alpha
         self.wasserstein_weight = wasserstein_weight
         self.beta = beta
         self.blur = blur
         self.label_smoothing = label_smoothing
         self.sinkhorn = sinkhorn
+        self.wasserstein_points = wasserstein_points
         self._given_weights = weights
         self.register_buffer("ce_weights", torch.tensor(weights, dtype=torch.get_default_dtype()))
         self.classifiers = NestedClassifiers(self.dims, num_classes, tied=tied)
@@ -132,7 +137,10 @@ class MatryoshkaWassersteinLoss(nn.Module):
             if self.wasserstein_weight == 0:
                 wasserstein = torch.full_like(total, math.nan)
             else:
-                wasserstein = self.divergences(gather_with_grad(normalised), reduction="sum")
+                points = gather_with_grad(normalised)
+                if self.wasserstein_points == "means":
+                    points = class_means(points, gather_with_grad(labels))
+                wasserstein = self.divergences(points, reduction="sum")
                 total = total + self.wasserstein_weight * wasserstein
         return MatryoshkaLosses(total, cross_entropy.detach(), wasserstein.detach())
 
@@ -153,7 +161,7 @@ class MatryoshkaWassersteinLoss(nn.Module):
         return (
             f"dims={self.dims}, alpha={self.alpha}, wasserstein_weight={self.wasserstein_weight}, "
             f"beta={self.beta}, blur={self.blur}, label_smoothing={self.label_smoothing}, "
-            f"sinkhorn={self.sinkhorn!r}"
+            f"sinkhorn={self.sinkhorn!r}, wasserstein_points={self.wasserstein_points!r}"
         )
 
 
@@ -204,6 +212,15 @@ def normalise(embeddings: Tensor) -> Tensor:
     """Rows divided by their norm, or by 1e-12 where it is smaller; (B, D), float32 at least."""
     normalised: Tensor = _Normalise.apply(at_least_float32(embeddings))
     return normalised
+
+
+def class_means(points: Tensor, labels: Tensor) -> Tensor:
+    """Each of the points (B, D) replaced by the mean of its class, by labels (B,) int64: (B, D).
+
+    One row per point, so that a class counts by its share of the batch and the shape says nothing of the labels.
+    """
+    same = (labels[:, None] == labels[None]).to(points.dtype)
+    return (same / same.sum(dim=1, keepdim=True)) @ points
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

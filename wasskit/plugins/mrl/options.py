@@ -46,6 +46,11 @@ class ObjectiveOptions(OptionGroup):
         help="Divergences converged (exact), or annealed for a few steps as published (geomloss).",
         panel="Method",
     )
+    wasserstein_points: Literal["embeddings", "means"] = option(
+        "embeddings",
+        help="What the divergences compare: the embeddings, as published, or each one's class mean in the batch.",
+        panel="Method",
+    )
     label_smoothing: float = option(0.1, help="Label smoothing of the cross entropies.", panel="Method", min=0, below=1)
     ce_weights: tuple[float, ...] | None = option(
         None, help="Weights w_k of the cross entropies, one per dimension.", panel="Method", min=0, show_default="all 1"

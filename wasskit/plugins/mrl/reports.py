@@ -313,4 +313,4 @@ def _learning_curves(series: Mapping[str, Mapping[float, float]], dims: Sequence
         curves.Panel.of_run("training loss", terms),
         curves.Panel.of_run("test top-1 (%)", accuracies, shaded="dimension"),
     ]
-    return curves.draw_curves(panels, Look("paper", "double"))[0]
+    return curves.draw_curves(panels, Look("paper", "double"))

@@ -110,6 +110,7 @@ def build_task(
         "beta": method.beta,
         "blur": method.blur,
         "sinkhorn": method.sinkhorn,
+        "wasserstein_points": method.wasserstein_points,
         "label_smoothing": method.label_smoothing,
         "ce_weights": method.ce_weights,
     }

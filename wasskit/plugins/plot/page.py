@@ -28,8 +28,9 @@ from wasskit.plugins.plot.metrics import (
     values_of,
 )
 from wasskit.plugins.plot.opening import read_each
+from wasskit.plugins.plot.options import AxisOptions
 from wasskit.plugins.plot.panels import dimension_panels
-from wasskit.plugins.plot.reports import Axes, costs_report, palette_report, spectrum_report, transport_report
+from wasskit.plugins.plot.reports import costs_report, curves_of, palette_report, spectrum_report, transport_report
 from wasskit.plugins.plot.runs import Run
 from wasskit.report import Report
 from wasskit.system.documents import read_csv_rows, read_json
@@ -105,8 +106,10 @@ class _Page:
             members = keys_with_curves(self.groups, [f"{base}@{n}" for n in numbers[:9]])
             if members and not base.startswith("train/"):
                 drawn.append((f"{heading(base)} at each size", members))
-        axes = Axes(smooth=self.smooth)
-        return html.figures((name, axes.draw(self.groups, members, _LOOK, title="")[0]()) for name, members in drawn)
+        axes = AxisOptions(smooth=self.smooth)
+        return html.figures(
+            (name, curves_of(self.groups, members, _LOOK, axes, title="")[0]()) for name, members in drawn
+        )
 
     def dims(self) -> str:
         final = values_of(self.group, "final", None)

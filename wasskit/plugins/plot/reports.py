@@ -24,6 +24,7 @@ from wasskit.plugins.plot.metrics import (
     tabulated,
     values_of,
 )
+from wasskit.plugins.plot.options import AxisOptions
 from wasskit.plugins.plot.panels import bar_panels, cost_series, curve_panels, dimension_panels, labelled
 from wasskit.plugins.plot.tables import make_table, records, to_csv, to_latex, to_markdown
 from wasskit.report import Report
@@ -38,28 +39,16 @@ Shown = Literal["loss", "metrics", "dims", "grid", "bars"]
 _COSTS = {"operations": "multiply-adds", "mean_dim": "mean number of coordinates used"}
 
 
-@dataclass(frozen=True)
-class Axes:
-    """What is on the axes of learning curves."""
-
-    x: Literal["auto", "epoch", "step"] = "auto"
-    smooth: float = 0.0
-    log_x: bool = False
-    log_y: bool = False
-
-    def draw(
-        self, groups: Sequence[Group], keys: Sequence[str], look: Look, *, title: str, columns: int | None = None,
-        **panels: Any,
-    ) -> tuple[Draw, list[str]]:  # fmt: skip
-        """How the curves of metrics are drawn, and remarks on it; ``panels``: settings of ``curve_panels``."""
-        epochs = counts_epochs(groups, self.x)
-        drawn = curve_panels(groups, keys, epochs=epochs, smooth=self.smooth, **panels)
-        return (
-            lambda: curves.draw_curves(drawn, look, log_x=self.log_x, log_y=self.log_y, columns=columns, title=title)[
-                0
-            ],
-            curves.remarks(drawn, log_y=self.log_y),
-        )
+def curves_of(
+    groups: Sequence[Group], keys: Sequence[str], look: Look, axes: AxisOptions, *, title: str,
+    columns: int | None = None, **panels: Any,
+) -> tuple[Draw, list[str]]:  # fmt: skip
+    """How the curves of metrics are drawn, and remarks on it; ``panels``: settings of ``curve_panels``."""
+    drawn = curve_panels(groups, keys, epochs=counts_epochs(groups, axes.x), smooth=axes.smooth, **panels)
+    return (
+        lambda: curves.draw_curves(drawn, look, log_x=axes.log_x, log_y=axes.log_y, columns=columns, title=title),
+        curves.remarks(drawn, log_y=axes.log_y),
+    )
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,7 @@ def evaluations(groups: Sequence[Group], which: Which, by: str | None) -> Evalua
 
 
 def curves_report(
-    groups: Sequence[Group], look: Look, *, metric: Sequence[str] | None = None, axes: Axes = Axes()
+    groups: Sequence[Group], look: Look, *, metric: Sequence[str] | None = None, axes: AxisOptions
 ) -> Report:
     """Metrics over the course of training; ``metric``: patterns of their names, None: the main ones."""
     known = recorded(groups)
@@ -94,7 +83,7 @@ def curves_report(
     keys = choose(metric, known) if metric else main_metrics(groups, with_curves, limit=3)
     if not metric and "train/loss" in with_curves and "train/loss" not in keys:
         keys = ["train/loss", *keys]
-    draw, notes = axes.draw(groups, keys, look, title="Learning curves")
+    draw, notes = curves_of(groups, keys, look, axes, title="Learning curves")
     return Report({"metrics": keys, "groups": described(groups)}, warnings=notes, figures={"curves": draw})
 
 
@@ -141,7 +130,7 @@ def compare_report(
     look: Look,
     *,
     metric: Sequence[str] | None = None,
-    axes: Axes = Axes(),
+    axes: AxisOptions,
     only: Sequence[Shown] | None = None,
 ) -> Report:
     """All there is to compare between runs: curves, metrics over dimensions, bars, and a table."""
@@ -158,7 +147,7 @@ def compare_report(
 
     def add(name: Shown, keys: Sequence[str], title: str, **settings: Any) -> None:
         if name in wanted:
-            figures[f"compare-{name}"], more = axes.draw(groups, keys, look, title=title, **settings)
+            figures[f"compare-{name}"], more = curves_of(groups, keys, look, axes, title=title, **settings)
             notes.extend(more)
 
     if keys_with_curves(groups, ["train/loss"]):

@@ -6,7 +6,6 @@ Nothing here refuses a run because it is unfinished or damaged. What is missing 
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from wasskit.errors import UserError
-from wasskit.system.documents import LARGEST_TEXT, read_json, read_toml
-from wasskit.system.readers import UnreadableFile, reader
+from wasskit.system.documents import read_json, read_toml
+from wasskit.system.readers import UnreadableFile
 from wasskit.text import counted
-from wasskit.training.run import MetricRow, metric_row
+from wasskit.training.metrics_csv import MetricRow, salvage_metrics
 from wasskit.training.series import evaluation_values, final_values, is_finite_number, over_steps, steps_per_epoch
 
 _FILES = ("config.toml", "metrics.csv", "summary.json")
@@ -89,7 +88,7 @@ class Run:
 
     def final(self) -> dict[str, float]:
         """The last finite value of each metric, what was measured after training, time and rate as ``run/...``."""
-        values = {**self.measured, **final_values(self.series)}
+        values = final_values(self.series, self.measured)
         summary = self.summary or {}
         recorded = summary.get("final")
         if isinstance(recorded, Mapping):
@@ -195,25 +194,9 @@ def read_run(path: Path) -> Run:
 def _read_metrics(path: Path) -> tuple[list[MetricRow] | None, int]:
     """The rows that can be read, and how many cannot; None where there is no such file, or none that is text."""
     try:
-        return _parse_metrics(path)
+        return salvage_metrics(path)
     except UnreadableFile:
         return None, 0
-
-
-@reader("record of metrics", suffixes=(".csv",), advice="repair or remove it", largest=LARGEST_TEXT)
-def _parse_metrics(path: Path) -> tuple[list[MetricRow], int]:
-    """A last line without its end is one still being written."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    rows, unreadable = [], 0
-    for line in text[: text.rfind("\n") + 1].replace("\0", "").split("\n"):
-        try:
-            # Line by line: a quotation mark too many spoils its own line only.
-            fields = next(csv.reader([line])) if '"' in line else line.split(",")
-            if fields[0] != "epoch":
-                rows.append(metric_row(fields))
-        except (ValueError, csv.Error):
-            unreadable += bool(line.strip())
-    return rows, unreadable
 
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:

@@ -174,9 +174,10 @@ def _standardise(x: Tensor) -> Tensor:
 
 def _standardised(x: Tensor) -> tuple[Tensor, Tensor]:
     """`_standardise`, and the factors (m,)."""
-    variance, mean = torch.var_mean(x, dim=0, correction=0)
-    scale = (variance + _EPS).rsqrt()
-    return (x - mean) * scale, scale
+    centred = x - x.mean(dim=0)
+    # On the CPU `torch.var` goes down the columns number by number, at ten times the time of this.
+    scale = (centred.square().mean(dim=0) + _EPS).rsqrt()
+    return centred * scale, scale
 
 
 # --- Zero-CL ------------------------------------------------------------------------------------------------

@@ -270,7 +270,7 @@ def _learning_curves(series: Mapping[str, Mapping[float, float]]) -> Figure:
             "test projections", {heading: series.get(f"test/{key}", {}) for key, heading in uniformity.items()}
         ),
     ]
-    return curves.draw_curves(panels, Look("paper", "double"))[0]
+    return curves.draw_curves(panels, Look("paper", "double"))
 
 
 def _comparison(found: Mapping[str, Metrics], title: str) -> Figure:

@@ -1,6 +1,6 @@
 """The cases of the empirical studies and their metrics, each stated once for samples and for the law itself.
 
-Both metrics of a case need three figures of the sphere beneath it (``Sphere``): E|z|^2, tr S^{1/2} and L_U.
+Both metrics of a case need two figures of the sphere beneath it (``Sphere``), besides E|z|^2 = 1: tr S^{1/2} and L_U.
 
 ``collapse``, ``dimension``  z on the sphere of ``kept`` of ``total`` coordinates
 ``fcc``  features cloned: (z, z, ..., z), k + 1 times, not divided by its new length. Its covariance is that of z
@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from wasskit.plugins.study.expectations import Expected, root_of_gamma, sphere_excess, sphere_lu_error
 from wasskit.plugins.study.laws import SphereLaw, cloned_instances_lu
 from wasskit.plugins.study.options import Rounding, kept_and_total
+from wasskit.plugins.study.seed_metrics import SeedMetrics
 
 Kind = Literal["collapse", "dimension", "fcc", "fbc", "icc"]
 
@@ -27,8 +28,6 @@ Kind = Literal["collapse", "dimension", "fcc", "fbc", "icc"]
 class Sphere(Protocol):
     """A sample of the unit sphere, or its law."""
 
-    @property
-    def second_moment(self) -> float: ...
     @property
     def root_trace(self) -> float: ...
     def lu(self, t: float) -> float: ...
@@ -49,40 +48,13 @@ class Case:
     k: int = 0
 
 
-@dataclass(frozen=True)
-class CaseResult:
-    """The metrics of a case over seeds: -W2 and -L_U, as the paper plots them (the larger the more uniform).
-
-    Args:
-        n, pairs: points of each sample, and pairs that its L_U is the mean over.
-        neg_w2, neg_lu: means over seeds; ``*_se`` their standard errors from the seeds' scatter, None for a single
-            seed; ``*_law_se`` the standard errors that the law gives them.
-        neg_w2_expected: what a sample of n points is expected to show.
-        neg_w2_exact, neg_lu_exact: of the law itself.
-    """
+class CaseResult(NamedTuple):
+    """The metrics of a case over seeds: ``n`` points of each sample, ``pairs`` that its L_U is the mean over."""
 
     case: Case
     n: int
     pairs: int
-    neg_w2: float
-    neg_w2_se: float | None
-    neg_w2_law_se: float
-    neg_w2_expected: float
-    neg_w2_exact: float
-    neg_lu: float
-    neg_lu_se: float | None
-    neg_lu_law_se: float
-    neg_lu_exact: float
-
-    @property
-    def w2_deviation(self) -> float:
-        """W2's distance from its expectation at N, in standard errors of the law."""
-        return (self.neg_w2 - self.neg_w2_expected) / self.neg_w2_law_se
-
-    @property
-    def lu_deviation(self) -> float:
-        """L_U's distance from its exact value, in standard errors of the law."""
-        return (self.neg_lu - self.neg_lu_exact) / self.neg_lu_law_se
+    metrics: SeedMetrics
 
 
 def collapsed(
@@ -96,7 +68,7 @@ def collapsed(
 def metrics(case: Case, sphere: Sphere, n: int, t: float = 2.0) -> tuple[float, float]:
     """W2 and L_U of a case from its sphere; ``n`` points before any cloning of instances."""
     clones, blocks = (case.k + 1 if case.kind == kind else 1 for kind in ("fcc", "fbc"))
-    w2_squared = clones * sphere.second_moment + 1 - 2 * sphere.root_trace / math.sqrt(case.total * blocks)
+    w2_squared = clones + 1 - 2 * sphere.root_trace / math.sqrt(case.total * blocks)
     lu = sphere.lu(t * clones)
     if case.kind == "icc":
         lu = cloned_instances_lu(lu, n, case.k + 1)
@@ -132,16 +104,9 @@ def case_results(
     results = []
     for case in cases:
         measured = [metrics(case, by_case[case], n, t) for by_case in spheres]
-        w2, w2_se = _mean([-value for value, _ in measured])
-        lu, lu_se = _mean([-value for _, value in measured])
-        exact_w2, exact_lu = metrics(case, SphereLaw(case.kept), n, t)
-        one = expected(case, n, pairs, t)
-        w2_law_se, lu_law_se = (error / math.sqrt(len(spheres)) for error in (one.w2_error, one.lu_error))
-        results.append(
-            CaseResult(
-                case, n, pairs, w2, w2_se, w2_law_se, 0 - one.w2, 0 - exact_w2, lu, lu_se, lu_law_se, 0 - exact_lu
-            )
-        )
+        w2, lu = (_mean([-each[place] for each in measured]) for place in (0, 1))
+        exact, one = metrics(case, SphereLaw(case.kept), n, t), expected(case, n, pairs, t)
+        results.append(CaseResult(case, n, pairs, SeedMetrics.beside_law(w2, lu, exact, one, len(spheres))))
     return results
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wasskit.pictures.style import COLOURS, figure, series_style
-from wasskit.plugins.study.cases import CaseResult
+from wasskit.plugins.study.seed_metrics import SeedMetrics
 
 if typing.TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,13 +26,14 @@ _LARGE_GAP = 0.005
 
 
 def metric_panels(
-    series: Mapping[str, Sequence[tuple[float, CaseResult]]],
+    series: Mapping[str, Sequence[tuple[float, SeedMetrics]]],
+    n: int,
     xlabel: str,
     *,
     log2: bool = False,
     curves: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
 ) -> Figure:
-    """-L_U and -W2 side by side: markers are samples, lines the law itself, dots what N points are expected to show.
+    """-L_U and -W2 side by side: markers are samples, lines the law itself, dots what ``n`` points should show.
 
     ``curves``: the exact values at more places, as (x, -L_U, -W2); else lines join those of the cases.
     """
@@ -43,23 +44,19 @@ def metric_panels(
     gaps = [abs(o.neg_w2_expected - o.neg_w2_exact) for o in everything]
     dotted = max(gaps) > _LARGE_GAP * (max(shown) - min(shown))
     for number, (label, points) in enumerate(series.items()):
-        x = [place for place, _ in points]
         at_cases = [(place, o.neg_lu_exact, o.neg_w2_exact) for place, o in points]
         exact = sorted((curves or {}).get(label, at_cases))
         for column, (ax, metric) in enumerate(((left, "neg_lu"), (right, "neg_w2")), start=1):
-            values = [(getattr(o, metric), getattr(o, f"{metric}_se")) for _, o in points]
-            _measured_and_exact(ax, number, label, x, values, [e[0] for e in exact], [e[column] for e in exact])
+            _measured_and_exact(ax, number, label, points, metric, [e[0] for e in exact], [e[column] for e in exact])
         if dotted:
-            right.plot(
-                x, [o.neg_w2_expected for _, o in points], linestyle=":", linewidth=1, marker="none",
-                color=series_style(number)["color"],
-            )  # fmt: skip
+            x, expected = [x for x, _ in points], [o.neg_w2_expected for _, o in points]
+            right.plot(x, expected, linestyle=":", linewidth=1, marker="none", color=series_style(number)["color"])
     for ax, label in ((left, LU_LABEL), (right, W2_LABEL)):
         ax.set_xlabel(xlabel)
         ax.set_ylabel(label)
         if log2:
             ax.set_xscale("log", base=2)
-    _legend_above(fig, left, expected_at=everything[0].n if dotted else None)
+    _legend_above(fig, left, expected_at=n if dotted else None)
     return fig
 
 
@@ -67,16 +64,17 @@ def _measured_and_exact(
     ax: Axes,
     number: int,
     label: str,
-    x: Sequence[float],
-    values: Sequence[tuple[float, float | None]],
+    points: Sequence[tuple[float, SeedMetrics]],
+    metric: str,
     exact_x: Sequence[float],
     exact: Sequence[float],
 ) -> None:
     style = series_style(number)
     ax.plot(exact_x, exact, color=style["color"], linestyle="-", linewidth=1, marker="none")
     ax.errorbar(
-        x, [mean for mean, _ in values], yerr=[error or 0.0 for _, error in values], color=style["color"],
-        marker=style["marker"], markersize=3.8, linestyle="none", elinewidth=1, label=label,
+        [x for x, _ in points], [getattr(o, metric) for _, o in points],
+        yerr=[getattr(o, f"{metric}_se") or 0.0 for _, o in points], color=style["color"], marker=style["marker"],
+        markersize=3.8, linestyle="none", elinewidth=1, label=label,
     )  # fmt: skip
 
 
@@ -211,17 +209,15 @@ def circle_panels(clouds: Mapping[float, Array]) -> Figure:
     return fig
 
 
-def shift_panels(rows: Sequence[Mapping[str, Any]], curve: Sequence[tuple[float, float, float]]) -> Figure:
+def shift_panels(points: Sequence[tuple[float, SeedMetrics]], curve: Sequence[tuple[float, float, float]]) -> Figure:
     """-L_U and -W2 over the shift of the mean; ``curve``: exact values (k, -L_U, -W2)."""
     fig, axes = figure(1, 2, width="double", ratio=0.75)
-    k = [row["k"] for row in rows]
     panels = ((axes[0, 0], "neg_lu", LU_LABEL), (axes[0, 1], "neg_w2", W2_LABEL))
     for column, (ax, metric, label) in enumerate(panels, start=1):
-        values = [(row[metric], row[f"{metric}_se"]) for row in rows]
-        _measured_and_exact(ax, 0, "samples", k, values, [c[0] for c in curve], [c[column] for c in curve])
+        _measured_and_exact(ax, 0, "samples", points, metric, [c[0] for c in curve], [c[column] for c in curve])
         # Linear up to the first doubling, with a slope that is continuous there: linscale / (1 - 1/2) = 1 / ln 2.
         ax.set_xscale("symlog", base=2, linthresh=0.5, linscale=0.5 / math.log(2))
-        ax.set_xticks(k, [f"{x:g}" for x in k])
+        ax.set_xticks([k for k, _ in points], [f"{k:g}" for k, _ in points])
         ax.minorticks_off()
         ax.set_xlabel("shift $k$ of both coordinates")
         ax.set_ylabel(label)

@@ -88,11 +88,10 @@ def nearest_neighbour_distance(m: int, n: int) -> float:
 class SphereLaw:
     """The uniform law on the unit sphere of R^kept.
 
-    The same three figures as a measured sample has, so that every study states its metrics once for both.
+    The same figures as a measured sample has, so that every study states its metrics once for both.
     """
 
     kept: int
-    second_moment: float = 1.0
 
     @property
     def root_trace(self) -> float:

@@ -91,12 +91,12 @@ def _runs_at(path: Path) -> list[RunDirectory]:
 
 
 def _recorded(run: RunDirectory) -> dict[str, float]:
-    """The last value of each metric of a run, and what was measured of it after its training."""
+    """The last value of each metric of a run, and what else was measured of it after its training."""
     path = run.path / "evaluation.json"
     evaluation = read_json(path) if path.is_file() else None
     measured = evaluation_values(evaluation if isinstance(evaluation, Mapping) else None, run.options)
     rows = run.metrics() if (run.path / "metrics.csv").is_file() else []
-    return {**final_values(over_steps(rows)), **measured}
+    return final_values(over_steps(rows), measured)
 
 
 # --- Measures ---------------------------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ class SphereSample:
 
     Args:
         n: points.
-        second_moment: mean of |z|^2, which is |mu|^2 + tr S: 1.
         root_trace: tr S^{1/2} of the covariance S (1/N).
         potentials: L_U by its t.
         pairs: how many pairs L_U is the mean over.
@@ -35,7 +34,6 @@ class SphereSample:
 
     kept: int
     n: int
-    second_moment: float
     root_trace: float
     potentials: dict[float, float]
     pairs: int
@@ -67,7 +65,7 @@ def measure_prefixes(
     samples = {}
     for place, d in enumerate(dims):
         trace = root_trace(normals[:, :d], inverse_lengths[:, place])
-        samples[d] = SphereSample(d, n, 1.0, trace, dict(zip(ts, potentials[place], strict=True)), visited)
+        samples[d] = SphereSample(d, n, trace, dict(zip(ts, potentials[place], strict=True)), visited)
     return samples
 
 

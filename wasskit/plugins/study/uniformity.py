@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,13 @@ from wasskit.plugins.study.figures import metric_panels
 from wasskit.plugins.study.options import UniformityOptions
 from wasskit.plugins.study.published import PUBLISHED_SIZES, published
 from wasskit.plugins.study.samples import SphereSample, draw_normals, measure_prefixes
+from wasskit.plugins.study.seed_metrics import NAMES, SeedMetrics, against_law, shown_columns
 from wasskit.report import Report, Table
 
 if typing.TYPE_CHECKING:
     from wasskit.plugins.study.cases import Sphere
 
-_CSV = (
-    "m", "eta", "kept", "total", "k", "n", "lu_pairs", "neg_w2", "neg_w2_se", "neg_w2_law_se", "neg_w2_expected",
-    "neg_w2_exact", "neg_lu", "neg_lu_se", "neg_lu_law_se", "neg_lu_exact", "published_neg_w2", "published_neg_lu",
-)  # fmt: skip
+_CSV = ("m", "eta", "kept", "total", "k", "n", "lu_pairs", *NAMES, "published_neg_w2", "published_neg_lu")
 
 
 def run_cases(
@@ -84,15 +83,15 @@ def study_report(
         step, split, metric_suffix: where an outcome stands in ``metrics.csv``.
         series, x, xlabel, log2, curves: where it stands in the figure, and exact values for the lines.
     """
-    points: dict[str, list[tuple[float, CaseResult]]] = {}
+    points: dict[str, list[tuple[float, SeedMetrics]]] = {}
     for o in found:
-        points.setdefault(series(o), []).append((x(o), o))
+        points.setdefault(series(o), []).append((x(o), o.metrics))
     metrics = [
         (
             step(o),
             split(o),
             {
-                f"{metric}{metric_suffix(o)}": getattr(o, metric)
+                f"{metric}{metric_suffix(o)}": getattr(o.metrics, metric)
                 for metric in ("neg_w2", "neg_lu", "neg_w2_exact", "neg_lu_exact")
             },
         )
@@ -101,15 +100,14 @@ def study_report(
     return Report(
         result=_summary(found), tables=[_shown(found, title)], notes=_notes(found),
         files={f"{name}.csv": Table(_CSV, [_csv_row(o) for o in found])},
-        figures={name: lambda: metric_panels(points, xlabel, log2=log2, curves=curves)}, metrics=metrics,
+        figures={name: lambda: metric_panels(points, found[0].n, xlabel, log2=log2, curves=curves)}, metrics=metrics,
     )  # fmt: skip
 
 
 def _csv_row(o: CaseResult) -> list[Any]:
     paper = published(o.case)
     return [
-        o.case.m, o.case.eta, o.case.kept, o.case.total, o.case.k, o.n, o.pairs, o.neg_w2, o.neg_w2_se,
-        o.neg_w2_law_se, o.neg_w2_expected, o.neg_w2_exact, o.neg_lu, o.neg_lu_se, o.neg_lu_law_se, o.neg_lu_exact,
+        o.case.m, o.case.eta, o.case.kept, o.case.total, o.case.k, o.n, o.pairs, *astuple(o.metrics),
         *((paper.neg_w2, paper.neg_lu) if paper else (None, None)),
     ]  # fmt: skip
 
@@ -121,13 +119,7 @@ def _shown(found: Sequence[CaseResult], title: str) -> Table:
         "collapsed": [f"{100 * o.case.eta:g} %" for o in found],
         "kept": [o.case.kept for o in found],
         "k": [o.case.k for o in found],
-        "-W2": [o.neg_w2 for o in found],
-        "± W2": [_error(o.neg_w2_se) for o in found],
-        "expected at N": [o.neg_w2_expected for o in found],
-        "exact W2": [o.neg_w2_exact for o in found],
-        "-L_U": [o.neg_lu for o in found],
-        "± L_U": [_error(o.neg_lu_se) for o in found],
-        "exact L_U": [o.neg_lu_exact for o in found],
+        **shown_columns([o.metrics for o in found]),
     }
     papers = [published(o.case) for o in found]
     columns["paper W2"] = [paper.neg_w2 if paper else None for paper in papers]
@@ -139,30 +131,13 @@ def _shown(found: Sequence[CaseResult], title: str) -> Table:
     return Table(list(columns), list(zip(*columns.values(), strict=True)), title, digits=4)
 
 
-def _error(standard_error: float | None) -> str | None:
-    return None if standard_error is None else f"{standard_error:.0e}"
-
-
 def _summary(found: Sequence[CaseResult]) -> dict[str, Any]:
     """How far the samples are from what they should show."""
-    kind, paper = found[0].case.kind, [(o, published(o.case)) for o in found]
-    summary: dict[str, Any] = {
-        "cases": len(found),
-        "n": found[0].n,
-        "lu_pairs": found[0].pairs,
-        "largest_difference": {
-            "w2_expected_at_n": max(abs(o.neg_w2 - o.neg_w2_expected) for o in found),
-            "w2_exact": max(abs(o.neg_w2 - o.neg_w2_exact) for o in found),
-            "lu_exact": max(abs(o.neg_lu - o.neg_lu_exact) for o in found),
-        },
-        "standard_errors": {
-            "w2_expected_at_n": deviations([o.w2_deviation for o in found]),
-            "lu_exact": deviations([o.lu_deviation for o in found]),
-        },
-    }
-    known = [(o, p) for o, p in paper if p is not None]
+    differences, _ = against_law([o.metrics for o in found])
+    summary: dict[str, Any] = {"cases": len(found), "n": found[0].n, "lu_pairs": found[0].pairs, **differences}
+    known = [(o.metrics, p) for o in found if (p := published(o.case)) is not None]
     if known:
-        summary["published_n"] = PUBLISHED_SIZES[kind]
+        summary["published_n"] = PUBLISHED_SIZES[found[0].case.kind]
         summary["largest_difference"] |= {
             "w2_published": max(abs(o.neg_w2 - p.neg_w2) for o, p in known),
             "lu_published": max(abs(o.neg_lu - p.neg_lu) for o, p in known),
@@ -178,35 +153,12 @@ def _notes(found: Sequence[CaseResult]) -> list[str]:
     notes = [
         f"N = {n:,}; ±: standard error over seeds; exact: the law itself; expected at N: W2 of a sample of "
         f"N points; L_U over {share}.",
-        agreement([o.w2_deviation for o in found], [o.lu_deviation for o in found]),
+        against_law([o.metrics for o in found])[1],
     ]
     if any(published(o.case) for o in found) and n != PUBLISHED_SIZES[kind]:
         size = PUBLISHED_SIZES[kind]
         notes.append(f"The paper's figures carry the bias of N = {size:,} points: compare with --n {size}.")
     return notes
-
-
-def deviations(values: Sequence[float]) -> dict[str, float]:
-    """Of differences in standard errors: the largest, and the shares within one and within two (of a normal: 68
-    and 95 %)."""
-    sizes = [abs(value) for value in values]
-    return {
-        "largest": max(sizes),
-        "within_one": sum(size <= 1 for size in sizes) / len(sizes),
-        "within_two": sum(size <= 2 for size in sizes) / len(sizes),
-    }
-
-
-def agreement(w2: Sequence[float], lu: Sequence[float]) -> str:
-    """A sentence on how the samples differ from what the law lets expect, in the law's own standard errors."""
-    parts = []
-    for name, values in (("W2", w2), ("L_U", lu)):
-        found = deviations(values)
-        parts.append(
-            f"{name} {found['within_one']:.0%} of the rows within one, {found['within_two']:.0%} within two, "
-            f"at most {found['largest']:.1f}"
-        )
-    return f"Against the law, in its own standard errors: {'; '.join(parts)}."
 
 
 def percent(share: float) -> int:

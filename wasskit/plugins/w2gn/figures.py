@@ -49,7 +49,7 @@ def draw_history(
             left_out = " (0 or less is left out)" if len(points) < len(known) else ""
             lines.append(Line(Curve.through(points), label + left_out, number))
     panel = Panel(ylabel, lines, "step", ylabel, levels=levels)
-    return {stem: lambda: draw_curves([panel], Look(), log_y=True)[0]} if lines else {}
+    return {stem: lambda: draw_curves([panel], Look(), log_y=True)} if lines else {}
 
 
 def principal_planes(clouds: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None) -> Figure:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wasskit.evaluation.intervals import Estimate, holm, mean_interval, paired_difference
-from wasskit.pictures.forest import Interval, Panel, draw_forest
+from wasskit.pictures.forest import Panel, draw_forest
 from wasskit.pictures.look import Look
 from wasskit.plugins.metrix.crossval.scores import SCORES
 from wasskit.plugins.metrix.metrics import METRICS
@@ -145,16 +145,12 @@ def compared(results: Sequence[Result], protocol: str) -> list[Row]:
             r.loss,
             r.mode,
             {name: mean_interval(r.values(protocol, name)) for name in SCORES},
-            _adjusted(found[r.loss, r.mode], {name: adjusted[name][r.loss, r.mode] for name in SCORES})
+            {name: replace(e, p=adjusted[name][r.loss, r.mode]) for name, e in found[r.loss, r.mode].items()}
             if r.mode != "baseline"
             else None,
         )
         for r in results
     ]
-
-
-def _adjusted(estimates: Mapping[str, Estimate], p: Mapping[str, float | None]) -> dict[str, Estimate]:
-    return {name: Estimate(e.mean, e.low, e.high, e.count, p[name]) for name, e in estimates.items()}
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -244,17 +240,13 @@ def _forest(protocol: Protocol, name: str, rows: Sequence[Row], untrained: Mappi
     groups = [(loss, [row.mode for row in rows if row.loss == loss]) for loss in losses]
 
     def draw() -> Figure:
-        differences = [None if row.differences is None else _interval(row.differences["map@r"]) for row in rows]
+        differences = [None if row.differences is None else row.differences["map@r"] for row in rows]
         reference = None if untrained is None else untrained["map@r"]
         words = "MAP@R (%)" if untrained is None else "MAP@R (%); line: frozen features"
         panels = [
-            Panel(words, [_interval(row.scores["map@r"]) for row in rows], reference),
+            Panel(words, [row.scores["map@r"] for row in rows], reference),
             Panel("difference to the baseline", differences, 0.0),
         ]
         return draw_forest(groups, panels, Look("paper", "double"), title=f"{protocol.dataset}, {PROTOCOLS[name]}")
 
     return draw
-
-
-def _interval(estimate: Estimate) -> Interval:
-    return Interval(estimate.mean, estimate.low, estimate.high)

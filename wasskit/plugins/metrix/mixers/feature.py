@@ -46,28 +46,20 @@ class FeatureMixer:
 
 
 def feature_embeddings(
-    maps: Tensor,
-    head: Callable[[Tensor], Tensor],
-    x: Tensor,
-    n: Tensor,
-    lam: float,
-    *,
-    average: bool = True,
-    maximum: bool = True,
-    chunk_bytes: int = 32 * 2**20,
+    maps: Tensor, head: Callable[[Tensor], Tensor], x: Tensor, n: Tensor, lam: float, *, chunk_bytes: int = 32 * 2**20
 ) -> Tensor:
     """Embeddings (Q, D) of the mixed feature maps ``lam * maps[x] + (1 - lam) * maps[n]``.
 
     ``maps`` (B, C, H, W); ``x`` and ``n`` (Q,), best on the host and equal x together; ``head`` maps pooled features
-    (q, C) to embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions, or
-    one of them. The pairs are pooled in chunks of ``chunk_bytes`` pooled features. Of several chunks none is kept: per
-    pair and channel one byte remains (the position of the maximum), from which the backward pass pools again.
+    (q, C) to embeddings (q, D), row by row. Pooling is the sum of the average and the maximum over the positions. The
+    pairs are pooled in chunks of ``chunk_bytes`` pooled features. Of several chunks none is kept: per pair and channel
+    one byte remains (the position of the maximum), from which the backward pass pools again.
     """
     # (B, H W, C): free of cost where the maps have channels last.
     flat = maps.flatten(2).mT.contiguous()
-    window = (maps.shape[2], maps.shape[3]) if maximum else None
+    window = (maps.shape[2], maps.shape[3])
     chunks = list(_blocks(len(x), max(1, chunk_bytes // (maps.shape[1] * maps.element_size()))))
-    parts = [_embed_chunk(head, flat, x[rows], n[rows], lam, average, window, keep=len(chunks) == 1) for rows in chunks]
+    parts = [_embed_chunk(head, flat, x[rows], n[rows], lam, window, keep=len(chunks) == 1) for rows in chunks]
     return torch.cat(parts)
 
 
@@ -77,13 +69,12 @@ def _embed_chunk(
     x: Tensor,
     n: Tensor,
     lam: float,
-    average: bool,
-    window: tuple[int, int] | None,
+    window: tuple[int, int],
     *,
     keep: bool,
 ) -> Tensor:
     """``head`` of the pooled mixtures; unless ``keep``, its graph forms them anew when it needs them."""
-    pooled, positions = _MixedPool.apply(flat, x, n, lam, average, window)
+    pooled, positions = _MixedPool.apply(flat, x, n, lam, window)
     if keep:
         return head(pooled)
 
@@ -91,33 +82,28 @@ def _embed_chunk(
         return None if saved.data_ptr() == pooled.data_ptr() and saved.shape == pooled.shape else saved
 
     def unpack(saved: Tensor | None) -> Tensor:
-        return saved if saved is not None else _pool_again(flat.detach(), x, n, positions, lam, average)
+        return saved if saved is not None else _pool_again(flat.detach(), x, n, positions, lam)
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         return head(pooled)
 
 
 class _MixedPool(Function):
-    """Pooled mixtures (Q, C) of ``flat`` (B, H W, C), and the positions of their maxima (Q, C), or None.
+    """Pooled mixtures (Q, C) of ``flat`` (B, H W, C) with ``window`` (H, W), and the positions of their maxima (Q, C).
 
-    ``window``: H and W, where the maximum is a part of the pooling. The positions are all that is kept for
-    the backward pass.
+    The positions are all that is kept for the backward pass.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, flat: Tensor, x: Tensor, n: Tensor, lam: float, average: bool, window: tuple[int, int] | None
-    ) -> tuple[Tensor, Tensor | None]:
-        if window is not None:
-            pooled, positions = mixed_maximum(flat, x, n, lam, window)
-            ctx.mark_non_differentiable(positions)
-        else:
-            pooled, positions = flat.new_zeros(len(x), flat.shape[2]), None
+        ctx: Any, flat: Tensor, x: Tensor, n: Tensor, lam: float, window: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        pooled, positions = mixed_maximum(flat, x, n, lam, window)
+        ctx.mark_non_differentiable(positions)
         x, n = (to_device(index, flat.device) for index in (x, n))
-        if average:
-            _add_average(pooled, flat, x, n, lam)
+        _add_average(pooled, flat, x, n, lam)
         ctx.save_for_backward(x, n, positions)
-        ctx.shape, ctx.lam, ctx.average = flat.shape, lam, average
+        ctx.shape, ctx.lam = flat.shape, lam
         return pooled, positions
 
     @staticmethod
@@ -125,21 +111,17 @@ class _MixedPool(Function):
     def backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         x, n, positions = ctx.saved_tensors
         items, length, channels = ctx.shape
-        if ctx.average:
-            mean = gradient.new_zeros(items, channels)
-            mean.index_add_(0, x, gradient, alpha=ctx.lam / length)
-            mean.index_add_(0, n, gradient, alpha=(1 - ctx.lam) / length)
-            result = mean[:, None].expand(-1, length, -1).clone(memory_format=torch.contiguous_format)
-        else:
-            result = gradient.new_zeros(ctx.shape)
-        if positions is not None:
-            entries = result.view(-1)
-            for rows in _blocks(len(x), _cached_rows(gradient)):
-                index = _entries_of(positions[rows], x[rows], length)
-                entries.scatter_add_(0, index.view(-1), gradient[rows].mul(ctx.lam).view(-1))
-                index += (n[rows] - x[rows])[:, None] * (length * channels)
-                entries.scatter_add_(0, index.view(-1), gradient[rows].mul(1 - ctx.lam).view(-1))
-        return result, None, None, None, None, None
+        mean = gradient.new_zeros(items, channels)
+        mean.index_add_(0, x, gradient, alpha=ctx.lam / length)
+        mean.index_add_(0, n, gradient, alpha=(1 - ctx.lam) / length)
+        result = mean[:, None].expand(-1, length, -1).clone(memory_format=torch.contiguous_format)
+        entries = result.view(-1)
+        for rows in _blocks(len(x), _cached_rows(gradient)):
+            index = _entries_of(positions[rows], x[rows], length)
+            entries.scatter_add_(0, index.view(-1), gradient[rows].mul(ctx.lam).view(-1))
+            index += (n[rows] - x[rows])[:, None] * (length * channels)
+            entries.scatter_add_(0, index.view(-1), gradient[rows].mul(1 - ctx.lam).view(-1))
+        return result, None, None, None, None
 
 
 def _add_average(pooled: Tensor, flat: Tensor, x: Tensor, n: Tensor, lam: float) -> None:
@@ -149,21 +131,19 @@ def _add_average(pooled: Tensor, flat: Tensor, x: Tensor, n: Tensor, lam: float)
         pooled[rows] += torch.lerp(mean.index_select(0, n[rows]), mean.index_select(0, x[rows]), lam)
 
 
-def _pool_again(flat: Tensor, x: Tensor, n: Tensor, positions: Tensor | None, lam: float, average: bool) -> Tensor:
+def _pool_again(flat: Tensor, x: Tensor, n: Tensor, positions: Tensor, lam: float) -> Tensor:
     """The pooled mixtures once more, from the ``positions`` of their maxima: (B, L, C) to (Q, C)."""
     channels = flat.shape[2]
-    pooled = flat.new_zeros(len(x), channels)
+    pooled = flat.new_empty(len(x), channels)
     x, n = (to_device(index, flat.device) for index in (x, n))
     entries = flat.flatten()
-    if positions is not None:
-        for rows in _blocks(len(x), _cached_rows(flat)):
-            index = _entries_of(positions[rows], x[rows], flat.shape[1])
-            first = entries.index_select(0, index.view(-1))
-            index += (n[rows] - x[rows])[:, None] * flat[0].numel()
-            second = entries.index_select(0, index.view(-1))
-            pooled[rows] = torch.lerp(second, first, lam).view(-1, channels)
-    if average:
-        _add_average(pooled, flat, x, n, lam)
+    for rows in _blocks(len(x), _cached_rows(flat)):
+        index = _entries_of(positions[rows], x[rows], flat.shape[1])
+        first = entries.index_select(0, index.view(-1))
+        index += (n[rows] - x[rows])[:, None] * flat[0].numel()
+        second = entries.index_select(0, index.view(-1))
+        pooled[rows] = torch.lerp(second, first, lam).view(-1, channels)
+    _add_average(pooled, flat, x, n, lam)
     return pooled
 
 

@@ -57,7 +57,8 @@ class AdaptTrainingOptions(OptionGroup):
         help={"dims": "Nested dimensions, increasing; the largest is the adapted vectors'."},
         show_default={"dims": "8, 16, 32, ... and the whole width"},
         counts_with={
-            **dict.fromkeys(("alpha", "label_smoothing", "ce_weights", "tied", "sinkhorn"), _LABELS),
+            **dict.fromkeys(("alpha", "label_smoothing", "ce_weights", "tied"), _LABELS),
+            **dict.fromkeys(("sinkhorn", "wasserstein_points"), _LABELS),
             **dict.fromkeys(("wasserstein_weight", "beta", "blur"), _LABELS_OR_NEIGHBOURS),
         },
     )

@@ -28,11 +28,11 @@ class PlotCompare(CommandOptions):
 def body(config: PlotCompare, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.opening import open_groups
     from wasskit.plugins.plot.output import finish, look_of
-    from wasskit.plugins.plot.reports import Axes, compare_report
+    from wasskit.plugins.plot.reports import compare_report
 
     report = compare_report(
         open_groups(config.source), config.evaluation.which, config.evaluation.by, look_of(config.figure),
-        metric=config.metrics.metric, axes=Axes(**vars(config.axes)), only=config.only,
+        metric=config.metrics.metric, axes=config.axes, only=config.only,
     )  # fmt: skip
     return finish(report, config.figure, json=config.json)
 

@@ -23,10 +23,10 @@ class PlotCurves(CommandOptions):
 def body(config: PlotCurves, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.plugins.plot.opening import open_groups
     from wasskit.plugins.plot.output import finish, look_of
-    from wasskit.plugins.plot.reports import Axes, curves_report
+    from wasskit.plugins.plot.reports import curves_report
 
-    axes = Axes(**vars(config.axes))
-    report = curves_report(open_groups(config.source), look_of(config.figure), metric=config.metrics.metric, axes=axes)
+    look, metric = look_of(config.figure), config.metrics.metric
+    report = curves_report(open_groups(config.source), look, metric=metric, axes=config.axes)
     return finish(report, config.figure, json=config.json)
 
 

@@ -121,9 +121,9 @@ class Toy:
 def draw_maps(clouds: Mapping[str, Tensor]) -> Any:
     """Both maps in the plane, as ``wasskit plot transport`` shows them."""
     from wasskit.pictures.look import Look
-    from wasskit.pictures.maps import Transport, draw_transport
+    from wasskit.pictures.maps import Transport, draw_view, view_of
 
-    return draw_transport(Transport("w2gn", **{k: v.cpu().numpy() for k, v in clouds.items()}), Look())[0]
+    return draw_view(view_of(Transport("w2gn", **{k: v.cpu().numpy() for k, v in clouds.items()})), Look())
 
 
 def measures(source: str, target: str, whiten: bool | None, seed: int) -> tuple[Measure, Measure, Whitening | None]:
