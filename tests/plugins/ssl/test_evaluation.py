@@ -19,6 +19,7 @@ from wasskit.data.views import ViewDistribution
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.linear import ProbeProtocol
+from wasskit.evaluation.uniform_null import uniform_spectrum
 from wasskit.evaluation.uniformity import alignment, w2_uniformity
 from wasskit.models.backbones import Backbone
 from wasskit.plugins.ssl.evaluation import (
@@ -201,7 +202,10 @@ def test_the_report_of_an_evaluation_leaves_nothing_behind(
     (table,) = found.tables
     assert isinstance(table, Table)
     assert [row[0] for row in table.rows] == ["mine", "published"]
-    assert len(found.figures["spectrum-toy@best"]().axes[0].lines) == 2
+    drawn = found.figures["spectrum-toy@best"]().axes[0].lines
+    assert len(drawn) == 2
+    # Beside it stands what so many uniform points show.
+    np.testing.assert_allclose(drawn[1].get_ydata(), uniform_spectrum(len(test), 6))
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
     without = evaluation_report(model, None, toy(labelled=False), Settings(), probe=probe)

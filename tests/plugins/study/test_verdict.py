@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from wasskit.errors import UserError
+from wasskit.evaluation.uniform_null import uniform_spectrum
 from wasskit.evaluation.uniformity import alignment, effective_rank, gaussian_uniformity, w2_uniformity
-from wasskit.plugins.study.verdict import cautions, measure_embeddings, uniform_spectrum, verdict
+from wasskit.plugins.study.verdict import cautions, measure_embeddings, verdict
 
 N, M = 2000, 48
 

@@ -14,6 +14,7 @@ from torch import nn
 from wasskit.data.base import ImageDataset
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.linear import ProbeProtocol, linear_probe
+from wasskit.evaluation.uniform_null import uniform_spectrum
 from wasskit.models.catalog import SMALL_IMAGE
 from wasskit.models.export import weights_bytes
 from wasskit.pictures import bars, curves, spectra
@@ -97,7 +98,7 @@ def pretraining_report(
     files: dict[str, Any] = {"spectrum.npz": _arrays(found)}
     figures = {
         "learning_curves": lambda: _learning_curves(over_epochs(rows())),
-        "spectrum": lambda: _spectra(found, model.projector_width),
+        "spectrum": lambda: _spectra(found, len(test), model.projector_width),
     }
     if compared:
         protocol = METRICS[next(iter(compared["trained"]))].heading
@@ -149,7 +150,7 @@ def evaluation_report(
             f"spectrum-{named.entry}.npz": _arrays({named.entry: spectrum}),
             **files,
         },
-        figures={f"spectrum-{named.entry}": lambda: _spectra({named.entry: spectrum}, width)},
+        figures={f"spectrum-{named.entry}": lambda: _spectra({named.entry: spectrum}, len(test), width)},
     )
 
 
@@ -284,8 +285,9 @@ def _comparison(found: Mapping[str, Metrics], title: str) -> Figure:
     return bars.draw_bars(list(found), panels, Look("paper", "double", title))
 
 
-def _spectra(found: Mapping[str, Sequence[float]], width: int) -> Figure:
-    """Spectra of the projections' covariance, of ``width`` values: flat is uniform, a cliff is collapse."""
+def _spectra(found: Mapping[str, Sequence[float]], n: int, width: int) -> Figure:
+    """Spectra of the covariance of n projections, of ``width`` values, beside that of n uniform points, which is not
+    flat: a cliff below it is collapse."""
     whole = {name: [*values, *[-math.inf] * (width - len(values))] for name, values in found.items()}
-    uniform = {"uniform on the sphere": [-math.log(width)] * width}
+    uniform = {"uniform sample": uniform_spectrum(n, width).tolist()}
     return spectra.draw_spectra(whole, Look("paper", "single"), references=uniform)

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from wasskit.evaluation.uniform_null import uniform_spectrum
 from wasskit.evaluation.uniformity import effective_rank_of
 from wasskit.pictures.look import Look
 from wasskit.pictures.spectra import draw_spectra
 from wasskit.plugins.study.label_free import LabelFree
-from wasskit.plugins.study.verdict import Measurement, as_mapping, uniform_spectrum, verdict
+from wasskit.plugins.study.verdict import Measurement, as_mapping, verdict
 from wasskit.report import Report, Table
 
 

@@ -15,9 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from wasskit.errors import UserError
@@ -322,25 +320,3 @@ def as_mapping(x: Measurement) -> dict[str, Any]:
     return {
         name: getattr(x, name) for name in x.__dataclass_fields__ if name != "spectrum" and getattr(x, name) is not None
     }
-
-
-def uniform_spectrum(n: int, m: int) -> NDArray[np.float64]:
-    """Log eigenvalues, descending, of the covariance of n uniform points on the sphere of R^m: quantiles of the
-    limit law.
-
-    Marchenko and Pastur's law of ratio g = m/n: m times an eigenvalue x has the density
-    sqrt((b - x)(x - a)) / (2 pi g x) between a, b = (1 -+ sqrt g)^2; with n <= m, m - n + 1 are zero (-inf).
-    """
-    g = m / n
-    low, high = (1 - math.sqrt(g)) ** 2, (1 + math.sqrt(g)) ** 2
-    # With x = (a + b)/2 - cos(theta) (b - a)/2 the density has no singular end.
-    theta = np.linspace(0, math.pi, 20_001)
-    half = (high - low) / 2
-    x = (high + low) / 2 - half * np.cos(theta)
-    weight = (half * np.sin(theta)) ** 2 / np.maximum(x, 1e-300)
-    share = np.concatenate([[0.0], np.cumsum((weight[1:] + weight[:-1]) / 2)])
-    present = min(m, n - 1)
-    quantiles = np.interp((np.arange(present) + 0.5) / present, share / share[-1], x)
-    spectrum = np.full(m, -np.inf)
-    spectrum[:present] = np.log(np.maximum(quantiles[::-1], 1e-300) / m)
-    return spectrum

@@ -56,6 +56,9 @@ def test_from_a_file_to_neighbours(run_cli: Cli) -> None:
     again = run_cli("mrl", "search", "train.index", "test.npy", "-k", "3", "--output", "n.npz", "--exact")
     assert "7 queries, 3 neighbours of each" in again.stdout
     assert again.stdout.count("n.npz") == 1
+    np.save("one.npy", np.load("test.npy")[:1])
+    single = run_cli("mrl", "search", "train.index", "one.npy", "-k", "3", "--output", "one.csv")
+    assert "1 query, 3 neighbours of each" in single.stdout
     with np.load("n.npz") as archive:
         np.testing.assert_array_equal(archive["ids"], PrefixIndex("train.index").search(np.load("test.npy"), 3,
                                                                                          exact=True).ids)  # fmt: skip

@@ -77,7 +77,8 @@ def told_neighbours(
         for one in first
         for rank, (id, value) in enumerate(zip(one["ids"], one["similarities"], strict=True), 1)
     ]
-    notes = [f"{count:,} queries, {k} neighbours of each, in {seconds:.2f} s."]
+    queries = "query" if count == 1 else "queries"
+    notes = [f"{count:,} {queries}, {k} neighbours of each, in {seconds:.2f} s."]
     if count > shown > 0:
         notes[0] += f" Those of the first {shown} are above."
     result = {"queries": count, "k": k, "seconds": seconds, "output": str(output), "neighbours": first}
