@@ -205,7 +205,7 @@ def test_the_report_of_an_evaluation_leaves_nothing_behind(
     drawn = found.figures["spectrum-toy@best"]().axes[0].lines
     assert len(drawn) == 2
     # Beside it stands what so many uniform points show.
-    np.testing.assert_allclose(drawn[1].get_ydata(), uniform_spectrum(len(test), 6))
+    np.testing.assert_allclose(np.asarray(drawn[1].get_ydata(), float), uniform_spectrum(len(test), 6))
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
     without = evaluation_report(model, None, toy(labelled=False), Settings(), probe=probe)
