@@ -32,7 +32,7 @@ PARSERS = {
 }  # fmt: skip
 ALLOWED = {
     ("data/images.py", "opened"): "opens images for the readers",
-    ("data/decode.py", "check"): "whatever is wrong is found again by the reader of images",
+    ("data/decode.py", "scan_images"): "whatever is wrong is found again by the reader of images",
     ("data/sets/cifar10_jpeg.py", "read"): "bytes in memory, out of a file that is read",
     (
         "data/sets/imagenet100.py",
