@@ -149,10 +149,8 @@ class ModelDataOptions(trained.ModelDataOptions):
 def check_weights(weights: Sequence[float] | None, dims: Sequence[int]) -> None:
     """Raises ``UserError`` unless there is a weight of the cross entropies for each dimension, or none at all."""
     if weights is not None and len(weights) != len(dims):
-        raise UserError(
-            f"--ce-weights: {len(weights)} weights for {len(dims)} dimensions ({', '.join(map(str, dims))}); give one "
-            "each."
-        )
+        named = ", ".join(map(str, dims))
+        raise UserError(f"--ce-weights: {len(weights)} weights for {len(dims)} dimensions ({named}); give one each.")
 
 
 def default_dims(width: int) -> tuple[int, ...]:
