@@ -276,11 +276,11 @@ def test_a_batch_without_positives_says_so(run_cli: Run, tmp_path: Path, words: 
         Image.new("RGB", (16, 16), (10 * number, 90, 40)).save(tmp_path / "data" / f"c{number:02d}" / "1.png")
     result = run_cli(
         "metrix", "train", "--dataset", "imagefolder", "--data-root", tmp_path / "data", "--image-size", "16",
-        "--in-memory", "--batch-size", "6", "--epochs", "1", "--pairs", "positive-negative", "--run-dir",
+        "--in-memory", "--batch-size", "4", "--epochs", "1", "--pairs", "positive-negative", "--run-dir",
         tmp_path / "r", "--embedding-size", "8", "--accumulate", "2",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    assert "2 of 2 batches mixed nothing: no item of the batch has a positive" in words(result.stderr)
+    assert "3 of 3 batches mixed nothing: no item of the batch has a positive" in words(result.stderr)
     summary = RunDirectory.open(tmp_path / "r").summary
     assert summary is not None
     assert summary["skipped_share"] == 1.0

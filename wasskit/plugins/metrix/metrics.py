@@ -10,8 +10,8 @@ METRICS = Metrics(
     [
         Metric("clean", "min", "clean loss", "the metric loss without mixing"),
         Metric("mixed", "min", "mixed loss", "the metric loss of mixed examples"),
-        Metric("triples", None, "mixed triples", "mixed per step"),
-        Metric("skipped", None, "skipped steps", "share of the steps that mixed nothing"),
+        Metric("triples", None, "mixed triples", "mixed per batch"),
+        Metric("skipped", None, "skipped batches", "share of the batches that mixed nothing"),
         Metric("uniformity", "min", "L_U", "of the test embeddings, as lu"),
         Metric("utilisation", "min", "utilisation", _NEAREST),
         share("found@{k}", "found@{k}", "share of the positives among the first k (recall in information retrieval)"),

@@ -60,7 +60,7 @@ def training_report(
 
     Args:
         runs: their metrics by name, the training first.
-        skipped: how many of its steps mixed nothing, by the reason.
+        skipped: how many of its batches mixed nothing, by the reason.
     """
     epochs = {name: epochs_to_report(rows) for name, rows in runs.items()}
     first, *others = epochs
@@ -137,8 +137,8 @@ def runs_table(title: str, epochs: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def _skipped_share(rows: Sequence[MetricRow]) -> float:
-    """Share of the steps that mixed nothing (0 for a run without mixing), from the logged means, each of them over the
-    steps since the log before.
+    """Share of the batches that mixed nothing (0 for a run without mixing), from the logged means, each of them over
+    the steps since the log before.
     """
     logged = over_steps(rows).get("train/skipped", {})
     skipped = sum(value * (step - before) for before, (step, value) in zip((0, *logged), logged.items(), strict=False))

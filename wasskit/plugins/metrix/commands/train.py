@@ -69,8 +69,9 @@ def _train(session: Session[MetrixTrain], parts: MetricSplits) -> tuple[Summary,
         source.close()
         for loader in task.loaders.values():
             loader.close()
+    trained = config.loop.epochs * source.steps_per_epoch
     for reason, batches in task.skipped.items():
-        console.warn(f"{batches} of {summary.steps * config.loop.accumulate} batches mixed nothing: {reason}.")
+        console.warn(f"{batches} of {trained} batches mixed nothing: {reason}.")
     return summary, dict(task.skipped)
 
 
