@@ -19,7 +19,7 @@ from tests.cluster.waiting import PATIENCE_SECONDS, await_, said
 from wasskit.cli import find_command
 from wasskit.cluster import submit
 from wasskit.cluster.job import Job
-from wasskit.cluster.request import free_name, jobs_folder, minutes_of, seeds_of, without_options
+from wasskit.cluster.request import free_name, jobs_folder, minutes_of, sbatch_options, seeds_of, without_options
 from wasskit.cluster.submit import Resources
 from wasskit.config import fields_of, values_of
 from wasskit.errors import UserError
@@ -49,6 +49,17 @@ def test_seeds_are_ranges_and_lists() -> None:
     for text in ("", "2-1", "a", "1,1", "0-9999999"):
         with pytest.raises(UserError, match="--array"):
             seeds_of(text)
+
+
+def test_values_of_sbatch_have_commas() -> None:
+    text = "hold,exclude=n1,n2,cpus_per_task=8,export=ALL,WHERE=here,no-requeue,mail-type=END,FAIL,exclusive"
+    assert list(sbatch_options(text.split(",")).items()) == [
+        ("hold", True), ("exclude", "n1,n2"), ("cpus-per-task", "8"), ("export", "ALL,WHERE=here"),
+        ("no-requeue", True), ("mail-type", "END,FAIL"), ("exclusive", True),
+    ]  # fmt: skip
+    assert sbatch_options(()) == {}
+    with pytest.raises(UserError, match="'Mem=1' is not NAME=VALUE"):
+        sbatch_options(("Mem=1",))
 
 
 def test_options_are_taken_out_of_a_command_line() -> None:
@@ -136,12 +147,14 @@ def script(run_cli: Cli, *argv: str) -> str:
 def test_a_dry_run_prints_the_script(run_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     monkeypatch.chdir(tmp_path)
-    options = ("--time", "1-00", "--gpus", "4", "--partition", "long", "--sbatch", "account=vision,exclusive,mem=64G")
+    further = ("--sbatch", "account=vision,exclusive,exclude=n1,n2,mem=64G")
+    options = ("--time", "1-00", "--gpus", "4", "--partition", "long", *further)
     text = script(run_cli, "ssl", "byol", "--w2", "--nnodes", "2", *options)
     lines = text.splitlines()
     for line in (
         "job-name=ssl-byol", "time=1440", "gpus-per-node=4", "partition=long", "nodes=2", "ntasks-per-node=1",
-        "account=vision", "exclusive", "mem=64G", "requeue", "signal=USR2@120", "open-mode=append", "cpus-per-task=4",
+        "account=vision", "exclusive", "mem=64G", "exclude=n1,n2", "requeue", "signal=USR2@120",
+        "open-mode=append", "cpus-per-task=4",
     ):  # fmt: skip
         assert f"#SBATCH --{line}" in lines
     assert "#SBATCH --array" not in text

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
-from wasskit.cluster.request import minutes_of, seeds_of
+from wasskit.cluster.request import minutes_of, sbatch_options, seeds_of
 from wasskit.config import OptionGroup, option
 from wasskit.errors import UserError
 
@@ -35,7 +34,7 @@ class SubmitOptions(OptionGroup):
         metavar="SEEDS", show_default="one job, with the seed of --seed",
     )  # fmt: skip
     sbatch: tuple[str, ...] = option(
-        (), help="Further options of sbatch: account=vision,mem=64G,cpus-per-task=8.", panel="Cluster",
+        (), help="Further options of sbatch: account=vision,mem=64G,exclude=n1,n2.", panel="Cluster",
         transient=True, metavar="NAME=VALUE,...",
     )  # fmt: skip
     dry_run: bool = option(
@@ -54,6 +53,4 @@ class SubmitOptions(OptionGroup):
                 raise UserError(f"{flag} is about a job: add --submit slurm.")
         minutes_of(self.time)
         seeds_of(self.array or "0")
-        for entry in self.sbatch:
-            if not re.fullmatch(r"[a-z][\w-]*(=.*)?", entry):
-                raise UserError(f"--sbatch: {entry!r} is not NAME=VALUE, e.g. account=vision.")
+        sbatch_options(self.sbatch)

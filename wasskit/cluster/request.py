@@ -9,6 +9,12 @@ from pathlib import Path
 from wasskit.errors import UserError
 from wasskit.system.files import numbered_names, writing
 
+_BARE = (
+    "(?:contiguous|exclusive|get-user-env|hold|ignore-pbs|no-kill|no-requeue|overcommit|oversubscribe|quiet|reboot|"
+    "requeue|spread-job|stepmgr|use-min-nodes|verbose)"
+)
+"""The options of sbatch for a job that need no value."""
+
 
 def minutes_of(text: str) -> int:
     """The minutes that SLURM's ``MM``, ``HH:MM:SS``, ``D-HH`` or ``D-HH:MM:SS`` mean. Raises ``UserError``."""
@@ -39,6 +45,21 @@ def seeds_of(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--array: {text!r} names a seed twice.")
     return seeds
+
+
+def sbatch_options(entries: Sequence[str]) -> dict[str, str | bool]:
+    """What ``NAME=VALUE`` and ``NAME``, parted by commas, ask of sbatch. Raises ``UserError``.
+
+    A value goes on over commas, as in ``exclude=n1,n2``, up to the next ``NAME=`` in small letters or one of ``_BARE``.
+    """
+    options: dict[str, str | bool] = {}
+    for entry in re.split(rf",(?=[a-z][a-z_-]*=|{_BARE}(?:,|$))", ",".join(entries)) if entries else ():
+        match = re.fullmatch(r"([a-z][\w-]*)(?:=(.*))?", entry)
+        if match is None:
+            raise UserError(f"--sbatch: {entry!r} is not NAME=VALUE, e.g. account=vision.")
+        name, value = match.groups()
+        options[name.replace("_", "-")] = True if value is None else value
+    return options
 
 
 def jobs_folder(run: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 from wasskit import console
 from wasskit.cluster.job import Job
-from wasskit.cluster.request import free_name, jobs_folder, minutes_of, seeds_of, without_options
+from wasskit.cluster.request import free_name, jobs_folder, minutes_of, sbatch_options, seeds_of, without_options
 from wasskit.errors import UserError
 from wasskit.system.files import writing
 
@@ -115,7 +115,7 @@ def _executor(resources: Resources, *, dry: bool = False) -> Any:
         executor = Executor(resources.folder, max_num_timeout=_REQUEUES)
     except RuntimeError:
         raise UserError("There is no SLURM here (no srun): submit where there is, or take --submit local.") from None
-    further = {name.replace("_", "-"): value for name, value in resources.sbatch.items()}
+    further = dict(resources.sbatch)
     cpus = further.pop("cpus-per-task", resources.nproc)
     executor.update_parameters(
         job_name=resources.name, time=resources.minutes, nodes=resources.nodes, ntasks_per_node=1, cpus_per_task=cpus,
@@ -221,11 +221,10 @@ def resources_of(values: Mapping[str, Any], *, name: str, run: Path, nproc: int)
     Args:
         run: the run directory, or the folder of many; ``jobs/`` beside it holds scripts and logs.
     """
-    entries = (entry.partition("=") for entry in values["sbatch"])
     return Resources(
         kind=values["submit"], name=name, folder=jobs_folder(run), minutes=minutes_of(values["time"]), nproc=nproc,
         nodes=values.get("nnodes", 1), gpus=values["gpus"], partition=values["partition"],
-        sbatch={name: value if equals else True for name, equals, value in entries},
+        sbatch=sbatch_options(values["sbatch"]),
     )  # fmt: skip
 
 
