@@ -20,6 +20,7 @@ from wasskit.options import (
 from wasskit.ot.nesting import check_dims
 from wasskit.sweeps import options as sweeps
 from wasskit.trained import options as trained
+from wasskit.trained.vectors import FileOptions, ModelOrFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +145,13 @@ class ModelDataOptions(trained.ModelDataOptions):
     """The trained model and the data it is applied to."""
 
     split: str = option("test", help="Split to measure on.", panel="Data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOrFileOptions(ModelDataOptions, FileOptions):
+    """A trained model and its data, or embeddings from files."""
+
+    trained: ModelOrFile
 
 
 def check_weights(weights: Sequence[float] | None, dims: Sequence[int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from wasskit.plugins.mrl.adapt.task import adapt
 from wasskit.plugins.mrl.adapt.trained import ADAPTOR, options_of
 from wasskit.plugins.mrl.loss import normalise
 from wasskit.plugins.mrl.network import MrlModel, PrefixEmbedder, build_model, prefix_length
-from wasskit.plugins.mrl.options import ModelDataOptions
+from wasskit.plugins.mrl.options import ModelDataOptions, ModelOrFileOptions
 from wasskit.trained.data import embed_dataset, open_split
 from wasskit.trained.kind import ModelKind, load_model
 from wasskit.trained.vectors import read_features
@@ -91,12 +90,15 @@ class GivenSplits:
 
 
 def given_splits(
-    config: Any, device: torch.device, second: str | None = "train", *, dims: tuple[int, ...] | None = None
+    config: ModelOrFileOptions,
+    device: torch.device,
+    second: str | None = "train",
+    *,
+    dims: tuple[int, ...] | None = None,
 ) -> GivenSplits:
     """Splits of a data set as the model of a command embeds them, or the vectors of its files or adaptor.
 
     Args:
-        config: options of a model and its data (``ModelDataOptions``) and of files (``FileOptions``).
         second: the split that votes or is searched, of a model on images; None: there is none.
         dims: the prefixes that were asked for; None: the trained ones.
 

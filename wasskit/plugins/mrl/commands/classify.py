@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
-from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
+from wasskit.plugins.mrl.options import ModelOrFileOptions
+from wasskit.trained.vectors import TrainFileOptions
 
 if TYPE_CHECKING:
     import torch
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MrlClassify(ModelDataOptions, TrainFileOptions):
+class MrlClassify(ModelOrFileOptions, TrainFileOptions):
     """Options of ``wasskit mrl classify``."""
 
     needs_second: ClassVar[bool] = True
 
-    trained: ModelOrFile
     dims: tuple[int, ...] | None = option(
         None, help="Prefixes of a file that classifiers are trained of.", panel="Measures", min=1,
         show_default="8, 16, 32, ... and the whole width; those of an adaptor",

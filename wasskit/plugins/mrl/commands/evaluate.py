@@ -9,15 +9,13 @@ from typing import Any
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
 from wasskit.ot.nesting import check_dims
-from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.trained.vectors import ModelOrFile, TrainFileOptions
+from wasskit.plugins.mrl.options import ModelOrFileOptions
+from wasskit.trained.vectors import TrainFileOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class MrlEvaluate(ModelDataOptions, TrainFileOptions):
+class MrlEvaluate(ModelOrFileOptions, TrainFileOptions):
     """Options of ``wasskit mrl evaluate``."""
-
-    trained: ModelOrFile
 
     dims: tuple[int, ...] | None = option(
         None,

@@ -9,17 +9,16 @@ from typing import Any, ClassVar
 
 from wasskit.config import Command, Invocation, option
 from wasskit.errors import UserError
-from wasskit.plugins.mrl.options import ModelDataOptions
-from wasskit.trained.vectors import FileOptions, ModelOrFile, vector_file
+from wasskit.plugins.mrl.options import ModelOrFileOptions
+from wasskit.trained.vectors import vector_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class MrlRetrieve(ModelDataOptions, FileOptions):
+class MrlRetrieve(ModelOrFileOptions):
     """Options of ``wasskit mrl retrieve``."""
 
     needs_second: ClassVar[bool] = True
 
-    trained: ModelOrFile
     gallery: str = option("train", help="Split, or for a file of embeddings the file, that is searched.", panel="Data")
     gallery_labels: Path | None = vector_file("Labels of the file that is searched.")
     shortlist: int = option(
