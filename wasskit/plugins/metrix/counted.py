@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wasskit.evaluation.conventions import Conventions
 from wasskit.evaluation.embedding import Features
 from wasskit.evaluation.per_query import QueryMetrics, Wanted, query_metrics
-from wasskit.evaluation.ranking import UNRANKED, Similarity
+from wasskit.evaluation.ranking import UNRANKED
 from wasskit.evaluation.relevance import Hidden
 from wasskit.plugins.metrix.metrics import METRICS
 from wasskit.report import Table
 
 if TYPE_CHECKING:
-    from wasskit.plugins.metrix.counting import Judgement
+    from wasskit.plugins.metrix.counting import CountingOptions, Judgement
 
 
 @dataclass(frozen=True)
@@ -26,30 +24,22 @@ class Counting:
     """What is measured of each query, and how.
 
     Args:
-        at: the K of precision@K, found@K, mAP@K and nDCG@K.
-        full: whether mAP and nDCG of the whole ranking too.
-        judgement: what answers the test queries; None: the items of their class.
+        judgement: what answers the test queries.
         classes: names of the classes, for tables.
-        per_query, per_class: the tables to write.
     """
 
-    at: Sequence[int] = ()
-    full: bool = False
-    conventions: Conventions = Conventions()
-    similarity: Similarity = "cosine"
-    judgement: Judgement | None = None
-    classes: Sequence[str] = ()
-    per_query: Path | None = None
-    per_class: Path | None = None
+    options: CountingOptions
+    judgement: Judgement
+    classes: Sequence[str]
 
 
 def count(
     queries: Features, gallery: Features | None, recalls: Sequence[int], counting: Counting, *, judged: bool
 ) -> QueryMetrics:
     """The metrics of every query; shared by all ranks, which must all call. ``judged``: by ``counting.judgement``."""
-    at = tuple(counting.at)
-    judgement = counting.judgement if judged else None
-    wanted = Wanted(recalls, sorted({1, *at}), at, at, at, counting.full)
+    options, judgement = counting.options, counting.judgement if judged else None
+    at = options.at
+    wanted = Wanted(recalls, sorted({1, *at}), at, at, at, options.full_ranking)
     return query_metrics(
         queries.features,
         queries.labels,
@@ -59,15 +49,15 @@ def count(
         hidden=Hidden() if judgement is None else judgement.hidden,
         names=None if judgement is None else judgement.gallery.names,
         wanted=wanted,
-        conventions=counting.conventions,
-        metric=counting.similarity,
+        conventions=options.conventions,
+        metric=options.similarity,
         sharded=True,
     )
 
 
-def protocol(counting: Counting) -> str:
+def protocol(options: CountingOptions) -> str:
     """The conventions in words."""
-    how = counting.conventions
+    how = options.conventions
     ties = {
         "pessimistic": "ties count against the model",
         "optimistic": "ties count for the model",
@@ -78,7 +68,7 @@ def protocol(counting: Counting) -> str:
     similarity = {"cosine": "cosine similarity", "dot": "inner product", "euclidean": "Euclidean distance"}
     return "; ".join(
         [
-            similarity[counting.similarity],
+            similarity[options.similarity],
             "a query is left out of its own gallery",
             ties[how.ties],
             "queries without a positive "
@@ -91,10 +81,10 @@ def protocol(counting: Counting) -> str:
     )
 
 
-def summary(found: QueryMetrics, counting: Counting) -> dict[str, Any]:
+def summary(found: QueryMetrics, options: CountingOptions) -> dict[str, Any]:
     """What a result says of the conventions and of the queries."""
     return {
-        "conventions": {**asdict(counting.conventions), "similarity": counting.similarity},
+        "conventions": {**asdict(options.conventions), "similarity": options.similarity},
         "queries_without_positive": int((found.judged & (found.positives == 0)).sum()),
         "queries_not_judged": int((~found.judged).sum()),
     }
@@ -126,7 +116,6 @@ def query_table(found: QueryMetrics, labels: torch.Tensor, counting: Counting) -
 
     Those of a query that no mean counts are empty.
     """
-    assert counting.judgement is not None
     names, counted = counting.judgement.queries.names, found.counted.tolist()
     ranks, positives, judged = found.ranks.tolist(), found.positives.tolist(), found.judged.tolist()
     values, classes = (100 * found.values).tolist(), _named(labels, counting.classes)

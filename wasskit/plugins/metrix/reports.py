@@ -190,7 +190,7 @@ def evaluation_report(
     said: list[str] = []
     tables, files = [_retrieval_table(result, classes, values)], dict[str, Content]({"evaluation.json": result})
     if counting is not None and of_queries is not None:
-        result |= {"protocol": protocol(counting), **summary(of_queries, counting)}
+        result |= {"protocol": protocol(counting.options), **summary(of_queries, counting.options)}
         tables.append(ranking_table(values))
         said = remarks(of_queries)
         files |= _query_files(of_queries, test.labels, counting)
@@ -232,10 +232,11 @@ def _measured(
 def _query_files(found: QueryMetrics, labels: Tensor, counting: Counting) -> dict[str, Content]:
     """The tables of every query and of every class that are asked for, under their full paths."""
     files: dict[str, Content] = {}
-    if counting.per_query is not None:
-        files[str(counting.per_query.absolute())] = query_table(found, labels, counting)
-    if counting.per_class is not None:
-        files[str(counting.per_class.absolute())] = class_table(found, labels, counting.classes)
+    options = counting.options
+    if options.per_query is not None:
+        files[str(options.per_query.absolute())] = query_table(found, labels, counting)
+    if options.per_class is not None:
+        files[str(options.per_class.absolute())] = class_table(found, labels, counting.classes)
     return files
 
 

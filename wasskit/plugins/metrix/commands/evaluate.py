@@ -113,10 +113,7 @@ def counting_of(config: MetrixEvaluate, features: Mapping[str, Features], classe
     asked, options = str(config.named or config.trained.model), config.counting
     searched = str(config.gallery) if config.gallery is not None else f"the gallery of {asked}"
     judgement = read_judgement(options, (asked, searched), features["test"], features.get("gallery"))
-    return Counting(
-        options.at, options.full_ranking, options.conventions, options.similarity, judgement, classes,
-        options.per_query, options.per_class,
-    )  # fmt: skip
+    return Counting(options, judgement, classes)
 
 
 command = Command(
