@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wasskit.training.schedules import constant, cosine, delayed, linear, step_decay, warmup, warmup_cosine
+from wasskit.training.schedules import constant, cosine, delayed, step_decay, warmup, warmup_cosine
 
 Load = Callable[[str], dict[str, Any]]
 
@@ -32,15 +32,6 @@ def test_warmup_cosine_is_that_of_the_published_runs(reference: Load, case: int)
     np.testing.assert_allclose(np.outer(factors, [weights, biases]) * batch / 256, expected, rtol=1e-10, atol=1e-15)
 
 
-@pytest.mark.parametrize("case", [0, 1, 2])
-def test_linear_is_the_weight_of_the_uniformity_term(reference: Load, case: int) -> None:
-    numbers = reference("ssl_optim")
-    epochs, start, end = numbers[f"lambda{case}_args"]
-    schedule = linear(int(epochs), start=start, end=end)
-    weights = [schedule(epoch) for epoch in range(1, int(epochs) + 1)]
-    np.testing.assert_allclose(weights, numbers[f"lambda{case}_out"], rtol=1e-10, atol=1e-13)
-
-
 @pytest.mark.parametrize("case", [0, 1])
 def test_cosine_is_the_momentum_of_the_key_encoder(reference: Load, case: int) -> None:
     numbers = reference("ssl_optim")
@@ -51,9 +42,8 @@ def test_cosine_is_the_momentum_of_the_key_encoder(reference: Load, case: int) -
 
 
 def test_ends_are_kept_beyond_the_run() -> None:
-    for schedule in (linear(10, start=2.0, end=0.5), cosine(10, start=2.0, end=0.5)):
-        assert (schedule(-1), schedule(0), schedule(10), schedule(99)) == (2.0, 2.0, 0.5, 0.5)
-    assert linear(10)(5) == 0.5
+    schedule = cosine(10, start=2.0, end=0.5)
+    assert (schedule(-1), schedule(0), schedule(10), schedule(99)) == (2.0, 2.0, 0.5, 0.5)
     assert cosine(10)(5) == pytest.approx(0.5)
     assert constant(3.0)(7) == 3.0
 
@@ -74,7 +64,7 @@ def test_a_warmup_longer_than_the_run_is_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: linear(0), lambda: cosine(5, every=0), lambda: step_decay(0), lambda: warmup(-1, constant())]
+    "make", [lambda: cosine(0), lambda: cosine(5, every=0), lambda: step_decay(0), lambda: warmup(-1, constant())]
 )
 def test_empty_schedules_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError):

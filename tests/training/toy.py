@@ -21,7 +21,7 @@ from wasskit.errors import WasskitError
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpointing import SavedConfig
 from wasskit.training.run import RunDirectory
-from wasskit.training.schedules import cosine, linear
+from wasskit.training.schedules import cosine
 from wasskit.training.stepper import Updates
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Source, Stepper, Task
 from wasskit.training.trainer import Trainer
@@ -71,7 +71,7 @@ class ToyTask(Task):
         head = torch.optim.SGD(self.head.parameters(), lr=0.05, momentum=0.9)
         return [
             Optimisation(body, cosine(plan.total_steps), "body"),
-            Optimisation(head, [linear(plan.total_steps)], "head", clip_norm=1.0),
+            Optimisation(head, [cosine(plan.total_steps, end=0.5)], "head", clip_norm=1.0),
         ]
 
     def start_epoch(self, progress: Progress) -> None:

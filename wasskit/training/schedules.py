@@ -17,16 +17,6 @@ def constant(value: float = 1.0) -> Schedule:
     return lambda step: value
 
 
-def linear(total: int, *, start: float = 1.0, end: float = 0.0, every: int = 1) -> Schedule:
-    """From ``start`` to ``end`` on a straight line over ``total`` steps; in stairs of ``every`` steps."""
-    _check(total, every)
-
-    def schedule(step: int) -> float:
-        return start + (end - start) * _fraction(step, total, every)
-
-    return schedule
-
-
 def cosine(total: int, *, start: float = 1.0, end: float = 0.0, every: int = 1) -> Schedule:
     """``end + (start - end) (1 + cos(pi s / total)) / 2`` at step s.
 
@@ -34,10 +24,12 @@ def cosine(total: int, *, start: float = 1.0, end: float = 0.0, every: int = 1) 
     ``0.01 + 0.99 (1 + cos(pi e / T)) / 2`` at epoch e of T. With ``start=0.99, end=0.999`` it is the momentum of
     MoCo's key encoder.
     """
-    _check(total, every)
+    if total < 1 or every < 1:
+        raise ValueError(f"a schedule over {total} steps in stairs of {every}")
 
     def schedule(step: int) -> float:
-        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * _fraction(step, total, every)))
+        fraction = min(max(step // every * every, 0) / total, 1.0)
+        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * fraction))
 
     return schedule
 
@@ -67,12 +59,3 @@ def step_decay(every: int, gamma: float = 0.1) -> Schedule:
 def delayed(start: int, schedule: Schedule) -> Schedule:
     """0 before step ``start``, then ``schedule`` at its own steps: a part that joins the training later."""
     return lambda step: 0.0 if step < start else schedule(step)
-
-
-def _fraction(step: int, total: int, every: int) -> float:
-    return min(max(step // every * every, 0) / total, 1.0)
-
-
-def _check(total: int, every: int) -> None:
-    if total < 1 or every < 1:
-        raise ValueError(f"a schedule over {total} steps in stairs of {every}")
