@@ -201,10 +201,16 @@ def refuse_idle(config: CommandOptions, given: Collection[str], command: str) ->
             raise UserError(f"{f.flag} has no effect in `wasskit {command}`: leave it out.")
         here = {name: functools.reduce(getattr, fields[name].path, config).in_effect(name) for name in needed}
         if not any(here[name] in values for name, values in needed.items()):
-            now = ", ".join(f"{fields[name].flag} {display(value)}" for name, value in here.items())
+            now = ", ".join(_as_typed(fields[name], display(value), given) for name, value in here.items())
             raise UserError(
                 f"{f.flag} counts with {condition_phrase(f.option)} only; here is {now}: leave it out or change that."
             )
+
+
+def _as_typed(f: Field, value: str, given: Collection[str]) -> str:
+    """An option with its value here: ``--w2 (--regulariser w2)`` where the option ``--w2`` stands for that."""
+    text = f"{f.flag} {value}"
+    return text if f.name in given or value not in given else f"--{value} ({text})"
 
 
 def given_by_name(config_class: type[CommandOptions], given: Mapping[str, Any]) -> dict[str, Any]:

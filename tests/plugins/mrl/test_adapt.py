@@ -426,7 +426,10 @@ def test_the_command_makes_a_run(
     [
         ("--near 3", "--near counts with --learn neighbours only; here is --learn labels: leave it out"),
         ("--learn neighbours --alpha 2", "--alpha counts with --learn labels only; here is --learn neighbours"),
-        ("x.npy --pairs p.csv --blur 0.1", "--blur counts with --learn labels, neighbours only; here"),
+        (
+            "x.npy --pairs p.csv --blur 0.1",
+            "--blur counts with --learn labels, neighbours only; here is --pairs (--learn pairs): leave",
+        ),
     ],
 )
 def test_settings_that_would_not_count_are_refused(

@@ -208,7 +208,7 @@ BAD = [
     (("moco", "--shuffle"), "--no-sync-bn"),
     (("byol", "--batch-size", "5000"), "fewer than one batch"),
     (("byol", "--w2-weight", "0.5"), "counts with --regulariser w2 only"),
-    (("barlow", "--w2", "--lu-weight-final", "1"), "counts with --regulariser lu only; here is --regulariser w2"),
+    (("barlow", "--w2", "--lu-weight-final", "1"), "--regulariser lu only; here is --w2 (--regulariser w2)"),
     (("zerocl", "--along", "rows"), "rows"),
     (("byol", "--min-crop", "0"), "--min-crop"),
     (("byol", "--dataset", "cifar11"), "cifar10"),

@@ -68,7 +68,9 @@ def test_contradictions_are_refused() -> None:
     [
         ("--regulariser vicreg --slices 8", "--slices counts with --regulariser sigreg, visreg only; here is"),
         ("--regulariser-weight 2", "with --regulariser w2, lu, vicreg, sigreg, visreg only; here is --regulariser"),
-        ("--lu --w2-weight 2", "--w2-weight counts with --regulariser w2 only; here is --regulariser lu: leave it"),
+        ("--lu --w2-weight 2", "--w2-weight counts with --regulariser w2 only; here is --lu (--regulariser lu): leave"),
+        ("--w2 --slices 2", "with --regulariser sigreg, visreg only; here is --w2 (--regulariser w2): leave it out"),
+        ("--lu --regulariser lu --slices 2", "visreg only; here is --regulariser lu: leave it out"),
     ],
 )
 def test_settings_of_other_terms_are_refused(asked: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
