@@ -50,5 +50,5 @@ def test_the_table_over_dimensions_names_what_is_not_known() -> None:
     rows = {row[0]: row[1:] for row in table.rows}  # type: ignore[attr-defined]
     assert rows["steps"] == ["7"]
     assert rows["minutes"] == ["1.5"]
-    assert rows["published"] == rows["inverse, solved"] == ["-"]
-    assert torch.isfinite(torch.tensor(float(rows["forward"][0])))
+    assert rows["published"] == rows["L2-UVP inverse solved"] == ["-"]
+    assert torch.isfinite(torch.tensor(float(rows["L2-UVP forward"][0])))

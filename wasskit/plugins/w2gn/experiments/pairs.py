@@ -14,7 +14,10 @@ from wasskit.distributed.shard import map_shards
 from wasskit.evaluation.transport import l2_uvp, transport_cosine
 from wasskit.plugins.w2gn.core.transport import W2GN, Refine
 from wasskit.plugins.w2gn.figures import History, draw_history
+from wasskit.plugins.w2gn.metrics import METRICS
 from wasskit.report import Report, Table
+
+_UVP = ("uvp_forward", "uvp_inverse", "uvp_inverse_solved")
 
 
 @dataclass
@@ -68,23 +71,11 @@ class KnownPair:
             begun: those at the start of the training, by metric.
             history: metrics over the steps of the training.
         """
-        labels = {name: LABELS[name] for name in ("uvp_forward", "uvp_inverse", "uvp_inverse_solved")}
-        figures = draw_history(
-            "uvp", history, labels, ylabel="unexplained variance (%)", levels={"start": begun["uvp_forward"]}
-        )
+        labels, levels = METRICS.headings(*_UVP), {"start": begun["uvp_forward"]}
+        figures = draw_history("uvp", history, labels, ylabel="unexplained variance (%)", levels=levels)
         scores = {name.removeprefix("test/"): value for name, value in final.items()}
         result = {"pair": self.name, "note": self.note, "scores": scores, "scores_at_start": dict(begun)}
         return Report(result, figures=figures)
-
-
-LABELS = {
-    "uvp_forward": "forward",
-    "uvp_inverse": "inverse",
-    "uvp_inverse_solved": "inverse, solved",
-    "cosine_forward": "cosine, forward",
-    "cosine_inverse": "cosine, inverse",
-}
-"""The scores of a pair in words."""
 
 
 def dimensions_report(
@@ -104,9 +95,10 @@ def dimensions_report(
     def scores(part: str, key: str) -> Callable[[Mapping[str, Any]], str]:
         return lambda result: f"{result[part][key]:.3g}" if key in result[part] else "-"
 
+    headings = METRICS.headings(*_UVP, "cosine_forward", "cosine_inverse")
     rows = [
-        *(row(label, scores("scores", key)) for key, label in LABELS.items()),
-        *(row(f"start, {LABELS[key]}", scores("scores_at_start", key)) for key in ("uvp_forward", "uvp_inverse")),
+        *(row(heading, scores("scores", key)) for key, heading in headings.items()),
+        *(row(f"start, {headings[key]}", scores("scores_at_start", key)) for key in ("uvp_forward", "uvp_inverse")),
         row("kept", lambda result: str(result.get("kept", "-"))),
         row("steps", lambda result: str(result["steps"])),
         row("minutes", lambda result: f"{result['wall_seconds'] / 60:.1f}"),
