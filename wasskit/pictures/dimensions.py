@@ -30,7 +30,7 @@ def draw_dims(
 ) -> Figure:
     """One panel per metric over its dimensions (log2 axis), one line per group, deviations as bars."""
     fig, places = look.figure(len(panels))
-    spread = any(v.count > 1 for panel in panels for own in panel.values.values() for v in own.values())
+    spread = any(v.deviation for panel in panels for own in panel.values.values() for v in own.values())
     for ax, panel in zip(places, panels, strict=True):
         for number, values in panel.values.items():
             bars = [value.deviation or 0.0 for value in values.values()]

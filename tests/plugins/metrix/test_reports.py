@@ -84,6 +84,22 @@ def test_a_difference_within_chance_is_said_to_be_one(tmp_path: Path, recall: fl
     assert [f"differ by {recall - 70:+.2f} points" in note for note in report.notes] == [True] * said
 
 
+def test_recall_is_drawn_with_its_standard_errors(tmp_path: Path) -> None:
+    """So that runs a tenth of a point apart do not look like two results: 70 % of 100 queries are +- 9.2 points."""
+    rows = recorded(tmp_path / "r", validation=False).metrics()
+    queries = ImageDataset("fake", "test", ("a", "b"), images=torch.zeros(100, 1, 1, 1, dtype=torch.uint8))
+    near = [row._replace(value=row.value + 0.1) for row in rows]
+    report = training_report("fake", MetricSplits(queries, None, queries, None), {"a": rows, "b": near}, {}, {})
+    (ax,) = report.figures["recall"]().axes
+    for lines, recalls in zip(ax.containers, ((70.0, 75.0), (70.1, 75.1)), strict=True):
+        (bars,) = lines.lines[2]  # type: ignore[attr-defined]
+        for bar, recall in zip(bars.get_segments(), recalls, strict=True):
+            error = (recall * (100 - recall) / 100) ** 0.5
+            assert bar[:, 1].tolist() == pytest.approx([recall - 2 * error, recall + 2 * error])
+    low, high = ax.get_ylim()
+    assert high - low > 4 * 21**0.5
+
+
 def embedded(dataset: ImageDataset, seed: int) -> Features:
     x = torch.randn(len(dataset), 8, generator=torch.Generator().manual_seed(seed))
     return Features(F.normalize(x), dataset.filled_labels(), torch.arange(len(dataset)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ def training_report(
     recalls = {name: _recalls(final_values(over_steps(rows)), "test/") for name, rows in runs.items()}
     figures: dict[str, Callable[[], Figure]] = {"learning_curves": lambda: _learning_curves(runs)}
     if len(recalls[first]) > 1:
-        figures["recall"] = lambda: _recall_figure(recalls)
+        figures["recall"] = lambda: _recall_figure(recalls, len(parts.test))
     notes = [said] if others and (said := _no_difference(epochs, first, others[0], len(parts.test))) else []
     return Report(result, [runs_table(title, epochs, paper)], notes, remarks=published(paper), figures=figures)
 
@@ -86,13 +87,13 @@ def training_report(
 def _no_difference(epochs: Mapping[str, Mapping[str, Any]], first: str, other: str, queries: int) -> str | None:
     """That two recalls of one run each are closer than chance, if they are.
 
-    Chance is two standard errors of the difference of two shares ``p`` and ``q`` of as many queries, ``2 sqrt((p (1 -
-    p) + q (1 - q)) / N)``; that of weights and batches comes on top.
+    Chance is two standard errors of the difference of two shares of as many queries; that of weights and batches comes
+    on top.
     """
     last = [epochs[name]["last"]["metrics"]["recall@1"] for name in (first, other) if "last" in epochs[name]]
     if len(last) < 2:
         return None
-    chance = 2 * (sum(p * (100 - p) for p in last) / queries) ** 0.5
+    chance = 2 * math.hypot(*(_standard_error(p, queries) for p in last))
     if abs(last[0] - last[1]) > chance:
         return None
     return (
@@ -100,6 +101,11 @@ def _no_difference(epochs: Mapping[str, Mapping[str, Any]], first: str, other: s
         f"alone ({chance:.1f} for so many queries), so that one run does not tell which is better. "
         "`wasskit metrix crossval` compares them over folds and repeats."
     )
+
+
+def _standard_error(percent: float, queries: int) -> float:
+    """sqrt(p (1 - p) / N) of a share p of N queries, all in percent."""
+    return math.sqrt(percent * (100 - percent) / queries)
 
 
 def epochs_to_report(rows: Sequence[MetricRow]) -> dict[str, dict[str, Any]]:
@@ -202,7 +208,8 @@ def evaluation_report(
     figures: dict[str, Callable[[], Figure]] = {}
     found = _recalls(values["test"])
     if len(found) > 1:
-        figures["evaluation_recall"] = lambda: _recall_figure({"test": found})
+        counted = len(test.labels) if of_queries is None else int(of_queries.counted.sum())
+        figures["evaluation_recall"] = lambda: _recall_figure({"test": found}, counted)
     kinds = nearest_of_each_kind(test, gallery, seed=seed) if labelled else None
     if kinds is not None and len(kinds[0]):
         figures["similarities"] = lambda: draw_similarities(*kinds)
@@ -340,11 +347,14 @@ def _recalls(metrics: Mapping[str, float], prefix: str = "") -> dict[int, float]
     return dict(sorted((int(k[len(start) :]), v) for k, v in metrics.items() if k.startswith(start)))
 
 
-def _recall_figure(series: Mapping[str, Mapping[int, float]]) -> Figure:
-    """Recall@K over K, one line per run or split."""
+def _recall_figure(series: Mapping[str, Mapping[int, float]], queries: int) -> Figure:
+    """Recall@K over K, one line per run or split, with two standard errors for so many queries."""
     numbers = sorted({k for values in series.values() for k in values})
-    values = {i: {k: Value(v, None, 1) for k, v in own.items()} for i, own in enumerate(series.values())}
-    panel = dimensions.Panel(numbers, values, "K", "recall@K (%)")
+    values = {
+        i: {k: Value(v, 2 * _standard_error(v, queries), 1) for k, v in own.items()}
+        for i, own in enumerate(series.values())
+    }
+    panel = dimensions.Panel(numbers, values, "K", "recall@K (%), ± 2 standard errors")
     return dimensions.draw_dims(list(series), [panel], Look("paper", "single"))
 
 
