@@ -115,6 +115,27 @@ def test_mrl_retrieves_from_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
         assert outcome["metrics"]["precision1"] == pytest.approx(_accuracy(files, 1, dim))
 
 
+def test_mrl_retrieves_without_labels(run_cli: Cli, files: dict[str, Any]) -> None:
+    """The share of the ten nearest by the whole vectors that a search finds, by sorting all cosines."""
+    argv = ("mrl", "retrieve", "test.npy", "--gallery", "train.npy", "--json")
+    found = json.loads(run_cli(*argv, "--shortlist", "10").stdout)["outcomes"]
+
+    def nearest(dim: int) -> Any:
+        cosine = _unit(files["test"][0], dim) @ _unit(files["train"][0], dim).T
+        return np.argsort(-cosine, axis=1)[:, :10]
+
+    def share(dim: int) -> float:
+        pairs = zip(nearest(dim), nearest(20), strict=True)
+        return 100 * float(np.mean([len({*a} & {*b}) / 10 for a, b in pairs]))
+
+    shares = [share(dim) for dim in (8, 16, 20)]
+    assert [one["metrics"] for one in found[:3]] == [{"overlap10": pytest.approx(share)} for share in shares]
+    assert shares[2] == 100
+    # A shortlist of ten only ranks again what the first search has found.
+    adaptive = {one["text"]: one["metrics"]["overlap10"] for one in found if one["name"] == "adaptive"}
+    assert adaptive == {"8 > 20": pytest.approx(shares[0]), "16 > 20": pytest.approx(shares[1])}
+
+
 def test_mrl_classifies_a_file(run_cli: Cli, files: dict[str, Any]) -> None:
     """One logistic regression per prefix, scikit-learn's; a cascade of threshold 1 asks them all."""
     from sklearn.linear_model import LogisticRegression
@@ -212,6 +233,20 @@ def test_an_adaptor_is_measured_as_the_vectors_it_makes(
 
 
 @pytest.mark.usefixtures("adaptor")
+def test_a_search_by_an_adaptor_needs_no_labels(run_cli: Cli) -> None:
+    for argv in (("adaptor", "--vectors", "test.npy"), ("short-test.npy",)):
+        gallery = "train.npy" if "--vectors" in argv else "short-train.npy"
+        result = run_cli("mrl", "retrieve", *argv, "--gallery", gallery, "--json", "--overwrite")
+        assert {*_whole(json.loads(result.stdout))} == {"overlap10"}
+    # Of its own vectors, as far as the run knows their labels.
+    brief = ("--epochs", "1", "--dims", "4,16", "--no-tensorboard", "--test", "test.npy", "--run-dir", "unlabelled")
+    assert run_cli("mrl", "adapt", "train.npy", *brief).exit_code == 0
+    result = run_cli("mrl", "retrieve", "unlabelled", "--json")
+    assert _whole(json.loads(result.stdout)) == {"overlap10": 100}
+    assert "Without labels" in run_cli("mrl", "retrieve", "unlabelled", "--overwrite").stderr
+
+
+@pytest.mark.usefixtures("adaptor")
 def test_an_adaptor_is_told_what_it_lacks(run_cli: Cli, words: Callable[[str], str]) -> None:
     assert run_cli("mrl", "export", "adaptor", "--output", "weights.safetensors").exit_code == 0
     for argv, said in (
@@ -243,7 +278,9 @@ def test_an_adaptor_is_told_what_it_lacks(run_cli: Cli, words: Callable[[str], s
         ("ssl knn test.npy --labels test.csv", "give --train and --train-labels too"),
         ("ssl knn test.npy --labels test.csv --train train.npy --train-labels test.csv", "24 labels for the 60"),
         ("ssl knn test.npy --labels test.csv --train train.npy --train-labels train.csv -k 61", "has 60 vectors"),
+        ("mrl retrieve test.npy", "test.npy is a file of embeddings: give --gallery too."),
         ("mrl retrieve test.npy --labels test.csv", "give --gallery and --gallery-labels too"),
+        ("mrl retrieve test.npy --gallery train.npy --gallery-labels train.csv", "give their labels by --labels."),
         ("mrl retrieve test.npy --labels test.csv --gallery train.npy", "--gallery and --gallery-labels belong"),
         ("metrix evaluate test.npy --labels test.csv --dataset digits", "--dataset belongs to a model"),
         ("mrl evaluate test.npy --labels test.csv --dims 8,32", "--dims: "),

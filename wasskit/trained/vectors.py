@@ -117,7 +117,8 @@ class FileOptions(OptionGroup):
         elif self.labels is None and self.labels_needed:
             raise UserError(f"{self.named} is a file of embeddings: give their labels by --labels.")
         elif path is None and self.needs_second:
-            raise UserError(f"{self.named} is a file of embeddings: give --{name} and --{name}-labels too.")
+            more = f" and --{name}-labels" if self.labels_needed else ""
+            raise UserError(f"{self.named} is a file of embeddings: give --{name}{more} too.")
         elif (path is None) != (labels is None) and (path is None or self.labels_needed):
             raise UserError(f"--{name} and --{name}-labels belong together: give both.")
 
@@ -207,9 +208,9 @@ def _own(kind: ModelKind[Any], config: FileOptions) -> list[Labelled]:
     known, voting = (not bool((part.labels < 0).any()) for part in (test, train))
     if not known and config.labels_needed:
         raise UserError(f"{model} knows no labels of its test vectors: name vectors and labels by --vectors, --labels.")
-    if config.needs_second and not voting:
+    if config.labels_needed and config.needs_second and not voting:
         raise UserError(f"{model} was trained without labels: name vectors that have some by --vectors.")
-    return [test, train] if voting and config.second_is_trained else [test]
+    return [test, train] if config.second_is_trained and (voting or not config.labels_needed) else [test]
 
 
 def _features(model: TrainedModel[Any] | None, part: Labelled, device: torch.device) -> Features:

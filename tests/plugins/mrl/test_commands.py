@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,20 @@ def test_evaluate(run_cli: Cli, words: Words, trained: Path) -> None:
 
 
 @pytest.mark.slow
+def test_images_without_labels_are_retrieved_and_not_evaluated(
+    run_cli: Cli, words: Words, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wasskit.trained.data import open_split
+
+    unlabelled = "wasskit.plugins.mrl.trained.open_split"
+    monkeypatch.setattr(unlabelled, lambda *args: replace(open_split(*args), labels=None))
+    found = json_of(run_cli("mrl", "retrieve", trained, "--output", tmp_path, "--json"))
+    assert {name for one in found["outcomes"] for name in one["metrics"]} == {"overlap10"}
+    refused = run_cli("mrl", "evaluate", trained, "--output", tmp_path)
+    assert refused.exit_code == 2
+    assert "digits/test has images without a label: choose a labelled split." in words(refused.stderr)
+
+
 def test_retrieve_and_classify(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
     found = json_of(run_cli("mrl", "retrieve", trained, "--shortlist", "50", "--output", tmp_path, "--json"))
     names = [outcome["name"] for outcome in found["outcomes"]]

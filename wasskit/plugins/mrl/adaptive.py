@@ -126,6 +126,16 @@ def retrieval_outcome(
     return Outcome(strategy.name, strategy.text, metrics, float(strategy.operations))
 
 
+def kept_outcome(
+    queries: Tensor, gallery: Tensor, strategy: SearchStrategy, truth: Tensor, *, searched: dict[int, Tensor]
+) -> Outcome:
+    """The share in percent of the items ``truth`` (Q, k) that are among the first k of a strategy."""
+    k = truth.shape[1]
+    found = retrieve(queries, gallery, strategy, k, searched=searched)
+    kept = (found[:, :, None] == truth[:, None]).sum().item() / truth.numel()
+    return Outcome(strategy.name, strategy.text, {f"overlap{k}": 100 * kept}, float(strategy.operations))
+
+
 def cascade_outcome(logits: Tensor, labels: Tensor, dims: Sequence[int], threshold: float, *, tied: bool) -> Outcome:
     """Classify with the shortest prefix that is confident enough: largest probability at least ``threshold``.
 

@@ -18,8 +18,10 @@ from wasskit.plugins.mrl.adaptive import (
     cascade_outcome,
     classifier_outcomes,
     funnel_strategies,
+    kept_outcome,
     occurring_thresholds,
     retrieval_outcome,
+    retrieve,
     single_shots,
 )
 from wasskit.plugins.mrl.evaluation import classify_prefixes, neighbour_metrics
@@ -138,6 +140,8 @@ def retrieval_report(
 ) -> Report:
     """Retrieval by single shots, adaptively and by funnels: quality against cost.
 
+    Where not all have labels, the quality is what a search keeps of the ten nearest by the whole embedding.
+
     Args:
         dims: increasing; the prefixes that are compared.
         shortlist: items that the first search keeps.
@@ -150,14 +154,19 @@ def retrieval_report(
         *funnel_strategies(dims, size, shortlist),
     ]
     searched: dict[int, Tensor] = {}
+    x, items = queries.embeddings, gallery.embeddings
+    labelled = all(bool((split.labels >= 0).all()) for split in (queries, gallery))
+    truth = None if labelled else retrieve(x, items, strategies[len(dims) - 1], searched=searched)
     found = {
         # Longest lists first: what they searched serves the others.
-        strategy: retrieval_outcome(
-            queries.embeddings, queries.labels, gallery.embeddings, gallery.labels, strategy, searched=searched
-        )
+        strategy: retrieval_outcome(x, queries.labels, items, gallery.labels, strategy, searched=searched)
+        if truth is None
+        else kept_outcome(x, items, strategy, truth, searched=searched)
         for strategy in sorted(strategies, key=lambda strategy: len(strategy.stages), reverse=True)
     }
     outcomes = [found[strategy] for strategy in strategies]
+    headings = METRICS.headings(*outcomes[0].metrics)
+    *_, drawn = outcomes[0].metrics
     result: dict[str, Any] = {
         "model": name,
         "dataset": queries.dataset,
@@ -169,22 +178,23 @@ def retrieval_report(
         "outcomes": [asdict(outcome) for outcome in outcomes],
     }
     points = {
-        strategy: [(o.operations, o.metrics["map10"], o.text.split(" > ")[0]) for o in outcomes if o.name == strategy]
+        strategy: [(o.operations, o.metrics[drawn], o.text.split(" > ")[0]) for o in outcomes if o.name == strategy]
         for strategy in dict.fromkeys(o.name for o in outcomes)
     }
     table = costs_table(
         f"{queries.dataset}: {queries.name} queries, {size:,} {gallery.name} {gallery.things} searched", outcomes,
-        METRICS.headings("precision1", "map10"), "dimensions", unit=("M multiply-adds", 1e6),
+        headings, "dimensions", unit=("M multiply-adds", 1e6),
         reference=outcomes[len(dims) - 1],
     )  # fmt: skip
 
     def draw() -> Figure:
         return costs.draw_costs(
             points, Look("paper", "single", f"{queries.dataset}: {size:,} items"),
-            xlabel="multiply-adds per query; labels: first dimension", ylabel="mAP@10 (%)",
+            xlabel="multiply-adds per query; labels: first dimension", ylabel=f"{headings[drawn]} (%)",
         )  # fmt: skip
 
-    return Report(result, [table], files={"retrieval.json": result}, figures={"retrieval": draw})
+    said = [] if labelled else ["Without labels only what is kept of the nearest by the whole embedding is measured."]
+    return Report(result, [table], remarks=said, files={"retrieval.json": result}, figures={"retrieval": draw})
 
 
 def cascade_report(

@@ -63,10 +63,10 @@ class Split:
         return len(self.labels)
 
 
-def embedded(model: MrlModel, config: ModelDataOptions, dataset: ImageDataset, device: torch.device) -> Split:
-    """A labelled split as the model embeds it, on every rank. Raises ``UserError`` if an image has no label."""
+def embedded(model: MrlModel, config: ModelOrFileOptions, dataset: ImageDataset, device: torch.device) -> Split:
+    """A split as the model embeds it, on every rank. Raises ``UserError`` if an image lacks a label that is needed."""
     features = embed_dataset(model.network.normalised, config, dataset, device)
-    if dataset.labels is None or bool((features.labels < 0).any()):
+    if config.labels_needed and bool((features.labels < 0).any()):
         raise UserError(f"{dataset.name}/{dataset.split} has images without a label: choose a labelled split.")
     return Split(dataset.name, dataset.split, tuple(dataset.classes), features.features, features.labels)
 

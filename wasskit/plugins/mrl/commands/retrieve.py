@@ -30,6 +30,10 @@ class MrlRetrieve(ModelOrFileOptions):
         if self.gallery == self.split:
             raise UserError(f"--gallery and --split are both {self.split!r}: search another split.")
 
+    @property
+    def labels_needed(self) -> bool:
+        return self.labels is not None or self.gallery_labels is not None
+
     def others(self) -> tuple[str, Path | None, Path | None]:
         named = self.of_vectors and (self.gallery != "train" or self.gallery_labels is not None)
         return "gallery", Path(self.gallery) if named else None, self.gallery_labels
@@ -59,11 +63,13 @@ command = Command(
     "Retrieve with short prefixes first: accuracy against cost.\n\n"
     "Single shot: exact search with one dimension. Adaptive: a shortlist with a short prefix, re-ranked with "
     "the whole embedding. Funnel: the list halves while the prefix doubles. The cost of a query is counted "
-    "in multiply-adds of inner products.",
+    "in multiply-adds of inner products. Without labels, how many of the ten nearest by the whole embedding are "
+    "found.",
     (
         "wasskit mrl retrieve runs/mrl/digits",
         "wasskit mrl retrieve runs/mrl/digits --shortlist 50",
         "wasskit mrl retrieve runs/mrl/train",
+        "wasskit mrl retrieve test.npy --gallery train.npy",
         "wasskit mrl retrieve test.npy --labels test_labels.npy --gallery train.npy --gallery-labels train_labels.npy",
     ),
 )
