@@ -99,11 +99,13 @@ def neighbours(x: Tensor, k: int) -> Tensor:
 
 def neighbour_overlap(x: Tensor, truth: Tensor) -> float:
     """The share of the neighbours ``truth`` (N, k) that are among the k nearest of ``x`` (N, D), by inner product."""
-    k = truth.shape[1]
-    kept = sum(
-        int((places[:, :, None] == truth[rows][:, None]).sum()) for rows, _, places in nearest_blocks(x, x, k, own=True)
-    )
-    return kept / truth.numel()
+    blocks = nearest_blocks(x, x, truth.shape[1], own=True)
+    return sum(in_common(places, truth[rows]) for rows, _, places in blocks) / truth.numel()
+
+
+def in_common(found: Tensor, truth: Tensor) -> int:
+    """How many items of the rows of ``truth`` (Q, k) are in those of ``found`` (Q, l); no row has one twice."""
+    return int((found[:, :, None] == truth[:, None]).sum())
 
 
 def baselines(x: Tensor, axes: Tensor, mean: Tensor, *, seed: int = 0) -> Iterator[tuple[str, Tensor]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wasskit.evaluation.compression import in_common
 from wasskit.evaluation.retrieval import nearest
 
 _DEPTH = 10
@@ -132,7 +133,7 @@ def kept_outcome(
     """The share in percent of the items ``truth`` (Q, k) that are among the first k of a strategy."""
     k = truth.shape[1]
     found = retrieve(queries, gallery, strategy, k, searched=searched)
-    kept = (found[:, :, None] == truth[:, None]).sum().item() / truth.numel()
+    kept = in_common(found, truth) / truth.numel()
     return Outcome(strategy.name, strategy.text, {f"overlap{k}": 100 * kept}, float(strategy.operations))
 
 
