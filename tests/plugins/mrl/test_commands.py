@@ -177,6 +177,7 @@ def test_images_without_labels_are_retrieved_and_not_evaluated(
     assert "digits/test has images without a label: choose a labelled split." in words(refused.stderr)
 
 
+@pytest.mark.slow
 def test_retrieve_and_classify(run_cli: Cli, trained: Path, tmp_path: Path) -> None:
     found = json_of(run_cli("mrl", "retrieve", trained, "--shortlist", "50", "--output", tmp_path, "--json"))
     names = [outcome["name"] for outcome in found["outcomes"]]
