@@ -83,6 +83,35 @@ def test_numbers_stay_whole_in_a_terminal_of_any_width(width: int) -> None:
     assert max(map(len, file.getvalue().splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [30, 40, 80, 200])
+def test_figures_with_deviations_stay_whole_too(width: int) -> None:
+    cells = ["93.10 ± 0.42", "-23.40 (< 0.001)", "+1.39 (0.452)", "128.0", "1,259", "-", "2e-05"]
+    rows = [["matryoshka", *cells], ["wasserstein", *cells]]
+    file = io.StringIO()
+    Console(width=width, force_terminal=True, color_system=None, file=file).print(
+        Table(["setting", *"abcdefg"], rows, None)
+    )
+    said = file.getvalue()
+    for shown in cells:
+        assert said.count(shown) >= 2, shown
+    assert max(map(len, said.splitlines())) <= width
+
+
+def test_a_table_of_numbers_alone_keeps_its_first_column_in_every_part() -> None:
+    file = io.StringIO()
+    rows = [[k, *(k + i / 100 for i in range(8))] for k in (1024, 2048)]
+    Console(width=30, force_terminal=True, color_system=None, file=file).print(
+        Table(["dimension", *"abcdefgh"], rows, None)
+    )
+    said = file.getvalue()
+    assert said.count(" dimension ") == said.count(" 2048 ") == said.count("── \n") > 1
+
+
+def test_words_that_begin_with_a_number_are_words() -> None:
+    columns = console.make_table(None, ["a", "b", "c"], [["8gaussians", "2 > 4 > 8", "1 of 2"]]).columns
+    assert not any(numeric for _, numeric in columns)
+
+
 def test_a_file_gets_one_table_of_any_width() -> None:
     file = io.StringIO()
     wide = Table(["run", *(f"metric{i}" for i in range(20))], [["a", *map(float, range(20))]])

@@ -6,6 +6,7 @@ Rich is imported when something is printed, not before: ``--help`` and completio
 from __future__ import annotations
 
 import os
+import re
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,10 @@ from wasskit.text import terminal_text
 if typing.TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
+
+
+_FIGURE = re.compile(r"-|[-+]?\d[\d,.]*(?:e[-+]?\d+)?(?: ± \S+)?(?: \(.*\))?")
+"""A number as a text of a table, perhaps with its deviation or its p-value."""
 
 
 @dataclass
@@ -111,7 +116,7 @@ def table(
     """Print a table of results on stdout.
 
     Args:
-        columns: headings; columns whose entries are all numbers are aligned right.
+        columns: headings; columns whose entries are all numbers, or texts of numbers, are aligned right.
         rows: entries: text, numbers (floats are printed with ``digits`` decimals) or None (a dash).
         best: columns (by position) whose best entry is set in bold.
     """
@@ -140,10 +145,14 @@ def make_table(
     for column, i in marked.items():
         cells[i][column] = f"[bold]{cells[i][column]}[/bold]"
     headings = [
-        (escape(heading), all(isinstance(row[column], int | float | None) for row in body))
-        for column, heading in enumerate(columns)
+        (escape(heading), all(_is_figure(row[column]) for row in body)) for column, heading in enumerate(columns)
     ]
     return FittedTable(None if title is None else escape(title), headings, cells)
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether an entry is a number, none, or a number with what belongs to it: ``93.1 ± 0.4``, ``+1.2 (0.04)``."""
+    return isinstance(value, int | float | None) or (isinstance(value, str) and _FIGURE.fullmatch(value) is not None)
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,7 @@ class FittedTable:
     """A table whose numbers stay whole in a terminal of any width.
 
     Headings and texts are wrapped, between words where there is room. Columns that still do not fit follow in a table
-    below, beside the texts that the first one begins with.
+    below, beside the texts that the first one begins with, or its first numbers.
 
     Args:
         columns: headings, and whether numbers stand below them.
@@ -181,7 +190,7 @@ class FittedTable:
         """The columns of each table: all of them where the output is no terminal."""
         from rich.measure import Measurement
 
-        names = [i for i, _ in takewhile(lambda column: not column[1][1], enumerate(self.columns))]
+        names = [i for i, _ in takewhile(lambda column: not column[1][1], enumerate(self.columns))] or [0]
         part = names
         for i in range(len(names), len(self.columns)):
             wider = self._table(None, [*part, i], options.max_width)

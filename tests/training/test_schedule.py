@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wasskit.errors import RunFailed
+from wasskit.errors import RunFailed, UserError
 from wasskit.training.run import RunDirectory
 from wasskit.training.schedule import Schedule, log_path
 
@@ -41,6 +41,9 @@ if "wait" in sys.argv or "stubborn" in sys.argv:
 if "fail" in sys.argv and not (run / "mended").exists():
     print("Error: The loss was nan.", file=sys.stderr)
     sys.exit(1)
+if "refuse" in sys.argv:
+    print("Error: There is no data.", file=sys.stderr)
+    sys.exit(2)
 if "die" in sys.argv:
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -125,6 +128,23 @@ def test_the_others_go_on_when_one_fails_and_the_same_command_tries_it_again(tmp
     (tmp_path / "a" / "mended").touch()
     Schedule(tmp_path, {"a": commands["a"], "c": commands["c"]}).run()
     assert not (tmp_path / "failed.json").exists()
+
+
+def test_a_reason_that_all_have_is_told_once_and_is_the_requests_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = {name: command(tmp_path, name, "refuse") for name in "abc"}
+    with pytest.raises(UserError) as caught:
+        Schedule(tmp_path, commands).run()
+    assert str(caught.value) == (
+        "3 of 3 trainings failed, all for one reason: There is no data. The same command tries them again."
+    )
+    assert capsys.readouterr().err.count("There is no data") == 1
+    assert json.loads((tmp_path / "failed.json").read_text()) == dict.fromkeys("abc", "There is no data.")
+    with pytest.raises(RunFailed, match=r"3 of 4 trainings failed, first a: There is no data\. The others are"):
+        Schedule(tmp_path, commands, done=1).run()
+    with pytest.raises(RunFailed, match=r"2 of 2 trainings failed, first a: There is no data\. The same command"):
+        Schedule(tmp_path, {"a": commands["a"], "d": command(tmp_path, "d", "fail")}).run()
 
 
 def test_a_training_that_another_process_is_at_is_waited_for(

@@ -35,7 +35,10 @@ def check_keys(config_class: type[CommandOptions], options: Mapping[str, Any], s
         where = f"Key {short_text(repr(key))} in {source}"
         name, value = current_name(config_class, key.replace("-", "_"), value, where)
         if name not in known:
-            raise UserError(f"Unknown key {short_text(repr(key))} in {source}.{did_you_mean(name, known)}")
+            advice = did_you_mean(
+                name, known, otherwise=" Keys are the options that --help lists, without their dashes."
+            )
+            raise UserError(f"Unknown key {short_text(repr(key))} in {source}.{advice}")
         if name in values:
             raise UserError(f"{where} is there twice, under two spellings: keep {name!r}.")
         values[name] = coerce(known[name], value, where)

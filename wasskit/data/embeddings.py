@@ -164,7 +164,7 @@ def open_embeddings(path: Path, *, least: int = 1) -> Embeddings:
     if len(stored.shape) != 2 or 0 in stored.shape:
         raise UserError(f"{path} must be a matrix (N, m) with one row per sample, not of shape {tuple(stored.shape)}.")
     if stored.shape[0] < least:
-        raise UserError(f"{path} has {stored.shape[0]} rows: expected at least {least}.")
+        raise UserError(f"{path} has {_several(stored.shape[0], 'rows')}: expected at least {least}.")
     return Embeddings(str(path), stored)
 
 
@@ -242,8 +242,14 @@ def read_values(path: Path, of: Embeddings | None = None, *, what: str = "labels
     else:
         raise UserError(f"{path}: {what} are read from .npy, .npz, .safetensors, .csv, .parquet or .txt files.")
     if of is not None and len(values) != len(of):
-        raise UserError(f"{path} has {len(values):,} {what} for the {len(of):,} vectors of {of.where}.")
+        raise UserError(
+            f"{path} has {_several(len(values), what)} for the {_several(len(of), 'vectors')} of {of.where}."
+        )
     return values
+
+
+def _several(number: int, things: str) -> str:
+    return f"{number:,} {things if number != 1 else things.removesuffix('s')}"
 
 
 def _column_array(file: Path, key: str | None) -> NDArray[Any]:

@@ -82,3 +82,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(order) - rank) * p))
         adjusted[place] = largest
     return adjusted
+
+
+def p_text(p: float) -> str:
+    """A p-value with three decimals; one that they would make 0 as a bound."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"

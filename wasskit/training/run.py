@@ -105,6 +105,8 @@ class RunDirectory:
             UserError: there is none at ``path``, or it belongs to another plugin.
         """
         path = Path(path)
+        if path.is_file():
+            raise UserError(f"{path} is a file, not a run directory: name the folder that a training has made.")
         if not path.is_dir():
             raise UserError(f"There is no run directory {path}.")
         if not (path / "config.toml").is_file():

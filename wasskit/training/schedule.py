@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wasskit import console
-from wasskit.errors import Interrupted, RunFailed, UserError
+from wasskit.errors import Interrupted, RunFailed, UserError, WasskitError
 from wasskit.system import processes
 from wasskit.system.documents import read_text
 from wasskit.system.files import replace_text, writing
@@ -52,6 +52,7 @@ class Schedule:
         self._pending = list(commands)
         self._done, self._total = done, done + len(commands)
         self._failed: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._running: dict[int, _Training] = {}
         self._awaited: set[str] = set()
 
@@ -62,6 +63,7 @@ class Schedule:
 
         Raises:
             RunFailed: a training failed; the others were finished first.
+            UserError: all of them were refused, as what the command asks for is wrong.
             Interrupted: a signal; the trainings were told to save their state.
         """
         if self._done:
@@ -88,11 +90,7 @@ class Schedule:
         if stop.number is not None:
             raise Interrupted(stop.number, f"Stopped by {name_of(stop.number)}: {self._account()}")
         if self._failed:
-            name, reason = next(iter(self._failed.items()))
-            raise RunFailed(
-                f"{len(self._failed)} of {self._total} trainings failed, first {name}: {reason.rstrip('.')}. "
-                "The others are finished; the same command tries the failed ones again."
-            )
+            raise self._failure()
 
     def _fill(self) -> None:
         """Start trainings in the free slots."""
@@ -149,9 +147,27 @@ class Schedule:
                 self._pending.append(name)
             else:
                 log = log_path(self.root, name)
-                self._failed[name] = last_line(log) if code > 0 else name_of(-code)
+                reason = last_line(log) if code > 0 else name_of(-code)
+                like = next((other for other, known in self._failed.items() if known == reason), None)
+                self._failed[name] = reason
+                if code == UserError.exit_code:
+                    self._refused.add(name)
                 self._record_failures()
-                console.warn(f"{name} failed ({self._failed[name]}), see {log}")
+                console.warn(f"{name} failed ({reason if like is None else f'as {like} did'}), see {log}")
+
+    def _failure(self) -> WasskitError:
+        """What to raise where trainings have failed."""
+        name, reason = next(iter(self._failed.items()))
+        again = (
+            "The others are finished; the same command tries the failed ones again."
+            if len(self._failed) < self._total
+            else "The same command tries them again."
+        )
+        kind = UserError if len(self._refused) == self._total else RunFailed
+        count = f"{len(self._failed)} of {self._total} trainings failed"
+        if self._total == len(self._failed) > 1 and len(set(self._failed.values())) == 1:
+            return kind(f"{count}, all for one reason: {reason.rstrip('.')}. {again}")
+        return kind(f"{count}, first {name}: {reason.rstrip('.')}. {again}")
 
     def _record_failures(self) -> None:
         """Keep the reasons in ``failed.json``, which is there only while a training has failed."""

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from wasskit.plugins.metrix.crossval.plan import Entrant, Fold, entrants, fold_c
 from wasskit.plugins.metrix.crossval.reports import Protocol, Result, Trial, crossval_report
 from wasskit.plugins.metrix.crossval.scores import SCORES, joined, score
 from wasskit.plugins.metrix.losses import build_loss, find_loss, loss_names, parse_settings
+from wasskit.plugins.metrix.measure import raw_pixels
 from wasskit.plugins.metrix.network import MetrixModel, build_model
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.plugins.metrix.pair_loss import Range
@@ -346,6 +348,25 @@ def test_a_fold_smaller_than_a_batch_is_refused(colour: ImageDataset, tmp_path: 
         CachedSource(trunk.part, torch.arange(40), torch.arange(40) % 4, config, CPU)
 
 
+def test_raw_pixels_are_scored_as_models_are_where_the_network_is_trained() -> None:
+    parts = load_metric_splits("digits")
+    trunk = models.TrainedTrunk(parts, None, CPU)
+    plan = [Fold([0, 1, 2], [3, 4], 0), Fold([3, 4], [0, 1, 2], 0)]
+    found = trunk.untrained(plan)
+    assert found is not None
+    assert found.epoch == 0
+    assert {name: tuple(x.shape) for name, x in found.embeddings.items()} == {"test": (len(parts.test), 64)}
+    held = [parts.train.select_classes(fold.held) for fold in plan]
+    scores = []
+    for part in held:
+        pixels = raw_pixels(part, CPU)
+        assert pixels is not None
+        scores.append(score(pixels.features, pixels.labels)["map@r"])
+    assert found.validation["map@r"] == pytest.approx(sum(scores) / 2)
+    large = ImageDataset("fake", "test", ("a", "b"), images=torch.zeros(4, 1, 65, 65, dtype=torch.uint8))
+    assert models.TrainedTrunk(MetricSplits(parts.train, None, large, None), None, CPU).untrained(plan) is None
+
+
 # --- What it says -----------------------------------------------------------------------------------------------------
 
 PROTOCOL = Protocol("cub", 4, 2, 3, 100, 20, True)
@@ -406,6 +427,8 @@ def test_one_repeat_says_that_it_gives_no_interval() -> None:
     assert separate.rows[1] == ["a", "embed", "51.00", "52.00", "53.00", "+1.00", None]
     assert "One repeat gives no interval" in report.notes[0]
     assert report.result["untrained"] is None
+    trained = crossval_report(replace(PROTOCOL, frozen=False), [result_of("a", "baseline", 50)], UNTRAINED)
+    assert [table.rows[-1][1] for table in trained.tables if isinstance(table, Table)] == ["raw pixels"] * 3
     report.figures["forest"]()
 
 

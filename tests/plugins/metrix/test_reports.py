@@ -12,7 +12,7 @@ from wasskit.data.base import ImageDataset
 from wasskit.data.metric_sets import MetricSplits, load_metric_splits
 from wasskit.evaluation.embedding import Features
 from wasskit.plugins.metrix.figures import draw_similarities
-from wasskit.plugins.metrix.measure import retrieval_percent
+from wasskit.plugins.metrix.measure import pixels_percent, raw_pixels, retrieval_percent
 from wasskit.plugins.metrix.reports import (
     epochs_to_report,
     evaluation_report,
@@ -20,6 +20,7 @@ from wasskit.plugins.metrix.reports import (
     search_report,
     training_report,
 )
+from wasskit.report import Table
 from wasskit.training.run import MetricRow, RunDirectory
 
 TEST = {1: 50.0, 2: 70.0, 3: 60.0, 4: 70.0}
@@ -98,6 +99,48 @@ def test_recall_is_drawn_with_its_standard_errors(tmp_path: Path) -> None:
             assert bar[:, 1].tolist() == pytest.approx([recall - 2 * error, recall + 2 * error])
     low, high = ax.get_ylim()
     assert high - low > 4 * 21**0.5
+
+
+@pytest.mark.parametrize(
+    ("last", "said"), [(70.0, ["Metrix (70.00)", "baseline (70.00)"]), (80.0, ["baseline"]), (81.0, [])]
+)
+def test_raw_pixels_stand_beside_what_was_learned(tmp_path: Path, last: float, said: list[str]) -> None:
+    rows = {}
+    for name in ("Metrix", "baseline"):
+        run = recorded(tmp_path / name, validation=False)
+        value = last if name == "Metrix" or not said else 70.0
+        log = run.path / "metrics.csv"
+        log.write_text(log.read_text().replace("4,40,test,recall@1,70.0", f"4,40,test,recall@1,{value}"))
+        rows[name] = run.metrics()
+    queries = ImageDataset("fake", "test", ("a", "b"), images=torch.zeros(100, 1, 1, 1, dtype=torch.uint8))
+    parts = MetricSplits(queries, None, queries, None)
+    pixels = {"recall@1": 80.0, "recall@2": 85.0}
+    report = training_report("fake", parts, rows, {}, {}, pixels)
+    assert report.result["raw_pixels"] == pixels
+    (table,) = report.tables
+    assert isinstance(table, Table)
+    assert table.rows[-1] == ["raw pixels", "", 80.0, 85.0]
+    notes = [note for note in report.notes if "Raw pixels" in note]
+    assert len(notes) == bool(said)
+    assert all(name in note for note in notes for name in said)
+    assert "raw_pixels" not in training_report("fake", parts, rows, {}, {}).result
+
+
+def test_raw_pixels_are_measured_as_embeddings_are() -> None:
+    """Only small images in memory; with a gallery, in it."""
+    whole = load_metric_splits("digits")
+    queries, gallery = whole.test.subset(range(40)), whole.test.subset(range(40, 120))
+    cpu = torch.device("cpu")
+    images = [(part.images.float() / 255) for part in (queries, gallery) if part.images is not None]
+    found = pixels_percent(MetricSplits(whole.train, None, queries, gallery), (1, 4), cpu)
+    assert found is not None
+    assert set(found) == {"recall@1", "recall@4", "precision@1", "map@r"}
+    features = [raw_pixels(part, cpu) for part in (queries, gallery)]
+    assert all(x is not None and x.features.shape == (len(y), 64) for x, y in zip(features, images, strict=True))
+    assert found == retrieval_percent(*features, (1, 4))  # type: ignore[arg-type]
+    large = ImageDataset("fake", "test", ("a", "b"), images=torch.zeros(4, 1, 65, 65, dtype=torch.uint8))
+    assert pixels_percent(MetricSplits(large, None, large, None), (1,), cpu) is None
+    assert pixels_percent(MetricSplits(large, None, queries, large), (1,), cpu) is None
 
 
 def embedded(dataset: ImageDataset, seed: int) -> Features:

@@ -17,16 +17,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wasskit.data.base import ImageDataset
+from wasskit.data.loaders import EvalLoader
+from wasskit.data.metric_sets import MetricSplits
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.collectives import gather
 from wasskit.distributed.shard import shard_indices
-from wasskit.evaluation.embedding import Features
+from wasskit.evaluation.embedding import Features, extract_features
 from wasskit.evaluation.retrieval import Backend, nearest, retrieval_metrics
 from wasskit.evaluation.rows import inner_products
 from wasskit.evaluation.uniformity import gaussian_uniformity
+from wasskit.models.catalog import SMALL_IMAGE
+
+MAP_LIMIT = 10**9
+"""Queries times gallery items up to which mAP@R is measured at every evaluation; recall is always."""
 
 
 def retrieval_percent(
@@ -49,6 +56,24 @@ def retrieval_percent(
         backend=backend,
     )
     return {name: 100 * value for name, value in values.items()}
+
+
+def raw_pixels(part: ImageDataset, device: torch.device) -> Features | None:
+    """The pixels of small images that lie in memory, as a network would see them: what a training is to beat. None of
+    other images. All ranks must call."""
+    if not part.in_memory or part.image_size > SMALL_IMAGE:
+        return None
+    return extract_features(nn.Flatten(), EvalLoader(part, min(256, len(part)), device=device))
+
+
+def pixels_percent(parts: MetricSplits, recalls: Sequence[int], device: torch.device) -> dict[str, float] | None:
+    """:func:`retrieval_percent` of raw pixels; None where they are not compared. All ranks must call."""
+    queries = raw_pixels(parts.test, device)
+    gallery = None if parts.gallery is None else raw_pixels(parts.gallery, device)
+    if queries is None or (parts.gallery is not None and gallery is None):
+        return None
+    size = len(queries.labels) * len((gallery or queries).labels)
+    return retrieval_percent(queries, gallery, recalls, map_r=size <= MAP_LIMIT)
 
 
 def positive_alignment(features: Tensor, labels: Tensor) -> float:

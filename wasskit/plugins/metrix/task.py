@@ -17,7 +17,7 @@ from wasskit.distributed.group import world_size
 from wasskit.errors import UserError
 from wasskit.evaluation.embedding import extract_features
 from wasskit.plugins.metrix.losses import parse_settings
-from wasskit.plugins.metrix.measure import retrieval_percent
+from wasskit.plugins.metrix.measure import MAP_LIMIT, retrieval_percent
 from wasskit.plugins.metrix.network import MetrixModel, build_model, describe, gives_maps
 from wasskit.plugins.metrix.objective import MetrixLoss
 from wasskit.plugins.metrix.options import TrainingOptions
@@ -26,9 +26,6 @@ from wasskit.trained.files import checkpoint_entry
 from wasskit.training.optim import build_optimizer
 from wasskit.training.schedules import step_decay, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Task
-
-MAP_LIMIT = 10**9
-"""Queries times gallery items up to which mAP@R is measured at every evaluation; recall is always."""
 
 
 class MetrixTask(Task):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from wasskit.evaluation.intervals import p_text
 from wasskit.pictures.bars import Value
 from wasskit.plugins.mrl.adapt.options import ADAPTED, COMPRESSION
 from wasskit.plugins.mrl.grid import Point
@@ -199,7 +200,7 @@ def _differences_table(first: Row, found: Sequence[Difference], heading: str, di
         by_row.setdefault(one.row.name, {})[one.dim] = one
 
     def text(one: Difference | None) -> str | None:
-        return None if one is None else f"{one.mean:+.2f} ({'-' if one.p is None else f'{one.p:.3f}'})"
+        return None if one is None else f"{one.mean:+.2f} ({'-' if one.p is None else p_text(one.p)})"
 
     lines = [[name, *(text(own.get(d)) for d in (*dims, 0))] for name, own in by_row.items()]
     title = f"{heading}, difference to {first.name} (p of the paired t-test over {first.seeds} seeds)"

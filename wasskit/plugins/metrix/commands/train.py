@@ -26,6 +26,7 @@ def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit import console
     from wasskit.distributed.group import broadcast_object, is_main
     from wasskit.plugins.metrix.data import load_parts
+    from wasskit.plugins.metrix.measure import pixels_percent
     from wasskit.plugins.metrix.reports import training_report
     from wasskit.report import conclude, write
     from wasskit.training.session import training_session
@@ -46,7 +47,9 @@ def body(config: MetrixTrain, invocation: Invocation) -> Mapping[str, Any]:
             console.log("The baseline, with the same budget:")
             baseline = _train_baseline(session, parts, invocation)
             rows["baseline"] = broadcast_object(baseline.metrics() if is_main() else [])
-        report = training_report(config.data.dataset, parts, rows, skipped, run.paper)
+        report = training_report(
+            config.data.dataset, parts, rows, skipped, run.paper, pixels_percent(parts, config.recalls, session.device)
+        )
         run.write_summary({**summary.as_dict(), **report.result})
         written = write(report, run.path)
     return conclude(run, summary, report, written, [("metrix evaluate",), ("metrix search", 0)])

@@ -28,6 +28,7 @@ from wasskit.plugins.metrix.crossval.frozen import (
 from wasskit.plugins.metrix.crossval.plan import Fold
 from wasskit.plugins.metrix.crossval.scores import score
 from wasskit.plugins.metrix.data import train_loader
+from wasskit.plugins.metrix.measure import raw_pixels
 from wasskit.plugins.metrix.network import MetricNetwork, MetrixModel
 from wasskit.plugins.metrix.options import TrainingOptions
 from wasskit.plugins.metrix.task import MetrixTask, build_network
@@ -57,8 +58,8 @@ class Trunk(Protocol):
         ...
 
     def untrained(self, plan: Sequence[Fold]) -> FoldModel | None:
-        """Test embeddings of a pretrained trunk as it is, and the mean of its scores on the held classes of each fold;
-        None where there is no such trunk."""
+        """Test embeddings without any training, a frozen trunk's or raw pixels, and the mean of their scores on the
+        held classes of each fold; None where there are none."""
         ...
 
 
@@ -126,7 +127,15 @@ class TrainedTrunk:
         return FoldModel(task.best_epoch, task.best, embeddings)
 
     def untrained(self, plan: Sequence[Fold]) -> FoldModel | None:
-        return None
+        named = {"train": self.parts.train, "test": self.parts.test, "gallery": self.parts.gallery}
+        found = {name: raw_pixels(part, self.device) for name, part in named.items() if part is not None}
+        pixels = {name: features for name, features in found.items() if features is not None}
+        if len(pixels) < len(found):
+            return None
+        train = pixels.pop("train")
+        held = [_of_classes(train.labels.cpu(), fold.held) for fold in plan]
+        validation = _mean_scores([(train.features[to_device(rows, self.device)], labels) for rows, labels in held])
+        return FoldModel(0, validation, {name: features.features.cpu() for name, features in pixels.items()})
 
 
 class HeadNetwork(nn.Module):
@@ -231,9 +240,14 @@ class FrozenTrunk:
 
     def untrained(self, plan: Sequence[Fold]) -> FoldModel | None:
         held = [_of_classes(self.part.labels, fold.held) for fold in plan]
-        scores = [score(self.part.pooled[to_device(rows, self.device)], labels) for rows, labels in held]
-        validation = {name: statistics.fmean(each[name] for each in scores) for name in scores[0]}
+        validation = _mean_scores([(self.part.pooled[to_device(rows, self.device)], labels) for rows, labels in held])
         return FoldModel(0, validation, {name: pooled.cpu() for name, pooled in self.others.items()})
+
+
+def _mean_scores(folds: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """The means of the scores of embeddings (n, D) with labels (n,)."""
+    scores = [score(embeddings, labels) for embeddings, labels in folds]
+    return {name: statistics.fmean(each[name] for each in scores) for name in scores[0]}
 
 
 def _of_classes(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:

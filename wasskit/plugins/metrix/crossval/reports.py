@@ -40,6 +40,11 @@ class Protocol:
     classes: int
     frozen: bool
 
+    @property
+    def unlearned(self) -> str:
+        """What is scored without any training."""
+        return "frozen features" if self.frozen else "raw pixels"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -85,7 +90,8 @@ def crossval_report(
     """Tables of both protocols with intervals and paired differences, what was tuned, a forest plot of each.
 
     Args:
-        untrained: scores of a frozen trunk's features without any training, and their ``validation`` MAP@R.
+        untrained: scores without any training, of a frozen trunk's features or of raw pixels, and their ``validation``
+            MAP@R.
     """
     rows = {name: compared(results, name) for name in PROTOCOLS}
     repeats = len(results[0].separate)
@@ -108,7 +114,7 @@ def crossval_report(
     files: dict[str, Any] = {"crossval.csv": _tidy(rows), "repeats.csv": _repeats(results), "crossval.json": result}
     notes = [FORMULA] if repeats > 1 else ["One repeat gives no interval: take more --repeats."]
     notes += unfinished(results, protocol.epochs)
-    return Report(result, [*tables, _tuning(results, untrained)], notes=notes, files=files, figures=figures)
+    return Report(result, [*tables, _tuning(protocol, results, untrained)], notes=notes, files=files, figures=figures)
 
 
 def unfinished(results: Sequence[Result], last: int) -> list[str]:
@@ -173,7 +179,7 @@ def _table(
         [row.loss, row.mode, *(_text(row.scores[metric]) for metric in SCORES), *_to_baseline(row)] for row in rows
     ]
     if untrained is not None:
-        lines.append(["none", "frozen features", *(f"{untrained[metric]:.2f}" for metric in SCORES), None, None])
+        lines.append(["none", protocol.unlearned, *(f"{untrained[metric]:.2f}" for metric in SCORES), None, None])
     title = (
         f"{protocol.dataset}, {protocol.queries:,} images of {protocol.classes} classes never trained on, percent: "
         f"{PROTOCOLS[name]} ({protocol.folds} folds, {repeats} repeats, {protocol.trials} trials each)"
@@ -189,13 +195,13 @@ def _to_baseline(row: Row) -> tuple[str | None, str | None]:
     return _text(found, signed=True), None if found.p is None else f"{found.p:.2g}"
 
 
-def _tuning(results: Sequence[Result], untrained: Mapping[str, float] | None) -> Table:
+def _tuning(protocol: Protocol, results: Sequence[Result], untrained: Mapping[str, float] | None) -> Table:
     lines: list[list[Any]] = [
         [r.loss, r.mode, r.trials[r.chosen].validation, r.trials[0].validation, _settings(r.trials[r.chosen].settings)]
         for r in results
     ]
     if untrained is not None:
-        lines.append(["none", "frozen features", untrained["validation"], None, None])
+        lines.append(["none", protocol.unlearned, untrained["validation"], None, None])
     return Table(
         ["loss", "mode", "validation", "of the defaults", "chosen settings"], lines,
         "Tuning: MAP@R on held-out training classes (percent)",
@@ -242,7 +248,7 @@ def _forest(protocol: Protocol, name: str, rows: Sequence[Row], untrained: Mappi
     def draw() -> Figure:
         differences = [None if row.differences is None else row.differences["map@r"] for row in rows]
         reference = None if untrained is None else untrained["map@r"]
-        words = "MAP@R (%)" if untrained is None else "MAP@R (%); line: frozen features"
+        words = "MAP@R (%)" if untrained is None else f"MAP@R (%); line: {protocol.unlearned}"
         panels = [
             Panel(words, [row.scores["map@r"] for row in rows], reference),
             Panel("difference to the baseline", differences, 0.0),

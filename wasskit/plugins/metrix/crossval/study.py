@@ -155,7 +155,7 @@ class Study:
         ]  # fmt: skip
 
     def untrained(self) -> dict[str, float] | None:
-        """Scores of the frozen trunk's features as they are, and their ``validation`` on the folds of the tuning."""
+        """Scores of the frozen trunk's features, or of raw pixels, unchanged; ``validation``: on the tuning's folds."""
         model = self.trunk.untrained(self._folds("tuning"))
         if model is None:
             return None
