@@ -42,6 +42,23 @@ def test_what_a_logarithmic_axis_cannot_show_is_known_before_drawing(
     assert fig.axes[0].get_yscale() == ("linear" if linear else "log")
 
 
+@pytest.mark.parametrize(
+    ("heights", "labels"),
+    [((4.0, 63.0), {"5", "10", "20", "50"}), ((0.002, 700.0), {"0.01", "0.1", "1", "10", "100"}), ((2e-5, 0.5), None)],
+)
+def test_ticks_of_a_logarithmic_axis_are_plain_where_short(
+    heights: tuple[float, float], labels: set[str] | None
+) -> None:
+    fig = draw_curves([Panel.of_run("loss", {"a": dict(enumerate(heights, 1))})], LOOK, log_y=True)
+    fig.canvas.draw()
+    ax = fig.axes[0]
+    low, high = ax.get_ylim()
+    texts = {text.get_text() for text in ax.get_yticklabels() if low <= text.get_position()[1] <= high}
+    assert any("10^" in text for text in texts) if labels is None else labels <= texts
+    if labels is not None:
+        assert not any(text.get_text() for text in ax.get_yticklabels(minor=True))
+
+
 def test_spectra_count_their_zeros_and_stand_beside_references() -> None:
     fig = draw_spectra({"x": [-1.0, -1.01, -math.inf]}, LOOK, references={"uniform": [-1.1, -1.1, -1.1]})
     (ax,) = fig.axes

@@ -30,14 +30,20 @@ def short_numbers(ax: Axes, axis: Literal["x", "y"]) -> None:
 
 
 def log_axis(ax: Axes, low: float, high: float) -> None:
-    """A logarithmic axis; within a decade its ticks are plain numbers."""
-    from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+    """A logarithmic axis; within a decade, and where they are short, its ticks are plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
     ax.set_yscale("log")
     if high < 10 * low:
         ax.yaxis.set_major_locator(MaxNLocator(5))
         ax.yaxis.set_major_formatter(ScalarFormatter())
         ax.yaxis.set_minor_locator(NullLocator())
+    elif low >= 1e-3 and high <= 1e4:
+        # Two decades have one or two powers of ten alone.
+        few = high < 100 * low
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def log2_axis(ax: Axes, numbers: Sequence[int]) -> None:

@@ -15,6 +15,7 @@ from wasskit import TransportMap
 from wasskit.errors import UserError
 from wasskit.models.export import save_weights
 from wasskit.ot import gaussian_maps
+from wasskit.plugins.w2gn.clouds.data import Pair
 from wasskit.plugins.w2gn.experiments.apply import SavedMap
 from wasskit.plugins.w2gn.maps import load_map
 
@@ -43,6 +44,16 @@ def test_between_gaussians_the_start_is_the_answer() -> None:
     for name in ("w2_dual", "w2_displacement", "w2_gaussian", "w2_discrete"):
         assert maps.scores_[name] == pytest.approx(exact, rel=0.03), name
     assert abs(maps.scores_["w2_dual"] - exact) < 4 * maps.scores_["w2_dual_error"]
+
+
+def test_a_fit_that_never_gained_says_so_and_not_what_the_start_gains_on_itself() -> None:
+    """Thirty rows in 16 dimensions are learned by heart from the first steps on."""
+    maps = TransportMap(steps=20, lr=0.1, hidden=(16, 8), discrete_rows=16)
+    x, y = (torch.from_numpy(draw(30, 16, seed=seed)) for seed in (0, 1))
+    fitted, _ = maps._fitted(Pair(x, y, ("X", "Y")))
+    assert fitted.kept is not None
+    assert not fitted.kept.trained
+    assert "at no evaluation did training gain" in fitted.kept.note()
 
 
 @pytest.mark.slow

@@ -57,6 +57,10 @@ def test_the_true_map_is_kept_and_a_wrong_one_is_not() -> None:
     torch.testing.assert_close(maps.forward_map(x.float()), x.float())
     assert "the answer" in kept.note()
     assert kept.as_dict()["kept"] == "start"
+    assert "training gains -" in kept.note()
+    never = kept._replace(gained=False)
+    assert "at no evaluation did training gain" in never.note()
+    assert "standard error" not in never.note(), "the gain of the start over itself"
 
 
 def test_one_good_map_of_two_is_not_enough() -> None:

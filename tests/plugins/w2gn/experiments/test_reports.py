@@ -12,7 +12,7 @@ from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.experiments.gaussians import gaussian_pair
 from wasskit.plugins.w2gn.experiments.pairs import dimensions_report
 from wasskit.plugins.w2gn.experiments.toy import Toy
-from wasskit.report import write
+from wasskit.report import Table, write
 
 
 def test_a_map_is_judged_without_a_command_line(
@@ -28,6 +28,14 @@ def test_a_map_is_judged_without_a_command_line(
     assert report.result["final"]["test/cycle_error"] < 1e-6
     assert report.result["final"]["test/modes_of"] == 8
     assert dict(toy.report(identity, report.result["final"]).result) == dict(report.result)
+    (table,) = report.tables
+    assert isinstance(table, Table)
+    assert dict(table.rows)["  of the target"] == f"{report.result['final']['test/near_modes_target']:.2f}"
+    assert "  forward, under the Gaussian map" not in dict(table.rows), "the identity is where this one began"
+    (begun,) = toy.report(W2GN.dense(2, hidden=(4,), start=(toy.x, toy.y))).tables
+    assert isinstance(begun, Table)
+    start = dict(begun.rows)
+    assert start["  forward, under the Gaussian map"] == pytest.approx(start["energy distance, forward"], rel=1e-4)
     written = write(report, tmp_path)
     assert [path.name for path in written] == ["transport.npz", "maps.png", "energy.png"]
     with np.load(tmp_path / "transport.npz") as clouds:

@@ -103,6 +103,7 @@ def finished(task: CloudTask, clouds: Clouds) -> Fitted:
     maps, kept = task.averaged, None
     if task.kept is not None:
         maps, kept = better_of(task.kept, *task.points, candidates=max(int(task.get_buffer("candidates")), 1))
+        kept = kept._replace(gained=float(task.get_buffer("most")) > 0)
     maps = maps.eval()
     source, target = clouds.source, clouds.target
     device = next(maps.parameters()).device

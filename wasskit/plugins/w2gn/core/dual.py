@@ -82,13 +82,21 @@ class Gain(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Whether the trained maps are kept or the Gaussian start, and the gain that decided."""
+    """Whether the trained maps are kept or the Gaussian start, and the gain that decided; ``gained``: whether there
+    were trained maps to decide on, which an evaluation had found better than the start."""
 
     trained: bool
     gain: Gain
+    gained: bool = True
 
     def note(self) -> str:
         """The decision in words."""
+        if not self.gained:
+            return (
+                "The Gaussian start is the answer, as far as can be told, and is kept: at no evaluation did training "
+                f"gain in dual value over it, on {self.gain.points:,} points to choose by. --keep end keeps what "
+                "training ends with."
+            )
         forward, inverse = (
             f"{mean.value:+.2g} {way} (standard error {mean.error:.1g})"
             for way, mean in (("forward", self.gain.forward), ("back", self.gain.inverse))

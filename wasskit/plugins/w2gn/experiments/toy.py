@@ -12,6 +12,7 @@ from wasskit.data.catalog import MEASURES
 from wasskit.data.toy import Measure, Whitening, measure, modes, normal
 from wasskit.errors import UserError
 from wasskit.ot.energy import energy_distance, random_directions
+from wasskit.plugins.w2gn.core.dual import gaussian_start
 from wasskit.plugins.w2gn.core.evaluation import flat, map_scores
 from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.figures import History, arrays, draw_history
@@ -79,17 +80,19 @@ class Toy:
             history: metrics over the steps of the training.
         """
         final = flat(self.scores(transport)) if final is None else final
+        start = self._under_the_start(transport)
         rows: list[list[Any]] = [
             ["energy distance, forward", final["test/energy_forward"]],
             ["energy distance, inverse", final["test/energy_inverse"]],
+            *([] if start is None else [["  forward, under the Gaussian map", start]]),
             ["  between two samples of the target (rms)", final["test/energy_floor"]],
-            ["forward and back, % of the variance", final["test/cycle_error"]],
+            ["forward and back, % of the variance", f"{final['test/cycle_error']:.2f}"],
             ["half squared W2 distance", final["test/half_w2"]],
         ]
         if "test/modes" in final:
             rows.append([f"modes reached, of {final['test/modes_of']:.0f}", f"{final['test/modes']:.0f}"])
-            rows.append(["points within 3 std of a mode, %", final["test/near_modes"]])
-            rows.append(["  of the target", final["test/near_modes_target"]])
+            rows.append(["points within 3 std of a mode, %", f"{final['test/near_modes']:.2f}"])
+            rows.append(["  of the target", f"{final['test/near_modes_target']:.2f}"])
         figures = draw_history(
             "energy",
             history,
@@ -104,6 +107,14 @@ class Toy:
             figures = {"maps": lambda: draw_maps(clouds)} | figures
         table = Table(["on test points", "value"], rows, title=" to ".join(self.names), digits=5)
         return Report({"final": dict(final)}, tables=[table], files=files, figures=figures)
+
+    def _under_the_start(self, transport: W2GN) -> float | None:
+        """The energy distance to the target under the map of the fitted Gaussians, where the training began at it."""
+        if transport.coordinates is None:
+            return None
+        with torch.no_grad():
+            mapped = gaussian_start(transport).forward_map(self.x)
+        return float(energy_distance(mapped, self.y, self.directions))
 
     def clouds(self, transport: W2GN) -> dict[str, Tensor]:
         """Test points in the plane and their images, and a regular grid with its image."""
