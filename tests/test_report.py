@@ -120,6 +120,15 @@ def test_a_file_gets_one_table_of_any_width() -> None:
     assert lines[-1] == ["a", *(f"{i:.2f}" for i in range(20))]
 
 
+def test_what_is_said_once_is_said_once_by_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        console.configure()
+        for _ in range(2):
+            console.log_once("a note")
+        console.log_once("another")
+        assert capsys.readouterr().err == "a note\nanother\n"
+
+
 def test_other_ranks_neither_write_nor_print(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ import re
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
@@ -30,6 +30,7 @@ class _State:
     quiet: bool = False
     verbose: bool = False
     json: bool = False
+    said: set[str] = field(default_factory=set)
 
 
 _state = _State()
@@ -38,6 +39,7 @@ _state = _State()
 def configure(*, quiet: bool = False, verbose: bool = False, json: bool = False) -> None:
     """Set how much is printed, for the command that is running."""
     _state.quiet, _state.verbose, _state.json = quiet, verbose, json
+    _state.said.clear()
 
 
 def is_verbose() -> bool:
@@ -79,6 +81,13 @@ def log(message: str) -> None:
     """Say what is going on (stderr; nothing with ``--quiet`` or on other ranks)."""
     if not _state.quiet and is_main_process():
         stderr().print(message)
+
+
+def log_once(message: str) -> None:
+    """:func:`log`, but for what this command has said so before."""
+    if message not in _state.said:
+        _state.said.add(message)
+        log(message)
 
 
 def warn(message: str) -> None:

@@ -7,10 +7,14 @@ import pytest
 import scipy
 from scipy import stats
 
-from wasskit.evaluation.intervals import Estimate, holm, mean_interval, paired_difference
+from wasskit.evaluation.intervals import Estimate, holm, mean_interval, p_text, paired_difference
 
 #: Quantiles of older versions of SciPy (1.11, say) are off by up to 1e-8.
 EXACT = tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 17)
+
+
+def test_a_small_p_value_is_a_bound() -> None:
+    assert [p_text(p) for p in (1.0, 0.0449, 0.001, 0.00099, 0.0)] == ["1.000", "0.045", "0.001", "< 0.001", "< 0.001"]
 
 
 def test_an_interval_by_hand() -> None:

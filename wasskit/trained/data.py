@@ -76,7 +76,7 @@ def open_split(model: Described, config: ModelDataOptions, split: str) -> ImageD
         image_size=description["image_size"],
     )
     for note in found.notes:
-        console.log(console.escape(note))
+        console.log_once(console.escape(note))
     return fitted(found, description)
 
 

@@ -186,6 +186,13 @@ def test_it_is_told_what_is_kept_and_why(
     assert re.search(said, " ".join(capsys.readouterr().err.split()))
 
 
+@pytest.mark.parametrize(("blend", "said"), [(0.0, "Nothing of what is learned"), (0.5, "Of what is learned 0.5 will")])
+def test_nothing_that_is_kept_of_known_classes_is_told_in_words(blend: float, said: str) -> None:
+    told = blending._told(blend, Vectors(vectors(20), torch.arange(20) % 10), known=True)
+    assert told.startswith(said)
+    assert "(--classes known)" in told
+
+
 @pytest.mark.parametrize(
     ("classes", "test", "known"),
     [("auto", [0, 1], True), ("auto", [0, 9], False), ("auto", None, False), ("new", [0], False), ("known", [9], True)],

@@ -285,6 +285,7 @@ def test_a_sweep_trains_tabulates_and_goes_on(run_cli: Cli, words: Words, tmp_pa
 
 def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: Path) -> None:
     """By hand: two seeds; the independent networks' dimensions are joined and averaged before the seeds are."""
+    from wasskit.plugins.mrl import results
     from wasskit.plugins.mrl.grid import plan_points
     from wasskit.plugins.mrl.options import TrainingOptions
     from wasskit.plugins.mrl.results import collect, differences, rows_table
@@ -314,6 +315,10 @@ def test_results_are_collected_over_seeds_and_independent_dimensions(tmp_path: P
     assert [one.mean for one in found if one.dim != 4] == pytest.approx([-20, -5, -12.5])
     assert [one.p for one in found if one.dim in (2, 4)] == [None, None]
     assert [one.p for one in found if one.dim in (8, 0)] == pytest.approx([0.5, 1 - 2 / math.pi * math.atan(5)])
+    # A grid of seeds alone has one setting without a name.
+    table = results._differences_table(replace(mwrl, settings={}), found, "top-1", (2, 8))
+    assert table.title == "top-1, difference to all (p of the paired t-test over 2 seeds)"
+    assert table.rows == [["independent", "-20.00 (-)", "-5.00 (0.500)", "-12.50 (0.126)"]]
 
 
 @pytest.mark.slow

@@ -236,7 +236,7 @@ def cascade_report(
     }
     table = costs_table(
         f"{test.dataset}/{test.name}, {len(test):,} {test.things}", [*single, *cascades],
-        METRICS.headings("top1", "mean_dim"), "dimension or threshold", unit=("kFLOPs per image", 1e3),
+        METRICS.headings("top1", "mean_dim"), "dimension or threshold", unit=("k multiply-adds", 1e3),
         reference=single[-1],
     )  # fmt: skip
 

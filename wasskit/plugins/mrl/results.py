@@ -203,7 +203,7 @@ def _differences_table(first: Row, found: Sequence[Difference], heading: str, di
         return None if one is None else f"{one.mean:+.2f} ({'-' if one.p is None else p_text(one.p)})"
 
     lines = [[name, *(text(own.get(d)) for d in (*dims, 0))] for name, own in by_row.items()]
-    title = f"{heading}, difference to {first.name} (p of the paired t-test over {first.seeds} seeds)"
+    title = f"{heading}, difference to {first.name or 'all'} (p of the paired t-test over {first.seeds} seeds)"
     return Table(["setting", *map(str, dims), "mean"], lines, title)
 
 

@@ -75,6 +75,11 @@ def _among(test: Vectors | None, vectors: Vectors) -> bool:
 
 def _told(blend: float, vectors: Vectors, known: bool) -> str:
     assert vectors.labels is not None
+    if known and blend == 0:
+        return (
+            "Nothing of what is learned will be kept (--blend 0): in a trial the start served vectors of the same "
+            "classes (--classes known) no worse."
+        )
     if known:
         return f"Of what is learned {blend:g} will be kept (--blend), as it serves the same classes (--classes known)."
     if len(vectors.labels.unique()) < FEWEST:
