@@ -9,6 +9,8 @@ from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import RunOptions, TrainingDeviceOptions
 
+_SOLVED, _UNSOLVED = {"refine": ("lbfgs", "newton")}, {"refine": ("none",)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PotentialOptions(OptionGroup):
@@ -43,8 +45,9 @@ class PotentialOptions(OptionGroup):
         absent="end",
     )
     pretrain_steps: int = option(
-        2000, help="Steps of training to the identity, for --start pretrain.", panel="Potentials", min=1
-    )
+        2000, help="Steps of training to the identity.", panel="Potentials", min=1,
+        counts_with={"start": ("pretrain",)},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ class ObjectiveOptions(OptionGroup):
         panel="Objective",
     )
     refine_evaluations: int = option(
-        10, help="Evaluations of the potential per solved conjugate.", panel="Objective", min=1
+        10, help="Evaluations of the potential per solved conjugate.", panel="Objective", min=1, counts_with=_SOLVED
     )
     cycle: float = option(
         1.0,
@@ -66,8 +69,11 @@ class ObjectiveOptions(OptionGroup):
         panel="Objective",
         flag="--lambda",
         above=0,
+        counts_with=_UNSOLVED,
     )
-    cycle_source: float = option(0.0, help="Weight of the cycle term on the source side.", panel="Objective", min=0)
+    cycle_source: float = option(
+        0.0, help="Weight of the cycle term on the source side.", panel="Objective", min=0, counts_with=_UNSOLVED
+    )
     dual: Literal["source", "target"] = option(
         "source",
         help="Whose potential the dual problem is written in: the source's, which makes the inverse images of the "
