@@ -433,6 +433,28 @@ def test_each_backbone_of_a_grid_has_its_own_dimensions() -> None:
 # ----------------------------------------------------------
 
 
+def test_images_of_one_class_are_refused_and_not_told_apart_at_100_percent(
+    run_cli: Cli, words: Words, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos" / "faces"
+    folder.mkdir(parents=True)
+    for number in range(10):
+        Image.new("RGB", (16, 16), (25 * number, 0, 0)).save(folder / f"{number}.png")
+    options = (
+        "--data-root",
+        tmp_path / "photos",
+        "--image-size",
+        "16",
+        "--batch-size",
+        "4",
+        "--run-dir",
+        tmp_path / "r",
+    )
+    result = run_cli("mrl", "train", "--epochs", "1", "--dataset", "imagefolder", *options)
+    assert result.exit_code == 2, result.stderr
+    assert "are of one class, faces: there is nothing to tell apart" in words(result.stderr)
+
+
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [

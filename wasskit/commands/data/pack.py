@@ -54,7 +54,7 @@ def body(config: DataPack, invocation: Invocation) -> Mapping[str, Any]:
     found: list[dict[str, Any]] = []
     for dataset in _splits(config):
         for note in dataset.notes:
-            console.log(console.escape(note))
+            console.log_once(console.escape(note))
         side = config.size or with_margin(dataset.image_size)
         packed = pack_split(
             dataset, config.out, side=side, workers=config.reading.workers, overwrite=config.files.overwrite,

@@ -101,7 +101,16 @@ class MrlModel:
 
 
 def describe(config: TrainingOptions, dataset: ImageDataset) -> dict[str, Any]:
-    """The description of the model that a configuration trains on a data set (``dims`` None: by its width)."""
+    """The description of the model that a configuration trains on a data set (``dims`` None: by its width).
+
+    Raises:
+        UserError: the images are all of one class, of which every classifier is right.
+    """
+    if len(dataset.classes) == 1:
+        raise UserError(
+            f"All images of {dataset.name} are of one class, {dataset.classes[0]}: there is nothing to tell apart. "
+            "Name the folder that holds the class folders by --data-root, or train without labels (wasskit ssl)."
+        )
     return {
         **describe_images("mrl", config.model, dataset, large=LARGE),
         "embedding": config.method.embedding,
