@@ -167,6 +167,8 @@ def test_pretrained_weights_come_from_the_cache_or_not_at_all(tmp_path: Path, mo
 
 @pytest.mark.slow
 def test_names_that_do_not_exist_are_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no backbone 'small-net': there are tiny and those of .*installed packages"):
+        build_backbone("small-net", image_size=32)
     with pytest.raises(UserError, match=r"no backbone 'resnet81' .did you mean .*resnet18"):
         build_backbone("resnet81", image_size=32)
     with pytest.raises(UserError, match="no stem 'smal'"):

@@ -280,7 +280,8 @@ def _timm_backbone(
 
     if not timm.is_model(bare.split(".")[0]):
         names = [*catalog.backbone_names(), *timm.list_models()]
-        raise UserError(f"there is no backbone '{name}'{catalog.nearest(name, names)}.")
+        known = "tiny and those of torchvision, of timm and of installed packages that add some (wasskit.backbones)"
+        raise UserError(f"there is no backbone '{name}'{catalog.nearest(name, names) or f': there are {known}'}.")
     published = timm.get_pretrained_cfg(bare)
     options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
     if published is not None and published.fixed_input_size and published.input_size[-1] != image_size:

@@ -83,6 +83,12 @@ def test_a_difference_within_chance_is_said_to_be_one(tmp_path: Path, recall: fl
     parts = MetricSplits(queries, None, queries, None)
     report = training_report("fake", parts, {"Metrix": run.metrics(), "baseline": rows}, {}, {})
     assert [f"differ by {recall - 70:+.2f} points" in note for note in report.notes] == [True] * said
+    assert not any("MAP@R" in note for note in report.notes)
+    for each, value in ((log, 30.0), (tmp_path / "r" / "metrics.csv", 36.5)):
+        each.write_text(each.read_text() + f"4,40,test,map@r,{value}\n")
+    runs = {name: RunDirectory.open(tmp_path / folder).metrics() for name, folder in (("Metrix", "r"), ("b", "s"))}
+    notes = training_report("fake", parts, runs, {}, {}).notes
+    assert ["Their MAP@R differ by +6.50." in note for note in notes] == [True] * said
 
 
 def test_recall_is_drawn_with_its_standard_errors(tmp_path: Path) -> None:

@@ -104,20 +104,22 @@ def _below_pixels(epochs: Mapping[str, Mapping[str, Any]], pixels: Mapping[str, 
 
 
 def _no_difference(epochs: Mapping[str, Mapping[str, Any]], first: str, other: str, queries: int) -> str | None:
-    """That two recalls of one run each are closer than chance, if they are.
+    """That two recalls of one run each are closer than chance, if they are; how far the finer MAP@R is apart.
 
     Chance is two standard errors of the difference of two shares of as many queries; that of weights and batches comes
     on top.
     """
-    last = [epochs[name]["last"]["metrics"]["recall@1"] for name in (first, other) if "last" in epochs[name]]
-    if len(last) < 2:
+    found = [epochs[name]["last"]["metrics"] for name in (first, other) if "last" in epochs[name]]
+    if len(found) < 2:
         return None
+    last = [metrics["recall@1"] for metrics in found]
     chance = 2 * math.hypot(*(_standard_error(p, queries) for p in last))
     if abs(last[0] - last[1]) > chance:
         return None
+    beside = f" Their MAP@R differ by {found[0]['map@r'] - found[1]['map@r']:+.2f}." if "map@r" in found[0] else ""
     return (
         f"The last recall@1 of {first} and of {other} differ by {last[0] - last[1]:+.2f} points: less than by chance "
-        f"alone ({chance:.1f} for so many queries), so that one run does not tell which is better. "
+        f"alone ({chance:.1f} for so many queries), so that by it one run does not tell which is better.{beside} "
         "`wasskit metrix crossval` compares them over folds and repeats."
     )
 
