@@ -122,6 +122,21 @@ def test_a_narrow_terminal_cuts_nothing_off(
         assert f.option.positional or f.option.hidden or re.search(rf"^│ [* ]*{f.flag} ", shown, re.MULTILINE), f.flag
 
 
+@pytest.mark.parametrize("path", COMMANDS)
+def test_choices_are_not_broken_within_one(
+    path: str, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer import rich_utils
+
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 80)
+    words = re.split(r"[\s|│]+", run_cli(*path.removeprefix("wasskit ").split(" "), "--help").stdout)
+    for f in fields_of(COMMANDS[path].options):
+        if f.option.hidden or f.option.metavar or f.option.positional:
+            continue
+        for choice in f.option.choices or f.kind.choices or ():
+            assert choice in words or "-" in choice, (f.flag, choice)
+
+
 def test_words_for_a_default_are_not_kept_beside_a_value() -> None:
     """A command that gives an inherited option a value of its own must not go on showing the group's words for it."""
     for path, command in COMMANDS.items():

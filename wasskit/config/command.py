@@ -26,6 +26,10 @@ _LAUNCH = {"nproc": 1, "nnodes": 1, "max_restarts": 0}
 """The options that ask for processes, and what they are without."""
 
 
+_WIDEST = 12
+"""Letters of the choices of an option that fit a line of its help in a terminal of 80 columns."""
+
+
 @dataclass(frozen=True)
 class Invocation:
     """How a command was called."""
@@ -291,6 +295,8 @@ def _typer_parameter(f: Field, command: str) -> Any:
     metavar = o.metavar or f.kind.metavar
     if o.choices and not o.metavar:
         metavar = "|".join(o.choices)
+    if len(metavar) > _WIDEST:  # wrapped between its choices, not within one
+        metavar = metavar.replace("|", " | ")
     if o.positional:
         # A list's default is the configuration's own: older Click knows none for arguments that take many values.
         default: Any = ... if f.required else (None if f.kind.sequence else f.default)
