@@ -344,7 +344,7 @@ def test_a_second_sweep_on_a_folder_is_refused(run_cli: Cli, words: Words, tmp_p
     assert refused.exit_code == 2
     assert f"Another process (process {other.pid} on" in words(refused.stderr)
     assert (folder / "summary.json").is_file()
-    assert run_cli("mrl", "sweep", "seed=3", *options, "--run-dir", folder).exit_code == 1
+    assert run_cli("mrl", "sweep", "seed=3", *options, "--run-dir", folder).exit_code == 2
     assert not (folder / "summary.json").exists()
 
 
@@ -352,7 +352,7 @@ def test_a_second_sweep_on_a_folder_is_refused(run_cli: Cli, words: Words, tmp_p
 def test_a_failed_training_is_named(run_cli: Cli, words: Words, tmp_path: Path) -> None:
     options = ("--dataset", "imagefolder", "--data-root", tmp_path / "nowhere", "--backbone", "tiny")
     result = run_cli("mrl", "sweep", "seed=3", *options, "--run-dir", tmp_path / "sweep")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "1 of 1 trainings failed, first seed-3" in words(result.stderr)
     assert "nowhere" in (tmp_path / "sweep" / "failed.json").read_text()
     assert "nowhere" in words(result.stderr)
