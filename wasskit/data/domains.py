@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wasskit.data.catalog import CARDS, DOMAINS
 from wasskit.data.registry import load_dataset
 from wasskit.errors import UserError
+from wasskit.system.hints import did_you_mean
 
 SIDE = 28
 """Side of the images of all domains, in pixels."""
@@ -38,6 +40,10 @@ def load_domain(name: str, root: str | os.PathLike[str] | None = None) -> Domain
     """
     if name in ("digits-a", "digits-b"):
         return digit_half(name)
+    if name not in CARDS:
+        known = [*dict.fromkeys([*DOMAINS, *CARDS])]
+        advice = did_you_mean(name, known)
+        raise UserError(f"no domain is called {name!r}; there are {', '.join(known)}.{advice}")
     parts = []
     for split in ("train", "test"):
         dataset = load_dataset(name, split, root=root)
