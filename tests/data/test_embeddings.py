@@ -282,6 +282,7 @@ def test_the_labels_of_a_parquet_file_are_not_taken_for_its_ids_or_groups() -> N
         ("y.npy", np.zeros((3, 1)), r"shape \(3, 1\): expected one whole number or text per vector"),
         ("y.npy", np.array([{}] * 3, dtype=object), "it holds Python objects"),
         ("y.txt", "a\nb\n", r"y\.txt has 2 labels for the 3 vectors"),
+        ("y.txt", "a\n", r"y\.txt has 1 label for the 3 vectors"),
         ("y.csv:kind", "id,label\n1,2\n", r"y\.csv has no column 'kind'; it has id, label"),
         ("y.csv", "id,kind\n1,2\n", r"y\.csv has the columns id, kind: name one, .*y\.csv:COLUMN"),
         ("y.csv:label", "id,label\n1,2\n3\n", r"y\.csv: row 2 has no column 'label'"),

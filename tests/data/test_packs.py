@@ -451,6 +451,7 @@ def test_the_commands(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
         (("{}/photos", "{}/out", "--split", "val"), "val"),
         (("{}/photos", "{}/out", "--own-classes"), "has no folders train and test whose classes are their own"),
         (("{}/photos", "{}/out", "--size", "4"), "--size"),
+        (("{}/photos", "{}/photos/a/0.png", "--workers", "0"), "0.png is a file: name another place for the pack"),
     ],
 )
 def test_what_pack_refuses(tmp_path: Path, run_cli: Callable[..., Any], words: tuple[str, ...], said: str) -> None:
@@ -459,6 +460,13 @@ def test_what_pack_refuses(tmp_path: Path, run_cli: Callable[..., Any], words: t
     assert refused.exit_code == 2
     assert said in " ".join(refused.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_folder_of_packs(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    (tmp_path / "a.pack").touch()
+    refused = run_cli("data", "verify", tmp_path / "a.pack")
+    assert refused.exit_code == 2
+    assert "is a file: name the folder" in " ".join(refused.stderr.split())
 
 
 def test_packs_for_metric_learning(tmp_path: Path, run_cli: Callable[..., Any]) -> None:

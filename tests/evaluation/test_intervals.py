@@ -7,10 +7,16 @@ import pytest
 import scipy
 from scipy import stats
 
-from wasskit.evaluation.intervals import Estimate, holm, mean_interval, p_text, paired_difference
+from wasskit.evaluation.intervals import Estimate, chance_difference, holm, mean_interval, p_text, paired_difference
 
 #: Quantiles of older versions of SciPy (1.11, say) are off by up to 1e-8.
 EXACT = tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 17)
+
+
+def test_the_chance_of_two_shares_by_hand() -> None:
+    # 2 sqrt((50 x 50 + 50 x 50) / 5000) = 2.
+    assert chance_difference(50.0, 50.0, 5000) == 2.0
+    assert chance_difference(100.0, 0.0, 10) == 0.0
 
 
 def test_a_small_p_value_is_a_bound() -> None:

@@ -53,6 +53,7 @@ def test_keys_that_vary_together() -> None:
         (["w2="], "'w2=' is not an axis"),
         (["sed=0,1"], "Did you mean 'seed'"),
         (["run_dir=a"], "Unknown key 'run_dir'"),
+        (["xyzzy=1"], "Keys are the options that --help lists"),
         (["seed=0,1", "seed=2"], "given twice"),
         (["lr=0.1,0.10"], "names a value twice"),
         (["lr=-1"], "out of range"),

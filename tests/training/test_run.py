@@ -217,3 +217,10 @@ def test_ranks_share_one_directory(tmp_path: Path) -> None:
     assert first[0] == "r-2"
     assert "already holds a run" in first[1]
     assert len(read_metrics(tmp_path / "r-2" / "metrics.csv")) == 1
+
+
+def test_a_file_in_the_place_of_a_run_directory_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "x.npy").touch()
+    for named in (RunDirectory.open, RunDirectory.find):
+        with pytest.raises(UserError, match=r"x\.npy is a file, not a run directory: name the folder"):
+            named(tmp_path / "x.npy")

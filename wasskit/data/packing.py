@@ -63,6 +63,8 @@ def pack_split(
     """
     if dataset.in_batches:
         raise UserError(f"{dataset.name} is not read from image files: it needs no packing")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name another place for the pack.")
     header = _header(dataset, side)
     path = folder / f"{dataset.split}{SUFFIX}"
     draft = folder / f".{path.name}.partial"

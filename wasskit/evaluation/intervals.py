@@ -84,6 +84,17 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def share_error(percent: float, count: int) -> float:
+    """The standard error ``sqrt(p (100 - p) / N)`` of a share in percent of ``count`` things."""
+    return math.sqrt(percent * (100 - percent) / count)
+
+
+def chance_difference(first: float, second: float, count: int) -> float:
+    """Two standard errors of the difference of two shares in percent, each of ``count`` things. A smaller difference
+    may be chance."""
+    return 2 * math.hypot(share_error(first, count), share_error(second, count))
+
+
 def p_text(p: float) -> str:
     """A p-value with three decimals; one that they would make 0 as a bound."""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"

@@ -23,6 +23,8 @@ def body(config: DataVerify, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.data.formats.pack import SUFFIX, read_pack
     from wasskit.errors import UserError
 
+    if config.folder.is_file():
+        raise UserError(f"{config.folder} is a file: name the folder that `wasskit data pack` has made.")
     paths = sorted(path for path in config.folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
     if not paths:
         raise UserError(f"{config.folder} holds no pack: make one by `wasskit data pack SOURCE {config.folder}`")

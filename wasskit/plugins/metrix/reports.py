@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from torch import Tensor
 from wasskit.data.base import ImageDataset
 from wasskit.data.metric_sets import MetricSplits
 from wasskit.evaluation.embedding import Features
+from wasskit.evaluation.intervals import chance_difference, share_error
 from wasskit.evaluation.per_query import QueryMetrics
 from wasskit.evaluation.retrieval import Backend, nearest
 from wasskit.pictures import curves, dimensions
@@ -106,14 +106,14 @@ def _below_pixels(epochs: Mapping[str, Mapping[str, Any]], pixels: Mapping[str, 
 def _no_difference(epochs: Mapping[str, Mapping[str, Any]], first: str, other: str, queries: int) -> str | None:
     """That two recalls of one run each are closer than chance, if they are; how far the finer MAP@R is apart.
 
-    Chance is two standard errors of the difference of two shares of as many queries; that of weights and batches comes
+    Chance is that of the queries (`wasskit.evaluation.intervals.chance_difference`); that of weights and batches comes
     on top.
     """
     found = [epochs[name]["last"]["metrics"] for name in (first, other) if "last" in epochs[name]]
     if len(found) < 2:
         return None
     last = [metrics["recall@1"] for metrics in found]
-    chance = 2 * math.hypot(*(_standard_error(p, queries) for p in last))
+    chance = chance_difference(last[0], last[1], queries)
     if abs(last[0] - last[1]) > chance:
         return None
     beside = f" Their MAP@R differ by {found[0]['map@r'] - found[1]['map@r']:+.2f}." if "map@r" in found[0] else ""
@@ -122,11 +122,6 @@ def _no_difference(epochs: Mapping[str, Mapping[str, Any]], first: str, other: s
         f"alone ({chance:.1f} for so many queries), so that by it one run does not tell which is better.{beside} "
         "`wasskit metrix crossval` compares them over folds and repeats."
     )
-
-
-def _standard_error(percent: float, queries: int) -> float:
-    """sqrt(p (1 - p) / N) of a share p of N queries, all in percent."""
-    return math.sqrt(percent * (100 - percent) / queries)
 
 
 def epochs_to_report(rows: Sequence[MetricRow]) -> dict[str, dict[str, Any]]:
@@ -379,7 +374,7 @@ def _recall_figure(series: Mapping[str, Mapping[int, float]], queries: int) -> F
     """Recall@K over K, one line per run or split, with two standard errors for so many queries."""
     numbers = sorted({k for values in series.values() for k in values})
     values = {
-        i: {k: Value(v, 2 * _standard_error(v, queries), 1) for k, v in own.items()}
+        i: {k: Value(v, 2 * share_error(v, queries), 1) for k, v in own.items()}
         for i, own in enumerate(series.values())
     }
     panel = dimensions.Panel(numbers, values, "K", "recall@K (%), ± 2 standard errors")

@@ -18,6 +18,7 @@ from wasskit.data.domains import Domain
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.shard import map_shards, shard_indices, shard_weight
+from wasskit.evaluation.intervals import chance_difference
 from wasskit.evaluation.retrieval import nearest
 from wasskit.evaluation.transport import gaussian_distance
 from wasskit.ot.assignment import optimal_assignment
@@ -220,6 +221,7 @@ class Adaptation:
         return Report(
             {"final": final},
             [Table(["", "1-NN", "classifier"], rows, title)],
+            notes=[_beside_the_gaussian(final, len(source.test_labels))],
             files={"classifier.pt": partial(torch.save, self.stage.classifier.state_dict())},
             figures={"features": lambda: self.draw(transport)},
         )
@@ -235,6 +237,19 @@ class Adaptation:
         }
         labels = [source.test_labels, source.test_labels, target.test_labels]
         return principal_planes(clouds, {name: own[:count] for name, own in zip(clouds, labels, strict=True)})
+
+
+def _beside_the_gaussian(final: Mapping[str, float], images: int) -> str:
+    """What the classifier's accuracies say of the map beside that of the fitted Gaussians."""
+    gaussian, mapped = final["test/classifier_gaussian"], final["test/classifier_mapped"]
+    gain, chance = mapped - gaussian, chance_difference(gaussian, mapped, images)
+    if abs(gain) <= chance:
+        return (
+            f"For the classifier the W2GN map and the Gaussian map differ by {gain:+.2f} points, less than by chance "
+            f"alone ({chance:.1f} for so many images): one run does not tell which is better."
+        )
+    kind = "better" if gain > 0 else "worse"
+    return f"For the classifier the W2GN map is {kind} than the Gaussian map by {abs(gain):.2f} points."
 
 
 def nearest_labels(queries: Tensor, references: Tensor, labels: Tensor) -> Tensor:
