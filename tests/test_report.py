@@ -107,6 +107,19 @@ def test_a_table_of_numbers_alone_keeps_its_first_column_in_every_part() -> None
     assert said.count(" dimension ") == said.count(" 2048 ") == said.count("── \n") > 1
 
 
+def test_names_of_rows_stay_whole_where_half_the_width_holds_them() -> None:
+    file = io.StringIO()
+    rows = [
+        [f"metrix/cars-multisimilarity-{mode}", "wasskit metrix train", "MultiSimilarity + Metrix on Cars-196"]
+        for mode in ("baseline", "embed")
+    ]
+    Console(width=80, force_terminal=True, color_system=None, file=file).print(
+        Table(["Recipe", "Command", "What it is"], rows, None)
+    )
+    assert all(row[0] in file.getvalue() for row in rows)
+    assert max(map(len, file.getvalue().splitlines())) <= 80
+
+
 def test_words_that_begin_with_a_number_are_words() -> None:
     columns = console.make_table(None, ["a", "b", "c"], [["8gaussians", "2 > 4 > 8", "1 of 2"]]).columns
     assert not any(numeric for _, numeric in columns)

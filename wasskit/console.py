@@ -23,6 +23,8 @@ if typing.TYPE_CHECKING:
 
 _FIGURE = re.compile(r"-|[-+]?\d[\d,.]*(?:e[-+]?\d+)?(?: ± \S+)?(?: \(.*\))?")
 """A number as a text of a table, perhaps with its deviation or its p-value."""
+_ROOMY = 60
+"""Letters of a terminal's line from which the names of a table's rows may take half of it."""
 
 
 @dataclass
@@ -189,8 +191,9 @@ class FittedTable:
             most = Measurement.get(console, options.update(width=10_000), drawn).maximum
             if console.is_terminal and most > options.max_width:
                 # Rich would shorten numbers and texts alike.
-                for column, (_, numeric) in zip(drawn.columns, (self.columns[i] for i in part), strict=True):
-                    column.width = column.min_width if numeric else None
+                for i, column in zip(part, drawn.columns, strict=True):
+                    single = i == 0 and not any(" " in row[0] for row in self.rows)
+                    column.width = column.min_width if single or self.columns[i][1] else None
                     column.min_width = None
             yield drawn
             title = None
@@ -221,7 +224,8 @@ class FittedTable:
             texts = [Text.from_markup(row[i]).plain for row in self.rows]
             words = [word for text in texts for word in ([text] if numeric else text.split())]
             longest = max((len(word) for word in words), default=0)
-            least = max([longest if numeric else min(longest, width // 5), *map(len, heading.split())])
+            room = width // (2 if i == 0 and width >= _ROOMY else 5)  # the first column names the rows
+            least = max([longest if numeric else min(longest, room), *map(len, heading.split())])
             drawn.add_column(heading, justify="right" if numeric else "left", min_width=least, overflow="fold")
         for row in self.rows:
             drawn.add_row(*(row[i] for i in part))
