@@ -40,6 +40,23 @@ def install(guide: str, module: str, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("guide", "module"), [("your-own-method.md", "rotations"), ("your-own-backbone.md", "small_net")]
+)
+def test_folders_beside_the_module_are_not_packaged_in_its_place(
+    guide: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.chdir(install(guide, module, tmp_path))
+    for beside in ("photos", "runs/mrl/digits"):
+        (tmp_path / beside).mkdir(parents=True)
+    distribution = setuptools.Distribution()
+    distribution.parse_config_files(["pyproject.toml"])
+    distribution.set_defaults()
+    assert distribution.py_modules == [module]
+    assert not distribution.packages
+
+
 @pytest.fixture
 def carry_out(
     tmp_path: Path, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
