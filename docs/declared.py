@@ -118,7 +118,7 @@ def _meaning(f: Field) -> str:
     choices = f": {', '.join(f.choices)}" if f.choices else ""
     bounds = {"at least": f.option.min, "above": f.option.above, "at most": f.option.max, "below": f.option.below}
     limits = [f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None]
-    limits += [f"with {condition}"] if (condition := condition_phrase(f.option)) else []
+    limits += [condition] if (condition := condition_phrase(f.option)) else []
     return prose(f.option.help.rstrip(".") + choices + (f" ({', '.join(limits)})" if limits else "") + ".")
 
 

@@ -190,6 +190,8 @@ class Conditions(CommandOptions):
     group: Conditional = group(Conditional(), counts_with={"width": {}})
     loss: Literal["auto", "pairs", "proxies"] = option("auto", help="Loss.")
     fast: bool = option(False, help="Proxies.")
+    file: str | None = option(None, help="File.")
+    scale: int = option(1, help="Scale.", counts_with={"file": (None,)})
     resume: str | None = option(None, help="Resume.")
 
     def in_effect(self, name: str) -> Any:
@@ -209,7 +211,9 @@ class ConditionsOfMany(Conditions):
         (Conditions, "--margin 1", ""),
         (Conditions, "--margin 1 --loss pairs --fast", ""),
         (Conditions, "--fast", ""),
+        (Conditions, "--scale 2", ""),
         (Conditions, "--margin 1 --fast", "--margin counts with --loss pairs only; here is --loss proxies"),
+        (Conditions, "--scale 2 --file a", "--scale counts without --file only; here is --file a"),
         (Conditions, "--loss proxies --margin 0.5", "--margin counts with --loss pairs only; here is --loss proxies"),
         (Conditions, "--width 8", "--width has no effect in `wasskit test conditions`"),
         (Conditions, "--margin 1 --fast --resume run", ""),

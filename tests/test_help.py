@@ -87,8 +87,10 @@ def test_the_default_shown_is_the_one_a_run_saves(
         assert not bounds or f"({bounds})" in text, f"{path} {f.flag}: bounds"
         for other, values in (f.option.counts_with or {}).items():
             choices = next(g for g in fields_of(command.options) if g.name == other).choices
-            assert set(values) <= set(choices or ()), f"{path} {f.flag} counts with {other} {values}"
-            assert f"(with --{other.replace('_', '-')} {', '.join(values)})" in text, f"{path} {f.flag}"
+            assert set(values) - {None} <= set(choices or ()), f"{path} {f.flag} counts with {other} {values}"
+            typed = f"--{other.replace('_', '-')}"
+            condition = f"without {typed}" if None in values else f"with {typed} {', '.join(map(str, values))}"
+            assert f"({condition})" in text, f"{path} {f.flag}"
         if f.option.show_default is not None:
             assert shown is not None, f"{path} {f.flag} says nothing of its default"
             assert shown[1] == f.option.show_default, f"{path} {f.flag}"

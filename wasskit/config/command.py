@@ -290,7 +290,7 @@ def _typer_parameter(f: Field, command: str) -> Any:
     completion = _completion(f, command)
     help_text = o.help
     condition = condition_phrase(o)
-    for note in (bounds_phrase(o), condition and f"with {condition}"):
+    for note in (bounds_phrase(o), condition):
         help_text += f" [dim]({note})[/dim]" if note else ""
     metavar = o.metavar or f.kind.metavar
     if o.choices and not o.metavar:

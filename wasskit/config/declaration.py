@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 G = TypeVar("G", bound="OptionGroup")
 Completer = Callable[[str], Iterable[str | tuple[str, str]]]
-CountsWith = Mapping[str, Sequence[str]]
+CountsWith = Mapping[str, Sequence[str | None]]
 """Names of options -> their values with any of which an option counts; empty: it counts nowhere in the command."""
 
 
@@ -103,8 +103,9 @@ def option(
         show_default: words for a default that is computed.
         optional_value: what the option means when it is given without a value.
         hidden: accepted as in earlier versions, but of no effect and not shown.
-        counts_with: the values of another option that it counts with, ``{"start": ("pretrain",)}``: on the command line
-            of a new run it is refused beside others (`OptionGroup.in_effect`).
+        counts_with: the values of another option that it counts with, ``{"start": ("pretrain",)}``; None among
+            them: where that option has no value. On the command line of a new run it is refused beside others
+            (`OptionGroup.in_effect`).
         former: the name that the option had in earlier versions, which recipes, saved runs and command lines may still
             use; with what its values meant where they were other ones, ``{"batch_norm": {"sync": True}}``.
         absent: what runs did before there was the option, where that is not the default: its value when a run that was

@@ -206,7 +206,7 @@ def refuse_idle(config: CommandOptions, given: Collection[str], command: str) ->
         if not any(here[name] in values for name, values in needed.items()):
             now = ", ".join(_as_typed(fields[name], display(value), given) for name, value in here.items())
             raise UserError(
-                f"{f.flag} counts with {condition_phrase(f.option)} only; here is {now}: leave it out or change that."
+                f"{f.flag} counts {condition_phrase(f.option)} only; here is {now}: leave it out or change that."
             )
 
 

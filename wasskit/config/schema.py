@@ -243,10 +243,15 @@ def _check(f: Field, value: Any, where: str) -> Any:
 
 
 def condition_phrase(o: Option) -> str:
-    """What an option counts with, as it would be typed; empty if nothing is asked for."""
-    return " or ".join(
-        f"--{name.replace('_', '-')} {', '.join(values)}" for name, values in (o.counts_with or {}).items()
-    )
+    """What an option counts with, ``with --start pretrain`` or ``without --images``; empty if nothing is asked for."""
+    phrases: dict[str, list[str]] = {"with": [], "without": []}
+    for name, values in (o.counts_with or {}).items():
+        flag, words = f"--{name.replace('_', '-')}", [value for value in values if value is not None]
+        if words:
+            phrases["with"].append(f"{flag} {', '.join(words)}")
+        if None in values:
+            phrases["without"].append(flag)
+    return " or ".join(f"{word} {' or '.join(found)}" for word, found in phrases.items() if found)
 
 
 def bounds_phrase(o: Option) -> str:

@@ -335,6 +335,8 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
         (("gaussians", "--cycle-source", "3"), "--cycle-source counts with --refine none only"),
         (("domain", "--refine-evaluations", "3"), "counts with --refine lbfgs, newton only; here is --refine none"),
         (("benchmark", "--refine", "none", "--refine-evaluations", "3"), "counts with --refine lbfgs, newton only"),
+        (("latent", "--images", "photos", "--dataset", "mnist"), "--dataset counts without --images only; here is"),
+        (("style", "--images", "photos", "--patches", "32"), "--patches counts without --images only; here is"),
         (("toy", "--pretrain-steps", "3"), "--pretrain-steps counts with --start pretrain only"),
         (("toy", "--betas", "0.9"), "expected two numbers"),
         (("color", "one.png"), "Two photographs are needed"),

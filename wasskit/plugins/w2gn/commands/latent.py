@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasskit.candidates import complete_local_paths
-from wasskit.config import Command, Invocation, option
+from wasskit.config import Command, Invocation, group, option
 from wasskit.errors import UserError
 from wasskit.options import DataOptions
 from wasskit.plugins.w2gn.options import StagedOptions, StepOptions
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class W2gnLatent(StagedOptions):
     """Options of ``wasskit w2gn latent``."""
 
-    data: DataOptions = DataOptions()
+    data: DataOptions = group(
+        DataOptions(), counts_with={key: {"images": (None,)} for key in ("dataset", "data_root", "download", "corrupt")}
+    )
     training: StepOptions = StepOptions(batch_size=512, steps=1000, lr=3e-4)
 
     images: Path | None = option(

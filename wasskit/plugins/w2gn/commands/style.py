@@ -39,7 +39,9 @@ class W2gnStyle(TransportOptions):
         show_default="patches of scikit-learn's two photographs",
     )  # fmt: skip
     image_size: int = option(24, help="Side of the images in pixels.", panel="Data", min=8, max=512)
-    patches: int = option(2048, help="Patches of each photograph, without --images.", panel="Data", min=16)
+    patches: int = option(
+        2048, help="Patches of each photograph.", panel="Data", min=16, counts_with={"images": (None,)}
+    )
     width: int = option(16, help="Channels of the convolutions (128 as published).", panel="Potentials", min=1)
 
     def validate(self) -> None:
