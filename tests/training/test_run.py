@@ -173,8 +173,10 @@ def test_damaged_records_are_named_and_do_not_stop_a_resume(tmp_path: Path) -> N
 
 def test_a_name_that_is_no_text_is_refused_and_nothing_stays(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not valid UTF-8"):
-        RunDirectory.create(tmp_path / "r", command="mrl train", options={"data_root": "n\udcff"}, argv=[])
-    assert not (tmp_path / "r").exists()
+        RunDirectory.create(
+            tmp_path / "runs" / "mrl" / "r", command="mrl train", options={"data_root": "n\udcff"}, argv=[]
+        )  # fmt: skip
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_may_be_named_like_a_checkpoint(tmp_path: Path) -> None:

@@ -36,7 +36,14 @@ def test_a_wrong_request_leaves_no_run_directory(run_cli: Callable[..., Any], tm
     result = run_cli("mrl", "train", "--batch-size", "5000")
     assert result.exit_code == 2
     assert "5000" in result.stderr
-    assert not list((tmp_path / "runs").rglob("config.toml"))
+    assert "Run directory" not in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_was_there_before_a_wrong_request_stays(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    assert run_cli("mrl", "train", "--batch-size", "5000").exit_code == 2
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_gpu_is_set_up_for_the_session_alone(monkeypatch: pytest.MonkeyPatch) -> None:

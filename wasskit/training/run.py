@@ -45,6 +45,7 @@ class RunDirectory:
         self._metrics = MetricsFile(path / "metrics.csv")
         self._noted: list[dict[str, Any]] | None = None
         self.at_start: Callable[[], None] | None = None
+        self._above: list[Path] = []
 
     # --- Making and opening -------------------------------------------------------------------------------------------
 
@@ -80,19 +81,26 @@ class RunDirectory:
         document = _without_none({"command": command, "options": options, **({"paper": paper} if paper else {})})
         made: Path | None = None
         refusal: str | None = None
+        above: list[Path] = []
         if is_main():
+            above = [folder for folder in Path(path).parents if not folder.exists()]
             try:
                 made = _make(Path(path), numbered, command, resumable)
                 run = cls(made, document)
+                run._above = above
                 run._write_start(seed, device, argv)
             except WasskitError as error:
                 refusal = str(error)
-                if made is not None:
+                if made is None:
+                    _remove_empty(above)
+                else:
                     run.remove_if_empty()
         made, refusal = broadcast_object((made, refusal))
         if made is None or refusal is not None:
             raise UserError(refusal or f"Cannot make {path}.")
-        return cls(made, document)
+        run = cls(made, document)
+        run._above = above
+        return run
 
     @classmethod
     def open(cls, path: Path | str, *, plugin: str | None = None) -> RunDirectory:
@@ -264,12 +272,14 @@ class RunDirectory:
         return holder(self.path / LOCK)
 
     def remove_if_empty(self) -> None:
-        """Remove the directory if no step of the run has been recorded and nothing was saved or drawn."""
+        """Remove the directory if no step of the run has been recorded and nothing was saved or drawn, and the folders
+        above it that were made for it, as far as they are empty."""
         started = {"config.toml", "environment.json", "metrics.csv", LOCK}
         files = {path for path in self.path.rglob("*") if path.is_file()}
         drafts = {path for path in files if path.parent.name == "tensorboard"}
         if {path.name for path in files - drafts} <= started and not self.metrics():
             shutil.rmtree(self.path, ignore_errors=True)
+            _remove_empty(self._above)
 
     def _write_start(self, seed: int | None, device: Any, argv: Sequence[str] | None) -> None:
         _write_configuration(self.path, self.document)
@@ -308,7 +318,7 @@ def _make(path: Path, numbered: bool, command: str, resumable: bool) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         for candidate in numbered_names(path) if numbered else [path]:
             try:
-                candidate.mkdir()
+                candidate.mkdir(parents=True)  # again: a run that was refused may have removed its own just now
             except FileExistsError:
                 if numbered:
                     continue
@@ -319,6 +329,13 @@ def _make(path: Path, numbered: bool, command: str, resumable: bool) -> Path:
                     raise UserError(_refusal(path, command, resumable)) from None
             return candidate
     raise AssertionError("unreachable")
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, up to one that others use too."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _refusal(path: Path, command: str, resumable: bool) -> str:

@@ -167,7 +167,8 @@ def training_session(config: C, invocation: Invocation, *, name: str) -> Iterato
                 seed=options.seed, device=device, argv=invocation.argv,
             )  # fmt: skip
             checkpoint = None
-            console.log(f"Run directory: {console.escape(str(run.path))}")
+            # Not before the data set and the model are there: of a request that is refused, no directory stays.
+            run.at_start = functools.partial(console.log, f"Run directory: {console.escape(str(run.path))}")
         else:
             run, checkpoint = RunDirectory.open(found[0]), found[1]
             config = resumed_config(config, invocation, run)
