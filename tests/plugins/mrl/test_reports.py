@@ -56,6 +56,18 @@ def test_evaluation(
     assert capsys.readouterr() == ("", "")
 
 
+def test_means_are_over_the_same_dimensions_whatever_is_measured_between(model: MrlModel) -> None:
+    test, train = split("test", 30), split("train", 12)
+    plain, more = (
+        evaluation_report(model, test, train, dims=model.dims, k=5, interpolate=interpolate)
+        for interpolate in (False, True)
+    )
+    assert more.result["dims"] == [2, 3, 4, 6, 8]
+    assert "test/knn@6" in more.result["metrics"]
+    assert plain.result["metrics"].items() <= more.result["metrics"].items()
+    assert more.remarks == ["Means are over 2, 4, 8, without the dimensions between."]
+
+
 def test_vectors_are_not_called_images() -> None:
     test, train = (replace(split(name, n), things="vectors") for name, n in (("test", 30), ("train", 12)))
     report = evaluation_report(None, test, train, dims=(2, 5), k=50)

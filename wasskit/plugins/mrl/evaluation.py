@@ -46,14 +46,16 @@ def neighbour_metrics(
     train: tuple[Tensor, Tensor] | None = None,
     k: int = 20,
     temperature: float | None = 0.07,
+    between: Sequence[int] = (),
 ) -> dict[str, float]:
     """k-NN accuracy (against ``train``), precision@1 and mAP@10 of retrieval in percent, at any dimensions.
 
     embeddings (N, D), labels (N,). A prefix is compared by its cosine. In retrieval every image of the split queries
     all others; mAP@10 is normalised by min(R, 10) for R images of the query's class. The work is shared by the ranks.
+    What is measured at ``between`` too is not in the means.
     """
     values: dict[str, list[float]] = {name: [] for name in NEIGHBOURS if name != "knn" or train is not None}
-    for d in dims:
+    for d in (*dims, *between):
         prefix = embeddings[:, :d]
         if train is not None:
             accuracy = knn_accuracy(
@@ -63,7 +65,7 @@ def neighbour_metrics(
         found = retrieval_metrics(prefix, labels, recall=(1,), map_k=(10,), map_r=False, sharded=True)
         values["precision1"].append(100 * found["precision@1"])
         values["retrieval_map10"].append(100 * found["map@10"])
-    return _with_means(values, dims)
+    return _with_means(values, dims, between)
 
 
 @torch.no_grad()
@@ -83,6 +85,7 @@ def between(dims: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({*dims, *middles}))
 
 
-def _with_means(values: dict[str, list[float]], dims: Sequence[int]) -> dict[str, float]:
-    means = {name: sum(v) / len(v) for name, v in values.items()}
-    return means | {f"{n}@{d}": x for n, v in values.items() for d, x in zip(dims, v, strict=True)}
+def _with_means(values: dict[str, list[float]], dims: Sequence[int], between: Sequence[int] = ()) -> dict[str, float]:
+    """``values`` at ``dims`` and ``between`` by name and dimension, and means over ``dims``."""
+    means = {name: sum(v[: len(dims)]) / len(dims) for name, v in values.items()}
+    return means | {f"{n}@{d}": x for n, v in values.items() for d, x in zip((*dims, *between), v, strict=True)}

@@ -24,7 +24,7 @@ from wasskit.plugins.mrl.adaptive import (
     retrieve,
     single_shots,
 )
-from wasskit.plugins.mrl.evaluation import classify_prefixes, neighbour_metrics
+from wasskit.plugins.mrl.evaluation import between, classify_prefixes, neighbour_metrics
 from wasskit.plugins.mrl.metrics import CLASSIFICATION, METRICS, NEIGHBOURS
 from wasskit.plugins.mrl.network import MrlModel
 from wasskit.plugins.mrl.trained import Split
@@ -70,6 +70,7 @@ def evaluation_report(
     k: int = 20,
     temperature: float = 0.07,
     trained_dims: bool = False,
+    interpolate: bool = False,
     name: str = "",
 ) -> Report:
     """Everything that is measured at each dimension.
@@ -81,17 +82,22 @@ def evaluation_report(
         dims: increasing dimensions of k-NN and retrieval; classifiers have those that were trained.
         neighbours: whether to measure k-NN and retrieval.
         trained_dims: whether dimensions that only the classifiers have are shown too.
+        interpolate: whether to measure neighbours at one dimension between each two of ``dims`` too; the means are
+            over ``dims``.
         name: of the model, as the report names it.
 
     Raises:
         UserError: nothing is left to measure.
     """
     voting = k if train is None else min(k, len(train))
-    values, remarks = _measured(model, test, train, dims if neighbours else (), voting, temperature)
+    added = sorted({*between(dims)} - {*dims}) if interpolate and neighbours else []
+    values, remarks = _measured(model, test, train, dims if neighbours else (), added, voting, temperature)
     if train is not None and voting < k:
         remarks.append(f"There are {voting} training {train.things}: k-NN takes them all.")
     metrics = {f"{test.name}/{metric}": value for metric, value in values.items()}
-    shown = sorted({*dims, *(model.dims if model is not None and trained_dims else ())})
+    if added:
+        remarks.append(f"Means are over {', '.join(map(str, dims))}, without the dimensions between.")
+    shown = sorted({*dims, *added, *(model.dims if model is not None and trained_dims else ())})
     headings = {key: heading for key, heading in (CLASSIFICATION | NEIGHBOURS).items() if key in values}
     result: dict[str, Any] = {
         "model": name,
@@ -118,9 +124,18 @@ def evaluation_report(
 
 
 def _measured(
-    model: MrlModel | None, test: Split, train: Split | None, dims: Sequence[int], k: int, temperature: float
+    model: MrlModel | None,
+    test: Split,
+    train: Split | None,
+    dims: Sequence[int],
+    added: Sequence[int],
+    k: int,
+    temperature: float,
 ) -> tuple[dict[str, float], list[str]]:
-    """The metrics that can be measured, those of neighbours at ``dims``, and remarks on what is left out."""
+    """The metrics that can be measured, those of neighbours at ``dims`` and ``added``, and remarks on what is left out.
+
+    Means are over ``dims``.
+    """
     values: dict[str, float] = {}
     remarks = []
     if model is not None and test.classes == model.classes:
@@ -129,7 +144,9 @@ def _measured(
         remarks.append(f"{test.dataset} has other classes than the model's: its classifiers are not measured.")
     if dims:
         bank = None if train is None else (train.embeddings, train.labels)
-        values |= neighbour_metrics(test.embeddings, test.labels, dims, train=bank, k=k, temperature=temperature)
+        values |= neighbour_metrics(
+            test.embeddings, test.labels, dims, train=bank, k=k, temperature=temperature, between=added
+        )
     if not values:
         raise UserError("--no-neighbours leaves nothing to measure on a data set of other classes.")
     return values, remarks

@@ -46,7 +46,6 @@ class MrlEvaluate(ModelOrFileOptions, TrainFileOptions):
 
 def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
     from wasskit.distributed.group import group
-    from wasskit.plugins.mrl.evaluation import between
     from wasskit.plugins.mrl.reports import evaluation_report
     from wasskit.plugins.mrl.trained import given_splits
     from wasskit.report import finish
@@ -57,7 +56,7 @@ def body(config: MrlEvaluate, invocation: Invocation) -> Mapping[str, Any]:
         voting = "train" if config.neighbours and config.split != "train" else None
         given = given_splits(config, device, voting, dims=config.dims)
         report = evaluation_report(
-            given.model, given.test, given.train, dims=between(given.dims) if config.interpolate else given.dims,
+            given.model, given.test, given.train, dims=given.dims, interpolate=config.interpolate,
             neighbours=config.neighbours, k=config.k, temperature=config.temperature,
             trained_dims=config.dims is None, name=str(config.trained.model),
         )  # fmt: skip
