@@ -157,13 +157,14 @@ def test_embed_a_folder(pretrained: Path, run_cli: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_images_without_labels(run_cli: Any, tmp_path: Path) -> None:
-    """A flat folder pretrains without k-NN; a linear probe on it is refused."""
+@pytest.mark.parametrize(("part", "split", "reason"), [("", "train", "needs labels"), ("faces", "test", "are of one")])
+def test_images_without_labels(run_cli: Any, tmp_path: Path, part: str, split: str, reason: str) -> None:
+    """A flat folder, or one of one class, pretrains without k-NN; a linear probe on it is refused."""
     folder = tmp_path / "flat"
-    folder.mkdir()
+    (folder / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(12):
-        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(folder / part / f"{i}.png")
     data = ("--dataset", "imagefolder", "--data-root", folder, "--workers", "0")
     size = ("--image-size", "16", "--backbone", "tiny", "--batch-size", "6")
     result = run_cli("ssl", "barlow", *data, *size, *QUICK, "--run-dir", tmp_path / "run", "--json")
@@ -174,10 +175,10 @@ def test_images_without_labels(run_cli: Any, tmp_path: Path) -> None:
     for command in ("linear", "knn"):
         refused = run_cli("ssl", command, tmp_path / "run", "--data-root", folder, "--workers", "0")
         assert refused.exit_code == 2
-        assert "needs labels" in refused.stderr
+        assert reason in refused.stderr
     # The images are where the run found them.
     measured = run_cli("ssl", "evaluate", tmp_path / "run", "--workers", "0", "--json")
-    assert "imagefolder/train" in measured.stderr
+    assert f"imagefolder/{split}" in measured.stderr
     assert set(json.loads(measured.stdout)) == {"w2", "lu", "alignment", "effective_rank", "spectrum"}
 
 

@@ -93,22 +93,34 @@ class Neighbours:
 
 
 def require_labels(dataset: ImageDataset, what: str) -> None:
-    """Raises ``UserError`` unless every image has a label."""
+    """Raises ``UserError`` unless every image has a label, and not all the same."""
     if dataset.labels is None or bool((dataset.labels < 0).any()):
         raise UserError(
             f"{what} needs labels, and {dataset.name}/{dataset.split} has images without: choose a labelled set "
             "by --dataset, or measure W2, L_U and alignment alone."
         )
+    if is_of_one_class(dataset):
+        raise UserError(
+            f"{what} tells classes apart, and all images of {dataset.name}/{dataset.split} are of one, "
+            f"{dataset.classes[0]}: measure W2, L_U and alignment alone."
+        )
+
+
+def is_of_one_class(dataset: ImageDataset) -> bool:
+    """Whether the images have labels, all the same: every classifier is right of them."""
+    return dataset.labels is not None and len(dataset.classes) == 1 and bool((dataset.labels == 0).all())
 
 
 def is_labelled(dataset: ImageDataset) -> bool:
-    return dataset.labels is not None and not bool((dataset.labels < 0).any())
+    """Whether every image has a label by which it can be told from others."""
+    return dataset.labels is not None and not bool((dataset.labels < 0).any()) and not is_of_one_class(dataset)
 
 
 def without_labels(test: ImageDataset) -> str:
     """The note where accuracies cannot be measured."""
+    reason = "are all of one class" if is_of_one_class(test) else "have no labels"
     return (
-        f"The images have no labels: W2, L_U and alignment are measured, on {test.name}/{test.split}; "
+        f"The images {reason}: W2, L_U and alignment are measured, on {test.name}/{test.split}; "
         "k-NN and a linear probe are not."
     )
 
