@@ -171,7 +171,7 @@ def test_a_part_is_named_after_a_colon(tmp_path: Path) -> None:
 
 def test_fewer_rows_than_are_needed(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", ROWS[:1])
-    with pytest.raises(UserError, match=r"x\.npy has 1 rows: expected at least 2"):
+    with pytest.raises(UserError, match=r"x\.npy has 1 row: expected at least 2"):
         open_embeddings(tmp_path / "x.npy", least=2)
 
 

@@ -62,5 +62,5 @@ def test_names_of_rows(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names 'a' twice, in rows 0 and 2; 1 of 3 ids are not new"):
         read_named(path, of)
     path.write_text("a\n")
-    with pytest.raises(UserError, match=r"1 ids for the 3 vectors of x\.npy"):
+    with pytest.raises(UserError, match=r"1 id for the 3 vectors of x\.npy"):
         read_named(path, of)

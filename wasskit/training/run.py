@@ -37,15 +37,15 @@ __all__ = ["MetricRow", "RunDirectory", "numbered_names", "read_configuration", 
 
 
 class RunDirectory:
-    """The directory of one run. On ranks other than 0 writing does nothing."""
+    """The directory of one run, and the folders above it that were made for it. Only rank 0 writes."""
 
-    def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, document: Mapping[str, Any], above: Sequence[Path] = ()) -> None:
         self.path = path
         self.document = document
         self._metrics = MetricsFile(path / "metrics.csv")
         self._noted: list[dict[str, Any]] | None = None
         self.at_start: Callable[[], None] | None = None
-        self._above: list[Path] = []
+        self._above = above
 
     # --- Making and opening -------------------------------------------------------------------------------------------
 
@@ -81,26 +81,20 @@ class RunDirectory:
         document = _without_none({"command": command, "options": options, **({"paper": paper} if paper else {})})
         made: Path | None = None
         refusal: str | None = None
-        above: list[Path] = []
+        above = [folder for folder in Path(path).parents if not folder.exists()]
         if is_main():
-            above = [folder for folder in Path(path).parents if not folder.exists()]
             try:
                 made = _make(Path(path), numbered, command, resumable)
-                run = cls(made, document)
-                run._above = above
-                run._write_start(seed, device, argv)
+                cls(made, document)._write_start(seed, device, argv)
             except WasskitError as error:
                 refusal = str(error)
-                if made is None:
-                    _remove_empty(above)
-                else:
-                    run.remove_if_empty()
+                if made is not None:
+                    cls(made, document).remove_if_empty()
+                _remove_empty(above)
         made, refusal = broadcast_object((made, refusal))
         if made is None or refusal is not None:
             raise UserError(refusal or f"Cannot make {path}.")
-        run = cls(made, document)
-        run._above = above
-        return run
+        return cls(made, document, above)
 
     @classmethod
     def open(cls, path: Path | str, *, plugin: str | None = None) -> RunDirectory:

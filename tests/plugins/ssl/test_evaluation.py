@@ -76,7 +76,8 @@ def test_knn_is_the_published_one(case: str, reference: Callable[[str], dict[str
 def test_neighbours_are_chosen_by_the_size_of_the_set() -> None:
     assert Neighbours.among(toy()) == Neighbours(10)
     assert Neighbours.among(toy(n=4)) == Neighbours(4)
-    large = ImageDataset("big", "train", ("a",), labels=torch.zeros(5000), images=torch.zeros(5000, 1, 1, 1).byte())
+    classes = torch.arange(5000) % 2
+    large = ImageDataset("big", "train", ("a", "b"), labels=classes, images=torch.zeros(5000, 1, 1, 1).byte())
     assert Neighbours.among(large) == Neighbours(200)
     assert Neighbours(200, 0.07).name == "knn200t0.07"
     with pytest.raises(UserError, match="61 neighbours, but toy/train has 60"):

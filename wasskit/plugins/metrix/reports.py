@@ -373,11 +373,8 @@ def _recalls(metrics: Mapping[str, float], prefix: str = "") -> dict[int, float]
 def _recall_figure(series: Mapping[str, Mapping[int, float]], queries: int) -> Figure:
     """Recall@K over K, one line per run or split, with two standard errors for so many queries."""
     numbers = sorted({k for values in series.values() for k in values})
-    values = {
-        i: {k: Value(v, 2 * share_error(v, queries), 1) for k, v in own.items()}
-        for i, own in enumerate(series.values())
-    }
-    panel = dimensions.Panel(numbers, values, "K", "recall@K (%), ± 2 standard errors")
+    points = [{k: Value(v, 2 * share_error(v, queries), 1) for k, v in own.items()} for own in series.values()]
+    panel = dimensions.Panel(numbers, dict(enumerate(points)), "K", "recall@K (%), ± 2 standard errors")
     return dimensions.draw_dims(list(series), [panel], Look("paper", "single"))
 
 
