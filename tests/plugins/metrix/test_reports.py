@@ -141,9 +141,11 @@ def test_raw_pixels_are_measured_as_embeddings_are() -> None:
     found = pixels_percent(MetricSplits(whole.train, None, queries, gallery), (1, 4), cpu)
     assert found is not None
     assert set(found) == {"recall@1", "recall@4", "precision@1", "map@r"}
-    features = [raw_pixels(part, cpu) for part in (queries, gallery)]
-    assert all(x is not None and x.features.shape == (len(y), 64) for x, y in zip(features, images, strict=True))
-    assert found == retrieval_percent(*features, (1, 4))  # type: ignore[arg-type]
+    asking, searched = raw_pixels(queries, cpu), raw_pixels(gallery, cpu)
+    assert asking is not None
+    assert searched is not None
+    assert [x.features.shape for x in (asking, searched)] == [(len(y), 64) for y in images]
+    assert found == retrieval_percent(asking, searched, (1, 4))
     large = ImageDataset("fake", "test", ("a", "b"), images=torch.zeros(4, 1, 65, 65, dtype=torch.uint8))
     assert pixels_percent(MetricSplits(large, None, large, None), (1,), cpu) is None
     assert pixels_percent(MetricSplits(large, None, queries, large), (1,), cpu) is None

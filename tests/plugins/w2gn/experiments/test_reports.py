@@ -30,11 +30,12 @@ def test_a_map_is_judged_without_a_command_line(
     assert dict(toy.report(identity, report.result["final"]).result) == dict(report.result)
     (table,) = report.tables
     assert isinstance(table, Table)
-    assert dict(table.rows)["  of the target"] == f"{report.result['final']['test/near_modes_target']:.2f}"
-    assert "  forward, under the Gaussian map" not in dict(table.rows), "the identity is where this one began"
+    values = {row[0]: row[1] for row in table.rows}
+    assert values["  of the target"] == f"{report.result['final']['test/near_modes_target']:.2f}"
+    assert "  forward, under the Gaussian map" not in values, "the identity is where this one began"
     (begun,) = toy.report(W2GN.dense(2, hidden=(4,), start=(toy.x, toy.y))).tables
     assert isinstance(begun, Table)
-    start = dict(begun.rows)
+    start = {row[0]: row[1] for row in begun.rows}
     assert start["  forward, under the Gaussian map"] == pytest.approx(start["energy distance, forward"], rel=1e-4)
     written = write(report, tmp_path)
     assert [path.name for path in written] == ["transport.npz", "maps.png", "energy.png"]
