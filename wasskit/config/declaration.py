@@ -173,19 +173,14 @@ def groups_of(kind: type[OptionGroup]) -> dict[str, type[OptionGroup]]:
     return {n: hints[n] for n in names if isinstance(hints[n], type) and issubclass(hints[n], OptionGroup)}
 
 
-def same(kind: type[OptionGroup], name: str, default: Any = dataclasses.MISSING, *, unconditional: bool = False) -> Any:
-    """Declare the option ``name`` of another group here too, with another default, a value, if one is given.
-
-    Args:
-        unconditional: here it counts whatever its ``counts_with`` names there.
-    """
+def same(kind: type[OptionGroup], name: str, default: Any = dataclasses.MISSING) -> Any:
+    """Declare the option ``name`` of another group here too, with another default, a value, if one is given."""
     declared = next(f for f in dataclasses.fields(kind) if f.name == name)
-    meant: Option = declared.metadata[METADATA]
-    if unconditional:
-        meant = dataclasses.replace(meant, counts_with=None)
     if default is dataclasses.MISSING:
-        return field(default=declared.default, metadata={METADATA: meant})
-    return field(default=default, metadata={METADATA: dataclasses.replace(meant, show_default=None)})
+        return field(default=declared.default, metadata=declared.metadata)
+    return field(
+        default=default, metadata={METADATA: dataclasses.replace(declared.metadata[METADATA], show_default=None)}
+    )
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ from wasskit.options import (
 from wasskit.plugins.metrix.losses import build_loss, loss_names, parse_settings
 from wasskit.trained import options as trained
 
-_MIXED = {"mode": ("input", "feature", "embed")}
-
 RECALLS = {"sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30, 40, 50)}
 """The K at which recall is published for a data set; elsewhere 1, 2, 4, 8."""
 
@@ -38,26 +36,21 @@ class MethodOptions(OptionGroup):
     mode: Literal["baseline", "input", "feature", "embed"] = option(
         "feature", help="What is mixed: nothing, images, last feature maps, embeddings.", panel="Method"
     )
-    mix_weight: float = option(0.4, help="Weight w of the mixed loss.", panel="Method", min=0, counts_with=_MIXED)
-    alpha: float = option(
-        2.0, help="lambda is drawn from Beta(alpha, alpha).", panel="Method", above=0, counts_with=_MIXED
-    )
+    mix_weight: float = option(0.4, help="Weight w of the mixed loss.", panel="Method", min=0)
+    alpha: float = option(2.0, help="lambda is drawn from Beta(alpha, alpha).", panel="Method", above=0)
     pairs: Literal["both", "positive-negative", "anchor-negative"] = option(
-        "both", help="Pairs that are mixed; `both`: one of the two kinds at random, each step.", panel="Method",
-        counts_with=_MIXED,
-    )  # fmt: skip
+        "both", help="Pairs that are mixed; `both`: one of the two kinds at random, each step.", panel="Method"
+    )
     hardest: int | None = option(
         None,
         help="Mix with this many of the negatives nearest to the anchor.",
         panel="Method",
         min=1,
         show_default="all; 1 in input mode",
-        counts_with=_MIXED,
     )
     max_triples: int | None = option(
-        None, help="Draw so many mixed pairs a step, at most.", panel="Method", min=1, show_default="all",
-        counts_with=_MIXED,
-    )  # fmt: skip
+        None, help="Draw so many mixed pairs a step, at most.", panel="Method", min=1, show_default="all"
+    )
     published: bool = option(
         False,
         help="Reproduce the authors' code where it departs from their paper (contrastive loss only).",

@@ -58,9 +58,9 @@ class CrossvalOptions(RecipeOptions):
     """Everything that a comparison depends on."""
 
     comparison: ComparisonOptions = ComparisonOptions()
-    alpha: float = same(MethodOptions, "alpha", unconditional=True)
-    pairs: Literal["both", "positive-negative", "anchor-negative"] = same(MethodOptions, "pairs", unconditional=True)
-    max_triples: int | None = same(MethodOptions, "max_triples", 1000, unconditional=True)
+    alpha: float = same(MethodOptions, "alpha")
+    pairs: Literal["both", "positive-negative", "anchor-negative"] = same(MethodOptions, "pairs")
+    max_triples: int | None = same(MethodOptions, "max_triples", 1000)
     embedding_size: int | None = same(MethodOptions, "embedding_size")
     frozen: bool = option(
         False, help="Train the embedding layer alone, on feature maps that are computed once and kept in the run.",
