@@ -9,8 +9,6 @@ from wasskit.config import OptionGroup, RecipeOptions, option
 from wasskit.errors import UserError
 from wasskit.options import RunOptions, TrainingDeviceOptions
 
-_SOLVED, _UNSOLVED = {"refine": ("lbfgs", "newton")}, {"refine": ("none",)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class PotentialOptions(OptionGroup):
@@ -45,9 +43,8 @@ class PotentialOptions(OptionGroup):
         absent="end",
     )
     pretrain_steps: int = option(
-        2000, help="Steps of training to the identity.", panel="Potentials", min=1,
-        counts_with={"start": ("pretrain",)},
-    )  # fmt: skip
+        2000, help="Steps of training to the identity, for --start pretrain.", panel="Potentials", min=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +58,7 @@ class ObjectiveOptions(OptionGroup):
         panel="Objective",
     )
     refine_evaluations: int = option(
-        10, help="Evaluations of the potential per solved conjugate.", panel="Objective", min=1, counts_with=_SOLVED
+        10, help="Evaluations of the potential per solved conjugate.", panel="Objective", min=1
     )
     cycle: float = option(
         1.0,
@@ -69,11 +66,8 @@ class ObjectiveOptions(OptionGroup):
         panel="Objective",
         flag="--lambda",
         above=0,
-        counts_with=_UNSOLVED,
     )
-    cycle_source: float = option(
-        0.0, help="Weight of the cycle term on the source side.", panel="Objective", min=0, counts_with=_UNSOLVED
-    )
+    cycle_source: float = option(0.0, help="Weight of the cycle term on the source side.", panel="Objective", min=0)
     dual: Literal["source", "target"] = option(
         "source",
         help="Whose potential the dual problem is written in: the source's, which makes the inverse images of the "
