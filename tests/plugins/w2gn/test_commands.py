@@ -331,8 +331,6 @@ def test_style_warns_of_hours(run_cli: RunCli, tmp_path: Path) -> None:
         (("toy", "--target", "absent.npy"), "no file absent.npy"),
         (("toy", "--lambda", "0"), "--lambda: 0.0 is out of range, expected above 0"),
         (("toy", "--lambda", "-3"), "expected above 0"),
-        (("domain", "--refine-evaluations", "3"), "counts with --refine lbfgs, newton only; here is --refine none"),
-        (("benchmark", "--refine", "none", "--refine-evaluations", "3"), "counts with --refine lbfgs, newton only"),
         (("latent", "--images", "photos", "--dataset", "mnist"), "--dataset counts without --images only; here is"),
         (("style", "--images", "photos", "--patches", "32"), "--patches counts without --images only; here is"),
         (("toy", "--betas", "0.9"), "expected two numbers"),
