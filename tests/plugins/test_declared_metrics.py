@@ -26,7 +26,7 @@ METRIX = (*QUICK, "--batch-size", "60", "--max-triples", "300", "--embedding-siz
 W2GN = ("--hidden", "16,8", "--batch-size", "64", "--eval-every", "2", "--steps", "4", "--no-tensorboard")
 CLOUD = (*W2GN, "--test-size", "100")
 STUDY = ("--quick", "--n", "400")
-IMAGES = ("--image-size", "8", "--width", "2", "--patches", "32", "--batch-size", "4", "--steps", "4")
+IMAGES = ("--image-size", "8", "--width", "2", "--batch-size", "4", "--steps", "4")
 
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "mrl train": ((*QUICK, "--dims", "2,8", "--clip-norm", "1"),),
