@@ -74,7 +74,8 @@ def test_fp16_resumes_bit_for_bit(name: str, tmp_path: Path, monkeypatch: pytest
     if not name.startswith("w2gn"):
         # Small images, and few: convolutions in half precision take processors a hundred times as long.
         photographs(tmp_path / "photos")
-        argv += ["--dataset", "imagefolder", "--data-root", str(tmp_path / "photos"), "--image-size", "8"]
+        photos = ("--dataset", "imagefolder", "--data-root", str(tmp_path / "photos"), "--image-size", "8")
+        argv += [*photos, "--workers", "0"]
     assert run([*argv, "--run-dir", str(whole)]) == 0
 
     plain: Callable[..., Any] = Loop._save

@@ -94,6 +94,9 @@ class Server:
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        # Not by closing stdin alone: a forked process that a test has left behind would hold its other end open.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(b"null\n")
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
@@ -138,15 +141,15 @@ class Server:
 
 
 def serve() -> None:
-    """Answer orders until stdin closes; then end what still runs."""
+    """Answer orders until one is null, or stdin closes; then end what still runs."""
     _import_everything()
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     running: set[int] = set()
-    buffer = b""
-    while True:
+    buffer, ended = b"", False
+    while not ended:
         ready = select.select([0, wake], [], [])[0]
         if wake in ready:
             os.read(wake, 4096)
@@ -156,8 +159,10 @@ def serve() -> None:
             if not received:
                 break
             *lines, buffer = (buffer + received).split(b"\n")
-            for line in lines:
-                running.add(_begin(json.loads(line)))
+            for order in map(json.loads, lines):
+                ended = ended or order is None
+                if not ended:
+                    running.add(_begin(order))
     for pid in running:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
