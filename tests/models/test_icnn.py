@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from wasskit.models.icnn import AffinePotential, ConvICNN, DenseICNN, Potential, QuadraticPotential, sweep
+from wasskit.models.icnn import Activation, AffinePotential, ConvICNN, DenseICNN, Potential, QuadraticPotential, sweep
+from wasskit.models.icnn.jacobian import map_derivatives
 
 Reference = Callable[[str], dict[str, Any]]
 NETWORKS = ("d2_celu", "d2_softplus", "d16_celu", "d16_softplus")
@@ -338,3 +339,23 @@ def test_centred_networks_bend_amid_the_points() -> None:
             assert h.transpose(0, 1).flatten(1).mean(1).abs().max() < 1e-4
             assert float(h.std()) == pytest.approx(1.0, rel=1e-3)
     assert torch.isfinite(conv(images)).all()
+
+
+@pytest.mark.parametrize("framed", [False, True])
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("activation", ["celu", "softplus"])
+def test_derivatives_of_every_point_are_those_of_autograd(activation: Activation, rank: int, framed: bool) -> None:
+    torch.manual_seed(0)
+    network = DenseICNN(3, (7, 5, 4), rank, activation)
+    potential: Potential = network
+    if framed:
+        potential = QuadraticPotential(network, 3)
+        network.final_layer.weight.data.uniform_()
+        potential.factor.data.add_(0.1 * torch.randn(3, 3))
+    potential = potential.double()
+    x, v = torch.randn(2, 6, 3).double()
+    found = map_derivatives(potential, x, v)
+    for b in range(6):
+        along = (potential.gradient(x[b : b + 1]) * v[b : b + 1]).sum()
+        expected = torch.autograd.grad(along, list(potential.parameters()), allow_unused=True, materialize_grads=True)
+        torch.testing.assert_close(found[b], torch.cat([own.flatten() for own in expected]), rtol=1e-11, atol=1e-11)

@@ -52,6 +52,7 @@ DROPOUT = "toy --dropout 0.1 --sampling random --refine newton"
 VARIANTS = [
     *(name for name in EXPERIMENTS),
     "fit --keep better --coordinates whitened",
+    "gaussians --gauss-newton-steps 2 --gauss-newton-points 1025",
     "gaussians --dim 70 --batch-size 62 --keep better",
     "toy --start pretrain --pretrain-steps 3 --refine none --ema 0",
     DROPOUT,

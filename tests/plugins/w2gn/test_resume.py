@@ -29,6 +29,7 @@ def summary(result: Any) -> dict[str, Any]:
 # What training ends with is compared: the Gaussian start, where that is kept, is the same in any case.
 END = ("--keep", "end")
 CLOUD = ("--eval-every", "4", "--steps", "12", "--test-size", "200", *END)
+NEWTON = ("--gauss-newton-steps", "4", "--gauss-newton-points", "1024")
 STAGED = ("--eval-every", "10", "--steps", "12", *END)
 
 
@@ -42,6 +43,7 @@ STAGED = ("--eval-every", "10", "--steps", "12", *END)
         (("toy", *SMALL, *CLOUD, "--start", "pretrain", "--pretrain-steps", "6", "--refine", "none"), 4),
         (("toy", *SMALL, *CLOUD, "--dropout", "0.1", "--sampling", "random"), 9),
         (("gaussians", "--dim", "3", *SMALL, *CLOUD), 8),
+        (("gaussians", "--dim", "3", *SMALL, *CLOUD, *NEWTON), 13),
         (("color", *SMALL, *CLOUD, "--smooth", "0"), 10),
         (("style", *STAGED, "--image-size", "8", "--width", "2", "--patches", "32", "--batch-size", "4"), 7),
         (("domain", *SMALL, *STAGED, "--classifier-steps", "20"), 15),

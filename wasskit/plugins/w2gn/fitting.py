@@ -18,10 +18,10 @@ from wasskit.ot.precision import full_precision
 from wasskit.plugins.w2gn.core.dual import Kept, better_of
 from wasskit.plugins.w2gn.core.evaluation import flat
 from wasskit.plugins.w2gn.core.stages import FirstStage, Points, TwoStages
-from wasskit.plugins.w2gn.core.task import Draw, Scores, TransportTask, dense_transport, pair_source
+from wasskit.plugins.w2gn.core.task import NO_NEWTON, Draw, Scores, TransportTask, dense_transport, pair_source
 from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.maps import Maps, plain_coordinates, save_map
-from wasskit.plugins.w2gn.options import SamplingOptions, TransportOptions
+from wasskit.plugins.w2gn.options import GaussNewtonOptions, SamplingOptions, TransportOptions
 from wasskit.report import Report, finish
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
@@ -87,6 +87,7 @@ def train(
     monitor: str | None = None,
     about: Mapping[str, Any] | None = None,
     fresh: Callable[[], Points] | None = None,
+    newton: GaussNewtonOptions = NO_NEWTON,
 ) -> Trained:
     """Train the potentials as the session's options say, and save the map: of a run from the Gaussian start the better
     of start and end (`wasskit.plugins.w2gn.core.dual`).
@@ -96,17 +97,14 @@ def train(
         scores: of the averaged potentials.
         about: what the saved map's header says besides its architecture.
         fresh: points of both measures that the training does not see; None: drawn.
+        newton: the steps after those of Adam.
     """
     options: TransportOptions = session.config
     pretrain = pretraining(options)
-    task = TransportTask(transport, options.training, scores, pretrain=pretrain, monitor=monitor)
-    summary = fit(
-        session,
-        task,
-        pair_source(x, y, options.training.batch_size),
-        options.training.steps + pretrain,
-        transport=transport,
-    )
+    task = TransportTask(transport, options.training, scores, pretrain=pretrain, monitor=monitor, newton=newton)
+    steps = options.training.steps + pretrain
+    source = pair_source(x, y, options.training.batch_size, late=(steps, newton.gauss_newton_points))
+    summary = fit(session, task, source, steps + newton.gauss_newton_steps, transport=transport)
     count = min(4096, max(256, (1 << 20) // max(x(FRESH, 1).numel(), 1)))
     points = fresh or (lambda: Points(x(FRESH, count), y(FRESH, count)))
     return saved(session, summary, task.averaged, about, scores, points)

@@ -127,6 +127,22 @@ class StepOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GaussNewtonOptions(OptionGroup):
+    """Steps of second order after those of Adam, for potentials of few weights."""
+
+    gauss_newton_steps: int = option(
+        0,
+        help="Gauss-Newton steps of the dual problem after those of Adam. Each takes a matrix of as many rows as a "
+        "potential has weights: choose narrow layers.",
+        panel="Optimisation",
+        min=0,
+    )
+    gauss_newton_points: int = option(
+        65536, help="Points of each measure per Gauss-Newton step, over all processes.", panel="Optimisation", min=1024
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingOptions(OptionGroup):
     """How points are drawn from measures in closed form."""
 

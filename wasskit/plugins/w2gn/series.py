@@ -122,5 +122,5 @@ def run_one(
         scores = partial(known.scores, refine="lbfgs" if refine == "none" else refine)
         begun = scores(transport.to(session.device))["test"]
         about = {"pair": known.name, "dim": known.dim}
-        trained = train(session, transport, x, y, scores, monitor="test/uvp_forward", about=about)
+        trained = train(session, transport, x, y, scores, monitor="test/uvp_forward", about=about, newton=config.newton)
         return conclude(trained, known.report(trained.final, begun, trained.history()))

@@ -12,6 +12,7 @@ from wasskit.config import Command, Invocation, changed, group, option, same, va
 from wasskit.options import DataPlaceOptions
 from wasskit.plugins.w2gn.experiments.rule import rule
 from wasskit.plugins.w2gn.options import (
+    GaussNewtonOptions,
     ObjectiveOptions,
     PotentialOptions,
     SamplingOptions,
@@ -56,6 +57,7 @@ class W2gnBenchmark(TransportOptions):
         PotentialOptions(hidden=()),
         help={"hidden": "Widths of the hidden layers; by default at least 128, 128, 64, and 2 D, 2 D, D."},
     )
+    newton: GaussNewtonOptions = GaussNewtonOptions()
     sampling: SamplingOptions = SamplingOptions()
 
     dim: tuple[int, ...] = option((2,), help="Dimensions, one run each.", panel="Data", min=2, max=4096)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wasskit.config import Command, Invocation, changed, group, option
-from wasskit.plugins.w2gn.options import PotentialOptions, SamplingOptions, StepOptions, TransportOptions
+from wasskit.plugins.w2gn.options import (
+    GaussNewtonOptions,
+    PotentialOptions,
+    SamplingOptions,
+    StepOptions,
+    TransportOptions,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,6 +31,7 @@ class W2gnGaussians(TransportOptions):
             "dimension."
         },
     )
+    newton: GaussNewtonOptions = GaussNewtonOptions()
     sampling: SamplingOptions = SamplingOptions()
 
     dim: tuple[int, ...] = option(

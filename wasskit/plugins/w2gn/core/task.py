@@ -14,14 +14,21 @@ from wasskit.errors import UserError
 from wasskit.models.icnn import DenseICNN
 from wasskit.ot.gaussian import Balance
 from wasskit.ot.precision import full_precision
+from wasskit.plugins.w2gn.core.gauss_newton import Batch, check_size, gauss_newton_step
 from wasskit.plugins.w2gn.core.objective import identity_objective
 from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
-from wasskit.plugins.w2gn.options import ObjectiveOptions, StepOptions, TransportOptions
+from wasskit.plugins.w2gn.options import GaussNewtonOptions, ObjectiveOptions, StepOptions, TransportOptions
 from wasskit.training.schedules import constant, cosine, delayed, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
 Scores = Callable[[W2GN], Mapping[str, Mapping[str, float]]]
 """Metrics of the maps, by split. Called by all ranks, in evaluation mode and without gradient."""
+
+
+NO_NEWTON = GaussNewtonOptions()
+
+RATE_BESIDE_NEWTON = 0.1
+"""Of the inverse's network when the first Gauss-Newton step begins, over the peak; it falls to zero by the last."""
 
 
 class Draw(Protocol):
@@ -47,6 +54,7 @@ class TransportTask(Task):
         scores: metrics of the averaged potentials.
         pretrain: this many first steps train the potential to the identity; then the second network becomes its copy.
         begin: steps of the run that belong to other tasks before this one.
+        newton: how many of the last steps are of Gauss and Newton, which leave the inverse's network to Adam.
     """
 
     common_draws = True
@@ -60,8 +68,13 @@ class TransportTask(Task):
         pretrain: int = 0,
         monitor: str | None = None,
         begin: int = 0,
+        newton: GaussNewtonOptions = NO_NEWTON,
     ) -> None:
         super().__init__()
+        self.newton = newton
+        if newton.gauss_newton_steps:
+            check_size(transport.psi)
+            self.register_buffer("damping", torch.tensor(1e-2, dtype=torch.float64))
         self.transport = transport
         self.averaged = transport.frozen_copy()
         self.options = options
@@ -81,10 +94,14 @@ class TransportTask(Task):
 
     def optimisations(self, plan: Plan) -> list[Optimisation]:
         options = self.options
-        first = self.begin + self.pretrain
-        length = max(plan.total_steps - first, 1)
+        first, newton = self.begin + self.pretrain, self.newton.gauss_newton_steps
+        length = max(plan.total_steps - newton - first, 1)
         rest = cosine(max(length - options.warmup_steps, 1)) if options.schedule == "cosine" else constant()
-        schedule = delayed(first, lambda step: warmup(options.warmup_steps, rest)(step - first + 1))
+        of_adam = delayed(first, lambda step: warmup(options.warmup_steps, rest)(step - first + 1))
+
+        def schedule(step: int) -> float:
+            left = plan.total_steps - step
+            return of_adam(step) if left > newton else RATE_BESIDE_NEWTON * left / newton
 
         fused = next(self.transport.parameters()).device.type in ("cpu", "cuda")
 
@@ -106,12 +123,20 @@ class TransportTask(Task):
         """Whether the next step trains the potential to the identity."""
         return progress.step < self.begin + self.pretrain
 
-    def kind_of_step(self, progress: Progress) -> Hashable:
+    def in_newton(self, progress: Progress) -> bool:
+        """Whether the next step is of Gauss and Newton."""
+        return progress.total_steps - progress.step <= self.newton.gauss_newton_steps
+
+    def kind_of_step(self, progress: Progress) -> Hashable | None:
+        if self.in_newton(progress):
+            return None
         return "identity" if self.in_pretraining(progress) else "potentials"
 
     def step(self, batch: Pair, stepper: Stepper) -> Losses:
         if self.in_pretraining(stepper.progress):
             return self.identity_step(batch, stepper)
+        if self.in_newton(stepper.progress):
+            return self.newton_step(batch, stepper)
         with stepper.autocast():
             objective = self.transport(batch.x, batch.y)
         terms = {
@@ -137,6 +162,25 @@ class TransportTask(Task):
         stepper.update("identity")
         return losses
 
+    def newton_step(self, batch: Pair, stepper: Stepper) -> Losses:
+        """A Gauss-Newton step of the potential; the inverse's network follows the conjugates that it has solved."""
+        count, damping = self.newton.gauss_newton_points, self.get_buffer("damping")
+        weight = shard_weight(count)
+        first, second, x, y = self.transport.roles(batch.x, batch.y)
+        with torch.no_grad():
+            start = second.gradient(y)
+        own = Batch(x, y, start, shard_indices(count).start, weight)
+        taken = gauss_newton_step(first, own, float(damping))
+        damping.fill_(taken.damping)
+        parts = max(count // self.options.batch_size, 1)
+        for points, solved in zip(y.tensor_split(parts), taken.solved.tensor_split(parts), strict=True):
+            with stepper.autocast():
+                error = (second.gradient(points) - solved).square().mean()
+            stepper.backward(weight * error)
+            stepper.update("conjugate" if second is self.transport.conjugate else "psi")
+        terms = {"residual": taken.residual, "damping": taken.damping}
+        return Losses(x.new_tensor(taken.value), terms)
+
     def after_update(self, progress: Progress) -> None:
         self.transport.convexify()
         step = progress.step - self.begin - self.pretrain
@@ -144,6 +188,8 @@ class TransportTask(Task):
             self.transport.conjugate.load_state_dict(self.transport.psi.state_dict())
         # Early on the average reaches over a tenth of the steps so far, so that the start drops out of it.
         decay = min(self.options.ema, (step + 1) / (step + 10)) if step >= 0 else 0.0
+        if self.in_newton(progress):
+            decay = min(decay, 0.5)  # few steps, from many points each
         averages: list[Tensor] = list(self.averaged.parameters())
         weights: list[Tensor] = list(self.transport.parameters())
         torch._foreach_lerp_(averages, weights, 1.0 - decay)
@@ -201,12 +247,17 @@ def chunks(draw: Draw, count: int, size: int = 16384) -> Iterator[Tensor]:
         yield draw(-1 - number // size, min(size, count - number))
 
 
-def pair_source(x: Draw, y: Draw, batch_size: int) -> StepSource:
-    """Batches of two measures, each a function of its number; every rank draws its rows of them."""
-    rows = own_rows(batch_size)
+def pair_source(x: Draw, y: Draw, batch_size: int, late: tuple[int, int] | None = None) -> StepSource:
+    """Batches of two measures, each a function of its number; every rank draws its rows of them.
+
+    Args:
+        late: the number from which on batches have another size, and that size.
+    """
 
     def draw(number: int) -> Pair:
-        return Pair(x(number, batch_size, rows), y(number, batch_size, rows))
+        size = batch_size if late is None or number < late[0] else late[1]
+        rows = own_rows(size)
+        return Pair(x(number, size, rows), y(number, size, rows))
 
     return StepSource(draw, batch_size=batch_size)
 

@@ -149,14 +149,20 @@ class W2GN(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Objective:
         """The objective on batches of P and Q."""
+        first, second, x, y = self.roles(x, y)
+        if self.dual == "source":
+            return self.objective(first, second, x, y, self.cycle_x, self.cycle_y)
+        exchanged = self.objective(first, second, x, y, self.cycle_y, self.cycle_x)
+        return exchanged._replace(cycle_x=exchanged.cycle_y, cycle_y=exchanged.cycle_x)
+
+    def roles(self, x: Tensor, y: Tensor) -> tuple[Potential, Potential, Tensor, Tensor]:
+        """The potential that the dual problem is written in, that of the inverse map, and the points of both, batches
+        of P and Q, in the coordinates of the potentials."""
         coordinates = self.coordinates
         if coordinates is not None:
             with full_precision(x):  # the points themselves, to which autocast would leave eight bits
                 x, y = coordinates.source(x), coordinates.target(y)
-        if self.dual == "source":
-            return self.objective(self.psi, self.conjugate, x, y, self.cycle_x, self.cycle_y)
-        exchanged = self.objective(self.conjugate, self.psi, y, x, self.cycle_y, self.cycle_x)
-        return exchanged._replace(cycle_x=exchanged.cycle_y, cycle_y=exchanged.cycle_x)
+        return (self.psi, self.conjugate, x, y) if self.dual == "source" else (self.conjugate, self.psi, y, x)
 
     def objective(
         self, first: Potential, second: Potential, x: Tensor, y: Tensor, cycle_x: float, cycle_y: float
