@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from tests.distributed.harness import run_ranks
+from tests.gpu.device import LogicalCuda
 from wasskit.cli import run
 from wasskit.distributed.shard import shard_indices, shard_weight
 from wasskit.errors import UserError
@@ -202,6 +203,14 @@ def test_potentials_of_many_weights_and_of_images_are_refused() -> None:
     images: Potential | nn.Module = ConvICNN(8, width=2)
     with pytest.raises(TypeError, match="dense networks, not of ConvICNN"):
         check_size(images)
+
+
+@pytest.mark.slow
+def test_steps_on_a_logical_device_mix_none(tmp_path: Path) -> None:
+    steps = ["--batch-size", "64", "--steps", "6", "--gauss-newton-steps", "2", "--gauss-newton-points", "1024"]
+    pair = ["--dim", "3", "--hidden", "16,8", "--test-size", "200", "--start", "identity", "--no-tensorboard"]
+    with LogicalCuda():
+        assert run(["w2gn", "gaussians", *pair, *steps, "--device", "cuda", "--run-dir", str(tmp_path / "run")]) == 0
 
 
 def test_a_command_refuses_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
