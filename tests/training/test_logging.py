@@ -71,6 +71,18 @@ def test_plain_lines_keep_their_distance() -> None:
     assert len(stream.getvalue().splitlines()) == 1
 
 
+def test_the_time_that_is_left_follows_steps_that_have_become_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand steps of a hundredth of a second, then twenty of ten."""
+    stream, now = io.StringIO(), 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    reporter = PlainReporter(stream)
+    reporter.start(1020, 0, None)
+    for step in range(1, 1011):
+        now += 0.01 if step <= 1000 else 10.0
+        reporter.advance(step, None, 0.0)
+    assert stream.getvalue().splitlines()[-1].endswith("1:40 left")
+
+
 def test_bar() -> None:
     from rich.console import Console
 

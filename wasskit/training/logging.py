@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 from wasskit.text import counted
+
+LINES_OF_PACE = 6
+"""Lines of progress over whose time the remaining one is estimated: later steps may be of a slower kind."""
 
 
 class Reporter:
@@ -42,7 +46,7 @@ class PlainReporter(Reporter):
 
     def start(self, total_steps: int, step: int, steps_per_epoch: int | None) -> None:
         self._total, self._first = total_steps, step
-        self._began = self._said = time.monotonic()
+        self._lines = deque([(time.monotonic(), step)], maxlen=LINES_OF_PACE)
         self._by_epoch = steps_per_epoch is not None
         length = counted(total_steps, "step")
         if steps_per_epoch is not None:
@@ -51,10 +55,11 @@ class PlainReporter(Reporter):
 
     def advance(self, step: int, rate: float | None, waiting: float) -> None:
         now = time.monotonic()
-        if now - self._said < self._interval or step == self._first:
+        if now - self._lines[-1][0] < self._interval or step == self._first:
             return
-        self._said = now
-        left = (now - self._began) / (step - self._first) * (self._total - step)
+        began, first = self._lines[0]
+        self._lines.append((now, step))
+        left = (now - began) / max(step - first, 1) * (self._total - step)
         parts = [f"step {step}/{self._total}"]
         if self._loss is not None:
             parts.append(f"loss {self._loss:.4g}")
