@@ -101,7 +101,7 @@ class TransportTask(Task):
 
         def schedule(step: int) -> float:
             left = plan.total_steps - step
-            return of_adam(step) if left > newton else RATE_BESIDE_NEWTON * left / newton
+            return RATE_BESIDE_NEWTON * left / newton if 0 < left <= newton else of_adam(step)
 
         fused = next(self.transport.parameters()).device.type in ("cpu", "cuda")
 
@@ -254,9 +254,11 @@ def pair_source(x: Draw, y: Draw, batch_size: int, late: tuple[int, int] | None 
         late: the number from which on batches have another size, and that size.
     """
 
+    shares = {size: own_rows(size) for size in (batch_size, batch_size if late is None else late[1])}
+
     def draw(number: int) -> Pair:
         size = batch_size if late is None or number < late[0] else late[1]
-        rows = own_rows(size)
+        rows = shares[size]
         return Pair(x(number, size, rows), y(number, size, rows))
 
     return StepSource(draw, batch_size=batch_size)
