@@ -47,4 +47,9 @@ def mean_over_shards(function: Callable[..., Tensor], *tensors: Tensor) -> Tenso
     n = len(tensors[0])
     rows = shard_indices(n)
     own = function(*(x[rows.start : rows.stop] for x in tensors)) if rows else tensors[0].new_zeros(())
+    return mean_of_shares(own, n)
+
+
+def mean_of_shares(own: Tensor, n: int) -> Tensor:
+    """The mean over all of ``n`` rows from that over this rank's part, without gradient. Called by all ranks."""
     return reduce_sum(own * shard_weight(n)) / world_size()

@@ -14,7 +14,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tests.distributed.harness import run_ranks
 from tests.gpu.device import LogicalCuda
 from wasskit.cli import run
-from wasskit.distributed.shard import shard_indices, shard_weight
+from wasskit.distributed.shard import shard_indices
 from wasskit.errors import UserError
 from wasskit.models.icnn import ConvICNN, DenseICNN, Potential, QuadraticPotential
 from wasskit.plugins.w2gn.core import gauss_newton
@@ -46,7 +46,7 @@ def a_batch(count: int, dim: int = 2, dtype: torch.dtype = torch.float64) -> Bat
     x = torch.randn(count, dim, dtype=dtype)
     y = torch.randn(count, dim, dtype=dtype) * 0.3
     y[:, 0] += torch.arange(count) % 3 - 1.0
-    return Batch(x, y, y.clone())
+    return Batch(x, y, y.clone(), count)
 
 
 def test_the_gradient_and_the_matrix_are_derivatives_of_the_dual_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_few_steps_find_the_map_between_gaussians() -> None:
     potential = QuadraticPotential(DenseICNN(2, (4, 4)), 2)
     damping = 1e-3
     for _ in range(8):
-        damping = gauss_newton_step(potential, Batch(x, y, y), damping).damping
+        damping = gauss_newton_step(potential, Batch(x, y, y, count), damping).damping
     error = (potential.gradient(x) - x @ wanted).square().sum(1).mean().detach()
     assert float(error) < 20.0 / count * float(wanted.square().sum())
 
@@ -180,7 +180,7 @@ def step_of_rank(state: dict[str, Tensor], whole: Batch, damping: float) -> tupl
     potential.load_state_dict(state)
     rows = shard_indices(len(whole.x))
     part = slice(rows.start, rows.stop)
-    batch = Batch(whole.x[part], whole.y[part], whole.start[part], rows.start, shard_weight(len(whole.x)))
+    batch = Batch(whole.x[part], whole.y[part], whole.start[part], whole.size)
     taken = gauss_newton_step(potential, batch, damping)
     return parameters_to_vector(potential.parameters()).detach(), taken.value
 

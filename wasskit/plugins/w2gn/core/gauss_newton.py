@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from wasskit.distributed.collectives import broadcast_tensor, reduce_sum
-from wasskit.distributed.group import world_size
+from wasskit.distributed.collectives import broadcast_module, reduce_sum
+from wasskit.distributed.shard import mean_of_shares, shard_indices
 from wasskit.errors import UserError
 from wasskit.models.icnn import Potential
 from wasskit.models.icnn.jacobian import dense_network, map_derivatives
@@ -56,17 +56,16 @@ CHUNK = 8192
 
 
 class Batch(NamedTuple):
-    """This rank's part of a batch.
+    """This rank's part of a batch, as `wasskit.distributed.shard.shard_indices` gives it.
 
-    ``x``, ``y``: points (B, D) of both measures; ``start``: a guess of ``grad psi*(y)``; ``first``: the number of the
-    first row in the whole batch; ``weight``: see `wasskit.distributed.shard.shard_weight`.
+    ``x``, ``y``: points (B, D) of both measures; ``start``: a guess of ``grad psi*(y)``; ``size``: points in the whole
+    batch.
     """
 
     x: Tensor
     y: Tensor
     start: Tensor
-    first: int = 0
-    weight: float = 1.0
+    size: int
 
 
 class Taken(NamedTuple):
@@ -104,7 +103,7 @@ def gauss_newton_step(potential: Potential, batch: Batch, damping: float) -> Tak
     unit = float(matrix.diagonal().mean())
     bounded = bounded_weights(working)
     at = parameters_to_vector(working.parameters()).detach()
-    residual = float(_mean(solved.residual.mean(), batch.weight))
+    residual = float(mean_of_shares(solved.residual.mean(), batch.size))
     batch = batch._replace(start=solved.point)
     found = solved.point.to(next(potential.parameters()).dtype)
     for _ in range(TRIES):
@@ -115,7 +114,8 @@ def gauss_newton_step(potential: Potential, batch: Batch, damping: float) -> Tak
             after, _ = dual_value(working, batch)
             kept = (before - after) / promised
             if kept > LEAST_KEPT:
-                _copy(working, potential)
+                potential.load_state_dict(working.state_dict())
+                broadcast_module(potential)  # factorisations may differ between processors in their last bits
                 return Taken(found, after, residual, max(damping * _factor(kept), LEAST_DAMPING))
         damping *= 4
     return Taken(found, before, residual, damping)
@@ -126,19 +126,12 @@ def _factor(kept: float) -> float:
     return 1 / 3 if kept > 0.6 else 2.0 if kept < 0.25 else 1.0
 
 
-@torch.no_grad()
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    """Give all ranks the weights of rank 0: factorisations may differ between processors in their last bits."""
-    for other, own in zip(source.parameters(), target.parameters(), strict=True):
-        own.copy_(broadcast_tensor(other.detach()))
-
-
 def dual_value(potential: Potential, batch: Batch) -> tuple[float, Conjugate]:
     """``E psi(X) + E psi*(Y)`` over the whole batch, and the conjugate at this rank's part."""
     solved = solve(potential, batch.y, batch.start, evaluations=EVALUATIONS, tolerance=TOLERANCE)
     with torch.no_grad():
         values = torch.cat([potential(part) for part in batch.x.split(CHUNK)])
-    return float(_mean(values.mean() + solved.value.mean(), batch.weight)), solved
+    return float(mean_of_shares(values.mean() + solved.value.mean(), batch.size)), solved
 
 
 def dual_gradient(potential: Potential, batch: Batch, solved: Tensor) -> Tensor:
@@ -149,7 +142,7 @@ def dual_gradient(potential: Potential, batch: Batch, solved: Tensor) -> Tensor:
         for part in points.split(CHUNK):
             found = torch.autograd.grad(potential(part).sum() * (sign / len(points)), parameters)
             total += torch.cat([own.flatten() for own in found])
-    return _mean(total, batch.weight)
+    return mean_of_shares(total, batch.size)
 
 
 @torch.no_grad()
@@ -159,7 +152,7 @@ def dual_matrix(potential: Potential, batch: Batch, solved: Tensor) -> Tensor:
     With ``H = L L^T`` it is the mean of the products ``(L^-1 A)^T (L^-1 A)``, of which the lower half is made.
     """
     every = POINTS_PER_ROW_OF_MATRIX
-    points = solved[-batch.first % every :: every]
+    points = solved[-shard_indices(batch.size).start % every :: every]
     count = float(reduce_sum(torch.tensor(float(len(points)), device=solved.device)))
     single = copy.deepcopy(potential).float()
     weights = sum(parameter.numel() for parameter in single.parameters())
@@ -223,8 +216,3 @@ def bounded_step(matrix: Tensor, gradient: Tensor, at: Tensor, bounded: Tensor, 
             break
         free = stay
     return torch.where(bounded, torch.maximum(step, -at), step)
-
-
-def _mean(own: Tensor, weight: float) -> Tensor:
-    """The mean over the whole batch, from that over this rank's part."""
-    return reduce_sum(own * weight) / world_size()

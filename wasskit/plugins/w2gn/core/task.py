@@ -165,18 +165,16 @@ class TransportTask(Task):
     def newton_step(self, batch: Pair, stepper: Stepper) -> Losses:
         """A Gauss-Newton step of the potential; the inverse's network follows the conjugates that it has solved."""
         count, damping = self.newton.gauss_newton_points, self.get_buffer("damping")
-        weight = shard_weight(count)
         first, second, x, y = self.transport.roles(batch.x, batch.y)
         with torch.no_grad():
             start = second.gradient(y)
-        own = Batch(x, y, start, shard_indices(count).start, weight)
-        taken = gauss_newton_step(first, own, float(damping))
+        taken = gauss_newton_step(first, Batch(x, y, start, count), float(damping))
         damping.fill_(taken.damping)
         parts = max(count // self.options.batch_size, 1)
         for points, solved in zip(y.tensor_split(parts), taken.solved.tensor_split(parts), strict=True):
             with stepper.autocast():
                 error = (second.gradient(points) - solved).square().mean()
-            stepper.backward(weight * error)
+            stepper.backward(shard_weight(count) * error)
             stepper.update("conjugate" if second is self.transport.conjugate else "psi")
         terms = {"residual": taken.residual, "damping": taken.damping}
         return Losses(x.new_tensor(taken.value), terms)
