@@ -10,7 +10,7 @@ import pytest
 
 from wasskit.config import build, check_keys, values_of
 from wasskit.plugins.w2gn.commands.benchmark import W2gnBenchmark, command
-from wasskit.plugins.w2gn.experiments.rule import rule, seconds_for
+from wasskit.plugins.w2gn.experiments.rule import GAUSS_NEWTON_SECONDS, rule, seconds_for
 from wasskit.recipes import load_recipe
 from wasskit.training.run import read_configuration
 
@@ -20,12 +20,14 @@ DIMENSIONS = (2, 4, 8, 16, 32, 64, 128)
 def seconds(dim: int) -> float:
     settings = rule(dim)
     per_point = seconds_for(dim, settings["hidden"], settings["refine_evaluations"])
-    return float(settings["steps"] * settings["batch_size"] * per_point)
+    newton = settings["gauss_newton_steps"] * GAUSS_NEWTON_SECONDS
+    return float(settings["steps"] * settings["batch_size"] * per_point + newton)
 
 
 def test_settings_change_steadily_with_the_dimension() -> None:
-    """No dimension has settings of its own: each lies between its neighbours."""
-    every = [rule(dim) for dim in range(2, 129)]
+    """No dimension has settings of its own: each lies between its neighbours. Steps of second order come in two alone."""
+    every = [rule(dim, second_order=False) for dim in range(2, 129)]
+    assert every[1:] == [rule(dim) for dim in range(3, 129)]
     for below, above in itertools.pairwise(every):
         assert below["refine_evaluations"] <= above["refine_evaluations"] <= below["refine_evaluations"] + 2
         assert below["steps"] * below["batch_size"] >= above["steps"] * above["batch_size"] - 100 * above["batch_size"]
@@ -51,6 +53,18 @@ def test_what_is_given_stays() -> None:
     given = {"steps": 7, "batch_size": 64, "refine_evaluations": 3, "hidden": (8, 5)}
     values = values_of(build(W2gnBenchmark, given).settled(16))
     assert {name: values[name] for name in given} == given
+
+
+def test_second_order_follows_from_the_rule_as_a_whole() -> None:
+    """With other widths, another number of steps or no solved conjugates, no steps of second order come unasked."""
+    assert values_of(build(W2gnBenchmark, {}).settled(2))["gauss_newton_steps"] == rule(2)["gauss_newton_steps"] > 0
+    for given in ({"steps": 50}, {"hidden": (200, 200, 100)}, {"refine": "none"}):
+        values = values_of(build(W2gnBenchmark, given).settled(2))
+        expected = rule(2, second_order=False) | given
+        assert {name: values[name] for name in expected} == expected
+        assert values["gauss_newton_steps"] == 0
+    asked = values_of(build(W2gnBenchmark, {"steps": 50, "gauss_newton_steps": 3}).settled(2))
+    assert asked["gauss_newton_steps"] == 3
 
 
 def test_runs_are_saved_with_the_settings_of_their_dimension(run_cli: Any, tmp_path: Path) -> None:
