@@ -172,7 +172,7 @@ def run_rank(place: int, port: int, setting: Setting, asked: Any, results: Any) 
     plain="torch's DistributedDataParallel, local batch norm",
     clock="wall",
     threads=(1,),
-    quick={"batch_size": 8, "steps": 1, "cases": CASES[:1]},
+    quick={"backbone": "tiny", "batch_size": 8, "size": 8, "steps": 1, "cases": CASES[:1]},
     full={"cases": CASES[:2]},
 )
 def distributed_step(

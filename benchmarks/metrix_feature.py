@@ -43,7 +43,7 @@ MIXING = Mixing(LAM, "positive-negative")
     plain="three passes of the backbone",
     floor="one pass of the backbone",
     memory=True,
-    quick={"backbone": "resnet18", "image_size": 32, "batch": 10},
+    quick={"backbone": "tiny", "image_size": 16, "batch": 10},
     full={"image_size": 96, "batch": 40},
 )
 def metrix_step(

@@ -108,6 +108,15 @@ def run_cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return run
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are built and saved as empty files: for tests that look at no picture, of which drawing would be a third
+    of the time. Not for processes that a test starts."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **options: None)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """Starts commands as forks of one process that has imported everything."""

@@ -13,6 +13,8 @@ from wasskit.config import check_keys, current_names
 from wasskit.errors import UserError
 from wasskit.system.documents import read_toml
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FORMER = [
     ("ssl byol", ["--crop-min", "0.3"], {"crop_min": 0.3}, "min_crop", 0.3),
     ("ssl byol", ["--batch-norm", "local"], {"batch_norm": "local"}, "sync_bn", False),

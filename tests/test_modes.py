@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 #: Command lines run one after the other in one folder, and a file that only the last of them writes.
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "mrl": (

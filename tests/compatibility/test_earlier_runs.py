@@ -20,6 +20,8 @@ from wasskit.cli import find_command
 from wasskit.config import check_keys, display, fields_of
 from wasskit.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 HERE = Path(__file__).parent
 SURFACES = sorted(HERE.glob("*/surface.json"))
 OUTPUTS = sorted(HERE.glob("*/outputs/*.json"))

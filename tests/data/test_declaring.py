@@ -20,6 +20,8 @@ from wasskit.data.registry import load_dataset
 from wasskit.data.sets.mnist import FILES as MNIST_FILES
 from wasskit.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def stripes() -> Iterator[str]:

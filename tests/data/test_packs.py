@@ -32,6 +32,8 @@ from wasskit.data.views import ViewDistribution, random_views
 from wasskit.errors import UserError
 from wasskit.system.locks import held
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 COUNT = 2 * CHUNK + 22
 
 

@@ -17,7 +17,7 @@ from wasskit.cli import load_command, run
 from wasskit.config import fields_of
 from wasskit.plugins import Plugin, load_plugin, plugin_targets
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 TRAINED = {"mrl": "mrl-train", "ssl": "ssl-byol", "metrix": "metrix-contrastive-baseline", "w2gn": "w2gn-fit"}
 """What each plugin's measures are of. Words below that name one stand for its run."""
@@ -25,7 +25,8 @@ TRAINED = {"mrl": "mrl-train", "ssl": "ssl-byol", "metrix": "metrix-contrastive-
 MEASURES = [
     ("mrl", "evaluate", "MRL"), ("mrl", "retrieve", "MRL"), ("mrl", "classify", "MRL"),
     ("mrl", "embed", "MRL", "photos", "--output", "mrl.npy"), ("mrl", "export", "MRL", "--output", "mrl.safetensors"),
-    ("ssl", "linear", "SSL"), ("ssl", "knn", "SSL"), ("ssl", "evaluate", "SSL"),
+    ("ssl", "linear", "SSL", "--probe-epochs", "2"), ("ssl", "knn", "SSL"),
+    ("ssl", "evaluate", "SSL", "--probe-epochs", "2"),
     ("ssl", "embed", "SSL", "photos", "--output", "ssl.npy"), ("ssl", "export", "SSL", "--output", "ssl.safetensors"),
     ("metrix", "evaluate", "METRIX"), ("metrix", "search", "METRIX", "0"),
     ("metrix", "embed", "METRIX", "photos", "--output", "metrix.npy"),

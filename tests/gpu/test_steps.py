@@ -10,6 +10,8 @@ import pytest
 from tests.gpu.steady import counted, table
 from tests.trust.commands import TRAININGS, Training
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ALONE = [training for training in TRAININGS if not training.is_grid]
 SLACK = 1.25
 """Versions of torch take some operations in fewer or more parts."""

@@ -20,6 +20,8 @@ from wasskit.evaluation.metrics import COMMON, Metric, Metrics
 from wasskit.plugins import BUILT_IN, Plugin, declared_metrics, load_plugin
 from wasskit.training.run import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = ("--epochs", "1", "--no-tensorboard")
 SSL = (*QUICK, "--projector", "32,16", "--batch-size", "128")
 METRIX = (*QUICK, "--batch-size", "60", "--max-triples", "300", "--embedding-size", "16")

@@ -26,7 +26,7 @@ from wasskit.plugin import BUILT_IN, kinds_of, load_plugin
 from wasskit.trained.data import fitted, with_in_memory
 from wasskit.trained.kind import ModelKind, TrainedModel
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 Cli = Callable[..., Any]
 

@@ -17,6 +17,8 @@ from wasskit.cli import run
 from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.loop import Loop
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 BY_NAME = {training.name: training for training in TRAININGS}
 
 

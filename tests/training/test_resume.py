@@ -22,6 +22,8 @@ from wasskit.training.checkpoint import load_checkpoint
 from wasskit.training.run import RunDirectory
 from wasskit.training.task import Optimisation, Plan
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -21,6 +21,8 @@ from wasskit.data.metric_sets import load_metric_splits
 from wasskit.recipes import load_recipe, recipe_names
 from wasskit.training.run import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Run = Callable[..., Any]
 QUICK = ("--batch-size", "60", "--max-triples", "300", "--embedding-size", "16", "--no-tensorboard")
 

@@ -38,7 +38,7 @@ from wasskit.plugins.metrix.pair_loss import Range
 from wasskit.report import Table
 from wasskit.system.signals import raised
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 Run = Callable[..., Any]
 CPU = torch.device("cpu")

@@ -36,6 +36,8 @@ from wasskit.plugins.mrl.network import PrefixEmbedder
 from wasskit.sweeps.grid import Grid
 from wasskit.training.run import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def vectors(count: int = 60, width: int = 12, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))

@@ -98,6 +98,7 @@ def test_the_published_protocol_gives_the_reference(run_cli: Cli, reference: Ref
         assert mine["neg_w2_se"] == ""
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 @pytest.mark.parametrize("draws", ["nested", "independent"])
 def test_samples_are_within_their_error_of_the_exact_values(run_cli: Cli, tmp_path: Path, draws: str) -> None:
@@ -119,6 +120,7 @@ def test_samples_are_within_their_error_of_the_exact_values(run_cli: Cli, tmp_pa
     assert 0 < found["w2_expected_at_n"]["largest"] < 4
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 @pytest.mark.parametrize("t", ["0.001", "20"])
 def test_the_bounds_of_t_give_errors_that_can_be_divided_by(run_cli: Cli, tmp_path: Path, t: str) -> None:
@@ -131,6 +133,7 @@ def test_the_bounds_of_t_give_errors_that_can_be_divided_by(run_cli: Cli, tmp_pa
             assert abs(float(row["neg_lu"]) - float(row["neg_lu_exact"])) < 6 * float(row["neg_lu_law_se"])
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_means_are_within_their_error_of_the_law(run_cli: Cli, tmp_path: Path) -> None:
     result = run_cli("study", "means", "--n", "2000", "--seeds", "8", "--run-dir", tmp_path / "run")
@@ -141,6 +144,7 @@ def test_means_are_within_their_error_of_the_law(run_cli: Cli, tmp_path: Path) -
         assert abs(value["neg_lu"] - value["neg_lu_exact"]) < 4 * value["neg_lu_law_se"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_published_figures_stand_beside_the_samples(run_cli: Cli, tmp_path: Path) -> None:
     run_cli("study", "icc", "--seeds", "2", "--run-dir", tmp_path / "run")
@@ -151,6 +155,7 @@ def test_published_figures_stand_beside_the_samples(run_cli: Cli, tmp_path: Path
         assert float(row["neg_lu"]) == pytest.approx(float(row["published_neg_lu"]), abs=5e-3)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_same_seed_same_numbers(run_cli: Cli, tmp_path: Path) -> None:
     tables = []
@@ -162,6 +167,7 @@ def test_same_seed_same_numbers(run_cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "c" / "fbc.csv").read_text() == tables[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_all_makes_one_run_of_the_studies_asked_for(run_cli: Cli, tmp_path: Path) -> None:
     result = run_cli(
@@ -211,6 +217,7 @@ def test_measure_takes_half_precision_and_a_run_that_holds_embeddings(
     assert json.loads(result.stdout)["verdict"] == ["healthy"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "training",
@@ -290,6 +297,7 @@ def test_a_study_that_is_stopped_leaves_no_empty_folder(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_cloning_studies_of_one_run_keep_their_metrics_apart(run_cli: Cli, tmp_path: Path) -> None:
     run_cli("study", "all", "--quick", "--only", "fbc,icc", "--seeds", "1", "--run-dir", tmp_path / "run", "-q")

@@ -17,7 +17,7 @@ from wasskit.evaluation.label_free import rankme
 from wasskit.trained import files
 from wasskit.training.run import RunDirectory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 Cli = Callable[..., Any]
 USED = (4, 16, 8, 12, 6)

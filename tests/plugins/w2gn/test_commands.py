@@ -23,6 +23,8 @@ from wasskit.plugins.w2gn.experiments.apply import SavedMap
 from wasskit.plugins.w2gn.experiments.autoencoder import Autoencoder, load_autoencoder
 from wasskit.plugins.w2gn.maps import save_map
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 RunCli = Callable[..., Any]
 SMALL = ("--hidden", "16,8", "--batch-size", "64", "--device", "cpu", "--eval-every", "20")
 

@@ -33,7 +33,7 @@ from wasskit.plugins.w2gn.maps import load_map
 from wasskit.plugins.w2gn.options import StepOptions, TransportOptions
 from wasskit.training.task import Progress, Task
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.usefixtures("undrawn")]
 
 OPTIONS = {name: load_command(plugin, name).options for name in plugin.commands}
 EXPERIMENTS = [name for name, options in OPTIONS.items() if issubclass(options, TransportOptions)]

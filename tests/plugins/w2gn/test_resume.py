@@ -16,6 +16,8 @@ from wasskit.plugins.w2gn.core.stages import TwoStages
 from wasskit.plugins.w2gn.core.task import TransportTask
 from wasskit.plugins.w2gn.maps import load_map
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 RunCli = Callable[..., Any]
 SMALL = ("--hidden", "16,8", "--batch-size", "64", "--device", "cpu", "--eval-every", "20")
 

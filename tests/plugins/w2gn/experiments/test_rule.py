@@ -25,7 +25,7 @@ def seconds(dim: int) -> float:
 
 
 def test_settings_change_steadily_with_the_dimension() -> None:
-    """No dimension has settings of its own: each lies between its neighbours. Steps of second order come in two alone."""
+    """No dimension has settings of its own: each lies between its neighbours. Two alone have steps of second order."""
     every = [rule(dim, second_order=False) for dim in range(2, 129)]
     assert every[1:] == [rule(dim) for dim in range(3, 129)]
     for below, above in itertools.pairwise(every):
