@@ -685,7 +685,7 @@ def test_a_sweep_stops_saves_and_goes_on(server: Server, tmp_path: Path, nproc: 
     pytest.importorskip("fcntl")
     folder, run = tmp_path / "s", tmp_path / "s" / "seed-0"
     command: list[str | Path] = [
-        *("mrl", "sweep", "seed=0", "--epochs", "30", "--dims", "2,16", "--batch-size", "358"),
+        *("mrl", "sweep", "seed=0", "--epochs", "16", "--dims", "2,16", "--batch-size", "358"),
         *("--no-tensorboard", "--quiet", "--run-dir", folder, "--nproc-per-run", nproc),
     ]
 
