@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 RUNS = {
-    "mrl": ["mrl", "train", "--epochs", "1"],
+    "mrl": ["mrl", "train", "--epochs", "2"],
     "ssl": ["ssl", "byol", "--w2", "--epochs", "2", "--eval-every", "1"],
     "metrix": ["metrix", "train", "--epochs", "2"],
     "w2gn": ["w2gn", "toy", "--steps", "20", "--hidden", "16,16", "--test-size", "200"],
