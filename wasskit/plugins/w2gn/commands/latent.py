@@ -113,6 +113,7 @@ def autoencoder_stage(config: W2gnLatent) -> AutoencoderStage:
     return AutoencoderStage(
         autoencoder, train, test, batch_size=config.autoencoder_batch_size, lr=config.autoencoder_lr,
         seed=config.run.seed, perceptual=PerceptualLoss(config.vgg_weights) if config.vgg_weights else None,
+        workers=config.data.workers,
     )  # fmt: skip
 
 

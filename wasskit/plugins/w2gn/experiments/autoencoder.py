@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wasskit.data.base import ImageDataset
+from wasskit.data.decode import threaded
 from wasskit.data.seeds import derive_seed
 from wasskit.distributed.collectives import reduce_sum
 from wasskit.distributed.norm import convert_sync_batchnorm
@@ -125,6 +126,7 @@ class AutoencoderStage(FirstStage):
     Args:
         images: training images that fit in memory (uint8), or on disk.
         perceptual: VGG loss instead of the mean squared error of pixels.
+        workers: threads that decode images on disk; 0: none beside the one that trains; None: by the number of cores.
     """
 
     def __init__(
@@ -137,8 +139,10 @@ class AutoencoderStage(FirstStage):
         lr: float,
         seed: int,
         perceptual: PerceptualLoss | None = None,
+        workers: int | None = None,
     ) -> None:
         super().__init__()
+        self.threads = None if workers is None else max(workers, 1)
         self.autoencoder = convert_sync_batchnorm(autoencoder)
         self.images, self.test = images, test
         self.batch_size, self.lr, self.seed = batch_size, lr, seed
@@ -153,7 +157,7 @@ class AutoencoderStage(FirstStage):
 
     def load(self, dataset: ImageDataset, index: Tensor) -> Tensor:
         """Images of a data set, (B, C, S, S) in [-1, 1]."""
-        return loaded(dataset, index, self.autoencoder.image_size, self.autoencoder.channels)
+        return loaded(dataset, index, self.autoencoder.image_size, self.autoencoder.channels, self.threads)
 
     def images_of(self, dataset: ImageDataset, count: int) -> Tensor:
         """The first ``count`` images of a data set, (B, C, S, S) in [0, 1], on the autoencoder's device."""
@@ -227,15 +231,21 @@ class AutoencoderStage(FirstStage):
         return torch.randn(count, self.autoencoder.latent, generator=generator)
 
 
-def loaded(dataset: ImageDataset, index: Tensor, size: int, channels: int) -> Tensor:
-    """Images of a data set (B, C, S, S) in [-1, 1], resampled to ``size`` and in ``channels`` colours."""
+def loaded(dataset: ImageDataset, index: Tensor, size: int, channels: int, threads: int | None = None) -> Tensor:
+    """Images of a data set (B, C, S, S) in [-1, 1], resampled to ``size`` and in ``channels`` colours.
+
+    Those on disk are decoded by ``threads`` (None: by the number of cores).
+    """
     if dataset.images is not None:
         images = dataset.images[index].float()
     else:
         from torchvision.transforms.functional import pil_to_tensor
 
-        side = (size, size)
-        images = torch.stack([pil_to_tensor(dataset.image(int(i)).resize(side)).float() for i in index])
+        def decoded(place: int) -> Tensor:
+            pixels: Tensor = pil_to_tensor(dataset.image(int(index[place])).resize((size, size)))
+            return pixels
+
+        images = torch.stack([*threaded(decoded, len(index), threads)]).float()
     if images.shape[1] == 1 and channels == 3:
         images = images.expand(-1, 3, -1, -1)
     elif images.shape[1] == 3 and channels == 1:

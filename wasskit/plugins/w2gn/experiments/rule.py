@@ -16,8 +16,9 @@ with 1,024; at D = 64 the error stands at 4 % with 256 points and falls below 1 
 
 **Steps.** As many as `SECONDS` of one core hold, after the seconds of the steps of second order.
 
-**Second order.** Pairs of two dimensions need few weights (widths 64, 64, 32), and for few weights Gauss-Newton steps are
-cheap: after Adam's they halve the error, which as long a training by Adam does not. At D = 4 they gain less than Adam.
+**Second order.** Pairs of two dimensions need few weights (widths 64, 64, 32), and for few weights Gauss-Newton steps
+are cheap: they take away a fifth to two fifths of the error that Adam's steps end with, which as long a training by
+Adam does not. At D = 4 they gain less than Adam.
 """
 
 from __future__ import annotations
