@@ -68,6 +68,24 @@ def test_means_are_over_the_same_dimensions_whatever_is_measured_between(model: 
     assert more.remarks == ["Means are over 2, 4, 8, without the dimensions between."]
 
 
+def test_all_means_are_over_the_dimensions_asked_for(model: MrlModel) -> None:
+    """Of the trained 2, 4 and 8 dimensions those of the classifiers that are asked for, and not of the others."""
+    test, train = split("test", 30), split("train", 12)
+    every = evaluation_report(model, test, train, dims=model.dims, k=5).result["metrics"]
+    some = evaluation_report(model, test, train, dims=(2, 3, 8), k=5)
+    found = some.result["metrics"]
+    assert {key for key in found if "top1" in key} == {"test/top1", "test/top1@2", "test/top1@8"}
+    for name in ("top1", "top5", "map10"):
+        assert found[f"test/{name}@8"] == every[f"test/{name}@8"]
+        assert found[f"test/{name}"] == pytest.approx((every[f"test/{name}@2"] + every[f"test/{name}@8"]) / 2)
+    assert some.remarks == ["Of these dimensions 2, 8 have classifiers, and their means are over those."]
+    none = evaluation_report(model, test, train, dims=(3,), k=5)
+    assert not any("top1" in key for key in none.result["metrics"])
+    assert none.remarks == ["The classifiers have 2, 4, 8 dimensions: none is asked for, so they are not measured."]
+    with pytest.raises(UserError, match="leaves nothing to measure: no classifier has a dimension of --dims"):
+        evaluation_report(model, test, None, dims=(3,), neighbours=False)
+
+
 def test_vectors_are_not_called_images() -> None:
     test, train = (replace(split(name, n), things="vectors") for name, n in (("test", 30), ("train", 12)))
     report = evaluation_report(None, test, train, dims=(2, 5), k=50)

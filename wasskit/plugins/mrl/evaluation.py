@@ -19,23 +19,31 @@ from wasskit.plugins.mrl.network import MrlModel
 _CHUNK = 1024
 
 
-def classify_prefixes(model: MrlModel, normalised: Tensor, labels: Tensor) -> dict[str, float]:
+def classify_prefixes(
+    model: MrlModel, normalised: Tensor, labels: Tensor, at: Sequence[int] | None = None
+) -> dict[str, float]:
     """Top-1, top-5 and mAP@10 over ranked classes in percent, at each trained dimension and their means.
 
-    normalised (N, D), labels (N,). All three follow from the rank of the true class; nothing is sorted.
+    normalised (N, D), labels (N,). All three follow from the rank of the true class; nothing is sorted. ``at``: only
+    trained dimensions that are among these; nothing where none is.
     """
     dims = model.dims
     counts = RankCounts((len(dims),), depth=10, device=normalised.device)
     with torch.no_grad():
         for part, true in zip(normalised.split(_CHUNK), labels.split(_CHUNK), strict=True):
             counts.update(model.objective.classifiers(part), true)
-    return rank_metrics(counts, dims)
+    return rank_metrics(counts, dims, at)
 
 
-def rank_metrics(counts: RankCounts, dims: Sequence[int]) -> dict[str, float]:
-    """Counts of ranks as percentages: ``top1@d``, ``top5@d``, ``map10@d`` and, without ``@d``, the means over dims."""
+def rank_metrics(counts: RankCounts, dims: Sequence[int], at: Sequence[int] | None = None) -> dict[str, float]:
+    """Counts of ranks as percentages: ``top1@d``, ``top5@d``, ``map10@d`` and, without ``@d``, the means over dims.
+
+    ``at``: only those of ``dims`` that are among these.
+    """
     values = {"top1": counts.topk(1), "top5": counts.topk(5), "map10": counts.class_map(10)}
-    return _with_means({name: (100 * v).tolist() for name, v in values.items()}, dims)
+    kept = [place for place, d in enumerate(dims) if at is None or d in at]
+    chosen = {name: (100 * v[kept]).tolist() for name, v in values.items()}
+    return _with_means(chosen, [dims[place] for place in kept]) if kept else {}
 
 
 def neighbour_metrics(

@@ -81,7 +81,7 @@ def evaluation_report(
         train: whose images vote in k-NN (at most all of them); None: k-NN is left out.
         dims: increasing dimensions of k-NN and retrieval; classifiers have those that were trained.
         neighbours: whether to measure k-NN and retrieval.
-        trained_dims: whether dimensions that only the classifiers have are shown too.
+        trained_dims: whether dimensions that only the classifiers have are measured and shown too.
         interpolate: whether to measure neighbours at one dimension between each two of ``dims`` too; the means are
             over ``dims``.
         name: of the model, as the report names it.
@@ -91,7 +91,8 @@ def evaluation_report(
     """
     voting = k if train is None else min(k, len(train))
     added = sorted({*between(dims)} - {*dims}) if interpolate and neighbours else []
-    values, remarks = _measured(model, test, train, dims if neighbours else (), added, voting, temperature)
+    at = None if trained_dims else dims
+    values, remarks = _measured(model, test, train, dims if neighbours else (), added, voting, temperature, at)
     if train is not None and voting < k:
         remarks.append(f"There are {voting} training {train.things}: k-NN takes them all.")
     metrics = {f"{test.name}/{metric}": value for metric, value in values.items()}
@@ -131,15 +132,23 @@ def _measured(
     added: Sequence[int],
     k: int,
     temperature: float,
+    at: Sequence[int] | None,
 ) -> tuple[dict[str, float], list[str]]:
-    """The metrics that can be measured, those of neighbours at ``dims`` and ``added``, and remarks on what is left out.
+    """The metrics that can be measured, those of neighbours at ``dims`` and ``added``, those of the classifiers ``at``
+    trained dimensions, and remarks on what is left out.
 
-    Means are over ``dims``.
+    Means are over ``dims``, those of the classifiers over the trained ones among them.
     """
     values: dict[str, float] = {}
     remarks = []
     if model is not None and test.classes == model.classes:
-        values |= classify_prefixes(model, test.embeddings, test.labels)
+        values |= classify_prefixes(model, test.embeddings, test.labels, at)
+        trained = [d for d in model.dims if at is None or d in at]
+        named = ", ".join(map(str, trained or model.dims))
+        if not trained:
+            remarks.append(f"The classifiers have {named} dimensions: none is asked for, so they are not measured.")
+        elif at is not None and len(trained) < len(at):
+            remarks.append(f"Of these dimensions {named} have classifiers, and their means are over those.")
     elif model is not None:
         remarks.append(f"{test.dataset} has other classes than the model's: its classifiers are not measured.")
     if dims:
@@ -148,7 +157,9 @@ def _measured(
             test.embeddings, test.labels, dims, train=bank, k=k, temperature=temperature, between=added
         )
     if not values:
-        raise UserError("--no-neighbours leaves nothing to measure on a data set of other classes.")
+        other = model is not None and test.classes != model.classes
+        why = " on a data set of other classes" if other else ": no classifier has a dimension of --dims"
+        raise UserError(f"--no-neighbours leaves nothing to measure{why}.")
     return values, remarks
 
 
