@@ -178,3 +178,30 @@ def test_columns_that_a_file_has_not_are_named(run_cli: Callable[..., Any], runs
     result = run_cli("plot", "results", plan, "--runs", runs, "-o", tmp_path / "page.md")
     assert result.exit_code == 2
     assert "has no column 'MAP@K': it has loss, kind, MAP@R. Did you mean 'MAP@R'?" in " ".join(result.stderr.split())
+
+
+def test_kept_runs_are_small_and_give_the_same_table(run_cli: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
+    plan, kept = tmp_path / "runs.toml", tmp_path / "kept"
+    plan.write_text(PLAN.partition('[[table]]\ntitle = "Folds"')[0], encoding="utf-8")
+    pages = [tmp_path / "page.md", tmp_path / "again.md"]
+    result = run_cli("plot", "results", plan, "--runs", runs, "-o", pages[0], "--keep", kept)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (kept / "rates").iterdir()) == ["a0", "a1", "b0", "b1"], "c is not finished"
+    names = {path.name for path in (kept / "rates" / "a0").iterdir()}
+    assert names == {"config.toml", "environment.json", "metrics.csv", "summary.json"}
+    lines = [len((folder / "rates" / "a0" / "metrics.csv").read_text().splitlines()) for folder in (runs, kept)]
+    assert 1 < lines[1] < lines[0]
+    again = run_cli("plot", "results", plan, "--runs", kept, "-o", pages[1])
+    assert again.exit_code == 0, again.output
+    assert pages[0].read_text(encoding="utf-8") == pages[1].read_text(encoding="utf-8")
+
+
+def test_runs_are_in_the_order_of_their_numbers(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    for lr in (4, 16, 2):
+        make_run(tmp_path / "runs" / f"run-{lr}", lr=lr, paper=PAPER)
+    plan = '[[table]]\ntitle = "t"\ncommand = "c"\nruns = ["run-*"]\nmetrics = ["test/top1"]\n'
+    (tmp_path / "plan.toml").write_text(plan, encoding="utf-8")
+    page = tmp_path / "page.md"
+    assert run_cli("plot", "results", tmp_path / "plan.toml", "--runs", tmp_path / "runs", "-o", page).exit_code == 0
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["2", "4", "16"]

@@ -139,3 +139,16 @@ def test_differences_are_as_fine_as_the_published_figures(run_cli: Callable[...,
     text = run_cli("plot", "table", tmp_path / "a", "--against-paper", "-m", "top1", "--format", "markdown").stdout
     assert f"{top1_at(5):.4f}" in text
     assert f"{top1_at(5) - 91.0625:+.4f}" in text
+
+
+def test_small_figures_keep_their_digits_beside_coarse_published_ones(
+    run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    """An error of 0.0312 % beside a published 0.1 is no 0.03."""
+    run = make_run(tmp_path / "a", paper={"source": "x", "metrics": {"test/small": 0.1}})
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    summary["final"]["test/small"] = 0.0312
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    words = ("--against-paper", "-m", "test/small", "--format", "markdown")
+    text = run_cli("plot", "table", run, *words).stdout
+    assert all(number in text for number in ("0.03120", "0.10000", "-0.06880"))

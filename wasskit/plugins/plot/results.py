@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -133,7 +134,7 @@ def results_report(plan: Plan, folder: Path, keep: Path | None = None) -> Report
 
     Args:
         folder: of the runs.
-        keep: folder to copy the files of the tables to, with their provenance: the page can be made of it again.
+        keep: folder to copy to what the tables are made of, with its provenance: the page can be made of it again.
     """
     parts, missing, result = [f"# {plan.title}", plan.introduction], [], {}
     for entry in plan.entries:
@@ -143,6 +144,9 @@ def results_report(plan: Plan, folder: Path, keep: Path | None = None) -> Report
         if runs:
             groups = group_runs(runs, labels=list(entry.labels) or None)
             parts += [_runs_table(entry, groups), _provenance(runs)]
+            if keep is not None:
+                for run in runs:
+                    _keep_run(run, keep / run.path.relative_to(folder))
         for file in files:
             behind = _runs_behind(file)
             parts += [_file_table(file, entry), _provenance(behind)]
@@ -160,8 +164,13 @@ def results_report(plan: Plan, folder: Path, keep: Path | None = None) -> Report
 
 def _runs_of(entry: Entry, folder: Path) -> list[Run]:
     """The finished runs of an entry; those that are not finished have no result."""
-    paths = [path for pattern in entry.runs for path in sorted(folder.glob(pattern)) if path.is_dir()]
+    paths = [path for pattern in entry.runs for path in sorted(folder.glob(pattern), key=_numbered) if path.is_dir()]
     return [run for run in read_runs(dict.fromkeys(paths)) if run.finished]
+
+
+def _numbered(path: Path) -> list[tuple[str, int]]:
+    """A path to sort by, in which 4 comes before 16."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", str(path))]
 
 
 def _runs_behind(file: Path) -> list[Run]:
@@ -171,11 +180,25 @@ def _runs_behind(file: Path) -> list[Run]:
 
 def _keep(file: Path, copy: Path, runs: Sequence[Run]) -> None:
     """Copy a file, with what :func:`_provenance` tells of its runs."""
-    last = max(runs, key=lambda run: str(run.environment.get("started", "")))
-    told = {key: last.environment[key] for key in ("started", "versions", "device") if key in last.environment}
+    told = _told(max(runs, key=lambda run: str(run.environment.get("started", ""))))
     seeds = sorted({seed for run in runs for seed in _seeds(run)})
     write_text(copy, read_text(file))
     write_text(copy.parent / "environment.json", json.dumps({**told, "seed": seeds}, indent=2) + "\n")
+
+
+def _keep_run(run: Run, copy: Path) -> None:
+    """Copy what a table takes of a run: its settings, its summary, its last metrics and where it was made."""
+    for name in ("config.toml", "summary.json"):
+        write_text(copy / name, read_text(run.path / name))
+    head, *lines = read_text(run.path / "metrics.csv").splitlines()
+    last = [line for line in lines if line.split(",")[1] == lines[-1].split(",")[1]]
+    write_text(copy / "metrics.csv", "\n".join([head, *last]) + "\n")
+    write_text(copy / "environment.json", json.dumps(_told(run), indent=2) + "\n")
+
+
+def _told(run: Run) -> dict[str, Any]:
+    """What :func:`_provenance` tells of a run's environment."""
+    return {key: run.environment[key] for key in ("started", "versions", "device") if key in run.environment}
 
 
 def _runs_table(entry: Entry, groups: Sequence[Group]) -> str:

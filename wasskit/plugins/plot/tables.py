@@ -87,7 +87,10 @@ def make_table(
             row.append(Cell(_state(group)))
     one_split = len({key.rpartition("/")[0] for key in keys}) == 1
     for key in keys:
-        places = _as_published(groups, key) if against_paper and digits is None else digits
+        places = digits
+        if against_paper and digits is None and (published := _as_published(groups, key)) is not None:
+            means = [own[key].mean for entries in values.values() for own in entries if key in own]
+            places = max(published, decimals(means))
         for which, entries in values.items():
             name = heading(key, split=not one_split) + (f", {which}" if len(values) > 1 else "")
             full = f"{key} {which}" if len(values) > 1 else key
