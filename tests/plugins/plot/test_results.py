@@ -22,6 +22,7 @@ text = "Top-1 of the test images."
 command = "wasskit mrl sweep lr=0.1,0.05 seed=0,1"
 runs = ["rates/*"]
 metrics = ["test/top1"]
+digits = 3
 labels = ["fast", "slow"]
 
 [[table]]
@@ -71,8 +72,8 @@ def test_page_has_means_provenance_files_and_what_is_missing(
     assert titles == ["# What was measured", "## Rates", "## Folds", "## ImageNet-100"]
     rates, folds, missing = text.split("## ")[1:]
     # The mean of two seeds, their deviation, and the published figure beside; the unfinished run is left out.
-    assert f"{top1_at(5) + 0.5:.2f} ± 0.71" in rates
-    assert "91.00" in rates
+    assert f"{top1_at(5) + 0.5:.3f} ± 0.707" in rates
+    assert "91.000" in rates
     assert "fast" in rates
     assert "slow" in rates
     assert "Seeds 0, 1; Some CPU, 2 threads; torch 2.4.1; 2026-01-01 to 2026-01-02;" in rates
@@ -154,6 +155,7 @@ def test_a_column_is_spread_over_the_headings(run_cli: Callable[..., Any], runs:
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nrun = ['z']", "table 1: 'run' is not one of title, command"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nruns = 'z'", "table 1: runs must be a list of texts"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nruns = ['../z']", "is not a pattern of paths below"),
+        ("[[table]]\ntitle = 'x'\ncommand = 'y'\ndigits = 2.5", "digits must be a whole number from 0 to 10"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhich = 'last'", "it must be final or best"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nwhere = {a = 1}", "where must be a table of texts"),
         ("[[table]]\ntitle = 'x'\ncommand = 'y'\nacross = 'a'", "across and cell go together"),

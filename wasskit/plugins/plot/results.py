@@ -38,6 +38,7 @@ class Entry:
             written, ``{mean:.2f} ± {deviation:.2f}``.
         names: what stands instead of a value of a cell or a heading.
         metrics: metrics of the runs, as ``plot table --metric`` takes them; empty: the main ones.
+        digits: decimals of the metrics; by default as `plot table` has them.
         which: the last evaluation of each run, or the best.
         labels: names of the groups of runs, in the order of their paths.
         needs: what a machine must have; the entry says so where nothing was run.
@@ -54,6 +55,7 @@ class Entry:
     cell: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
+    digits: int | None = None
     which: str = "final"
     labels: tuple[str, ...] = ()
     needs: str = ""
@@ -100,6 +102,10 @@ def _entry(path: Path, number: int, table: Mapping[str, Any]) -> Entry:
             if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
                 raise UserError(f"{path}, {where}{key} must be a list of texts.")
             values[key] = tuple(value)
+        elif key == "digits":
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10:
+                raise UserError(f"{path}, {where}digits must be a whole number from 0 to 10.")
+            values[key] = value
         else:
             values[key] = _text(path, where + key, value)
     entry = Entry(**values)
@@ -203,7 +209,7 @@ def _told(run: Run) -> dict[str, Any]:
 
 def _runs_table(entry: Entry, groups: Sequence[Group]) -> str:
     report = table_report(
-        groups, "best" if entry.which == "best" else "final", metric=list(entry.metrics) or None,
+        groups, "best" if entry.which == "best" else "final", metric=list(entry.metrics) or None, digits=entry.digits,
         against_paper=any(group.paper.get("metrics") for group in groups), text="markdown",
     )  # fmt: skip
     return str(report.files["table"]).rstrip()
