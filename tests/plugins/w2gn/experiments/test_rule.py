@@ -56,9 +56,10 @@ def test_what_is_given_stays() -> None:
 
 
 def test_second_order_follows_from_the_rule_as_a_whole() -> None:
-    """With other widths, another number of steps or no solved conjugates, no steps of second order come unasked."""
+    """With other networks, another number of steps or no solved conjugates, no steps of second order come unasked."""
     assert values_of(build(W2gnBenchmark, {}).settled(2))["gauss_newton_steps"] == rule(2)["gauss_newton_steps"] > 0
-    for given in ({"steps": 50}, {"hidden": (200, 200, 100)}, {"refine": "none"}):
+    given: dict[str, Any]
+    for given in ({"steps": 50}, {"hidden": (200, 200, 100)}, {"rank": 40}, {"refine": "none"}):
         values = values_of(build(W2gnBenchmark, given).settled(2))
         expected = rule(2, second_order=False) | given
         assert {name: values[name] for name in expected} == expected

@@ -88,8 +88,9 @@ class W2gnBenchmark(TransportOptions):
         """With the settings for pairs in ``dim`` dimensions in place of those that are open."""
         now = values_of(self)
         left_open = {name for name, value in now.items() if value in (None, ())}
-        # The steps of second order belong to the rule's own widths and number of steps, and need solved conjugates.
-        second_order = {"hidden", "steps"} <= left_open and now["refine"] != "none"
+        # The steps of second order belong to the rule's own networks and number of steps, and need solved conjugates.
+        own = {"hidden", "steps"} <= left_open and now["rank"] == PotentialOptions().rank
+        second_order = own and now["refine"] != "none"
         settings = rule(dim, second_order=second_order)
         return changed(self, **{name: value for name, value in settings.items() if name in left_open})
 
