@@ -207,3 +207,14 @@ def test_runs_are_in_the_order_of_their_numbers(run_cli: Callable[..., Any], tmp
     assert run_cli("plot", "results", tmp_path / "plan.toml", "--runs", tmp_path / "runs", "-o", page).exit_code == 0
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
     assert [row.split("|")[1].strip() for row in rows] == ["2", "4", "16"]
+
+
+def test_a_run_without_metrics_is_kept_too(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    record = make_run(tmp_path / "runs" / "run-1") / "metrics.csv"
+    record.write_text(record.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    plan = '[[table]]\ntitle = "t"\ncommand = "c"\nruns = ["run-*"]\nmetrics = ["test/top1"]\n'
+    (tmp_path / "plan.toml").write_text(plan, encoding="utf-8")
+    words = ("plot", "results", tmp_path / "plan.toml", "--runs", tmp_path / "runs", "-o", tmp_path / "page.md")
+    result = run_cli(*words, "--keep", tmp_path / "kept")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "kept" / "run-1" / "metrics.csv").read_bytes() == record.read_bytes()

@@ -24,8 +24,8 @@ def classify_prefixes(
 ) -> dict[str, float]:
     """Top-1, top-5 and mAP@10 over ranked classes in percent, at each trained dimension and their means.
 
-    normalised (N, D), labels (N,). All three follow from the rank of the true class; nothing is sorted. ``at``: only
-    trained dimensions that are among these; nothing where none is.
+    normalised (N, D), labels (N,). All three follow from the rank of the true class; nothing is sorted. ``at``: some
+    of the trained dimensions, in place of all.
     """
     dims = model.dims
     counts = RankCounts((len(dims),), depth=10, device=normalised.device)
@@ -38,12 +38,12 @@ def classify_prefixes(
 def rank_metrics(counts: RankCounts, dims: Sequence[int], at: Sequence[int] | None = None) -> dict[str, float]:
     """Counts of ranks as percentages: ``top1@d``, ``top5@d``, ``map10@d`` and, without ``@d``, the means over dims.
 
-    ``at``: only those of ``dims`` that are among these.
+    ``at``: some of ``dims``, in place of all.
     """
     values = {"top1": counts.topk(1), "top5": counts.topk(5), "map10": counts.class_map(10)}
-    kept = [place for place, d in enumerate(dims) if at is None or d in at]
-    chosen = {name: (100 * v[kept]).tolist() for name, v in values.items()}
-    return _with_means(chosen, [dims[place] for place in kept]) if kept else {}
+    at = dims if at is None else at
+    places = [dims.index(d) for d in at]
+    return _with_means({name: (100 * v[places]).tolist() for name, v in values.items()}, at)
 
 
 def neighbour_metrics(

@@ -141,24 +141,23 @@ def _measured(
     """
     values: dict[str, float] = {}
     remarks = []
-    if model is not None and test.classes == model.classes:
-        values |= classify_prefixes(model, test.embeddings, test.labels, at)
-        trained = [d for d in model.dims if at is None or d in at]
-        named = ", ".join(map(str, trained or model.dims))
-        if not trained:
-            remarks.append(f"The classifiers have {named} dimensions: none is asked for, so they are not measured.")
-        elif at is not None and len(trained) < len(at):
+    why = " on a data set of other classes"
+    if model is not None and test.classes != model.classes:
+        remarks.append(f"{test.dataset} has other classes than the model's: its classifiers are not measured.")
+    elif model is not None and (trained := [d for d in model.dims if at is None or d in at]):
+        values |= classify_prefixes(model, test.embeddings, test.labels, trained)
+        if at is not None and len(trained) < len(at):
+            named = ", ".join(map(str, trained))
             remarks.append(f"Of these dimensions {named} have classifiers, and their means are over those.")
     elif model is not None:
-        remarks.append(f"{test.dataset} has other classes than the model's: its classifiers are not measured.")
+        why, named = ": no classifier has a dimension of --dims", ", ".join(map(str, model.dims))
+        remarks.append(f"The classifiers have {named} dimensions: none is asked for, so they are not measured.")
     if dims:
         bank = None if train is None else (train.embeddings, train.labels)
         values |= neighbour_metrics(
             test.embeddings, test.labels, dims, train=bank, k=k, temperature=temperature, between=added
         )
     if not values:
-        other = model is not None and test.classes != model.classes
-        why = " on a data set of other classes" if other else ": no classifier has a dimension of --dims"
         raise UserError(f"--no-neighbours leaves nothing to measure{why}.")
     return values, remarks
 

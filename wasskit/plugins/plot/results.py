@@ -19,6 +19,7 @@ from wasskit.system.documents import read_csv_rows, read_text, read_toml
 from wasskit.system.files import write_text
 from wasskit.system.hints import did_you_mean
 from wasskit.text import counted, markdown_text
+from wasskit.training.metrics_csv import MetricsFile
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,11 @@ def _keep_run(run: Run, copy: Path) -> None:
     """Copy what a table takes of a run: its settings, its summary, its last metrics and where it was made."""
     for name in ("config.toml", "summary.json"):
         write_text(copy / name, read_text(run.path / name))
-    head, *lines = read_text(run.path / "metrics.csv").splitlines()
-    last = [line for line in lines if line.split(",")[1] == lines[-1].split(",")[1]]
-    write_text(copy / "metrics.csv", "\n".join([head, *last]) + "\n")
+    metrics = MetricsFile(copy / "metrics.csv")
+    metrics.create()
+    for row in run.rows:
+        if row.step == run.rows[-1].step:
+            metrics.append(row.epoch, row.step, row.split, {row.metric: row.value})
     write_text(copy / "environment.json", json.dumps(_told(run), indent=2) + "\n")
 
 
