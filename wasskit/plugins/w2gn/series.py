@@ -12,12 +12,13 @@ from typing import Any
 import tomli_w
 
 from wasskit import console
-from wasskit.config import Invocation, changed, to_options
+from wasskit.config import Invocation, changed, part, to_options
 from wasskit.distributed.group import barrier, group, is_main
 from wasskit.errors import UserError
 from wasskit.plugins.w2gn.core.task import fitted_transport
 from wasskit.plugins.w2gn.experiments.pairs import KnownPair, dimensions_report
 from wasskit.plugins.w2gn.fitting import conclude, next_steps, samplers, train
+from wasskit.plugins.w2gn.options import InitialOptions
 from wasskit.report import finish, show
 from wasskit.system.files import replace_text
 from wasskit.training.run import RunDirectory, numbered_names, read_configuration
@@ -117,7 +118,8 @@ def run_one(
             console.log(known.note)
         x, y = samplers(session, known.source, known.target)
         # Runs of earlier versions were saved with their widths left open.
-        transport = fitted_transport(config.settled(dim), known.dim, x, y)
+        settled = config.settled(dim)
+        transport = fitted_transport(settled, known.dim, x, y, part(settled, InitialOptions))
         refine = config.objective.refine
         scores = partial(known.scores, refine="lbfgs" if refine == "none" else refine)
         begun = scores(transport.to(session.device))["test"]

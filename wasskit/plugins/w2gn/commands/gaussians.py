@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wasskit.config import Command, Invocation, changed, group, option
 from wasskit.plugins.w2gn.options import (
     GaussNewtonOptions,
+    InitialOptions,
     PotentialOptions,
     SamplingOptions,
     StepOptions,
@@ -31,6 +32,7 @@ class W2gnGaussians(TransportOptions):
             "dimension."
         },
     )
+    initial: InitialOptions = InitialOptions()
     newton: GaussNewtonOptions = GaussNewtonOptions()
     sampling: SamplingOptions = SamplingOptions()
 
