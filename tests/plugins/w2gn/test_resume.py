@@ -46,6 +46,8 @@ STAGED = ("--eval-every", "10", "--steps", "12", *END)
         (("toy", *SMALL, *CLOUD, "--dropout", "0.1", "--sampling", "random"), 9),
         (("gaussians", "--dim", "3", *SMALL, *CLOUD), 8),
         (("gaussians", "--dim", "3", *SMALL, *CLOUD, *NEWTON), 13),
+        (("gaussians", "--dim", "3", *SMALL, *CLOUD, "--members", "2", "--apart", "0.5"), 5),
+        (("gaussians", "--dim", "3", *SMALL, *CLOUD, "--members", "2", "--apart", "0.5"), 8),
         (("color", *SMALL, *CLOUD, "--smooth", "0"), 10),
         (("style", *STAGED, "--image-size", "8", "--width", "2", "--patches", "32", "--batch-size", "4"), 7),
         (("domain", *SMALL, *STAGED, "--classifier-steps", "20"), 15),

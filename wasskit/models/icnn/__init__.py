@@ -12,6 +12,7 @@ in a CUDA graph. Values are computed in the same sweep, so a potential and its m
 
 from wasskit.models.icnn.conv import ConvICNN
 from wasskit.models.icnn.dense import ConvexQuadratic, DenseICNN
+from wasskit.models.icnn.mean import MeanPotential
 from wasskit.models.icnn.potential import Activation, AffinePotential, Potential, QuadraticPotential
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ConvICNN",
     "ConvexQuadratic",
     "DenseICNN",
+    "MeanPotential",
     "Potential",
     "QuadraticPotential",
 ]

@@ -88,6 +88,7 @@ def train(
     about: Mapping[str, Any] | None = None,
     fresh: Callable[[], Points] | None = None,
     newton: GaussNewtonOptions = NO_NEWTON,
+    apart: float = 0.0,
 ) -> Trained:
     """Train the potentials as the session's options say, and save the map: of a run from the Gaussian start the better
     of start and end (`wasskit.plugins.w2gn.core.dual`).
@@ -98,16 +99,20 @@ def train(
         about: what the saved map's header says besides its architecture.
         fresh: points of both measures that the training does not see; None: drawn.
         newton: the steps after those of Adam.
+        apart: share of Adam's steps that train the members of means each on its own.
     """
     options: TransportOptions = session.config
     pretrain = pretraining(options)
-    task = TransportTask(transport, options.training, scores, pretrain=pretrain, monitor=monitor, newton=newton)
+    task = TransportTask(
+        transport, options.training, scores, pretrain=pretrain, monitor=monitor, newton=newton,
+        apart=round(apart * options.training.steps),
+    )  # fmt: skip
     steps = options.training.steps + pretrain
     source = pair_source(x, y, options.training.batch_size, late=(steps, newton.gauss_newton_points))
     summary = fit(session, task, source, steps + newton.gauss_newton_steps, transport=transport)
     count = min(4096, max(256, (1 << 20) // max(x(FRESH, 1).numel(), 1)))
     points = fresh or (lambda: Points(x(FRESH, count), y(FRESH, count)))
-    return saved(session, summary, task.averaged, about, scores, points)
+    return saved(session, summary, task.averaged.merged(), about, scores, points)
 
 
 def train_staged(

@@ -159,6 +159,26 @@ class InitialOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnsembleOptions(OptionGroup):
+    """Several pairs of potentials whose means are the answer."""
+
+    members: int = option(
+        1,
+        help="Pairs of potentials whose means are the answer. They start apart, are each trained on its own, and then "
+        "their means are.",
+        panel="Potentials",
+        min=1,
+    )
+    apart: float = option(
+        0.7,
+        help="Share of Adam's steps in which several members are trained each on its own.",
+        panel="Potentials",
+        min=0,
+        max=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingOptions(OptionGroup):
     """How points are drawn from measures in closed form."""
 

@@ -18,7 +18,7 @@ from wasskit.errors import UserError
 from wasskit.plugins.w2gn.core.task import fitted_transport
 from wasskit.plugins.w2gn.experiments.pairs import KnownPair, dimensions_report
 from wasskit.plugins.w2gn.fitting import conclude, next_steps, samplers, train
-from wasskit.plugins.w2gn.options import InitialOptions
+from wasskit.plugins.w2gn.options import EnsembleOptions, InitialOptions
 from wasskit.report import finish, show
 from wasskit.system.files import replace_text
 from wasskit.training.run import RunDirectory, numbered_names, read_configuration
@@ -119,10 +119,14 @@ def run_one(
         x, y = samplers(session, known.source, known.target)
         # Runs of earlier versions were saved with their widths left open.
         settled = config.settled(dim)
-        transport = fitted_transport(settled, known.dim, x, y, part(settled, InitialOptions))
+        ensemble = part(settled, EnsembleOptions)
+        transport = fitted_transport(settled, known.dim, x, y, part(settled, InitialOptions), ensemble.members)
         refine = config.objective.refine
         scores = partial(known.scores, refine="lbfgs" if refine == "none" else refine)
         begun = scores(transport.to(session.device))["test"]
         about = {"pair": known.name, "dim": known.dim}
-        trained = train(session, transport, x, y, scores, monitor="test/uvp_forward", about=about, newton=config.newton)
+        trained = train(
+            session, transport, x, y, scores, monitor="test/uvp_forward", about=about, newton=config.newton,
+            apart=ensemble.apart if ensemble.members > 1 else 0.0,
+        )  # fmt: skip
         return conclude(trained, known.report(trained.final, begun, trained.history()))

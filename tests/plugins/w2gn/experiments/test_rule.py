@@ -67,6 +67,9 @@ def test_second_order_follows_from_the_rule_as_a_whole() -> None:
         expected = rule(2, second_order=False) | given
         assert {name: values[name] for name in expected} == expected
         assert values["gauss_newton_steps"] == 0
+    two = values_of(build(W2gnBenchmark, {"members": 2}).settled(2))
+    assert two["gauss_newton_steps"] == 0
+    assert two["steps"] == pytest.approx(rule(2, second_order=False)["steps"] / 2, abs=100)
     asked = values_of(build(W2gnBenchmark, {"steps": 50, "gauss_newton_steps": 3}).settled(2))
     assert asked["gauss_newton_steps"] == 3
 

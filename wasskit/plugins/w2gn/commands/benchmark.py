@@ -12,6 +12,7 @@ from wasskit.config import Command, Invocation, changed, group, option, same, va
 from wasskit.options import DataPlaceOptions
 from wasskit.plugins.w2gn.experiments.rule import rule
 from wasskit.plugins.w2gn.options import (
+    EnsembleOptions,
     GaussNewtonOptions,
     InitialOptions,
     ObjectiveOptions,
@@ -56,6 +57,13 @@ class RuledInitialOptions(InitialOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuledEnsembleOptions(EnsembleOptions):
+    """Members whose number follows from the dimension."""
+
+    members: int | None = same(EnsembleOptions, "members", None)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
 class W2gnBenchmark(TransportOptions):
     """Options of ``wasskit w2gn benchmark``. What is left open follows from the dimension by one rule."""
 
@@ -83,6 +91,7 @@ class W2gnBenchmark(TransportOptions):
             "bend_spread": "by the dimension: 1 from 64 on, 0 below",
         },
     )
+    ensemble: RuledEnsembleOptions = group(RuledEnsembleOptions(), show_default={"members": "1, in all dimensions"})
     newton: RuledGaussNewtonOptions = group(
         RuledGaussNewtonOptions(), show_default={"gauss_newton_steps": "by the dimension: 60 at 2, 0 beyond"}
     )
@@ -107,7 +116,7 @@ class W2gnBenchmark(TransportOptions):
         # The steps of second order belong to the rule's own networks and number of steps, and need solved conjugates.
         own = {"hidden", "steps"} <= left_open and now["rank"] == PotentialOptions().rank
         second_order = own and now["refine"] != "none"
-        settings = rule(dim, second_order=second_order)
+        settings = rule(dim, second_order=second_order, members=now["members"])
         return changed(self, **{name: value for name, value in settings.items() if name in left_open})
 
 

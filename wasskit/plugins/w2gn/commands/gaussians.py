@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasskit.config import Command, Invocation, changed, group, option
 from wasskit.plugins.w2gn.options import (
+    EnsembleOptions,
     GaussNewtonOptions,
     InitialOptions,
     PotentialOptions,
@@ -33,6 +34,7 @@ class W2gnGaussians(TransportOptions):
         },
     )
     initial: InitialOptions = InitialOptions()
+    ensemble: EnsembleOptions = EnsembleOptions()
     newton: GaussNewtonOptions = GaussNewtonOptions()
     sampling: SamplingOptions = SamplingOptions()
 

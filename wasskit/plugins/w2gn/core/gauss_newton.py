@@ -31,7 +31,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from wasskit.distributed.collectives import broadcast_module, reduce_sum
 from wasskit.distributed.shard import mean_of_shares, shard_indices
 from wasskit.errors import UserError
-from wasskit.models.icnn import Potential
+from wasskit.models.icnn import MeanPotential, Potential
 from wasskit.models.icnn.jacobian import dense_network, map_derivatives
 from wasskit.ot.conjugate import Conjugate
 from wasskit.plugins.w2gn.core.objective import solve
@@ -79,7 +79,9 @@ class Taken(NamedTuple):
 
 
 def check_size(potential: nn.Module) -> None:
-    """Raise `UserError` for a potential of too many weights."""
+    """Raise `UserError` for a potential of too many weights, and for a mean of several."""
+    if isinstance(potential, MeanPotential):
+        raise UserError("--gauss-newton-steps are taken in the weights of one network: leave out --members.")
     network = dense_network(potential)
     weights = sum(parameter.numel() for parameter in potential.parameters())
     if weights > MOST_WEIGHTS:

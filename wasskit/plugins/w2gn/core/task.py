@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -61,6 +62,7 @@ class TransportTask(Task):
         pretrain: this many first steps train the potential to the identity; then the second network becomes its copy.
         begin: steps of the run that belong to other tasks before this one.
         newton: how many of the last steps are of Gauss and Newton, which leave the inverse's network to Adam.
+        apart: of steps of Adam that train the members of means each on its own, the first so many.
     """
 
     common_draws = True
@@ -75,8 +77,10 @@ class TransportTask(Task):
         monitor: str | None = None,
         begin: int = 0,
         newton: GaussNewtonOptions = NO_NEWTON,
+        apart: int = 0,
     ) -> None:
         super().__init__()
+        self.apart = apart
         self.newton = newton
         if newton.gauss_newton_steps:
             check_size(transport.psi)
@@ -133,10 +137,16 @@ class TransportTask(Task):
         """Whether the next step is of Gauss and Newton."""
         return progress.total_steps - progress.step <= self.newton.gauss_newton_steps
 
+    def in_apart(self, progress: Progress) -> bool:
+        """Whether the next step trains the members of means each on its own."""
+        return progress.step < self.begin + self.pretrain + self.apart
+
     def kind_of_step(self, progress: Progress) -> Hashable | None:
         if self.in_newton(progress):
             return None
-        return "identity" if self.in_pretraining(progress) else "potentials"
+        if self.in_pretraining(progress):
+            return "identity"
+        return "members" if self.in_apart(progress) else "potentials"
 
     def step(self, batch: Pair, stepper: Stepper) -> Losses:
         if self.in_pretraining(stepper.progress):
@@ -144,7 +154,7 @@ class TransportTask(Task):
         if self.in_newton(stepper.progress):
             return self.newton_step(batch, stepper)
         with stepper.autocast():
-            objective = self.transport(batch.x, batch.y)
+            objective = self.transport(batch.x, batch.y, apart=self.in_apart(stepper.progress))
         terms = {
             "correlation": objective.correlation,
             "half_w2": self.transport.half_squared_distance(objective, batch.x, batch.y),
@@ -228,21 +238,21 @@ def dense_transport(
 
 
 def fitted_transport(
-    options: TransportOptions, dim: int, x: Draw, y: Draw, initial: InitialOptions | None = None
+    options: TransportOptions, dim: int, x: Draw, y: Draw, initial: InitialOptions | None = None, members: int = 1
 ) -> W2GN:
     """`dense_transport` adapted to points that are drawn from either measure.
 
     Args:
         initial: how the weights are drawn, where that can be chosen.
+        members: pairs whose means are returned, where these are several.
     """
     initial = initial or InitialOptions()
     count = options.potentials.start_samples or 32768 + 4096 * dim
-    transport = dense_transport(
-        options,
-        dim,
-        lambda: gaussian_coordinates(chunks(x, count), chunks(y, count)),
-        quadratic_scale=initial.quadratic_scale,
-    )
+    coordinates = functools.cache(lambda: gaussian_coordinates(chunks(x, count), chunks(y, count)))
+    pairs = [
+        dense_transport(options, dim, coordinates, quadratic_scale=initial.quadratic_scale) for _ in range(members)
+    ]
+    transport = pairs[0] if members == 1 else W2GN.mean(pairs)
     if options.potentials.start != "pretrain":
         points = x(-1, 4096), y(-1, 4096)
         transport.to(points[0].device).center(*points, spread=initial.bend_spread)

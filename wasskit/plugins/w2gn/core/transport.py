@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from wasskit.models.icnn import Activation, AffinePotential, DenseICNN, Potential, QuadraticPotential
+from wasskit.models.icnn import Activation, AffinePotential, DenseICNN, MeanPotential, Potential, QuadraticPotential
 from wasskit.ot.gaussian import Balance, balance, shrunk_covariance, streamed_moments
 from wasskit.ot.precision import full_precision
 from wasskit.plugins.w2gn.core.objective import Objective, cyclic_objective, refined_objective, solve
@@ -130,6 +130,26 @@ class W2GN(nn.Module):
             transport.center(*points)
         return transport
 
+    @classmethod
+    def mean(cls, pairs: Sequence[W2GN]) -> W2GN:
+        """The means of the potentials of several pairs, in the coordinates and with the settings of the first."""
+        return pairs[0].with_potentials(
+            MeanPotential([pair.psi for pair in pairs]), MeanPotential([pair.conjugate for pair in pairs])
+        )
+
+    def merged(self) -> W2GN:
+        """The same pair with single networks in place of means of them; itself where it has none."""
+        if not isinstance(self.psi, MeanPotential) or not isinstance(self.conjugate, MeanPotential):
+            return self
+        return self.with_potentials(self.psi.merged(), self.conjugate.merged())
+
+    def with_potentials(self, psi: Potential, conjugate: Potential) -> W2GN:
+        """Other potentials in the coordinates and with the settings of this pair."""
+        return W2GN(
+            psi, conjugate, coordinates=self.coordinates, refine=self.refine, evaluations=self.evaluations,
+            cycle_x=self.cycle_x, cycle_y=self.cycle_y, l1=self.l1, dual=self.dual,
+        )  # fmt: skip
+
     @property
     def coordinates(self) -> Balance | None:
         """The change of coordinates, if there is one."""
@@ -151,9 +171,19 @@ class W2GN(nn.Module):
         self.psi.center(x, spread)
         self.conjugate.center(y, spread)
 
-    def forward(self, x: Tensor, y: Tensor) -> Objective:
-        """The objective on batches of P and Q."""
+    def forward(self, x: Tensor, y: Tensor, *, apart: bool = False) -> Objective:
+        """The objective on batches of P and Q; with ``apart``, where the potentials are means, the mean of the
+        objectives of their members, which trains each on its own.
+        """
         first, second, x, y = self.roles(x, y)
+        if not (apart and isinstance(first, MeanPotential) and isinstance(second, MeanPotential)):
+            return self.in_roles(first, second, x, y)
+        members = zip(first.potentials, second.potentials, strict=True)
+        objectives = [self.in_roles(a, b, x, y) for a, b in members]
+        return Objective(*(torch.stack(parts).mean(0) for parts in zip(*objectives, strict=True)))
+
+    def in_roles(self, first: Potential, second: Potential, x: Tensor, y: Tensor) -> Objective:
+        """The objective of two potentials in their roles, on points in their coordinates."""
         if self.dual == "source":
             return self.objective(first, second, x, y, self.cycle_x, self.cycle_y)
         exchanged = self.objective(first, second, x, y, self.cycle_y, self.cycle_x)

@@ -42,22 +42,24 @@ GAUSS_NEWTON_SECONDS = 12.0
 """Time of one core for one of them, with the widths of two dimensions."""
 
 
-def rule(dim: int, *, second_order: bool = True) -> dict[str, Any]:
+def rule(dim: int, *, second_order: bool = True, members: int | None = None) -> dict[str, Any]:
     """The settings for pairs in ``dim`` dimensions, by the names of the options.
 
-    ``second_order`` allows Gauss-Newton steps, where there would be any.
+    ``second_order`` allows Gauss-Newton steps, where there would be any; ``members`` are chosen already.
     """
-    newton = GAUSS_NEWTON_STEPS if second_order and dim <= 2 else 0
+    members = members or 1
+    newton = GAUSS_NEWTON_STEPS if second_order and dim <= 2 and members == 1 else 0
     hidden = (64, 64, 32) if newton else (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
     evaluations = round(6 + 2 * math.log2(dim))
     batch = min(1024, 2 ** max(int(math.log2(2**16 / dim)), 0))
     seconds = SECONDS - newton * GAUSS_NEWTON_SECONDS
-    steps = int(seconds / (batch * seconds_for(dim, hidden, evaluations)))
-    apart = dim >= 64
+    steps = int(seconds / (batch * members * seconds_for(dim, hidden, evaluations)))
+    drawn_apart = dim >= 64
     return {
         "hidden": hidden,
-        "quadratic_scale": 0.01 if apart else 1.0,
-        "bend_spread": 1.0 if apart else 0.0,
+        "members": members,
+        "quadratic_scale": 0.01 if drawn_apart else 1.0,
+        "bend_spread": 1.0 if drawn_apart else 0.0,
         "refine_evaluations": evaluations,
         "batch_size": batch,
         "steps": max(1000, round(steps, -2)),
