@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from wasskit.plugins.w2gn.core.transport import W2GN
 
 
-def pairs(count: int, **settings: object) -> tuple[list[W2GN], torch.Tensor, torch.Tensor]:
+def pairs(count: int, **settings: Any) -> tuple[list[W2GN], torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     x, y = torch.randn(200, 3), torch.randn(200, 3) @ torch.randn(3, 3) + 1.0
     made = [W2GN.dense(3, hidden=(8, 6), start=(x, y), evaluations=6, **settings) for _ in range(count)]
     for pair in made:
         for potential in (pair.psi, pair.conjugate):
-            potential.get_submodule("network.final_layer").weight.data.uniform_(0.0, 0.1)
+            potential.get_parameter("network.final_layer.weight").data.uniform_(0.0, 0.1)
     return made, x, y
 
 
 @pytest.mark.parametrize("settings", [{}, {"dual": "target"}, {"refine": "none"}], ids=str)
-def test_members_that_are_apart_get_the_gradients_of_their_own_objectives(settings: dict[str, object]) -> None:
+def test_members_that_are_apart_get_the_gradients_of_their_own_objectives(settings: dict[str, Any]) -> None:
     made, x, y = pairs(3, **settings)
     mean = W2GN.mean(made)
     objective = mean(x, y, apart=True)
