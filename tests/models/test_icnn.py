@@ -341,32 +341,6 @@ def test_centred_networks_bend_amid_the_points() -> None:
     assert torch.isfinite(conv(images)).all()
 
 
-def test_bends_are_moved_apart_in_deviations_of_what_enters_the_units() -> None:
-    torch.manual_seed(8)
-    network = QuadraticPotential(DenseICNN(5, (400, 300)), 5)
-    x = torch.randn(2000, 5) + 1
-    network.center(x, 2.0)
-    dense = network.network
-    assert isinstance(dense, DenseICNN)
-    dense.requires_grad_(False)
-    first = dense.quadratics[0](x)
-    second = dense.quadratics[1](x) + first @ dense.hidden_weights[0].T
-    for u in (first, second):
-        places = u.mean(0) / u.std(0)
-        assert abs(float(places.mean())) < 4 * 2 / len(places) ** 0.5
-        assert float(places.std()) == pytest.approx(2.0, rel=4 / (2 * len(places)) ** 0.5)
-
-
-def test_quadratic_forms_are_scaled_and_nothing_else() -> None:
-    torch.manual_seed(9)
-    network = DenseICNN(5, (6, 4), 2).requires_grad_(False)
-    x = torch.randn(20, 5)
-    before = [(layer(x), x @ layer.weight.T + layer.bias) for layer in network.quadratics]
-    network.scale_quadratics(0.09)
-    for layer, (values, linear) in zip(network.quadratics, before, strict=True):
-        torch.testing.assert_close(layer(x), linear + 0.09 * (values - linear))
-
-
 @pytest.mark.parametrize("framed", [False, True])
 @pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize("activation", ["celu", "softplus"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wasskit.models.icnn import DenseICNN, MeanPotential, Potential, QuadraticPotential
+from wasskit.models.icnn import ConvICNN, DenseICNN, MeanPotential, Potential, QuadraticPotential
 
 
 def members(count: int, dim: int = 4) -> list[Potential]:
@@ -34,12 +34,15 @@ def test_values_maps_and_curvature_are_means() -> None:
     torch.testing.assert_close(mean.hessian(x[:5]), hessians)
 
 
-def test_one_network_has_the_same_values() -> None:
+@pytest.mark.parametrize("framed", [True, False])
+def test_one_network_has_the_same_values(framed: bool) -> None:
     torch.manual_seed(1)
-    mean = MeanPotential(members(3))
+    potentials = members(3)
+    mean = MeanPotential(potentials if framed else [p.get_submodule("network") for p in potentials])  # type: ignore[misc]
     merged = mean.merged()
-    assert isinstance(merged.network, DenseICNN)
-    assert merged.network.hidden == (6 + 7 + 8, 15, 9)
+    network = merged.get_submodule("network") if framed else merged
+    assert isinstance(network, DenseICNN)
+    assert network.hidden == (6 + 7 + 8, 15, 9)
     x = torch.randn(50, 4, dtype=torch.float64)
     for ours, expected in zip(merged.value_and_gradient(x), mean.value_and_gradient(x), strict=True):
         torch.testing.assert_close(ours, expected)
@@ -48,8 +51,11 @@ def test_one_network_has_the_same_values() -> None:
     torch.testing.assert_close(merged(x), before, rtol=0, atol=0)
 
 
-def test_only_dense_networks_with_a_form_are_merged() -> None:
-    with pytest.raises(TypeError, match="only dense networks with a quadratic form"):
-        MeanPotential([DenseICNN(2, (3,))]).merged()
+def test_only_dense_networks_of_one_kind_are_merged() -> None:
+    network = DenseICNN(2, (3,))
+    with pytest.raises(TypeError, match="without one"):
+        MeanPotential([network, QuadraticPotential(DenseICNN(2, (3,)), 2)]).merged()
+    with pytest.raises(TypeError, match="only dense networks"):
+        MeanPotential([network, ConvICNN(4, width=2)]).merged()
     with pytest.raises(ValueError, match="one potential at least"):
         MeanPotential([])

@@ -55,6 +55,7 @@ VARIANTS = [
     "gaussians --gauss-newton-steps 2 --gauss-newton-points 1025",
     "gaussians --dim 70 --batch-size 62 --keep better",
     "gaussians --members 2 --apart 0.5",
+    "gaussians --members 3 --start pretrain --pretrain-steps 3",
     "toy --start pretrain --pretrain-steps 3 --refine none --ema 0",
     DROPOUT,
     "toy --l1 1e-3 --dual target --clip-norm 0.01 --start identity",

@@ -130,7 +130,7 @@ class ConvICNN(Potential):
                 layer.weight.abs_().mul_(kept)
 
     @torch.no_grad()
-    def center(self, x: Tensor, spread: float = 0.0) -> None:
+    def center(self, x: Tensor) -> None:
         """Scale the layers and set their biases so that, over the images ``x`` (N, C, H, W), the values that enter
         every activation have mean zero in each channel and variance one over all.
         """

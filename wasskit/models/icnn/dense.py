@@ -208,33 +208,20 @@ class DenseICNN(Potential):
         torch._foreach_clamp_min_(weights, 0.0)
 
     @torch.no_grad()
-    def scale_quadratics(self, factor: float) -> None:
-        """Multiply the quadratic forms of freshly drawn skip layers by ``factor``."""
-        for layer in self.quadratics:
-            layer.quadratic_decomposed.mul_(factor**0.5)
-
-    @torch.no_grad()
-    def center(self, x: Tensor, spread: float = 0.0) -> None:
+    def center(self, x: Tensor) -> None:
         """Set the biases so that every pre-activation has mean zero over the points ``x`` (N, D).
 
         Non-negative weights and squares push pre-activations up, where both activations are nearly
         straight; centred, the bends of all units lie amid the points (compare Hoedt and Klambauer, 2023, on
         the initialisation of these networks).
-
-        Args:
-            spread: standard deviation of the means over the units, drawn at random, in units of the standard
-                deviation of each one's pre-activation: not all bends then pass through the middle of the points.
         """
         h = x.new_zeros(len(x), 0)
         for i, layer in enumerate(self.quadratics):
             u: Tensor = layer(x)
             if i > 0:
                 u = u + F.linear(h, self.hidden_weights[i - 1])
-            shift = -u.mean(0)
-            if spread > 0:
-                shift.addcmul_(u.std(0), torch.randn(len(shift), dtype=u.dtype).to(u.device), value=spread)
-            layer.bias.add_(shift)
-            h = u + shift
+            layer.bias.sub_(u.mean(0))
+            h = u - u.mean(0)
             if i > 0:
                 h = activate(h, self.activation)[0]
 

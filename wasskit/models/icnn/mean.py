@@ -51,17 +51,22 @@ class MeanPotential(Potential):
         for potential in self.potentials:
             potential.convexify()
 
-    def center(self, x: Tensor, spread: float = 0.0) -> None:
+    def center(self, x: Tensor) -> None:
         for potential in self.potentials:
-            potential.center(x, spread)
+            potential.center(x)
 
-    def merged(self) -> QuadraticPotential:
-        """One dense network plus a quadratic form with the same values, the hidden units of all members side by side.
+    def merged(self) -> Potential:
+        """One potential with the same values, the hidden units of all members side by side.
 
         Raises:
-            TypeError: a member is no dense network plus a quadratic form.
+            TypeError: the members are not all dense networks, or all of these plus a quadratic form.
         """
-        return side_by_side(self.potentials)
+        framed = [member for member in self.potentials if isinstance(member, QuadraticPotential)]
+        if not framed:
+            return side_by_side(self.potentials)
+        if len(framed) < len(self.potentials):
+            raise TypeError("potentials with a quadratic form and without one are not merged")
+        return of_forms(framed, side_by_side([member.network for member in framed]))
 
 
 def mean(parts: Iterable[Tensor]) -> Tensor:
@@ -82,31 +87,39 @@ def mean_of(
 
 
 @torch.no_grad()
-def side_by_side(potentials: Sequence[Potential]) -> QuadraticPotential:
-    """The mean of dense networks of as many layers, each plus a quadratic form, as one network that is as wide as all.
+def side_by_side(networks: Sequence[Potential]) -> DenseICNN:
+    """The mean of dense networks of as many layers as one network that is as wide as all.
 
     Hidden units of different members have weights of zero between them, and the output weights are divided by M.
 
     Raises:
-        TypeError: a potential is no dense network plus a quadratic form.
+        TypeError: a network is not dense.
     """
-    framed = [p for p in potentials if isinstance(p, QuadraticPotential) and isinstance(p.network, DenseICNN)]
-    if len(framed) < len(potentials):
-        raise TypeError("only dense networks with a quadratic form are merged")
-    networks = [cast(DenseICNN, potential.network) for potential in framed]
-    first = networks[0]
-    widths = [sum(layer) for layer in zip(*(network.hidden for network in networks), strict=True)]
-    network = DenseICNN(first.in_dim, widths, first.rank, first.activation, first.strong_convexity, first.dropout)
-    merged = QuadraticPotential(network, first.in_dim).to(framed[0].factor)
-    for i, layer in enumerate(network.quadratics):
-        layers = [member.quadratics[i] for member in networks]
+    dense = [network for network in networks if isinstance(network, DenseICNN)]
+    if len(dense) < len(networks):
+        raise TypeError("only dense networks are merged")
+    first = dense[0]
+    widths = [sum(layer) for layer in zip(*(network.hidden for network in dense), strict=True)]
+    merged = DenseICNN(first.in_dim, widths, first.rank, first.activation, first.strong_convexity, first.dropout)
+    merged.to(first.final_layer.weight)
+    for i, layer in enumerate(merged.quadratics):
+        layers = [member.quadratics[i] for member in dense]
         layer.quadratic_decomposed.copy_(torch.cat([own.quadratic_decomposed for own in layers], 2))
         layer.weight.copy_(torch.cat([own.weight for own in layers]))
         layer.bias.copy_(torch.cat([own.bias for own in layers]))
-    for i, weight in enumerate(network.hidden_weights):
-        weight.copy_(torch.block_diag(*(member.hidden_weights[i] for member in networks)))
-    network.final_layer.weight.copy_(torch.cat([member.final_layer.weight for member in networks], 1) / len(networks))
-    factors = torch.stack([potential.factor for potential in framed]).double()
+    for i, weight in enumerate(merged.hidden_weights):
+        weight.copy_(torch.block_diag(*(member.hidden_weights[i] for member in dense)))
+    merged.final_layer.weight.copy_(torch.cat([member.final_layer.weight for member in dense], 1) / len(dense))
+    return merged
+
+
+@torch.no_grad()
+def of_forms(potentials: Sequence[QuadraticPotential], network: DenseICNN) -> QuadraticPotential:
+    """The network plus the mean of the quadratic forms of potentials."""
+    final = network.final_layer.weight.clone()
+    merged = QuadraticPotential(network, network.in_dim).to(final)
+    network.final_layer.weight.copy_(final)
+    factors = torch.stack([potential.factor for potential in potentials]).double()
     # 1/2 |L x|^2 of the mean of the forms: any L with that square does, as the symmetric root of it.
     values, vectors = torch.linalg.eigh((factors.mT @ factors).mean(0))
     merged.factor.copy_(vectors * values.clamp_min(0.0).sqrt() @ vectors.mT)

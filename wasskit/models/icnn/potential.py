@@ -54,15 +54,8 @@ class Potential(nn.Module):
     def convexify(self) -> None:
         """Project the parameters onto the set on which the potential is convex (a no-op where it always is)."""
 
-    def scale_quadratics(self, factor: float) -> None:
-        """Multiply the quadratic forms of freshly drawn skip layers by ``factor`` (a no-op where there are none)."""
-
-    def center(self, x: Tensor, spread: float = 0.0) -> None:
-        """Adapt freshly drawn parameters to a sample of the inputs (a no-op where there is nothing to adapt).
-
-        Args:
-            spread: of the bends of a dense network's units (see `DenseICNN.center`); without effect on others.
-        """
+    def center(self, x: Tensor) -> None:
+        """Adapt freshly drawn parameters to a sample of the inputs (a no-op where there is nothing to adapt)."""
 
 
 def activate(u: Tensor, activation: str, *, in_place: bool = False) -> tuple[Tensor, Tensor]:
@@ -166,8 +159,8 @@ class QuadraticPotential(Potential):
         self.network.convexify()
 
     @torch.no_grad()
-    def center(self, x: Tensor, spread: float = 0.0) -> None:
-        self.network.center(x, spread)
+    def center(self, x: Tensor) -> None:
+        self.network.center(x)
         if self.gain is not None:
             self.gain.copy_((0.5 * x.flatten(1).square().sum(1)).std() / self.outputs)
 

@@ -143,22 +143,6 @@ class GaussNewtonOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InitialOptions(OptionGroup):
-    """How the weights of dense potentials are drawn."""
-
-    quadratic_scale: float = option(
-        1.0, help="Factor of the quadratic forms of the skip layers at the start.", panel="Potentials", min=0
-    )
-    bend_spread: float = option(
-        0.0,
-        help="How far apart units bend at the start: standard deviation of the means of their inputs, in deviations of "
-        "each one's input (0: all bend at the mean of the points).",
-        panel="Potentials",
-        min=0,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class EnsembleOptions(OptionGroup):
     """Several pairs of potentials whose means are the answer."""
 

@@ -18,7 +18,7 @@ from wasskit.errors import UserError
 from wasskit.plugins.w2gn.core.task import fitted_transport
 from wasskit.plugins.w2gn.experiments.pairs import KnownPair, dimensions_report
 from wasskit.plugins.w2gn.fitting import conclude, next_steps, samplers, train
-from wasskit.plugins.w2gn.options import EnsembleOptions, InitialOptions
+from wasskit.plugins.w2gn.options import EnsembleOptions
 from wasskit.report import finish, show
 from wasskit.system.files import replace_text
 from wasskit.training.run import RunDirectory, numbered_names, read_configuration
@@ -120,7 +120,7 @@ def run_one(
         # Runs of earlier versions were saved with their widths left open.
         settled = config.settled(dim)
         ensemble = part(settled, EnsembleOptions)
-        transport = fitted_transport(settled, known.dim, x, y, part(settled, InitialOptions), ensemble.members)
+        transport = fitted_transport(settled, known.dim, x, y, ensemble.members)
         refine = config.objective.refine
         scores = partial(known.scores, refine="lbfgs" if refine == "none" else refine)
         begun = scores(transport.to(session.device))["test"]

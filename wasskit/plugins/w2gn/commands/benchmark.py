@@ -14,7 +14,6 @@ from wasskit.plugins.w2gn.experiments.rule import rule
 from wasskit.plugins.w2gn.options import (
     EnsembleOptions,
     GaussNewtonOptions,
-    InitialOptions,
     ObjectiveOptions,
     PotentialOptions,
     SamplingOptions,
@@ -49,14 +48,6 @@ class RuledGaussNewtonOptions(GaussNewtonOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuledInitialOptions(InitialOptions):
-    """First weights that follow from the dimension."""
-
-    quadratic_scale: float | None = same(InitialOptions, "quadratic_scale", None)  # type: ignore[assignment]
-    bend_spread: float | None = same(InitialOptions, "bend_spread", None)  # type: ignore[assignment]
-
-
-@dataclass(frozen=True, kw_only=True)
 class RuledEnsembleOptions(EnsembleOptions):
     """Members whose number follows from the dimension."""
 
@@ -82,13 +73,6 @@ class W2gnBenchmark(TransportOptions):
         help={
             "hidden": "Widths of the hidden layers; by default 64, 64, 32 at 2 D; beyond, at least 128, 128, 64, and "
             "2 D, 2 D, D."
-        },
-    )
-    initial: RuledInitialOptions = group(
-        RuledInitialOptions(),
-        show_default={
-            "quadratic_scale": "by the dimension: 0.01 from 64 on, 1 below",
-            "bend_spread": "by the dimension: 1 from 64 on, 0 below",
         },
     )
     ensemble: RuledEnsembleOptions = group(RuledEnsembleOptions(), show_default={"members": "1, in all dimensions"})

@@ -10,7 +10,6 @@ from wasskit.config import Command, Invocation, changed, group, option
 from wasskit.plugins.w2gn.options import (
     EnsembleOptions,
     GaussNewtonOptions,
-    InitialOptions,
     PotentialOptions,
     SamplingOptions,
     StepOptions,
@@ -33,7 +32,6 @@ class W2gnGaussians(TransportOptions):
             "dimension."
         },
     )
-    initial: InitialOptions = InitialOptions()
     ensemble: EnsembleOptions = EnsembleOptions()
     newton: GaussNewtonOptions = GaussNewtonOptions()
     sampling: SamplingOptions = SamplingOptions()

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wasskit.models.icnn import Potential
+from wasskit.models.icnn import MeanPotential, Potential
 from wasskit.ot.conjugate import Conjugate, solve_conjugate
 from wasskit.ot.precision import full_precision
 
@@ -149,7 +149,10 @@ def solve(
 
 
 def identity_objective(psi: Potential, x: Tensor, l1: float = 0.0) -> Tensor:
-    """Pre-training of a potential to the identity map, ``E |grad psi(x) - x|^2`` plus the L1 penalty."""
+    """Pre-training of a potential to the identity map, ``E |grad psi(x) - x|^2`` plus the L1 penalty; of a mean, the
+    mean of that over its members."""
+    if isinstance(psi, MeanPotential):
+        return torch.stack([identity_objective(member, x, l1) for member in psi.potentials]).mean()
     loss = (psi.gradient(x) - x).square().flatten(1).sum(1).mean()
     return loss + l1 * l1_norm(psi) if l1 > 0 else loss
 

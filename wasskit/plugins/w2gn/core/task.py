@@ -18,13 +18,7 @@ from wasskit.ot.precision import full_precision
 from wasskit.plugins.w2gn.core.gauss_newton import Batch, check_size, gauss_newton_step
 from wasskit.plugins.w2gn.core.objective import identity_objective
 from wasskit.plugins.w2gn.core.transport import W2GN, gaussian_coordinates
-from wasskit.plugins.w2gn.options import (
-    GaussNewtonOptions,
-    InitialOptions,
-    ObjectiveOptions,
-    StepOptions,
-    TransportOptions,
-)
+from wasskit.plugins.w2gn.options import GaussNewtonOptions, ObjectiveOptions, StepOptions, TransportOptions
 from wasskit.training.schedules import constant, cosine, delayed, warmup
 from wasskit.training.task import Losses, Optimisation, Plan, Progress, Stepper, StepSource, Task
 
@@ -213,14 +207,11 @@ class TransportTask(Task):
             return {split: dict(values) for split, values in self.scores(self.averaged).items()}
 
 
-def dense_transport(
-    options: TransportOptions, dim: int, coordinates: Callable[[], Balance], *, quadratic_scale: float = 1.0
-) -> W2GN:
+def dense_transport(options: TransportOptions, dim: int, coordinates: Callable[[], Balance]) -> W2GN:
     """The pair of dense potentials that the options ask for.
 
     Args:
         coordinates: for ``--start gaussian``, where the potentials live.
-        quadratic_scale: see `W2GN.dense`.
     """
     potentials = options.potentials
     start: Any = {"identity": "identity", "pretrain": "plain"}.get(potentials.start)
@@ -231,31 +222,24 @@ def dense_transport(
         activation=potentials.activation,
         strong_convexity=potentials.strong_convexity,
         dropout=potentials.dropout,
-        quadratic_scale=quadratic_scale,
         start=coordinates() if start is None else start,
         **objective_settings(options.objective),
     )
 
 
-def fitted_transport(
-    options: TransportOptions, dim: int, x: Draw, y: Draw, initial: InitialOptions | None = None, members: int = 1
-) -> W2GN:
+def fitted_transport(options: TransportOptions, dim: int, x: Draw, y: Draw, members: int = 1) -> W2GN:
     """`dense_transport` adapted to points that are drawn from either measure.
 
     Args:
-        initial: how the weights are drawn, where that can be chosen.
         members: pairs whose means are returned, where these are several.
     """
-    initial = initial or InitialOptions()
     count = options.potentials.start_samples or 32768 + 4096 * dim
     coordinates = functools.cache(lambda: gaussian_coordinates(chunks(x, count), chunks(y, count)))
-    pairs = [
-        dense_transport(options, dim, coordinates, quadratic_scale=initial.quadratic_scale) for _ in range(members)
-    ]
+    pairs = [dense_transport(options, dim, coordinates) for _ in range(members)]
     transport = pairs[0] if members == 1 else W2GN.mean(pairs)
     if options.potentials.start != "pretrain":
         points = x(-1, 4096), y(-1, 4096)
-        transport.to(points[0].device).center(*points, spread=initial.bend_spread)
+        transport.to(points[0].device).center(*points)
     return transport
 
 

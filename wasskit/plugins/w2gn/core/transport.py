@@ -91,14 +91,12 @@ class W2GN(nn.Module):
         activation: Activation = "celu",
         strong_convexity: float = 1e-6,
         dropout: float = 0.0,
-        quadratic_scale: float = 1.0,
         start: tuple[Tensor, Tensor] | Balance | Literal["identity", "plain"] = "identity",
         **settings: Any,
     ) -> W2GN:
         """Two dense networks of one architecture.
 
         Args:
-            quadratic_scale: factor of the quadratic forms of the skip layers, as drawn.
             start: ``identity`` adds a learned quadratic form with which both maps start at the identity;
                 two samples (N, D), or a `Balance`, also change coordinates so that the maps start at the
                 optimal transport between the Gaussians of their moments, on their device; ``plain`` leaves the
@@ -107,9 +105,7 @@ class W2GN(nn.Module):
         """
 
         def build() -> DenseICNN:
-            network = DenseICNN(dim, hidden, rank, activation, strong_convexity, dropout)
-            network.scale_quadratics(quadratic_scale)
-            return network
+            return DenseICNN(dim, hidden, rank, activation, strong_convexity, dropout)
 
         if start == "plain":
             return cls(build(), build(), **settings)
@@ -163,13 +159,13 @@ class W2GN(nn.Module):
         for name, value in coordinates._asdict().items():
             getattr(self, name).copy_(value)
 
-    def center(self, x: Tensor, y: Tensor, *, spread: float = 0.0) -> None:
+    def center(self, x: Tensor, y: Tensor) -> None:
         """Adapt freshly drawn networks to samples of both measures (see `DenseICNN.center`)."""
         coordinates = self.coordinates
         if coordinates is not None:
             x, y = coordinates.source(x), coordinates.target(y)
-        self.psi.center(x, spread)
-        self.conjugate.center(y, spread)
+        self.psi.center(x)
+        self.conjugate.center(y)
 
     def forward(self, x: Tensor, y: Tensor, *, apart: bool = False) -> Objective:
         """The objective on batches of P and Q; with ``apart``, where the potentials are means, the mean of the

@@ -10,11 +10,6 @@ potential is the mean, side by side. Twice the widths double the time of a step 
 D = 16, ten evaluations leave a tenth of the second network's error, which is as large as that of the finished map, and
 fifteen a hundredth; at D = 2 ten leave nothing.
 
-**First weights.** From 64 dimensions on the quadratic forms of the skip layers begin at a hundredth of their size, and
-the units' bends a deviation apart. Both let units differ from the start, where all would be much the same average of
-many inputs: a map of 64 dimensions is then learned in less than half the steps. Below, conjugates of such a potential
-are solved for too slowly for that to gain.
-
 **Points.** 1,024 in a batch, and beyond 64 dimensions :math:`2^{16} / D`, down to a power of two. Short runs do as well
 with fewer points and more steps, long ones do not: at D = 2, 8,000 steps end at 0.09 % with 512 points and at 0.05 %
 with 1,024; at D = 64 the error stands at 4 % with 256 points and falls below 1 % with 1,024.
@@ -54,12 +49,9 @@ def rule(dim: int, *, second_order: bool = True, members: int | None = None) -> 
     batch = min(1024, 2 ** max(int(math.log2(2**16 / dim)), 0))
     seconds = SECONDS - newton * GAUSS_NEWTON_SECONDS
     steps = int(seconds / (batch * members * seconds_for(dim, hidden, evaluations)))
-    drawn_apart = dim >= 64
     return {
         "hidden": hidden,
         "members": members,
-        "quadratic_scale": 0.01 if drawn_apart else 1.0,
-        "bend_spread": 1.0 if drawn_apart else 0.0,
         "refine_evaluations": evaluations,
         "batch_size": batch,
         "steps": max(1000, round(steps, -2)),
