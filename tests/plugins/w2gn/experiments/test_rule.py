@@ -21,18 +21,24 @@ def seconds(dim: int) -> float:
     settings = rule(dim)
     per_point = seconds_for(dim, settings["hidden"], settings["refine_evaluations"])
     newton = settings["gauss_newton_steps"] * GAUSS_NEWTON_SECONDS
-    return float(settings["steps"] * settings["batch_size"] * per_point + newton)
+    return float(settings["members"] * settings["steps"] * settings["batch_size"] * per_point + newton)
 
 
 def test_settings_change_steadily_with_the_dimension() -> None:
-    """No dimension has settings of its own: each lies between its neighbours. Two alone have steps of second order."""
+    """No dimension has settings of its own: each lies between its neighbours. Two alone have steps of second order, and
+    more dimensions fewer members.
+    """
     every = [rule(dim, second_order=False) for dim in range(2, 129)]
     assert every[1:] == [rule(dim) for dim in range(3, 129)]
     for below, above in itertools.pairwise(every):
         assert below["refine_evaluations"] <= above["refine_evaluations"] <= below["refine_evaluations"] + 2
-        assert below["steps"] * below["batch_size"] >= above["steps"] * above["batch_size"] - 100 * above["batch_size"]
+        points = [s["members"] * s["steps"] * s["batch_size"] for s in (below, above)]
+        rounding = 100 * above["members"] * above["batch_size"]
+        assert points[0] >= points[1] - rounding
         assert below["batch_size"] >= above["batch_size"]
         assert below["hidden"] <= above["hidden"]
+    members = [settings["members"] for settings in every[1:]]
+    assert members == sorted(members, reverse=True)
 
 
 @pytest.mark.parametrize("dim", DIMENSIONS)
@@ -64,6 +70,10 @@ def test_second_order_follows_from_the_rule_as_a_whole() -> None:
         expected = rule(2, second_order=False) | given
         assert {name: values[name] for name in expected} == expected
         assert values["gauss_newton_steps"] == 0
+    assert rule(4)["members"] == 2
+    for given in ({"steps": 50}, {"gauss_newton_steps": 3, "hidden": (64, 64, 32)}):
+        assert values_of(build(W2gnBenchmark, given).settled(4))["members"] == 1
+    assert values_of(build(W2gnBenchmark, {"steps": 50, "members": 3}).settled(4))["members"] == 3
     two = values_of(build(W2gnBenchmark, {"members": 2}).settled(2))
     assert two["gauss_newton_steps"] == 0
     assert two["steps"] == pytest.approx(rule(2, second_order=False)["steps"] / 2, abs=100)

@@ -64,7 +64,7 @@ class W2gnBenchmark(TransportOptions):
     training: RuledStepOptions = group(
         RuledStepOptions(lr=1e-2),
         show_default={
-            "steps": "by the dimension: what 17 minutes of one core hold, as 12200 at 2, 20000 at 4, 3700 at 128",
+            "steps": "by the dimension: what 17 minutes of one core hold, as 12200 at 2, 10000 at 4, 3700 at 128",
             "batch_size": "1024, and beyond 64 dimensions fewer: 512 at 128",
         },
     )
@@ -75,7 +75,10 @@ class W2gnBenchmark(TransportOptions):
             "2 D, 2 D, D."
         },
     )
-    ensemble: RuledEnsembleOptions = group(RuledEnsembleOptions(), show_default={"members": "1, in all dimensions"})
+    ensemble: RuledEnsembleOptions = group(
+        RuledEnsembleOptions(),
+        show_default={"members": "by the dimension: 2 from 3 to 32, else 1; 1 with --steps or --gauss-newton-steps"},
+    )
     newton: RuledGaussNewtonOptions = group(
         RuledGaussNewtonOptions(), show_default={"gauss_newton_steps": "by the dimension: 60 at 2, 0 beyond"}
     )
@@ -100,7 +103,11 @@ class W2gnBenchmark(TransportOptions):
         # The steps of second order belong to the rule's own networks and number of steps, and need solved conjugates.
         own = {"hidden", "steps"} <= left_open and now["rank"] == PotentialOptions().rank
         second_order = own and now["refine"] != "none"
-        settings = rule(dim, second_order=second_order, members=now["members"])
+        # So do several members, and they have no steps of second order.
+        members = now["members"]
+        if members is None and ("steps" not in left_open or now["gauss_newton_steps"]):
+            members = 1
+        settings = rule(dim, second_order=second_order, members=members)
         return changed(self, **{name: value for name, value in settings.items() if name in left_open})
 
 

@@ -10,6 +10,10 @@ potential is the mean, side by side. Twice the widths double the time of a step 
 D = 16, ten evaluations leave a tenth of the second network's error, which is as large as that of the finished map, and
 fifteen a hundredth; at D = 2 ten leave nothing.
 
+**Members.** From 3 to 32 dimensions the answer is the mean of two pairs of potentials, for seven tenths of the steps each
+on its own and then trained as a mean: what either misses is not all the same, and a training of half as many steps is
+nearly as far. At D = 16, 0.60 % becomes 0.48 in the same time. Short trainings need the steps more.
+
 **Points.** 1,024 in a batch, and beyond 64 dimensions :math:`2^{16} / D`, down to a power of two. Short runs do as well
 with fewer points and more steps, long ones do not: at D = 2, 8,000 steps end at 0.09 % with 512 points and at 0.05 %
 with 1,024; at D = 64 the error stands at 4 % with 256 points and falls below 1 % with 1,024.
@@ -37,13 +41,17 @@ GAUSS_NEWTON_SECONDS = 12.0
 """Time of one core for one of them, with the widths of two dimensions."""
 
 
+MOST_DIMENSIONS_OF_MEANS = 32
+"""Up to which two pairs of potentials are trained: beyond, a training of half the steps is far from its end."""
+
+
 def rule(dim: int, *, second_order: bool = True, members: int | None = None) -> dict[str, Any]:
     """The settings for pairs in ``dim`` dimensions, by the names of the options.
 
     ``second_order`` allows Gauss-Newton steps, where there would be any; ``members`` are chosen already.
     """
-    members = members or 1
-    newton = GAUSS_NEWTON_STEPS if second_order and dim <= 2 and members == 1 else 0
+    newton = GAUSS_NEWTON_STEPS if second_order and dim <= 2 and members in (None, 1) else 0
+    members = members or (2 if 2 < dim <= MOST_DIMENSIONS_OF_MEANS else 1)
     hidden = (64, 64, 32) if newton else (max(2 * dim, 128), max(2 * dim, 128), max(dim, 64))
     evaluations = round(6 + 2 * math.log2(dim))
     batch = min(1024, 2 ** max(int(math.log2(2**16 / dim)), 0))
