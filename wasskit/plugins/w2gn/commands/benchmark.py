@@ -77,7 +77,7 @@ class W2gnBenchmark(TransportOptions):
     )
     ensemble: RuledEnsembleOptions = group(
         RuledEnsembleOptions(),
-        show_default={"members": "by the dimension: 2 from 3 to 32, else 1; 1 with --steps or --gauss-newton-steps"},
+        show_default={"members": "by the dimension: 2 from 3 to 16, else 1; 1 with --steps or --gauss-newton-steps"},
     )
     newton: RuledGaussNewtonOptions = group(
         RuledGaussNewtonOptions(), show_default={"gauss_newton_steps": "by the dimension: 60 at 2, 0 beyond"}
