@@ -12,7 +12,7 @@ in a CUDA graph. Values are computed in the same sweep, so a potential and its m
 
 from wasskit.models.icnn.conv import ConvICNN
 from wasskit.models.icnn.dense import ConvexQuadratic, DenseICNN
-from wasskit.models.icnn.mean import MeanPotential
+from wasskit.models.icnn.mean import MeanPotential, members_of
 from wasskit.models.icnn.potential import Activation, AffinePotential, Potential, QuadraticPotential
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "MeanPotential",
     "Potential",
     "QuadraticPotential",
+    "members_of",
 ]

@@ -69,6 +69,11 @@ class MeanPotential(Potential):
         return of_forms(framed, side_by_side([member.network for member in framed]))
 
 
+def members_of(potential: Potential) -> list[Potential]:
+    """The potentials whose mean a potential is: itself, where it is none."""
+    return potential.potentials if isinstance(potential, MeanPotential) else [potential]
+
+
 def mean(parts: Iterable[Tensor]) -> Tensor:
     """The mean of tensors of one shape."""
     return torch.stack(list(parts)).mean(0)

@@ -21,7 +21,7 @@ from wasskit.plugins.w2gn.core.stages import FirstStage, Points, TwoStages
 from wasskit.plugins.w2gn.core.task import NO_NEWTON, Draw, Scores, TransportTask, dense_transport, pair_source
 from wasskit.plugins.w2gn.core.transport import W2GN
 from wasskit.plugins.w2gn.maps import Maps, plain_coordinates, save_map
-from wasskit.plugins.w2gn.options import GaussNewtonOptions, SamplingOptions, TransportOptions
+from wasskit.plugins.w2gn.options import EnsembleOptions, GaussNewtonOptions, SamplingOptions, TransportOptions
 from wasskit.report import Report, finish
 from wasskit.training.cadence import Cadence
 from wasskit.training.checkpoint import preserved_rng
@@ -34,6 +34,9 @@ from wasskit.training.trainer import Summary
 
 FRESH = -(1 << 40)
 """The number of the batch of which fresh points are: no other is made with it."""
+
+
+ONE_PAIR = EnsembleOptions()
 
 
 class Trained(NamedTuple):
@@ -88,7 +91,7 @@ def train(
     about: Mapping[str, Any] | None = None,
     fresh: Callable[[], Points] | None = None,
     newton: GaussNewtonOptions = NO_NEWTON,
-    apart: float = 0.0,
+    ensemble: EnsembleOptions = ONE_PAIR,
 ) -> Trained:
     """Train the potentials as the session's options say, and save the map: of a run from the Gaussian start the better
     of start and end (`wasskit.plugins.w2gn.core.dual`).
@@ -99,13 +102,13 @@ def train(
         about: what the saved map's header says besides its architecture.
         fresh: points of both measures that the training does not see; None: drawn.
         newton: the steps after those of Adam.
-        apart: share of Adam's steps that train the members of means each on its own.
+        ensemble: how long the members of means are trained each on its own.
     """
     options: TransportOptions = session.config
     pretrain = pretraining(options)
     task = TransportTask(
         transport, options.training, scores, pretrain=pretrain, monitor=monitor, newton=newton,
-        apart=round(apart * options.training.steps),
+        apart=ensemble.steps_apart(options.training.steps),
     )  # fmt: skip
     steps = options.training.steps + pretrain
     source = pair_source(x, y, options.training.batch_size, late=(steps, newton.gauss_newton_points))

@@ -161,6 +161,10 @@ class EnsembleOptions(OptionGroup):
         max=1,
     )
 
+    def steps_apart(self, steps: int) -> int:
+        """How many of so many steps of Adam train members each on its own."""
+        return round(self.apart * steps) if self.members > 1 else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(OptionGroup):

@@ -127,6 +127,6 @@ def run_one(
         about = {"pair": known.name, "dim": known.dim}
         trained = train(
             session, transport, x, y, scores, monitor="test/uvp_forward", about=about, newton=config.newton,
-            apart=ensemble.apart if ensemble.members > 1 else 0.0,
+            ensemble=ensemble,
         )  # fmt: skip
         return conclude(trained, known.report(trained.final, begun, trained.history()))

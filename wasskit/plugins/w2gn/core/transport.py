@@ -9,7 +9,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from wasskit.models.icnn import Activation, AffinePotential, DenseICNN, MeanPotential, Potential, QuadraticPotential
+from wasskit.models.icnn import (
+    Activation,
+    AffinePotential,
+    DenseICNN,
+    MeanPotential,
+    Potential,
+    QuadraticPotential,
+    members_of,
+)
 from wasskit.ot.gaussian import Balance, balance, shrunk_covariance, streamed_moments
 from wasskit.ot.precision import full_precision
 from wasskit.plugins.w2gn.core.objective import Objective, cyclic_objective, refined_objective, solve
@@ -168,13 +176,13 @@ class W2GN(nn.Module):
         self.conjugate.center(y)
 
     def forward(self, x: Tensor, y: Tensor, *, apart: bool = False) -> Objective:
-        """The objective on batches of P and Q; with ``apart``, where the potentials are means, the mean of the
-        objectives of their members, which trains each on its own.
+        """The objective on batches of P and Q; with ``apart`` the mean of the objectives of the members of means, which
+        trains each on its own.
         """
         first, second, x, y = self.roles(x, y)
-        if not (apart and isinstance(first, MeanPotential) and isinstance(second, MeanPotential)):
+        if not apart:
             return self.in_roles(first, second, x, y)
-        members = zip(first.potentials, second.potentials, strict=True)
+        members = zip(members_of(first), members_of(second), strict=True)
         objectives = [self.in_roles(a, b, x, y) for a, b in members]
         return Objective(*(torch.stack(parts).mean(0) for parts in zip(*objectives, strict=True)))
 
